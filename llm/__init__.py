@@ -1,0 +1,1 @@
+"""The gateway: what was called, and what it cost us."""

@@ -1,0 +1,165 @@
+"""Accounts: made, suspended, closed, never deleted."""
+
+from __future__ import annotations
+
+import zoneinfo
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.forms.utils import flatatt
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from llm.admin.base import ModelForm, ReadOnlyInline
+from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin
+from llm.admin.format import badge, moment, moment_of_id
+from llm.admin.keystate import key_state_badge
+from llm.enums import AccountStatus
+from llm.models import Account, ApiKey, Usage
+
+
+class TimeZoneInput(forms.TextInput):
+    """A text field that proposes the names of the IANA database."""
+
+    def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> SafeString:
+        field = super().render(name, value, {**(attrs or {}), "list": "time-zones"}, renderer)
+        names = ((zone,) for zone in sorted(zoneinfo.available_timezones()))
+        options = format_html_join("", '<option value="{}"></option>', names)
+        return format_html("{}<datalist{}>{}</datalist>", field, flatatt({"id": "time-zones"}), options)
+
+
+class AccountForm(ModelForm[Account]):
+    class Meta:
+        model = Account
+        fields = ("name", "time_zone", "shows_cost")
+        widgets = {"time_zone": TimeZoneInput(attrs={"class": "vTextField"})}
+
+
+class KeyInline(ReadOnlyInline[ApiKey, Account]):
+    model = ApiKey
+    fields = ("key", "state", "expires", "created")
+    readonly_fields = fields
+    verbose_name_plural = "API keys"
+    template = "admin/llm/account/keys.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
+        return super().get_queryset(request).order_by("-id")
+
+    @admin.display(description="API key")
+    def key(self, key: ApiKey) -> SafeString:
+        return format_html('{} <code class="gw-key">{}</code>', key.name, key.masked)
+
+    @admin.display(description="State")
+    def state(self, key: ApiKey) -> SafeString:
+        return key_state_badge(key, timezone.now())
+
+    @admin.display(description="Expires")
+    def expires(self, key: ApiKey) -> str:
+        return moment(key.expires_at)
+
+    @admin.display(description="Created")
+    def created(self, key: ApiKey) -> str:
+        return moment(key.created_at)
+
+
+def _changes_status(to: AccountStatus) -> Any:
+    def perform(account: Account) -> str | None:
+        before = account.status
+        # Only the status: whoever edits the same account meanwhile keeps their change, and we ours.
+        if not Account.objects.filter(pk=account.pk).exclude(status=to).update(status=to):
+            return None
+        return f"Status changed from {before} to {to.value}."
+
+    return perform
+
+
+@admin.register(Account)
+class AccountAdmin(ConfirmedActionsAdmin[Account]):
+    form = AccountForm
+    list_display = ("name", "state", "time_zone", "keys_in_use", "last_call", "created")
+    list_filter = ("status",)
+    search_fields = ("name",)
+    readonly_fields = ("state", "created", "last_call")
+    inlines = (KeyInline,)
+    confirmed_actions = (
+        ConfirmedAction(
+            name="suspend",
+            label="Suspend",
+            consequence="From the next call on all their keys are refused, until you activate them again.",
+            done="suspended",
+            applies_to=lambda account: account.status == AccountStatus.ACTIVE,
+            perform=_changes_status(AccountStatus.SUSPENDED),
+            is_dangerous=True,
+        ),
+        ConfirmedAction(
+            name="activate",
+            label="Activate",
+            consequence="Their keys are accepted again from the next call on.",
+            done="activated",
+            applies_to=lambda account: account.status != AccountStatus.ACTIVE,
+            perform=_changes_status(AccountStatus.ACTIVE),
+        ),
+        ConfirmedAction(
+            name="close",
+            label="Close",
+            consequence="All their keys are refused from the next call on, and no new ones can be made. "
+            "Everything on the books stays.",
+            done="closed",
+            applies_to=lambda account: account.status != AccountStatus.CLOSED,
+            perform=_changes_status(AccountStatus.CLOSED),
+            is_dangerous=True,
+        ),
+    )
+
+    def get_fieldsets(self, request: HttpRequest, obj: Account | None = None) -> Any:
+        own = ("name", "state", "created", "last_call") if obj else ("name",)
+        return (
+            (None, {"fields": own, "description": "A customer or team. It owns API keys and, later, invoices."}),
+            (
+                "Calendar",
+                {
+                    "fields": ("time_zone",),
+                    "description": "Decides in which day and month a call counts. A call keeps the day it was given, "
+                    "so a change holds for calls from then on.",
+                },
+            ),
+            ("Replies", {"fields": ("shows_cost",)}),
+        )
+
+    def get_inlines(self, request: HttpRequest, obj: Account | None = None) -> Any:
+        return self.inlines if obj and request.user.has_perm("llm.view_apikey") else ()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
+        now = timezone.now()
+        in_use = (Q(keys__revoked_at=None) | Q(keys__revoked_at__gt=now)) & (
+            Q(keys__expires_at=None) | Q(keys__expires_at__gt=now)
+        )
+        latest = Usage.objects.filter(account=OuterRef("pk")).order_by("-id").values("id")[:1]
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(usable_keys=Count("keys", filter=in_use, distinct=True), latest_usage=Subquery(latest))
+        )
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, account: Account) -> SafeString:
+        return badge(account.status)
+
+    @admin.display(description="Keys in use", ordering="usable_keys")
+    def keys_in_use(self, account: Account) -> SafeString | str:
+        number = account.usable_keys  # type: ignore[attr-defined]
+        url = f"{reverse('admin:llm_apikey_changelist')}?account__id__exact={account.pk}"
+        return format_html('<a class="gw-num" href="{}">{}</a>', url, number)
+
+    @admin.display(description="Last call")
+    def last_call(self, account: Account) -> str:
+        return moment(moment_of_id(getattr(account, "latest_usage", None)))
+
+    @admin.display(description="Created", ordering="created_at")
+    def created(self, account: Account) -> str:
+        return moment(account.created_at)

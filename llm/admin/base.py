@@ -1,0 +1,80 @@
+"""What all our admin classes share: nothing is ever deleted, and keys pasted into a search never come back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django import forms
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+
+from llm.admin.secrets import reduce_secrets, without_secrets
+
+_M = TypeVar("_M", bound=models.Model)
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin
+    _TabularInline = admin.TabularInline
+    ModelForm = forms.ModelForm
+else:
+    # Django's admin classes are generic for type checkers alone.
+    class _Generic:
+        def __class_getitem__(cls, item: object) -> type:
+            return cls
+
+    class _ModelAdmin(_Generic, admin.ModelAdmin):
+        pass
+
+    class _TabularInline(_Generic, admin.TabularInline):
+        pass
+
+    class ModelForm(_Generic, forms.ModelForm):
+        pass
+
+
+_Parent = TypeVar("_Parent", bound=models.Model)
+
+
+class GatewayAdmin(_ModelAdmin[_M]):
+    """Rows of ours are archived or immutable, never deleted: the books point at them."""
+
+    show_full_result_count = False
+    list_per_page = 50
+    show_facets = admin.ShowFacets.NEVER
+
+    def has_delete_permission(self, request: HttpRequest, obj: _M | None = None) -> bool:
+        return False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return without_secrets(request) or super().changelist_view(request, extra_context)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet[_M], search_term: str
+    ) -> tuple[models.QuerySet[_M], bool]:
+        """Also what autocompletion asks; it must not look for a whole key either."""
+        return super().get_search_results(request, queryset, reduce_secrets(search_term))
+
+
+class ReadOnlyAdmin(GatewayAdmin[_M]):
+    """Rows that people only look at."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: _M | None = None) -> bool:
+        return False
+
+
+class ReadOnlyInline(_TabularInline[_M, _Parent]):
+    """A table of rows that belong to the page's object."""
+
+    extra = 0
+    can_delete = False
+    show_change_link = True
+
+    def has_add_permission(self, request: HttpRequest, obj: _Parent | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: _Parent | None = None) -> bool:
+        return False

@@ -1,0 +1,158 @@
+"""Actions that change a state: a button on an object's page and a bulk action of its list, each behind one question.
+
+A GET never changes anything: it shows the question, and the answer is a POST with a CSRF token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from django.contrib import messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import IS_POPUP_VAR
+from django.core.exceptions import PermissionDenied
+from django.db import models, transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+
+from llm.admin.base import GatewayAdmin
+
+_M = TypeVar("_M", bound=models.Model)
+
+MOST_AT_ONCE = 500
+"""Django takes at most 1000 fields of a form, and each chosen row is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmedAction(Generic[_M]):
+    """perform: does it and says what it did, for the object's history; None when there was nothing to do.
+
+    consequence: what happens to callers, in one sentence. done: "suspended", for "2 accounts suspended."
+    """
+
+    name: str
+    label: str
+    consequence: str
+    done: str
+    applies_to: Callable[[_M], bool]
+    perform: Callable[[_M], str | None]
+    is_dangerous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectButton:
+    label: str
+    url: str
+    is_dangerous: bool = False
+
+
+class ConfirmedActionsAdmin(GatewayAdmin[_M]):
+    """Set `confirmed_actions`; the templates of `admin/llm/` show the rest."""
+
+    confirmed_actions: Sequence[ConfirmedAction[_M]] = ()
+
+    def get_urls(self) -> list[URLPattern]:
+        name = f"{self.opts.app_label}_{self.opts.model_name}_action"
+        view = self.admin_site.admin_view(self.object_action_view)
+        return [path("<int:object_id>/action/<slug:action_name>/", view, name=name), *super().get_urls()]
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        actions = super().get_actions(request)
+        if IS_POPUP_VAR in request.GET or not self.has_change_permission(request):
+            return actions
+        plural = self.opts.verbose_name_plural
+        for action in self.confirmed_actions:
+            actions[action.name] = (_bulk(action), action.name, f"{action.label} selected {plural}")
+        return actions
+
+    def object_buttons(self, obj: _M) -> list[ObjectButton]:
+        return [
+            ObjectButton(
+                action.label, reverse(self._url_name("action"), args=(obj.pk, action.name)), action.is_dangerous
+            )
+            for action in self.confirmed_actions
+            if action.applies_to(obj)
+        ]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        obj = self.get_object(request, object_id)
+        may_change = obj is not None and self.has_change_permission(request, obj)
+        buttons = self.object_buttons(obj) if obj is not None and may_change else []
+        return super().change_view(request, object_id, form_url, {"object_buttons": buttons, **(extra_context or {})})
+
+    def object_action_view(self, request: HttpRequest, object_id: int, action_name: str) -> HttpResponse:
+        obj, action = self.get_object(request, str(object_id)), self._action(action_name)
+        if obj is None or action is None:
+            raise Http404
+        if not self.has_change_permission(request, obj):
+            raise PermissionDenied
+        back = reverse(self._url_name("change"), args=(obj.pk,))
+        if request.method == "POST":
+            self._perform_all(request, action, [obj])
+            return HttpResponseRedirect(back)
+        return self.confirmation_page(request, action, [obj], back=back)
+
+    def bulk_action(
+        self, request: HttpRequest, action: ConfirmedAction[_M], queryset: models.QuerySet[_M]
+    ) -> HttpResponse | None:
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        objects = list(queryset[: MOST_AT_ONCE + 1])
+        if len(objects) > MOST_AT_ONCE:
+            self.message_user(request, f"Choose at most {MOST_AT_ONCE} at once.", messages.ERROR)
+            return None
+        if request.POST.get("confirmed"):
+            self._perform_all(request, action, objects)
+            return None
+        return self.confirmation_page(request, action, objects, back=reverse(self._url_name("changelist")))
+
+    def confirmation_page(
+        self, request: HttpRequest, action: ConfirmedAction[_M], objects: Sequence[_M], *, back: str
+    ) -> HttpResponse:
+        names = self.opts.verbose_name if len(objects) == 1 else f"{len(objects)} {self.opts.verbose_name_plural}"
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"{action.label} {names}",
+            "action": action,
+            "changing": [obj for obj in objects if action.applies_to(obj)],
+            "unaffected": [obj for obj in objects if not action.applies_to(obj)],
+            "selected": objects,
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+            "back": back,
+        }
+        return TemplateResponse(request, "admin/llm/confirm_action.html", context)
+
+    def _perform_all(self, request: HttpRequest, action: ConfirmedAction[_M], objects: Sequence[_M]) -> None:
+        done = sum(self._perform(request, action, obj) for obj in objects)
+        name = self.opts.verbose_name if done == 1 else self.opts.verbose_name_plural
+        level = messages.SUCCESS if done else messages.WARNING
+        self.message_user(request, f"{done or 'No'} {name} {action.done}.", level)
+
+    @transaction.atomic
+    def _perform(self, request: HttpRequest, action: ConfirmedAction[_M], obj: _M) -> bool:
+        history = action.perform(obj) if action.applies_to(obj) else None
+        if history is None:
+            return False
+        self.log_change(request, obj, history)
+        return True
+
+    def _action(self, name: str) -> ConfirmedAction[_M] | None:
+        return next((action for action in self.confirmed_actions if action.name == name), None)
+
+    def _url_name(self, page: str) -> str:
+        return f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_{page}"
+
+
+def _bulk(action: ConfirmedAction[_M]) -> Callable[..., HttpResponse | None]:
+    def run(
+        model_admin: ConfirmedActionsAdmin[_M], request: HttpRequest, queryset: models.QuerySet[_M]
+    ) -> HttpResponse | None:
+        return model_admin.bulk_action(request, action, queryset)
+
+    return run

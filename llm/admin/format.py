@@ -1,0 +1,128 @@
+"""Figures as people read them. Each has an exact form too, which pages show on hover or in full."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from uuid import UUID
+
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from llm.money import format_usd, round_half_away
+
+NOTHING = "–"
+
+_STEPS = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
+_EXACT_BELOW = 10_000
+_SIGNIFICANT = 6
+
+TONES = {
+    "active": "good",
+    "settled": "good",
+    "ok": "good",
+    "in force": "good",
+    "free": "good",
+    "open": "info",
+    "pending": "info",
+    "later": "info",
+    "expires": "warn",
+    "ends": "warn",
+    "estimated": "warn",
+    "suspended": "warn",
+    "unpriced": "warn",
+    "partly unpriced": "warn",
+    "disputed": "bad",
+    "expired": "mute",
+    "revoked": "bad",
+    "closed": "mute",
+    "void": "mute",
+    "superseded": "mute",
+    "client_gone": "mute",
+    "not_sent": "mute",
+    "upstream_refused": "bad",
+    "upstream_failed": "bad",
+    "upstream_unreachable": "bad",
+    "timeout": "bad",
+    "shutdown": "bad",
+}
+
+
+def short_count(number: int) -> str:
+    """9,999 as it is, then 12.3k, 4.56M, 7.89B: three digits, never rounded up into a thousand of its unit."""
+    if abs(number) < _EXACT_BELOW:
+        return f"{number:,}"
+    for size, letter in _STEPS:
+        if abs(number) >= size:
+            whole_digits = len(str(abs(number) // size))
+            tenths = 10 ** max(0, 3 - whole_digits)
+            cut = abs(number) * tenths // size
+            text = f"{Decimal(cut) / tenths:f}" if tenths > 1 else str(cut)
+            return f"{'-' if number < 0 else ''}{text}{letter}"
+    return f"{number:,}"
+
+
+def short_usd(amount: Decimal) -> str:
+    """Six significant digits at most, two decimals at least: 1,234.57, 0.0123, 0.00000275."""
+    if not amount:
+        return "0.00"
+    decimals = max(2, _SIGNIFICANT - 1 - amount.adjusted())
+    if amount.adjusted() >= 0:
+        decimals = max(2, min(4, decimals))
+    rounded = round_half_away(amount, decimals)
+    return with_commas(format_usd(rounded))
+
+
+def with_commas(plain: str) -> str:
+    """Thousands separated in a fixed-point text, decimals left as they are."""
+    whole, dot, fraction = plain.partition(".")
+    return f"{int(whole):,}{dot}{fraction}"
+
+
+def milliseconds(value: int | None) -> str:
+    """87 ms, 1.24 s, 3 min 05 s."""
+    if value is None:
+        return NOTHING
+    if value < 1000:
+        return f"{value} ms"
+    if value < 60_000:
+        return f"{(Decimal(value) / 1000).quantize(Decimal('0.01'), ROUND_HALF_UP)} s"
+    minutes, rest = divmod(value // 1000, 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def moment(value: datetime | None) -> SafeString | str:
+    """A moment in UTC, to the second for machines and hovering people, to the minute for a glance."""
+    if value is None:
+        return NOTHING
+    in_utc = value.astimezone(UTC)
+    return format_html(
+        '<time class="gw-time" datetime="{}" title="{} UTC">{}</time>',
+        in_utc.isoformat(),
+        in_utc.strftime("%Y-%m-%d %H:%M:%S"),
+        in_utc.strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def moment_of_id(identifier: UUID | None) -> datetime | None:
+    """When a uuid7 was made."""
+    return None if identifier is None else datetime.fromtimestamp((identifier.int >> 80) / 1000, UTC)
+
+
+def badge(kind: str, text: str | None = None) -> SafeString:
+    """kind: a word of `TONES`, which gives the colour; other words are plain."""
+    return format_html('<span class="gw-badge gw-badge-{}">{}</span>', TONES.get(kind, "mute"), text or kind)
+
+
+def tokens(number: int) -> SafeString:
+    return format_html('<span class="gw-num" title="{}">{}</span>', f"{number:,}", short_count(number))
+
+
+def usd(amount: Decimal | None) -> SafeString | str:
+    if amount is None:
+        return NOTHING
+    return format_html('<span class="gw-num" title="${}">${}</span>', with_commas(format_usd(amount)), short_usd(amount))
+
+
+def exact_usd(amount: Decimal | None) -> str:
+    return NOTHING if amount is None else f"${with_commas(format_usd(amount))}"

@@ -1,0 +1,37 @@
+"""The state of a key, as lists and pages show it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from django.utils.safestring import SafeString
+
+from llm.admin.format import badge
+from llm.models import ApiKey
+
+SOON = timedelta(days=7)
+
+
+def key_state_badge(key: ApiKey, now: datetime) -> SafeString:
+    """active, ends ..., expires ..., expired or revoked; the account's own state is not part of it."""
+    if (refusal := key.refusal_at(now)) is not None:
+        return badge(refusal)
+    if key.revoked_at is not None:
+        return badge("ends", f"ends {_short(key.revoked_at, now)}")
+    if key.expires_at is not None and key.expires_at - now <= SOON:
+        return badge("expires", f"expires {_short(key.expires_at, now)}")
+    return badge("active")
+
+
+def _short(moment: datetime, now: datetime) -> str:
+    """In how long, in its largest unit: `in 25 min`, `in 7 h`, `in 3 days`."""
+    minutes = max(1, int((moment - now).total_seconds() // 60))
+    if minutes < 120:
+        return f"in {minutes} min"
+    if minutes < 48 * 60:
+        return f"in {minutes // 60} h"
+    return f"in {minutes // (24 * 60)} days"
+
+
+def day_and_minute(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,14 @@
+"""The look of the admin site.
+
+It stays Django's default site, so whatever the documentation of a third-party app says about the admin holds here too;
+our pages come in through `templates/admin/` and `llm.templatetags.gateway`.
+"""
+
+from django.contrib import admin
+
+admin.site.site_header = "LLM Billing Gateway"
+admin.site.site_title = "LLM Billing Gateway"
+admin.site.index_title = "Today"
+# Our root only leads back here.
+admin.site.site_url = None
+admin.site.empty_value_display = "–"

@@ -1,0 +1,84 @@
+"""The endpoints that call models."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
+
+from django.http import HttpResponseBase
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework.request import Request
+
+from llm.api.serializers import ChatCompletionSerializer, NativeReplySerializer, NativeRequestSerializer, OpenAIErrorSerializer
+from llm.api.views import AsyncAPIView, error_response, response_of
+from llm.dialects.base import WireFormat
+from llm.dialects.native import NATIVE
+from llm.dialects.openai_chat import OPENAI_CHAT
+from llm.errors import GatewayError
+from llm.service import LLMService
+
+_FORWARDED = ("openai-beta",)
+
+
+class CallView(AsyncAPIView):
+    """Parse, hand to the request's task, wait for its reply. A caller who leaves ends the waiting, not the task."""
+
+    opens_calls = True
+
+    async def post(self, request: Request) -> HttpResponseBase:
+        parsed = self.wire.parse(request._request.body)
+        forwarded = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
+        task = LLMService(request.auth).start(self.wire, parsed, forwarded_headers=forwarded)
+        try:
+            reply = await asyncio.shield(task.audience.reply)
+        except GatewayError as error:
+            response = error_response(error, self.wire, request_id=task.request_id)
+            for name, value in task.headers.items():
+                response[name] = value
+            return response
+        except asyncio.CancelledError:
+            task.audience.leave()
+            raise
+        return response_of(reply, request_id=task.request_id)
+
+
+class ChatCompletionsView(CallView):
+    wire: ClassVar[WireFormat] = OPENAI_CHAT
+
+    @extend_schema(
+        operation_id="chat_completions",
+        summary="Chat completion, as OpenAI's API",
+        description="Every field of OpenAI's Chat Completions API is taken, known or not, and goes to the upstream as it is.",
+        request=ChatCompletionSerializer,
+        responses={
+            (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),
+            (200, "text/event-stream"): OpenApiResponse({"type": "string"}, "With `stream`: its chunks."),
+            400: OpenAIErrorSerializer,
+            401: OpenAIErrorSerializer,
+            429: OpenAIErrorSerializer,
+            502: OpenAIErrorSerializer,
+            503: OpenAIErrorSerializer,
+        },
+        tags=["gateway"],
+    )
+    async def post(self, request: Request) -> HttpResponseBase:
+        return await super().post(request)
+
+
+class NativeChatView(CallView):
+    wire: ClassVar[WireFormat] = NATIVE
+
+    @extend_schema(
+        operation_id="chat",
+        summary="Chat, in the gateway's own format",
+        request=NativeRequestSerializer,
+        responses={
+            (200, "application/json"): NativeReplySerializer,
+            (200, "text/event-stream"): OpenApiResponse(
+                {"type": "string"}, 'With `stream`: `{"delta"}` events, then one with `model` and `usage`.'
+            ),
+        },
+        tags=["gateway"],
+    )
+    async def post(self, request: Request) -> HttpResponseBase:
+        return await super().post(request)

@@ -1,0 +1,161 @@
+"""The gateway's own way from ASGI to a view and back: no middleware, no signals, no threads.
+
+Order matters: path and method, then the key, then the body, then the view. Every failure leaves in the caller's
+dialect. While a view is at work its caller is watched: one that hangs up cancels the view, never the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Iterable
+
+import structlog
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.http import HttpResponseBase
+from django.urls import Resolver404, ResolverMatch, URLResolver
+from django.urls.resolvers import RegexPattern
+
+from llm import metrics
+from llm.api.auth import authenticate
+from llm.api.body import CallerLeft, read_body
+from llm.api.urls import urlpatterns
+from llm.api.views import AsyncAPIView, error_response, wire_for_path
+from llm.dialects.base import WireFormat
+from llm.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, RequestError
+from llm.ids import uuid7
+from llm.runtime import runtime
+
+log = structlog.get_logger("llm.api")
+
+
+class GatewayHandler(ASGIHandler):
+    """Serves the paths of `llm.api.urls`."""
+
+    def __init__(self) -> None:
+        # Django's own __init__ would load the middleware.
+        self._resolver = URLResolver(RegexPattern(r"^/"), urlpatterns)
+        self._matches: dict[str, ResolverMatch] = {}
+
+    async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        exchange = _HttpExchange(scope, receive, send)
+        try:
+            await exchange.serve(self._match(scope["path"]))
+        except CallerLeft:
+            return
+        except GatewayError as error:
+            await exchange.refuse(error)
+        except Exception as error:
+            log.exception("request failed", path=scope["path"], error=type(error).__name__)
+            await exchange.refuse(InternalError("Something went wrong on our side."))
+
+    def _match(self, path: str) -> ResolverMatch | None:
+        match = self._matches.get(path)
+        if match is None:
+            try:
+                match = self._resolver.resolve(path)
+            except Resolver404:
+                return None
+            if not match.kwargs:
+                self._matches[path] = match
+        return match
+
+
+class _HttpExchange:
+    """One HTTP request and its response."""
+
+    def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._started = time.perf_counter()
+        self._wire: WireFormat = wire_for_path(scope["path"])
+        self._has_begun = False
+
+    async def serve(self, match: ResolverMatch | None) -> None:
+        scope = self._scope
+        if match is None:
+            raise NotFound(f"There is nothing at {scope['path'][:200]}.")
+        view: type[AsyncAPIView] = match.func.cls  # type: ignore[attr-defined]  # set by APIView.as_view
+        self._wire = view.wire
+        if scope["method"] not in view.methods():
+            raise MethodNotAllowed(f"{scope['method']} is not allowed here. Allowed: {', '.join(view.methods())}.")
+        caller = None
+        if view.requires_key:
+            must_be_fresh = not view.opens_calls
+            caller = await authenticate(runtime(), scope["headers"], must_be_fresh=must_be_fresh)
+        body = await read_body(
+            scope,
+            self._receive,
+            most_bytes=settings.LLM_MAX_BODY_BYTES,
+            timeout_s=settings.LLM_BODY_TIMEOUT_SECONDS,
+        )
+        request = _request(scope, body)
+        request.caller = caller  # type: ignore[attr-defined]  # what AsyncAPIView turns into request.auth
+        await self._respond_while_watched(match, request)
+
+    async def refuse(self, error: GatewayError) -> None:
+        """Too late where the response has begun: then its stream has told the caller already."""
+        if isinstance(error, RequestError):
+            metrics.count_refused(error.code)
+        if not self._has_begun:
+            await self._send_response(error_response(error, self._wire, request_id=f"req_{uuid7().hex}"))
+
+    async def _respond_while_watched(self, match: ResolverMatch, request: ASGIRequest) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        watch = _DisconnectWatch(self._receive, task)
+        try:
+            response = await match.func(request, *match.args, **match.kwargs)
+            try:
+                await self._send_response(response)
+            finally:
+                response.close()
+        except asyncio.CancelledError:
+            if not watch.has_fired:
+                raise
+        finally:
+            watch.stop()
+
+    async def _send_response(self, response: HttpResponseBase) -> None:
+        headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
+        headers.append((b"openai-processing-ms", str(int((time.perf_counter() - self._started) * 1000)).encode()))
+        self._has_begun = True
+        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers, "trailers": False})
+        if response.streaming:
+            async for piece in response:
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            await self._send({"type": "http.response.body", "body": response.content, "more_body": False})  # type: ignore[attr-defined]
+
+
+class _DisconnectWatch:
+    """Cancels a task when its caller hangs up; a task that has ended stops it first."""
+
+    def __init__(self, receive: ASGIReceiveCallable, task: asyncio.Task[object]) -> None:
+        self.has_fired = False
+        self._task = task
+        self._listener = asyncio.ensure_future(receive())
+        self._listener.add_done_callback(self._fire)
+
+    def stop(self) -> None:
+        self._listener.remove_done_callback(self._fire)
+        self._listener.cancel()
+
+    def _fire(self, listener: asyncio.Future[object]) -> None:
+        if not listener.cancelled() and listener.exception() is None:
+            self.has_fired = True
+            self._task.cancel()
+
+
+def _request(scope: HTTPScope, body: bytes) -> ASGIRequest:
+    try:
+        request = ASGIRequest(scope, io.BytesIO(body))
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("The request line or a header is not valid text.") from error
+    request._body = body
+    return request

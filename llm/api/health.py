@@ -1,0 +1,97 @@
+"""For those who watch the process: alive, ready, and its figures."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+
+import orjson
+from django.conf import settings
+from django.db import connection
+from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from rest_framework.request import Request
+
+from llm import metrics
+from llm.api.auth import secret_of
+from llm.api.views import AsyncAPIView
+from llm.errors import BooksUnavailable, InvalidKey
+from llm.models import Usage
+from llm.runtime import runtime
+
+_PATIENCE_S = 3.0
+_MOST_COUNTED = 100_000
+
+
+class HealthView(AsyncAPIView):
+    """The process answers. It asks nobody else."""
+
+    requires_key = False
+
+    @extend_schema(exclude=True)
+    async def get(self, request: Request) -> HttpResponse:
+        return HttpResponse(b'{"status":"ok"}', content_type="application/json")
+
+
+class ReadyView(AsyncAPIView):
+    """Whether calls would be taken: the database answers and the process is not about to stop."""
+
+    requires_key = False
+
+    @extend_schema(exclude=True)
+    async def get(self, request: Request) -> HttpResponse:
+        state = {"database": await _database_state(), "process": "draining" if runtime().is_draining else "ok"}
+        is_ready = set(state.values()) == {"ok"}
+        body = {"status": "ok" if is_ready else "unavailable", **state, "writes_waiting": runtime().writer.waiting}
+        return HttpResponse(orjson.dumps(body), status=200 if is_ready else 503, content_type="application/json")
+
+
+class MetricsView(AsyncAPIView):
+    """Prometheus' text format, summed over this host's processes. LLM_METRICS_TOKEN, if set, is asked for."""
+
+    requires_key = False
+
+    @extend_schema(exclude=True)
+    async def get(self, request: Request) -> HttpResponse:
+        _check_token(request)
+        metrics.WAITING.set(runtime().writer.waiting)
+        text = await runtime().run_db(_exposition)
+        return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
+
+
+def _check_token(request: Request) -> None:
+    expected: str = settings.LLM_METRICS_TOKEN
+    if not expected:
+        return
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.items()]
+    if not hmac.compare_digest(secret_of(headers), expected):
+        raise InvalidKey("This needs the token in LLM_METRICS_TOKEN, as “Authorization: Bearer …”.")
+
+
+async def _database_state() -> str:
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            await runtime().run_db(_ask_database)
+    except (TimeoutError, BooksUnavailable):
+        return "unavailable"
+    return "ok"
+
+
+def _ask_database() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def _exposition() -> bytes:
+    registry: CollectorRegistry = CollectorRegistry()
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        MultiProcessCollector(registry)
+    else:
+        registry = REGISTRY
+    counted = CollectorRegistry()
+    open_rows = Gauge("llm_open_rows", "Calls on the books that are not closed, of all processes.", registry=counted)
+    open_rows.set(Usage.objects.open().order_by()[:_MOST_COUNTED].count())
+    return generate_latest(registry) + generate_latest(counted)

@@ -1,0 +1,99 @@
+"""What every endpoint of the gateway stands on: an asynchronous DRF view that speaks a dialect."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from llm.api.auth import authenticate
+from llm.dialects.base import WireFormat
+from llm.dialects.native import NATIVE
+from llm.dialects.openai_chat import OPENAI_CHAT
+from llm.errors import GatewayError, MethodNotAllowed
+from llm.ids import uuid7
+from llm.keys import Caller
+from llm.relay import Relay, Reply
+from llm.runtime import runtime
+
+
+class OneRenderer(BaseContentNegotiation):
+    """SDKs ask for application/json on streams too, so what they accept decides nothing."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return parsers[0]
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> tuple[BaseRenderer, str]:
+        return renderers[0], renderers[0].media_type
+
+
+class AsyncAPIView(APIView):
+    """wire: the dialect of the endpoint. opens_calls: the books check the key once more, so a cached one will do."""
+
+    wire: ClassVar[WireFormat] = OPENAI_CHAT
+    requires_key: ClassVar[bool] = True
+    opens_calls: ClassVar[bool] = False
+
+    renderer_classes = (JSONRenderer,)
+    content_negotiation_class = OneRenderer
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes = ()
+
+    @classmethod
+    def methods(cls) -> tuple[str, ...]:
+        """The HTTP methods that the view serves."""
+        return tuple(name.upper() for name in cls.http_method_names if name != "options" and hasattr(cls, name))
+
+    async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
+        self.args, self.kwargs = args, kwargs
+        self.request = self.initialize_request(request, *args, **kwargs)
+        self.headers: dict[str, str] = {}
+        try:
+            await self._identify(request)
+            if request.method not in self.methods():
+                raise MethodNotAllowed(f"{request.method} is not allowed here. Allowed: {', '.join(self.methods())}.")
+            response: HttpResponseBase = await getattr(self, request.method.lower())(self.request, *args, **kwargs)
+        except GatewayError as error:
+            return error_response(error, self.wire, request_id=f"req_{uuid7().hex}")
+        return response
+
+    async def _identify(self, request: Any) -> None:
+        """The gateway's handler has done it already; Django's own has not."""
+        caller: Caller | None = getattr(request, "caller", None)
+        if caller is None and self.requires_key:
+            headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.items()]
+            caller = await authenticate(runtime(), headers, must_be_fresh=not self.opens_calls)
+        self.request.user, self.request.auth = caller, caller
+
+
+def response_of(reply: Reply, *, request_id: str) -> HttpResponseBase:
+    """A reply of a request's task as Django's response; a streamed one tells its relay when the caller leaves."""
+    response: HttpResponseBase
+    if isinstance(reply.body, Relay):
+        response = StreamingHttpResponse(reply.body, content_type=reply.content_type)
+        response._resource_closers.append(reply.body.leave)  # type: ignore[attr-defined]
+    else:
+        response = HttpResponse(reply.body, content_type=reply.content_type)
+    for name, value in reply.headers.items():
+        response[name] = value
+    response["x-request-id"] = request_id
+    return response
+
+
+def error_response(error: GatewayError, wire: WireFormat, *, request_id: str) -> HttpResponse:
+    rendered = wire.render_error(error, request_id=request_id)
+    response = HttpResponse(rendered.body, status=rendered.status, content_type=rendered.content_type)
+    for name, value in rendered.headers.items():
+        response[name] = value
+    response["x-request-id"] = request_id
+    return response
+
+
+def wire_for_path(path: str) -> WireFormat:
+    """In which dialect a path answers that no view serves."""
+    return NATIVE if path.startswith("/api/") else OPENAI_CHAT

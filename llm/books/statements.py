@@ -1,0 +1,195 @@
+"""The SQL of the books: one statement for any number of rows, which travel as one JSON document.
+
+PostgreSQL and SQLite differ in how a JSON document becomes rows and in a few types; all else is the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import orjson
+from django.db.backends.utils import CursorWrapper
+
+from llm.books.operations import CloseCall, OpenCall
+from llm.enums import Outcome, UsageSource, UsageStatus
+from llm.types import TOKEN_FIELDS
+
+BOOKS_LOCK = 0x6C6C6D62
+"""The advisory lock that every writer shares and that a cutoff takes alone."""
+
+OPEN_COLUMNS: Mapping[str, str] = {
+    "id": "uuid",
+    "request_id": "uuid",
+    "attempt": "smallint",
+    "account_id": "bigint",
+    "api_key_id": "bigint",
+    "process_id": "uuid",
+    "dialect": "text",
+    "provider": "text",
+    "model": "text",
+    "upstream_model": "text",
+    "is_stream": "boolean",
+    "price_id": "bigint",
+    "opened_at": "timestamptz",
+    "recorded_at": "timestamptz",
+    "local_day": "date",
+}
+
+CLOSE_COLUMNS: Mapping[str, str] = {
+    "status": "text",
+    "usage_source": "text",
+    "outcome": "text",
+    "error_code": "text",
+    "upstream_status": "smallint",
+    "reported_model": "text",
+    "upstream_response_id": "text",
+    "service_tier": "text",
+    **dict.fromkeys(TOKEN_FIELDS, "bigint"),
+    "extra_meters": "jsonb",
+    "rate_set_id": "bigint",
+    "cost": "bigint",
+    "is_billable": "boolean",
+    "is_disputed": "boolean",
+    "disputed_usage": "jsonb",
+    "first_byte_ms": "integer",
+    "duration_ms": "integer",
+}
+_CLOSE_STAMPS: Mapping[str, str] = {"closed_at": "timestamptz", "recorded_at": "timestamptz"}
+
+# What an open row holds in the columns that only a close fills.
+_OPEN_CONSTANTS: Mapping[str, object] = {
+    "status": UsageStatus.OPEN.value,
+    "usage_source": UsageSource.NONE.value,
+    "outcome": Outcome.PENDING.value,
+    "error_code": "",
+    "reported_model": "",
+    "upstream_response_id": "",
+    "service_tier": "",
+    **dict.fromkeys(TOKEN_FIELDS, 0),
+    "extra_meters": "{}",
+    "is_billable": True,
+    "is_disputed": False,
+}
+
+
+def insert_open_rows(cursor: CursorWrapper, rows: list[dict[str, Any]]) -> set[str]:
+    """Returns the hex ids that were new."""
+    cursor.execute(_insert_sql(cursor.db.vendor), [orjson.dumps(rows).decode()])
+    return {_hex(row[0]) for row in cursor.fetchall()}
+
+
+def update_closed_rows(cursor: CursorWrapper, rows: list[dict[str, Any]]) -> set[str]:
+    """Returns the hex ids of the rows that were open and are closed now."""
+    cursor.execute(_update_sql(cursor.db.vendor), [orjson.dumps(rows).decode()])
+    return {_hex(row[0]) for row in cursor.fetchall()}
+
+
+def open_row(operation: OpenCall, *, now: datetime, time_zone: str, vendor: str) -> dict[str, Any]:
+    moment = moment_text(now, vendor)
+    return {
+        "id": operation.id.hex,
+        "request_id": operation.request_id.hex,
+        "attempt": operation.attempt,
+        "account_id": operation.account_id,
+        "api_key_id": operation.key_id,
+        "process_id": operation.process_id.hex,
+        "dialect": operation.dialect.value,
+        "provider": operation.provider,
+        "model": operation.model,
+        "upstream_model": operation.upstream_model,
+        "is_stream": operation.is_stream,
+        "price_id": operation.price_id,
+        "opened_at": moment,
+        "recorded_at": moment,
+        "local_day": now.astimezone(_zone(time_zone)).date().isoformat(),
+    }
+
+
+def close_row(operation: CloseCall, *, now: datetime, vendor: str) -> dict[str, Any]:
+    moment = moment_text(now, vendor)
+    return {"id": operation.id.hex, "closed_at": moment, "recorded_at": moment, **close_values(operation)}
+
+
+def close_values(operation: CloseCall) -> dict[str, Any]:
+    """What a close writes, but for the clock: two closes are the same if these are."""
+    counts = operation.counts
+    return {
+        "status": operation.status.value,
+        "usage_source": operation.usage_source.value,
+        "outcome": operation.outcome.value,
+        "error_code": operation.error_code,
+        "upstream_status": operation.upstream_status,
+        "reported_model": operation.reported_model,
+        "upstream_response_id": operation.upstream_response_id,
+        "service_tier": operation.service_tier,
+        **{name: getattr(counts, name) for name in TOKEN_FIELDS},
+        "extra_meters": dict(counts.extra_meters),
+        "rate_set_id": operation.rate_set_id,
+        "cost": operation.cost_pico,
+        "is_billable": operation.is_billable,
+        "is_disputed": operation.is_disputed,
+        "disputed_usage": None if operation.disputed_usage is None else dict(operation.disputed_usage),
+        "first_byte_ms": operation.first_byte_ms,
+        "duration_ms": operation.duration_ms,
+    }
+
+
+def moment_text(moment: datetime, vendor: str) -> str:
+    """A timestamp as Django stores it: with its zone on PostgreSQL, naive UTC on SQLite."""
+    if vendor == "sqlite":
+        return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return moment.isoformat()
+
+
+def _hex(value: object) -> str:
+    return value if isinstance(value, str) else value.hex  # type: ignore[attr-defined, no-any-return]  # uuid.UUID
+
+
+@cache
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+@cache
+def _insert_sql(vendor: str) -> str:
+    columns = ", ".join((*OPEN_COLUMNS, *_OPEN_CONSTANTS))
+    constants = ", ".join(_literal(value, name, vendor) for name, value in _OPEN_CONSTANTS.items())
+    picked = ", ".join(f"v.{name}" for name in OPEN_COLUMNS)
+    return (
+        f"INSERT INTO llm_usage ({columns}) SELECT {picked}, {constants} FROM {_rows_sql(OPEN_COLUMNS, vendor)} "  # noqa: S608
+        "WHERE true ORDER BY v.id ON CONFLICT (id) DO NOTHING RETURNING id"
+    )
+
+
+@cache
+def _update_sql(vendor: str) -> str:
+    columns = {**CLOSE_COLUMNS, **_CLOSE_STAMPS}
+    assignments = ", ".join(f"{name} = v.{name}" for name in columns)
+    return (
+        f"UPDATE llm_usage SET {assignments} FROM {_rows_sql({'id': 'uuid', **columns}, vendor)} "  # noqa: S608
+        f"WHERE llm_usage.id = v.id AND llm_usage.status = '{UsageStatus.OPEN.value}' RETURNING llm_usage.id"
+    )
+
+
+def _rows_sql(columns: Mapping[str, str], vendor: str) -> str:
+    if vendor == "sqlite":
+        picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
+        return f"(SELECT {picked} FROM json_each(%s)) AS v"  # noqa: S608
+    shape = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    return f"jsonb_to_recordset(%s::jsonb) AS v({shape})"
+
+
+def _literal(value: object, name: str, vendor: str) -> str:
+    if isinstance(value, bool):
+        return ("1" if value else "0") if vendor == "sqlite" else str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    return f"'{value}'::jsonb" if name == "extra_meters" and vendor != "sqlite" else f"'{value}'"
+
+
+def placeholders(values: Iterable[object]) -> str:
+    return ", ".join("%s" for _ in values)

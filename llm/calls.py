@@ -1,0 +1,339 @@
+"""The task that owns a request: resolve -> open -> upstream -> settle, whatever the caller does meanwhile.
+
+It is referenced strongly by the runtime and never cancelled. A caller that hangs up is news to it, not its end: it
+reads on to the provider's figures, within bounds, because the provider charges for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+from django.conf import settings
+
+from llm import metrics
+from llm.books.operations import CloseCall, OpenCall, Opened, Refused, Stale, clean_text
+from llm.catalog import Resolution, Target
+from llm.dialects.base import ParsedRequest, WireFormat
+from llm.enums import Outcome
+from llm.errors import (
+    GatewayError,
+    InternalError,
+    InvalidKey,
+    InvalidRequest,
+    PermissionDenied,
+    UpstreamError,
+    UpstreamRejected,
+    UpstreamUnreachable,
+)
+from llm.exchange import Exchange, Plan
+from llm.forwarding import forward
+from llm.ids import boot_id, uuid7
+from llm.keys import REFUSED_ACCOUNT, REFUSED_KEYS, Caller
+from llm.money import pico_to_usd
+from llm.relay import Audience
+from llm.runtime import Runtime
+from llm.settlement import void_of
+from llm.translation import translate
+from llm.types import ChatRequest
+
+log = structlog.get_logger("llm.calls")
+
+_REPEATABLE_STATUSES = frozenset((429, 500, 503, 529))
+_LONGEST_PAUSE_S = 5.0
+_SETTLE_PATIENCE_S = 5.0
+_RESOLVE_TRIES = 4
+
+
+class RequestTask:
+    """One request of one caller. `audience.reply` is what becomes of it, `headers` what every reply to it carries."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        caller: Caller,
+        wire: WireFormat,
+        request: ParsedRequest,
+        *,
+        forwarded_headers: Mapping[str, str],
+    ) -> None:
+        self.audience = Audience()
+        self.headers: dict[str, str] = {}
+        self._runtime = runtime
+        self._caller = caller
+        self._wire = wire
+        self._request = request
+        self._forwarded_headers = forwarded_headers
+        self._uuid = uuid7()
+        self.request_id = f"req_{self._uuid.hex}"
+        self._exchange: Exchange | None = None
+        self._attempts = 0
+        self._is_draining = False
+        self.audience.on_leave(self._on_leave)
+
+    async def run(self) -> None:
+        metrics.IN_FLIGHT.inc()
+        try:
+            await self._run()
+        except GatewayError as error:
+            self._fail(error)
+        except Exception as error:
+            log.exception("request failed", request_id=self.request_id, error=type(error).__name__)
+            self._fail(InternalError("Something went wrong on our side."))
+        finally:
+            metrics.IN_FLIGHT.dec()
+            if self._is_draining:
+                self._runtime.drains -= 1
+
+    def stop_for_shutdown(self) -> None:
+        if self._exchange is not None:
+            self._exchange.stop(Outcome.SHUTDOWN, within_s=0)
+
+    async def _run(self) -> None:
+        model = self._request.model or settings.LLM_DEFAULT_MODEL
+        if not model:
+            raise InvalidRequest("Name a model: this gateway has no default one.", param="model")
+        self._caller.require_model(model)
+        moment = datetime.now(UTC)
+        for _ in range(_RESOLVE_TRIES):
+            catalog = await self._runtime.catalog()
+            resolution = catalog.resolve(model, at=moment, default_provider=settings.LLM_PROVIDER)
+            try:
+                return await self._call(resolution)
+            except _CatalogMoved as moved:
+                self._runtime.forget_catalog(moved.version)
+                moment = moved.now
+        raise InternalError("The list of models keeps changing. Try again.", retry_after_s=1)
+
+    async def _call(self, resolution: Resolution) -> None:
+        """Call one target after the other, each as often as makes sense, until one has answered."""
+        closing: CloseCall | None = None
+        failure: UpstreamError | None = None
+        for candidate in self._candidates(resolution):
+            for repeat in range(1 + settings.LLM_MAX_RETRIES):
+                opened = await self._open(candidate.target, resolution, closing)
+                failure, closing = await self._exchange_with(candidate, opened)
+                if failure is None:
+                    return
+                if _is_final(failure) or self.audience.is_gone or self._runtime.is_draining:
+                    return await self._give_up(failure, closing)
+                pause = _pause_before(repeat, failure)
+                if pause is None or repeat == settings.LLM_MAX_RETRIES:
+                    break
+                await asyncio.sleep(pause)
+        if failure is not None:
+            await self._give_up(failure, closing)
+
+    async def _give_up(self, failure: UpstreamError, closing: CloseCall | None) -> None:
+        if closing is not None:
+            await self._settle(closing)
+        raise failure
+
+    # --- Before anything is sent --------------------------------------------------------------------------------------
+
+    def _candidates(self, resolution: Resolution) -> list[_Candidate]:
+        """The targets that can take the request, in order. Raises InvalidRequest if none can."""
+        candidates = []
+        refusal: InvalidRequest | None = None
+        for target in resolution.targets:
+            try:
+                candidates.append(_Candidate(target, self._translated(target)))
+            except InvalidRequest as error:
+                refusal = refusal or error
+        if not candidates and refusal is not None:
+            raise refusal
+        return candidates
+
+    def _translated(self, target: Target) -> ChatRequest | None:
+        if self._request.dialect in getattr(self._runtime.provider(target.provider), "dialects", ()):
+            return None
+        return self._wire.to_chat(self._request, upstream_model=target.upstream_model)
+
+    async def _open(self, target: Target, resolution: Resolution, closing: CloseCall | None) -> OpenCall:
+        """Put the call on the books, and the one before it to rest in the same transaction."""
+        operation = self._open_operation(target, resolution)
+        operations = (operation,) if closing is None else (closing, operation)
+        results = await self._runtime.writer.submit(*operations)
+        match results[-1]:
+            case Opened():
+                self._attempts += 1
+                return operation
+            case Stale(now=now, version=version):
+                raise _CatalogMoved(now, version)
+            case Refused(code=code):
+                self._runtime.callers.clear()
+                raise _refusal(code, operation.model)
+        raise InternalError("This call could not be put on the books, so it was not made.")
+
+    def _open_operation(self, target: Target, resolution: Resolution) -> OpenCall:
+        price = target.price
+        is_first = self._attempts == 0
+        return OpenCall(
+            id=self._uuid if is_first else uuid7(),
+            request_id=self._uuid,
+            attempt=self._attempts + 1,
+            account_id=self._caller.account_id,
+            key_id=self._caller.key_id,
+            process_id=boot_id(),
+            dialect=self._request.dialect,
+            provider=target.provider,
+            model=clean_text(resolution.model, most=200),
+            upstream_model=clean_text(target.upstream_model, most=200),
+            is_stream=self._request.is_stream,
+            catalog_version=resolution.version,
+            price_id=None if price is None else price.id,
+            price_from=None if price is None else price.effective_from,
+            price_until=None if price is None else price.effective_until,
+        )
+
+    # --- The call itself ----------------------------------------------------------------------------------------------
+
+    async def _exchange_with(
+        self, candidate: _Candidate, opened: OpenCall
+    ) -> tuple[UpstreamError | None, CloseCall | None]:
+        """None when the caller was answered; else why not, and the row that is still to be written."""
+        self.headers = self._reply_headers(opened)
+        if self.audience.is_gone:
+            await self._settle(void_of(opened, outcome=Outcome.CLIENT_GONE))
+            return None, None
+        exchange = Exchange(self._plan(candidate, opened), self.audience, self._settle)
+        self._exchange = exchange
+        talk = forward if candidate.chat is None else partial(translate, chat=candidate.chat)
+        try:
+            await exchange.run(talk)
+        except UpstreamError as failure:
+            return failure, exchange.closing
+        finally:
+            self._exchange = None
+            if exchange.closing is not None:
+                self._report(candidate.target, opened, exchange.closing)
+        return None, None
+
+    def _plan(self, candidate: _Candidate, opened: OpenCall) -> Plan:
+        return Plan(
+            opened=opened,
+            target=candidate.target,
+            provider=self._runtime.provider(candidate.target.provider),
+            wire=self._wire,
+            request=self._request,
+            shows_cost=self._caller.shows_cost,
+            forwarded_headers=self._forwarded_headers,
+            reply_headers=self.headers,
+            request_id=self.request_id,
+            bounds=self._runtime.bounds,
+        )
+
+    def _reply_headers(self, opened: OpenCall) -> dict[str, str]:
+        return {
+            "x-llm-call-id": str(opened.id),
+            "x-llm-provider": opened.provider,
+            "x-llm-attempts": str(self._attempts),
+        }
+
+    async def _settle(self, closing: CloseCall) -> None:
+        """Durable when it returns, unless the books are away: then the writer keeps it, and the caller need not wait."""
+        written = self._runtime.writer.submit(closing)
+        await asyncio.wait((written,), timeout=_SETTLE_PATIENCE_S)
+        if not written.done():
+            log.error("settlement waits for the books", request_id=self.request_id, call_id=str(closing.id))
+
+    # --- The caller ---------------------------------------------------------------------------------------------------
+
+    def _on_leave(self) -> None:
+        """Read on for the figures, if the policy says so and not too many calls do already."""
+        if self._exchange is None:
+            return
+        may_drain = settings.LLM_DISCONNECT_POLICY == "drain" and self._runtime.drains < settings.LLM_DISCONNECT_DRAIN_CALLS
+        if may_drain and not self._is_draining:
+            self._is_draining = True
+            self._runtime.drains += 1
+        self._exchange.stop(
+            Outcome.CLIENT_GONE, within_s=settings.LLM_DISCONNECT_DRAIN_SECONDS if may_drain else 0
+        )
+
+    def _fail(self, error: GatewayError) -> None:
+        if not isinstance(error, UpstreamError):
+            metrics.count_refused(error.code)
+        if not self.audience.reply.done():
+            self.audience.reply.set_exception(error)
+            self.audience.reply.exception()  # Read once, so that nobody's absence is reported as never retrieved.
+
+    def _report(self, target: Target, opened: OpenCall, closing: CloseCall) -> None:
+        """One line and one set of figures a call."""
+        cost = None if closing.cost_pico is None else pico_to_usd(closing.cost_pico)
+        seconds = (closing.duration_ms or 0) / 1000
+        first_byte = None if closing.first_byte_ms is None else closing.first_byte_ms / 1000
+        metrics.observe_call(
+            provider=opened.provider,
+            model=opened.model if target.price is not None else "",
+            outcome=closing.outcome,
+            prompt_tokens=closing.counts.prompt_tokens,
+            completion_tokens=closing.counts.completion_tokens,
+            cost=cost,
+            duration_s=seconds,
+            first_byte_s=first_byte,
+        )
+        log.info(
+            "call",
+            call_id=str(opened.id),
+            request_id=self.request_id,
+            account=self._caller.account_name,
+            key_id=self._caller.key_id,
+            dialect=opened.dialect.value,
+            stream=opened.is_stream,
+            provider=opened.provider,
+            model=opened.model,
+            upstream_model=opened.upstream_model,
+            attempt=opened.attempt,
+            status=closing.status.value,
+            outcome=closing.outcome.value,
+            source=closing.usage_source.value,
+            prompt_tokens=closing.counts.prompt_tokens,
+            completion_tokens=closing.counts.completion_tokens,
+            cost_usd=None if cost is None else str(cost),
+            first_byte_ms=closing.first_byte_ms,
+            duration_ms=closing.duration_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A target, and what goes to it: the caller's bytes where `chat` is None, else the translated request."""
+
+    target: Target
+    chat: ChatRequest | None
+
+
+class _CatalogMoved(Exception):
+    """The books know of newer routes or prices than the request was resolved under."""
+
+    def __init__(self, now: datetime, version: int) -> None:
+        super().__init__(version)
+        self.now = now
+        self.version = version
+
+
+def _refusal(code: str, model: str) -> GatewayError:
+    if code in REFUSED_KEYS:
+        return InvalidKey(REFUSED_KEYS[code])
+    if code == "model":
+        return PermissionDenied(f"This API key may not use the model “{model}”.", param="model")
+    return PermissionDenied(REFUSED_ACCOUNT)
+
+
+def _is_final(failure: UpstreamError) -> bool:
+    """Whether no other call may follow: this one may have worked, or what was asked is refused by its nature."""
+    return failure.may_have_worked or isinstance(failure, UpstreamRejected)
+
+
+def _pause_before(repeat: int, failure: UpstreamError) -> float | None:
+    """Seconds until the same target is worth another call; None if it is not, soon."""
+    if failure.upstream_status not in _REPEATABLE_STATUSES and not isinstance(failure, UpstreamUnreachable):
+        return None
+    pause: float = failure.retry_after_s or 0.25 * 2**repeat * random.uniform(0.5, 1)  # noqa: S311  # spreads load
+    return pause if pause <= _LONGEST_PAUSE_S else None

@@ -1,0 +1,176 @@
+"""What must be right before anything starts; each finding is one sentence that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+
+from llm.providers.registry import known_providers
+
+PLACEHOLDER: Final = "change-me"
+TIMEOUTS_WITHIN_TOTAL: Final = (
+    "LLM_CONNECT_TIMEOUT_SECONDS",
+    "LLM_FIRST_BYTE_TIMEOUT_SECONDS",
+    "LLM_IDLE_TIMEOUT_SECONDS",
+)
+UPSTREAM_URLS: Final = ("LLM_BASE_URL", "LLM_OPENAI_BASE_URL", "LLM_ANTHROPIC_BASE_URL")
+REQUIRED_BY_PROVIDER: Final = {
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "openai_compatible": "LLM_BASE_URL",
+}
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+@checks.register("llm")
+def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Values that could not be read, found while the settings were loaded."""
+    return [checks.Error(problem, id="llm.E001") for problem in settings.LLM_SETTING_PROBLEMS]
+
+
+@checks.register("llm")
+def check_provider(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    provider, known = settings.LLM_PROVIDER, known_providers()
+    if provider not in known:
+        return [checks.Error(f'LLM_PROVIDER is "{provider}", which nobody knows; use {_either(known)}.', id="llm.E002")]
+    required = REQUIRED_BY_PROVIDER.get(provider)
+    # A value that could not be read has its own sentence already.
+    if required and not getattr(settings, required) and not _is_reported(required):
+        return [checks.Error(f"LLM_PROVIDER={provider} needs {required}; set it in .env.", id="llm.E003")]
+    if not settings.LLM_DEFAULT_MODEL:
+        return [
+            checks.Warning(
+                "LLM_DEFAULT_MODEL is not set, so a request that names no model is refused; set it in .env.",
+                id="llm.W001",
+            )
+        ]
+    return []
+
+
+@checks.register("llm")
+def check_secrets(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    secrets = {"SECRET_KEY": _secret_key(), "LLM_KEY_PEPPER": settings.LLM_KEY_PEPPER}
+    found: list[checks.CheckMessage] = []
+    for name, value in secrets.items():
+        if not value:
+            found.append(checks.Error(f"{name} is not set; put a long random text into .env.", id="llm.E004"))
+        elif value.startswith(PLACEHOLDER):
+            found.append(
+                checks.Error(
+                    f"{name} is still the placeholder of .env.example; put a long random text there.", id="llm.E005"
+                )
+            )
+    if secrets["SECRET_KEY"] and secrets["SECRET_KEY"] == secrets["LLM_KEY_PEPPER"]:
+        found.append(checks.Error("LLM_KEY_PEPPER equals SECRET_KEY; give it a random text of its own.", id="llm.E006"))
+    return found
+
+
+@checks.register("llm")
+def check_debug(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """A host that others can reach is our definition of production."""
+    public = [host for host in settings.ALLOWED_HOSTS if not _is_local_name(host)]
+    if settings.DEBUG and public:
+        return [
+            checks.Error(
+                f"DEBUG is on while ALLOWED_HOSTS contains {public[0]}; set DEBUG=false, "
+                "for its error pages show the settings to anybody.",
+                id="llm.E007",
+            )
+        ]
+    return []
+
+
+@checks.register("llm")
+def check_workers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    is_sqlite = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
+    if is_sqlite and settings.WEB_WORKERS > 1:
+        return [
+            checks.Error(
+                f"WEB_WORKERS is {settings.WEB_WORKERS}, but SQLite lets one process write at a time; "
+                "set WEB_WORKERS=1 or point DATABASE_URL to PostgreSQL.",
+                id="llm.E008",
+            )
+        ]
+    return []
+
+
+@checks.register("llm")
+def check_upstreams(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    own = f"{settings.WEB_HOST}:{settings.WEB_PORT}"
+    return [
+        checks.Error(
+            f"{name} points to this gateway itself ({own}), which would call itself without end; "
+            "give it the provider's address, or another WEB_PORT to the gateway.",
+            id="llm.E009",
+        )
+        for name in UPSTREAM_URLS
+        if _is_own_address(getattr(settings, name))
+    ]
+
+
+@checks.register("llm")
+def check_timeouts(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    total = settings.LLM_TOTAL_TIMEOUT_SECONDS
+    return [
+        checks.Error(
+            f"{name} ({getattr(settings, name):g}) is longer than LLM_TOTAL_TIMEOUT_SECONDS ({total:g}); "
+            "shorten the one or lengthen the other.",
+            id="llm.E010",
+        )
+        for name in TIMEOUTS_WITHIN_TOTAL
+        if getattr(settings, name) > total
+    ]
+
+
+def _either(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _is_reported(name: str) -> bool:
+    return any(problem.startswith(f"{name} ") for problem in settings.LLM_SETTING_PROBLEMS)
+
+
+def _secret_key() -> str:
+    try:
+        return settings.SECRET_KEY
+    except ImproperlyConfigured:  # how Django answers for an empty one
+        return ""
+
+
+def _is_local_name(host: str) -> bool:
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    return any(address.is_loopback for address in _addresses(name))
+
+
+def _is_own_address(url: str) -> bool:
+    if not url:
+        return False
+    parts = urlsplit(url)
+    if (parts.port or DEFAULT_PORTS.get(parts.scheme)) != settings.WEB_PORT:
+        return False
+    host = parts.hostname or ""
+    is_here = _is_local_name(host) or any(address.is_unspecified for address in _addresses(host))
+    return host == settings.WEB_HOST or (is_here and _listens_locally())
+
+
+def _listens_locally() -> bool:
+    own = _addresses(settings.WEB_HOST)
+    return _is_local_name(settings.WEB_HOST) or any(address.is_unspecified for address in own)
+
+
+def _addresses(host: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """The address that the text is, if it is one; no name is looked up."""
+    try:
+        yield ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return

@@ -1,0 +1,69 @@
+"""The closed vocabularies of the gateway, as they stand in the database and in logs."""
+
+from django.db import models
+
+
+class AccountStatus(models.TextChoices):
+    ACTIVE = "active", "active"
+    SUSPENDED = "suspended", "suspended"
+    CLOSED = "closed", "closed"
+
+
+class UsageStatus(models.TextChoices):
+    """Moves forward only: `open` -> one of the others, which are final."""
+
+    OPEN = "open", "open"
+    SETTLED = "settled", "settled"
+    ESTIMATED = "estimated", "estimated"
+    VOID = "void", "void"
+
+
+class UsageSource(models.TextChoices):
+    """Where a row's token figures came from."""
+
+    NONE = "none", "none"
+    REPORTED = "reported", "reported by the provider"
+    DRAINED = "drained", "reported by the provider after the client had left"
+    ESTIMATED = "estimated", "counted by us"
+
+
+class Outcome(models.TextChoices):
+    """How an upstream call ended, whatever its figures."""
+
+    PENDING = "pending", "pending"
+    OK = "ok", "ok"
+    CLIENT_GONE = "client_gone", "client gone"
+    UPSTREAM_REFUSED = "upstream_refused", "upstream refused it"
+    UPSTREAM_FAILED = "upstream_failed", "upstream failed"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable", "upstream unreachable"
+    TIMEOUT = "timeout", "timed out"
+    NOT_SENT = "not_sent", "never sent"
+    SHUTDOWN = "shutdown", "cut by our shutdown"
+
+
+class Dialect(models.TextChoices):
+    """A wire format that callers speak."""
+
+    NATIVE = "native", "native"
+    OPENAI_CHAT = "openai.chat", "openai.chat"
+    OPENAI_RESPONSES = "openai.responses", "openai.responses"
+    OPENAI_EMBEDDINGS = "openai.embeddings", "openai.embeddings"
+    ANTHROPIC_MESSAGES = "anthropic.messages", "anthropic.messages"
+
+
+class Meter(models.TextChoices):
+    """What a rate prices. Token meters are disjoint: a token is priced by exactly one of them."""
+
+    INPUT = "input", "input tokens"
+    OUTPUT = "output", "output tokens"
+    CACHE_READ = "cache_read", "cached input tokens"
+    CACHE_WRITE_5M = "cache_write_5m", "input tokens written to the 5 minute cache"
+    CACHE_WRITE_1H = "cache_write_1h", "input tokens written to the 1 hour cache"
+    AUDIO_INPUT = "audio_input", "audio input tokens"
+    AUDIO_OUTPUT = "audio_output", "audio output tokens"
+    REASONING = "reasoning", "reasoning tokens, where they cost other than output"
+
+
+class PriceSource(models.TextChoices):
+    IMPORTED = "imported", "imported"
+    STAFF = "staff", "set by staff"

@@ -1,0 +1,176 @@
+"""Every failure that a caller can meet. One class a meaning, one renderer a dialect.
+
+    GatewayError
+    ├── RequestError           the caller's request is at fault
+    │   ├── InvalidRequest     400   ├── InvalidKey        401   ├── PermissionDenied  403
+    │   ├── NotFound           404   ├── ModelNotFound     404   ├── MethodNotAllowed  405
+    │   ├── RequestTimeout     408   ├── BodyTooLarge      413   ├── ModelUnpriced     400
+    │   ├── RateLimited        429   └── QuotaExceeded     429
+    ├── UpstreamError          the provider failed
+    │   ├── UpstreamRejected   400, 413, 422: the caller's business, the status is kept
+    │   ├── UpstreamRateLimited 429  ├── UpstreamFailed    502   ├── UpstreamUnreachable 502
+    │   └── UpstreamTimeout    504
+    └── GatewayFault           we are at fault
+        ├── BooksUnavailable  503   ├── ShuttingDown 503   └── InternalError 500
+
+Messages are written for the caller and never hold an upstream's text, a key or a prompt.
+"""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """
+    code: stable and machine readable. http_status: what the caller sees.
+    may_have_worked: the upstream may have done (and charged) the work, so the caller's SDK must not retry by itself.
+    """
+
+    code = "internal_error"
+    http_status = 500
+    retry_after_s: float | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        http_status: int | None = None,
+        retry_after_s: float | None = None,
+        may_have_worked: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.code
+        self.http_status = http_status or self.http_status
+        self.retry_after_s = retry_after_s if retry_after_s is not None else self.retry_after_s
+        self.may_have_worked = may_have_worked
+
+
+class RequestError(GatewayError):
+    code = "invalid_request"
+    http_status = 400
+
+
+class InvalidRequest(RequestError):
+    pass
+
+
+class InvalidKey(RequestError):
+    code = "invalid_api_key"
+    http_status = 401
+
+
+class PermissionDenied(RequestError):
+    code = "permission_denied"
+    http_status = 403
+
+
+class NotFound(RequestError):
+    code = "not_found"
+    http_status = 404
+
+
+class ModelNotFound(RequestError):
+    code = "model_not_found"
+    http_status = 404
+
+
+class ModelUnpriced(RequestError):
+    """No price is in force for the model, and its provider's calls are refused then: staff must set one."""
+
+    code = "model_not_priced"
+    http_status = 400
+
+
+class MethodNotAllowed(RequestError):
+    code = "method_not_allowed"
+    http_status = 405
+
+
+class RequestTimeout(RequestError):
+    code = "request_timeout"
+    http_status = 408
+
+
+class BodyTooLarge(RequestError):
+    code = "request_too_large"
+    http_status = 413
+
+
+class RateLimited(RequestError):
+    code = "rate_limit_exceeded"
+    http_status = 429
+
+
+class QuotaExceeded(RequestError):
+    """A limit is spent and its window ends over a minute from now: trying again soon is pointless."""
+
+    code = "insufficient_quota"
+    http_status = 429
+
+
+class UpstreamError(GatewayError):
+    """upstream_status: the HTTP status that the upstream answered with, None when there was none."""
+
+    code = "upstream_error"
+    http_status = 502
+    upstream_status: int | None = None
+
+
+class UpstreamRejected(UpstreamError):
+    """The upstream refused what the caller asked (400, 413, 422): nothing was generated."""
+
+    code = "invalid_request"
+    http_status = 400
+
+
+class UpstreamRateLimited(UpstreamError):
+    code = "rate_limit_exceeded"
+    http_status = 429
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection was made: the upstream surely did nothing."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamFailed(UpstreamError):
+    code = "upstream_error"
+
+
+class UpstreamTimeout(UpstreamError):
+    code = "upstream_timeout"
+    http_status = 504
+
+
+class GatewayFault(GatewayError):
+    pass
+
+
+class BooksUnavailable(GatewayFault):
+    """Nothing can be recorded, so nothing is sent."""
+
+    code = "books_unavailable"
+    http_status = 503
+    retry_after_s = 5.0
+
+
+class ShuttingDown(GatewayFault):
+    code = "shutting_down"
+    http_status = 503
+    retry_after_s = 1.0
+
+
+class InternalError(GatewayFault):
+    pass
+
+
+class PriceMissing(Exception):
+    """A meter that is not zero has no rate. `meters` names each."""
+
+    def __init__(self, meters: tuple[str, ...]) -> None:
+        super().__init__(f"no rate for {', '.join(meters)}")
+        self.meters = meters

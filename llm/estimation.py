@@ -1,0 +1,31 @@
+"""Counting a call for ourselves, where its upstream reported nothing."""
+
+from __future__ import annotations
+
+import structlog
+
+from llm.dialects.base import ParsedRequest, WireFormat
+from llm.providers.base import BaseLLMProvider
+from llm.providers.counting import count_message_tokens
+from llm.types import ChatMessage, TokenCounts
+
+log = structlog.get_logger("llm.calls")
+
+
+def estimate(provider: BaseLLMProvider, wire: WireFormat, request: ParsedRequest, text: str) -> TokenCounts:
+    """Tokens of the prompt and of the text that was generated, as the provider's `count_tokens` sees them."""
+    prompt = _count(provider, ChatMessage(role="user", content=wire.prompt_text(request)), request.model)
+    completion = 0
+    if text:
+        # A message has an overhead that generated text has not.
+        empty = _count(provider, ChatMessage(role="assistant"), request.model)
+        completion = max(0, _count(provider, ChatMessage(role="assistant", content=text), request.model) - empty)
+    return TokenCounts(prompt_tokens=prompt, completion_tokens=completion)
+
+
+def _count(provider: BaseLLMProvider, message: ChatMessage, model: str) -> int:
+    try:
+        return max(0, provider.count_tokens((message,), model))
+    except Exception as error:
+        log.error("count_tokens failed", provider=type(provider).__name__, error=type(error).__name__)
+        return count_message_tokens((message,))

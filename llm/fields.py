@@ -1,0 +1,217 @@
+"""Columns of exact money, and the one aggregate that sums them exactly on both databases.
+
+A fixed-point column is a BIGINT of its smallest unit; in Python it is an exact `Decimal`. Django's own DecimalField
+won't do: SQLite stores it as a float. Raw SQL writes the units (`usd_to_pico`, `per_million_to_pico`) directly.
+
+Where a column's arithmetic would lose the unit (`F("cost") + 1`, `Avg`), Django or we refuse; nothing turns into
+a plain number silently.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from sqlite3 import Connection as SQLiteConnection
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from django import forms
+from django.core.exceptions import FieldError, ValidationError
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+from django.db.models.expressions import Combinable
+from django.db.models.sql.compiler import SQLCompiler
+
+from llm.money import PICO_DECIMALS, PRICE_DECIMALS, format_usd, from_units, to_units
+
+_MAX_BIGINT = 2**63 - 1
+
+_Set_contra = TypeVar("_Set_contra", contravariant=True)
+_Get_co = TypeVar("_Get_co", covariant=True)
+
+if TYPE_CHECKING:
+    _Field = models.Field
+else:
+
+    class _Field(models.Field):
+        """Only so that a type can stand in brackets: Django's field is generic in its stubs alone."""
+
+        __class_getitem__ = classmethod(GenericAlias)
+
+
+class FixedPointField(_Field[_Set_contra, _Get_co]):
+    """Decimal USD in Python, BIGINT of 10**-decimals in the database.
+
+    Accepts Decimal and, of ints, only 0: an int could as well be meant as pico-units, and that mistake would be a
+    factor of a million million. Strings are for forms and fixtures (`to_python`) alone; floats are always refused.
+    It is no IntegerField on purpose: Django would take `F(...) + F(...)` over it for an integer without unit.
+    """
+
+    decimals: ClassVar[int]
+    _pyi_private_set_type: Decimal | Combinable
+    _pyi_private_get_type: Decimal
+    _pyi_lookup_exact_type: Decimal
+    empty_strings_allowed = False
+
+    def get_internal_type(self) -> str:
+        return "BigIntegerField"
+
+    def from_db_value(self, value: object, expression: object, connection: BaseDatabaseWrapper) -> Decimal | None:
+        return None if value is None else from_units(_whole(value), self.decimals)
+
+    def to_python(self, value: object) -> Decimal | None:
+        """Raises ValidationError, for forms and fixtures."""
+        if value is None:
+            return None
+        try:
+            amount = Decimal(value) if isinstance(value, str) else value
+            return from_units(self._units(amount), self.decimals)
+        except (TypeError, ValueError, InvalidOperation) as error:
+            message = f"“{value}” is no amount in USD with at most {self.decimals} decimals."
+            raise ValidationError(message, code="invalid") from error
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Raises TypeError on floats and other ints than 0, ValueError on what the column can't hold exactly."""
+        value = super().get_prep_value(value)
+        if value is None or hasattr(value, "resolve_expression"):
+            return value
+        return self._units(value)
+
+    def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
+        value = super().get_db_prep_value(value, connection, prepared)
+        if value is None or hasattr(value, "resolve_expression"):
+            return value
+        return connection.ops.adapt_integerfield_value(value, self.get_internal_type())
+
+    def value_to_string(self, obj: models.Model) -> str:
+        value: Any = self.value_from_object(obj)
+        return "" if value is None else format_usd(value)
+
+    def formfield(self, **kwargs: Any) -> Any:
+        digits = len(str(_MAX_BIGINT))
+        return super().formfield(
+            **{"form_class": forms.DecimalField, "max_digits": digits, "decimal_places": self.decimals, **kwargs}
+        )
+
+    def _units(self, value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and value == 0:
+            return 0
+        if not isinstance(value, Decimal):
+            raise TypeError(f"{type(self).__name__} takes Decimal USD, not {type(value).__name__} {value!r}")
+        units = to_units(value, self.decimals)
+        if abs(units) > _MAX_BIGINT:
+            raise ValueError(f"{value:f} USD is more than the column can hold")
+        return units
+
+
+class AmountField(FixedPointField[_Set_contra, _Get_co]):
+    """An amount of money: BIGINT of pico-units (at most 9,223,372 USD)."""
+
+    decimals = PICO_DECIMALS
+
+
+class PriceField(FixedPointField[_Set_contra, _Get_co]):
+    """A price, in USD with 6 decimals: per million tokens, its unit is the pico-unit a token."""
+
+    decimals = PRICE_DECIMALS
+
+
+class ExactSumField(_Field[Any, Any]):
+    """What `ExactSum` yields: `decimals` None gives int, else Decimal. It is never a column.
+
+    SQLite has no numbers beyond 64 bits: there a sum is text of fixed width that sorts and compares as the number does.
+    """
+
+    def __init__(self, decimals: int | None = None) -> None:
+        super().__init__()
+        self.decimals = decimals
+
+    def from_db_value(self, value: Any, expression: object, connection: BaseDatabaseWrapper) -> Decimal | int | None:
+        if value is None:
+            return None
+        units = _decode(value) if isinstance(value, str) else _whole(value)
+        return units if self.decimals is None else from_units(units, self.decimals)
+
+    def get_prep_value(self, value: Any) -> Any:
+        if value is None or hasattr(value, "resolve_expression"):
+            return value
+        if self.decimals is not None and isinstance(value, Decimal):
+            return to_units(value, self.decimals)
+        if isinstance(value, int) and (self.decimals is None or value == 0):
+            return int(value)
+        raise TypeError(f"{value!r} can't be compared with this sum exactly")
+
+    def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
+        value = value if prepared else self.get_prep_value(value)
+        return _encode(value) if isinstance(value, int) and connection.vendor == "sqlite" else value
+
+
+class ExactSum(models.Aggregate):
+    """The exact sum of a fixed-point column (as Decimal) or of an integer one (as int), of any size; None of no rows.
+
+    PostgreSQL adds BIGINTs as NUMERIC; SQLite gets an aggregate in Python, since its own fails or turns to floats
+    beyond 64 bits. Filtering and ordering by the sum work on both.
+    """
+
+    function = "SUM"
+    name = "ExactSum"
+
+    def __init__(self, expression: Combinable | str, **options: Any) -> None:
+        if "default" in options:
+            raise TypeError("ExactSum has no default; None says that there was nothing to sum")
+        super().__init__(expression, **options)
+
+    def _resolve_output_field(self) -> ExactSumField:
+        summed = self.get_source_fields()[0]
+        if isinstance(summed, FixedPointField | ExactSumField):
+            return ExactSumField(summed.decimals)
+        if isinstance(summed, models.IntegerField):
+            return ExactSumField()
+        raise FieldError(f"ExactSum can't sum a {type(summed).__name__} exactly")
+
+    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, function="LLM_EXACT_SUM", **context)
+
+
+_SUM_DIGITS = 38  # as many as the NUMERIC(38) of PostgreSQL's rollups
+
+
+def _encode(total: int) -> str:
+    """Text that sorts as the number: negative ones are complements behind a minus, which sorts before digits."""
+    if abs(total) >= 10**_SUM_DIGITS:
+        raise OverflowError(f"a sum of more than {_SUM_DIGITS} digits")
+    return f"{total:0{_SUM_DIGITS}d}" if total >= 0 else f"-{10**_SUM_DIGITS + total:0{_SUM_DIGITS}d}"
+
+
+def _decode(text: str) -> int:
+    return int(text[1:]) - 10**_SUM_DIGITS if text.startswith("-") else int(text)
+
+
+def _whole(value: object) -> int:
+    """An integer as drivers give it (int, or Decimal for NUMERIC); anything else has lost its precision already."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, Decimal) and value == int(value):
+        return int(value)
+    raise TypeError(f"{value!r} came from the database where a whole number of units was due")
+
+
+class _SQLiteExactSum:
+    def __init__(self) -> None:
+        self.total: int | None = None
+
+    def step(self, value: object) -> None:
+        if value is not None:
+            units = _decode(value) if isinstance(value, str) else _whole(value)
+            self.total = units if self.total is None else self.total + units
+
+    def finalize(self) -> str | None:
+        return None if self.total is None else _encode(self.total)
+
+
+def _register_exact_sum(connection: BaseDatabaseWrapper, **kwargs: object) -> None:
+    if isinstance(connection.connection, SQLiteConnection):
+        connection.connection.create_aggregate("LLM_EXACT_SUM", 1, _SQLiteExactSum)  # type: ignore[arg-type]  # its stub knows no text results
+
+
+connection_created.connect(_register_exact_sum, dispatch_uid="llm.exact_sum")

@@ -1,0 +1,90 @@
+"""Pass-through: the caller speaks the upstream's own dialect, so bytes go through and only figures are read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import cast
+
+from llm.dialects.base import PassThrough, StreamReader
+from llm.errors import UpstreamError
+from llm.exchange import Exchange
+from llm.providers.base import ForwardsRaw, RawCall, RawReply
+
+_REST_SECONDS = 1.0
+
+
+async def forward(exchange: Exchange) -> None:
+    wire = cast(PassThrough, exchange.plan.wire)
+    reply = await _send(exchange, wire)
+    try:
+        if exchange.plan.request.is_stream:
+            await _forward_stream(exchange, wire, reply)
+        else:
+            await _forward_whole(exchange, wire, reply)
+    finally:
+        await reply.aclose()
+
+
+async def _send(exchange: Exchange, wire: PassThrough) -> RawReply:
+    plan = exchange.plan
+    body = wire.upstream_body(plan.request, upstream_model=plan.target.upstream_model)
+    provider = cast(ForwardsRaw, plan.provider)
+    return await provider.forward(
+        RawCall(plan.request.dialect, wire.path, body, plan.request.is_stream, plan.forwarded_headers)
+    )
+
+
+async def _forward_whole(exchange: Exchange, wire: PassThrough, reply: RawReply) -> None:
+    exchange.note_first_byte()
+    body = b"".join([piece async for piece in reply])
+    exchange.reading = wire.read_whole(body)
+    if exchange.reading.counts is None:
+        exchange.text = wire.whole_text(body)
+    await exchange.settle_complete()
+    if (cost := exchange.visible_cost()) is not None:
+        body = wire.with_cost(body, cost)
+    exchange.answer_whole(body)
+
+
+async def _forward_stream(exchange: Exchange, wire: PassThrough, reply: RawReply) -> None:
+    reader = wire.stream_reader(exchange.plan.request)
+    pieces = aiter(reply)
+    await _follow(exchange, pieces, reader)
+    await exchange.settle_complete()
+    await exchange.put(reader.finish(cost=exchange.visible_cost()))
+    exchange.close_stream()
+    await _read_rest(pieces)
+
+
+async def _follow(exchange: Exchange, pieces: AsyncIterator[bytes], reader: StreamReader) -> None:
+    """Hand the stream on up to its last event, which the reader holds back. Raises where it ends before that."""
+    try:
+        async for data in pieces:
+            passed = reader.feed(data)
+            if reader.failure is not None:
+                break
+            if reader.has_data and not exchange.is_streaming:
+                exchange.start_stream()
+            if passed:
+                await exchange.put(passed)
+            if reader.is_complete:
+                break
+    finally:
+        exchange.reading = reader.reading()
+        if exchange.reading.counts is None or not reader.is_complete:
+            exchange.text = reader.output_text()
+    if reader.failure is not None:
+        raise exchange.failed("reported an error in the middle of its answer")
+    if not reader.is_complete:
+        raise exchange.failed("broke off before its answer was complete")
+
+
+async def _read_rest(pieces: AsyncIterator[bytes]) -> None:
+    """What follows the last event is of no interest, but a reply that was read to its end gives its connection back."""
+    try:
+        async with asyncio.timeout(_REST_SECONDS):
+            async for _ in pieces:
+                pass
+    except (TimeoutError, UpstreamError):
+        return

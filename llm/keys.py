@@ -1,0 +1,187 @@
+"""API keys: made, rotated, revoked by staff; recognised on every request.
+
+A key reads `llm_` + 32 base62 characters + a 6-character base62 checksum of them, so that a typo or a random string is
+refused without the database, and a secret scanner can find a leaked one. Stored is HMAC-SHA256 under LLM_KEY_PEPPER.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from llm.enums import AccountStatus
+from llm.errors import InvalidKey, PermissionDenied
+from llm.models import Account, ApiKey
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_FORM = re.compile(r"llm_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
+_PREFIX_LENGTH = 12
+
+REFUSED_KEYS = {
+    "unknown": "This API key is not known. Check it, or ask for a new one.",
+    "revoked": "This API key was revoked. Ask for a new one.",
+    "expired": "This API key has expired. Ask for a new one.",
+}
+REFUSED_ACCOUNT = "This account is not active. Ask the people who run this service."
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request, as known from a key. Refuses early; the books have the last word.
+
+    allowed_models: public model names; empty allows all.
+    """
+
+    key_id: int
+    account_id: int
+    account_name: str
+    key_name: str
+    allowed_models: frozenset[str]
+    shows_cost: bool
+    is_authenticated: bool = True
+
+    def require_model(self, model: str) -> None:
+        if self.allowed_models and model not in self.allowed_models:
+            raise PermissionDenied(f"This API key may not use the model “{model}”.", param="model")
+
+
+def get_or_create_account(name: str) -> Account:
+    """Raises ValidationError for a name that no account can have."""
+    account = Account.objects.filter(name=name).first()
+    if account is None:
+        account = Account(name=name)
+        account.full_clean()
+        account.save()
+    return account
+
+
+def create_key(
+    account: Account,
+    *,
+    name: str,
+    expires_at: datetime | None = None,
+    allowed_models: Sequence[str] = (),
+) -> tuple[ApiKey, str]:
+    """A new key and its secret, which is nowhere kept. Raises ValidationError."""
+    secret = _new_secret()
+    key = ApiKey(
+        account=account,
+        name=name,
+        digest=digest_of(secret),
+        prefix=secret[:_PREFIX_LENGTH],
+        last_four=secret[-4:],
+        allowed_models=list(allowed_models),
+        expires_at=expires_at,
+    )
+    if account.status == AccountStatus.CLOSED:
+        raise ValidationError(f"The account “{account}” is closed: it can't get new keys.")
+    if expires_at is not None and expires_at <= timezone.now():
+        raise ValidationError({"expires_at": "The key would have expired already."})
+    key.full_clean()
+    key.save()
+    return key, secret
+
+
+@transaction.atomic
+def rotate_key(key: ApiKey, *, grace: timedelta = timedelta()) -> tuple[ApiKey, str]:
+    """A successor with the same rights; the old key works on for `grace`. Raises ValidationError for a dead key."""
+    locked = ApiKey.objects.select_for_update(of=("self",)).select_related("account").get(pk=key.pk)
+    now = timezone.now()
+    if (refusal := locked.refusal_at(now)) is not None:
+        raise ValidationError(f"The key “{locked}” is {refusal}: make a new one instead.")
+    successor, secret = create_key(
+        locked.account, name=locked.name, expires_at=locked.expires_at, allowed_models=locked.allowed_models
+    )
+    successor.rotated_from = locked
+    successor.save(update_fields=["rotated_from"])
+    ends_at = now + grace
+    locked.revoked_at = min(locked.revoked_at, ends_at) if locked.revoked_at else ends_at
+    locked.save(update_fields=["revoked_at"])
+    return successor, secret
+
+
+@transaction.atomic
+def revoke_key(key: ApiKey) -> None:
+    """From its commit on, no process accepts the key. A key that is revoked already stays as it is."""
+    locked = ApiKey.objects.select_for_update(of=("self",)).get(pk=key.pk)
+    now = timezone.now()
+    if locked.revoked_at is None or locked.revoked_at > now:
+        locked.revoked_at = now
+        locked.save(update_fields=["revoked_at"])
+
+
+def digest_of(secret: str) -> bytes:
+    return hmac.digest(settings.LLM_KEY_PEPPER.encode(), secret.encode(), "sha256")
+
+
+def is_well_formed(secret: str) -> bool:
+    """Whether the string can be one of our keys: its form and its checksum. No database."""
+    match = _FORM.fullmatch(secret)
+    return match is not None and hmac.compare_digest(_checksum(match[1]), match[2])
+
+
+def load_caller(secret: str) -> Caller:
+    """Who this key is, from the database. Raises InvalidKey or PermissionDenied."""
+    key = ApiKey.objects.select_related("account").filter(digest=digest_of(secret)).first()
+    if key is None:
+        raise InvalidKey(REFUSED_KEYS["unknown"])
+    if (refusal := key.refusal_at(timezone.now())) is not None:
+        raise InvalidKey(REFUSED_KEYS[refusal])
+    if key.account.status != AccountStatus.ACTIVE:
+        raise PermissionDenied(REFUSED_ACCOUNT)
+    return Caller(
+        key_id=key.pk,
+        account_id=key.account_id,
+        account_name=key.account.name,
+        key_name=key.name,
+        allowed_models=frozenset(key.allowed_models),
+        shows_cost=key.account.shows_cost,
+    )
+
+
+class CallerCache:
+    """The callers that a process has seen lately, by digest. A hit saves a read; it never grants anything by itself."""
+
+    def __init__(self, *, most: int = 10_000) -> None:
+        self._entries: dict[bytes, tuple[float, Caller]] = {}
+        self._most = most
+
+    def get(self, secret: str) -> Caller | None:
+        entry = self._entries.get(digest_of(secret))
+        if entry is None or entry[0] < time.monotonic():
+            return None
+        return entry[1]
+
+    def put(self, secret: str, caller: Caller) -> None:
+        if len(self._entries) >= self._most:
+            self._entries.clear()
+        self._entries[digest_of(secret)] = (time.monotonic() + settings.LLM_KEY_CACHE_SECONDS, caller)
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+
+def _new_secret() -> str:
+    body = "".join(secrets.choice(_ALPHABET) for _ in range(32))
+    return f"llm_{body}{_checksum(body)}"
+
+
+def _checksum(body: str) -> str:
+    """CRC-32 of the body in base62, six digits."""
+    value = zlib.crc32(body.encode())
+    digits = []
+    for _ in range(6):
+        value, digit = divmod(value, 62)
+        digits.append(_ALPHABET[digit])
+    return "".join(reversed(digits))

@@ -1,0 +1,87 @@
+"""`manage.py set_price PROVIDER MODEL`: what a model costs us, or that it is free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+
+from llm.catalog import load_catalog
+from llm.enums import Meter
+from llm.management.moments import format_moment, parse_moment
+from llm.models import Price
+from llm.money import format_usd, parse_usd_per_million
+from llm.prices import PriceRefusedError, set_price
+
+OPTIONS = {
+    "input": Meter.INPUT,
+    "output": Meter.OUTPUT,
+    "cache_read": Meter.CACHE_READ,
+    "cache_write": Meter.CACHE_WRITE_5M,
+    "cache_write_1h": Meter.CACHE_WRITE_1H,
+    "audio_input": Meter.AUDIO_INPUT,
+    "audio_output": Meter.AUDIO_OUTPUT,
+    "reasoning": Meter.REASONING,
+}
+
+
+class Command(BaseCommand):
+    help = "Sets the price of a model in USD per million tokens. It wins over imported prices, until you set another."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("provider")
+        parser.add_argument("model", help="The provider's own name of the model.")
+        for option, meter in OPTIONS.items():
+            parser.add_argument(f"--{option.replace('_', '-')}", metavar="USD", help=f"USD per million {meter.label}.")
+        parser.add_argument("--free", action="store_true", help="The model costs nothing.")
+        parser.add_argument("--service-tier", default="", metavar="TIER", help="E.g. priority; default: standard.")
+        parser.add_argument("--from", dest="moment", metavar="MOMENT", help="E.g. 2026-11-01T00:00Z; default: now.")
+        parser.add_argument("--note", default="")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        now = timezone.now()
+        try:
+            price = set_price(
+                options["provider"],
+                options["model"],
+                rates=_rates(options),
+                is_free=options["free"],
+                effective_from=parse_moment(options["moment"]) if options["moment"] else now,
+                service_tier=options["service_tier"],
+                note=options["note"],
+            )
+        except PriceRefusedError as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write("\n".join(_report(price)))
+        if price.effective_from < now:
+            self.stdout.write("That moment has passed: calls that are recorded already keep their price.")
+
+
+def _rates(options: dict[str, Any]) -> dict[Meter, Decimal]:
+    rates = {}
+    for option, meter in OPTIONS.items():
+        if (text := options[option]) is not None:
+            try:
+                rates[meter] = parse_usd_per_million(text)
+            except ValueError as error:
+                raise CommandError(f"--{option.replace('_', '-')}: {error}.") from error
+    return rates
+
+
+def _report(price: Price) -> Iterator[str]:
+    """What is in force from when until when."""
+    snapshot = load_catalog().price_for(price.provider, price.model, at=price.effective_from)
+    until = snapshot.effective_until if snapshot else None
+    end = f"until {format_moment(until)}" if until else "until you set another price"
+    yield f"{price.provider} {price.model}, from {format_moment(price.effective_from)} {end}:"
+    if price.is_free:
+        yield "  free"
+    for rate_set in price.rate_sets.prefetch_related("rates"):
+        rates = (
+            f"{rate.meter} {format_usd(rate.amount)}{'' if rate.meter in Meter.values else f' per {rate.per_units}'}"
+            for rate in rate_set.rates.all()
+        )
+        yield f"  {rate_set}: {', '.join(rates)}"

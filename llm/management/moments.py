@@ -1,0 +1,20 @@
+"""Moments as people type them at the command line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.core.management.base import CommandError
+
+
+def parse_moment(text: str) -> datetime:
+    """An ISO 8601 date or moment, in UTC where it names no zone. Raises CommandError."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise CommandError(f"“{text}” is no moment such as 2026-11-01T00:00Z.") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def format_moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,63 @@
+"""What the gateway tells Prometheus, summed over the processes of one host.
+
+Labels are providers, models that the catalog knows, and outcomes: never accounts or keys, and never a name that a
+caller made up.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from llm.enums import Outcome
+
+_LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+
+CALLS = Counter("llm_calls", "Calls that ended, by how they ended.", ("provider", "model", "outcome"))
+TOKENS = Counter("llm_tokens", "Tokens on the books.", ("provider", "model", "kind"))
+COST = Counter("llm_cost_usd", "Cost on the books, in USD (a float: the exact figures are in the books).", ("provider", "model"))
+DURATION = Histogram("llm_call_seconds", "From open to settlement.", ("provider",), buckets=_LATENCY_BUCKETS)
+FIRST_BYTE = Histogram("llm_first_byte_seconds", "Until the upstream's first byte.", ("provider",), buckets=_LATENCY_BUCKETS)
+REFUSED = Counter("llm_refused", "Requests that were refused before any call.", ("code",))
+IN_FLIGHT = Gauge("llm_calls_in_flight", "Calls under way.", multiprocess_mode="livesum")
+BATCH_SIZE = Histogram("llm_books_batch_size", "Operations a transaction.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
+BATCH_SECONDS = Histogram(
+    "llm_books_batch_seconds", "Time of one transaction.", buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
+)
+CONFLICTS = Counter("llm_books_conflicts", "Writes that the books refused.")
+WAITING = Gauge("llm_books_waiting", "Groups of writes that are not on the books yet.", multiprocess_mode="livesum")
+
+
+def observe_call(
+    *,
+    provider: str,
+    model: str,
+    outcome: Outcome,
+    prompt_tokens: int,
+    completion_tokens: int,
+    cost: Decimal | None,
+    duration_s: float,
+    first_byte_s: float | None,
+) -> None:
+    CALLS.labels(provider, model, outcome.value).inc()
+    TOKENS.labels(provider, model, "prompt").inc(prompt_tokens)
+    TOKENS.labels(provider, model, "completion").inc(completion_tokens)
+    if cost:
+        COST.labels(provider, model).inc(float(cost))
+    DURATION.labels(provider).observe(duration_s)
+    if first_byte_s is not None:
+        FIRST_BYTE.labels(provider).observe(first_byte_s)
+
+
+def observe_batch(operations: int, seconds: float) -> None:
+    BATCH_SIZE.observe(operations)
+    BATCH_SECONDS.observe(seconds)
+
+
+def count_conflict() -> None:
+    CONFLICTS.inc()
+
+
+def count_refused(code: str) -> None:
+    REFUSED.labels(code).inc()

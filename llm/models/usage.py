@@ -1,0 +1,138 @@
+"""The books: one row a call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models import F, Q
+
+from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
+from llm.fields import AmountField
+from llm.models.accounts import Account, ApiKey
+from llm.models.catalog import Price, RateSet
+from llm.types import TOKEN_FIELDS
+
+_CLOSED = ~Q(status=UsageStatus.OPEN)
+
+
+class UsageQuerySet(models.QuerySet["Usage"]):
+    def open(self) -> UsageQuerySet:
+        return self.filter(status=UsageStatus.OPEN)
+
+    def unpriced(self) -> UsageQuerySet:
+        """Calls that used tokens for which no price was known: staff price them or declare them free."""
+        return self.filter(status__in=(UsageStatus.SETTLED, UsageStatus.ESTIMATED), cost=None)
+
+
+class Usage(models.Model):
+    """One upstream call of one request: who, what, how many tokens, at what cost, and how we know.
+
+    Opened durably before anything is sent, closed before the caller's last byte; closed rows never change.
+    id is a uuid7, so ids sort by time. A retry or fallback is another row of the same `request_id`.
+    cost: pico-units of USD, what the provider charges us; NULL while open and when unpriced.
+    """
+
+    id = models.UUIDField(primary_key=True)
+    request_id = models.UUIDField()
+    attempt = models.PositiveSmallIntegerField(default=1)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="usage", db_index=False)
+    api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="usage", db_index=False)
+    process_id = models.UUIDField(help_text="The gateway process that made the call.")
+
+    dialect = models.CharField(max_length=20, choices=Dialect.choices)
+    provider = models.CharField(max_length=50)
+    model = models.CharField(max_length=200, help_text="The name that the caller asked for.")
+    upstream_model = models.CharField(max_length=200, help_text="The name that we asked the provider for.")
+    reported_model = models.CharField(max_length=200, blank=True, default="")
+    upstream_response_id = models.CharField(max_length=200, blank=True, default="")
+    service_tier = models.CharField(max_length=50, blank=True, default="")
+    is_stream = models.BooleanField(default=False)
+
+    status = models.CharField(max_length=10, choices=UsageStatus.choices, default=UsageStatus.OPEN)
+    usage_source = models.CharField(max_length=10, choices=UsageSource.choices, default=UsageSource.NONE)
+    outcome = models.CharField(max_length=20, choices=Outcome.choices, default=Outcome.PENDING)
+    error_code = models.CharField(max_length=50, blank=True, default="")
+    upstream_status = models.PositiveSmallIntegerField(null=True, blank=True)
+
+    opened_at = models.DateTimeField(help_text="Database clock.")
+    closed_at = models.DateTimeField(null=True, blank=True, help_text="Database clock.")
+    recorded_at = models.DateTimeField(help_text="Database clock of the last write, under the books' lock.")
+    local_day = models.DateField(help_text="The day of opened_at in the account's time zone, frozen at open.")
+    first_byte_ms = models.PositiveIntegerField(null=True, blank=True)
+    duration_ms = models.PositiveIntegerField(null=True, blank=True)
+
+    prompt_tokens = models.BigIntegerField(default=0)
+    completion_tokens = models.BigIntegerField(default=0)
+    cache_read_tokens = models.BigIntegerField(default=0)
+    cache_write_5m_tokens = models.BigIntegerField(default=0)
+    cache_write_1h_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    audio_input_tokens = models.BigIntegerField(default=0)
+    audio_output_tokens = models.BigIntegerField(default=0)
+    extra_meters = models.JSONField(default=dict, blank=True)
+
+    price = models.ForeignKey(Price, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="+")
+    rate_set = models.ForeignKey(
+        RateSet, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="+"
+    )
+    cost = AmountField(null=True, blank=True)
+    is_billable = models.BooleanField(default=True)
+    is_disputed = models.BooleanField(default=False)
+    disputed_usage = models.JSONField(
+        null=True, blank=True, help_text="Absurd figures, kept as the upstream sent them."
+    )
+
+    objects = UsageQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = verbose_name_plural = "usage"
+        ordering = ("-id",)
+        indexes = (
+            models.Index(fields=["account", "-id"], name="usage_account"),
+            models.Index(fields=["api_key", "-id"], name="usage_key"),
+            models.Index(fields=["model", "-id"], name="usage_model"),
+            models.Index(fields=["local_day", "account"], name="usage_day"),
+            models.Index(fields=["request_id"], name="usage_request"),
+            models.Index(fields=["id"], condition=Q(status=UsageStatus.OPEN), name="usage_open"),
+            models.Index(
+                fields=["id"], condition=Q(status__in=["settled", "estimated"], cost=None), name="usage_unpriced"
+            ),
+            models.Index(fields=["upstream_response_id"], condition=~Q(upstream_response_id=""), name="usage_response"),
+        )
+        constraints = (
+            models.CheckConstraint(condition=Q(status__in=UsageStatus.values), name="usage_status_known"),
+            models.CheckConstraint(condition=Q(usage_source__in=UsageSource.values), name="usage_source_known"),
+            models.CheckConstraint(
+                condition=Q(**{f"{name}__gte": 0 for name in TOKEN_FIELDS}), name="usage_tokens_not_negative"
+            ),
+            models.CheckConstraint(
+                condition=Q(prompt_tokens__gte=F("cache_read_tokens"))
+                & Q(prompt_tokens__gte=F("audio_input_tokens"))
+                & Q(completion_tokens__gte=F("reasoning_tokens"))
+                & Q(completion_tokens__gte=F("audio_output_tokens")),
+                name="usage_parts_within_totals",
+            ),
+            models.CheckConstraint(condition=Q(cost=None) | Q(cost__gte=0), name="usage_cost_not_negative"),
+            models.CheckConstraint(
+                condition=Q(status=UsageStatus.OPEN, closed_at=None, cost=None, outcome=Outcome.PENDING)
+                | (_CLOSED & Q(closed_at__isnull=False) & ~Q(outcome=Outcome.PENDING)),
+                name="usage_open_or_closed",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status=UsageStatus.VOID) | Q(prompt_tokens=0, completion_tokens=0),
+                name="usage_void_is_empty",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def is_unpriced(self) -> bool:
+        closed: tuple[Any, ...] = (UsageStatus.SETTLED, UsageStatus.ESTIMATED)
+        return self.status in closed and self.cost is None

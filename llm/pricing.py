@@ -1,0 +1,186 @@
+"""(token counts, price) -> exact cost, and upper bounds for holds. Pure: whole pico-units, no I/O.
+
+How tokens become meters. Every token is priced once:
+
+    input        prompt_tokens without the parts below
+    cache_read   cached tokens; without a rate of their own they cost as input, as OpenAI bills such models
+    cache_write  per lifetime; only at their own rate (they cost more than input, so a fallback would under-bill)
+    audio        in and out; only at their own rate, for the same reason
+    output       completion_tokens, reasoning included unless it has a rate of its own
+    extra meters units beside the tokens (`web_searches`, named as in genai-prices); only at their own rate
+
+A meter that is not zero and has no rate makes the call unpriced (`PriceMissing`), never cheaper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from llm.enums import Meter
+from llm.errors import PriceMissing
+from llm.types import TokenCounts
+
+# Names under which providers report their standard service: OpenAI `default`, Anthropic `standard`, Groq `on_demand`.
+# Others (`priority`, `flex`, `fast`, `scale`, `batch`) cost differently and need rates of their own.
+STANDARD_SERVICE_TIERS = frozenset({"", "auto", "default", "standard", "on_demand"})
+
+REQUESTS = "requests"
+"""The extra meter of which every call is one unit: a fee per request."""
+
+_INPUT, _OUTPUT, _REASONING = Meter.INPUT.value, Meter.OUTPUT.value, Meter.REASONING.value
+_CACHE_READ, _WRITE_5M, _WRITE_1H = Meter.CACHE_READ.value, Meter.CACHE_WRITE_5M.value, Meter.CACHE_WRITE_1H.value
+_AUDIO_INPUT, _AUDIO_OUTPUT = Meter.AUDIO_INPUT.value, Meter.AUDIO_OUTPUT.value
+
+_PROMPT_METERS = (_INPUT, _CACHE_READ, _WRITE_5M, _WRITE_1H, _AUDIO_INPUT)
+_COMPLETION_METERS = (_OUTPUT, _AUDIO_OUTPUT, _REASONING)
+
+
+class ImpossibleCountsError(ValueError):
+    """The parts of a total add up to more than it, or something is negative: there is no cost to compute."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateSetSnapshot:
+    """rates: meter -> pico-units a unit. service_tier: "" for the standard one."""
+
+    id: int
+    min_prompt_tokens: int
+    service_tier: str
+    rates: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        for meter, pico in self.rates.items():
+            if type(pico) is not int or pico < 0:
+                raise TypeError(f"the rate of {meter} must be whole pico-units of 0 or more, not {pico!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class PriceSnapshot:
+    """A price as it holds for one model of one provider in [effective_from, effective_until).
+
+    context_window: tokens of input and output at most, where known. unpriced_meters: see `llm.models.Price`.
+    """
+
+    id: int
+    provider: str
+    model: str
+    effective_from: datetime
+    effective_until: datetime | None
+    is_free: bool
+    rate_sets: tuple[RateSetSnapshot, ...]
+    context_window: int | None = None
+    unpriced_meters: tuple[str, ...] = ()
+    _tiers: dict[str, tuple[RateSetSnapshot, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        tiers: dict[str, tuple[RateSetSnapshot, ...]] = {}
+        for rate_set in sorted(self.rate_sets, key=lambda rate_set: -rate_set.min_prompt_tokens):
+            tiers[rate_set.service_tier] = (*tiers.get(rate_set.service_tier, ()), rate_set)
+        object.__setattr__(self, "_tiers", tiers)
+
+    def rate_set_for(self, prompt_tokens: int, service_tier: str) -> RateSetSnapshot:
+        """The set that prices the whole request: of the service tier, the highest context tier that is reached.
+
+        Raises PriceMissing for a tier that the price doesn't list: standard rates could under-bill it.
+        """
+        tier = "" if service_tier in STANDARD_SERVICE_TIERS else service_tier
+        for rate_set in self._tiers.get(tier, ()):
+            if prompt_tokens >= rate_set.min_prompt_tokens:
+                return rate_set
+        raise PriceMissing((f"service_tier:{tier or 'standard'}",))
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """pico: whole pico-units of USD, unrounded. rate_set_id: what was applied; None for a free price."""
+
+    pico: int
+    rate_set_id: int | None
+
+
+def cost_of(counts: TokenCounts, price: PriceSnapshot, *, service_tier: str = "") -> Cost:
+    """Exact cost of one call, unrounded, in pico-units of USD.
+
+    counts: parts are subsets of their totals (cached tokens are inside prompt_tokens).
+    service_tier: as the provider reported it.
+    Raises PriceMissing when a meter that is not zero, or the service tier, has no rate; `.meters` names each.
+    Raises ImpossibleCountsError when the parts can't be subsets.
+    Source: genai-prices 0.2.3 (`decompose.py`, `types.py`: the tier is chosen by all input tokens and reprices all).
+    """
+    if price.is_free:
+        return Cost(0, None)
+    rate_set = price.rate_set_for(counts.prompt_tokens, service_tier)
+    rates = rate_set.rates
+    pico = rates.get(REQUESTS, 0)
+    missing: list[str] = []
+    for meter, units in _metered(counts, rates):
+        if units:
+            rate = rates.get(meter)
+            if rate is None:
+                missing.append(meter)
+            else:
+                pico += units * rate
+    if missing:
+        raise PriceMissing(tuple(missing))
+    return Cost(pico, rate_set.id)
+
+
+def upper_bound_pico(
+    price: PriceSnapshot, *, prompt_tokens_bound: int, completion_tokens_bound: int, completions: int = 1
+) -> int:
+    """More than any call within these bounds can cost, whatever tiers and token classes it turns out to use.
+
+    completions: how many choices were asked for (`n`). Extra meters but the fee per request are not bounded here.
+    """
+    if price.is_free:
+        return 0
+    reachable = [rate_set for rate_set in price.rate_sets if rate_set.min_prompt_tokens <= prompt_tokens_bound]
+    return max(
+        (
+            rate_set.rates.get(REQUESTS, 0)
+            + prompt_tokens_bound * _dearest(rate_set, _PROMPT_METERS)
+            + completions * completion_tokens_bound * _dearest(rate_set, _COMPLETION_METERS)
+            for rate_set in reachable
+        ),
+        default=0,
+    )
+
+
+def _metered(counts: TokenCounts, rates: Mapping[str, int]) -> Iterable[tuple[str, int]]:
+    """Disjoint (meter, units) pairs."""
+    cache_read, audio_input = counts.cache_read_tokens, counts.audio_input_tokens
+    audio_output = counts.audio_output_tokens
+    write_5m, write_1h = counts.cache_write_5m_tokens, counts.cache_write_1h_tokens
+    reasoning = counts.reasoning_tokens if _REASONING in rates else 0
+    plain_input = counts.prompt_tokens - cache_read - write_5m - write_1h - audio_input
+    plain_output = counts.completion_tokens - reasoning - audio_output
+    if plain_input < 0 and plain_input + audio_input >= 0:
+        # Audio that was cached stands in both figures and nobody says how much of it.
+        raise PriceMissing(("cached_audio_input",))
+    pairs = (
+        (_INPUT, plain_input),
+        (_CACHE_READ if _CACHE_READ in rates else _INPUT, cache_read),
+        (_WRITE_5M, write_5m),
+        (_WRITE_1H, write_1h),
+        (_AUDIO_INPUT, audio_input),
+        (_OUTPUT, plain_output),
+        (_AUDIO_OUTPUT, audio_output),
+        (_REASONING, reasoning),
+    )
+    for meter, units in pairs:
+        if units < 0:
+            raise ImpossibleCountsError(f"{units} tokens are left for {meter}")
+    return (*pairs, *_extra(counts.extra_meters)) if counts.extra_meters else pairs
+
+
+def _extra(extra_meters: Mapping[str, int]) -> Iterable[tuple[str, int]]:
+    for meter, units in extra_meters.items():
+        if units < 0:
+            raise ImpossibleCountsError(f"{units} units of {meter}")
+        yield meter, units
+
+
+def _dearest(rate_set: RateSetSnapshot, meters: tuple[str, ...]) -> int:
+    return max((rate_set.rates.get(meter, 0) for meter in meters), default=0)

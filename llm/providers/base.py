@@ -1,0 +1,81 @@
+"""What a provider must offer. A custom one is a file like `echo.py` and one line in `registry.py`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from llm.enums import Dialect
+from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """How a provider is reached. Timeouts in seconds; the gateway itself enforces first byte and total."""
+
+    name: str
+    api_key: str = ""
+    base_url: str = ""
+    connect_timeout_s: float = 5.0
+    idle_timeout_s: float = 120.0
+    max_reply_bytes: int = 64 * 1024 * 1024
+    max_connections: int = 4096
+
+
+@runtime_checkable
+class BaseLLMProvider(Protocol):
+    """Three methods make a provider. It is built once a process, from its settings.
+
+    Failures are raised as `llm.errors.UpstreamError`s; anything else is logged and becomes a 502 whose tokens are
+    estimated, since the upstream may have done the work.
+    """
+
+    def __init__(self, settings: ProviderSettings) -> None: ...
+
+    async def chat(self, request: ChatRequest) -> ChatResponse:
+        """One whole reply. Its `usage` is None when the upstream reported none."""
+
+    def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
+        """Text deltas, tool call deltas, and one StreamEnd at the end. A stream without StreamEnd counts as cut."""
+
+    def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
+        """Tokens of these messages as the model would count them, as well as we know. No I/O. Never negative."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawCall:
+    """A pass-through call: the caller's own bytes, in a dialect that the upstream speaks.
+
+    headers: the caller's headers that go up as they are (lower-case names).
+    """
+
+    dialect: Dialect
+    path: str
+    body: bytes
+    is_stream: bool
+    headers: Mapping[str, str]
+
+
+class RawReply(Protocol):
+    """A reply whose headers have come and whose body has not been read yet."""
+
+    status: int
+    content_type: str
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class ForwardsRaw(Protocol):
+    """The optional fourth method: bytes go through where the caller's dialect is the upstream's own."""
+
+    dialects: frozenset[Dialect]
+
+    async def forward(self, call: RawCall) -> RawReply:
+        """Raises UpstreamError for anything but a 2xx reply."""
+
+    async def aclose(self) -> None:
+        """Close connections; called at shutdown."""

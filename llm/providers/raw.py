@@ -1,0 +1,72 @@
+"""A pass-through reply of an official SDK's client: its bytes, our errors, and never our own key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx2
+
+from llm.providers.failures import upstream_error
+
+_SHORTEST_SECRET = 16
+_REDACTED = b"[redacted]"
+
+
+class SdkReply:
+    """The reply's headers have come; iterating reads the body once, and `aclose()` is due whatever happens."""
+
+    def __init__(self, response: httpx2.Response, *, provider: str, secret: str) -> None:
+        self.status = response.status_code
+        self.content_type = response.headers.get("content-type", "")
+        self._response = response
+        self._provider = provider
+        self._redactor = Redactor(secret)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        redactor = self._redactor
+        try:
+            async for data in self._response.stream:  # type: ignore[union-attr]  # always async on an AsyncClient
+                yield redactor.feed(data)
+        except Exception as error:
+            raise upstream_error(error, provider=self._provider) from error
+        if rest := redactor.finish():
+            yield rest
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+class Redactor:
+    """Strikes one secret out of a byte stream, also where it is split between two pieces.
+
+    Secrets that are shorter than any provider's key are words (Ollama takes any as its key) and stay.
+    """
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode() if len(secret) >= _SHORTEST_SECRET else b""
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        if not self._secret:
+            return data
+        if self._held:
+            data = self._held + data
+        if self._secret in data:
+            data = data.replace(self._secret, _REDACTED)
+        split = self._begin_of_secret(data)
+        self._held = data[split:]
+        return data[:split] if self._held else data
+
+    def finish(self) -> bytes:
+        held, self._held = self._held, b""
+        return held
+
+    def _begin_of_secret(self, data: bytes) -> int:
+        """Where a secret begins whose end has not come yet; the length of data if there is none."""
+        first = self._secret[:1]
+        position = data.find(first, max(0, len(data) - len(self._secret) + 1))
+        while position >= 0:
+            if self._secret.startswith(data[position:]):
+                return position
+            position = data.find(first, position + 1)
+        return len(data)

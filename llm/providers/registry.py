@@ -1,0 +1,62 @@
+"""Which providers there are. To add one: write its file, add one line here, set LLM_PROVIDER."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from llm.providers.base import BaseLLMProvider, ProviderSettings
+
+PROVIDERS: dict[str, str] = {
+    "openai": "llm.providers.openai.OpenAIProvider",
+    "anthropic": "llm.providers.anthropic.AnthropicProvider",
+    "openai_compatible": "llm.providers.openai.OpenAIProvider",
+    "echo": "llm.providers.echo.EchoProvider",
+}
+
+
+def known_providers() -> list[str]:
+    return sorted(PROVIDERS)
+
+
+def build_provider(name: str) -> BaseLLMProvider:
+    """A new instance. Its module, and with it its SDK, is imported only now.
+
+    Raises LookupError for a name that is not registered.
+    """
+    if name not in PROVIDERS:
+        raise LookupError(f"“{name}” is no registered provider. Known: {', '.join(known_providers())}.")
+    provider_class: type[BaseLLMProvider] = import_string(PROVIDERS[name])
+    return provider_class(provider_settings(name))
+
+
+def provider_settings(name: str) -> ProviderSettings:
+    api_key, base_url = _credentials(name)
+    return ProviderSettings(
+        name=name,
+        api_key=api_key,
+        base_url=base_url,
+        connect_timeout_s=settings.LLM_CONNECT_TIMEOUT_SECONDS,
+        idle_timeout_s=settings.LLM_IDLE_TIMEOUT_SECONDS,
+        max_reply_bytes=settings.LLM_MAX_REPLY_BYTES,
+        max_connections=settings.LLM_MAX_CONNECTIONS,
+    )
+
+
+def is_configured(name: str) -> bool:
+    """Whether calls to this provider can be made: its credentials or address are set. Custom ones always are."""
+    required = {
+        "openai": settings.OPENAI_API_KEY,
+        "anthropic": settings.ANTHROPIC_API_KEY,
+        "openai_compatible": settings.LLM_BASE_URL,
+    }
+    return name in PROVIDERS and bool(required.get(name, True))
+
+
+def _credentials(name: str) -> tuple[str, str]:
+    known = {
+        "openai": (settings.OPENAI_API_KEY, settings.LLM_OPENAI_BASE_URL),
+        "anthropic": (settings.ANTHROPIC_API_KEY, settings.LLM_ANTHROPIC_BASE_URL),
+        "openai_compatible": (settings.LLM_COMPATIBLE_API_KEY or settings.OPENAI_API_KEY, settings.LLM_BASE_URL),
+    }
+    return known.get(name, ("", settings.LLM_BASE_URL))

@@ -1,0 +1,143 @@
+"""The one way out: an httpx2 transport on aiohttp, on which both official SDKs stand.
+
+What it guarantees to what stands on it: bodies are bounded and never compressed towards the reader, no cookie is ever
+kept or sent, nothing is read from the environment, no redirect is followed, and a failure says whether a byte can have
+reached the upstream.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator
+
+import aiohttp
+import httpx2
+
+from llm.providers.base import ProviderSettings
+
+_READ_BYTES = 64 * 1024
+
+
+class NeverSent(httpx2.ConnectError):
+    """No connection was made: the upstream surely did nothing."""
+
+
+class ReplyTooLarge(httpx2.ReadError):
+    """The reply passed the size that we hold."""
+
+
+def build_http_client(settings: ProviderSettings) -> httpx2.AsyncClient:
+    """A client for one provider and one event loop."""
+    return httpx2.AsyncClient(
+        transport=UpstreamTransport(settings),
+        follow_redirects=False,
+        trust_env=False,
+        timeout=httpx2.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s),
+    )
+
+
+class UpstreamTransport(httpx2.AsyncBaseTransport):
+    def __init__(self, settings: ProviderSettings) -> None:
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        headers = request.headers
+        headers["accept-encoding"] = "identity"
+        try:
+            reply = await self._open_session().request(
+                request.method,
+                str(request.url),
+                headers=headers,
+                data=request.content or None,
+                allow_redirects=False,
+                auto_decompress=False,
+            )
+        except aiohttp.ClientError as error:
+            raise _translated(error) from error
+        except TimeoutError as error:
+            raise httpx2.ReadTimeout("the upstream was silent") from error
+        body = _Body(reply, limit=self._settings.max_reply_bytes)
+        return httpx2.Response(reply.status, headers=_visible_headers(reply), stream=body, request=request)
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """Opened by the first request, since it belongs to the event loop that runs then."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._settings.max_connections, keepalive_timeout=30),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    sock_connect=self._settings.connect_timeout_s,
+                    sock_read=self._settings.idle_timeout_s,
+                ),
+                trust_env=False,
+                read_bufsize=_READ_BYTES,
+            )
+        return self._session
+
+
+class _Body(httpx2.AsyncByteStream):
+    """A reply's bytes, decompressed, at most `limit` of them."""
+
+    def __init__(self, reply: aiohttp.ClientResponse, *, limit: int) -> None:
+        self._reply = reply
+        self._limit = limit
+        self._inflater = _inflater(reply)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        received = 0
+        try:
+            async for data in self._reply.content.iter_any():
+                plain = data if self._inflater is None else self._inflate(data, room=self._limit - received)
+                received += len(plain)
+                if received > self._limit:
+                    raise ReplyTooLarge("the upstream's reply is too large")
+                yield plain
+        except aiohttp.ClientError as error:
+            raise _translated(error) from error
+        except TimeoutError as error:
+            raise httpx2.ReadTimeout("the upstream fell silent") from error
+        except zlib.error as error:
+            raise httpx2.ReadError("the upstream's compression is broken") from error
+
+    async def aclose(self) -> None:
+        """A reply that was not read to its end closes its connection; a whole one gives it back."""
+        if self._reply.content.at_eof():
+            self._reply.release()
+        else:
+            self._reply.close()
+
+    def _inflate(self, data: bytes, *, room: int) -> bytes:
+        """At most one byte more than there is room for: enough to notice a bomb, never to hold it."""
+        assert self._inflater is not None
+        return self._inflater.decompress(data, room + 1)
+
+
+def _inflater(reply: aiohttp.ClientResponse) -> zlib._Decompress | None:
+    """For an upstream that compresses although we asked it not to."""
+    encoding = reply.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    reply.close()
+    raise httpx2.ReadError("the upstream compressed its reply in a way that was not asked for")
+
+
+def _visible_headers(reply: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
+    hidden = (b"content-encoding", b"content-length", b"transfer-encoding", b"set-cookie")
+    return [(name, value) for name, value in reply.raw_headers if name.lower() not in hidden]
+
+
+def _translated(error: aiohttp.ClientError) -> httpx2.TransportError:
+    """The SDKs' own mapping calls “disconnected after the body was sent” and “refused” the same; here they differ."""
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
+        return NeverSent("no connection to the upstream")
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        return httpx2.ReadTimeout("the upstream was silent")
+    return httpx2.ReadError("the connection to the upstream broke")

@@ -1,0 +1,243 @@
+"""Usage summaries for people, as frozen dataclasses. Reads only; every query is bounded by an index.
+
+A day is the `local_day` of a call: the calendar day of its account, as invoices count it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+from django.core.cache import cache
+from django.db.models import Count, Max, Min, Q, Sum
+
+from llm.enums import AccountStatus, Outcome, UsageStatus
+from llm.fields import ExactSum
+from llm.models import Account, ApiKey, Usage
+
+FAILED_OUTCOMES = (
+    Outcome.UPSTREAM_REFUSED,
+    Outcome.UPSTREAM_FAILED,
+    Outcome.UPSTREAM_UNREACHABLE,
+    Outcome.TIMEOUT,
+    Outcome.SHUTDOWN,
+)
+"""Ends of a call for which neither the caller nor its leaving is the cause."""
+
+MOST_OPEN_CALLS = 1000
+UNPRICED_CALLS_LOOKED_AT = 20_000
+
+# A report that took one second is shown for the next twenty, so that people who reload it take at most a twentieth of
+# the database; what comes within CHEAP_SECONDS is always read afresh.
+CHEAP_SECONDS = 0.05
+REST_FACTOR = 20
+FINISHED_DAY_SECONDS = 6 * 3600
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """cost: USD of the priced calls alone; unpriced counts the others that used tokens."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    failed: int = 0
+    estimated: int = 0
+    unpriced: int = 0
+
+    def __add__(self, other: Figures) -> Figures:
+        return Figures(
+            calls=self.calls + other.calls,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cost=self.cost + other.cost,
+            failed=self.failed + other.failed,
+            estimated=self.estimated + other.estimated,
+            unpriced=self.unpriced + other.unpriced,
+        )
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def failed_permille(self) -> int:
+        """Failed calls of a thousand, rounded up: one failure never shows as none."""
+        return math.ceil(self.failed * 1000 / self.calls) if self.calls else 0
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFigures:
+    name: str
+    figures: Figures
+
+
+@dataclass(frozen=True, slots=True)
+class DayReport:
+    """accounts and models: all that were used, the busiest first."""
+
+    day: date
+    total: Figures
+    accounts: tuple[NamedFigures, ...]
+    models: tuple[NamedFigures, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DayFigures:
+    day: date
+    calls: int = 0
+    cost: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class UnpricedModel:
+    """What a model used without a price, within the calls that were looked at."""
+
+    provider: str
+    model: str
+    calls: int
+    total_tokens: int
+    first_at: datetime
+    last_at: datetime
+
+
+def day_of_most_accounts(now: datetime) -> date:
+    """The calendar day in which most active accounts are. It is theirs, not ours, since books and invoices go by it."""
+    zones = Account.objects.filter(status=AccountStatus.ACTIVE).order_by()
+    accounts: dict[date, int] = defaultdict(int)
+    for name, number in zones.values_list("time_zone").annotate(number=Count("pk")):
+        accounts[now.astimezone(ZoneInfo(name)).date()] += number
+    return max(accounts, key=lambda day: (accounts[day], day), default=now.date())
+
+
+def day_report(day: date) -> DayReport:
+    return _remembered(f"llm:report:{day}", lambda: _read_day(day))
+
+
+def daily_figures(first: date, last: date, *, today: date) -> list[DayFigures]:
+    """One entry for every day from first to last. Days that ended before yesterday are read once in six hours."""
+    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+    finished = [day for day in days if day < today - timedelta(days=1)]
+    recent = [day for day in days if day >= today - timedelta(days=1)]
+    figures = _finished_days(finished)
+    if recent:
+        figures |= _remembered(f"llm:days:{recent[0]}:{recent[-1]}", lambda: _read_days(recent[0], recent[-1]))
+    return [figures.get(day, DayFigures(day)) for day in days]
+
+
+def open_calls(*, most: int = MOST_OPEN_CALLS) -> int:
+    """Calls that are under way, counted to `most` and one more: then it stands for "more than that"."""
+    return Usage.objects.open().order_by()[: most + 1].count()
+
+
+def recent_calls(number: int) -> list[Usage]:
+    return list(Usage.objects.select_related("account", "api_key").order_by("-id")[:number])
+
+
+def keys_expiring(now: datetime, *, within: timedelta) -> list[ApiKey]:
+    """Keys of active accounts that work now and won't after `within`; the soonest first."""
+    keys = ApiKey.objects.usable_at(now).filter(
+        Q(expires_at__lte=now + within) | Q(revoked_at__lte=now + within), account__status=AccountStatus.ACTIVE
+    )
+    return list(keys.select_related("account").order_by("expires_at", "pk"))
+
+
+def unpriced_models(*, looked_at: int = UNPRICED_CALLS_LOOKED_AT) -> list[UnpricedModel]:
+    """Models with unpriced calls among the latest `looked_at` of those, the most called first."""
+    latest = Usage.objects.unpriced().order_by("-id").values_list("id", flat=True)
+    oldest = next(iter(latest[looked_at - 1 : looked_at]), None)
+    calls = Usage.objects.unpriced().order_by()
+    if oldest is not None:
+        calls = calls.filter(id__gte=oldest)
+    rows = calls.values("provider", "upstream_model").annotate(
+        calls=Count("pk"),
+        total_tokens=Sum("prompt_tokens") + Sum("completion_tokens"),
+        first_at=Min("opened_at"),
+        last_at=Max("opened_at"),
+    )
+    found = [UnpricedModel(model=row.pop("upstream_model"), **row) for row in rows]
+    return sorted(found, key=lambda entry: (-entry.calls, entry.provider, entry.model))
+
+
+def busiest(groups: Iterable[tuple[str, Figures]]) -> tuple[NamedFigures, ...]:
+    sums: dict[str, Figures] = defaultdict(Figures)
+    for name, figures in groups:
+        sums[name] += figures
+    ordered = sorted(sums.items(), key=lambda item: (-item[1].cost, -item[1].calls, item[0]))
+    return tuple(NamedFigures(name, figures) for name, figures in ordered)
+
+
+def _read_day(day: date) -> DayReport:
+    calls = Usage.objects.filter(local_day=day).order_by()
+    rows = list(calls.values("account_id", "model").annotate(**_SUMS))
+    names = Account.objects.in_bulk({row["account_id"] for row in rows})
+    groups = [(names[row["account_id"]].name, row["model"], _figures(row)) for row in rows]
+    return DayReport(
+        day=day,
+        total=sum((figures for _, _, figures in groups), Figures()),
+        accounts=busiest((account, figures) for account, _, figures in groups),
+        models=busiest((model, figures) for _, model, figures in groups),
+    )
+
+
+_CLOSED_WITH_FIGURES = Q(status__in=(UsageStatus.SETTLED, UsageStatus.ESTIMATED))
+_SUMS: dict[str, Any] = {
+    "sum_calls": Count("pk"),
+    "sum_prompt_tokens": Sum("prompt_tokens"),
+    "sum_completion_tokens": Sum("completion_tokens"),
+    "sum_failed": Count("pk", filter=Q(outcome__in=FAILED_OUTCOMES)),
+    "sum_estimated": Count("pk", filter=Q(status=UsageStatus.ESTIMATED)),
+    "sum_unpriced": Count("pk", filter=_CLOSED_WITH_FIGURES & Q(cost=None)),
+    "sum_cost": ExactSum("cost"),
+}
+
+
+def _figures(row: dict[str, Any]) -> Figures:
+    """cost: None of no priced call."""
+    figures = {name.removeprefix("sum_"): row[name] for name in _SUMS}
+    return Figures(**{**figures, "cost": figures["cost"] or Decimal(0)})
+
+
+def _read_days(first: date, last: date) -> dict[date, DayFigures]:
+    rows = (
+        Usage.objects.filter(local_day__range=(first, last))
+        .order_by()
+        .values("local_day")
+        .annotate(calls=Count("pk"), sum_cost=ExactSum("cost"))
+    )
+    return {row["local_day"]: DayFigures(row["local_day"], row["calls"], row["sum_cost"] or Decimal(0)) for row in rows}
+
+
+def _finished_days(days: Sequence[date]) -> dict[date, DayFigures]:
+    names = {day: f"llm:day:{day}" for day in days}
+    known: dict[str, DayFigures] = cache.get_many(list(names.values())) if names else {}
+    missing = [day for day in days if names[day] not in known]
+    if missing:
+        read = _read_days(missing[0], missing[-1])
+        fresh = {names[day]: read.get(day, DayFigures(day)) for day in missing}
+        cache.set_many(fresh, FINISHED_DAY_SECONDS)
+        known |= fresh
+    return {day: known[name] for day, name in names.items()}
+
+
+def _remembered(name: str, read: Callable[[], _T]) -> _T:
+    """What `read` gives, kept for REST_FACTOR times as long as it took."""
+    kept: _T | None = cache.get(name)
+    if kept is not None:
+        return kept
+    started = time.monotonic()
+    fresh = read()
+    took = time.monotonic() - started
+    if took > CHEAP_SECONDS:
+        cache.set(name, fresh, math.ceil(took * REST_FACTOR))
+    return fresh

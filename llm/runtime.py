@@ -1,0 +1,145 @@
+"""What one gateway process holds for as long as it lives: caches, providers, the tasks under way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
+
+from llm.books.writer import BooksWriter, writer
+from llm.catalog import Catalog, CatalogCache, load_catalog
+from llm.errors import BooksUnavailable, ShuttingDown
+from llm.exchange import Bounds
+from llm.keys import Caller, CallerCache, load_caller
+from llm.providers.base import BaseLLMProvider
+from llm.providers.registry import build_provider
+
+if TYPE_CHECKING:
+    from llm.calls import RequestTask
+
+T = TypeVar("T")
+
+_AWAY = "The database can't be reached at the moment. Try again shortly."
+
+
+class Runtime:
+    """One a process and event loop: `runtime()`."""
+
+    def __init__(self) -> None:
+        self.callers = CallerCache()
+        self.is_draining = False
+        self._catalog = CatalogCache()
+        self._catalog_lock = asyncio.Lock()
+        self._providers: dict[str, BaseLLMProvider] = {}
+        self._executor = ThreadPoolExecutor(settings.LLM_DB_THREADS, thread_name_prefix="llm-db")
+        self._tasks: dict[asyncio.Task[None], RequestTask] = {}
+        self.drains = 0
+        """Calls that read on for a caller who has left."""
+        self.bounds = Bounds(
+            first_byte_s=settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS,
+            total_s=settings.LLM_TOTAL_TIMEOUT_SECONDS,
+            relay_bytes=settings.LLM_RELAY_BYTES,
+            relay_stall_s=settings.LLM_RELAY_STALL_SECONDS,
+        )
+
+    @property
+    def writer(self) -> BooksWriter:
+        return writer()
+
+    async def run_db(self, read: Callable[[], T]) -> T:
+        """A read of the database, in a thread of ours. Raises BooksUnavailable when the database is away."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, _with_fresh_connection, read)
+        except (OperationalError, InterfaceError) as error:
+            raise BooksUnavailable(_AWAY) from error
+
+    async def caller(self, secret: str, *, must_be_fresh: bool) -> Caller:
+        """Whose key this is. Fresh where no open row will check the key once more."""
+        caller = None if must_be_fresh else self.callers.get(secret)
+        if caller is None:
+            caller = await self.run_db(lambda: load_caller(secret))
+            self.callers.put(secret, caller)
+        return caller
+
+    async def catalog(self) -> Catalog:
+        if (catalog := self._catalog.current()) is not None:
+            return catalog
+        async with self._catalog_lock:
+            if (catalog := self._catalog.current()) is None:
+                catalog = await self.run_db(load_catalog)
+                self._catalog.store(catalog)
+        return catalog
+
+    def forget_catalog(self, version: int) -> None:
+        """The books say that this version is no longer the current one."""
+        self._catalog.invalidate(version)
+
+    def provider(self, name: str) -> BaseLLMProvider:
+        provider = self._providers.get(name)
+        if provider is None:
+            provider = self._providers[name] = build_provider(name)
+        return provider
+
+    def start(self, request_task: RequestTask) -> None:
+        """Run it to its end, whatever becomes of who asked for it."""
+        if self.is_draining:
+            raise ShuttingDown("This gateway process is about to stop. Try again.")
+        task = asyncio.get_running_loop().create_task(request_task.run())
+        self._tasks[task] = request_task
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+
+    async def drain(self) -> None:
+        """Let calls finish, settle what does not finish in time, write everything, close connections."""
+        self.is_draining = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=settings.LLM_DRAIN_SECONDS)
+        for request_task in list(self._tasks.values()):
+            request_task.stop_for_shutdown()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+        await asyncio.get_running_loop().run_in_executor(None, lambda: self.writer.stop(timeout_s=10))
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        for provider in self._providers.values():
+            if (close := getattr(provider, "aclose", None)) is not None:
+                with contextlib.suppress(Exception):
+                    await close()
+        self._providers.clear()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+_runtimes: dict[tuple[int, int], Runtime] = {}
+
+
+def runtime() -> Runtime:
+    """Of this process and event loop."""
+    key = os.getpid(), id(asyncio.get_running_loop())
+    if (found := _runtimes.get(key)) is None:
+        found = _runtimes[key] = Runtime()
+    return found
+
+
+async def close_runtime() -> None:
+    """Drain and forget this event loop's runtime."""
+    key = os.getpid(), id(asyncio.get_running_loop())
+    if (found := _runtimes.pop(key, None)) is not None:
+        await found.drain()
+
+
+def _with_fresh_connection(read: Callable[[], T]) -> T:
+    close_old_connections()
+    try:
+        return read()
+    except (OperationalError, InterfaceError):
+        connections.close_all()
+        raise

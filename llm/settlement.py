@@ -1,0 +1,147 @@
+"""From what is known of an ended call to the one row that closes it. Pure, but for the log of what it can't price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from llm.books.operations import CloseCall, OpenCall, clean_text
+from llm.dialects.base import Reading
+from llm.enums import Outcome, UsageSource, UsageStatus
+from llm.errors import (
+    PriceMissing,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from llm.pricing import Cost, ImpossibleCountsError, PriceSnapshot, cost_of
+from llm.types import TOKEN_FIELDS, TokenCounts
+
+MOST_TOKENS = 10**12
+"""More than any call can use: the figure is a mistake of the upstream."""
+
+_MOST_PICO = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call ended.
+
+    estimate: counts what the upstream did not report; called only where that is needed.
+    is_complete: the reply came to its own end. is_gone: the caller had left before that.
+    """
+
+    reading: Reading
+    outcome: Outcome
+    is_complete: bool
+    is_gone: bool
+    estimate: Callable[[], TokenCounts]
+    error_code: str = ""
+    upstream_status: int | None = 200
+    first_byte_ms: int | None = None
+    duration_ms: int | None = None
+
+
+def close_of(opened: OpenCall, price: PriceSnapshot | None, ending: Ending) -> CloseCall:
+    """The closing row: exact where the provider reported its final figures, estimated and bounded otherwise.
+
+    Figures that can't be true, or that no column holds, are kept aside as they came: disputed, and billed to nobody.
+    """
+    reading = ending.reading if _is_plausible(ending.reading.counts) else _disputed(ending.reading)
+    counts, source = _figures(replace(ending, reading=reading))
+    cost = _cost(counts, price, reading.service_tier)
+    return CloseCall(
+        id=opened.id,
+        status=UsageStatus.ESTIMATED if source is UsageSource.ESTIMATED else UsageStatus.SETTLED,
+        outcome=ending.outcome,
+        usage_source=source,
+        counts=counts,
+        cost_pico=None if cost is None else cost.pico,
+        rate_set_id=None if cost is None else cost.rate_set_id,
+        is_billable=reading.absurd_usage is None,
+        is_disputed=reading.absurd_usage is not None,
+        disputed_usage=reading.absurd_usage,
+        reported_model=clean_text(reading.model, most=200),
+        upstream_response_id=clean_text(reading.response_id, most=200),
+        service_tier=clean_text(reading.service_tier, most=50),
+        error_code=clean_text(ending.error_code, most=50),
+        upstream_status=ending.upstream_status,
+        first_byte_ms=ending.first_byte_ms,
+        duration_ms=ending.duration_ms,
+    )
+
+
+def close_of_undone(opened: OpenCall, error: UpstreamError, *, duration_ms: int) -> CloseCall:
+    """For a call that surely generated nothing: refused, or never sent."""
+    was_sent = error.upstream_status is not None
+    return CloseCall(
+        id=opened.id,
+        status=UsageStatus.SETTLED if was_sent else UsageStatus.VOID,
+        outcome=outcome_of(error),
+        cost_pico=0,
+        error_code=clean_text(error.code, most=50),
+        upstream_status=error.upstream_status,
+        duration_ms=duration_ms,
+    )
+
+
+def void_of(opened: OpenCall, *, outcome: Outcome) -> CloseCall:
+    """For a call that was opened and never sent."""
+    return CloseCall(id=opened.id, status=UsageStatus.VOID, outcome=outcome, cost_pico=0)
+
+
+def outcome_of(error: UpstreamError) -> Outcome:
+    if isinstance(error, UpstreamTimeout):
+        return Outcome.TIMEOUT
+    if isinstance(error, UpstreamUnreachable):
+        return Outcome.UPSTREAM_UNREACHABLE
+    if isinstance(error, UpstreamRejected | UpstreamRateLimited):
+        return Outcome.UPSTREAM_REFUSED
+    return Outcome.UPSTREAM_FAILED
+
+
+def _figures(ending: Ending) -> tuple[TokenCounts, UsageSource]:
+    """Reported figures count as they are once they are final; before that they are only a lower bound."""
+    reported = ending.reading.counts
+    if reported is not None and (ending.is_complete or ending.reading.is_final):
+        return reported, UsageSource.DRAINED if ending.is_gone else UsageSource.REPORTED
+    estimated = ending.estimate()
+    return (estimated if reported is None else _at_least(estimated, reported)), UsageSource.ESTIMATED
+
+
+def _at_least(estimated: TokenCounts, reported: TokenCounts) -> TokenCounts:
+    larger = {name: max(getattr(estimated, name), getattr(reported, name)) for name in TOKEN_FIELDS}
+    return replace(reported, **larger)
+
+
+def _is_plausible(counts: TokenCounts | None) -> bool:
+    if counts is None:
+        return True
+    values = [getattr(counts, name) for name in TOKEN_FIELDS] + list(counts.extra_meters.values())
+    cached = counts.cache_read_tokens + counts.cache_write_5m_tokens + counts.cache_write_1h_tokens
+    return (
+        all(type(value) is int and 0 <= value <= MOST_TOKENS for value in values)
+        and max(cached, counts.audio_input_tokens) <= counts.prompt_tokens
+        and max(counts.reasoning_tokens, counts.audio_output_tokens) <= counts.completion_tokens
+    )
+
+
+def _disputed(reading: Reading) -> Reading:
+    assert reading.counts is not None
+    raw = {name: repr(getattr(reading.counts, name))[:50] for name in TOKEN_FIELDS}
+    return replace(reading, counts=None, absurd_usage=raw)
+
+
+def _cost(counts: TokenCounts, price: PriceSnapshot | None, service_tier: str) -> Cost | None:
+    """None when no price is known for what was used; using nothing costs nothing."""
+    if counts.total_tokens == 0 and not any(counts.extra_meters.values()):
+        return Cost(pico=0, rate_set_id=None)
+    if price is None:
+        return None
+    try:
+        cost = cost_of(counts, price, service_tier=service_tier)
+    except (PriceMissing, ImpossibleCountsError):
+        return None
+    return cost if cost.pico <= _MOST_PICO else None

@@ -1,0 +1,156 @@
+"""What travels between the layers: frozen, no I/O, no Django.
+
+A caller's body becomes a `ChatRequest`; a provider answers with a `ChatResponse`, or with a stream of `str` (text),
+`ToolCallDelta` and one final `StreamEnd`. `TokenCounts` is the only shape in which figures reach the books.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Tokens of one call.
+
+    Parts are subsets of their totals: `cache_*` and `audio_input_tokens` are inside `prompt_tokens`;
+    `reasoning_tokens` and `audio_output_tokens` are inside `completion_tokens`.
+    `extra_meters` holds rare billable units (name -> whole units) for which there is no column.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    extra_meters: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+TOKEN_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(TokenCounts) if f.name.endswith("_tokens"))
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """url: an https URL, or a data URL (`data:image/png;base64,...`)."""
+
+    url: str
+    detail: str | None = None
+
+
+ContentPart = TextPart | ImagePart
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """arguments: the JSON text of one object, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    role: Role
+    content: str | tuple[ContentPart, ...] = ""
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The message's text, parts joined; images have none."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, TextPart))
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """parameters: a JSON schema of one object."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """mode `tool` forces the tool called `name`."""
+
+    mode: Literal["auto", "none", "required", "tool"] = "auto"
+    name: str | None = None
+    parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One chat, independent of any wire format. `model` is the name that the provider knows."""
+
+    model: str
+    messages: tuple[ChatMessage, ...]
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    response_format: Mapping[str, Any] | None = None
+    reasoning_effort: str | None = None
+    user: str | None = None
+
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResponse:
+    """A whole reply. usage: None when the upstream reported none (the gateway then counts)."""
+
+    reply: str
+    model: str
+    usage: TokenCounts | None = None
+    finish_reason: FinishReason = "stop"
+    tool_calls: tuple[ToolCall, ...] = ()
+    response_id: str = ""
+    service_tier: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of one tool call of a stream: `id` and `name` come with the first piece of each `index`."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """The last item of a stream that came to its end; a stream without it was cut. usage: None when not reported."""
+
+    model: str
+    usage: TokenCounts | None = None
+    finish_reason: FinishReason = "stop"
+    response_id: str = ""
+    service_tier: str = ""
+
+
+StreamItem = str | ToolCallDelta | StreamEnd

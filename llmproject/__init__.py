@@ -1,0 +1,1 @@
+"""The Django project: settings, URLs, and how its processes start and stop."""

@@ -1,0 +1,51 @@
+"""How we speak to the database: durable, with a bound on every wait."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmproject.env import EnvReader
+
+# recursive_triggers: without it INSERT OR REPLACE deletes a row without firing the trigger that forbids that.
+SQLITE_START = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA recursive_triggers = ON"
+SQLITE_BUSY_SECONDS = 5
+
+
+def database_settings(
+    read: EnvReader, *, base_dir: Path, statement_timeout_ms: int, lock_timeout_ms: int
+) -> dict[str, Any]:
+    """DATABASES["default"]; a timeout of 0 means none. A relative SQLite path starts at base_dir."""
+    config = read.database("DATABASE_URL", "sqlite:///var/db.sqlite3")
+    if config["ENGINE"].endswith("sqlite3"):
+        _describe_sqlite(config, read, base_dir)
+    else:
+        _describe_postgres(config, statement_timeout_ms, lock_timeout_ms)
+    return config
+
+
+def _describe_sqlite(config: dict[str, Any], read: EnvReader, base_dir: Path) -> None:
+    if config["NAME"] != ":memory:":
+        path = base_dir / config["NAME"]
+        read.private_folder(path.parent)
+        config["NAME"] = str(path)
+    # IMMEDIATE: a transaction that starts by reading can't wait for the lock it needs later, it fails at once.
+    config["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "timeout": SQLITE_BUSY_SECONDS, "init_command": SQLITE_START}
+
+
+def _describe_postgres(config: dict[str, Any], statement_timeout_ms: int, lock_timeout_ms: int) -> None:
+    config["CONN_MAX_AGE"] = 600
+    config["CONN_HEALTH_CHECKS"] = True
+    options: dict[str, Any] = {
+        "application_name": "llm-gateway",
+        "connect_timeout": 3,
+        "keepalives": 1,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+    }
+    limits = {"statement_timeout": statement_timeout_ms, "lock_timeout": lock_timeout_ms}
+    if flags := " ".join(f"-c {name}={value}" for name, value in limits.items() if value):
+        options["options"] = flags
+    config["OPTIONS"] = {**options, **config.get("OPTIONS", {})}

@@ -1,0 +1,140 @@
+"""Typed reads from the environment that never raise.
+
+A wrong value must not end in a traceback: each read falls back to its default and leaves one sentence in `problems`,
+which the system checks report and every start refuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import re
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
+FALSE_WORDS = frozenset({"0", "false", "no", "off"})
+ENV_LINE = re.compile(r"\A(?:export )?[A-Za-z_0-9]+=")
+DATABASE_ENGINES = ("django.db.backends.sqlite3", "django.db.backends.postgresql")
+
+
+class EnvReader:
+    """Reads settings by name; an empty value counts as not set."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def load_file(self, path: Path) -> None:
+        """Adds the file's lines to the environment, which wins over them; a file that isn't there is fine."""
+        if not path.is_file():
+            return
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            self.problems.append(f"{path} can't be read ({type(error).__name__}); make it a readable UTF-8 file.")
+            return
+        for number, line in enumerate(lines, start=1):
+            if line.strip() and not line.startswith("#") and not ENV_LINE.match(line):
+                self.problems.append(
+                    f"{path.name}, line {number}, is not NAME=value; write it without spaces around =."
+                )
+        # django-environ logs a line that it doesn't understand, secrets included.
+        logging.getLogger("environ").setLevel(logging.ERROR)
+        environ.Env.read_env(path, parse_comments=True)
+
+    def text(self, name: str, default: str = "") -> str:
+        # Not Env.str(): it takes a value that begins with "$" for the name of another variable.
+        value: str = environ.Env.ENVIRON.get(name, "").strip()
+        return value or default
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        value = self.text(name).lower()
+        if value and value not in TRUE_WORDS | FALSE_WORDS:
+            self._refuse(name, "true or false")
+            return default
+        return value in TRUE_WORDS if value else default
+
+    def whole(self, name: str, default: int, *, minimum: int = 0, maximum: int | None = None) -> int:
+        value = self.text(name)
+        allowed = f"a whole number of at least {minimum}" if maximum is None else f"between {minimum} and {maximum}"
+        try:
+            number = int(value) if value else default
+        except ValueError:
+            self._refuse(name, allowed)
+            return default
+        if number < minimum or (maximum is not None and number > maximum):
+            self._refuse(name, allowed)
+            return default
+        return number
+
+    def seconds(self, name: str, default: float) -> float:
+        value = self.text(name)
+        try:
+            number = float(value) if value else default
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number) or number <= 0:
+            self._refuse(name, "a number of seconds above 0")
+            return default
+        return number
+
+    def choice(self, name: str, options: Iterable[str], *, default: str) -> str:
+        options = tuple(options)
+        value = self.text(name, default)
+        if value not in options:
+            self._refuse(name, " or ".join(option for option in options if option))
+            return default
+        return value
+
+    def names(self, name: str, default: str = "") -> list[str]:
+        return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
+
+    def url(self, name: str, default: str = "", *, schemes: Iterable[str] = ("http", "https")) -> str:
+        """The URL without a trailing slash."""
+        value = self.text(name, default)
+        schemes = tuple(schemes)
+        if value and not is_url(value, schemes):
+            example = " or ".join(f"{scheme}://host:port/path" for scheme in schemes)
+            self._refuse(name, f"a URL like {example}", shown=False)
+            return default
+        return value.rstrip("/")
+
+    def database(self, name: str, default: str) -> dict[str, Any]:
+        """Django's description of the database; only SQLite and PostgreSQL are supported."""
+        config: dict[str, Any] = {}
+        # django-environ warns of a URL that it doesn't know, with the password in it.
+        with warnings.catch_warnings(), contextlib.suppress(ValueError, KeyError, ImproperlyConfigured):
+            warnings.simplefilter("ignore")
+            config = environ.Env.db_url_config(self.text(name, default))
+        if config.get("ENGINE") not in DATABASE_ENGINES or not config.get("NAME"):
+            self._refuse(name, "sqlite:///path or postgres://user:password@host:port/name", shown=False)
+            return dict(environ.Env.db_url_config(default))
+        return config
+
+    def private_folder(self, path: Path) -> Path:
+        """Creates the folder, readable by this user alone, where it doesn't exist."""
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            self.problems.append(f"The folder {path} can't be created ({error.strerror}); make its parent writable.")
+        return path
+
+    def _refuse(self, name: str, allowed: str, *, shown: bool = True) -> None:
+        """shown: False for values that may hold a password."""
+        found = f', not "{self.text(name)}"' if shown else ""
+        self.problems.append(f"{name} must be {allowed}{found}.")
+
+
+def is_url(value: str, schemes: Iterable[str]) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in tuple(schemes) and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

@@ -1,0 +1,118 @@
+"""Logs: one line an event on standard output, as JSON or for the eye, and never a secret in it.
+
+`structlog.get_logger("llm.calls")` writes straight to standard output; what Django, Celery, granian and the libraries
+log through the standard library takes the same form. Secrets are struck out of the finished line, so that no nesting,
+traceback or message can hide one.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+REDACTED = "[redacted]"
+# Keys that we hand out, and those of the providers.
+KEY_PATTERNS = (r"llm_[0-9A-Za-z]{38}", r"(?<![0-9A-Za-z])sk-[0-9A-Za-z_-]{16,}")
+KEY_MARKS = ("llm_", "sk-")
+# A shorter value ("ollama") is no secret, and striking it out would garble the log.
+MIN_SECRET_LENGTH = 8
+QUIET_LOGGERS = ("aiohttp", "anthropic", "asyncio", "httpcore2", "httpx2", "kombu", "openai")
+
+
+class Redactor:
+    """Strikes secrets out of a finished line."""
+
+    def __init__(self) -> None:
+        self.learn(())
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """secrets: values that must not appear; replaces those of an earlier call."""
+        known = [secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH]
+        escaped = [orjson.dumps(secret)[1:-1].decode() for secret in known]
+        literals = sorted({*known, *escaped}, key=len, reverse=True)
+        # A plain search for these is many times faster than the pattern, and nearly every line has none.
+        self._marks = tuple(mark.encode() for mark in (*KEY_MARKS, *literals))
+        pattern = "|".join((*map(re.escape, literals), *KEY_PATTERNS))
+        self._pattern = re.compile(pattern.encode())
+
+    def redact(self, line: bytes) -> bytes:
+        if any(mark in line for mark in self._marks):
+            return self._pattern.sub(REDACTED.encode(), line)
+        return line
+
+
+redactor = Redactor()
+
+
+class StdlibFormatter(structlog.stdlib.ProcessorFormatter):
+    """Gives a record of the standard library the form of ours; named by its path, so that it can be pickled."""
+
+    def __init__(self, *, log_format: str) -> None:
+        super().__init__(
+            foreign_pre_chain=[*_describe_event(), structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_render(log_format), _decode],
+        )
+
+
+def logging_settings(*, level: str, log_format: str) -> dict[str, Any]:
+    """The LOGGING setting; also what the web server's main process logs with, which doesn't load Django."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"()": "llmproject.logging.StdlibFormatter", "log_format": log_format}},
+        "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "line"}},
+        "root": {"handlers": ["stdout"], "level": level},
+        "loggers": {
+            **{name: {"level": "WARNING"} for name in QUIET_LOGGERS},
+            **{name: {"handlers": [], "propagate": True} for name in ("django", "django.server", "_granian")},
+        },
+    }
+
+
+def configure_structlog(*, level: str, log_format: str, secrets: Iterable[str] = ()) -> None:
+    redactor.learn(secrets)
+    structlog.configure(
+        processors=[*_describe_event(), *_render(log_format)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=_open_stdout,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _open_stdout(name: str = "llm") -> structlog.BytesLogger:
+    # By descriptor: `sys.stdout` may be replaced for a while, a logger lives as long as the process.
+    return structlog.BytesLogger(open(1, "wb", closefd=False), name=name)
+
+
+def _describe_event() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+
+
+def _render(log_format: str) -> list[Processor]:
+    if log_format == "console":
+        return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty()), _finish_text]
+    return [structlog.processors.format_exc_info, _finish_json]
+
+
+def _finish_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+    return redactor.redact(orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS))
+
+
+def _finish_text(_logger: WrappedLogger, _method: str, line: Any) -> bytes:
+    return redactor.redact(line.encode("utf-8", "replace"))
+
+
+def _decode(_logger: WrappedLogger, _method: str, line: Any) -> str:
+    return line.decode()

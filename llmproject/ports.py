@@ -1,0 +1,23 @@
+"""Whether a port is free."""
+
+from __future__ import annotations
+
+import socket
+
+
+def port_problem(host: str, port: int) -> str:
+    """Why we can't listen there, as one sentence; empty when we can.
+
+    The server itself would not notice: it shares the port (SO_REUSEPORT) with whoever has it.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, proto) as probe:
+            # Lets connections of an earlier run, which linger after it has ended, be; a listener still counts.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        return f"Can't listen on {host}:{port} ({reason}); stop what runs there, or set WEB_PORT or WEB_HOST."
+    return ""

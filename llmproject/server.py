@@ -1,0 +1,73 @@
+"""The web server's main process: granian, which starts the workers and replaces those that fail.
+
+It doesn't load Django, so it stays small; `manage.py serve` has checked the settings and hands over what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import resource
+from collections.abc import Sequence
+
+from granian.constants import Interfaces, Loops
+from granian.log import LogLevels
+from granian.server import Server
+
+from llmproject.logging import logging_settings
+from llmproject.parentwatch import die_with_supervisor
+
+# Requests that one worker handles at a time; granian's own figure would stop a worker at a few hundred streams.
+BACKPRESSURE = 16_384
+# Connections that wait to be accepted.
+BACKLOG = 4096
+# What a worker may take to stop beyond the time that it grants to calls.
+KILL_MARGIN_SECONDS = 5
+# For systems whose hard limit is "none" but which refuse to set that.
+MANY_FILES = 65_536
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    die_with_supervisor()
+    raise_open_files_limit()
+    Server(
+        "llmproject.asgi:application",
+        address=options.host,
+        port=options.port,
+        interface=Interfaces.ASGI,
+        workers=options.workers,
+        loop=Loops.uvloop,
+        websockets=False,
+        backlog=BACKLOG,
+        backpressure=BACKPRESSURE,
+        respawn_failed_workers=True,
+        workers_kill_timeout=options.drain_seconds + KILL_MARGIN_SECONDS,
+        log_level=LogLevels(options.log_level.lower()),
+        log_dictconfig=logging_settings(level=options.log_level, log_format=options.log_format),
+        log_access=False,
+    ).serve()
+
+
+def raise_open_files_limit() -> None:
+    """A stream takes two sockets, and a usual limit is 1024; children inherit the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (hard, MANY_FILES):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m llmproject.server", description=__doc__)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--drain-seconds", type=int, required=True)
+    parser.add_argument("--log-level", required=True)
+    parser.add_argument("--log-format", required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

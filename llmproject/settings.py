@@ -1,0 +1,255 @@
+"""Every setting of the project, typed and read from the environment or from `.env`; `.env.example` explains each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from llmproject.database import database_settings
+from llmproject.env import EnvReader
+from llmproject.logging import configure_structlog, logging_settings
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+read = EnvReader()
+if env_file := os.environ.get("LLM_ENV_FILE", ".env"):
+    read.load_file(BASE_DIR / env_file)
+
+# Everything that is written at run time lives here.
+VAR_DIR = read.private_folder(BASE_DIR / "var")
+
+SECRET_KEY = read.text("SECRET_KEY")
+DEBUG = read.flag("DEBUG", default=False)
+ALLOWED_HOSTS = read.names("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = read.names("CSRF_TRUSTED_ORIGINS")
+HTTPS = read.flag("HTTPS", default=False)
+
+WEB_HOST = read.text("WEB_HOST", "127.0.0.1")
+WEB_PORT = read.whole("WEB_PORT", 8000, minimum=1, maximum=65535)
+WEB_WORKERS = read.whole("WEB_WORKERS", 1, minimum=1, maximum=256)
+
+# --- The gateway ------------------------------------------------------------------------------------------------------
+
+LLM_KEY_PEPPER = read.text("LLM_KEY_PEPPER")
+
+LLM_PROVIDER = read.text("LLM_PROVIDER", "echo")
+LLM_DEFAULT_MODEL = read.text("LLM_DEFAULT_MODEL", "echo" if LLM_PROVIDER == "echo" else "")
+OPENAI_API_KEY = read.text("OPENAI_API_KEY")
+ANTHROPIC_API_KEY = read.text("ANTHROPIC_API_KEY")
+LLM_COMPATIBLE_API_KEY = read.text("LLM_COMPATIBLE_API_KEY", OPENAI_API_KEY)
+LLM_BASE_URL = read.url("LLM_BASE_URL")
+LLM_OPENAI_BASE_URL = read.url("LLM_OPENAI_BASE_URL", "https://api.openai.com/v1")
+LLM_ANTHROPIC_BASE_URL = read.url("LLM_ANTHROPIC_BASE_URL", "https://api.anthropic.com")
+LLM_UNPRICED_MODELS = read.choice("LLM_UNPRICED_MODELS", ("", "refuse", "flag"), default="")
+
+LLM_CONNECT_TIMEOUT_SECONDS = read.seconds("LLM_CONNECT_TIMEOUT_SECONDS", 5.0)
+LLM_FIRST_BYTE_TIMEOUT_SECONDS = read.seconds("LLM_FIRST_BYTE_TIMEOUT_SECONDS", 300.0)
+LLM_IDLE_TIMEOUT_SECONDS = read.seconds("LLM_IDLE_TIMEOUT_SECONDS", 120.0)
+LLM_TOTAL_TIMEOUT_SECONDS = read.seconds("LLM_TOTAL_TIMEOUT_SECONDS", 900.0)
+LLM_MAX_RETRIES = read.whole("LLM_MAX_RETRIES", 2, maximum=10)
+LLM_MAX_CONNECTIONS = read.whole("LLM_MAX_CONNECTIONS", 4096, minimum=1)
+
+LLM_MAX_BODY_BYTES = read.whole("LLM_MAX_BODY_BYTES", 32 * 1024**2, minimum=1024)
+LLM_BODY_TIMEOUT_SECONDS = read.seconds("LLM_BODY_TIMEOUT_SECONDS", 60.0)
+LLM_MAX_REPLY_BYTES = read.whole("LLM_MAX_REPLY_BYTES", 64 * 1024**2, minimum=1024)
+LLM_RELAY_BYTES = read.whole("LLM_RELAY_BYTES", 1024**2, minimum=1024)
+LLM_RELAY_STALL_SECONDS = read.seconds("LLM_RELAY_STALL_SECONDS", 60.0)
+
+LLM_DISCONNECT_POLICY = read.choice("LLM_DISCONNECT_POLICY", ("drain", "cancel"), default="drain")
+LLM_DISCONNECT_DRAIN_SECONDS = read.seconds("LLM_DISCONNECT_DRAIN_SECONDS", 120.0)
+LLM_DISCONNECT_DRAIN_CALLS = read.whole("LLM_DISCONNECT_DRAIN_CALLS", 256)
+LLM_DRAIN_SECONDS = read.seconds("LLM_DRAIN_SECONDS", 30.0)
+
+LLM_KEY_CACHE_SECONDS = read.seconds("LLM_KEY_CACHE_SECONDS", 5.0)
+LLM_CATALOG_CACHE_SECONDS = read.seconds("LLM_CATALOG_CACHE_SECONDS", 30.0)
+LLM_DB_THREADS = read.whole("LLM_DB_THREADS", 4, minimum=1, maximum=64)
+LLM_BATCH_SIZE = read.whole("LLM_BATCH_SIZE", 128, minimum=1, maximum=10_000)
+LLM_SPOOL_DIR = read.private_folder(BASE_DIR / read.text("LLM_SPOOL_DIR", "var/spool"))
+
+LLM_METRICS_TOKEN = read.text("LLM_METRICS_TOKEN")
+LLM_LOG_LEVEL = read.choice("LLM_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
+LLM_LOG_FORMAT = read.choice("LLM_LOG_FORMAT", ("json", "console"), default="json")
+
+# --- Storage ----------------------------------------------------------------------------------------------------------
+
+# `serve` sets it for the web process alone: commands and background jobs may hold a statement for minutes.
+LLM_PROCESS = read.choice("LLM_PROCESS", ("web", "other"), default="other")
+LLM_DB_STATEMENT_TIMEOUT_MS = read.whole("LLM_DB_STATEMENT_TIMEOUT_MS", 5000)
+LLM_DB_LOCK_TIMEOUT_MS = read.whole("LLM_DB_LOCK_TIMEOUT_MS", 3000)
+DATABASES = {
+    "default": database_settings(
+        read,
+        base_dir=BASE_DIR,
+        statement_timeout_ms=LLM_DB_STATEMENT_TIMEOUT_MS if LLM_PROCESS == "web" else 0,
+        lock_timeout_ms=LLM_DB_LOCK_TIMEOUT_MS if LLM_PROCESS == "web" else 0,
+    )
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = read.url("REDIS_URL", schemes=("redis", "rediss", "unix"))
+CACHES: dict[str, dict[str, Any]] = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+if REDIS_URL:
+    CACHES["default"] = {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "llm",
+        "OPTIONS": {"socket_connect_timeout": 2, "socket_timeout": 2},
+    }
+
+# --- Background jobs --------------------------------------------------------------------------------------------------
+
+CELERY_BROKER_URL = read.text("CELERY_BROKER_URL", "filesystem://localhost//")
+CELERY_TIMEZONE = "UTC"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_RESULT_EXPIRES = None
+# A lost worker's task runs again: every task recomputes, so a second run costs nothing.
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_CONCURRENCY = 2
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_REDIRECT_STDOUTS = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {}
+if CELERY_BROKER_URL.startswith("filesystem:"):
+    queue_folder = read.private_folder(VAR_DIR / "broker" / "queue")
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(queue_folder),
+        "data_folder_out": str(queue_folder),
+        "control_folder": str(read.private_folder(VAR_DIR / "broker" / "control")),
+    }
+elif CELERY_BROKER_URL.startswith(("redis:", "rediss:")):
+    # Longer than the longest job: Redis hands a job that isn't acknowledged by then to a second worker.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 6 * 3600}
+CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "celerybeat-schedule")
+
+# --- Django -----------------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "csp",
+    "llm",
+    "billing",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "llmproject.static.StaticMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "llmproject.urls"
+ASGI_APPLICATION = "llmproject.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+STATIC_URL = "static/"
+STATIC_ROOT = read.private_folder(VAR_DIR / "static")
+# Compressed but not hashed, and found in the apps too: nothing breaks where nobody has run collectstatic.
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = DEBUG or not (STATIC_ROOT / "admin").is_dir()
+
+REST_FRAMEWORK = {
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],
+    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.CursorPagination",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "PAGE_SIZE": 100,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "LLM Billing Gateway",
+    "DESCRIPTION": "One API in front of every model, with every token on the books.",
+    "VERSION": "0.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# --- Security ---------------------------------------------------------------------------------------------------------
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'self'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_SSL_REDIRECT = HTTPS
+# A probe inside the cluster speaks plain HTTP.
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
+# TLS ends at the proxy in front of us, which must set (and not pass on) this header.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+# Whether the policy also binds other hosts of the domain is for the domain's owner to say, not for one of its services.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+LOGGING = logging_settings(level=LLM_LOG_LEVEL, log_format=LLM_LOG_FORMAT)
+configure_structlog(
+    level=LLM_LOG_LEVEL,
+    log_format=LLM_LOG_FORMAT,
+    secrets=[
+        value
+        for name, value in list(globals().items())
+        if name.endswith(("KEY", "PEPPER", "TOKEN")) and isinstance(value, str)
+    ],
+)
+
+# One sentence for each value that could not be read; `llm.checks` reports them.
+LLM_SETTING_PROBLEMS = tuple(read.problems)

@@ -1,0 +1,43 @@
+"""What every long-running process does before it starts: refuse what is wrong, in plain sentences."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage
+
+from llmproject.ports import port_problem
+
+
+def refuse_wrong_settings() -> None:
+    """Ends the process when a system check finds an error."""
+    errors = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
+    if errors:
+        refuse("\n".join(_sentence(error) for error in errors))
+
+
+def refuse_used_port() -> None:
+    if problem := port_problem(settings.WEB_HOST, settings.WEB_PORT):
+        refuse(problem)
+
+
+def refuse(sentences: str) -> NoReturn:
+    """Ends the process with status 1, saying why."""
+    sys.stderr.write(f"{sentences}\n")
+    sys.stderr.flush()
+    sys.exit(1)
+
+
+def warn_of_settings() -> None:
+    """Says what the gateway's own checks advise."""
+    for message in checks.run_checks(tags=["llm"]):
+        if not message.is_serious() and not message.is_silenced():
+            sys.stderr.write(f"Warning: {_sentence(message)}\n")
+    sys.stderr.flush()
+
+
+def _sentence(message: CheckMessage) -> str:
+    return f"{message.msg} {message.hint}" if message.hint else str(message.msg)

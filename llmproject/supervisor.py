@@ -1,0 +1,128 @@
+"""Runs several programs as one: all start together, and when one ends or we are asked to, all stop.
+
+Each child leads a session of its own: Ctrl-C reaches only us, and we pass it on once, as SIGTERM. Children write to our
+output themselves. Nor do we load Django: `manage.py up` has checked the settings and hands over to us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import TextIO
+
+from llmproject.parentwatch import SUPERVISOR_PID
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Program:
+    name: str
+    command: Sequence[str]
+
+
+class Supervisor:
+    """One run of several programs."""
+
+    def __init__(
+        self, programs: Sequence[Program], *, grace_seconds: float, environment: Mapping[str, str], log: TextIO
+    ) -> None:
+        self._programs = programs
+        self._grace_seconds = grace_seconds
+        self._environment = {**environment, SUPERVISOR_PID: str(os.getpid())}
+        self._log = log
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        # Unlike an Event, it may be filled by a signal handler that interrupts the very thread that waits on it.
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def run(self) -> int:
+        """Returns the exit status: 0 when we were asked to stop and every program ended in time, otherwise 1."""
+        for signum in STOP_SIGNALS:
+            signal.signal(signum, self._note_signal)
+        try:
+            self._start()
+            lost = self._wait_for_end()
+        finally:
+            killed = self._stop()
+        return 1 if lost or killed else 0
+
+    def _note_signal(self, signum: int, _frame: FrameType | None) -> None:
+        self._signals.put(signum)
+
+    def _start(self) -> None:
+        for program in self._programs:
+            self._children[program.name] = subprocess.Popen(  # noqa: S603
+                program.command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def _wait_for_end(self) -> bool:
+        """Waits for a signal, or for a program to end, which none should."""
+        while not self._signal_came():
+            for name, child in self._children.items():
+                if (status := child.poll()) is not None:
+                    self._say(f"{name} ended {_describe_status(status)}; stopping the others.")
+                    return True
+        return False
+
+    def _signal_came(self) -> bool:
+        with contextlib.suppress(queue.Empty):
+            self._signals.get(timeout=POLL_SECONDS)
+            return True
+        return False
+
+    def _stop(self) -> bool:
+        """Asks all to stop, and kills those that don't in time, or at once on a second signal."""
+        for child in self._children.values():
+            if child.poll() is None:
+                child.terminate()
+        deadline = time.monotonic() + self._grace_seconds
+        while self._running() and time.monotonic() < deadline and not self._signal_came():
+            pass
+        late = self._running()
+        for name in late:
+            self._say(f"{name} did not stop in time and is killed.")
+        for child in self._children.values():
+            # The whole group, and also where its leader has ended: it may have left children.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        return bool(late)
+
+    def _running(self) -> list[str]:
+        return [name for name, child in self._children.items() if child.poll() is None]
+
+    def _say(self, sentence: str) -> None:
+        self._log.write(f"{sentence}\n")
+        self._log.flush()
+
+
+def _describe_status(status: int) -> str:
+    if status >= 0:
+        return f"with exit status {status}"
+    return f"by {signal.Signals(-status).name}"
+
+
+def gateway_programs() -> list[Program]:
+    """Web, Celery worker and Celery beat, run from the project's folder."""
+    celery = [sys.executable, "-m", "celery", "-A", "llmproject", "--quiet"]
+    return [
+        Program("web", [sys.executable, "manage.py", "serve"]),
+        # The chatter between workers has no listener here, and would pile up in the file broker.
+        Program("worker", [*celery, "worker", "--without-gossip", "--without-mingle", "--without-heartbeat"]),
+        Program("beat", [*celery, "beat"]),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(
+        Supervisor(gateway_programs(), grace_seconds=float(sys.argv[1]), environment=os.environ, log=sys.stderr).run()
+    )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import NoReturn
 
 import structlog
 from django.conf import settings
@@ -104,10 +105,12 @@ class RequestTask:
             catalog = await self._runtime.catalog()
             resolution = catalog.resolve(model, at=moment, default_provider=settings.LLM_PROVIDER)
             try:
-                return await self._call(resolution)
-            except _CatalogMoved as moved:
+                await self._call(resolution)
+            except _CatalogMovedError as moved:
                 self._runtime.forget_catalog(moved.version)
                 moment = moved.now
+            else:
+                return
         raise InternalError("The list of models keeps changing. Try again.", retry_after_s=1)
 
     async def _call(self, resolution: Resolution) -> None:
@@ -121,7 +124,7 @@ class RequestTask:
                 if failure is None:
                     return
                 if _is_final(failure) or self.audience.is_gone or self._runtime.is_draining:
-                    return await self._give_up(failure, closing)
+                    await self._give_up(failure, closing)
                 pause = _pause_before(repeat, failure)
                 if pause is None or repeat == settings.LLM_MAX_RETRIES:
                     break
@@ -129,7 +132,7 @@ class RequestTask:
         if failure is not None:
             await self._give_up(failure, closing)
 
-    async def _give_up(self, failure: UpstreamError, closing: CloseCall | None) -> None:
+    async def _give_up(self, failure: UpstreamError, closing: CloseCall | None) -> NoReturn:
         if closing is not None:
             await self._settle(closing)
         raise failure
@@ -164,7 +167,7 @@ class RequestTask:
                 self._attempts += 1
                 return operation
             case Stale(now=now, version=version):
-                raise _CatalogMoved(now, version)
+                raise _CatalogMovedError(now, version)
             case Refused(code=code):
                 self._runtime.callers.clear()
                 raise _refusal(code, operation.model)
@@ -236,7 +239,7 @@ class RequestTask:
         }
 
     async def _settle(self, closing: CloseCall) -> None:
-        """Durable when it returns, unless the books are away: then the writer keeps it, and the caller need not wait."""
+        """Durable when it returns, unless the books are away: the writer keeps it then, and the caller goes on."""
         written = self._runtime.writer.submit(closing)
         await asyncio.wait((written,), timeout=_SETTLE_PATIENCE_S)
         if not written.done():
@@ -248,13 +251,13 @@ class RequestTask:
         """Read on for the figures, if the policy says so and not too many calls do already."""
         if self._exchange is None:
             return
-        may_drain = settings.LLM_DISCONNECT_POLICY == "drain" and self._runtime.drains < settings.LLM_DISCONNECT_DRAIN_CALLS
+        may_drain = (
+            settings.LLM_DISCONNECT_POLICY == "drain" and self._runtime.drains < settings.LLM_DISCONNECT_DRAIN_CALLS
+        )
         if may_drain and not self._is_draining:
             self._is_draining = True
             self._runtime.drains += 1
-        self._exchange.stop(
-            Outcome.CLIENT_GONE, within_s=settings.LLM_DISCONNECT_DRAIN_SECONDS if may_drain else 0
-        )
+        self._exchange.stop(Outcome.CLIENT_GONE, within_s=settings.LLM_DISCONNECT_DRAIN_SECONDS if may_drain else 0)
 
     def _fail(self, error: GatewayError) -> None:
         if not isinstance(error, UpstreamError):
@@ -309,7 +312,7 @@ class _Candidate:
     chat: ChatRequest | None
 
 
-class _CatalogMoved(Exception):
+class _CatalogMovedError(Exception):
     """The books know of newer routes or prices than the request was resolved under."""
 
     def __init__(self, now: datetime, version: int) -> None:

@@ -61,7 +61,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """price: None when none is in force, or nobody refuses such calls: the call is recorded as unpriced."""
+    """price: None when none is in force and such calls are served all the same; they are recorded as unpriced."""
 
     provider: str
     upstream_model: str

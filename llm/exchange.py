@@ -88,9 +88,9 @@ class Exchange:
             await self._end_early(self._timeout_error())
         except UpstreamError as error:
             await self._end_early(error)
-        except Exception as error:
-            # Code of a provider failed. The exception's text may hold a prompt or a key, so only its class is told.
-            log.error("provider failed", provider=self.plan.target.provider, error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # the outermost edge of a provider's code
+            # The exception's text may hold a prompt or a key, so only its class is told.
+            log.warning("provider failed", provider=self.plan.target.provider, error=type(error).__name__)
             await self._end_early(upstream_error(error, provider=self.plan.target.provider))
 
     def stop(self, reason: Outcome, *, within_s: float) -> None:
@@ -121,9 +121,7 @@ class Exchange:
     def start_stream(self) -> None:
         self.note_first_byte()
         bounds = self.plan.bounds
-        self._relay = Relay(
-            most_bytes=bounds.relay_bytes, stall_s=bounds.relay_stall_s, on_leave=self._audience.leave
-        )
+        self._relay = Relay(most_bytes=bounds.relay_bytes, stall_s=bounds.relay_stall_s, on_leave=self._audience.leave)
         headers = {**self.plan.reply_headers, "cache-control": "no-cache", "x-accel-buffering": "no"}
         self._audience.answer(Reply(200, self._relay, EVENT_STREAM, headers))
 
@@ -195,7 +193,9 @@ class Exchange:
 
     def _timeout_error(self) -> UpstreamError:
         if self._stopped_for is Outcome.SHUTDOWN:
-            return UpstreamFailed("This gateway process had to stop before the answer was complete.", may_have_worked=True)
+            return UpstreamFailed(
+                "This gateway process had to stop before the answer was complete.", may_have_worked=True
+            )
         return UpstreamTimeout(
             f"The provider “{self.plan.target.provider}” did not answer in time.", may_have_worked=True
         )

@@ -53,8 +53,9 @@ class FixedPointField(_Field[_Set_contra, _Get_co]):
     _pyi_lookup_exact_type: Decimal
     empty_strings_allowed = False
 
-    def get_internal_type(self) -> str:
-        return "BigIntegerField"
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:
+        # Not through get_internal_type: of any “...IntegerField” Django cuts fractions off, as an average has them.
+        return str(connection.data_types["BigIntegerField"])
 
     def from_db_value(self, value: object, expression: object, connection: BaseDatabaseWrapper) -> Decimal | None:
         return None if value is None else from_units(_whole(value), self.decimals)
@@ -81,7 +82,7 @@ class FixedPointField(_Field[_Set_contra, _Get_co]):
         value = super().get_db_prep_value(value, connection, prepared)
         if value is None or hasattr(value, "resolve_expression"):
             return value
-        return connection.ops.adapt_integerfield_value(value, self.get_internal_type())
+        return connection.ops.adapt_integerfield_value(value, "BigIntegerField")
 
     def value_to_string(self, obj: models.Model) -> str:
         value: Any = self.value_from_object(obj)

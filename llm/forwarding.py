@@ -15,7 +15,7 @@ _REST_SECONDS = 1.0
 
 
 async def forward(exchange: Exchange) -> None:
-    wire = cast(PassThrough, exchange.plan.wire)
+    wire = cast("PassThrough", exchange.plan.wire)
     reply = await _send(exchange, wire)
     try:
         if exchange.plan.request.is_stream:
@@ -29,7 +29,7 @@ async def forward(exchange: Exchange) -> None:
 async def _send(exchange: Exchange, wire: PassThrough) -> RawReply:
     plan = exchange.plan
     body = wire.upstream_body(plan.request, upstream_model=plan.target.upstream_model)
-    provider = cast(ForwardsRaw, plan.provider)
+    provider = cast("ForwardsRaw", plan.provider)
     return await provider.forward(
         RawCall(plan.request.dialect, wire.path, body, plan.request.is_stream, plan.forwarded_headers)
     )

@@ -16,14 +16,20 @@ _LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 
 CALLS = Counter("llm_calls", "Calls that ended, by how they ended.", ("provider", "model", "outcome"))
 TOKENS = Counter("llm_tokens", "Tokens on the books.", ("provider", "model", "kind"))
-COST = Counter("llm_cost_usd", "Cost on the books, in USD (a float: the exact figures are in the books).", ("provider", "model"))
+COST = Counter(
+    "llm_cost_usd", "Cost on the books, in USD (a float: the exact figures are in the books).", ("provider", "model")
+)
 DURATION = Histogram("llm_call_seconds", "From open to settlement.", ("provider",), buckets=_LATENCY_BUCKETS)
-FIRST_BYTE = Histogram("llm_first_byte_seconds", "Until the upstream's first byte.", ("provider",), buckets=_LATENCY_BUCKETS)
+FIRST_BYTE = Histogram(
+    "llm_first_byte_seconds", "Until the upstream's first byte.", ("provider",), buckets=_LATENCY_BUCKETS
+)
 REFUSED = Counter("llm_refused", "Requests that were refused before any call.", ("code",))
 IN_FLIGHT = Gauge("llm_calls_in_flight", "Calls under way.", multiprocess_mode="livesum")
 BATCH_SIZE = Histogram("llm_books_batch_size", "Operations a transaction.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
 BATCH_SECONDS = Histogram(
-    "llm_books_batch_seconds", "Time of one transaction.", buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
+    "llm_books_batch_seconds",
+    "Time of one transaction.",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5),
 )
 CONFLICTS = Counter("llm_books_conflicts", "Writes that the books refused.")
 WAITING = Gauge("llm_books_waiting", "Groups of writes that are not on the books yet.", multiprocess_mode="livesum")

@@ -111,6 +111,8 @@ def cost_of(counts: TokenCounts, price: PriceSnapshot, *, service_tier: str = ""
     """
     if price.is_free:
         return Cost(0, None)
+    if counts.prompt_tokens < 0:
+        raise ImpossibleCountsError(f"{counts.prompt_tokens} prompt tokens")
     rate_set = price.rate_set_for(counts.prompt_tokens, service_tier)
     rates = rate_set.rates
     pico = rates.get(REQUESTS, 0)
@@ -123,7 +125,7 @@ def cost_of(counts: TokenCounts, price: PriceSnapshot, *, service_tier: str = ""
             else:
                 pico += units * rate
     if missing:
-        raise PriceMissing(tuple(missing))
+        raise PriceMissing(tuple(dict.fromkeys(missing)))
     return Cost(pico, rate_set.id)
 
 

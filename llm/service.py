@@ -1,34 +1,107 @@
 """The one interface to language models. Views call it and never import an SDK.
 
-    service = LLMService()
-    response = await service.chat([ChatMessage(role="user", content="Hello")])
-    async for text in await service.chat(messages, stream=True): ...
+service = LLMService()
+response = await service.chat([ChatMessage(role="user", content="Hello")])
+async for text in await service.chat(messages, stream=True): ...
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal, overload
 
+import orjson
 from django.conf import settings
 
 from llm.calls import RequestTask
 from llm.dialects.base import ParsedRequest, WireFormat
-from llm.keys import Caller
+from llm.dialects.native import NATIVE
+from llm.dialects.openai_chat_client import message_object
+from llm.dialects.sse import EventSplitter, read_event, split_events
+from llm.errors import InvalidKey, InvalidRequest, UpstreamFailed
+from llm.keys import Caller, own_caller
+from llm.relay import Relay
 from llm.runtime import runtime
-from llm.types import ChatMessage, ChatResponse
+from llm.types import ChatMessage, ChatRequest, ChatResponse, TokenCounts, ToolCall
 
 
 class LLMService:
-    """caller: on whose books calls go. Code of this project that calls a model without a key is its own account."""
+    """caller: on whose books calls go. Without one they go on those of the gateway's own account."""
 
     def __init__(self, caller: Caller | None = None) -> None:
         self._caller = caller
 
     def start(self, wire: WireFormat, request: ParsedRequest, *, forwarded_headers: Mapping[str, str]) -> RequestTask:
         """Begin a request that came in over HTTP. Raises ShuttingDown."""
-        assert self._caller is not None
+        if self._caller is None:
+            raise InvalidKey("A call over HTTP needs a key.")
         task = RequestTask(runtime(), self._caller, wire, request, forwarded_headers=forwarded_headers)
         runtime().start(task)
         return task
+
+    async def chat(
+        self,
+        messages: Sequence[ChatMessage],
+        model: str | None = None,
+        stream: bool = False,  # the signature is the seed document's
+        track_tokens: bool = True,
+    ) -> ChatResponse | AsyncGenerator[str, None]:
+        """A whole reply, or with `stream` its text as it comes. model: None for LLM_DEFAULT_MODEL.
+
+        track_tokens: put the call on the books, as every call over HTTP is; False leaves no trace of it.
+        Raises GatewayError.
+        """
+        if not track_tokens:
+            return await _untracked(messages, model=model or settings.LLM_DEFAULT_MODEL, is_stream=stream)
+        if self._caller is None:
+            self._caller = await runtime().run_db(own_caller)
+        request = NATIVE.parse(_native_body(messages, model=model, is_stream=stream))
+        task = self.start(NATIVE, request, forwarded_headers={})
+        reply = await task.audience.reply
+        return _deltas(reply.body) if isinstance(reply.body, Relay) else _response_of(reply.body)
+
+
+def _native_body(messages: Sequence[ChatMessage], *, model: str | None, is_stream: bool) -> bytes:
+    body = {"messages": [message_object(message) for message in messages], "model": model, "stream": is_stream}
+    return orjson.dumps(body)
+
+
+def _response_of(raw: bytes) -> ChatResponse:
+    body = orjson.loads(raw)
+    usage = TokenCounts(body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"])
+    calls = tuple(
+        ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"])
+        for call in body.get("tool_calls", ())
+    )
+    return ChatResponse(reply=body["reply"], model=body["model"], usage=usage, tool_calls=calls)
+
+
+async def _deltas(relay: Relay) -> AsyncGenerator[str, None]:
+    splitter = EventSplitter()
+    async for piece in relay:
+        for raw in split_events(splitter.feed(piece)):
+            event = orjson.loads(read_event(raw).data or b"{}")
+            if "error" in event:
+                raise UpstreamFailed(event["error"]["message"], code=event["error"]["code"], may_have_worked=True)
+            if delta := event.get("delta"):
+                yield delta
+
+
+async def _untracked(
+    messages: Sequence[ChatMessage], *, model: str, is_stream: bool
+) -> ChatResponse | AsyncGenerator[str, None]:
+    if not model:
+        raise InvalidRequest("Name a model: this gateway has no default one.", param="model")
+    catalog = await runtime().catalog()
+    target = catalog.resolve(model, at=datetime.now(UTC), default_provider=settings.LLM_PROVIDER).targets[0]
+    provider = runtime().provider(target.provider)
+    request = ChatRequest(model=target.upstream_model, messages=tuple(messages))
+    if not is_stream:
+        return await provider.chat(request)
+
+    async def text() -> AsyncGenerator[str, None]:
+        async for item in provider.stream_chat(request):
+            if isinstance(item, str):
+                yield item
+
+    return text()

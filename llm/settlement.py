@@ -49,7 +49,7 @@ def close_of(opened: OpenCall, price: PriceSnapshot | None, ending: Ending) -> C
 
     Figures that can't be true, or that no column holds, are kept aside as they came: disputed, and billed to nobody.
     """
-    reading = ending.reading if _is_plausible(ending.reading.counts) else _disputed(ending.reading)
+    reading = _disputed_if_absurd(ending.reading)
     counts, source = _figures(replace(ending, reading=reading))
     cost = _cost(counts, price, reading.service_tier)
     return CloseCall(
@@ -116,9 +116,15 @@ def _at_least(estimated: TokenCounts, reported: TokenCounts) -> TokenCounts:
     return replace(reported, **larger)
 
 
-def _is_plausible(counts: TokenCounts | None) -> bool:
-    if counts is None:
-        return True
+def _disputed_if_absurd(reading: Reading) -> Reading:
+    counts = reading.counts
+    if counts is None or _is_plausible(counts):
+        return reading
+    raw = {name: repr(getattr(counts, name))[:50] for name in TOKEN_FIELDS}
+    return replace(reading, counts=None, absurd_usage=raw)
+
+
+def _is_plausible(counts: TokenCounts) -> bool:
     values = [getattr(counts, name) for name in TOKEN_FIELDS] + list(counts.extra_meters.values())
     cached = counts.cache_read_tokens + counts.cache_write_5m_tokens + counts.cache_write_1h_tokens
     return (
@@ -126,12 +132,6 @@ def _is_plausible(counts: TokenCounts | None) -> bool:
         and max(cached, counts.audio_input_tokens) <= counts.prompt_tokens
         and max(counts.reasoning_tokens, counts.audio_output_tokens) <= counts.completion_tokens
     )
-
-
-def _disputed(reading: Reading) -> Reading:
-    assert reading.counts is not None
-    raw = {name: repr(getattr(reading.counts, name))[:50] for name in TOKEN_FIELDS}
-    return replace(reading, counts=None, absurd_usage=raw)
 
 
 def _cost(counts: TokenCounts, price: PriceSnapshot | None, service_tier: str) -> Cost | None:

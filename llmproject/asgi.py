@@ -1,11 +1,8 @@
-"""The web process: calls to models take the gateway's own way, all else Django's. Starts and stops what a worker holds."""
+"""The web process: calls to models take the gateway's own way, all else Django's."""
 
 from __future__ import annotations
 
 import os
-import sys
-
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from llmproject.parentwatch import die_with_parent
 
@@ -18,9 +15,9 @@ django.setup()
 
 from django.core.asgi import get_asgi_application  # noqa: E402
 
+from llm.api.asgi import Receive, Scope, Send  # noqa: E402
 from llm.api.handler import GatewayHandler  # noqa: E402
 from llm.runtime import close_runtime, runtime  # noqa: E402
-from llmproject.startup import problems_at_start  # noqa: E402
 
 _GATEWAY_PREFIXES = ("/v1/", "/api/chat")
 _GATEWAY_PATHS = frozenset(("/v1", "/healthz", "/readyz", "/metrics"))
@@ -29,16 +26,16 @@ _django = get_asgi_application()
 _gateway = GatewayHandler()
 
 
-async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await _live(receive, send)
     elif scope["type"] == "http" and (scope["path"].startswith(_GATEWAY_PREFIXES) or scope["path"] in _GATEWAY_PATHS):
         await _gateway(scope, receive, send)
     else:
-        await _django(scope, receive, send)  # type: ignore[arg-type]  # Django types ASGI by its own dicts
+        await _django(scope, receive, send)
 
 
-async def _live(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def _live(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":

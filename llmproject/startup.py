@@ -12,11 +12,15 @@ from django.core.checks import CheckMessage
 from llmproject.ports import port_problem
 
 
+def problems_at_start() -> list[str]:
+    """Why we can't start: one sentence for each error that a system check finds."""
+    return [_sentence(message) for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
+
+
 def refuse_wrong_settings() -> None:
     """Ends the process when a system check finds an error."""
-    errors = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
-    if errors:
-        refuse("\n".join(_sentence(error) for error in errors))
+    if problems := problems_at_start():
+        refuse("\n".join(problems))
 
 
 def refuse_used_port() -> None:

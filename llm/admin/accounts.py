@@ -153,7 +153,7 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
     @admin.display(description="Keys in use", ordering="usable_keys")
     def keys_in_use(self, account: Account) -> SafeString | str:
         number = account.usable_keys  # type: ignore[attr-defined]
-        url = f"{reverse('admin:llm_apikey_changelist')}?account__id__exact={account.pk}"
+        url = f"{reverse('admin:llm_apikey_changelist')}?account={account.pk}"
         return format_html('<a class="gw-num" href="{}">{}</a>', url, number)
 
     @admin.display(description="Last call")

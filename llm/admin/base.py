@@ -15,8 +15,9 @@ _M = TypeVar("_M", bound=models.Model)
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin
-    _TabularInline = admin.TabularInline
+    TabularInline = admin.TabularInline
     ModelForm = forms.ModelForm
+    InlineFormSet = forms.BaseInlineFormSet
 else:
     # Django's admin classes are generic for type checkers alone.
     class _Generic:
@@ -26,10 +27,13 @@ else:
     class _ModelAdmin(_Generic, admin.ModelAdmin):
         pass
 
-    class _TabularInline(_Generic, admin.TabularInline):
+    class TabularInline(_Generic, admin.TabularInline):
         pass
 
     class ModelForm(_Generic, forms.ModelForm):
+        pass
+
+    class InlineFormSet(_Generic, forms.BaseInlineFormSet):
         pass
 
 
@@ -66,7 +70,7 @@ class ReadOnlyAdmin(GatewayAdmin[_M]):
         return False
 
 
-class ReadOnlyInline(_TabularInline[_M, _Parent]):
+class ReadOnlyInline(TabularInline[_M, _Parent]):
     """A table of rows that belong to the page's object."""
 
     extra = 0

@@ -1,4 +1,105 @@
-"""stub"""
-from typing import Any
-Overview = Any
-def overview_for(user: Any) -> Any: ...
+"""What the index page shows: the numbers of the day, within what its reader may see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser, PermissionsMixin
+from django.utils import timezone
+
+from llm import reports
+from llm.admin.keystate import SOON
+from llm.models import ApiKey, Usage
+from llm.providers.registry import is_configured
+
+CHART_DAYS = 14
+TOP = 5
+RECENT_CALLS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SystemState:
+    """needs_work: the provider can't be called as it is configured."""
+
+    provider: str
+    default_model: str
+    needs_work: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UsageOverview:
+    """month: cost since the first of the month. More open calls than `reports.MOST_OPEN_CALLS` are not counted."""
+
+    today: reports.DayReport
+    month_cost: Decimal
+    days: tuple[reports.DayFigures, ...]
+    open_calls: int
+    recent: tuple[Usage, ...]
+
+    @property
+    def top_accounts(self) -> tuple[reports.NamedFigures, ...]:
+        return self.today.accounts[:TOP]
+
+    @property
+    def top_models(self) -> tuple[reports.NamedFigures, ...]:
+        return self.today.models[:TOP]
+
+    @property
+    def has_too_many_open(self) -> bool:
+        return self.open_calls > reports.MOST_OPEN_CALLS
+
+    @property
+    def failed_percent(self) -> str:
+        """One decimal, rounded up."""
+        whole, tenths = divmod(self.today.total.failed_permille, 10)
+        return f"{whole}.{tenths}"
+
+    @property
+    def is_first_run(self) -> bool:
+        return not self.recent
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """usage is None, and keys are empty, for people who may not see them."""
+
+    day: date
+    system: SystemState
+    usage: UsageOverview | None = None
+    expiring_keys: tuple[ApiKey, ...] = field(default=())
+
+
+def overview_for(user: PermissionsMixin | AnonymousUser) -> Overview:
+    now = timezone.now()
+    day = reports.day_of_most_accounts(now)
+    keys = reports.keys_expiring(now, within=SOON) if user.has_perm("llm.view_apikey") else []
+    return Overview(
+        day=day,
+        system=system_state(),
+        usage=usage_overview(day) if user.has_perm("llm.view_usage") else None,
+        expiring_keys=tuple(keys),
+    )
+
+
+def usage_overview(day: date) -> UsageOverview:
+    first = min(day.replace(day=1), day - timedelta(days=CHART_DAYS - 1))
+    days = reports.daily_figures(first, day, today=day)
+    return UsageOverview(
+        today=reports.day_report(day),
+        month_cost=sum((figures.cost for figures in days if figures.day >= day.replace(day=1)), Decimal(0)),
+        days=tuple(days[-CHART_DAYS:]),
+        open_calls=reports.open_calls(),
+        recent=tuple(reports.recent_calls(RECENT_CALLS)),
+    )
+
+
+def system_state() -> SystemState:
+    """Names alone; credentials are nowhere near a page."""
+    return SystemState(
+        provider=settings.LLM_PROVIDER,
+        default_model=settings.LLM_DEFAULT_MODEL,
+        needs_work=not is_configured(settings.LLM_PROVIDER),
+    )

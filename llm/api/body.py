@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from asgiref.typing import ASGIReceiveCallable, HTTPScope
-
+from llm.api.asgi import Receive, Scope
 from llm.errors import BodyTooLarge, RequestTimeout
 
 
-class CallerLeft(Exception):
+class CallerLeftError(Exception):
     """The caller hung up before the request was complete: nobody is there to answer."""
 
 
-async def read_body(scope: HTTPScope, receive: ASGIReceiveCallable, *, most_bytes: int, timeout_s: float) -> bytes:
-    """Raises BodyTooLarge, RequestTimeout, or CallerLeft. What is refused is not held in memory."""
+async def read_body(scope: Scope, receive: Receive, *, most_bytes: int, timeout_s: float) -> bytes:
+    """Raises BodyTooLarge, RequestTimeout, or CallerLeftError. What is refused is not held in memory."""
     if _announced_length(scope) > most_bytes:
         raise _too_large(most_bytes)
     try:
@@ -24,22 +23,23 @@ async def read_body(scope: HTTPScope, receive: ASGIReceiveCallable, *, most_byte
         raise RequestTimeout(f"The request body did not arrive within {timeout_s:g} seconds.") from error
 
 
-async def _receive_all(receive: ASGIReceiveCallable, *, most_bytes: int) -> bytes:
+async def _receive_all(receive: Receive, *, most_bytes: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise CallerLeft
-        pieces.append(message["body"])
-        size += len(message["body"])
+            raise CallerLeftError
+        body = message.get("body", b"")
+        pieces.append(body)
+        size += len(body)
         if size > most_bytes:
             raise _too_large(most_bytes)
-        if not message["more_body"]:
+        if not message.get("more_body", False):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _announced_length(scope: HTTPScope) -> int:
+def _announced_length(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value)

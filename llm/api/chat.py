@@ -9,7 +9,12 @@ from django.http import HttpResponseBase
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
-from llm.api.serializers import ChatCompletionSerializer, NativeReplySerializer, NativeRequestSerializer, OpenAIErrorSerializer
+from llm.api.serializers import (
+    ChatCompletionSerializer,
+    NativeReplySerializer,
+    NativeRequestSerializer,
+    OpenAIErrorSerializer,
+)
 from llm.api.views import AsyncAPIView, error_response, response_of
 from llm.dialects.base import WireFormat
 from llm.dialects.native import NATIVE
@@ -28,7 +33,7 @@ class CallView(AsyncAPIView):
     async def post(self, request: Request) -> HttpResponseBase:
         parsed = self.wire.parse(request._request.body)
         forwarded = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
-        task = LLMService(request.auth).start(self.wire, parsed, forwarded_headers=forwarded)
+        task = LLMService(self.caller).start(self.wire, parsed, forwarded_headers=forwarded)
         try:
             reply = await asyncio.shield(task.audience.reply)
         except GatewayError as error:
@@ -48,7 +53,7 @@ class ChatCompletionsView(CallView):
     @extend_schema(
         operation_id="chat_completions",
         summary="Chat completion, as OpenAI's API",
-        description="Every field of OpenAI's Chat Completions API is taken, known or not, and goes to the upstream as it is.",
+        description="Every field of that API is taken, known to us or not, and goes to the upstream as it is.",
         request=ChatCompletionSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),

@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Iterable
+from typing import Any
 
 import structlog
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
-from django.http import HttpResponseBase
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.urls import Resolver404, ResolverMatch, URLResolver
 from django.urls.resolvers import RegexPattern
 
 from llm import metrics
+from llm.api.asgi import Receive, Scope, Send
 from llm.api.auth import authenticate
-from llm.api.body import CallerLeft, read_body
+from llm.api.body import CallerLeftError, read_body
 from llm.api.urls import urlpatterns
 from llm.api.views import AsyncAPIView, error_response, wire_for_path
 from llm.dialects.base import WireFormat
@@ -40,11 +40,11 @@ class GatewayHandler(ASGIHandler):
         self._resolver = URLResolver(RegexPattern(r"^/"), urlpatterns)
         self._matches: dict[str, ResolverMatch] = {}
 
-    async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _HttpExchange(scope, receive, send)
         try:
             await exchange.serve(self._match(scope["path"]))
-        except CallerLeft:
+        except CallerLeftError:
             return
         except GatewayError as error:
             await exchange.refuse(error)
@@ -67,7 +67,7 @@ class GatewayHandler(ASGIHandler):
 class _HttpExchange:
     """One HTTP request and its response."""
 
-    def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -105,9 +105,7 @@ class _HttpExchange:
             await self._send_response(error_response(error, self._wire, request_id=f"req_{uuid7().hex}"))
 
     async def _respond_while_watched(self, match: ResolverMatch, request: ASGIRequest) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        watch = _DisconnectWatch(self._receive, task)
+        watch = _DisconnectWatch(self._receive, asyncio.current_task())
         try:
             response = await match.func(request, *match.args, **match.kwargs)
             try:
@@ -124,19 +122,18 @@ class _HttpExchange:
         headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
         headers.append((b"openai-processing-ms", str(int((time.perf_counter() - self._started) * 1000)).encode()))
         self._has_begun = True
-        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers, "trailers": False})
-        if response.streaming:
+        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        if isinstance(response, StreamingHttpResponse):
             async for piece in response:
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        else:
-            await self._send({"type": "http.response.body", "body": response.content, "more_body": False})  # type: ignore[attr-defined]
+        body = response.content if isinstance(response, HttpResponse) else b""
+        await self._send({"type": "http.response.body", "body": body})
 
 
 class _DisconnectWatch:
     """Cancels a task when its caller hangs up; a task that has ended stops it first."""
 
-    def __init__(self, receive: ASGIReceiveCallable, task: asyncio.Task[object]) -> None:
+    def __init__(self, receive: Receive, task: asyncio.Task[Any] | None) -> None:
         self.has_fired = False
         self._task = task
         self._listener = asyncio.ensure_future(receive())
@@ -146,13 +143,14 @@ class _DisconnectWatch:
         self._listener.remove_done_callback(self._fire)
         self._listener.cancel()
 
-    def _fire(self, listener: asyncio.Future[object]) -> None:
+    def _fire(self, listener: asyncio.Future[Any]) -> None:
         if not listener.cancelled() and listener.exception() is None:
             self.has_fired = True
-            self._task.cancel()
+            if self._task is not None:
+                self._task.cancel()
 
 
-def _request(scope: HTTPScope, body: bytes) -> ASGIRequest:
+def _request(scope: Scope, body: bytes) -> ASGIRequest:
     try:
         request = ASGIRequest(scope, io.BytesIO(body))
     except UnicodeDecodeError as error:

@@ -88,7 +88,7 @@ def _ask_database() -> None:
 def _exposition() -> bytes:
     registry: CollectorRegistry = CollectorRegistry()
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry = REGISTRY
     counted = CollectorRegistry()

@@ -20,17 +20,20 @@ from llm.runtime import runtime
 
 class ModelsView(AsyncAPIView):
     @extend_schema(
-        operation_id="models_list", summary="Models that this key may call", responses=ModelListSerializer, tags=["gateway"]
+        operation_id="models_list",
+        summary="Models that this key may call",
+        responses=ModelListSerializer,
+        tags=["gateway"],
     )
     async def get(self, request: Request) -> HttpResponse:
-        entries = [_entry(model) for model in await _visible_models(request.auth)]
+        entries = [_entry(model) for model in await _visible_models(self.caller)]
         return _json({"object": "list", "data": entries})
 
 
 class ModelView(AsyncAPIView):
     @extend_schema(operation_id="models_retrieve", summary="One model", responses=ModelSerializer, tags=["gateway"])
     async def get(self, request: Request, model: str) -> HttpResponse:
-        for candidate in await _visible_models(request.auth):
+        for candidate in await _visible_models(self.caller):
             if candidate.id == model:
                 return _json(_entry(candidate))
         raise ModelNotFound(f"The model “{model[:200]}” does not exist, or this key may not use it.", param="model")

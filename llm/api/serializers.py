@@ -64,4 +64,4 @@ class ModelSerializer(serializers.Serializer[object]):
 
 class ModelListSerializer(serializers.Serializer[object]):
     object = serializers.CharField()
-    data = ModelSerializer(many=True)
+    data = ModelSerializer(many=True)  # type: ignore[assignment]  # the API's own word; DRF's .data is not used here

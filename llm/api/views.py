@@ -27,7 +27,9 @@ class OneRenderer(BaseContentNegotiation):
     def select_parser(self, request: Request, parsers: Any) -> Any:
         return parsers[0]
 
-    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> tuple[BaseRenderer, str]:
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
         return renderers[0], renderers[0].media_type
 
 
@@ -37,6 +39,9 @@ class AsyncAPIView(APIView):
     wire: ClassVar[WireFormat] = OPENAI_CHAT
     requires_key: ClassVar[bool] = True
     opens_calls: ClassVar[bool] = False
+
+    caller: Caller
+    """Who calls; set where a key is required."""
 
     renderer_classes = (JSONRenderer,)
     content_negotiation_class = OneRenderer
@@ -68,7 +73,9 @@ class AsyncAPIView(APIView):
         if caller is None and self.requires_key:
             headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.items()]
             caller = await authenticate(runtime(), headers, must_be_fresh=not self.opens_calls)
-        self.request.user, self.request.auth = caller, caller
+        if caller is not None:
+            self.caller = caller
+            self.request.user = self.request.auth = caller  # type: ignore[assignment]  # as DRF's permissions know it
 
 
 def response_of(reply: Reply, *, request_id: str) -> HttpResponseBase:

@@ -182,12 +182,11 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(values))  # type: ignore[no-any-return]  # an object comes back as one
 
 
-def _moment(value: object) -> datetime | None:
+def _moment(value: datetime | str | None) -> datetime | None:
     """A timestamp as raw SQL returns it: aware on PostgreSQL, naive UTC (maybe as text) on SQLite."""
     if value is None:
         return None
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    assert isinstance(moment, datetime)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 

@@ -5,6 +5,7 @@ PostgreSQL and SQLite differ in how a JSON document becomes rows and in a few ty
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -145,8 +146,8 @@ def moment_text(moment: datetime, vendor: str) -> str:
     return moment.isoformat()
 
 
-def _hex(value: object) -> str:
-    return value if isinstance(value, str) else value.hex  # type: ignore[attr-defined, no-any-return]  # uuid.UUID
+def _hex(value: str | uuid.UUID) -> str:
+    return value if isinstance(value, str) else value.hex
 
 
 @cache

@@ -50,8 +50,10 @@ class BooksWriter:
         self._start_lock = threading.Lock()
 
     def submit(self, *operations: Operation) -> asyncio.Future[list[Result]]:
-        """Its result means: durably written. Ends in BooksUnavailable if an open is among them and the database is away;
-        closes alone are kept until they are written."""
+        """Its result means: durably written.
+
+        Ends in BooksUnavailable if an open is among them and the database is away; closes are kept until they can be.
+        """
         if get_connection().in_atomic_block:
             raise RuntimeError("the books have a transaction of their own: call commit_batch inside yours")
         loop = asyncio.get_running_loop()
@@ -118,7 +120,7 @@ class BooksWriter:
         try:
             results = commit_batch(operations)
         except (OperationalError, InterfaceError) as error:
-            log.error("books unavailable", error=type(error).__name__, operations=len(operations))
+            log.warning("books unavailable", error=type(error).__name__, operations=len(operations))
             connection.close()
             self._refuse(batch)
             return

@@ -61,7 +61,7 @@ class OpenAIChatWriter:
             return b""
         if self._is_legacy:
             return self._chunk({"function_call": _function_delta(item)}) if item.index == 0 else b""
-        return self._chunk({"tool_calls": [_tool_call_delta(item)]})
+        return self._chunk({"tool_calls": [tool_call_delta_object(item)]})
 
     def finish(self, response: ChatResponse, *, cost: str | None = None) -> bytes:
         reason = orjson.dumps(_finish_reason(response, is_legacy=self._is_legacy))
@@ -82,6 +82,11 @@ def tool_call_object(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
+def tool_call_delta_object(delta: ToolCallDelta) -> dict[str, Any]:
+    opening = {"id": delta.id, "type": "function"} if delta.id else {}
+    return {"index": delta.index, **opening, "function": _function_delta(delta)}
+
+
 def _is_legacy(body: Mapping[str, Any]) -> bool:
     return bool(body.get("functions")) and not body.get("tools")
 
@@ -94,11 +99,6 @@ def _tool_call_fields(calls: Sequence[ToolCall], *, is_legacy: bool) -> dict[str
     if is_legacy:
         return {"function_call": {"name": calls[0].name, "arguments": calls[0].arguments}}
     return {"tool_calls": [tool_call_object(call) for call in calls]}
-
-
-def _tool_call_delta(delta: ToolCallDelta) -> dict[str, Any]:
-    opening = {"id": delta.id, "type": "function"} if delta.id else {}
-    return {"index": delta.index, **opening, "function": _function_delta(delta)}
 
 
 def _function_delta(delta: ToolCallDelta) -> dict[str, str]:

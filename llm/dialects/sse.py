@@ -15,8 +15,8 @@ from llm.errors import UpstreamFailed
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
-# Atomic, or CR LF would also match as two line ends.
-_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r){2}")
+# Atomic, or CR LF would also match as two line ends. Further blank lines belong to the event before them.
+_BLANK_LINES = re.compile(rb"(?>\r\n|\n|\r){2,}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -77,7 +77,7 @@ def split_events(block: bytes) -> list[bytes]:
         events = [part + b"\n\n" for part in block.split(b"\n\n")]
         events.pop()
         return events
-    ends = [0, *(match.end() for match in _BLANK_LINE.finditer(block))]
+    ends = [0, *(match.end() for match in _BLANK_LINES.finditer(block))]
     return [block[start:end] for start, end in pairwise(ends)]
 
 

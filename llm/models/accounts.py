@@ -29,7 +29,7 @@ class Account(models.Model):
     shows_cost = models.BooleanField(
         "show cost to callers",
         default=False,
-        help_text="Adds usage.cost and x-llm-cost to replies. It is our purchase price, not what the account is charged.",
+        help_text="Adds usage.cost and x-llm-cost to replies: our purchase price, not what the account is charged.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

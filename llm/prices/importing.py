@@ -87,13 +87,14 @@ def _missing_prices(wanted: History, recorded: History, now: datetime) -> Histor
     timeline = dict(recorded)
     missing: History = []
     for moment in sorted(moments):
-        content = _in_force(wanted, moment)
-        if content is None or content == _in_force(sorted(timeline.items(), key=_start), moment):
-            continue
         # A recorded price of that very moment can't change: the next microsecond's takes its place.
-        start = moment + timedelta(microseconds=1) if moment in timeline else moment
-        timeline[start] = content
-        missing.append((start, content))
+        start = moment
+        while start in timeline:
+            start += timedelta(microseconds=1)
+        content = _in_force(wanted, moment)
+        if content is not None and content != _in_force(sorted(timeline.items(), key=_start), start):
+            timeline[start] = content
+            missing.append((start, content))
     return missing
 
 

@@ -111,7 +111,8 @@ def _content_in_force(provider: str, model: str, moment: datetime) -> PriceConte
 def _with_rates(current: PriceContent, tier: str, rates: Mapping[Meter, Decimal], note: str) -> PriceContent:
     if tier and ("", 0) not in current.rate_sets:
         raise PriceRefusedError(f"Set the standard price first; the one of service tier “{tier}” stands beside it.")
-    extra = {meter: rate for meter, rate in current.rate_sets.get((tier, 0), {}).items() if meter not in Meter.values}
+    replaced = current.rate_sets.get((tier, 0)) or current.rate_sets.get(("", 0), {})
+    extra = {meter: rate for meter, rate in replaced.items() if meter not in Meter.values}
     others = {key: values for key, values in current.rate_sets.items() if key[0] != tier}
     own = {meter.value: RateValue(amount) for meter, amount in rates.items()}
     return replace(current, rate_sets=others | {(tier, 0): own | extra}, match=None, note=note)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import cast
 
 import httpx2
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, AsyncStream
 
+from llm.dialects import openai_chat_client
+from llm.dialects.sse import EventSplitter, read_event, split_events
 from llm.enums import Dialect
 from llm.providers.base import ProviderSettings, RawCall
 from llm.providers.counting import count_message_tokens
@@ -34,29 +37,43 @@ class OpenAIProvider:
         self._client.organization = None
         self._client.project = None
 
-    async def forward(self, call: RawCall) -> SdkReply:
-        try:
-            response = await self._client.post(
-                call.path,
-                content=call.body,
-                cast_to=httpx2.Response,
-                stream=True,
-                stream_cls=None,
-                options={"headers": {**call.headers, "content-type": "application/json"}},
-            )
-        except Exception as error:
-            raise upstream_error(error, provider=self.name) from error
-        return SdkReply(response, provider=self.name, secret=self._secret)
-
     async def chat(self, request: ChatRequest) -> ChatResponse:
-        raise NotImplementedError
+        reply = await self._post(openai_chat_client.request_body(request, is_stream=False), {})
+        async with aclosing(reply):
+            return openai_chat_client.read_reply(b"".join([piece async for piece in reply]))
 
     async def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
-        raise NotImplementedError
-        yield
+        reply = await self._post(openai_chat_client.request_body(request, is_stream=True), {})
+        splitter, collector = EventSplitter(), openai_chat_client.StreamCollector()
+        async with aclosing(reply):
+            async for piece in reply:
+                for raw in split_events(splitter.feed(piece)):
+                    if data := read_event(raw).data:
+                        for item in collector.feed(data):
+                            yield item
+        if collector.is_done:
+            yield collector.end()
 
     def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
         return count_message_tokens(messages)
 
+    async def forward(self, call: RawCall) -> SdkReply:
+        return await self._post(call.body, call.headers, path=call.path)
+
     async def aclose(self) -> None:
         await self._client.close()
+
+    async def _post(self, body: bytes, headers: Mapping[str, str], *, path: str = "/chat/completions") -> SdkReply:
+        try:
+            response = await self._client.post(
+                path,
+                content=body,
+                cast_to=httpx2.Response,
+                stream=True,
+                stream_cls=AsyncStream[object],
+                options={"headers": {**headers, "content-type": "application/json"}},
+            )
+        except Exception as error:
+            raise upstream_error(error, provider=self.name) from error
+        # The SDK returns the unread response as it is where that is what it is to be cast to.
+        return SdkReply(cast("httpx2.Response", response), provider=self.name, secret=self._secret)

@@ -93,7 +93,7 @@ class _Body(httpx2.AsyncByteStream):
         received = 0
         try:
             async for data in self._reply.content.iter_any():
-                plain = data if self._inflater is None else self._inflate(data, room=self._limit - received)
+                plain = self._inflate(data, room=self._limit - received)
                 received += len(plain)
                 if received > self._limit:
                     raise ReplyTooLarge("the upstream's reply is too large")
@@ -114,8 +114,7 @@ class _Body(httpx2.AsyncByteStream):
 
     def _inflate(self, data: bytes, *, room: int) -> bytes:
         """At most one byte more than there is room for: enough to notice a bomb, never to hold it."""
-        assert self._inflater is not None
-        return self._inflater.decompress(data, room + 1)
+        return data if self._inflater is None else self._inflater.decompress(data, room + 1)
 
 
 def _inflater(reply: aiohttp.ClientResponse) -> zlib._Decompress | None:

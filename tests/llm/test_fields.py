@@ -231,6 +231,7 @@ def test_fixtures_keep_amounts_exactly() -> None:
 
     (copy,) = serializers.deserialize("json", serializers.serialize("json", [usage]))
 
+    assert isinstance(copy.object, Usage)
     assert copy.object.cost == Decimal("0.00000015")
     assert Usage._meta.get_field("cost").value_to_string(usage) == "0.00000015"
 

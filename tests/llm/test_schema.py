@@ -8,7 +8,10 @@ OUR_APPS = ("llm", "billing")
 # Timings and the like may be floats one day; money may not, so an exception must be listed here and argued for.
 FLOATS_ALLOWED: frozenset[str] = frozenset()
 # SQLite keeps what it calls decimal as a float too; only text and integers are exact there.
-FLOATING_TYPES = {"sqlite": ("real", "double", "float", "decimal", "numeric"), "postgresql": ("real", "double", "float")}
+FLOATING_TYPES = {
+    "sqlite": ("real", "double", "float", "decimal", "numeric"),
+    "postgresql": ("real", "double", "float"),
+}
 
 
 def our_models() -> list[type[models.Model]]:

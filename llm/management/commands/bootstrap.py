@@ -23,6 +23,7 @@ from llmproject.startup import refuse, refuse_wrong_settings
 ADMIN_NAME = "admin"
 ACCOUNT_NAME = "demo"
 PASSWORD_BYTES = 15
+UNUSED_FILES = ["redoc", "*.map"]
 EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
 
@@ -34,7 +35,7 @@ class Command(BaseCommand):
         refuse_wrong_settings()
         _refuse_database_away()
         call_command("migrate", interactive=False, verbosity=0)
-        call_command("collectstatic", interactive=False, verbosity=0)
+        call_command("collectstatic", interactive=False, verbosity=0, ignore_patterns=UNUSED_FILES)
         if not Price.objects.exists():
             call_command("import_prices", stdout=self.stdout)
         # Printed before it is committed: what is printed may be lost by a crash, a secret that nobody saw never stays.

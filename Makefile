@@ -1,0 +1,65 @@
+# make run     install, set up and start everything
+# make test    the whole test suite            make check   what CI asks for: format, lint, types, contracts, schema, tests
+# make bench   measure the gateway             make format  tidy the code       make requirements  pin the requirements anew
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
+
+# What checks need of the settings, whatever .env says.
+CHECK_ENV := LLM_ENV_FILE= HTTPS=true DATABASE_URL=sqlite://:memory: LLM_PROVIDER=echo \
+	SECRET_KEY=only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz LLM_KEY_PEPPER=only-for-make-check
+
+.PHONY: run test check lint bench format requirements
+
+run: $(VENV)/runtime.stamp
+	@$(PY) -m llmproject.envfile
+	@$(PY) manage.py bootstrap
+	@exec $(PY) manage.py up
+
+test: $(VENV)/dev.stamp
+	$(PY) -m pytest -n auto
+
+check: lint
+	$(PY) -m pytest -n auto
+
+lint: $(VENV)/dev.stamp
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(CHECK_ENV) $(VENV)/bin/mypy
+	$(CHECK_ENV) $(VENV)/bin/lint-imports
+	$(CHECK_ENV) $(PY) manage.py makemigrations --check --dry-run
+	$(CHECK_ENV) $(PY) manage.py check --deploy --fail-level WARNING
+	$(CHECK_ENV) $(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null
+
+bench: $(VENV)/dev.stamp
+	$(PY) -m benchmarks.gateway
+
+format: $(VENV)/dev.stamp
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# Keeps the pins that still fit; `make requirements UPGRADE=--upgrade` takes the newest.
+COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make requirements"
+requirements: $(VENV)/dev.stamp
+	$(COMPILE) $(UPGRADE) --output-file requirements.txt pyproject.toml
+	$(COMPILE) $(UPGRADE) --constraint requirements.txt --group dev --output-file requirements-dev.txt pyproject.toml
+
+$(VENV)/created.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else \
+		"Python 3.11, 3.12 or 3.13 is needed; name one, such as: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/runtime.stamp: $(VENV)/created.stamp requirements.txt
+	@echo "Installing requirements.txt"
+	@$(PIP) --requirement requirements.txt
+	@touch $@
+
+# Holds the runtime requirements too.
+$(VENV)/dev.stamp: $(VENV)/created.stamp requirements-dev.txt
+	@echo "Installing requirements-dev.txt"
+	@$(PIP) --requirement requirements-dev.txt
+	@touch $@ $(VENV)/runtime.stamp

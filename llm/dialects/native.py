@@ -1,0 +1,96 @@
+"""The gateway's own format: `POST /api/chat`. A request has the fields of OpenAI's chat completions, `messages` alone
+required; the reply is `{"reply", "model", "usage"}`, with `tool_calls` where there are any.
+
+A stream is `{"delta"}` events of text (or `{"tool_calls"}` deltas, as OpenAI's), then one `{"model", "usage"}` event,
+its last byte. No upstream speaks it, so every call is translated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from llm.dialects.base import ParsedRequest, Rendered, StreamWriter
+from llm.dialects.json_text import with_usage_cost
+from llm.dialects.openai_chat import OPENAI_CHAT
+from llm.dialects.openai_chat_render import tool_call_delta_object, tool_call_object
+from llm.dialects.openai_errors import retry_headers
+from llm.enums import Dialect
+from llm.errors import GatewayError
+from llm.types import ChatRequest, ChatResponse, StreamEnd, StreamItem, TokenCounts
+
+
+class Native:
+    """A `WireFormat`."""
+
+    dialect = Dialect.NATIVE
+
+    def parse(self, raw: bytes) -> ParsedRequest:
+        request = OPENAI_CHAT.parse(raw)
+        return replace(request, dialect=self.dialect, wants_stream_usage=request.is_stream)
+
+    def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
+        return OPENAI_CHAT.to_chat(request, upstream_model=upstream_model)
+
+    def prompt_text(self, request: ParsedRequest) -> str:
+        return OPENAI_CHAT.prompt_text(request)
+
+    def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
+        reply: dict[str, Any] = {"reply": response.reply, **_ending(response)}
+        if response.tool_calls:
+            reply["tool_calls"] = [tool_call_object(call) for call in response.tool_calls]
+        return orjson.dumps(reply)
+
+    def with_cost(self, body: bytes, cost: str) -> bytes:
+        return with_usage_cost(body, cost)
+
+    def stream_writer(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> StreamWriter:
+        return NativeWriter()
+
+    def render_error(self, error: GatewayError, *, request_id: str) -> Rendered:
+        return Rendered(status=error.http_status, body=_error_body(error), headers=retry_headers(error))
+
+    def render_stream_error(self, error: GatewayError, *, request_id: str) -> bytes:
+        return _event(_error_body(error))
+
+
+class NativeWriter:
+    """A `StreamWriter`."""
+
+    def start(self) -> bytes:
+        return b""
+
+    def item(self, item: StreamItem) -> bytes:
+        if isinstance(item, str):
+            return _event(orjson.dumps({"delta": item}))
+        if isinstance(item, StreamEnd):
+            return b""
+        return _event(orjson.dumps({"tool_calls": [tool_call_delta_object(item)]}))
+
+    def finish(self, response: ChatResponse, *, cost: str | None = None) -> bytes:
+        last = orjson.dumps(_ending(response))
+        return _event(last if cost is None else with_usage_cost(last, cost))
+
+
+NATIVE = Native()
+
+
+def _ending(response: ChatResponse) -> Mapping[str, Any]:
+    counts = response.usage or TokenCounts()
+    usage = {
+        "prompt_tokens": counts.prompt_tokens,
+        "completion_tokens": counts.completion_tokens,
+        "total_tokens": counts.total_tokens,
+    }
+    return {"model": response.model, "usage": usage}
+
+
+def _error_body(error: GatewayError) -> bytes:
+    return orjson.dumps({"error": {"code": error.code, "message": error.message}})
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"

@@ -1,0 +1,100 @@
+"""What tests share: settings of their own, a fake upstream, and real gateway processes in front of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+# Before Django reads its settings: nothing of the machine's own configuration reaches a test.
+for _name in [name for name in os.environ if name.startswith(("OPENAI_", "ANTHROPIC_", "LLM_", "WEB_"))]:
+    del os.environ[_name]
+_VAR = Path(tempfile.mkdtemp(prefix="llm-tests-"))
+os.environ["DJANGO_SETTINGS_MODULE"] = "llmproject.settings"
+os.environ["LLM_ENV_FILE"] = ""
+os.environ["SECRET_KEY"] = "a secret of the tests, long enough for what it is asked to protect"
+os.environ["LLM_KEY_PEPPER"] = "a pepper of the tests"
+os.environ.setdefault("DATABASE_URL", f"sqlite:///{_VAR}/db.sqlite3")
+
+import django  # noqa: E402
+import pytest  # noqa: E402
+
+django.setup()
+
+from django.db import connection  # noqa: E402
+
+from llm.keys import create_key, get_or_create_account  # noqa: E402
+from llm.models import Account  # noqa: E402
+from llm.runtime import close_runtime  # noqa: E402
+from tests.fakes import FakeUpstream  # noqa: E402
+from tests.gateway_process import Gateway, GatewayPool  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """SQLite tests use a file: other threads and processes must see the same database."""
+    if connection.vendor == "sqlite":
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        connection.settings_dict["TEST"]["NAME"] = str(_VAR / f"test-{worker}.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def _session_upstream() -> Iterator[FakeUpstream]:
+    with FakeUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def upstream(_session_upstream: FakeUpstream) -> FakeUpstream:
+    """A provider of our own making, with an empty ledger."""
+    _session_upstream.reset()
+    return _session_upstream
+
+
+@pytest.fixture(scope="session")
+def _gateway_pool() -> Iterator[GatewayPool]:
+    with GatewayPool() as pool:
+        yield pool
+
+
+@pytest.fixture
+def start_gateway(_gateway_pool: GatewayPool, upstream: FakeUpstream, transactional_db: None) -> Callable[..., Gateway]:
+    """Starts (or finds running) a gateway in front of the fake upstream; keyword arguments are its environment."""
+
+    def start(**environment: str) -> Gateway:
+        defaults = {
+            "LLM_PROVIDER": "openai",
+            "OPENAI_API_KEY": "sk-test-our-own-upstream-key-0123456789",
+            "ANTHROPIC_API_KEY": "sk-ant-test-our-own-upstream-key-0123456789",
+            "LLM_OPENAI_BASE_URL": upstream.openai_base_url,
+            "LLM_ANTHROPIC_BASE_URL": upstream.anthropic_base_url,
+            "LLM_UNPRICED_MODELS": "flag",
+        }
+        return _gateway_pool.get({**defaults, **environment})
+
+    return start
+
+
+@pytest.fixture
+def gateway(start_gateway: Callable[..., Gateway]) -> Gateway:
+    """A gateway with the `openai` provider, which serves unpriced models too."""
+    return start_gateway()
+
+
+@pytest.fixture
+def account(transactional_db: None) -> Account:
+    return get_or_create_account("acme")
+
+
+@pytest.fixture
+def api_key(account: Account) -> str:
+    """The secret of a fresh key of `account`."""
+    return create_key(account, name="tests")[1]
+
+
+@pytest.fixture
+async def own_runtime(transactional_db: None) -> AsyncIterator[None]:
+    """For tests that run gateway code in their own event loop: closes what it opened."""
+    yield
+    await close_runtime()

@@ -1,0 +1,114 @@
+from datetime import UTC, datetime
+from decimal import Decimal
+from io import StringIO
+
+import pytest
+import time_machine
+from django.core.management import CommandError, call_command
+
+from llm.models import Price, Rate
+
+pytestmark = pytest.mark.django_db
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+@time_machine.travel(NOW, tick=False)
+def run(*arguments: str) -> str:
+    output = StringIO()
+    call_command("set_price", *arguments, stdout=output)
+    return output.getvalue()
+
+
+def rates_of(price: Price) -> dict[str, Decimal]:
+    return dict(Rate.objects.filter(rate_set__price=price).values_list("meter", "amount"))
+
+
+def test_a_price_holds_from_now_on_and_the_command_says_so() -> None:
+    output = run("openai", "gpt-4o", "--input", "2.50", "--output", "10", "--note", "list price")
+
+    price = Price.objects.get()
+    assert (price.effective_from, price.note, price.source) == (NOW, "list price", "staff")
+    assert rates_of(price) == {"input": Decimal("2.5"), "output": Decimal(10)}
+    assert output == (
+        "openai gpt-4o, from 2026-11-20 12:00:00Z until you set another price:\n  standard: input 2.50, output 10.00\n"
+    )
+
+
+def test_every_meter_has_an_option() -> None:
+    run(
+        *("anthropic", "claude-opus-5", "--input=1", "--output=2", "--cache-read=3", "--cache-write=4"),
+        *("--cache-write-1h=5", "--audio-input=6", "--audio-output=7", "--reasoning=8"),
+    )
+    assert rates_of(Price.objects.get()) == {
+        "input": Decimal(1),
+        "output": Decimal(2),
+        "cache_read": Decimal(3),
+        "cache_write_5m": Decimal(4),
+        "cache_write_1h": Decimal(5),
+        "audio_input": Decimal(6),
+        "audio_output": Decimal(7),
+        "reasoning": Decimal(8),
+    }
+
+
+@pytest.mark.parametrize("moment", ["2026-12-01T00:00Z", "2026-12-01", "2026-12-01T05:45+05:45"])
+def test_a_price_can_start_later(moment: str) -> None:
+    output = run("openai", "gpt-4o", "--input", "1", "--from", moment)
+    assert Price.objects.get().effective_from == datetime(2026, 12, 1, tzinfo=UTC)
+    assert "has passed" not in output
+
+
+def test_a_price_from_the_past_leaves_recorded_calls_alone_and_says_so() -> None:
+    run("openai", "gpt-4o", "--free", "--from", "2026-11-10")
+
+    output = run("openai", "gpt-4o", "--input", "1", "--from", "2026-11-01T00:00Z")
+
+    assert output == (
+        "openai gpt-4o, from 2026-11-01 00:00:00Z until 2026-11-10 00:00:00Z:\n"
+        "  standard: input 1.00\n"
+        "That moment has passed: calls that are recorded already keep their price.\n"
+    )
+
+
+def test_a_model_can_be_declared_free() -> None:
+    output = run("openai_compatible", "llama3.2", "--free")
+    price = Price.objects.get()
+    assert price.is_free
+    assert rates_of(price) == {}
+    assert output.endswith(":\n  free\n")
+
+
+def test_a_service_tier_stands_beside_the_standard_price() -> None:
+    run("openai", "gpt-4o", "--input", "1", "--from", "2026-11-01")
+
+    output = run("openai", "gpt-4o", "--input", "2", "--service-tier", "priority")
+
+    assert output.splitlines()[1:] == ["  standard: input 1.00", "  priority: input 2.00"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("openai", "gpt-4o"), "Give a rate"),
+        (("openai", "gpt-4o", "--free", "--input", "1"), "either rates or free"),
+        (("openai", "gpt-4o", "--input=-1"), "--input: “-1” is negative"),
+        (("openai", "gpt-4o", "--input", "NaN"), "--input: “NaN” is not a plain number"),
+        (("openai", "gpt-4o", "--output", "0.0000001"), "--output: “0.0000001” has more than 6 decimals"),
+        (("openai", "gpt-4o", "--cache-write-1h", "1e3", "--input", "1"), "--cache-write-1h: “1e3” is not a plain"),
+        (("nobody", "gpt-4o", "--input", "1"), "“nobody” is no provider"),
+        (("openai", "gpt-4o", "--input", "1", "--from", "soon"), "“soon” is no moment such as"),
+        (("openai", "gpt-4o", "--input", "1", "--service-tier", "flex"), "Set the standard price first"),
+    ],
+)
+def test_a_bad_price_is_refused_and_nothing_is_written(arguments: tuple[str, ...], complaint: str) -> None:
+    with pytest.raises(CommandError, match=complaint):
+        run(*arguments)
+    assert not Price.objects.exists()
+
+
+def test_the_same_moment_twice_is_refused() -> None:
+    run("openai", "gpt-4o", "--input", "1")
+    with pytest.raises(CommandError, match="prices never change"):
+        run("openai", "gpt-4o", "--input", "2")
+    assert Price.objects.count() == 1

@@ -30,7 +30,6 @@ from llm.errors import (
     PermissionDenied,
     UpstreamError,
     UpstreamRejected,
-    UpstreamUnreachable,
 )
 from llm.exchange import Exchange, Plan
 from llm.forwarding import forward
@@ -45,7 +44,6 @@ from llm.types import ChatRequest
 
 log = structlog.get_logger("llm.calls")
 
-_REPEATABLE_STATUSES = frozenset((429, 500, 503, 529))
 _LONGEST_PAUSE_S = 5.0
 _SETTLE_PATIENCE_S = 5.0
 _RESOLVE_TRIES = 4
@@ -336,7 +334,7 @@ def _is_final(failure: UpstreamError) -> bool:
 
 def _pause_before(repeat: int, failure: UpstreamError) -> float | None:
     """Seconds until the same target is worth another call; None if it is not, soon."""
-    if failure.upstream_status not in _REPEATABLE_STATUSES and not isinstance(failure, UpstreamUnreachable):
+    if not failure.is_passing:
         return None
     pause: float = failure.retry_after_s or 0.25 * 2**repeat * random.uniform(0.5, 1)  # noqa: S311  # spreads load
     return pause if pause <= _LONGEST_PAUSE_S else None

@@ -7,7 +7,7 @@
     │   ├── RequestTimeout     408   ├── BodyTooLarge      413   ├── ModelUnpriced     400
     │   ├── RateLimited        429   └── QuotaExceeded     429
     ├── UpstreamError          the provider failed
-    │   ├── UpstreamRejected   400, 413, 422: the caller's business, the status is kept
+    │   ├── UpstreamRejected   400, 404, 413, 422: the caller's business, the status is kept
     │   ├── UpstreamRateLimited 429  ├── UpstreamFailed    502   ├── UpstreamUnreachable 502
     │   └── UpstreamTimeout    504
     └── GatewayFault           we are at fault
@@ -112,15 +112,19 @@ class QuotaExceeded(RequestError):
 
 
 class UpstreamError(GatewayError):
-    """upstream_status: the HTTP status that the upstream answered with, None when there was none."""
+    """upstream_status: the HTTP status that the upstream answered with, None when there was none.
+
+    is_passing: the same call may well succeed a moment later (and `may_have_worked` is False).
+    """
 
     code = "upstream_error"
     http_status = 502
     upstream_status: int | None = None
+    is_passing = False
 
 
 class UpstreamRejected(UpstreamError):
-    """The upstream refused what the caller asked (400, 413, 422): nothing was generated."""
+    """The upstream refused what the caller asked (400, 404, 413, 422): nothing was generated."""
 
     code = "invalid_request"
     http_status = 400
@@ -135,6 +139,7 @@ class UpstreamUnreachable(UpstreamError):
     """No connection was made: the upstream surely did nothing."""
 
     code = "upstream_unreachable"
+    is_passing = True
 
 
 class UpstreamFailed(UpstreamError):

@@ -80,10 +80,8 @@ class Exchange:
 
     async def run(self, talk: Callable[[Exchange], Awaitable[None]]) -> None:
         """Raises UpstreamError, with `closing` set, where the caller got nothing yet."""
-        bounds = self.plan.bounds
         try:
-            async with asyncio.timeout(min(bounds.first_byte_s, bounds.total_s)) as self._scope:
-                await talk(self)
+            await self._talk_within_bounds(talk)
         except TimeoutError:
             await self._end_early(self._timeout_error())
         except UpstreamError as error:
@@ -92,6 +90,16 @@ class Exchange:
             # The exception's text may hold a prompt or a key, so only its class is told.
             log.warning("provider failed", provider=self.plan.target.provider, error=type(error).__name__)
             await self._end_early(upstream_error(error, provider=self.plan.target.provider))
+        finally:
+            self.close_stream()
+
+    async def _talk_within_bounds(self, talk: Callable[[Exchange], Awaitable[None]]) -> None:
+        bounds = self.plan.bounds
+        try:
+            async with asyncio.timeout(min(bounds.first_byte_s, bounds.total_s)) as self._scope:
+                await talk(self)
+        finally:
+            self._scope = None
 
     def stop(self, reason: Outcome, *, within_s: float) -> None:
         """End the call after that many seconds at most: the caller has left, or the process ends."""
@@ -157,7 +165,6 @@ class Exchange:
 
     async def _end_early(self, error: UpstreamError) -> None:
         if self.closing is not None:
-            self.close_stream()
             return
         if not self.is_streaming and not error.may_have_worked:
             self.closing = close_of_undone(self.plan.opened, error, duration_ms=self._elapsed_ms())
@@ -169,10 +176,10 @@ class Exchange:
             raise error
         await self._close(ending)
         await self.put(self.plan.wire.render_stream_error(error, request_id=self.plan.request_id))
-        self.close_stream()
 
     async def _close(self, ending: Ending) -> CloseCall:
-        if self._scope is not None and not self._scope.expired():
+        if self._scope is not None:
+            # From here on the books decide how long it takes.
             self._scope.reschedule(None)
         self.closing = close_of(self.plan.opened, self.plan.target.price, ending)
         await self._settle(self.closing)

@@ -13,10 +13,14 @@ SQLITE_BUSY_SECONDS = 5
 
 
 def database_settings(
-    read: EnvReader, *, base_dir: Path, statement_timeout_ms: int, lock_timeout_ms: int
+    read: EnvReader, *, base_dir: Path, default_path: Path, statement_timeout_ms: int, lock_timeout_ms: int
 ) -> dict[str, Any]:
-    """DATABASES["default"]; a timeout of 0 means none. A relative SQLite path starts at base_dir."""
-    config = read.database("DATABASE_URL", "sqlite:///var/db.sqlite3")
+    """DATABASES["default"].
+
+    base_dir: where a relative SQLite path starts; default_path: the SQLite file where no database is named;
+    timeouts, which only PostgreSQL has: 0 leaves them to the server.
+    """
+    config = read.database("DATABASE_URL") or {"ENGINE": "django.db.backends.sqlite3", "NAME": str(default_path)}
     if config["ENGINE"].endswith("sqlite3"):
         _describe_sqlite(config, read, base_dir)
     else:

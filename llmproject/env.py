@@ -106,17 +106,19 @@ class EnvReader:
             return default
         return value.rstrip("/")
 
-    def database(self, name: str, default: str) -> dict[str, Any]:
-        """Django's description of the database; only SQLite and PostgreSQL are supported."""
+    def database(self, name: str) -> dict[str, Any]:
+        """Django's description of the database, empty where none is named; SQLite and PostgreSQL are supported."""
+        value = self.text(name)
         config: dict[str, Any] = {}
         # django-environ warns of a URL that it doesn't know, with the password in it.
         with warnings.catch_warnings(), contextlib.suppress(ValueError, KeyError, ImproperlyConfigured):
             warnings.simplefilter("ignore")
-            config = environ.Env.db_url_config(self.text(name, default))
-        if config.get("ENGINE") not in DATABASE_ENGINES or not config.get("NAME"):
+            config = environ.Env.db_url_config(value) if value else {}
+        if config.get("ENGINE") in DATABASE_ENGINES and config.get("NAME"):
+            return config
+        if value:
             self._refuse(name, "sqlite:///path or postgres://user:password@host:port/name", shown=False)
-            return dict(environ.Env.db_url_config(default))
-        return config
+        return {}
 
     def private_folder(self, path: Path) -> Path:
         """Creates the folder, readable by this user alone, where it doesn't exist."""

@@ -17,7 +17,7 @@ if env_file := os.environ.get("LLM_ENV_FILE", ".env"):
     read.load_file(BASE_DIR / env_file)
 
 # Everything that is written at run time lives here.
-VAR_DIR = read.private_folder(BASE_DIR / "var")
+VAR_DIR = read.private_folder(BASE_DIR / read.text("VAR_DIR", "var"))
 
 SECRET_KEY = read.text("SECRET_KEY")
 DEBUG = read.flag("DEBUG", default=False)
@@ -65,7 +65,7 @@ LLM_KEY_CACHE_SECONDS = read.seconds("LLM_KEY_CACHE_SECONDS", 5.0)
 LLM_CATALOG_CACHE_SECONDS = read.seconds("LLM_CATALOG_CACHE_SECONDS", 30.0)
 LLM_DB_THREADS = read.whole("LLM_DB_THREADS", 4, minimum=1, maximum=64)
 LLM_BATCH_SIZE = read.whole("LLM_BATCH_SIZE", 128, minimum=1, maximum=10_000)
-LLM_SPOOL_DIR = read.private_folder(BASE_DIR / read.text("LLM_SPOOL_DIR", "var/spool"))
+LLM_SPOOL_DIR = read.private_folder(BASE_DIR / read.text("LLM_SPOOL_DIR", str(VAR_DIR / "spool")))
 
 LLM_METRICS_TOKEN = read.text("LLM_METRICS_TOKEN")
 LLM_LOG_LEVEL = read.choice("LLM_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
@@ -81,6 +81,7 @@ DATABASES = {
     "default": database_settings(
         read,
         base_dir=BASE_DIR,
+        default_path=VAR_DIR / "db.sqlite3",
         statement_timeout_ms=LLM_DB_STATEMENT_TIMEOUT_MS if LLM_PROCESS == "web" else 0,
         lock_timeout_ms=LLM_DB_LOCK_TIMEOUT_MS if LLM_PROCESS == "web" else 0,
     )

@@ -104,6 +104,13 @@ def moment(value: datetime | None) -> SafeString | str:
     )
 
 
+def exact_moment(value: datetime) -> SafeString:
+    """To the millisecond."""
+    in_utc = value.astimezone(UTC)
+    text = in_utc.isoformat(" ", "milliseconds").removesuffix("+00:00")
+    return format_html('<time class="gw-time" datetime="{}">{} UTC</time>', in_utc.isoformat(), text)
+
+
 def moment_of_id(identifier: UUID | None) -> datetime | None:
     """When a uuid7 was made."""
     return None if identifier is None else datetime.fromtimestamp((identifier.int >> 80) / 1000, UTC)

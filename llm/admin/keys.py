@@ -95,7 +95,9 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
         if (repeated := self._answer_repeated(request)) is not None:
             return repeated
         form = NewKeyForm(request.POST or None, initial={"account": request.GET.get("account")})
-        form.fields["account"].widget = AutocompleteSelect(ApiKey._meta.get_field("account"), self.admin_site)
+        account = form.fields["account"]
+        account.widget = AutocompleteSelect(ApiKey._meta.get_field("account"), self.admin_site)
+        account.widget.choices = account.choices
         if request.method == "POST" and form.is_valid() and claim_form(request):
             return self._create(request, form)
         return self._form_page(request, form)

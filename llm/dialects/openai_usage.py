@@ -1,6 +1,7 @@
 """What the `usage` object of an OpenAI-style chat reply says, as TokenCounts, and back.
 
-Sources, read 2025-11 in openai 3.54 `types/completion_usage.py` and the named servers' API references:
+Sources, read 2026-11: openai 3.54 (`types/completion_usage.py`), the extractors of genai-prices 0.2.3, and for
+compatible servers bug reports with live figures (vercel/ai 12425, mozilla-ai/any-llm 1291).
 - OpenAI: `cached_tokens`, `cache_write_tokens` and `audio_tokens` are inside `prompt_tokens`; `reasoning_tokens` and
   `audio_tokens` are inside `completion_tokens`. `cache_write_tokens` has one lifetime, booked as the 5 minute write.
 - xAI (`reasoning_tokens`) and Gemini's compatible endpoint (no detail at all) count thinking beside
@@ -14,16 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llm.dialects.usage_figures import AbsurdFigureError, count_of, details_of, refuse_parts_above_totals
 from llm.types import TokenCounts
-
-MAX_COUNT = 10**12
 
 # Units that are billed beside tokens, as Perplexity and xAI name them -> our meter.
 _EXTRA_METERS = {"num_search_queries": "web_searches", "num_sources_used": "search_sources"}
-
-
-class _AbsurdError(Exception):
-    """A figure that cannot be true."""
 
 
 def read_usage(usage: Any) -> tuple[TokenCounts | None, Mapping[str, Any] | None]:
@@ -38,7 +34,7 @@ def read_usage(usage: Any) -> tuple[TokenCounts | None, Mapping[str, Any] | None
         return None, {"usage": usage}
     try:
         return _counts(usage), None
-    except _AbsurdError:
+    except AbsurdFigureError:
         return None, usage
 
 
@@ -62,58 +58,31 @@ def usage_object(counts: TokenCounts) -> dict[str, Any]:
 
 
 def _counts(usage: Mapping[str, Any]) -> TokenCounts | None:
-    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    total = _count(usage, "total_tokens")
+    prompt, completion = count_of(usage, "prompt_tokens"), count_of(usage, "completion_tokens")
+    total = count_of(usage, "total_tokens")
     if prompt is None or completion is None:
         return None
-    prompt_details, completion_details = _details(usage, "prompt"), _details(usage, "completion")
+    prompt_details = details_of(usage, "prompt_tokens_details")
+    completion_details = details_of(usage, "completion_tokens_details")
     hidden = max(0, (total or 0) - prompt - completion)
     counts = TokenCounts(
         prompt_tokens=prompt,
         completion_tokens=completion + hidden,
         cache_read_tokens=_cached(usage, prompt_details),
-        cache_write_5m_tokens=_count(prompt_details, "cache_write_tokens") or 0,
-        reasoning_tokens=_count(completion_details, "reasoning_tokens") or hidden,
-        audio_input_tokens=_count(prompt_details, "audio_tokens") or 0,
-        audio_output_tokens=_count(completion_details, "audio_tokens") or 0,
+        cache_write_5m_tokens=count_of(prompt_details, "cache_write_tokens") or 0,
+        reasoning_tokens=count_of(completion_details, "reasoning_tokens") or hidden,
+        audio_input_tokens=count_of(prompt_details, "audio_tokens") or 0,
+        audio_output_tokens=count_of(completion_details, "audio_tokens") or 0,
         # A zero is left out: it needs no rate.
-        extra_meters={meter: units for name, meter in _EXTRA_METERS.items() if (units := _count(usage, name))},
+        extra_meters={meter: units for name, meter in _EXTRA_METERS.items() if (units := count_of(usage, name))},
     )
-    _refuse_parts_above_totals(counts)
+    refuse_parts_above_totals(counts)
     return counts
 
 
 def _cached(usage: Mapping[str, Any], details: Mapping[str, Any]) -> int:
     for source, name in ((details, "cached_tokens"), (usage, "prompt_cache_hit_tokens"), (usage, "cached_tokens")):
-        count = _count(source, name)
+        count = count_of(source, name)
         if count is not None:
             return count
     return 0
-
-
-def _refuse_parts_above_totals(counts: TokenCounts) -> None:
-    if counts.cache_read_tokens + counts.cache_write_5m_tokens > counts.prompt_tokens:
-        raise _AbsurdError
-    if counts.audio_input_tokens > counts.prompt_tokens:
-        raise _AbsurdError
-    if counts.reasoning_tokens + counts.audio_output_tokens > counts.completion_tokens:
-        raise _AbsurdError
-
-
-def _details(usage: Mapping[str, Any], side: str) -> Mapping[str, Any]:
-    details = usage.get(f"{side}_tokens_details")
-    if details is None:
-        return {}
-    if not isinstance(details, dict):
-        raise _AbsurdError
-    return details
-
-
-def _count(source: Mapping[str, Any], name: str) -> int | None:
-    """None when missing or null: that is not zero."""
-    value = source.get(name)
-    if value is None:
-        return None
-    if type(value) is not int or not 0 <= value <= MAX_COUNT:
-        raise _AbsurdError
-    return value

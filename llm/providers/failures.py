@@ -1,8 +1,13 @@
-"""From whatever an SDK raises to our own errors. Never an upstream's own text: it can carry our key."""
+"""From whatever an SDK raises to our own errors.
+
+An upstream's text can carry our key. Its words reach a caller only where they are about the caller's own request (a
+refusal), and then with everything struck out that looks like a key; all other failures are told in our own words.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 import httpx2
 
@@ -17,19 +22,25 @@ from llm.errors import (
 from llm.providers.transport import NeverSent
 
 _CALLERS_BUSINESS = frozenset((400, 404, 409, 413, 415, 422))
+_KEPT_STATUSES = frozenset((400, 404, 413, 422))
 _SURELY_UNDONE = frozenset((401, 402, 403, 500, 503, 529))
+_PASSING = frozenset((500, 503, 529))
+_MOST_CHARACTERS = 1000
+_LOOKS_LIKE_A_KEY = re.compile(r"(?:sk|pk|llm|key)[-_][\w-]{8,}|(?<=[Bb]earer )\S+")
 
 
-def upstream_error(error: Exception, *, provider: str) -> UpstreamError:
+def upstream_error(error: Exception, *, provider: str, secret: str = "") -> UpstreamError:
     """What this failure means. `may_have_worked` is False only where the upstream surely generated nothing.
 
-    error: an exception of an SDK, of httpx2, or of a provider's own code.
+    error: an exception of an SDK, of httpx2, or of a provider's own code. secret: our key there, to strike out.
     """
     if isinstance(error, UpstreamError):
         return error
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
-        return _from_status(status, error, provider=provider)
+        failure = _of_status(status, error, provider=provider, secret=secret)
+        failure.upstream_status = status
+        return failure
     causes = tuple(_chain(error))
     if any(isinstance(cause, NeverSent) for cause in causes):
         return UpstreamUnreachable(f"The provider “{provider}” can't be reached. Try again shortly.")
@@ -38,42 +49,49 @@ def upstream_error(error: Exception, *, provider: str) -> UpstreamError:
     return UpstreamFailed(f"The provider “{provider}” broke off before its answer was complete.", may_have_worked=True)
 
 
-def _from_status(status: int, error: Exception, *, provider: str) -> UpstreamError:
+def _of_status(status: int, error: Exception, *, provider: str, secret: str) -> UpstreamError:
+    refusal = _fields(error)
+    if status == 429 and refusal.get("code") == "insufficient_quota":
+        return UpstreamFailed(f"The provider “{provider}” has no quota left for this gateway.")
     if status == 429:
         message = f"The provider “{provider}” is limiting our rate. Try again shortly."
-        return _seen(UpstreamRateLimited(message, retry_after_s=_retry_after_s(error)), status)
-    if status in _CALLERS_BUSINESS:
-        code, param = _safe_code(error), _safe_param(error)
-        kept = status if status in (400, 413, 422) else 400
-        message = f"The provider “{provider}” refused the request ({code or f'status {status}'})."
-        return _seen(UpstreamRejected(message, code=code, param=param, http_status=kept), status)
-    undone = status in _SURELY_UNDONE or status < 400
-    message = f"The provider “{provider}” failed (status {status})."
-    return _seen(UpstreamFailed(message, may_have_worked=not undone), status)
+        limited = UpstreamRateLimited(message, retry_after_s=_retry_after_s(error))
+        limited.is_passing = True
+        return limited
+    if status in _CALLERS_BUSINESS and isinstance(refusal.get("message"), str):
+        return UpstreamRejected(
+            _without_secrets(str(refusal["message"]), secret),
+            code=_plain(refusal.get("code")),
+            param=_plain(refusal.get("param")),
+            http_status=status if status in _KEPT_STATUSES else 400,
+        )
+    may_have_worked = status >= 500 and status not in _SURELY_UNDONE
+    failed = UpstreamFailed(f"The provider “{provider}” failed (status {status}).", may_have_worked=may_have_worked)
+    failed.is_passing = status in _PASSING
+    return failed
 
 
-def _seen(error: UpstreamError, status: int) -> UpstreamError:
-    error.upstream_status = status
-    return error
+def _fields(error: Exception) -> Mapping[str, object]:
+    """The upstream's error object, of which only known members are taken over. OpenAI's SDK has unwrapped it already."""
+    body = getattr(error, "body", None)
+    if not isinstance(body, dict):
+        return {}
+    inner = body.get("error", body)
+    return inner if isinstance(inner, dict) else {}
 
 
-def _safe_code(error: Exception) -> str | None:
-    """The upstream's machine-readable code: short and plain, or not taken over."""
-    for value in (getattr(error, "code", None), getattr(error, "type", None)):
-        if isinstance(value, str) and _is_plain(value):
-            return value
-    return None
+def _without_secrets(text: str, secret: str) -> str:
+    """An upstream's words about the caller's own request, with nothing in them that could be a key."""
+    if secret:
+        text = text.replace(secret, "[redacted]")
+    return _LOOKS_LIKE_A_KEY.sub("[redacted]", text)[:_MOST_CHARACTERS]
 
 
-def _safe_param(error: Exception) -> str | None:
-    value = getattr(error, "param", None)
-    return value if isinstance(value, str) and _is_plain(value.replace("[", "").replace("]", "")) else None
-
-
-def _is_plain(value: str) -> bool:
-    """An identifier of words, which no key looks like: keys hold digits or capitals, or are long."""
-    letters = value.replace("_", "").replace(".", "").replace("-", "")
-    return 0 < len(value) <= 50 and letters.isascii() and letters.isalpha() and letters.islower()
+def _plain(value: object) -> str | None:
+    """A short identifier without anything in it that could be a key."""
+    if not isinstance(value, str) or not 0 < len(value) <= 100 or _LOOKS_LIKE_A_KEY.search(value):
+        return None
+    return value if value.isascii() and value.isprintable() else None
 
 
 def _retry_after_s(error: Exception) -> float | None:

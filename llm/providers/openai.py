@@ -74,6 +74,6 @@ class OpenAIProvider:
                 options={"headers": {**headers, "content-type": "application/json"}},
             )
         except Exception as error:
-            raise upstream_error(error, provider=self.name) from error
+            raise upstream_error(error, provider=self.name, secret=self._secret) from error
         # The SDK returns the unread response as it is where that is what it is to be cast to.
         return SdkReply(cast("httpx2.Response", response), provider=self.name, secret=self._secret)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from django import template
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
+from django.contrib.auth.models import AnonymousUser, PermissionsMixin
+from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from llm import reports
 from llm.admin import format as as_text
+from llm.admin.keystate import key_state_badge
 from llm.admin.overview import Overview, overview_for
+from llm.admin.prices import standing_badges
+from llm.admin.usage import state_badges
+from llm.models import ApiKey, Price, Usage
 
 register = template.Library()
 
+register.filter("exact_moment", as_text.exact_moment)
 register.filter("milliseconds", as_text.milliseconds)
 register.filter("short_count", as_text.short_count)
 register.filter("exact_usd", as_text.exact_usd)
@@ -29,16 +36,36 @@ def badge(kind: str, text: str | None = None) -> SafeString:
 
 
 @register.filter
-def chart_points(days: list[reports.DayFigures]) -> list[dict[str, Any]]:
+def exact_count(number: int) -> str:
+    return f"{number:,}"
+
+
+@register.filter
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+@register.filter
+def key_state(key: ApiKey) -> SafeString:
+    return key_state_badge(key, timezone.now())
+
+
+@register.filter
+def call_state(call: Usage) -> SafeString:
+    return SafeString(" ").join(state_badges(call))
+
+
+@register.filter
+def price_standing(price: Price) -> SafeString:
+    return SafeString(" ").join(standing_badges(price, timezone.now()))
+
+
+@register.filter
+def chart_points(days: Sequence[reports.DayFigures]) -> list[dict[str, Any]]:
     """For a script: costs as text, since money is never a float on its way."""
-    return [{"day": figure.day.isoformat(), "calls": figure.calls, "cost": _plain(figure.cost)} for figure in days]
+    return [{"day": figure.day.isoformat(), "calls": figure.calls, "cost": f"{figure.cost:f}"} for figure in days]
 
 
 @register.simple_tag
-def gateway_overview(user: AbstractBaseUser | AnonymousUser) -> Overview:
-    assert isinstance(user, PermissionsMixin | AnonymousUser)  # noqa: S101 - narrows for mypy
+def gateway_overview(user: PermissionsMixin | AnonymousUser) -> Overview:
     return overview_for(user)
-
-
-def _plain(amount: Decimal) -> str:
-    return f"{amount:f}"

@@ -1,0 +1,235 @@
+"""The caller: raw HTTP/1.1 over kept-alive sockets, in a process of its own, so cheap that it is never the bottleneck.
+
+`python -m benchmarks.driver` reads one Job as JSON from standard input and writes one Outcome as JSON. It looks at every
+reply, and the first one that is not as it should be ends the run with exit code 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+
+import uvloop
+
+# One request may take this long, then the run has failed.
+STALL_SECONDS = 30.0
+
+_SYSTEM = "You are a careful assistant. Answer in plain words, say what you do not know, and keep to the question."
+_QUESTION = "please explain in two or three sentences how a group commit makes many small writes cheap and durable."
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+_SHOWN_BYTES = 600
+
+
+class BadReplyError(Exception):
+    """A reply that is not what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """stream_events: how many events each stream has, [DONE] included; 0 asks for whole replies."""
+
+    port: int
+    key: str
+    model: str
+    connections: int
+    requests: int
+    stream_events: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """first_ms: until a reply's first byte. pieces: in how many HTTP chunks each stream came. cpu_ms: the driver's own."""
+
+    seconds: float = 0.0
+    cpu_ms: float = 0.0
+    latency_ms: list[float] = field(default_factory=list)
+    first_ms: list[float] = field(default_factory=list)
+    pieces: list[int] = field(default_factory=list)
+
+
+def drive(job: Job) -> Outcome:
+    """Run the job in a process of its own. Raises BadReplyError with what that process had to say."""
+    command = [sys.executable, "-m", "benchmarks.driver"]
+    done = subprocess.run(command, input=json.dumps(asdict(job)), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BadReplyError(done.stderr.strip())
+    return Outcome(**json.loads(done.stdout))
+
+
+def main() -> None:
+    job = Job(**json.loads(sys.stdin.read()))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            outcome = runner.run(_run(job))
+        except (BadReplyError, OSError) as error:
+            sys.exit(f"{job.model}: {error}")
+    print(json.dumps(asdict(outcome)))
+
+
+async def _run(job: Job) -> Outcome:
+    loop, run = asyncio.get_running_loop(), _Run(job)
+    opened = [await loop.create_connection(run.connect, "127.0.0.1", job.port) for _ in range(job.connections)]
+    started, cpu_started = time.perf_counter(), time.process_time()
+    for _, connection in opened:
+        connection.ask()
+    while not run.end.done():
+        answered = len(run.outcome.latency_ms)
+        await asyncio.wait((run.end,), timeout=STALL_SECONDS)
+        if not run.end.done() and len(run.outcome.latency_ms) == answered:
+            raise BadReplyError(f"no reply for {STALL_SECONDS:g} seconds, after {answered} of {job.requests}")
+    await run.end
+    run.outcome.seconds = time.perf_counter() - started
+    run.outcome.cpu_ms = (time.process_time() - cpu_started) * 1000
+    for transport, _ in opened:
+        transport.close()
+    return run.outcome
+
+
+class _Run:
+    """All requests of a job, given out to its connections as they become free."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.outcome = Outcome()
+        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked = 0
+        self._head, self._tail = _request_around_marker(job)
+
+    def connect(self) -> _Connection:
+        return _Connection(self)
+
+    def next_request(self) -> tuple[bytes, bytes] | None:
+        """The marker that a whole reply must repeat, and the request; None when all have been given out."""
+        if self._asked == self.job.requests:
+            return None
+        self._asked += 1
+        marker = b"marker%08d" % self._asked
+        return marker, b"".join((self._head, marker, self._tail))
+
+    def note(self, *, latency_s: float, first_s: float, pieces: int) -> None:
+        self.outcome.latency_ms.append(round(latency_s * 1000, 4))
+        self.outcome.first_ms.append(round(first_s * 1000, 4))
+        self.outcome.pieces.append(pieces)
+        if len(self.outcome.latency_ms) == self.job.requests and not self.end.done():
+            self.end.set_result(None)
+
+    def fail(self, error: BadReplyError) -> None:
+        if not self.end.done():
+            self.end.set_exception(error)
+
+
+class _Connection(asyncio.Protocol):
+    """One kept-alive connection: asks, reads the reply, looks at it, asks again."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._transport: asyncio.WriteTransport | None = None
+        self._marker = b""
+        self._buffer = bytearray()
+        self._head_length = 0
+        self._whole_length = 0
+        self._asked_at = self._first_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def ask(self) -> None:
+        following = self._run.next_request()
+        if following is None or self._transport is None:
+            return
+        self._marker, request = following
+        self._buffer, self._head_length, self._whole_length = bytearray(), 0, 0
+        self._asked_at = time.perf_counter()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._buffer:
+            self._first_at = time.perf_counter()
+        self._buffer += data
+        try:
+            if (self._head_length or self._read_head()) and self._has_ended():
+                self._take_reply()
+        except BadReplyError as error:
+            self._run.fail(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._run.fail(BadReplyError(f"the connection was closed: {exc!r}"))
+
+    def _read_head(self) -> bool:
+        """Notes where the body begins and, unless it comes in chunks, where it ends."""
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        head = bytes(self._buffer[: end + 2]).lower()
+        if not head.startswith(b"http/1.1 200 "):
+            raise BadReplyError(f"not a 200:\n{_shown(self._buffer)}")
+        self._head_length = end + 4
+        if b"\r\ntransfer-encoding: chunked\r\n" not in head:
+            length = head.partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0]
+            if not length.isdigit():
+                raise BadReplyError(f"neither a length nor chunks:\n{_shown(self._buffer)}")
+            self._whole_length = self._head_length + int(length)
+        return True
+
+    def _has_ended(self) -> bool:
+        if self._whole_length:
+            return len(self._buffer) >= self._whole_length
+        return self._buffer.endswith(_LAST_CHUNK)
+
+    def _take_reply(self) -> None:
+        ended_at = time.perf_counter()
+        body, pieces = bytes(self._buffer[self._head_length :]), 1
+        if not self._whole_length:
+            body, pieces = _unchunked(body)
+        elif len(self._buffer) > self._whole_length:
+            raise BadReplyError(f"more bytes than announced:\n{_shown(self._buffer)}")
+        if not self._is_as_asked(body):
+            raise BadReplyError(f"an incomplete or foreign reply:\n{_shown(self._buffer)}")
+        self._run.note(latency_s=ended_at - self._asked_at, first_s=self._first_at - self._asked_at, pieces=pieces)
+        self.ask()
+
+    def _is_as_asked(self, body: bytes) -> bool:
+        if events := self._run.job.stream_events:
+            return body.endswith(b"\n\ndata: [DONE]\n\n") and body.count(b"data: ") == events
+        return body.rstrip().endswith(b"}") and self._marker in body and b'"total_tokens"' in body
+
+
+def _request_around_marker(job: Job) -> tuple[bytes, bytes]:
+    """What stands before and behind the marker, which is always of the same length."""
+    marker = "marker00000000"
+    messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": f"{marker} {_QUESTION}"}]
+    body = json.dumps({"model": job.model, "messages": messages} | ({"stream": True} if job.stream_events else {}))
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{job.port}\r\nAuthorization: Bearer {job.key}\r\n"
+        f"Accept: application/json\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    before, _, behind = f"{head}{body}".partition(marker)
+    return before.encode(), behind.encode()
+
+
+def _unchunked(raw: bytes) -> tuple[bytes, int]:
+    """The body and in how many chunks it came."""
+    pieces, position = [], 0
+    try:
+        while size := int(raw[position : (line_end := raw.index(b"\r\n", position))], 16):
+            start = line_end + 2
+            pieces.append(raw[start : start + size])
+            position = start + size + 2
+    except ValueError as error:
+        raise BadReplyError(f"broken chunks:\n{raw[:_SHOWN_BYTES]!r}") from error
+    if raw[line_end:] != b"\r\n\r\n":
+        raise BadReplyError(f"bytes behind the last chunk:\n{raw[line_end:][:_SHOWN_BYTES]!r}")
+    return b"".join(pieces), len(pieces)
+
+
+def _shown(reply: bytearray) -> str:
+    return bytes(reply[:_SHOWN_BYTES]).decode("utf-8", "replace")
+
+
+if __name__ == "__main__":
+    main()

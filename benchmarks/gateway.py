@@ -1,0 +1,178 @@
+"""What the gateway costs: `python -m benchmarks.gateway`.
+
+Starts a fake upstream and the gateway on a fresh database, sends whole and streamed chat completions to both, and prints
+what the gateway adds in time, CPU and memory. After each run the books must agree with the upstream's ledger to the
+last token; otherwise it ends with exit code 1. docs/benchmarks.md explains the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.books import BooksWrongError, check_books, prepare_books, read_totals
+from benchmarks.database import (
+    AlreadyRunningError,
+    BenchDatabase,
+    DatabaseMissingError,
+    postgres_database,
+    sqlite_database,
+)
+from benchmarks.driver import BadReplyError, Job, Outcome, drive
+from benchmarks.processes import Gateway, StartFailedError, Upstream, running_gateway, running_upstream
+from benchmarks.procstat import ProcessesChangedError, cpu_ms_between, cpu_ms_by_process, describe_machine, rss_mb
+from benchmarks.profiles import ProfilerMissingError, dearest_functions, recorded_profile
+from benchmarks.table import Memory, Report, Run, Side, render
+
+_FAILURES = (
+    AlreadyRunningError,
+    BadReplyError,
+    BooksWrongError,
+    DatabaseMissingError,
+    ProcessesChangedError,
+    ProfilerMissingError,
+    StartFailedError,
+)
+# As long as a real one, so that what we do to keep it secret is paid for.
+_UPSTREAM_KEY = "sk-bench-0123456789abcdefghijklmnopqrstuvwxyz0123456789"
+_SHOWN_FUNCTIONS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A kind of call. share: of --requests, at most connections; alone_share: of that, at one connection."""
+
+    name: str
+    model: str
+    stream_events: int
+    share: float
+    alone_share: float
+
+    def requests(self, most: int, *, connections: int) -> int:
+        count = most * self.share * (self.alone_share if connections == 1 else 1)
+        return max(10, connections, round(count))
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("whole", "gpt-bench", stream_events=0, share=1.0, alone_share=0.2),
+        # The role, 100 words, the reason to stop, [DONE]; the upstream yields to its loop between two writes.
+        Shape("burst", "bench-stream", stream_events=103, share=0.5, alone_share=0.2),
+        Shape("paced", "bench-stream-0.003", stream_events=103, share=0.08, alone_share=0.08),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What the runs share."""
+
+    options: argparse.Namespace
+    gateway: Gateway
+    upstream: Upstream
+    key: str
+
+    def job(self, shape: Shape, connections: int) -> Job:
+        return Job(
+            port=self.gateway.port,
+            key=self.key,
+            model=shape.model,
+            connections=connections,
+            requests=shape.requests(self.options.requests, connections=connections),
+            stream_events=shape.stream_events,
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        report = _measure(options)
+    except _FAILURES as error:
+        print("\n".join([f"FAILED: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        return 1
+    if options.json:
+        options.json.write_text(json.dumps(asdict(report), indent=2) + "\n")
+    print("\n".join(render(report)))
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> Report:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="llm-bench-")))
+        database = stack.enter_context(_fresh_database(options.database, folder))
+        environment = _environment(database, folder)
+        key = prepare_books(environment, models=[SHAPES[name].model for name in options.shapes])
+        upstream = stack.enter_context(running_upstream(os.environ))
+        environment["LLM_OPENAI_BASE_URL"] = upstream.openai_base_url
+        gateway = stack.enter_context(
+            running_gateway({**os.environ, **environment}, workers=options.workers, log=folder / "gateway.log")
+        )
+        bench = Bench(options, gateway, upstream, key)
+        started_mb = _worker_mb(gateway)
+        runs = [_run(bench, SHAPES[name], count) for name in options.shapes for count in options.connections]
+        memory = Memory(started_mb, runs[0].memory_mb, runs[-1].memory_mb, rss_mb(gateway.pid))
+        if options.py_spy:
+            _profile(bench, options.py_spy)
+        return Report(describe_machine(database.description), options.workers, memory, runs)
+
+
+@contextlib.contextmanager
+def _fresh_database(wanted: str | None, folder: Path) -> Iterator[BenchDatabase]:
+    """PostgreSQL, unless SQLite was asked for, or nothing was and there is no PostgreSQL."""
+    with contextlib.ExitStack() as stack:
+        if wanted == "sqlite":
+            database = stack.enter_context(sqlite_database(folder))
+        else:
+            try:
+                database = stack.enter_context(postgres_database())
+            except DatabaseMissingError as error:
+                if wanted:
+                    raise
+                print(f"NO POSTGRESQL ({error}): measured on SQLite, whose figures don't compare.", file=sys.stderr)
+                database = stack.enter_context(sqlite_database(folder))
+        yield database
+
+
+def _environment(database: BenchDatabase, folder: Path) -> dict[str, str]:
+    """What the gateway is told, over whatever the shell says."""
+    return {
+        "DATABASE_URL": database.url,
+        "DEBUG": "false",
+        "HTTPS": "false",
+        "LLM_ENV_FILE": "",
+        "LLM_KEY_PEPPER": "only-for-benchmarks-0123456789abcdefghij",
+        "LLM_PROVIDER": "openai",
+        "LLM_SPOOL_DIR": str(folder / "spool"),
+        "OPENAI_API_KEY": _UPSTREAM_KEY,
+        "SECRET_KEY": "only-for-benchmarks-0123456789-abcdefghijklmnopqrstuvwxyz",
+    }
+
+
+def _run(bench: Bench, shape: Shape, connections: int) -> Run:
+    """The upstream directly, then through the gateway, each after a warm-up; then a look into the books."""
+    job = bench.job(shape, connections)
+    direct = _drive_after_warm_up(_to_upstream(job, bench.upstream))
+    _warm_up(job)
+    bench.upstream.reset()
+    books_before, cpu_before = read_totals(), cpu_ms_by_process(bench.gateway.pid)
+    through = drive(job)
+    cpu_ms = cpu_ms_between(cpu_before, cpu_ms_by_process(bench.gateway.pid))
+    check_books(read_totals().since(books_before), bench.upstream.totals(), requests=job.requests)
+    print(f"{shape.name}, {connections} connections: {job.requests} requests, books: exact", file=sys.stderr)
+    return Run(
+        shape=shape.name,
+        connections=connections,
+        requests=job.requests,
+        direct=Side.of(direct),
+        gateway=Side.of(through),
+        gateway_cpu_ms=cpu_ms / job.requests,
+        memory_mb=_worker_mb(bench.gateway),
+    )

@@ -1,0 +1,43 @@
+"""Reading token figures that an upstream reports, and doubting them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llm.types import TokenCounts
+
+MAX_COUNT = 10**12
+
+
+class AbsurdFigureError(Exception):
+    """A figure that cannot be true."""
+
+
+def count_of(source: Mapping[str, Any], name: str) -> int | None:
+    """None when missing or null: that is not zero. Raises AbsurdFigureError for what is no count."""
+    value = source.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
+        raise AbsurdFigureError
+    return value
+
+
+def details_of(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object of figures inside `source`, empty when missing or null."""
+    details = source.get(name)
+    if details is None:
+        return {}
+    if not isinstance(details, dict):
+        raise AbsurdFigureError
+    return details
+
+
+def refuse_parts_above_totals(counts: TokenCounts) -> None:
+    """Raises AbsurdFigureError. Audio may also be cached, so it is held against the total alone."""
+    cached = counts.cache_read_tokens + counts.cache_write_5m_tokens + counts.cache_write_1h_tokens
+    if max(cached, counts.audio_input_tokens) > counts.prompt_tokens:
+        raise AbsurdFigureError
+    if counts.reasoning_tokens + counts.audio_output_tokens > counts.completion_tokens:
+        raise AbsurdFigureError

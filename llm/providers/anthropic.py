@@ -1,0 +1,82 @@
+"""Anthropic's Messages API, through the official SDK."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import cast
+
+import httpx2
+from anthropic import AsyncAnthropic, AsyncStream, Omit
+
+from llm.dialects.anthropic_messages_client import MessageCollector, read_reply
+from llm.dialects.anthropic_messages_request import API_VERSION, request_body
+from llm.dialects.sse import EventSplitter, read_event, split_events
+from llm.providers.base import ProviderSettings
+from llm.providers.counting import count_message_tokens
+from llm.providers.failures import upstream_error
+from llm.providers.raw import SdkReply
+from llm.providers.transport import build_http_client
+from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
+
+
+class AnthropicProvider:
+    def __init__(self, settings: ProviderSettings) -> None:
+        self.name = settings.name
+        self._secret = settings.api_key
+        self._client = AsyncAnthropic(
+            # Without a key the SDK would look for one in the environment and in the user's home.
+            api_key=settings.api_key or "none",
+            base_url=settings.base_url,
+            max_retries=0,
+            timeout=httpx2.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s),
+            http_client=build_http_client(settings),
+            open_telemetry=False,
+        )
+        # It took ANTHROPIC_CUSTOM_HEADERS from the environment; the gateway's are its settings alone.
+        self._client._custom_headers = {}
+        self._headers: dict[str, str | Omit] = {
+            "content-type": "application/json",
+            "anthropic-version": API_VERSION,
+            # The SDK sends `Authorization: Bearer`, which of the servers that speak this API not all know.
+            "x-api-key": settings.api_key or "none",
+            "authorization": Omit(),
+        }
+
+    async def chat(self, request: ChatRequest) -> ChatResponse:
+        reply = await self._post(request_body(request, is_stream=False))
+        async with aclosing(reply):
+            return read_reply(b"".join([piece async for piece in reply]))
+
+    async def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
+        reply = await self._post(request_body(request, is_stream=True))
+        splitter, collector = EventSplitter(), MessageCollector()
+        async with aclosing(reply):
+            async for piece in reply:
+                for raw in split_events(splitter.feed(piece)):
+                    if data := read_event(raw).data:
+                        for item in collector.feed(data):
+                            yield item
+        if collector.is_done:
+            yield collector.end()
+
+    def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
+        return count_message_tokens(messages)
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+    async def _post(self, body: bytes) -> SdkReply:
+        try:
+            response = await self._client.post(
+                "/v1/messages",
+                content=body,
+                cast_to=httpx2.Response,
+                stream=True,
+                stream_cls=AsyncStream[object],
+                options={"headers": self._headers},
+            )
+        except Exception as error:
+            raise upstream_error(error, provider=self.name) from error
+        # The SDK returns the unread response as it is where that is what it is to be cast to.
+        return SdkReply(cast("httpx2.Response", response), provider=self.name, secret=self._secret)

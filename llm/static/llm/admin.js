@@ -1,0 +1,55 @@
+/* Small conveniences; every page works without them. */
+"use strict";
+
+const SECRET = /llm_[0-9A-Za-z]{20,}/g;
+
+/* A key that is pasted into a search never leaves the browser whole: no server's log gets to see it. */
+function reduceSecrets(text) {
+  return text.replace(SECRET, (secret) => `${secret.slice(0, 12)}…${secret.slice(-4)}`);
+}
+
+function tidyBeforeSearch(form) {
+  for (const field of form.elements) {
+    if (field.type === "text") field.value = reduceSecrets(field.value);
+    if (form.hasAttribute("data-drops-empty") && field.name && !field.value) field.disabled = true;
+  }
+}
+
+function textOf(element) {
+  return "value" in element ? element.value : element.textContent;
+}
+
+async function copyFrom(button) {
+  const source = document.getElementById(button.dataset.copies);
+  const label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(textOf(source));
+    button.textContent = "Copied";
+  } catch {
+    /* Without HTTPS there is no clipboard: select it, and people press the keys themselves. */
+    if (source.select) source.select();
+    else window.getSelection().selectAllChildren(source);
+    button.textContent = "Press Ctrl+C";
+  }
+  setTimeout(() => { button.textContent = label; }, 2500);
+}
+
+for (const form of document.querySelectorAll('form[method="get"]')) {
+  form.addEventListener("submit", () => tidyBeforeSearch(form));
+}
+for (const button of document.querySelectorAll("[data-copies]")) {
+  button.addEventListener("click", () => copyFrom(button));
+}
+for (const field of document.querySelectorAll(".gw-secret input")) {
+  field.addEventListener("focus", () => field.select());
+}
+/* One click, one key: the server refuses the second anyway. */
+for (const form of document.querySelectorAll('form:has(input[name="form_token"])')) {
+  form.addEventListener("submit", (event) => {
+    if (form.dataset.sent) event.preventDefault();
+    form.dataset.sent = "yes";
+  });
+}
+window.addEventListener("pageshow", () => {
+  for (const field of document.querySelectorAll("[data-drops-empty] [disabled]")) field.disabled = false;
+});

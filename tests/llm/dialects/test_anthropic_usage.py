@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llm.dialects.anthropic_usage import merged_usage, read_usage, service_tier_of
+from llm.types import TokenCounts
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"input_tokens": 10, "output_tokens": 5}, TokenCounts(prompt_tokens=10, completion_tokens=5)),
+        ({"input_tokens": 0, "output_tokens": 0}, TokenCounts()),
+        (
+            {
+                "input_tokens": 10,
+                "cache_creation_input_tokens": 700,
+                "cache_read_input_tokens": 2000,
+                "cache_creation": {"ephemeral_5m_input_tokens": 400, "ephemeral_1h_input_tokens": 300},
+                "output_tokens": 50,
+                "output_tokens_details": {"thinking_tokens": 30},
+                "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1},
+                "service_tier": "standard",
+            },
+            TokenCounts(
+                prompt_tokens=2710,
+                completion_tokens=50,
+                cache_read_tokens=2000,
+                cache_write_5m_tokens=400,
+                cache_write_1h_tokens=300,
+                reasoning_tokens=30,
+                extra_meters={"web_searches": 2},
+            ),
+        ),
+        (
+            {"input_tokens": 10, "cache_creation_input_tokens": 700, "output_tokens": 5},
+            TokenCounts(prompt_tokens=710, completion_tokens=5, cache_write_5m_tokens=700),
+        ),
+        (
+            {
+                "input_tokens": 10,
+                "cache_creation": {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 3},
+                "output_tokens": 5,
+            },
+            TokenCounts(prompt_tokens=17, completion_tokens=5, cache_write_5m_tokens=4, cache_write_1h_tokens=3),
+        ),
+        (
+            {
+                "input_tokens": 10,
+                "output_tokens": 5,
+                "cache_read_input_tokens": None,
+                "cache_creation": None,
+                "server_tool_use": None,
+            },
+            TokenCounts(prompt_tokens=10, completion_tokens=5),
+        ),
+    ],
+)
+def test_usage_becomes_counts(usage: dict[str, Any], counts: TokenCounts) -> None:
+    assert read_usage(usage) == (counts, None)
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"input_tokens": 10}, {"output_tokens": 5, "input_tokens": None}])
+def test_what_was_not_reported_is_not_zero(usage: dict[str, Any] | None) -> None:
+    assert read_usage(usage) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_tokens": -1, "output_tokens": 5},
+        {"input_tokens": 1.5, "output_tokens": 5},
+        {"input_tokens": 10, "output_tokens": 10**12 + 1},
+        {"input_tokens": 10, "output_tokens": 5, "output_tokens_details": {"thinking_tokens": 6}},
+        {"input_tokens": 10, "output_tokens": 5, "cache_creation": "none"},
+        {
+            "input_tokens": 10,
+            "output_tokens": 5,
+            "cache_creation_input_tokens": 2,
+            "cache_creation": {"ephemeral_1h_input_tokens": 3},
+        },
+    ],
+)
+def test_figures_that_cannot_be_true_are_kept_aside(usage: dict[str, Any]) -> None:
+    assert read_usage(usage) == (None, usage)
+
+
+def test_the_running_total_replaces_what_it_names_and_adds_nothing() -> None:
+    start = {
+        "input_tokens": 10,
+        "cache_creation_input_tokens": 700,
+        "cache_creation": {"ephemeral_5m_input_tokens": 400, "ephemeral_1h_input_tokens": 300},
+        "output_tokens": 1,
+        "service_tier": "standard",
+    }
+    delta = {
+        "input_tokens": 12,
+        "output_tokens": 50,
+        "cache_creation_input_tokens": 800,
+        "cache_read_input_tokens": None,
+    }
+
+    merged = merged_usage(start, delta)
+
+    assert read_usage(merged)[0] == TokenCounts(
+        prompt_tokens=812, completion_tokens=50, cache_write_5m_tokens=500, cache_write_1h_tokens=300
+    )
+    assert service_tier_of(merged) == "standard"
+
+
+@pytest.mark.parametrize(
+    ("usage", "tier"),
+    [
+        ({"service_tier": "priority"}, "priority"),
+        ({"service_tier": "standard", "speed": "fast"}, "fast"),
+        ({"service_tier": "standard", "speed": "standard"}, "standard"),
+        ({"service_tier": None}, ""),
+        (None, ""),
+    ],
+)
+def test_the_tier_that_prices_a_call(usage: Any, tier: str) -> None:
+    assert service_tier_of(usage) == tier

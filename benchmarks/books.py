@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from io import StringIO
 
 INPUT_USD_PER_MILLION = Decimal("2.5")
 OUTPUT_USD_PER_MILLION = Decimal(10)
@@ -26,7 +27,7 @@ class BookTotals:
     prompt_tokens: int
     completion_tokens: int
     cost_pico: int
-    misprized_rows: int
+    mispriced_rows: int
 
     def since(self, before: BookTotals) -> BookTotals:
         names = self.__slots__
@@ -44,10 +45,9 @@ def prepare_books(environment: Mapping[str, str], *, models: Sequence[str]) -> s
     from llm.keys import create_key, get_or_create_account
 
     call_command("migrate", interactive=False, verbosity=0)
-    with open(os.devnull, "w") as quiet:
-        for model in models:
-            rates = {"input": str(INPUT_USD_PER_MILLION), "output": str(OUTPUT_USD_PER_MILLION)}
-            call_command("set_price", "openai", model, **rates, stdout=quiet)
+    rates = {"input": str(INPUT_USD_PER_MILLION), "output": str(OUTPUT_USD_PER_MILLION)}
+    for model in models:
+        call_command("set_price", "openai", model, **rates, stdout=StringIO())
     _, secret = create_key(get_or_create_account("bench"), name="bench")
     return secret
 
@@ -78,7 +78,7 @@ def check_books(booked: BookTotals, ledger: Mapping[str, int], *, requests: int)
         prompt_tokens=ledger["prompt_tokens"],
         completion_tokens=ledger["completion_tokens"],
         cost_pico=ledger["prompt_tokens"] * input_pico + ledger["completion_tokens"] * output_pico,
-        misprized_rows=0,
+        mispriced_rows=0,
     )
     if ledger["calls"] != requests or ledger["open_calls"]:
         raise BooksWrongError(f"{requests} requests, but the upstream served {ledger['calls']}: {dict(ledger)}")

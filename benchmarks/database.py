@@ -40,9 +40,7 @@ def postgres_database() -> Iterator[BenchDatabase]:
     host, port = os.environ.get("PGHOST", "127.0.0.1"), os.environ.get("PGPORT", "5432")
     user = os.environ.get("PGUSER", "postgres")
     try:
-        admin = psycopg.connect(
-            host=host, port=port, user=user, dbname="postgres", connect_timeout=3, autocommit=True
-        )
+        admin = psycopg.connect(host=host, port=port, user=user, dbname="postgres", connect_timeout=3, autocommit=True)
     except psycopg.OperationalError as error:
         raise DatabaseMissingError(str(error).strip().splitlines()[0]) from error
     with admin:

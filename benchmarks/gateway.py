@@ -1,8 +1,8 @@
 """What the gateway costs: `python -m benchmarks.gateway`.
 
-Starts a fake upstream and the gateway on a fresh database, sends whole and streamed chat completions to both, and prints
-what the gateway adds in time, CPU and memory. After each run the books must agree with the upstream's ledger to the
-last token; otherwise it ends with exit code 1. docs/benchmarks.md explains the figures.
+Starts a fake upstream and the gateway on a fresh database, sends whole and streamed chat completions to both, and
+prints what the gateway adds in time, CPU and memory. After each run the books must agree with the upstream's ledger to
+the last token; otherwise it ends with exit code 1. docs/benchmarks.md explains the figures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -108,6 +108,7 @@ def _measure(options: argparse.Namespace) -> Report:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="llm-bench-")))
         database = stack.enter_context(_fresh_database(options.database, folder))
+        machine = describe_machine(database.description)
         environment = _environment(database, folder)
         key = prepare_books(environment, models=[SHAPES[name].model for name in options.shapes])
         upstream = stack.enter_context(running_upstream(os.environ))
@@ -121,7 +122,7 @@ def _measure(options: argparse.Namespace) -> Report:
         memory = Memory(started_mb, runs[0].memory_mb, runs[-1].memory_mb, rss_mb(gateway.pid))
         if options.py_spy:
             _profile(bench, options.py_spy)
-        return Report(describe_machine(database.description), options.workers, memory, runs)
+        return Report(machine, options.workers, memory, runs)
 
 
 @contextlib.contextmanager
@@ -176,3 +177,53 @@ def _run(bench: Bench, shape: Shape, connections: int) -> Run:
         gateway_cpu_ms=cpu_ms / job.requests,
         memory_mb=_worker_mb(bench.gateway),
     )
+
+
+def _profile(bench: Bench, folder: Path) -> None:
+    """Runs of their own, since sampling slows the worker down; the table knows nothing of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    connections = max(bench.options.connections)
+    for name in bench.options.shapes:
+        job = bench.job(SHAPES[name], connections)
+        file = folder / f"{name}-{connections}.txt"
+        with recorded_profile(bench.gateway.worker_pids[0], file):
+            drive(job)
+        print(
+            f"\n{name}, {connections} connections: {file}\n", *dearest_functions(file, most=_SHOWN_FUNCTIONS), sep="\n"
+        )
+
+
+def _drive_after_warm_up(job: Job) -> Outcome:
+    _warm_up(job)
+    return drive(job)
+
+
+def _warm_up(job: Job) -> None:
+    drive(replace(job, requests=max(job.connections, job.requests // 10)))
+
+
+def _to_upstream(job: Job, upstream: Upstream) -> Job:
+    return replace(job, port=upstream.port, key=_UPSTREAM_KEY)
+
+
+def _worker_mb(gateway: Gateway) -> float:
+    """Of the largest worker."""
+    return max(rss_mb(pid) for pid in gateway.worker_pids)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=__doc__)
+    parser.add_argument(
+        "--requests", type=int, default=3000, help="whole calls at 2 or more connections; the others are parts of it"
+    )
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--database", choices=("postgres", "sqlite"), help="default: PostgreSQL if there is one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the figures, for a program")
+    parser.add_argument("--py-spy", type=Path, metavar="FOLDER", help="profile the worker in further runs")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,6 +25,8 @@ class Machine:
     system: str
     python: str
     database: str
+    load_before: float
+    """How many processes wanted a core in the minute before: above 0.3 or so, something else spoiled the figures."""
 
 
 def process_tree(pid: int) -> list[int]:
@@ -69,6 +71,7 @@ def describe_machine(database: str) -> Machine:
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         database=database,
+        load_before=round(os.getloadavg()[0], 2),
     )
 
 

@@ -22,7 +22,7 @@ class ProfilerMissingError(Exception):
 
 @contextlib.contextmanager
 def recorded_profile(pid: int, file: Path) -> Iterator[None]:
-    """Samples the process while the block runs; `file` gets collapsed stacks (speedscope.app and flamegraphs read them).
+    """Samples the process while the block runs; `file` gets collapsed stacks, which speedscope.app and flamegraphs read.
 
     Raises ProfilerMissingError.
     """
@@ -56,8 +56,8 @@ def dearest_functions(file: Path, *, most: int) -> Iterator[str]:
     total = own.total() or 1
     for title, shares in (("self", own), ("cumulative", cumulative)):
         yield f"{title:>10}  function ({total} samples)"
-        for frame, count in shares.most_common(most):
-            yield f"{count / total:>10.1%}  {frame}"
+        for frame, samples in shares.most_common(most):
+            yield f"{samples / total:>10.1%}  {frame}"
 
 
 def _without_line(frame: str) -> str:

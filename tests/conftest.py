@@ -23,6 +23,7 @@ import pytest  # noqa: E402
 django.setup()
 
 from django.db import connection  # noqa: E402
+from pytest_django import DjangoDbBlocker  # noqa: E402
 
 from llm.keys import create_key, get_or_create_account  # noqa: E402
 from llm.models import Account  # noqa: E402
@@ -40,6 +41,18 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 
 
 @pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """PostgreSQL drops no database that somebody is connected to: threads of ended tests may still be."""
+    yield
+    if connection.vendor == "postgresql":
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+
+@pytest.fixture(scope="session")
 def _session_upstream() -> Iterator[FakeUpstream]:
     with FakeUpstream() as upstream:
         yield upstream
@@ -53,25 +66,33 @@ def upstream(_session_upstream: FakeUpstream) -> FakeUpstream:
 
 
 @pytest.fixture(scope="session")
-def _gateway_pool() -> Iterator[GatewayPool]:
+def _gateway_pool(django_db_setup: None) -> Iterator[GatewayPool]:
+    # They must be gone before PostgreSQL is asked to drop the database that they are connected to.
     with GatewayPool() as pool:
         yield pool
 
 
 @pytest.fixture
-def start_gateway(_gateway_pool: GatewayPool, upstream: FakeUpstream, transactional_db: None) -> Callable[..., Gateway]:
+def gateway_environment(upstream: FakeUpstream) -> dict[str, str]:
+    """What a gateway in front of the fake upstream is started with."""
+    return {
+        "LLM_PROVIDER": "openai",
+        "OPENAI_API_KEY": "sk-test-our-own-upstream-key-0123456789",
+        "ANTHROPIC_API_KEY": "sk-ant-test-our-own-upstream-key-0123456789",
+        "LLM_OPENAI_BASE_URL": upstream.openai_base_url,
+        "LLM_ANTHROPIC_BASE_URL": upstream.anthropic_base_url,
+        "LLM_UNPRICED_MODELS": "flag",
+    }
+
+
+@pytest.fixture
+def start_gateway(
+    _gateway_pool: GatewayPool, gateway_environment: dict[str, str], transactional_db: None
+) -> Callable[..., Gateway]:
     """Starts (or finds running) a gateway in front of the fake upstream; keyword arguments are its environment."""
 
     def start(**environment: str) -> Gateway:
-        defaults = {
-            "LLM_PROVIDER": "openai",
-            "OPENAI_API_KEY": "sk-test-our-own-upstream-key-0123456789",
-            "ANTHROPIC_API_KEY": "sk-ant-test-our-own-upstream-key-0123456789",
-            "LLM_OPENAI_BASE_URL": upstream.openai_base_url,
-            "LLM_ANTHROPIC_BASE_URL": upstream.anthropic_base_url,
-            "LLM_UNPRICED_MODELS": "flag",
-        }
-        return _gateway_pool.get({**defaults, **environment})
+        return _gateway_pool.get({**gateway_environment, **environment})
 
     return start
 

@@ -83,6 +83,7 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
     form = AccountForm
     list_display = ("name", "state", "time_zone", "keys_in_use", "last_call", "created")
     list_filter = ("status",)
+    ordering = ("name",)
     search_fields = ("name",)
     readonly_fields = ("state", "created", "last_call")
     inlines = (KeyInline,)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from uuid import UUID
 
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from llm.money import format_usd, round_half_away
@@ -49,16 +50,14 @@ TONES = {
 
 
 def short_count(number: int) -> str:
-    """9,999 as it is, then 12.3k, 4.56M, 7.89B: three digits, never rounded up into a thousand of its unit."""
+    """9,999 as it is, then 12.3k, 4.56M, 7.89B: three digits, cut, so that 999,999 is no “1000k”."""
     if abs(number) < _EXACT_BELOW:
         return f"{number:,}"
     for size, letter in _STEPS:
         if abs(number) >= size:
-            whole_digits = len(str(abs(number) // size))
-            tenths = 10 ** max(0, 3 - whole_digits)
-            cut = abs(number) * tenths // size
-            text = f"{Decimal(cut) / tenths:f}" if tenths > 1 else str(cut)
-            return f"{'-' if number < 0 else ''}{text}{letter}"
+            decimals = 3 - len(str(abs(number) // size))
+            cut = Decimal(abs(number) * 10**decimals // size).scaleb(-decimals)
+            return f"{'-' if number < 0 else ''}{cut:f}{letter}"
     return f"{number:,}"
 
 
@@ -119,6 +118,10 @@ def moment_of_id(identifier: UUID | None) -> datetime | None:
 def badge(kind: str, text: str | None = None) -> SafeString:
     """kind: a word of `TONES`, which gives the colour; other words are plain."""
     return format_html('<span class="gw-badge gw-badge-{}">{}</span>', TONES.get(kind, "mute"), text or kind)
+
+
+def side_by_side(badges: Iterable[SafeString]) -> SafeString:
+    return format_html_join(" ", "{}", ((one,) for one in badges))
 
 
 def tokens(number: int) -> SafeString:

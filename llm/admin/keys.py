@@ -14,7 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin, ObjectButton
@@ -203,11 +203,11 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
     def origin(self, key: ApiKey) -> SafeString | str:
         links = [("replaced", key.rotated_from)] if key.rotated_from else []
         links += [("replaced by", successor) for successor in key.rotations.all()]
-        parts = [
-            format_html('{} <a href="{}">{}</a>', word, reverse("admin:llm_apikey_change", args=(other.pk,)), other.masked)
+        rows = (
+            (word, reverse("admin:llm_apikey_change", args=(other.pk,)), f"{other.prefix}…{other.last_four}")
             for word, other in links
-        ]
-        return SafeString(", ".join(parts)) or NOTHING
+        )
+        return format_html_join(", ", '{} <a href="{}">{}</a>', rows) or NOTHING
 
 
 class _Rights(TypedDict):

@@ -79,15 +79,14 @@ class PriceForm(ModelForm[Price]):
     class Meta:
         model = Price
         fields = ("provider", "model", "effective_from", "is_free", "note")
-        widgets = {"note": forms.Textarea(attrs={"rows": 2, "cols": 40})}
+        widgets = {
+            "model": forms.TextInput(attrs={"class": "vTextField gw-mono", "spellcheck": "false"}),
+            "note": forms.Textarea(attrs={"rows": 2, "cols": 40}),
+        }
         help_texts = {
             "is_free": "Costs nothing, whatever is used: a model on your own machine, for example.",
             "note": "Why, for whoever reads this in a year.",
         }
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["model"].widget.attrs.update({"class": "vTextField gw-mono", "spellcheck": "false"})
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data

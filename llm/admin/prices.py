@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString
 from llm import reports
 from llm.admin.base import GatewayAdmin
 from llm.admin.catalog import current_catalog
-from llm.admin.format import NOTHING, badge, moment
+from llm.admin.format import NOTHING, badge, moment, side_by_side
 from llm.admin.priceforms import RATE_FIELDS, PriceForm
 from llm.admin.pricetables import rate_tables
 from llm.enums import Meter, PriceSource
@@ -167,7 +167,7 @@ class PriceAdmin(GatewayAdmin[Price]):
 
     @admin.display(description="Standing")
     def standing(self, price: Price) -> SafeString:
-        return SafeString(" ").join(standing_badges(price, timezone.now()))
+        return standing_badges(price, timezone.now())
 
     @admin.display(description="In force from", ordering="effective_from")
     def since(self, price: Price) -> str:
@@ -178,7 +178,7 @@ class PriceAdmin(GatewayAdmin[Price]):
         return str(price.created_by) if price.created_by else price.get_source_display()
 
 
-def standing_badges(price: Price, now: datetime) -> list[SafeString]:
+def standing_badges(price: Price, now: datetime) -> SafeString:
     """price: from `with_standing`."""
     badges = []
     if price.effective_from > now:
@@ -189,7 +189,7 @@ def standing_badges(price: Price, now: datetime) -> list[SafeString]:
         badges.append(badge("free"))
     if price.is_partly_unpriced:
         badges.append(badge("partly unpriced"))
-    return badges
+    return side_by_side(badges)
 
 
 def _rate_cell(price: Price, meter: Meter) -> SafeString | str:

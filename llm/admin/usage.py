@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from llm.admin.base import ReadOnlyAdmin
-from llm.admin.format import NOTHING, badge, milliseconds, moment, moment_of_id, short_count, usd
+from llm.admin.format import NOTHING, badge, milliseconds, moment, moment_of_id, short_count, side_by_side, usd
 from llm.admin.paginator import Cursor, Page, read_page
 from llm.admin.pricetables import rate_table
 from llm.admin.usagefilters import UsageFilterForm, proposed_accounts, proposed_models
@@ -164,7 +164,7 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
 
     @admin.display(description="State")
     def state(self, usage: Usage) -> SafeString:
-        return SafeString(" ").join(state_badges(usage))
+        return state_badges(usage)
 
     @admin.display(description="Duration")
     def duration(self, usage: Usage) -> SafeString:
@@ -175,7 +175,7 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
         return format_html('<span class="gw-num">{}</span>', milliseconds(usage.first_byte_ms))
 
 
-def state_badges(usage: Usage) -> list[SafeString]:
+def state_badges(usage: Usage) -> SafeString:
     """The status; beside it only what is not as usual."""
     badges = [badge(usage.status, usage.get_status_display())]
     if usage.outcome not in ("ok", "pending"):
@@ -186,7 +186,7 @@ def state_badges(usage: Usage) -> list[SafeString]:
         badges.append(badge("disputed"))
     if not usage.is_billable and usage.status != UsageStatus.VOID:
         badges.append(badge("estimated", "not billable"))
-    return badges
+    return side_by_side(badges)
 
 
 def _tokens_cell(usage: Usage, total: int, part: int, name: str) -> SafeString | str:

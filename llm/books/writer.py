@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
-from django.db.transaction import get_connection
 
 from llm import metrics
 from llm.books.commit import commit_batch
@@ -54,8 +53,6 @@ class BooksWriter:
 
         Ends in BooksUnavailable if an open is among them and the database is away; closes are kept until they can be.
         """
-        if get_connection().in_atomic_block:
-            raise RuntimeError("the books have a transaction of their own: call commit_batch inside yours")
         loop = asyncio.get_running_loop()
         waiting = _Waiting(operations, loop, loop.create_future())
         self._start()

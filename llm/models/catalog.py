@@ -6,12 +6,15 @@ under which a call was resolved, so a changed price or route acts on the very ne
 
 from __future__ import annotations
 
+import time
+
 from collections.abc import Iterable
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from django.conf import settings
 from django.db import models, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from llm.enums import PriceSource
@@ -25,7 +28,11 @@ _M = TypeVar("_M", bound=models.Model)
 
 
 class CatalogVersion(models.Model):
-    """One row (id 1) that counts changes of the catalog; a missing row is version 0."""
+    """One row (id 1) that grows with each change of the catalog; a missing row is version 0.
+
+    It grows to the microseconds of the clock, so that a version never comes twice, not even in a database that was
+    restored from a backup: what a process has cached can't pass for what is there now.
+    """
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     version = models.BigIntegerField(default=0)
@@ -43,9 +50,10 @@ class CatalogVersion(models.Model):
     @classmethod
     def bump(cls) -> None:
         """Call it in the transaction of the change; the row's lock then puts writers of the catalog in a queue."""
-        if not cls.objects.filter(pk=1).update(version=F("version") + 1):
+        grown = Greatest(F("version") + 1, Value(time.time_ns() // 1000))
+        if not cls.objects.filter(pk=1).update(version=grown):
             cls.ensure()
-            cls.objects.filter(pk=1).update(version=F("version") + 1)
+            cls.objects.filter(pk=1).update(version=grown)
 
     @classmethod
     def ensure(cls) -> None:

@@ -52,12 +52,12 @@ def key_state(key: ApiKey) -> SafeString:
 
 @register.filter
 def call_state(call: Usage) -> SafeString:
-    return SafeString(" ").join(state_badges(call))
+    return state_badges(call)
 
 
 @register.filter
 def price_standing(price: Price) -> SafeString:
-    return SafeString(" ").join(standing_badges(price, timezone.now()))
+    return standing_badges(price, timezone.now())
 
 
 @register.filter

@@ -10,8 +10,7 @@ function colour(name) {
 }
 
 function dayLabel(day) {
-  const [, month, date] = day.split("-");
-  return `${Number(date)}.${Number(month)}.`;
+  return new Date(`${day}T00:00Z`).toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
 }
 
 function shortCount(value) {

@@ -1,0 +1,140 @@
+"""The figures of a benchmark, and how they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Self
+
+from benchmarks.driver import Outcome
+from benchmarks.procstat import Machine
+
+_COLUMNS = (
+    "shape", "conns", "calls", "direct/s", "p50 ms", "p99", "gateway/s", "p50 ms", "p99", "+p50 ms", "+p99",
+    "+first p50", "pieces", "CPU ms/call",
+)  # fmt: skip
+# What issue 2 asks for, on PostgreSQL, one worker.
+_MOST_CPU_MS = {("whole", 16): 1.5, ("burst", 16): 2.5}
+_MOST_IDLE_MB = 150.0
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One job, driven directly at the upstream or through the gateway. Milliseconds; first: until the first byte.
+
+    pieces: HTTP chunks of an average stream. driver_cpu_ms: what the driver itself spent on a call.
+    """
+
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    first_p50_ms: float
+    first_p99_ms: float
+    pieces: float
+    driver_cpu_ms: float
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Self:
+        latency, first = sorted(outcome.latency_ms), sorted(outcome.first_ms)
+        return cls(
+            per_second=len(latency) / outcome.seconds,
+            p50_ms=_percentile(latency, 50),
+            p99_ms=_percentile(latency, 99),
+            first_p50_ms=_percentile(first, 50),
+            first_p99_ms=_percentile(first, 99),
+            pieces=mean(outcome.pieces),
+            driver_cpu_ms=outcome.cpu_ms / len(latency),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One shape at one number of connections. memory_mb: the worker's, right after it."""
+
+    shape: str
+    connections: int
+    requests: int
+    direct: Side
+    gateway: Side
+    gateway_cpu_ms: float
+    memory_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Resident memory of the worker (MB) before any call, after the first run, after all; and of the main process."""
+
+    started_mb: float
+    idle_mb: float
+    ended_mb: float
+    main_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    machine: Machine
+    workers: int
+    memory: Memory
+    runs: Sequence[Run]
+
+
+def render(report: Report) -> Iterator[str]:
+    machine, memory = report.machine, report.memory
+    yield (
+        f"{machine.cpu}, {machine.cores} cores, {machine.memory_gb} GB; {machine.system}; Python {machine.python}; "
+        f"{machine.database}; workers: {report.workers}; load before: {machine.load_before}"
+    )
+    yield ""
+    yield from _aligned([_COLUMNS, *(_cells(run) for run in report.runs)])
+    yield ""
+    yield (
+        f"worker's memory: {memory.started_mb:.0f} MB started, {memory.idle_mb:.0f} MB after the first run, "
+        f"{memory.ended_mb:.0f} MB after all; main process: {memory.main_mb:.0f} MB"
+    )
+    yield from _verdicts(report)
+    yield "books: exact"
+
+
+def _cells(run: Run) -> tuple[str, ...]:
+    direct, gateway = run.direct, run.gateway
+    return (
+        run.shape,
+        str(run.connections),
+        str(run.requests),
+        f"{direct.per_second:.0f}",
+        f"{direct.p50_ms:.2f}",
+        f"{direct.p99_ms:.2f}",
+        f"{gateway.per_second:.0f}",
+        f"{gateway.p50_ms:.2f}",
+        f"{gateway.p99_ms:.2f}",
+        f"{gateway.p50_ms - direct.p50_ms:.2f}",
+        f"{gateway.p99_ms - direct.p99_ms:.2f}",
+        f"{gateway.first_p50_ms - direct.first_p50_ms:.2f}",
+        f"{gateway.pieces:.0f}",
+        f"{run.gateway_cpu_ms:.2f}",
+    )
+
+
+def _verdicts(report: Report) -> Iterator[str]:
+    for run in report.runs:
+        most = _MOST_CPU_MS.get((run.shape, run.connections))
+        if most is not None:
+            subject = f"{run.shape}, {run.connections} connections"
+            yield _verdict(subject, run.gateway_cpu_ms, most, unit="ms CPU a call")
+    yield _verdict("idle worker", report.memory.idle_mb, _MOST_IDLE_MB, unit="MB")
+
+
+def _verdict(subject: str, value: float, most: float, *, unit: str) -> str:
+    return f"{subject}: {value:.2f} of at most {most:g} {unit}: {'met' if value <= most else 'MISSED'}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+
+
+def _percentile(ordered: Sequence[float], percent: int) -> float:
+    """The smallest value that so many percent don't exceed."""
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]

@@ -1,0 +1,122 @@
+"""What the gateway expects of every provider, whatever stands behind it.
+
+A check takes a provider whose upstream answers as described there, and fails where the gateway could not rely on it.
+`test_contract.py` runs all of them against each name in the registry; a provider of your own can be held to them too.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import NoReturn
+
+import pytest
+
+from llm.errors import UpstreamError
+from llm.providers.base import BaseLLMProvider
+from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
+
+
+async def check_whole_reply(provider: BaseLLMProvider, request: ChatRequest) -> ChatResponse:
+    """The upstream answers with some text and reports its usage."""
+    response = await provider.chat(request)
+    assert response.reply
+    assert response.model == request.model
+    assert response.finish_reason == "stop"
+    assert response.tool_calls == ()
+    _check_counts(response.usage)
+    return response
+
+
+async def check_stream(provider: BaseLLMProvider, request: ChatRequest) -> list[StreamItem]:
+    """The upstream streams what it would have answered whole: the same text, model and figures, and one end."""
+    whole = await provider.chat(request)
+    items = await read_stream(provider, request)
+    *texts, end = items
+    assert isinstance(end, StreamEnd)
+    assert all(isinstance(text, str) and text for text in texts)
+    assert "".join(text for text in texts if isinstance(text, str)) == whole.reply
+    assert (end.model, end.usage, end.finish_reason) == (whole.model, whole.usage, whole.finish_reason)
+    _check_counts(end.usage)
+    return items
+
+
+async def check_tool_calls(provider: BaseLLMProvider, request: ChatRequest) -> tuple[ToolCall, ...]:
+    """The upstream calls a tool. A stream's pieces add up to the calls of the whole reply, but for their ids."""
+    whole = await provider.chat(request)
+    *pieces, end = await read_stream(provider, request)
+    assert isinstance(end, StreamEnd)
+    assert whole.tool_calls
+    assert all(call.id for call in whole.tool_calls)
+    assert whole.finish_reason == end.finish_reason == "tool_calls"
+    assert whole.usage == end.usage
+    streamed = _assembled([piece for piece in pieces if isinstance(piece, ToolCallDelta)])
+    assert [(call.name, call.arguments) for call in streamed] == [
+        (call.name, call.arguments) for call in whole.tool_calls
+    ]
+    assert all(call.id for call in streamed)
+    return whole.tool_calls
+
+
+def check_counting(provider: BaseLLMProvider, monkeypatch: pytest.MonkeyPatch, *, model: str) -> None:
+    """`count_tokens` is never negative, grows with what it counts, and asks nobody."""
+    for name in ("connect", "connect_ex", "send", "sendall"):
+        monkeypatch.setattr(socket.socket, name, _refuse)
+    hello, more = ChatMessage("user", "Hello"), ChatMessage("user", "Hello there, how are you today?")
+    answer = ChatMessage("assistant", tool_calls=(ToolCall("call_1", "look_up", '{"city":"Lisbon"}'),))
+    growing = [(), (hello,), (more,), (more, answer), (ChatMessage("system", "Be kind."), more, answer, hello)]
+    counts = [provider.count_tokens(messages, model) for messages in growing]
+    assert all(type(count) is int for count in counts)
+    assert counts[0] >= 0
+    assert counts == sorted(counts)
+    assert counts[1] > 0
+    assert provider.count_tokens((ChatMessage("user", "\ud800\x00 \N{GRINNING FACE} 你好"),), model) > 0
+
+
+async def failure_of(provider: BaseLLMProvider, request: ChatRequest, *, is_stream: bool) -> UpstreamError:
+    """The error that the call ends in."""
+    with pytest.raises(UpstreamError) as failed:
+        if is_stream:
+            await read_stream(provider, request)
+        else:
+            await provider.chat(request)
+    return failed.value
+
+
+def check_secret_is_kept(error: UpstreamError, secret: str) -> None:
+    """Nothing that a caller or a log could get from the error holds our key."""
+    told = (str(error), repr(error), error.message, error.code, error.param)
+    assert not [text for text in told if text is not None and secret in text]
+
+
+async def read_stream(provider: BaseLLMProvider, request: ChatRequest) -> list[StreamItem]:
+    return [item async for item in provider.stream_chat(request)]
+
+
+async def leave_after_first_item(provider: BaseLLMProvider, request: ChatRequest) -> StreamItem:
+    """As a caller who hangs up while the answer comes."""
+    stream = provider.stream_chat(request)
+    async with aclosing(stream):  # type: ignore[type-var]  # a provider's stream is a generator, or has aclose as one
+        return await anext(stream)
+
+
+def _check_counts(usage: TokenCounts | None) -> None:
+    assert usage is not None
+    assert usage.prompt_tokens > 0
+    assert usage.completion_tokens > 0
+
+
+def _assembled(deltas: Sequence[ToolCallDelta]) -> list[ToolCall]:
+    calls: dict[int, ToolCall] = {}
+    for delta in deltas:
+        call = calls.get(delta.index, ToolCall("", "", ""))
+        calls[delta.index] = ToolCall(
+            call.id + delta.id, call.name + delta.name, call.arguments + delta.arguments
+        )
+    assert sorted(calls) == list(range(len(calls)))
+    return [calls[index] for index in sorted(calls)]
+
+
+def _refuse(*_: object) -> NoReturn:
+    raise AssertionError("count_tokens must not use the network")

@@ -43,7 +43,7 @@ class Job:
 
 @dataclass(slots=True)
 class Outcome:
-    """cpu_ms: the driver's own. first_ms: until a reply's first byte. pieces: in how many HTTP chunks each reply came."""
+    """cpu_ms: the driver's own. first_ms: until the first byte. pieces: in how many HTTP chunks each reply came."""
 
     seconds: float = 0.0
     cpu_ms: float = 0.0

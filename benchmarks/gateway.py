@@ -27,7 +27,14 @@ from benchmarks.database import (
 )
 from benchmarks.driver import BadReplyError, Job, Outcome, drive
 from benchmarks.processes import Gateway, StartFailedError, Upstream, running_gateway, running_upstream
-from benchmarks.procstat import ProcessesChangedError, cpu_ms_between, cpu_ms_by_process, describe_machine, rss_mb
+from benchmarks.procstat import (
+    ProcessesChangedError,
+    cpu_ms_between,
+    cpu_ms_by_process,
+    cpu_us_by_thread,
+    describe_machine,
+    rss_mb,
+)
 from benchmarks.profiles import ProfilerMissingError, dearest_functions, recorded_profile
 from benchmarks.table import Memory, Report, Run, Side, render
 
@@ -163,9 +170,12 @@ def _run(bench: Bench, shape: Shape, connections: int) -> Run:
     direct = _drive_after_warm_up(_to_upstream(job, bench.upstream))
     _warm_up(job)
     bench.upstream.reset()
-    books_before, cpu_before = read_totals(), cpu_ms_by_process(bench.gateway.pid)
+    worker = bench.gateway.worker_pids[0]
+    books_before, threads_before = read_totals(), cpu_us_by_thread(worker)
+    cpu_before = cpu_ms_by_process(bench.gateway.pid)
     through = drive(job)
     cpu_ms = cpu_ms_between(cpu_before, cpu_ms_by_process(bench.gateway.pid))
+    threads = cpu_us_by_thread(worker) - threads_before
     check_books(read_totals().since(books_before), bench.upstream.totals(), requests=job.requests)
     print(f"{shape.name}, {connections} connections: {job.requests} requests, books: exact", file=sys.stderr)
     return Run(
@@ -175,6 +185,7 @@ def _run(bench: Bench, shape: Shape, connections: int) -> Run:
         direct=Side.of(direct),
         gateway=Side.of(through),
         gateway_cpu_ms=cpu_ms / job.requests,
+        thread_cpu_ms={name: used / 1000 / job.requests for name, used in threads.most_common()},
         memory_mb=_worker_mb(bench.gateway),
     )
 

@@ -1,4 +1,4 @@
-"""Where a worker's CPU time goes: py-spy's samples, as a file and as a list of the dearest functions."""
+"""Where a worker's time in Python goes: py-spy's samples, as a file and as a list of the dearest functions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-_SAMPLES_PER_SECOND = 500
+_SAMPLES_PER_SECOND = 250
 _START_SECONDS = 1.0
 _STOP_SECONDS = 30.0
+_START_OF_EVERY_STACK = ("(granian/server/", "(multiprocessing/", "(threading.py", "runpy>", "(llmproject/server.py")
 
 
 class ProfilerMissingError(Exception):
@@ -22,14 +23,15 @@ class ProfilerMissingError(Exception):
 
 @contextlib.contextmanager
 def recorded_profile(pid: int, file: Path) -> Iterator[None]:
-    """Samples the process while the block runs; `file` gets collapsed stacks, which speedscope.app and flamegraphs read.
+    """Samples what holds the GIL while the block runs; `file` gets collapsed stacks, which speedscope.app reads.
 
     Raises ProfilerMissingError.
     """
     program = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
     if program is None:
         raise ProfilerMissingError("py-spy is not installed: it is in requirements-dev.txt")
-    options = ["--format", "raw", "--rate", str(_SAMPLES_PER_SECOND), "--threads", "--output", str(file)]
+    # --gil: else threads that wait for a lock count as busy.
+    options = ["--format", "raw", "--rate", str(_SAMPLES_PER_SECOND), "--gil", "--output", str(file)]
     command = [program, "record", "--pid", str(pid), *options]
     recorder = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
@@ -51,7 +53,7 @@ def dearest_functions(file: Path, *, most: int) -> Iterator[str]:
         stack, _, count = line.rpartition(" ")
         frames = [_without_line(frame) for frame in stack.split(";")]
         own[frames[-1]] += int(count)
-        for frame in set(frames):
+        for frame in {frame for frame in frames if not any(part in frame for part in _START_OF_EVERY_STACK)}:
             cumulative[frame] += int(count)
     total = own.total() or 1
     for title, shares in (("self", own), ("cumulative", cumulative)):

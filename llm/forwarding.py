@@ -62,13 +62,13 @@ async def _follow(exchange: Exchange, pieces: AsyncIterator[bytes], reader: Stre
     try:
         async for data in pieces:
             passed = reader.feed(data)
-            if reader.failure is not None:
+            if reader.failure is not None and b"data:" not in passed:
                 break
             if reader.has_data and not exchange.is_streaming:
                 exchange.start_stream()
             if passed:
                 await exchange.put(passed)
-            if reader.is_complete:
+            if reader.is_complete or reader.failure is not None:
                 break
     finally:
         exchange.reading = reader.reading()

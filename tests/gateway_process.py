@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import IO, Self
 
 import httpx2
+import psutil
 from django.conf import settings
 from django.db import connection
 
@@ -54,6 +55,11 @@ class Gateway:
         """All that the server has written so far."""
         self._output.seek(0)
         return self._output.read().decode()
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that serve; the main one only watches over them."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
     def stop(self, *, signum: int = signal.SIGTERM, timeout_s: float = 40) -> int:
         """Signal the main process and wait for its end; returns its exit code."""

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import DataError, IntegrityError, connection, transaction
-from django.db.backends.utils import CursorWrapper
+from django.db import DataError, IntegrityError, connection
 
 from llm.books import statements
 from llm.books.operations import (
@@ -29,6 +28,7 @@ from llm.books.operations import (
     Result,
     Stale,
 )
+from llm.books.session import Situation, batch_session
 from llm.enums import AccountStatus
 from llm.models import Usage
 
@@ -41,8 +41,7 @@ def commit_batch(operations: Sequence[Operation]) -> list[Result]:
     everything was and replaying it changes nothing.
     """
     try:
-        with transaction.atomic():
-            return _write(operations)
+        return _write(operations)
     except (DataError, IntegrityError, TypeError, ValueError) as error:
         if len(operations) == 1:
             return [Failed(type(error).__name__)]
@@ -74,87 +73,47 @@ class _KeyState:
 def _write(operations: Sequence[Operation]) -> list[Result]:
     opens = [operation for operation in operations if isinstance(operation, OpenCall)]
     closes = [operation for operation in operations if isinstance(operation, CloseCall)]
-    with connection.cursor() as cursor:
-        now, catalog_version = _lock_and_read_clock(cursor)
-        results: dict[int, Result] = {}
-        results.update(_open_calls(cursor, opens, now=now, catalog_version=catalog_version))
-        results.update(_close_calls(cursor, closes, now=now))
+    with batch_session() as session:
+        situation = session.read({operation.key_id for operation in opens})
+        results, open_rows = _judge(opens, situation)
+        close_rows = [statements.close_row(close, now=situation.now, vendor=connection.vendor) for close in closes]
+        written = session.write(open_rows, close_rows)
+    results.update({id(close): Closed() for close in closes if close.id.hex in written.closed})
+    if others := [close for close in closes if close.id.hex not in written.closed]:
+        results.update(_compare(others))
     return [results[id(operation)] for operation in operations]
 
 
-def _lock_and_read_clock(cursor: CursorWrapper) -> tuple[datetime, int]:
-    """The database's clock, read under the books' lock, and the catalog's version.
-
-    SQLite has one writer at a time: BEGIN IMMEDIATE is the lock, and its host's clock is the database's.
-    """
-    if connection.vendor == "sqlite":
-        cursor.execute("SELECT version FROM llm_catalogversion WHERE id = 1")
-        row = cursor.fetchone()
-        return datetime.now(UTC), row[0] if row else 0
-    cursor.execute(
-        "WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%s)) "
-        "SELECT clock_timestamp(), coalesce((SELECT version FROM llm_catalogversion WHERE id = 1), 0) FROM held",
-        [statements.BOOKS_LOCK],
-    )
-    now, version = cursor.fetchone()
-    return now, version
-
-
-def _open_calls(
-    cursor: CursorWrapper, opens: Sequence[OpenCall], *, now: datetime, catalog_version: int
-) -> dict[int, Result]:
-    if not opens:
-        return {}
-    keys = _read_keys(cursor, {operation.key_id for operation in opens})
+def _judge(opens: Sequence[OpenCall], situation: Situation) -> tuple[dict[int, Result], list[dict[str, Any]]]:
+    """What becomes of each open, and the rows of those that may be written."""
+    keys = {row[0]: _key_state(row) for row in situation.key_rows}
     results: dict[int, Result] = {}
     rows = []
     for operation in opens:
         key = keys.get(operation.key_id)
-        refusal = "unknown" if key is None else key.refusal(operation, now)
-        if refusal is not None:
-            results[id(operation)] = Refused(refusal)
-        elif not _is_current(operation, now=now, catalog_version=catalog_version):
-            results[id(operation)] = Stale(now, catalog_version)
-        elif key is not None:
-            results[id(operation)] = Opened(now)
-            rows.append(statements.open_row(operation, now=now, time_zone=key.time_zone, vendor=connection.vendor))
-    if rows:
-        statements.insert_open_rows(cursor, rows)
-    return results
+        refusal = "unknown" if key is None else key.refusal(operation, situation.now)
+        if key is None or refusal is not None:
+            results[id(operation)] = Refused(refusal or "unknown")
+        elif not _is_current(operation, situation):
+            results[id(operation)] = Stale(situation.now, situation.catalog_version)
+        else:
+            results[id(operation)] = Opened(situation.now)
+            rows.append(
+                statements.open_row(operation, now=situation.now, time_zone=key.time_zone, vendor=connection.vendor)
+            )
+    return results, rows
 
 
-def _is_current(operation: OpenCall, *, now: datetime, catalog_version: int) -> bool:
-    if operation.catalog_version != catalog_version:
+def _is_current(operation: OpenCall, situation: Situation) -> bool:
+    if operation.catalog_version != situation.catalog_version:
         return False
-    if operation.price_from is not None and now < operation.price_from:
+    if operation.price_from is not None and situation.now < operation.price_from:
         return False
-    return operation.price_until is None or now < operation.price_until
+    return operation.price_until is None or situation.now < operation.price_until
 
 
-def _read_keys(cursor: CursorWrapper, key_ids: set[int]) -> dict[int, _KeyState]:
-    ids = sorted(key_ids)
-    cursor.execute(
-        "SELECT k.id, k.account_id, k.revoked_at, k.expires_at, k.allowed_models, a.status, a.time_zone "  # noqa: S608
-        "FROM llm_apikey k JOIN llm_account a ON a.id = k.account_id "
-        f"WHERE k.id IN ({statements.placeholders(ids)})",
-        ids,
-    )
-    return {
-        row[0]: _KeyState(row[1], _moment(row[2]), _moment(row[3]), _names(row[4]), row[5], row[6])
-        for row in cursor.fetchall()
-    }
-
-
-def _close_calls(cursor: CursorWrapper, closes: Sequence[CloseCall], *, now: datetime) -> dict[int, Result]:
-    if not closes:
-        return {}
-    rows = [statements.close_row(operation, now=now, vendor=connection.vendor) for operation in closes]
-    closed = statements.update_closed_rows(cursor, rows)
-    others = [operation for operation in closes if operation.id.hex not in closed]
-    results: dict[int, Result] = {id(operation): Closed() for operation in closes if operation.id.hex in closed}
-    if others:
-        results.update(_compare(others))
-    return results
+def _key_state(row: tuple[Any, ...]) -> _KeyState:
+    return _KeyState(row[1], _moment(row[2]), _moment(row[3]), _names(row[4]), row[5], row[6])
 
 
 def _compare(closes: Sequence[CloseCall]) -> dict[int, Result]:

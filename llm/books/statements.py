@@ -5,15 +5,11 @@ PostgreSQL and SQLite differ in how a JSON document becomes rows and in a few ty
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
-
-import orjson
-from django.db.backends.utils import CursorWrapper
 
 from llm.books.operations import CloseCall, OpenCall
 from llm.enums import Outcome, UsageSource, UsageStatus
@@ -21,6 +17,17 @@ from llm.types import TOKEN_FIELDS
 
 BOOKS_LOCK = 0x6C6C6D62
 """The advisory lock that every writer shares and that a cutoff takes alone."""
+
+KEYS = "k.id, k.account_id, k.revoked_at, k.expires_at, k.allowed_models, a.status, a.time_zone"
+_KEYS_AND_ACCOUNTS = "llm_apikey k JOIN llm_account a ON a.id = k.account_id"
+
+# The lock is taken before the clock is read, so that a cutoff under the exclusive lock misses no earlier stamp.
+READ_POSTGRESQL = (
+    "WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%s)) "  # noqa: S608
+    "SELECT clock_timestamp(), coalesce((SELECT version FROM llm_catalogversion WHERE id = 1), 0), "
+    f"{KEYS} FROM held LEFT JOIN ({_KEYS_AND_ACCOUNTS}) ON k.id = ANY(%s::bigint[])"
+)
+READ_KEYS_SQLITE = f"SELECT {KEYS} FROM {_KEYS_AND_ACCOUNTS} WHERE k.id IN (SELECT value FROM json_each(%s))"  # noqa: S608
 
 OPEN_COLUMNS: Mapping[str, str] = {
     "id": "uuid",
@@ -75,18 +82,6 @@ _OPEN_CONSTANTS: Mapping[str, object] = {
     "is_billable": True,
     "is_disputed": False,
 }
-
-
-def insert_open_rows(cursor: CursorWrapper, rows: list[dict[str, Any]]) -> set[str]:
-    """Returns the hex ids that were new."""
-    cursor.execute(_insert_sql(cursor.db.vendor), [orjson.dumps(rows).decode()])
-    return {_hex(row[0]) for row in cursor.fetchall()}
-
-
-def update_closed_rows(cursor: CursorWrapper, rows: list[dict[str, Any]]) -> set[str]:
-    """Returns the hex ids of the rows that were open and are closed now."""
-    cursor.execute(_update_sql(cursor.db.vendor), [orjson.dumps(rows).decode()])
-    return {_hex(row[0]) for row in cursor.fetchall()}
 
 
 def open_row(operation: OpenCall, *, now: datetime, time_zone: str, vendor: str) -> dict[str, Any]:
@@ -146,17 +141,13 @@ def moment_text(moment: datetime, vendor: str) -> str:
     return moment.isoformat()
 
 
-def _hex(value: str | uuid.UUID) -> str:
-    return value if isinstance(value, str) else value.hex
-
-
 @cache
 def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
 
 
 @cache
-def _insert_sql(vendor: str) -> str:
+def insert_sql(vendor: str) -> str:
     columns = ", ".join((*OPEN_COLUMNS, *_OPEN_CONSTANTS))
     constants = ", ".join(_literal(value, name, vendor) for name, value in _OPEN_CONSTANTS.items())
     picked = ", ".join(f"v.{name}" for name in OPEN_COLUMNS)
@@ -167,7 +158,7 @@ def _insert_sql(vendor: str) -> str:
 
 
 @cache
-def _update_sql(vendor: str) -> str:
+def update_sql(vendor: str) -> str:
     columns = {**CLOSE_COLUMNS, **_CLOSE_STAMPS}
     assignments = ", ".join(f"{name} = v.{name}" for name in columns)
     return (
@@ -190,7 +181,3 @@ def _literal(value: object, name: str, vendor: str) -> str:
     if isinstance(value, int):
         return str(value)
     return f"'{value}'::jsonb" if name == "extra_meters" and vendor != "sqlite" else f"'{value}'"
-
-
-def placeholders(values: Iterable[object]) -> str:
-    return ", ".join("%s" for _ in values)

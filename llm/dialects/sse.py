@@ -54,8 +54,8 @@ class EventSplitter:
             return data[:end]
         if not end:
             # The blank line may lie across the seam: one of its ends held, the other just come.
-            seam = bytes(self._pending[-1:]) + data[:2]
-            end = max(0, _end_of_last_blank_line(seam) - 1)
+            held = bytes(self._pending[-2:])
+            end = max(0, _end_of_last_blank_line(held + data[:2]) - len(held))
         if not end:
             self._hold(data)
             return b""
@@ -97,12 +97,15 @@ def read_event(raw: bytes) -> Event:
 
 
 def _end_of_last_blank_line(data: bytes) -> int:
-    """0 where there is none. A blank line is two line ends in a row, each CR LF, LF or CR."""
+    """0 where there is none. A blank line is two line ends in a row, each CR LF, LF or CR.
+
+    LF CR at the very end is not taken for one yet: the LF of a CR LF is about to come.
+    """
     at = data.rfind(b"\n\n")
     end = at + 2 if at >= 0 else 0
     if b"\r" in data:
-        for ends in (b"\n\r", b"\r\r"):
-            at = data.rfind(ends)
-            if at >= 0:
-                end = max(end, at + 3 if data[at + 2 : at + 3] == b"\n" else at + 2)
+        at = data.rfind(b"\n\r\n")
+        end = max(end, at + 3 if at >= 0 else 0)
+        at = data.rfind(b"\r\r")
+        end = max(end, at + 2 if at >= 0 else 0)
     return end

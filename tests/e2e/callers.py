@@ -38,7 +38,7 @@ class Application:
 
     def chat(self, model: str = "gpt-4o", *, path: str = CHAT, **fields: Any) -> httpx2.Response:
         """Says hello; the reply is read to its end, streams too."""
-        return self.send("POST", path, body=orjson.dumps({"model": model, "messages": HELLO, **fields}))
+        return self.send("POST", path, body=hello(model, **fields))
 
     def send(
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -54,7 +54,7 @@ class Application:
     def begin(self, model: str, **fields: Any) -> socket.socket:
         """A chat whose request is sent and whose reply nobody has read a byte of."""
         connection = self.connect()
-        connection.sendall(self.request_bytes(orjson.dumps({"model": model, "messages": HELLO, **fields})))
+        connection.sendall(self.request_bytes(hello(model, **fields)))
         return connection
 
     def request_bytes(self, body: bytes, *, path: str = CHAT) -> bytes:
@@ -63,6 +63,11 @@ class Application:
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
+
+
+def hello(model: str = "gpt-4o", **fields: Any) -> bytes:
+    """The body of a request that says hello."""
+    return orjson.dumps({"model": model, "messages": HELLO, **fields})
 
 
 def read_until(connection: socket.socket, mark: bytes) -> bytes:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -53,8 +54,8 @@ def test_no_byte_is_lost_or_reordered_however_the_stream_is_cut(parts: list[byte
 
 
 def test_a_block_never_ends_inside_an_event() -> None:
-    stream = b"".join(b"event: e\ndata: %d\n\n" % number for number in range(50))
-    for size in range(1, 40):
+    lf = b"".join(b"event: e\ndata: %d\n\n" % number for number in range(50))
+    for size, stream in product(range(1, 40), (lf, lf.replace(b"\n", b"\r\n"))):
         splitter = EventSplitter()
         blocks = [splitter.feed(stream[start : start + size]) for start in range(0, len(stream), size)]
 

@@ -7,7 +7,7 @@ A check takes a provider whose upstream answers as described there, and fails wh
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from typing import NoReturn
 
@@ -15,7 +15,16 @@ import pytest
 
 from llm.errors import UpstreamError
 from llm.providers.base import BaseLLMProvider
-from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
+from llm.types import (
+    ChatMessage,
+    ChatRequest,
+    ChatResponse,
+    StreamEnd,
+    StreamItem,
+    TokenCounts,
+    ToolCall,
+    ToolCallDelta,
+)
 
 
 async def check_whole_reply(provider: BaseLLMProvider, request: ChatRequest) -> ChatResponse:
@@ -76,12 +85,23 @@ def check_counting(provider: BaseLLMProvider, monkeypatch: pytest.MonkeyPatch, *
 
 async def failure_of(provider: BaseLLMProvider, request: ChatRequest, *, is_stream: bool) -> UpstreamError:
     """The error that the call ends in."""
+    call: Awaitable[object] = read_stream(provider, request) if is_stream else provider.chat(request)
     with pytest.raises(UpstreamError) as failed:
-        if is_stream:
-            await read_stream(provider, request)
-        else:
-            await provider.chat(request)
+        await call
     return failed.value
+
+
+async def check_cut_stream(provider: BaseLLMProvider, request: ChatRequest) -> None:
+    """The upstream ends its stream without saying that this was all: so no StreamEnd may say it."""
+    items: list[StreamItem] = []
+    failure: UpstreamError | None = None
+    try:
+        async for item in provider.stream_chat(request):
+            items.append(item)  # noqa: PERF401  # what came before a failure counts too
+    except UpstreamError as error:
+        failure = error
+    assert not [item for item in items if isinstance(item, StreamEnd)]
+    assert failure is None or failure.may_have_worked
 
 
 def check_secret_is_kept(error: UpstreamError, secret: str) -> None:
@@ -111,9 +131,7 @@ def _assembled(deltas: Sequence[ToolCallDelta]) -> list[ToolCall]:
     calls: dict[int, ToolCall] = {}
     for delta in deltas:
         call = calls.get(delta.index, ToolCall("", "", ""))
-        calls[delta.index] = ToolCall(
-            call.id + delta.id, call.name + delta.name, call.arguments + delta.arguments
-        )
+        calls[delta.index] = ToolCall(call.id + delta.id, call.name + delta.name, call.arguments + delta.arguments)
     assert sorted(calls) == list(range(len(calls)))
     return [calls[index] for index in sorted(calls)]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from pytest_django.fixtures import SettingsWrapper
 
 from llm.errors import (
     UpstreamError,
@@ -56,7 +56,7 @@ TOOL_RESULT = ChatRequest(
 WAYS = pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
 
 
-def point_to(upstream: FakeUpstream, settings: SettingsWrapper) -> None:
+def point_to(upstream: FakeUpstream, settings: Any) -> None:
     settings.OPENAI_API_KEY = settings.ANTHROPIC_API_KEY = settings.LLM_COMPATIBLE_API_KEY = KEY
     settings.LLM_OPENAI_BASE_URL = settings.LLM_BASE_URL = upstream.openai_base_url
     settings.LLM_ANTHROPIC_BASE_URL = upstream.anthropic_base_url
@@ -71,7 +71,7 @@ async def closed(provider: BaseLLMProvider) -> None:
 
 @pytest.fixture(params=sorted(PROVIDERS))
 async def provider(
-    request: pytest.FixtureRequest, upstream: FakeUpstream, settings: SettingsWrapper
+    request: pytest.FixtureRequest, upstream: FakeUpstream, settings: Any
 ) -> AsyncIterator[BaseLLMProvider]:
     point_to(upstream, settings)
     provider = build_provider(request.param)
@@ -81,7 +81,7 @@ async def provider(
 
 @pytest.fixture(params=REMOTE)
 async def remote(
-    request: pytest.FixtureRequest, upstream: FakeUpstream, settings: SettingsWrapper
+    request: pytest.FixtureRequest, upstream: FakeUpstream, settings: Any
 ) -> AsyncIterator[BaseLLMProvider]:
     """A provider that calls an upstream."""
     point_to(upstream, settings)
@@ -92,7 +92,7 @@ async def remote(
 
 @pytest.fixture(params=REMOTE)
 async def impatient(
-    request: pytest.FixtureRequest, upstream: FakeUpstream, settings: SettingsWrapper
+    request: pytest.FixtureRequest, upstream: FakeUpstream, settings: Any
 ) -> AsyncIterator[BaseLLMProvider]:
     """As `remote`, with a short idle timeout."""
     point_to(upstream, settings)
@@ -214,18 +214,13 @@ async def test_failures_become_our_errors(
 
 
 @pytest.mark.parametrize(
-    "script", [Script(omits_done=True), Script(body=b"nothing of sense"), Script(body=b"")], ids=["cut", "junk", "empty"]
+    "script", [Script(omits_done=True), Script(body=b"no event"), Script(body=b"")], ids=["cut", "junk", "empty"]
 )
 async def test_a_stream_that_ends_early_has_no_end(
     remote: BaseLLMProvider, upstream: FakeUpstream, script: Script
 ) -> None:
     upstream.set_default(script)
-    try:
-        items = await contract.read_stream(remote, HELLO)
-    except UpstreamFailed as error:
-        assert error.may_have_worked
-    else:
-        assert all(isinstance(item, str) for item in items)
+    await contract.check_cut_stream(remote, HELLO)
 
 
 async def test_a_stream_that_breaks_fails_after_what_came(remote: BaseLLMProvider, upstream: FakeUpstream) -> None:
@@ -245,7 +240,9 @@ async def test_an_error_in_mid_stream(remote: BaseLLMProvider, upstream: FakeUps
 
 
 @WAYS
-@pytest.mark.parametrize("script", [Script(hangs_before_headers=True), Script(hang_after_events=1)], ids=["head", "body"])
+@pytest.mark.parametrize(
+    "script", [Script(hangs_before_headers=True), Script(hang_after_events=1)], ids=["head", "body"]
+)
 async def test_an_upstream_that_falls_silent(
     impatient: BaseLLMProvider, upstream: FakeUpstream, is_stream: bool, script: Script
 ) -> None:
@@ -258,7 +255,7 @@ async def test_an_upstream_that_falls_silent(
 
 @WAYS
 @pytest.mark.parametrize("name", REMOTE)
-async def test_an_upstream_that_is_not_there(name: str, settings: SettingsWrapper, is_stream: bool) -> None:
+async def test_an_upstream_that_is_not_there(name: str, settings: Any, is_stream: bool) -> None:
     gone = FakeUpstream().start()
     gone.stop()
     point_to(gone, settings)
@@ -270,11 +267,18 @@ async def test_an_upstream_that_is_not_there(name: str, settings: SettingsWrappe
 
 
 @WAYS
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 429, 500, 503])
+@pytest.mark.parametrize(
+    "script",
+    [
+        *(Script(status=status, echoes_key=True) for status in (400, 401, 403, 404, 422, 429, 500, 503)),
+        Script(status=400, error_code=KEY),
+    ],
+    ids=lambda script: f"{script.status}{'-code' if script.error_code else ''}",
+)
 async def test_our_key_is_in_no_error(
-    remote: BaseLLMProvider, upstream: FakeUpstream, is_stream: bool, status: int
+    remote: BaseLLMProvider, upstream: FakeUpstream, is_stream: bool, script: Script
 ) -> None:
-    upstream.set_default(Script(status=status, echoes_key=True))
+    upstream.set_default(script)
     error = await contract.failure_of(remote, HELLO, is_stream=is_stream)
     contract.check_secret_is_kept(error, KEY)
 
@@ -294,7 +298,7 @@ async def test_a_cancelled_call_closes_the_upstreams_connection(
 ) -> None:
     upstream.set_default(Script(hang_after_events=2))
     work = contract.read_stream(remote, HELLO) if is_stream else remote.chat(HELLO)
-    task = asyncio.ensure_future(work)  # type: ignore[arg-type]  # either of two coroutines
+    task = asyncio.ensure_future(work)
     await asyncio.to_thread(upstream.ledger.wait_for_open, 1)
     await asyncio.sleep(0.05)
     task.cancel()

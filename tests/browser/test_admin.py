@@ -1,0 +1,199 @@
+"""The staff's pages in a real browser: they work, and the content security policy has nothing to complain about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from pytest_django.live_server_helper import LiveServer
+
+from llm.models import ApiKey, ModelRoute, RouteTarget
+from tests.llm.admin.factories import make_account, make_key, open_row, save, usage_row
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture(autouse=True)
+def _sync_database_inside_playwright(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Playwright's sync API runs a loop in this thread, so Django would take every query for one of async code."""
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.fail(f"{CHROMIUM} is missing: install the Debian package chromium to run the browser tests.")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser's console said of errors; a violated policy is one."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, live_server: LiveServer, complaints: list[str]) -> Iterator[Page]:
+    """Signed in, on the index."""
+    User.objects.create_superuser("admin", password="a password of tests")
+    context = browser.new_context(base_url=live_server.url, viewport={"width": 1280, "height": 900})
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+
+    def listen(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    page.on("console", listen)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto("/admin/")
+    page.get_by_label("Username").fill("admin")
+    page.get_by_label("Password").fill("a password of tests")
+    page.get_by_role("button", name="Log in").click()
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def key() -> ApiKey:
+    key = make_key(make_account())
+    now = timezone.now()
+    save(*(usage_row(key, opened_at=now) for _ in range(60)), usage_row(key, opened_at=now, cost=None), open_row(key))
+    route = ModelRoute.objects.create(name="smart")
+    RouteTarget.objects.create(route=route, position=0, provider="echo", upstream_model="echo")
+    return key
+
+
+def test_no_page_violates_the_policy(key: ApiKey, page: Page, complaints: list[str]) -> None:
+    route, call = ModelRoute.objects.get(), key.usage.order_by("-id")[0]
+    paths = (
+        "",
+        "llm/",
+        "llm/account/",
+        f"llm/account/{key.account_id}/change/",
+        "llm/account/add/",
+        "llm/apikey/",
+        f"llm/apikey/{key.pk}/change/",
+        f"llm/apikey/{key.pk}/rotate/",
+        f"llm/apikey/{key.pk}/action/revoke/",
+        f"llm/apikey/{key.pk}/history/",
+        "llm/apikey/add/",
+        "llm/modelroute/",
+        f"llm/modelroute/{route.pk}/change/",
+        "llm/price/",
+        "llm/price/add/",
+        "llm/price/unpriced/",
+        "llm/usage/",
+        f"llm/usage/{call.pk}/change/",
+        "auth/user/",
+        "auth/user/add/",
+        "password_change/",
+    )
+
+    for path in paths:
+        response = page.goto(f"/admin/{path}")
+        assert response is not None
+        assert response.status == 200, path
+        assert "default-src 'self'" in (response.header_value("content-security-policy") or "")
+        page.wait_for_load_state("networkidle")
+        assert complaints == [], path
+
+
+def test_no_page_is_wider_than_a_phone(key: ApiKey, page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+
+    for path in ("", "llm/usage/", "llm/apikey/", "llm/price/add/", "llm/price/unpriced/", "llm/account/add/"):
+        page.goto(f"/admin/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390, path
+
+
+def test_the_index_draws_its_chart_in_both_themes(key: ApiKey, page: Page, complaints: list[str]) -> None:
+    page.goto("/admin/")
+    drawn = "document.getElementById('day-chart').toDataURL().length"
+    assert page.evaluate(drawn) > 3000
+
+    page.get_by_role("button", name=re.compile("Toggle theme")).click()
+
+    assert page.evaluate(drawn) > 3000
+    assert complaints == []
+
+
+def test_a_key_is_made_shown_once_and_copied(key: ApiKey, page: Page, complaints: list[str]) -> None:
+    page.goto("/admin/llm/apikey/add/")
+    page.get_by_label("Name").fill("from the browser")
+    page.locator(".select2-selection").click()
+    page.get_by_role("option", name="Acme").click()
+    page.get_by_role("button", name="Create the key").click()
+
+    secret = page.get_by_label("API key", exact=True).input_value()
+    page.locator(".gw-secret").get_by_role("button", name="Copy").click()
+    expect(page.locator(".gw-secret").get_by_role("button", name="Copied")).to_be_visible()
+
+    made = ApiKey.objects.get(name="from the browser")
+    assert secret.startswith(made.prefix)
+    assert page.evaluate("navigator.clipboard.readText()") == secret
+    assert complaints == []
+
+    page.reload()
+    expect(page.get_by_text("This form was sent before")).to_be_visible()
+    assert secret not in page.content()
+    page.go_back()
+    assert secret not in page.content()
+    assert ApiKey.objects.count() == 2
+
+
+def test_a_key_is_rotated_and_revoked_with_a_question(key: ApiKey, page: Page) -> None:
+    page.goto(f"/admin/llm/apikey/{key.pk}/change/")
+    page.get_by_role("link", name="Rotate").click()
+    page.get_by_label("1 hour").check()
+    page.get_by_role("button", name="Rotate").click()
+    expect(page.get_by_text("works on until")).to_be_visible()
+
+    page.goto(f"/admin/llm/apikey/{key.pk}/change/")
+    page.get_by_role("link", name="Revoke").click()
+    page.get_by_role("button", name="Revoke").click()
+    expect(page.get_by_text("1 API key revoked.")).to_be_visible()
+
+    key.refresh_from_db()
+    assert key.is_usable is False
+
+
+def test_a_pasted_secret_never_leaves_the_browser(key: ApiKey, page: Page) -> None:
+    secret = f"llm_{'b' * 38}"
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto("/admin/llm/apikey/")
+
+    page.locator("#searchbar").fill(secret)
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url("**/apikey/?q=*")
+    page.goto("/admin/llm/usage/")
+    page.get_by_label("Key").fill(secret)
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**/usage/?key=*")
+
+    assert not [url for url in requested if secret in url]
+
+
+def test_usage_pages_and_filters(key: ApiKey, page: Page) -> None:
+    page.goto("/admin/llm/usage/")
+    expect(page.locator("#result_list tbody tr")).to_have_count(50)
+    page.get_by_role("link", name="Older").click()
+    expect(page.locator("#result_list tbody tr")).to_have_count(12)
+
+    page.get_by_label("Cost").select_option("unpriced")
+    page.get_by_role("button", name="Show").click()
+
+    expect(page.locator("#result_list tbody tr")).to_have_count(1)
+    assert page.url.endswith("/admin/llm/usage/?cost=unpriced")

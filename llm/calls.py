@@ -19,6 +19,7 @@ from django.conf import settings
 
 from llm import metrics
 from llm.books.operations import CloseCall, OpenCall, Opened, Refused, Stale, clean_text
+from llm.call_log import report_call
 from llm.catalog import Resolution, Target
 from llm.dialects.base import ParsedRequest, WireFormat
 from llm.enums import Outcome
@@ -35,7 +36,6 @@ from llm.exchange import Exchange, Plan
 from llm.forwarding import forward
 from llm.ids import boot_id, uuid7
 from llm.keys import REFUSED_ACCOUNT, REFUSED_KEYS, Caller
-from llm.money import pico_to_usd
 from llm.relay import Audience
 from llm.runtime import Runtime
 from llm.settlement import void_of
@@ -212,7 +212,7 @@ class RequestTask:
         finally:
             self._exchange = None
             if exchange.closing is not None:
-                self._report(candidate.target, opened, exchange.closing)
+                report_call(self._caller, opened, exchange.closing, request_id=self.request_id)
         return None, None
 
     def _plan(self, candidate: _Candidate, opened: OpenCall) -> Plan:
@@ -263,43 +263,6 @@ class RequestTask:
         if not self.audience.reply.done():
             self.audience.reply.set_exception(error)
             self.audience.reply.exception()  # Read once, so that nobody's absence is reported as never retrieved.
-
-    def _report(self, target: Target, opened: OpenCall, closing: CloseCall) -> None:
-        """One line and one set of figures a call."""
-        cost = None if closing.cost_pico is None else pico_to_usd(closing.cost_pico)
-        seconds = (closing.duration_ms or 0) / 1000
-        first_byte = None if closing.first_byte_ms is None else closing.first_byte_ms / 1000
-        metrics.observe_call(
-            provider=opened.provider,
-            model=opened.model if target.price is not None else "",
-            outcome=closing.outcome,
-            prompt_tokens=closing.counts.prompt_tokens,
-            completion_tokens=closing.counts.completion_tokens,
-            cost=cost,
-            duration_s=seconds,
-            first_byte_s=first_byte,
-        )
-        log.info(
-            "call",
-            call_id=str(opened.id),
-            request_id=self.request_id,
-            account=self._caller.account_name,
-            key_id=self._caller.key_id,
-            dialect=opened.dialect.value,
-            stream=opened.is_stream,
-            provider=opened.provider,
-            model=opened.model,
-            upstream_model=opened.upstream_model,
-            attempt=opened.attempt,
-            status=closing.status.value,
-            outcome=closing.outcome.value,
-            source=closing.usage_source.value,
-            prompt_tokens=closing.counts.prompt_tokens,
-            completion_tokens=closing.counts.completion_tokens,
-            cost_usd=None if cost is None else str(cost),
-            first_byte_ms=closing.first_byte_ms,
-            duration_ms=closing.duration_ms,
-        )
 
 
 @dataclass(frozen=True, slots=True)

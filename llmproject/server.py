@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import resource
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from granian.constants import Interfaces, Loops
 from granian.log import LogLevels
@@ -17,6 +20,7 @@ from granian.server import Server
 from llmproject.logging import logging_settings
 from llmproject.parentwatch import die_with_supervisor
 
+METRICS_FOLDER = Path(__file__).resolve().parent.parent / "var" / "metrics"
 # Requests that one worker handles at a time; granian's own figure would stop a worker at a few hundred streams.
 BACKPRESSURE = 16_384
 # Connections that wait to be accepted.
@@ -31,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     die_with_supervisor()
     raise_open_files_limit()
+    share_metrics(METRICS_FOLDER / str(options.port))
     Server(
         "llmproject.asgi:application",
         address=options.host,
@@ -47,6 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log_dictconfig=logging_settings(level=options.log_level, log_format=options.log_format),
         log_access=False,
     ).serve()
+
+
+def share_metrics(folder: Path) -> None:
+    """The workers, which inherit the variable, count into files there; one that answers /metrics adds them up."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
 def raise_open_files_limit() -> None:

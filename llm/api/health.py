@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import orjson
 from django.conf import settings
 from django.db import connection
 from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from rest_framework.request import Request
 
 from llm import metrics
@@ -86,12 +89,37 @@ def _ask_database() -> None:
 
 
 def _exposition() -> bytes:
-    registry: CollectorRegistry = CollectorRegistry()
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    registry = CollectorRegistry()
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        _forget_dead_processes(Path(folder))
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
-        registry = REGISTRY
-    counted = CollectorRegistry()
-    open_rows = Gauge("llm_open_rows", "Calls on the books that are not closed, of all processes.", registry=counted)
-    open_rows.set(Usage.objects.open().order_by()[:_MOST_COUNTED].count())
-    return generate_latest(registry) + generate_latest(counted)
+        registry.register(REGISTRY)
+    registry.register(_OpenRows())
+    return generate_latest(registry)
+
+
+class _OpenRows:
+    """Counted in the database: the only figure that is not of this host alone."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        count = Usage.objects.open().order_by()[:_MOST_COUNTED].count()
+        yield GaugeMetricFamily("llm_open_rows", "Calls on the books that are not closed, of all processes.", count)
+
+
+def _forget_dead_processes(folder: Path) -> None:
+    """What a process had under way ended with it; what it has counted stays."""
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = int(path.stem.rpartition("_")[2])
+        if not _is_alive(pid):
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -11,7 +11,8 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import cast
 
 import uvloop
@@ -41,15 +42,20 @@ class Job:
     stream_events: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """cpu_ms: the driver's own. first_ms: until the first byte. pieces: in how many HTTP chunks each reply came."""
+    """What the replies of a job took. Milliseconds; first: until the first byte of the reply.
 
-    seconds: float = 0.0
-    cpu_ms: float = 0.0
-    latency_ms: list[float] = field(default_factory=list)
-    first_ms: list[float] = field(default_factory=list)
-    pieces: list[int] = field(default_factory=list)
+    pieces: HTTP chunks of an average reply. driver_cpu_ms: what the driver itself spent on a call.
+    """
+
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    first_p50_ms: float
+    first_p99_ms: float
+    pieces: float
+    driver_cpu_ms: float
 
 
 def drive(job: Job) -> Outcome:
@@ -77,17 +83,21 @@ async def _run(job: Job) -> Outcome:
     started, cpu_started = time.perf_counter(), time.process_time()
     for _, connection in opened:
         connection.ask()
-    while not run.end.done():
-        answered = len(run.outcome.latency_ms)
-        await asyncio.wait((run.end,), timeout=STALL_SECONDS)
-        if not run.end.done() and len(run.outcome.latency_ms) == answered:
-            raise BadReplyError(f"no reply for {STALL_SECONDS:g} seconds, after {answered} of {job.requests}")
-    await run.end
-    run.outcome.seconds = time.perf_counter() - started
-    run.outcome.cpu_ms = (time.process_time() - cpu_started) * 1000
+    await _watch(run)
+    outcome = run.outcome(seconds=time.perf_counter() - started, cpu_seconds=time.process_time() - cpu_started)
     for transport, _ in opened:
         transport.close()
-    return run.outcome
+    return outcome
+
+
+async def _watch(run: _Run) -> None:
+    """Wait for the last reply. Raises BadReplyError for a bad one, or when none comes any more."""
+    while not run.end.done():
+        answered = run.answered
+        await asyncio.wait((run.end,), timeout=STALL_SECONDS)
+        if not run.end.done() and run.answered == answered:
+            raise BadReplyError(f"no reply for {STALL_SECONDS:g} seconds, after {answered} of {run.job.requests}")
+    await run.end
 
 
 class _Run:
@@ -95,9 +105,12 @@ class _Run:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.outcome = Outcome()
+        self.answered = 0
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked = 0
+        self._latency_s: list[float] = []
+        self._first_s: list[float] = []
+        self._pieces = 0
         self._head, self._tail = _request_around_marker(job)
 
     def connect(self) -> _Connection:
@@ -112,11 +125,24 @@ class _Run:
         return marker, b"".join((self._head, marker, self._tail))
 
     def note(self, *, latency_s: float, first_s: float, pieces: int) -> None:
-        self.outcome.latency_ms.append(round(latency_s * 1000, 4))
-        self.outcome.first_ms.append(round(first_s * 1000, 4))
-        self.outcome.pieces.append(pieces)
-        if len(self.outcome.latency_ms) == self.job.requests and not self.end.done():
+        self._latency_s.append(latency_s)
+        self._first_s.append(first_s)
+        self._pieces += pieces
+        self.answered += 1
+        if self.answered == self.job.requests and not self.end.done():
             self.end.set_result(None)
+
+    def outcome(self, *, seconds: float, cpu_seconds: float) -> Outcome:
+        latency, first = sorted(self._latency_s), sorted(self._first_s)
+        return Outcome(
+            per_second=self.answered / seconds,
+            p50_ms=_percentile(latency, 50) * 1000,
+            p99_ms=_percentile(latency, 99) * 1000,
+            first_p50_ms=_percentile(first, 50) * 1000,
+            first_p99_ms=_percentile(first, 99) * 1000,
+            pieces=self._pieces / self.answered,
+            driver_cpu_ms=cpu_seconds * 1000 / self.answered,
+        )
 
     def fail(self, error: BadReplyError) -> None:
         if not self.end.done():
@@ -226,6 +252,11 @@ def _unchunked(raw: bytes) -> tuple[bytes, int]:
     if raw[line_end:] != b"\r\n\r\n":
         raise BadReplyError(f"bytes behind the last chunk:\n{raw[line_end:][:_SHOWN_BYTES]!r}")
     return b"".join(pieces), len(pieces)
+
+
+def _percentile(ordered: Sequence[float], percent: int) -> float:
+    """The smallest value that so many percent don't exceed."""
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 def _shown(reply: bytearray) -> str:

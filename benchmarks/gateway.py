@@ -36,7 +36,7 @@ from benchmarks.procstat import (
     rss_mb,
 )
 from benchmarks.profiles import ProfilerMissingError, dearest_functions, recorded_profile
-from benchmarks.table import Memory, Report, Run, Side, render
+from benchmarks.table import Memory, Report, Run, render
 
 _FAILURES = (
     AlreadyRunningError,
@@ -182,8 +182,8 @@ def _run(bench: Bench, shape: Shape, connections: int) -> Run:
         shape=shape.name,
         connections=connections,
         requests=job.requests,
-        direct=Side.of(direct),
-        gateway=Side.of(through),
+        direct=direct,
+        gateway=through,
         gateway_cpu_ms=cpu_ms / job.requests,
         thread_cpu_ms={name: used / 1000 / job.requests for name, used in threads.most_common()},
         memory_mb=_worker_mb(bench.gateway),

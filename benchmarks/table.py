@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean
-from typing import Self
 
 from benchmarks.driver import Outcome
 from benchmarks.procstat import Machine
@@ -21,35 +19,6 @@ _MOST_IDLE_MB = 150.0
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One job, driven directly at the upstream or through the gateway. Milliseconds; first: until the first byte.
-
-    pieces: HTTP chunks of an average stream. driver_cpu_ms: what the driver itself spent on a call.
-    """
-
-    per_second: float
-    p50_ms: float
-    p99_ms: float
-    first_p50_ms: float
-    first_p99_ms: float
-    pieces: float
-    driver_cpu_ms: float
-
-    @classmethod
-    def of(cls, outcome: Outcome) -> Self:
-        latency, first = sorted(outcome.latency_ms), sorted(outcome.first_ms)
-        return cls(
-            per_second=len(latency) / outcome.seconds,
-            p50_ms=_percentile(latency, 50),
-            p99_ms=_percentile(latency, 99),
-            first_p50_ms=_percentile(first, 50),
-            first_p99_ms=_percentile(first, 99),
-            pieces=mean(outcome.pieces),
-            driver_cpu_ms=outcome.cpu_ms / len(latency),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """One shape at one number of connections. CPU is that of one call; thread_cpu_ms: of the first worker, by thread.
 
@@ -59,8 +28,8 @@ class Run:
     shape: str
     connections: int
     requests: int
-    direct: Side
-    gateway: Side
+    direct: Outcome
+    gateway: Outcome
     gateway_cpu_ms: float
     thread_cpu_ms: Mapping[str, float]
     memory_mb: float
@@ -150,8 +119,3 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-
-
-def _percentile(ordered: Sequence[float], percent: int) -> float:
-    """The smallest value that so many percent don't exceed."""
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]

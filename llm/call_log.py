@@ -12,12 +12,12 @@ from llm.money import format_usd, pico_to_usd
 log = structlog.get_logger("llm.calls")
 
 
-def report_call(caller: Caller, opened: OpenCall, closing: CloseCall, *, request_id: str) -> None:
+def report_call(caller: Caller, opened: OpenCall, closing: CloseCall, *, request_id: str, priced_as: str) -> None:
+    """priced_as: the model's name in the price list, "" without a price. Callers can make up names; it can't."""
     cost = None if closing.cost_pico is None else pico_to_usd(closing.cost_pico)
     metrics.observe_call(
         provider=opened.provider,
-        # Only names that have a price: callers could make up any number of others.
-        model="" if opened.price_id is None else opened.model,
+        model=priced_as,
         outcome=closing.outcome,
         prompt_tokens=closing.counts.prompt_tokens,
         completion_tokens=closing.counts.completion_tokens,

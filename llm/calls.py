@@ -212,7 +212,9 @@ class RequestTask:
         finally:
             self._exchange = None
             if exchange.closing is not None:
-                report_call(self._caller, opened, exchange.closing, request_id=self.request_id)
+                price = candidate.target.price
+                priced_as = "" if price is None else price.model
+                report_call(self._caller, opened, exchange.closing, request_id=self.request_id, priced_as=priced_as)
         return None, None
 
     def _plan(self, candidate: _Candidate, opened: OpenCall) -> Plan:

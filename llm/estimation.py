@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 
 from llm.dialects.base import ParsedRequest, WireFormat
+from llm.dialects.usage_figures import MAX_COUNT
 from llm.providers.base import BaseLLMProvider
 from llm.providers.counting import count_message_tokens
 from llm.types import ChatMessage, TokenCounts
@@ -12,20 +13,32 @@ from llm.types import ChatMessage, TokenCounts
 log = structlog.get_logger("llm.calls")
 
 
-def estimate(provider: BaseLLMProvider, wire: WireFormat, request: ParsedRequest, text: str) -> TokenCounts:
-    """Tokens of the prompt and of the text that was generated, as the provider's `count_tokens` sees them."""
+def estimate(
+    provider: BaseLLMProvider, wire: WireFormat, request: ParsedRequest, text: str, *, unkept_characters: int = 0
+) -> TokenCounts:
+    """Tokens of the prompt and of the text that was generated, as the provider's `count_tokens` sees them.
+
+    unkept_characters: of the text, beyond what `text` holds; they count as the others do on average.
+    """
     prompt = _count(provider, ChatMessage(role="user", content=wire.prompt_text(request)), request.model)
     completion = 0
     if text:
         # A message has an overhead that generated text has not.
         empty = _count(provider, ChatMessage(role="assistant"), request.model)
         completion = max(0, _count(provider, ChatMessage(role="assistant", content=text), request.model) - empty)
+        completion += completion * unkept_characters // len(text)
     return TokenCounts(prompt_tokens=prompt, completion_tokens=completion)
 
 
 def _count(provider: BaseLLMProvider, message: ChatMessage, model: str) -> int:
     try:
-        return max(0, provider.count_tokens((message,), model))
+        return _checked(provider.count_tokens((message,), model))
     except Exception as error:  # noqa: BLE001  # a custom provider's own code: whatever it raises, the call is counted
         log.warning("count_tokens failed", provider=type(provider).__name__, error=type(error).__name__)
         return count_message_tokens((message,))
+
+
+def _checked(count: object) -> int:
+    if type(count) is not int or not 0 <= count <= MAX_COUNT:
+        raise ValueError("no number of tokens that the books can hold")
+    return count

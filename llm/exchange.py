@@ -24,6 +24,7 @@ from llm.providers.base import BaseLLMProvider
 from llm.providers.failures import upstream_error
 from llm.relay import Audience, Relay, Reply
 from llm.settlement import Ending, close_of, close_of_undone, outcome_of
+from llm.types import TokenCounts
 
 log = structlog.get_logger("llm.calls")
 
@@ -63,13 +64,17 @@ class Plan:
 
 
 class Exchange:
-    """The state of one call under way. `reading` and `text` are what the upstream has said so far."""
+    """The state of one call under way.
+
+    `reading` and `text` are what the upstream has said so far; `unkept_characters` of its text were not kept.
+    """
 
     def __init__(self, plan: Plan, audience: Audience, settle: Settle) -> None:
         self.plan = plan
         self.closing: CloseCall | None = None
         self.reading = Reading()
         self.text = ""
+        self.unkept_characters = 0
         self._audience = audience
         self._settle = settle
         self._started = time.monotonic()
@@ -192,11 +197,15 @@ class Exchange:
             outcome=outcome,
             is_complete=is_complete,
             is_gone=self._audience.is_gone,
-            estimate=lambda: estimate(self.plan.provider, self.plan.wire, self.plan.request, self.text),
+            estimate=self._estimate,
             upstream_status=None if first_byte_at is None else 200,
             first_byte_ms=None if first_byte_at is None else int((first_byte_at - self._started) * 1000),
             duration_ms=self._elapsed_ms(),
         )
+
+    def _estimate(self) -> TokenCounts:
+        plan = self.plan
+        return estimate(plan.provider, plan.wire, plan.request, self.text, unkept_characters=self.unkept_characters)
 
     def _timeout_error(self) -> UpstreamError:
         if self._stopped_for is Outcome.SHUTDOWN:

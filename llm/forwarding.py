@@ -74,10 +74,11 @@ async def _follow(exchange: Exchange, pieces: AsyncIterator[bytes], reader: Stre
         exchange.reading = reader.reading()
         if exchange.reading.counts is None or not reader.is_complete:
             exchange.text = reader.output_text()
+            exchange.unkept_characters = reader.dropped_characters
     if reader.failure is not None:
         raise exchange.failed("reported an error in the middle of its answer")
     if not reader.is_complete:
-        raise exchange.failed("broke off before its answer was complete")
+        raise exchange.failed("broke off before its answer was whole")
 
 
 async def _read_rest(pieces: AsyncIterator[bytes]) -> None:

@@ -1,7 +1,7 @@
 """What the gateway tells Prometheus, summed over the processes of one host.
 
-Labels are providers, models that the catalog knows, and outcomes: never accounts or keys, and never a name that a
-caller made up.
+Labels are providers, models as the price list names them, and outcomes: never accounts or keys, and never a name that
+a caller made up.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ class Relay:
         self._pieces.clear()
         self._size = 0
         _wake(self._room)
+        _wake(self._reader)
         self._on_leave()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

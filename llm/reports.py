@@ -160,13 +160,13 @@ def unpriced_models(*, looked_at: int = UNPRICED_CALLS_LOOKED_AT) -> list[Unpric
     oldest = next(iter(latest[looked_at - 1 : looked_at]), None)
     if oldest is not None:
         calls = calls.filter(id__gte=oldest)
-    rows = calls.values("provider", "upstream_model").annotate(
-        calls=Count("pk"),
-        total_tokens=Sum("prompt_tokens") + Sum("completion_tokens"),
+    rows = calls.values_list("provider", "upstream_model").annotate(
+        number=Count("pk"),
+        tokens=Sum("prompt_tokens") + Sum("completion_tokens"),
         first_at=Min("opened_at"),
         last_at=Max("opened_at"),
     )
-    found = [UnpricedModel(model=row.pop("upstream_model"), **row) for row in rows]
+    found = [UnpricedModel(*row) for row in rows]
     return sorted(found, key=lambda entry: (-entry.calls, entry.provider, entry.model))
 
 
@@ -175,7 +175,7 @@ def only_unpriced(calls: QuerySet[Usage]) -> QuerySet[Usage]:
 
     SQLite doesn't see that a partial index fits as long as the words of its IN list are parameters.
     """
-    statuses = RawSQL("llm_usage.status IN ('settled', 'estimated')", (), output_field=BooleanField())  # noqa: S611
+    statuses = RawSQL("llm_usage.status IN ('settled', 'estimated')", (), output_field=BooleanField())
     return calls.filter(statuses, cost=None)
 
 
@@ -189,7 +189,7 @@ def busiest(groups: Iterable[tuple[str, Figures]]) -> tuple[NamedFigures, ...]:
 
 def _read_day(day: date) -> DayReport:
     calls = Usage.objects.filter(local_day=day).order_by()
-    rows = list(calls.values("account_id", "model").annotate(**_SUMS))
+    rows: list[dict[str, Any]] = list(calls.values("account_id", "model").annotate(**_SUMS))  # type: ignore[arg-type]
     names = Account.objects.in_bulk({row["account_id"] for row in rows})
     groups = [(names[row["account_id"]].name, row["model"], _figures(row)) for row in rows]
     return DayReport(

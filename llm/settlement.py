@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
 
 from llm.books.operations import CloseCall, OpenCall, clean_text
 from llm.dialects.base import Reading
@@ -23,6 +26,7 @@ MOST_TOKENS = 10**12
 """More than any call can use: the figure is a mistake of the upstream."""
 
 _MOST_PICO = 2**63 - 1
+_MOST_DISPUTED_CHARACTERS = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ def close_of(opened: OpenCall, price: PriceSnapshot | None, ending: Ending) -> C
         rate_set_id=None if cost is None else cost.rate_set_id,
         is_billable=reading.absurd_usage is None,
         is_disputed=reading.absurd_usage is not None,
-        disputed_usage=reading.absurd_usage,
+        disputed_usage=_kept(reading.absurd_usage),
         reported_model=clean_text(reading.model, most=200),
         upstream_response_id=clean_text(reading.response_id, most=200),
         service_tier=clean_text(reading.service_tier, most=50),
@@ -120,16 +124,32 @@ def _disputed_if_absurd(reading: Reading) -> Reading:
     counts = reading.counts
     if counts is None or _is_plausible(counts):
         return reading
-    raw = {name: repr(getattr(counts, name))[:50] for name in TOKEN_FIELDS}
+    raw = {name: repr(getattr(counts, name))[:50] for name in (*TOKEN_FIELDS, "extra_meters")}
     return replace(reading, counts=None, absurd_usage=raw)
+
+
+def _kept(usage: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Disputed figures as they came; as a cleaned and shortened text where no JSON column could hold them."""
+    if usage is None:
+        return None
+    try:
+        text = orjson.dumps(usage).decode()
+    except TypeError:
+        text = repr(usage)
+    else:
+        # PostgreSQL's JSON knows no NUL.
+        if len(text) <= _MOST_DISPUTED_CHARACTERS and "\\u0000" not in text:
+            return usage
+    return {"text": clean_text(text, most=_MOST_DISPUTED_CHARACTERS)}
 
 
 def _is_plausible(counts: TokenCounts) -> bool:
     values = [getattr(counts, name) for name in TOKEN_FIELDS] + list(counts.extra_meters.values())
+    if not all(type(value) is int and 0 <= value <= MOST_TOKENS for value in values):
+        return False
     cached = counts.cache_read_tokens + counts.cache_write_5m_tokens + counts.cache_write_1h_tokens
     return (
-        all(type(value) is int and 0 <= value <= MOST_TOKENS for value in values)
-        and max(cached, counts.audio_input_tokens) <= counts.prompt_tokens
+        max(cached, counts.audio_input_tokens) <= counts.prompt_tokens
         and max(counts.reasoning_tokens, counts.audio_output_tokens) <= counts.completion_tokens
     )
 

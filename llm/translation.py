@@ -64,7 +64,7 @@ async def _follow(exchange: Exchange, chat: ChatRequest, writer: StreamWriter) -
             await exchange.put(writer.item(item))
     finally:
         exchange.text = "".join(text)
-    raise exchange.failed("broke off before its answer was complete")
+    raise exchange.failed("broke off before its answer was whole")
 
 
 async def _settle(exchange: Exchange, response: ChatResponse) -> ChatResponse:

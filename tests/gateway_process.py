@@ -58,8 +58,7 @@ class Gateway:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that serve; the main one only watches over them."""
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return psutil.Process(self.process.pid).children()
 
     def stop(self, *, signum: int = signal.SIGTERM, timeout_s: float = 40) -> int:
         """Signal the main process and wait for its end; returns its exit code."""

@@ -8,6 +8,7 @@ from django import forms
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest, HttpResponse
+from django.utils.text import capfirst
 
 from llm.admin.secrets import reduce_secrets, without_secrets
 
@@ -51,7 +52,8 @@ class GatewayAdmin(_ModelAdmin[_M]):
         return False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        return without_secrets(request) or super().changelist_view(request, extra_context)
+        context = {"title": capfirst(str(self.opts.verbose_name_plural)), **(extra_context or {})}
+        return without_secrets(request) or super().changelist_view(request, context)
 
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[_M], search_term: str

@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from llm.admin.format import badge
+from llm.admin.format import NOTHING, badge
 from llm.catalog import Catalog, CatalogCache, load_catalog
 from llm.enums import Meter
 from llm.models import CatalogVersion
@@ -49,4 +49,4 @@ def _standard_rates(price: PriceSnapshot) -> dict[str, int]:
 
 
 def _per_million(pico: int | None) -> str:
-    return "–" if pico is None else format_usd(pico_to_per_million(pico) if pico else Decimal(0))
+    return NOTHING if pico is None else format_usd(pico_to_per_million(pico) if pico else Decimal(0))

@@ -60,7 +60,7 @@ class ConfirmedActionsAdmin(GatewayAdmin[_M]):
         return [path("<int:object_id>/action/<slug:action_name>/", view, name=name), *super().get_urls()]
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        actions = super().get_actions(request)
+        actions: dict[str, Any] = super().get_actions(request)
         if IS_POPUP_VAR in request.GET or not self.has_change_permission(request):
             return actions
         plural = self.opts.verbose_name_plural

@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 
 from llm.money import format_usd, round_half_away
 
-NOTHING = "–"
+NOTHING = "\N{EN DASH}"
 
 _STEPS = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
 _EXACT_BELOW = 10_000
@@ -131,7 +131,9 @@ def tokens(number: int) -> SafeString:
 def usd(amount: Decimal | None) -> SafeString | str:
     if amount is None:
         return NOTHING
-    return format_html('<span class="gw-num" title="${}">${}</span>', with_commas(format_usd(amount)), short_usd(amount))
+    return format_html(
+        '<span class="gw-num" title="${}">${}</span>', with_commas(format_usd(amount)), short_usd(amount)
+    )
 
 
 def exact_usd(amount: Decimal | None) -> str:

@@ -70,13 +70,11 @@ class KeyForm(ModelForm[ApiKey]):
     class Meta:
         model = ApiKey
         fields = ("name", "expires_at", "allowed_models")
+        widgets = {"name": forms.TextInput(attrs={"class": "vTextField"})}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.instance.pk is None:
-            return
-        revoked = self.instance.revoked_at
-        if revoked is not None and "expires_at" in self.fields:
+        if self.instance.revoked_at is not None and "expires_at" in self.fields:
             self.fields["expires_at"].disabled = True
             self.fields["expires_at"].help_text = "A key that is revoked, or will be, keeps its expiry."
 
@@ -89,7 +87,7 @@ class KeyForm(ModelForm[ApiKey]):
 
 class NewKeyForm(KeyForm, OneTimeForm):
     class Meta(KeyForm.Meta):
-        fields = ("account", *KeyForm.Meta.fields)
+        fields = ("account", *KeyForm.Meta.fields)  # type: ignore[assignment]
 
     def clean_account(self) -> Any:
         account = self.cleaned_data["account"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import AdminForm
@@ -10,6 +10,7 @@ from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import OuterRef, QuerySet, Subquery
+from django.forms import ModelChoiceField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -26,7 +27,7 @@ from llm.admin.onetime import claim_form, key_made_by, remember_key
 from llm.admin.secretpage import secret_page
 from llm.admin.secrets import reduce_secrets
 from llm.keys import create_key, revoke_key, rotate_key
-from llm.models import ApiKey, Usage
+from llm.models import Account, ApiKey, Usage
 
 
 def _revoke(key: ApiKey) -> str:
@@ -95,7 +96,7 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
         if (repeated := self._answer_repeated(request)) is not None:
             return repeated
         form = NewKeyForm(request.POST or None, initial={"account": request.GET.get("account")})
-        account = form.fields["account"]
+        account = cast("ModelChoiceField[Account]", form.fields["account"])
         account.widget = AutocompleteSelect(ApiKey._meta.get_field("account"), self.admin_site)
         account.widget.choices = account.choices
         if request.method == "POST" and form.is_valid() and claim_form(request):
@@ -219,5 +220,3 @@ class _Rights(TypedDict):
 def _rights(form: NewKeyForm) -> _Rights:
     data = form.cleaned_data
     return {"name": data["name"], "expires_at": data["expires_at"], "allowed_models": data["allowed_models"]}
-
-

@@ -33,5 +33,5 @@ def _short(moment: datetime, now: datetime) -> str:
     return f"in {minutes // (24 * 60)} days"
 
 
-def day_and_minute(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+def day_and_minute(moment: datetime | None) -> str:
+    return "ever" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -38,9 +38,7 @@ class Page:
     window_end: UUID | None
 
 
-def read_page(
-    indexed: QuerySet[Usage], condition: Q, cursor: Cursor, *, size: int, window: int = WINDOW
-) -> Page:
+def read_page(indexed: QuerySet[Usage], condition: Q, cursor: Cursor, *, size: int, window: int = WINDOW) -> Page:
     """indexed: rows in the order of an index; condition: what has to be looked for among them, or an empty Q."""
     if cursor.after is not None:
         page = _read_newer(indexed, condition, cursor.after, size=size, window=window)
@@ -50,9 +48,7 @@ def read_page(
     return _read_older(indexed, condition, cursor.before, size=size, window=window)
 
 
-def _read_older(
-    indexed: QuerySet[Usage], condition: Q, before: UUID | None, *, size: int, window: int
-) -> Page:
+def _read_older(indexed: QuerySet[Usage], condition: Q, before: UUID | None, *, size: int, window: int) -> Page:
     candidates = indexed.order_by("-id")
     if before is not None:
         candidates = candidates.filter(id__lt=before)

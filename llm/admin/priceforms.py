@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from llm.admin.base import ModelForm
+from llm.admin.format import NOTHING
 from llm.admin.keyforms import MomentInput
 from llm.admin.routes import provider_choices
 from llm.enums import Meter, PriceSource
@@ -45,7 +46,7 @@ class RateField(forms.CharField):
             label=RATE_LABELS[meter],
             required=False,
             help_text=_RATE_HELP.get(meter, ""),
-            widget=forms.TextInput(attrs={"inputmode": "decimal", "class": "gw-rate", "placeholder": "–"}),
+            widget=forms.TextInput(attrs={"inputmode": "decimal", "class": "gw-rate", "placeholder": NOTHING}),
         )
 
     def clean(self, value: Any) -> Any:
@@ -117,4 +118,3 @@ class PriceForm(ModelForm[Price]):
         )
         if same.exists():
             self.add_error("effective_from", "This model has a price from this very moment on; choose another moment.")
-

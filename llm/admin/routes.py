@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import F, QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from llm.admin.base import GatewayAdmin, InlineFormSet, ModelForm, TabularInline
@@ -84,7 +84,7 @@ class TargetFormSet(InlineFormSet[RouteTarget, ModelRoute, TargetForm]):
 class TargetInline(TabularInline[RouteTarget, ModelRoute]):
     model = RouteTarget
     form = TargetForm
-    formset = TargetFormSet
+    formset = TargetFormSet  # type: ignore[assignment]
     extra = 0
     min_num = 1
     fields = ("position", "provider", "upstream_model", "price")

@@ -6,9 +6,11 @@ our pages come in through `templates/admin/` and `llm.templatetags.gateway`.
 
 from django.contrib import admin
 
+from llm.admin.format import NOTHING
+
 admin.site.site_header = "LLM Billing Gateway"
 admin.site.site_title = "LLM Billing Gateway"
 admin.site.index_title = "Today"
 # Our root only leads back here.
 admin.site.site_url = None
-admin.site.empty_value_display = "–"
+admin.site.empty_value_display = NOTHING

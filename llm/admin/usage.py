@@ -8,6 +8,7 @@ from uuid import UUID
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
+from django.db.models.expressions import Combinable
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -34,7 +35,7 @@ class UsageChangeList(ChangeList):
         """None: `UsageFilterForm` reads the query string."""
         return {}
 
-    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str | Combinable]:
         return ["-id"]
 
     def get_results(self, request: HttpRequest) -> None:
@@ -105,7 +106,7 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
         return UsageChangeList
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        context = {"title": "Usage", "proposed_accounts": proposed_accounts, "proposed_models": proposed_models}
+        context = {"proposed_accounts": proposed_accounts, "proposed_models": proposed_models}
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Usage]:
@@ -151,11 +152,11 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
         )
 
     @admin.display(description="Tokens in")
-    def tokens_in(self, usage: Usage) -> SafeString:
+    def tokens_in(self, usage: Usage) -> SafeString | str:
         return _tokens_cell(usage, usage.prompt_tokens, usage.cache_read_tokens, "cached")
 
     @admin.display(description="Tokens out")
-    def tokens_out(self, usage: Usage) -> SafeString:
+    def tokens_out(self, usage: Usage) -> SafeString | str:
         return _tokens_cell(usage, usage.completion_tokens, usage.reasoning_tokens, "reasoning")
 
     @admin.display(description="Cost")

@@ -98,7 +98,7 @@ class OpenAIChatReader:
     def _is_plain(self, block: bytes) -> bool:
         """Nothing in it is for us. Only structural quotes are unescaped, so no text of a model looks like these."""
         return (
-            bool(self._response_id or self._model)
+            bool(self._model)
             and not self._is_final
             and block.startswith(b"data:")
             and not self._tells_usage(block)

@@ -15,8 +15,8 @@ from llm.dialects.sse import EventSplitter, read_event, split_events
 from llm.providers.base import ProviderSettings
 from llm.providers.counting import count_message_tokens
 from llm.providers.failures import upstream_error
-from llm.providers.raw import SdkReply
-from llm.providers.transport import build_http_client
+from llm.providers.raw import UpstreamReply
+from llm.providers.transport import UpstreamTransport, client_on
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
 
 
@@ -30,7 +30,7 @@ class AnthropicProvider:
             base_url=settings.base_url,
             max_retries=0,
             timeout=httpx2.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s),
-            http_client=build_http_client(settings),
+            http_client=client_on(UpstreamTransport(settings)),
             open_telemetry=False,
         )
         # It took ANTHROPIC_CUSTOM_HEADERS from the environment; the gateway's are its settings alone.
@@ -66,7 +66,7 @@ class AnthropicProvider:
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def _post(self, body: bytes) -> SdkReply:
+    async def _post(self, body: bytes) -> UpstreamReply:
         try:
             response = await self._client.post(
                 "/v1/messages",
@@ -77,6 +77,6 @@ class AnthropicProvider:
                 options={"headers": self._headers},
             )
         except Exception as error:
-            raise upstream_error(error, provider=self.name) from error
+            raise upstream_error(error, provider=self.name, secret=self._secret) from error
         # The SDK returns the unread response as it is where that is what it is to be cast to.
-        return SdkReply(cast("httpx2.Response", response), provider=self.name, secret=self._secret)
+        return UpstreamReply(cast("httpx2.Response", response), provider=self.name, secret=self._secret)

@@ -3,44 +3,54 @@
 An approximation, and the rows that rest on it say “estimated”. Rule: a run of ASCII letters is one token for every
 started six characters, digits one for every started three, each other printable character one token of its own; text
 of other scripts one token a character. Leading spaces belong to the word that follows.
+
+Counting happens on the event loop, so its time is bounded: of a long text only samples are read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from llm.types import ChatMessage, ImagePart
 
 MESSAGE_OVERHEAD_TOKENS = 4
 IMAGE_TOKENS = 765  # A 1024 x 1024 picture in high detail, in OpenAI's published arithmetic (85 + 4 x 170).
 
-_PIECES = re.compile(r"([A-Za-z]+)|([0-9]+)|(\n+)|([^\sA-Za-z0-9])")
-_LETTERS_PER_TOKEN = 6
-_DIGITS_PER_TOKEN = 3
+_TOKENS = re.compile(r"[A-Za-z]{1,6}|[0-9]{1,3}|\n+|[^\sA-Za-z0-9]")
+# Together 128 Ki characters: 15 ms of English, 60 ms of Chinese.
+_SAMPLES = 64
+_SAMPLE_CHARACTERS = 2048
 
 
 def count_text_tokens(text: str) -> int:
-    count = 0
-    for piece in _PIECES.finditer(text):
-        size = piece.end() - piece.start()
-        if piece.lastindex == 1:
-            count += -(-size // _LETTERS_PER_TOKEN)
-        elif piece.lastindex == 2:
-            count += -(-size // _DIGITS_PER_TOKEN)
-        else:
-            count += 1
-    return count
+    """Exact by the rule above up to 128 Ki characters; beyond, as dense as samples from all over the text."""
+    if len(text) <= _SAMPLES * _SAMPLE_CHARACTERS:
+        return len(_TOKENS.findall(text))
+    sampled = sum(len(_TOKENS.findall(sample)) for sample in _samples_of(text))
+    return sampled * len(text) // (_SAMPLES * _SAMPLE_CHARACTERS)
 
 
 def count_message_tokens(messages: Sequence[ChatMessage]) -> int:
-    return sum(_count_message(message) for message in messages)
+    # A space is no token and ends a run: joined, the texts count as much as they do one by one, in bounded time.
+    text = " ".join(text for message in messages for text in _texts_of(message))
+    images = sum(_image_count(message) for message in messages)
+    return MESSAGE_OVERHEAD_TOKENS * len(messages) + IMAGE_TOKENS * images + count_text_tokens(text)
 
 
-def _count_message(message: ChatMessage) -> int:
-    count = MESSAGE_OVERHEAD_TOKENS + count_text_tokens(message.text)
-    if not isinstance(message.content, str):
-        count += sum(IMAGE_TOKENS for part in message.content if isinstance(part, ImagePart))
+def _samples_of(text: str) -> Iterator[str]:
+    last_start = len(text) - _SAMPLE_CHARACTERS
+    for number in range(_SAMPLES):
+        start = last_start * number // (_SAMPLES - 1)
+        yield text[start : start + _SAMPLE_CHARACTERS]
+
+
+def _texts_of(message: ChatMessage) -> Iterator[str]:
+    yield message.text
     for call in message.tool_calls:
-        count += count_text_tokens(call.name) + count_text_tokens(call.arguments)
-    return count
+        yield call.name
+        yield call.arguments
+
+
+def _image_count(message: ChatMessage) -> int:
+    return 0 if isinstance(message.content, str) else sum(isinstance(part, ImagePart) for part in message.content)

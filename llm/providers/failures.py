@@ -46,7 +46,7 @@ def upstream_error(error: Exception, *, provider: str, secret: str = "") -> Upst
         return UpstreamUnreachable(f"The provider “{provider}” can't be reached. Try again shortly.")
     if any(isinstance(cause, httpx2.TimeoutException | TimeoutError) for cause in causes):
         return UpstreamTimeout(f"The provider “{provider}” did not answer in time.", may_have_worked=True)
-    return UpstreamFailed(f"The provider “{provider}” broke off before its answer was complete.", may_have_worked=True)
+    return UpstreamFailed(f"The provider “{provider}” broke off before its answer was whole.", may_have_worked=True)
 
 
 def _of_status(status: int, error: Exception, *, provider: str, secret: str) -> UpstreamError:
@@ -61,8 +61,8 @@ def _of_status(status: int, error: Exception, *, provider: str, secret: str) -> 
     if status in _CALLERS_BUSINESS and isinstance(refusal.get("message"), str):
         return UpstreamRejected(
             _without_secrets(str(refusal["message"]), secret),
-            code=_plain(refusal.get("code")),
-            param=_plain(refusal.get("param")),
+            code=_plain(refusal.get("code"), secret),
+            param=_plain(refusal.get("param"), secret),
             http_status=status if status in _KEPT_STATUSES else 400,
         )
     may_have_worked = status >= 500 and status not in _SURELY_UNDONE
@@ -87,11 +87,11 @@ def _without_secrets(text: str, secret: str) -> str:
     return _LOOKS_LIKE_A_KEY.sub("[redacted]", text)[:_MOST_CHARACTERS]
 
 
-def _plain(value: object) -> str | None:
+def _plain(value: object, secret: str) -> str | None:
     """A short identifier without anything in it that could be a key."""
-    if not isinstance(value, str) or not 0 < len(value) <= 100 or _LOOKS_LIKE_A_KEY.search(value):
+    if not isinstance(value, str) or not 0 < len(value) <= 100 or not (value.isascii() and value.isprintable()):
         return None
-    return value if value.isascii() and value.isprintable() else None
+    return value if value == _without_secrets(value, secret) else None
 
 
 def _retry_after_s(error: Exception) -> float | None:

@@ -1,4 +1,4 @@
-"""A pass-through reply of an official SDK's client: its bytes, our errors, and never our own key."""
+"""A reply of an upstream as bytes: our errors, and never our own key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHORTEST_SECRET = 16
 _REDACTED = b"[redacted]"
 
 
-class SdkReply:
+class UpstreamReply:
     """The reply's headers have come; iterating reads the body once, and `aclose()` is due whatever happens."""
 
     def __init__(self, response: httpx2.Response, *, provider: str, secret: str) -> None:

@@ -8,10 +8,11 @@ reached the upstream.
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 import httpx2
+import orjson
 
 from llm.providers.base import ProviderSettings
 
@@ -26,14 +27,19 @@ class ReplyTooLarge(httpx2.ReadError):
     """The reply passed the size that we hold."""
 
 
-def build_http_client(settings: ProviderSettings) -> httpx2.AsyncClient:
-    """A client for one provider and one event loop."""
-    return httpx2.AsyncClient(
-        transport=UpstreamTransport(settings),
-        follow_redirects=False,
-        trust_env=False,
-        timeout=httpx2.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s),
-    )
+class BadStatus(Exception):
+    """An answer other than 2xx. body: its JSON where it is an object, as the SDKs' errors carry it."""
+
+    def __init__(self, response: httpx2.Response, body: object) -> None:
+        super().__init__(response.status_code)
+        self.status_code = response.status_code
+        self.response = response
+        self.body = body
+
+
+def client_on(transport: UpstreamTransport) -> httpx2.AsyncClient:
+    """What an SDK is given as its HTTP client."""
+    return httpx2.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
 
 
 class UpstreamTransport(httpx2.AsyncBaseTransport):
@@ -59,6 +65,16 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
             raise httpx2.ReadTimeout("the upstream was silent") from error
         body = _Body(reply, limit=self._settings.max_reply_bytes)
         return httpx2.Response(reply.status, headers=_visible_headers(reply), stream=body, request=request)
+
+    async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> httpx2.Response:
+        """A reply whose body has not been read. Raises BadStatus, or httpx2.TransportError."""
+        response = await self.handle_async_request(httpx2.Request("POST", url, headers=headers, content=body))
+        if response.is_success:
+            return response
+        try:
+            raise BadStatus(response, _json(await response.aread()))
+        finally:
+            await response.aclose()
 
     async def aclose(self) -> None:
         if self._session is not None:
@@ -131,6 +147,13 @@ def _inflater(reply: aiohttp.ClientResponse) -> zlib._Decompress | None:
 def _visible_headers(reply: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
     hidden = (b"content-encoding", b"content-length", b"transfer-encoding", b"set-cookie")
     return [(name, value) for name, value in reply.raw_headers if name.lower() not in hidden]
+
+
+def _json(body: bytes) -> object:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _translated(error: aiohttp.ClientError) -> httpx2.TransportError:

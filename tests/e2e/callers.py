@@ -23,6 +23,22 @@ PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A response as it stood on the wire."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        return self.content.decode()
+
+    def json(self) -> Any:
+        return orjson.loads(self.content)
+
+
+@dataclass(frozen=True)
 class Application:
     """What calls `gateway` with the key `secret`."""
 
@@ -50,6 +66,13 @@ class Application:
         """A connection of its own, without a byte on it."""
         address = urlsplit(self.gateway.url)
         return socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=PATIENCE_S)
+
+    def send_bytes(self, *pieces: bytes) -> Answer:
+        """A request of no HTTP library's making, on a connection that it says to close."""
+        with self.connect() as connection:
+            for piece in pieces:
+                connection.sendall(piece)
+            return read_answer(connection)
 
     def begin(self, model: str, **fields: Any) -> socket.socket:
         """A chat whose request is sent and whose reply nobody has read a byte of."""
@@ -88,6 +111,24 @@ def read_to_end(connection: socket.socket) -> bytes:
     return received
 
 
+def read_answer(connection: socket.socket) -> Answer:
+    """One whole response whose length is announced or whose connection is closed after it."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        piece = connection.recv(65_536)
+        assert piece, f"no response: {received!r}"
+        received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    length = headers.get("content-length")
+    while length is None or len(body) < int(length):
+        if not (piece := connection.recv(65_536)):
+            break
+        body += piece
+    return Answer(int(status_line.split()[1]), headers, body)
+
+
 def events_of(reply: httpx2.Response) -> list[Any]:
     """The data of a stream's events; [DONE] as that text."""
     datas = [event.removeprefix("data: ") for event in reply.text.replace("\r\n", "\n").split("\n\n") if event]
@@ -104,7 +145,7 @@ def text_of(reply: httpx2.Response) -> str:
     return "".join(choice["delta"].get("content") or "" for choice in choices)
 
 
-def error_of(reply: httpx2.Response) -> dict[str, Any]:
+def error_of(reply: httpx2.Response | Answer) -> dict[str, Any]:
     """The error of a refusal in an OpenAI dialect, which must have its four members and no other."""
     assert reply.headers["content-type"] == "application/json"
     [(name, error)] = reply.json().items()
@@ -114,7 +155,7 @@ def error_of(reply: httpx2.Response) -> dict[str, Any]:
     return dict(error)
 
 
-def native_error_of(reply: httpx2.Response) -> dict[str, Any]:
+def native_error_of(reply: httpx2.Response | Answer) -> dict[str, Any]:
     """The error of a refusal in the native dialect."""
     assert reply.headers["content-type"] == "application/json"
     [(name, error)] = reply.json().items()

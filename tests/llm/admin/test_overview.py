@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from llm.admin.format import milliseconds, short_count, short_usd
+from llm.admin.format import NOTHING, milliseconds, short_count, short_usd
 from llm.admin.overview import overview_for
 from llm.admin.secrets import reduce_secrets
 from tests.llm.admin.factories import make_account, make_key, on, open_row, save, usage_row
@@ -163,7 +163,7 @@ def test_amounts_keep_six_significant_digits(amount: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "–"), (87, "87 ms"), (1_240, "1.24 s"), (185_000, "3 min 05 s")]
+    ("value", "text"), [(None, NOTHING), (87, "87 ms"), (1_240, "1.24 s"), (185_000, "3 min 05 s")]
 )
 def test_durations(value: int | None, text: str) -> None:
     assert milliseconds(value) == text

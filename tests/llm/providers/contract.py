@@ -9,12 +9,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import pytest
 
+from llm.dialects.openai_chat import OPENAI_CHAT
+from llm.dialects.openai_chat_client import request_body
+from llm.enums import Dialect
 from llm.errors import UpstreamError
-from llm.providers.base import BaseLLMProvider
+from llm.providers.base import BaseLLMProvider, ForwardsRaw, RawCall
 from llm.types import (
     ChatMessage,
     ChatRequest,
@@ -25,6 +28,8 @@ from llm.types import (
     ToolCall,
     ToolCallDelta,
 )
+
+Way = Literal["chat", "stream_chat", "forward"]
 
 
 async def check_whole_reply(provider: BaseLLMProvider, request: ChatRequest) -> ChatResponse:
@@ -83,12 +88,29 @@ def check_counting(provider: BaseLLMProvider, monkeypatch: pytest.MonkeyPatch, *
     assert provider.count_tokens((ChatMessage("user", "\ud800\x00 \N{GRINNING FACE} 你好"),), model) > 0
 
 
-async def failure_of(provider: BaseLLMProvider, request: ChatRequest, *, is_stream: bool) -> UpstreamError:
-    """The error that the call ends in."""
-    call: Awaitable[object] = read_stream(provider, request) if is_stream else provider.chat(request)
+async def failure_of(provider: BaseLLMProvider, request: ChatRequest, *, way: Way) -> UpstreamError:
+    """The error that the call ends in. Skips the test where the provider has no such way."""
+    call: Awaitable[object]
+    if way == "chat":
+        call = provider.chat(request)
+    elif way == "stream_chat":
+        call = read_stream(provider, request)
+    elif isinstance(provider, ForwardsRaw):
+        call = read_raw(provider, request)
+    else:
+        pytest.skip("it forwards nothing")
     with pytest.raises(UpstreamError) as failed:
         await call
     return failed.value
+
+
+async def read_raw(provider: ForwardsRaw, request: ChatRequest) -> bytes:
+    """What comes through where bytes are passed on as they are, asked for as OpenAI's callers do."""
+    assert Dialect.OPENAI_CHAT in provider.dialects
+    body = request_body(request, is_stream=False)
+    raw = RawCall(Dialect.OPENAI_CHAT, OPENAI_CHAT.path, body, is_stream=False, headers={})
+    async with aclosing(await provider.forward(raw)) as reply:
+        return b"".join([piece async for piece in reply])
 
 
 async def check_cut_stream(provider: BaseLLMProvider, request: ChatRequest) -> None:

@@ -53,7 +53,8 @@ TOOL_RESULT = ChatRequest(
     tools=USE_TOOL.tools,
 )
 
-WAYS = pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+WHOLE_AND_STREAM = pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+WAYS = pytest.mark.parametrize("way", ["chat", "stream_chat", "forward"])
 
 
 def point_to(upstream: FakeUpstream, settings: Any) -> None:
@@ -119,7 +120,7 @@ def test_tokens_are_counted_without_asking_anybody(provider: BaseLLMProvider, mo
     contract.check_counting(provider, monkeypatch, model="a-model")
 
 
-@WAYS
+@WHOLE_AND_STREAM
 async def test_the_figures_are_the_upstreams(remote: BaseLLMProvider, upstream: FakeUpstream, is_stream: bool) -> None:
     upstream.set_default(Script(cache_read_tokens=1000))
     if is_stream:
@@ -132,7 +133,7 @@ async def test_the_figures_are_the_upstreams(remote: BaseLLMProvider, upstream: 
     assert usage.cache_read_tokens == 1000
 
 
-@WAYS
+@WHOLE_AND_STREAM
 async def test_usage_that_is_not_reported_is_not_zero(
     remote: BaseLLMProvider, upstream: FakeUpstream, is_stream: bool
 ) -> None:
@@ -148,7 +149,7 @@ async def test_tool_calls(remote: BaseLLMProvider) -> None:
     assert (call.name, call.arguments) == ("look_up", '{"city":"sample"}')
 
 
-@WAYS
+@WHOLE_AND_STREAM
 async def test_the_whole_conversation_reaches_the_upstream(
     remote: BaseLLMProvider, upstream: FakeUpstream, is_stream: bool
 ) -> None:
@@ -197,16 +198,16 @@ async def test_a_tools_result_reaches_the_upstream(remote: BaseLLMProvider, upst
 async def test_failures_become_our_errors(
     remote: BaseLLMProvider,
     upstream: FakeUpstream,
-    is_stream: bool,
+    way: contract.Way,
     script: Script,
     kind: type[UpstreamError],
     http_status: int,
     may_have_worked: bool,
 ) -> None:
-    if is_stream and script.body is not None:
+    if way != "chat" and script.body is not None:
         pytest.skip("what is no event says nothing: see test_a_stream_that_ends_early_has_no_end")
     upstream.set_default(script)
-    error = await contract.failure_of(remote, HELLO, is_stream=is_stream)
+    error = await contract.failure_of(remote, HELLO, way=way)
     assert (type(error), error.http_status, error.may_have_worked) == (kind, http_status, may_have_worked)
     assert error.upstream_status == (script.status if script.status >= 400 else None)
     assert error.retry_after_s == script.retry_after_s
@@ -234,7 +235,7 @@ async def test_a_stream_that_breaks_fails_after_what_came(remote: BaseLLMProvide
 
 async def test_an_error_in_mid_stream(remote: BaseLLMProvider, upstream: FakeUpstream) -> None:
     upstream.set_default(Script(error_after_events=4, error_message=f"Your key {KEY} is tired."))
-    error = await contract.failure_of(remote, HELLO, is_stream=True)
+    error = await contract.failure_of(remote, HELLO, way="stream_chat")
     assert (type(error), error.may_have_worked) == (UpstreamFailed, True)
     contract.check_secret_is_kept(error, KEY)
 
@@ -244,10 +245,10 @@ async def test_an_error_in_mid_stream(remote: BaseLLMProvider, upstream: FakeUps
     "script", [Script(hangs_before_headers=True), Script(hang_after_events=1)], ids=["head", "body"]
 )
 async def test_an_upstream_that_falls_silent(
-    impatient: BaseLLMProvider, upstream: FakeUpstream, is_stream: bool, script: Script
+    impatient: BaseLLMProvider, upstream: FakeUpstream, way: contract.Way, script: Script
 ) -> None:
     upstream.set_default(script)
-    error = await contract.failure_of(impatient, HELLO, is_stream=is_stream)
+    error = await contract.failure_of(impatient, HELLO, way=way)
     assert (type(error), error.http_status, error.may_have_worked) == (UpstreamTimeout, 504, True)
     [entry] = await asyncio.to_thread(upstream.ledger.wait_for, 1)
     assert entry.has_peer_hung_up
@@ -255,12 +256,12 @@ async def test_an_upstream_that_falls_silent(
 
 @WAYS
 @pytest.mark.parametrize("name", REMOTE)
-async def test_an_upstream_that_is_not_there(name: str, settings: Any, is_stream: bool) -> None:
+async def test_an_upstream_that_is_not_there(name: str, settings: Any, way: contract.Way) -> None:
     gone = FakeUpstream().start()
     gone.stop()
     point_to(gone, settings)
     provider = build_provider(name)
-    error = await contract.failure_of(provider, HELLO, is_stream=is_stream)
+    error = await contract.failure_of(provider, HELLO, way=way)
     assert (type(error), error.http_status, error.may_have_worked) == (UpstreamUnreachable, 502, False)
     assert error.is_passing
     await closed(provider)
@@ -276,10 +277,10 @@ async def test_an_upstream_that_is_not_there(name: str, settings: Any, is_stream
     ids=lambda script: f"{script.status}{'-code' if script.error_code else ''}",
 )
 async def test_our_key_is_in_no_error(
-    remote: BaseLLMProvider, upstream: FakeUpstream, is_stream: bool, script: Script
+    remote: BaseLLMProvider, upstream: FakeUpstream, way: contract.Way, script: Script
 ) -> None:
     upstream.set_default(script)
-    error = await contract.failure_of(remote, HELLO, is_stream=is_stream)
+    error = await contract.failure_of(remote, HELLO, way=way)
     contract.check_secret_is_kept(error, KEY)
 
 
@@ -292,7 +293,7 @@ async def test_leaving_a_stream_closes_the_upstreams_connection(
     assert entry.has_peer_hung_up
 
 
-@WAYS
+@WHOLE_AND_STREAM
 async def test_a_cancelled_call_closes_the_upstreams_connection(
     remote: BaseLLMProvider, upstream: FakeUpstream, is_stream: bool
 ) -> None:

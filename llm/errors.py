@@ -18,6 +18,8 @@ Messages are written for the caller and never hold an upstream's text, a key or 
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class GatewayError(Exception):
     """
@@ -87,6 +89,13 @@ class ModelUnpriced(RequestError):
 class MethodNotAllowed(RequestError):
     code = "method_not_allowed"
     http_status = 405
+    allowed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, method: str, *, allowed: tuple[str, ...]) -> Self:
+        error = cls(f"{method} is not allowed here. Allowed: {', '.join(allowed)}.")
+        error.allowed = allowed
+        return error
 
 
 class RequestTimeout(RequestError):

@@ -40,6 +40,8 @@ UNPRICED_CALLS_LOOKED_AT = 20_000
 CHEAP_SECONDS = 0.05
 REST_FACTOR = 20
 FINISHED_DAY_SECONDS = 6 * 3600
+YESTERDAY_SECONDS = 300
+READ_SECONDS = 0.1
 
 _T = TypeVar("_T")
 
@@ -95,9 +97,12 @@ class DayReport:
 
 @dataclass(frozen=True, slots=True)
 class DayFigures:
+    """is_known: False where the day has not been read yet; its figures mean nothing then."""
+
     day: date
     calls: int = 0
     cost: Decimal = Decimal(0)
+    is_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +130,16 @@ def day_report(day: date) -> DayReport:
     return _remembered(f"llm:report:{day}", lambda: _read_day(day))
 
 
-def daily_figures(first: date, last: date, *, today: date) -> list[DayFigures]:
-    """One entry for every day from first to last. Days that ended before yesterday are read once in six hours."""
-    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
-    finished = [day for day in days if day < today - timedelta(days=1)]
-    recent = [day for day in days if day >= today - timedelta(days=1)]
-    figures = _finished_days(finished)
-    if recent:
-        figures |= _remembered(f"llm:days:{recent[0]}:{recent[-1]}", lambda: _read_days(recent[0], recent[-1]))
-    return [figures.get(day, DayFigures(day)) for day in days]
+def daily_figures(first: date, today: DayReport) -> list[DayFigures]:
+    """One entry for every day from `first` to the report's own.
+
+    Earlier days are kept for hours once they were read. Of those that were not, as many are read as fit into
+    READ_SECONDS, the latest first; the others come with `is_known` False, and with the next readings.
+    """
+    days = [first + timedelta(days=offset) for offset in range((today.day - first).days)]
+    known = _finished_days(days)
+    figures = [known.get(day, DayFigures(day, is_known=False)) for day in days]
+    return [*figures, DayFigures(today.day, today.total.calls, today.total.cost)]
 
 
 def open_calls(*, most: int = MOST_OPEN_CALLS) -> int:
@@ -229,15 +235,30 @@ def _read_days(first: date, last: date) -> dict[date, DayFigures]:
 
 
 def _finished_days(days: Sequence[date]) -> dict[date, DayFigures]:
+    """days: in order, up to yesterday."""
     names = {day: f"llm:day:{day}" for day in days}
-    known: dict[str, DayFigures] = cache.get_many(list(names.values())) if names else {}
-    missing = [day for day in days if names[day] not in known]
-    if missing:
-        read = _read_days(missing[0], missing[-1])
-        fresh = {names[day]: read.get(day, DayFigures(day)) for day in missing}
-        cache.set_many(fresh, FINISHED_DAY_SECONDS)
-        known |= fresh
-    return {day: known[name] for day, name in names.items()}
+    kept: dict[str, DayFigures] = cache.get_many(list(names.values())) if names else {}
+    known = {day: kept[name] for day, name in names.items() if name in kept}
+    unread = [day for day in reversed(days) if day not in known]
+    started, number = time.monotonic(), 1
+    while unread and number:
+        chunk, unread = unread[:number], unread[number:]
+        chunk_started = time.monotonic()
+        known |= _read_and_keep(chunk, yesterday=days[-1])
+        now = time.monotonic()
+        # One day first, then as many at once as that one says fit.
+        seconds_a_day = max((now - chunk_started) / len(chunk), 1e-4)
+        number = max(0, int((READ_SECONDS - (now - started)) / seconds_a_day))
+    return known
+
+
+def _read_and_keep(days: Sequence[date], *, yesterday: date) -> dict[date, DayFigures]:
+    """Yesterday is kept shortly: calls that began then, or in zones where it is still today, may yet close."""
+    read = _read_days(min(days), max(days))
+    figures = {day: read.get(day, DayFigures(day)) for day in days}
+    for day, figure in figures.items():
+        cache.set(f"llm:day:{day}", figure, YESTERDAY_SECONDS if day == yesterday else FINISHED_DAY_SECONDS)
+    return figures
 
 
 def _remembered(name: str, read: Callable[[], _T]) -> _T:

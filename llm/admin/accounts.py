@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 
 from llm.admin.base import ModelForm, ReadOnlyInline
 from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin
-from llm.admin.format import badge, moment, moment_of_id
+from llm.admin.format import badge, calendar_day, moment, moment_of_id
 from llm.admin.keystate import key_state_badge
 from llm.enums import AccountStatus
 from llm.models import Account, ApiKey, Usage
@@ -163,4 +163,4 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
 
     @admin.display(description="Created", ordering="created_at")
     def created(self, account: Account) -> str:
-        return moment(account.created_at)
+        return calendar_day(account.created_at)

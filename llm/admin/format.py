@@ -103,6 +103,17 @@ def moment(value: datetime | None) -> SafeString | str:
     )
 
 
+def calendar_day(value: datetime) -> SafeString:
+    """The day in UTC; the moment shows on hover."""
+    in_utc = value.astimezone(UTC)
+    return format_html(
+        '<time class="gw-time" datetime="{}" title="{} UTC">{}</time>',
+        in_utc.isoformat(),
+        in_utc.strftime("%Y-%m-%d %H:%M:%S"),
+        in_utc.strftime("%Y-%m-%d"),
+    )
+
+
 def exact_moment(value: datetime) -> SafeString:
     """To the millisecond."""
     in_utc = value.astimezone(UTC)

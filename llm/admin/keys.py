@@ -19,7 +19,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin, ObjectButton
-from llm.admin.format import NOTHING, moment, moment_of_id
+from llm.admin.format import NOTHING, calendar_day, moment, moment_of_id
 from llm.admin.keyfilters import KeyAccountFilter, KeyStateFilter
 from llm.admin.keyforms import KeyForm, NewKeyForm, RotateForm
 from llm.admin.keystate import day_and_minute, key_state_badge
@@ -198,7 +198,7 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
 
     @admin.display(description="Created", ordering="created_at")
     def created(self, key: ApiKey) -> str:
-        return moment(key.created_at)
+        return calendar_day(key.created_at)
 
     @admin.display(description="Rotation")
     def origin(self, key: ApiKey) -> SafeString | str:

@@ -31,10 +31,14 @@ class SystemState:
 
 @dataclass(frozen=True, slots=True)
 class UsageOverview:
-    """month: cost since the first of the month. More open calls than `reports.MOST_OPEN_CALLS` are not counted."""
+    """month_cost: since the first of the month, of the days that are known; is_complete says whether all are.
+
+    More open calls than `reports.MOST_OPEN_CALLS` are not counted.
+    """
 
     today: reports.DayReport
     month_cost: Decimal
+    is_complete: bool
     days: tuple[reports.DayFigures, ...]
     open_calls: int
     recent: tuple[Usage, ...]
@@ -86,10 +90,12 @@ def overview_for(user: PermissionsMixin | AnonymousUser) -> Overview:
 
 def usage_overview(day: date) -> UsageOverview:
     first = min(day.replace(day=1), day - timedelta(days=CHART_DAYS - 1))
-    days = reports.daily_figures(first, day, today=day)
+    today = reports.day_report(day)
+    days = reports.daily_figures(first, today)
     return UsageOverview(
-        today=reports.day_report(day),
+        today=today,
         month_cost=sum((figures.cost for figures in days if figures.day >= day.replace(day=1)), Decimal(0)),
+        is_complete=all(figures.is_known for figures in days),
         days=tuple(days[-CHART_DAYS:]),
         open_calls=reports.open_calls(),
         recent=tuple(reports.recent_calls(RECENT_CALLS)),

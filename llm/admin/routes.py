@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from llm.admin.base import GatewayAdmin, InlineFormSet, ModelForm, TabularInline
 from llm.admin.catalog import price_in_force
-from llm.admin.format import NOTHING, badge, moment
+from llm.admin.format import NOTHING, badge, calendar_day
 from llm.models import ModelRoute, RouteTarget
 from llm.providers.registry import is_configured, known_providers
 
@@ -134,4 +134,4 @@ class ModelRouteAdmin(GatewayAdmin[ModelRoute]):
 
     @admin.display(description="Created", ordering="created_at")
     def created(self, route: ModelRoute) -> str:
-        return moment(route.created_at)
+        return calendar_day(route.created_at)

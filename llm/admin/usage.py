@@ -86,15 +86,13 @@ class UsageChangeList(ChangeList):
 class UsageAdmin(ReadOnlyAdmin[Usage]):
     list_display = (
         "time",
-        "account",
-        "key",
+        "caller",
         "model_name",
         "tokens_in",
         "tokens_out",
         "cost_usd",
         "state",
         "duration",
-        "first_byte",
     )
     list_display_links = ("time",)
     list_select_related = ("account", "api_key")
@@ -136,9 +134,14 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
     def time(self, usage: Usage) -> str:
         return moment(usage.opened_at)
 
-    @admin.display(description="Key")
-    def key(self, usage: Usage) -> SafeString:
-        return format_html('<span title="{}">{}</span>', usage.api_key.masked, usage.api_key.name)
+    @admin.display(description="Account, key")
+    def caller(self, usage: Usage) -> SafeString:
+        return format_html(
+            '{}<span class="gw-hint gw-below" title="{}">{}</span>',
+            usage.account.name,
+            usage.api_key.masked,
+            usage.api_key.name,
+        )
 
     @admin.display(description="Model")
     def model_name(self, usage: Usage) -> SafeString:
@@ -167,13 +170,13 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
     def state(self, usage: Usage) -> SafeString:
         return state_badges(usage)
 
-    @admin.display(description="Duration")
+    @admin.display(description="Duration, first byte")
     def duration(self, usage: Usage) -> SafeString:
-        return format_html('<span class="gw-num">{}</span>', milliseconds(usage.duration_ms))
-
-    @admin.display(description="First byte")
-    def first_byte(self, usage: Usage) -> SafeString:
-        return format_html('<span class="gw-num">{}</span>', milliseconds(usage.first_byte_ms))
+        return format_html(
+            '<span class="gw-num">{}</span><span class="gw-hint gw-below">{}</span>',
+            milliseconds(usage.duration_ms),
+            "" if usage.first_byte_ms is None else milliseconds(usage.first_byte_ms),
+        )
 
 
 def state_badges(usage: Usage) -> SafeString:

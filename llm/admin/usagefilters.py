@@ -200,5 +200,6 @@ def _by_identifier(text: str) -> Q:
     try:
         identifier = UUID(text)
     except ValueError:
-        return Q(upstream_response_id=text)
+        # The second condition is the index's own: without it SQLite doesn't see that the index fits.
+        return Q(upstream_response_id=text) & ~Q(upstream_response_id="")
     return Q(id=identifier) | Q(request_id=identifier)

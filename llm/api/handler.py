@@ -82,7 +82,7 @@ class _HttpExchange:
         view: type[AsyncAPIView] = match.func.cls  # type: ignore[attr-defined]  # set by APIView.as_view
         self._wire = view.wire
         if scope["method"] not in view.methods():
-            raise MethodNotAllowed(f"{scope['method']} is not allowed here. Allowed: {', '.join(view.methods())}.")
+            raise MethodNotAllowed.of(scope["method"], allowed=view.methods())
         caller = None
         if view.requires_key:
             must_be_fresh = not view.opens_calls

@@ -61,10 +61,11 @@ class AsyncAPIView(APIView):
         try:
             await self._identify(request)
             if request.method not in self.methods():
-                raise MethodNotAllowed(f"{request.method} is not allowed here. Allowed: {', '.join(self.methods())}.")
+                raise MethodNotAllowed.of(request.method, allowed=self.methods())
             response: HttpResponseBase = await getattr(self, request.method.lower())(self.request, *args, **kwargs)
         except GatewayError as error:
             return error_response(error, self.wire, request_id=f"req_{uuid7().hex}")
+        response.setdefault("x-request-id", f"req_{uuid7().hex}")
         return response
 
     async def _identify(self, request: Any) -> None:
@@ -97,6 +98,8 @@ def error_response(error: GatewayError, wire: WireFormat, *, request_id: str) ->
     response = HttpResponse(rendered.body, status=rendered.status, content_type=rendered.content_type)
     for name, value in rendered.headers.items():
         response[name] = value
+    if isinstance(error, MethodNotAllowed):
+        response["allow"] = ", ".join(error.allowed)
     response["x-request-id"] = request_id
     return response
 

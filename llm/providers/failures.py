@@ -21,12 +21,16 @@ from llm.errors import (
 )
 from llm.providers.transport import NeverSent
 
+SHORTEST_SECRET = 16
+"""What is shorter than any provider's key is a word (Ollama takes any as its key): striking it out would only maim."""
+
 _CALLERS_BUSINESS = frozenset((400, 404, 409, 413, 415, 422))
 _KEPT_STATUSES = frozenset((400, 404, 413, 422))
 _SURELY_UNDONE = frozenset((401, 402, 403, 500, 503, 529))
 _PASSING = frozenset((500, 503, 529))
 _MOST_CHARACTERS = 1000
-_LOOKS_LIKE_A_KEY = re.compile(r"(?:sk|pk|llm|key)[-_][\w-]{8,}|(?<=[Bb]earer )\S+")
+# A key has a digit somewhere; a parameter's or a function's name (`task_description`) seldom has.
+_LOOKS_LIKE_A_KEY = re.compile(r"(?:sk|pk|llm|key)[-_](?=[\w-]{0,100}\d)[\w-]{8,}|(?<=[Bb]earer )\S+")
 
 
 def upstream_error(error: Exception, *, provider: str, secret: str = "") -> UpstreamError:
@@ -72,7 +76,7 @@ def _of_status(status: int, error: Exception, *, provider: str, secret: str) -> 
 
 
 def _fields(error: Exception) -> Mapping[str, object]:
-    """The upstream's error object, of which only known members are taken over. OpenAI's SDK has unwrapped it already."""
+    """The upstream's error object, of which only known members are taken over; OpenAI's SDK unwraps it itself."""
     body = getattr(error, "body", None)
     if not isinstance(body, dict):
         return {}
@@ -82,7 +86,7 @@ def _fields(error: Exception) -> Mapping[str, object]:
 
 def _without_secrets(text: str, secret: str) -> str:
     """An upstream's words about the caller's own request, with nothing in them that could be a key."""
-    if secret:
+    if len(secret) >= SHORTEST_SECRET:
         text = text.replace(secret, "[redacted]")
     return _LOOKS_LIKE_A_KEY.sub("[redacted]", text)[:_MOST_CHARACTERS]
 

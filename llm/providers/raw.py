@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 
 import httpx2
 
-from llm.providers.failures import upstream_error
+from llm.providers.failures import SHORTEST_SECRET, upstream_error
 
-_SHORTEST_SECRET = 16
 _REDACTED = b"[redacted]"
 
 
@@ -39,11 +38,11 @@ class UpstreamReply:
 class Redactor:
     """Strikes one secret out of a byte stream, also where it is split between two pieces.
 
-    Secrets that are shorter than any provider's key are words (Ollama takes any as its key) and stay.
+    Secrets shorter than SHORTEST_SECRET are words, and stay.
     """
 
     def __init__(self, secret: str) -> None:
-        self._secret = secret.encode() if len(secret) >= _SHORTEST_SECRET else b""
+        self._secret = secret.encode() if len(secret) >= SHORTEST_SECRET else b""
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:

@@ -62,8 +62,15 @@ def price_standing(price: Price) -> SafeString:
 
 @register.filter
 def chart_points(days: Sequence[reports.DayFigures]) -> list[dict[str, Any]]:
-    """For a script: costs as text, since money is never a float on its way."""
-    return [{"day": figure.day.isoformat(), "calls": figure.calls, "cost": f"{figure.cost:f}"} for figure in days]
+    """For a script: costs as text, since money is never a float on its way; None for days not read yet."""
+    return [
+        {
+            "day": figure.day.isoformat(),
+            "calls": figure.calls if figure.is_known else None,
+            "cost": f"{figure.cost:f}" if figure.is_known else None,
+        }
+        for figure in days
+    ]
 
 
 @register.simple_tag

@@ -55,11 +55,13 @@ def copy(tmp_path_factory: pytest.TempPathFactory, parrot: Parrot) -> Path:
     return copy
 
 
-@pytest.fixture
-def my_gateway(copy: Path, transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+@pytest.fixture(scope="module")
+def my_gateway(copy: Path, django_db_setup: None) -> Iterator[Gateway]:
     """A gateway that runs from the copy and takes what the page sets from the copy's .env."""
-    monkeypatch.setattr(gateway_process, "_ROOT", copy)
-    with Gateway({"LLM_ENV_FILE": ".env"}) as gateway:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gateway_process, "_ROOT", copy)
+        gateway = Gateway({"LLM_ENV_FILE": ".env"})
+    with gateway:
         yield gateway
 
 

@@ -77,22 +77,35 @@ def test_days_without_calls_are_there() -> None:
     key = make_key(make_account())
     save(usage_row(key, opened_at=on(DAY)), usage_row(key, opened_at=on(DAY - timedelta(days=3)), cost=Decimal(2)))
 
-    days = reports.daily_figures(DAY - timedelta(days=4), DAY, today=DAY)
+    days = reports.daily_figures(DAY - timedelta(days=4), reports.day_report(DAY))
 
-    assert [(figures.day.day, figures.calls, figures.cost) for figures in days] == [
-        (16, 0, Decimal(0)),
-        (17, 1, Decimal(2)),
-        (18, 0, Decimal(0)),
-        (19, 0, Decimal(0)),
-        (20, 1, Decimal("0.0003")),
+    assert [(figures.day.day, figures.calls, figures.cost, figures.is_known) for figures in days] == [
+        (16, 0, Decimal(0), True),
+        (17, 1, Decimal(2), True),
+        (18, 0, Decimal(0), True),
+        (19, 0, Decimal(0), True),
+        (20, 1, Decimal("0.0003"), True),
     ]
 
 
 def test_finished_days_are_read_once(django_assert_num_queries: Any) -> None:
-    reports.daily_figures(DAY - timedelta(days=13), DAY, today=DAY)
+    today = reports.day_report(DAY)
+    with django_assert_num_queries(2):
+        reports.daily_figures(DAY - timedelta(days=13), today)
 
-    with django_assert_num_queries(1):
-        reports.daily_figures(DAY - timedelta(days=13), DAY, today=DAY)
+    with django_assert_num_queries(0):
+        reports.daily_figures(DAY - timedelta(days=13), today)
+
+
+def test_days_that_take_too_long_are_read_by_and_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "READ_SECONDS", 0.0)
+    today = reports.day_report(DAY)
+
+    def known() -> list[int]:
+        days = reports.daily_figures(DAY - timedelta(days=3), today)
+        return [figures.day.day for figures in days if figures.is_known]
+
+    assert [known(), known(), known()] == [[19, 20], [18, 19, 20], [17, 18, 19, 20]]
 
 
 def test_todays_figures_are_fresh_while_they_are_cheap() -> None:

@@ -2,8 +2,12 @@
 "use strict";
 
 const canvas = document.getElementById("day-chart");
-const points = JSON.parse(document.getElementById("day-chart-points")?.textContent ?? "[]");
+let points = readPoints(document);
 let chart = null;
+
+function readPoints(page) {
+  return JSON.parse(page.getElementById("day-chart-points")?.textContent ?? "[]");
+}
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -36,7 +40,7 @@ function drawChart() {
     data: {
       labels: points.map((point) => dayLabel(point.day)),
       datasets: [
-        { type: "line", label: "Cost", yAxisID: "cost", data: points.map((point) => Number(point.cost)), borderColor: colour("--gw-chart-line"), backgroundColor: colour("--gw-chart-line"), borderWidth: 2, pointRadius: 2, tension: 0.25 },
+        { type: "line", label: "Cost", yAxisID: "cost", data: points.map((point) => point.cost === null ? null : Number(point.cost)), borderColor: colour("--gw-chart-line"), backgroundColor: colour("--gw-chart-line"), borderWidth: 2, pointRadius: 2, tension: 0.25 },
         { type: "bar", label: "Calls", yAxisID: "calls", data: points.map((point) => point.calls), backgroundColor: colour("--gw-chart-bar"), borderRadius: 3, maxBarThickness: 34 },
       ],
     },
@@ -62,8 +66,24 @@ function drawChart() {
   });
 }
 
+/* Where there are too many calls to sum at once, the server sums some days a visit: ask until it has them all. */
+async function awaitAllDays(triesLeft) {
+  const month = document.getElementById("gw-month");
+  if (!month || month.dataset.complete === "yes" || !triesLeft) return;
+  const reply = await fetch(window.location.href, { credentials: "same-origin" });
+  if (!reply.ok) return;
+  const page = new DOMParser().parseFromString(await reply.text(), "text/html");
+  const fresh = page.getElementById("gw-month");
+  if (!fresh) return;
+  month.replaceWith(document.adoptNode(fresh));
+  points = readPoints(page);
+  drawChart();
+  setTimeout(() => awaitAllDays(triesLeft - 1), 250);
+}
+
 if (canvas && points.length) {
   drawChart();
+  awaitAllDays(60);
   new MutationObserver(drawChart).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawChart);
 }

@@ -1,0 +1,298 @@
+"""Where a call goes: routes, fallbacks, other dialects; each attempt is a row of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import cast
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.test import override_settings
+
+from llm.errors import UpstreamFailed
+from llm.models import Account, Usage
+from llm.providers.counting import count_text_tokens
+from llm.runtime import close_runtime
+from llm.service import LLMService
+from llm.types import ChatMessage, ChatResponse
+from tests.books import closed_usage
+from tests.e2e.callers import (
+    HELLO,
+    Application,
+    assert_nothing_happened,
+    error_of,
+    estimated,
+    events_of,
+    native_error_of,
+    text_of,
+)
+from tests.e2e.test_unpriced import make_route
+from tests.fakes import FakeUpstream, Script
+
+pytestmark = pytest.mark.e2e
+
+SAID = "You said: hello there"
+
+
+# --- Routes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_route_calls_the_providers_own_name(
+    application: Application, upstream: FakeUpstream, is_stream: bool
+) -> None:
+    make_route("smart", ("openai", "gpt-4o-2024-08-06"))
+    assert text_of(application.chat("smart", stream=is_stream)) == SAID
+    [entry] = upstream.ledger.entries()
+    [row] = closed_usage()
+    assert (row.model, row.upstream_model, entry.model) == ("smart", "gpt-4o-2024-08-06", "gpt-4o-2024-08-06")
+    assert row.reported_model == "gpt-4o-2024-08-06"
+
+
+def test_a_route_that_is_made_changed_or_closed_acts_on_the_next_call(
+    application: Application, upstream: FakeUpstream
+) -> None:
+    application.chat("smart")
+    route = make_route("smart", ("openai", "gpt-4o"))
+    application.chat("smart")
+    route.targets.update(upstream_model="gpt-4.1")
+    application.chat("smart")
+    route.is_active = False
+    route.save()
+    reply = application.chat("smart")
+    assert (reply.status_code, error_of(reply)["code"], error_of(reply)["param"]) == (404, "model_not_found", "model")
+    assert [row.upstream_model for row in closed_usage(3)] == ["smart", "gpt-4o", "gpt-4.1"]
+    assert [entry.model for entry in upstream.ledger.entries()] == ["smart", "gpt-4o", "gpt-4.1"]
+
+
+@pytest.mark.parametrize("is_active", [False, True])
+def test_a_route_that_is_closed_or_leads_nowhere_is_no_model(
+    application: Application, upstream: FakeUpstream, is_active: bool
+) -> None:
+    route = make_route("smart", *([] if is_active else [("openai", "gpt-4o")]))
+    route.is_active = is_active
+    route.save()
+    reply = application.chat("smart")
+    assert (reply.status_code, error_of(reply)["code"]) == (404, "model_not_found")
+    assert application.send("GET", "/v1/models").json()["data"] == []
+    assert_nothing_happened(upstream)
+
+
+def test_a_route_is_listed_as_a_model(application: Application) -> None:
+    make_route("smart", ("anthropic", "claude-sonnet-5"), ("openai", "gpt-4o"))
+    [model] = application.send("GET", "/v1/models").json()["data"]
+    assert (model["id"], model["owned_by"]) == ("smart", "anthropic")
+
+
+# --- Fallbacks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize(("first", "tries"), [("fake-429-30", 1), ("fake-401", 1), ("fake-500", 3)])
+def test_a_target_that_refuses_us_is_followed_by_the_next(
+    application: Application, upstream: FakeUpstream, first: str, tries: int, is_stream: bool
+) -> None:
+    make_route("smart", ("openai", first), ("openai", "gpt-4o"))
+    reply = application.chat("smart", stream=is_stream)
+    assert (reply.status_code, text_of(reply)) == (200, SAID)
+    assert reply.headers["x-llm-attempts"] == str(tries + 1)
+    rows = closed_usage(tries + 1)
+    assert [row.upstream_model for row in rows] == [first] * tries + ["gpt-4o"]
+    assert [row.attempt for row in rows] == list(range(1, tries + 2))
+    assert {row.request_id for row in rows} == {rows[0].id}
+    assert {row.model for row in rows} == {"smart"}
+    assert [(row.cost, row.total_tokens) for row in rows[:-1]] == [(0, 0)] * tries
+    assert (rows[-1].status, rows[-1].total_tokens) == ("settled", 13)
+    assert [entry.model for entry in upstream.ledger.entries()] == [row.upstream_model for row in rows]
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_provider_that_is_not_there_is_followed_by_another_one(
+    application: Application, upstream: FakeUpstream, is_stream: bool
+) -> None:
+    make_route("smart", ("openai", "gpt-4o"), ("echo", "echo"))
+    upstream.stop()
+    try:
+        reply = application.chat("smart", stream=is_stream)
+    finally:
+        upstream.start()
+    assert (reply.status_code, text_of(reply), reply.headers["x-llm-provider"]) == (200, "Echo: hello there", "echo")
+    rows = closed_usage(4)
+    assert [(row.provider, row.status) for row in rows] == [("openai", "void")] * 3 + [("echo", "settled")]
+    assert upstream.ledger.entries() == ()
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_provider_of_another_dialect_answers_in_the_callers(
+    application: Application, upstream: FakeUpstream, is_stream: bool
+) -> None:
+    make_route("smart", ("openai", "fake-401"), ("anthropic", "claude-sonnet-5"))
+    reply = application.chat("smart", stream=is_stream, max_tokens=100)
+    assert (reply.status_code, text_of(reply), reply.headers["x-llm-provider"]) == (200, SAID, "anthropic")
+    refused, served = upstream.ledger.entries()
+    assert (refused.dialect, served.dialect) == ("openai.chat", "anthropic.messages")
+    _, row = closed_usage(2)
+    assert (row.provider, row.status, row.usage_source) == ("anthropic", "settled", "reported")
+    assert (row.prompt_tokens, row.completion_tokens) == (served.prompt_tokens, served.completion_tokens) == (9, 4)
+    assert row.upstream_response_id == served.response_id
+
+
+@pytest.mark.parametrize(
+    ("first", "status"), [("fake-400", 400), ("fake-404", 404), ("fake-hang-up", 502), ("fake-garbage", 502)]
+)
+def test_what_is_refused_by_nature_or_may_have_worked_is_not_asked_of_another(
+    application: Application, upstream: FakeUpstream, first: str, status: int
+) -> None:
+    make_route("smart", ("openai", first), ("openai", "gpt-4o"), ("echo", "echo"))
+    assert application.chat("smart").status_code == status
+    assert [row.upstream_model for row in closed_usage()] == [first]
+    assert [entry.model for entry in upstream.ledger.wait_for(1)] == [first]
+
+
+def test_when_all_fail_the_caller_hears_of_the_last(application: Application, upstream: FakeUpstream) -> None:
+    make_route("smart", ("openai", "fake-401"), ("openai", "fake-429-30"))
+    reply = application.chat("smart")
+    assert (reply.status_code, error_of(reply)["code"]) == (429, "rate_limit_exceeded")
+    assert [row.upstream_status for row in closed_usage(2)] == [401, 429]
+
+
+def test_a_stream_that_has_begun_is_not_begun_again_elsewhere(application: Application, upstream: FakeUpstream) -> None:
+    make_route("smart", ("openai", "fake-cut-3"), ("openai", "gpt-4o"))
+    reply = application.chat("smart", stream=True)
+    assert events_of(reply)[-1]["error"]["code"] == "upstream_error"
+    assert [row.upstream_model for row in closed_usage()] == ["fake-cut-3"]
+
+
+# --- The native dialect -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "reply_text"), [("openai", SAID), ("anthropic", SAID), ("echo", "Echo: hello there")]
+)
+def test_the_native_endpoint_answers_whatever_the_provider(
+    application: Application, upstream: FakeUpstream, provider: str, reply_text: str
+) -> None:
+    make_route("smart", (provider, "some-model"))
+    reply = application.chat("smart", path="/api/chat")
+    [row] = closed_usage()
+    tokens = {"prompt_tokens": row.prompt_tokens, "completion_tokens": row.completion_tokens}
+    usage = {**tokens, "total_tokens": row.total_tokens}
+    assert reply.json() == {"reply": reply_text, "model": "smart", "usage": usage}
+    assert (row.dialect, row.provider, row.status, row.usage_source) == ("native", provider, "settled", "reported")
+    assert [(entry.prompt_tokens, entry.completion_tokens) for entry in upstream.ledger.entries()] in ([], [(9, 4)])
+
+
+@pytest.mark.parametrize(
+    ("provider", "reply_text"), [("openai", SAID), ("anthropic", SAID), ("echo", "Echo: hello there")]
+)
+def test_the_native_endpoint_streams_deltas_and_one_last_event(
+    application: Application, provider: str, reply_text: str
+) -> None:
+    make_route("smart", (provider, "some-model"))
+    reply = application.chat("smart", path="/api/chat", stream=True)
+    *deltas, last = events_of(reply)
+    [row] = closed_usage()
+    assert "".join(event["delta"] for event in deltas) == reply_text
+    tokens = {"prompt_tokens": row.prompt_tokens, "completion_tokens": row.completion_tokens}
+    assert last == {"model": "smart", "usage": {**tokens, "total_tokens": row.total_tokens}}
+    assert (row.dialect, row.is_stream, row.status) == ("native", True, "settled")
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_the_native_endpoint_tells_of_a_failure_in_its_own_words(
+    application: Application, upstream: FakeUpstream, is_stream: bool
+) -> None:
+    reply = application.chat("fake-status-502", path="/api/chat", stream=is_stream)
+    assert (reply.status_code, native_error_of(reply)["code"]) == (502, "upstream_error")
+    assert reply.headers["x-should-retry"] == "false"
+    [row] = closed_usage()
+    assert (row.status, row.prompt_tokens, row.completion_tokens) == ("estimated", *estimated(""))
+
+
+@pytest.mark.parametrize("model", ["fake-cut-3", "fake-no-done", "fake-error-event-3"])
+def test_a_native_stream_that_breaks_off_ends_in_an_error_event(application: Application, model: str) -> None:
+    reply = application.chat(model, path="/api/chat", stream=True)
+    *_, last = events_of(reply)
+    assert (reply.status_code, last["error"]["code"]) == (200, "upstream_error")
+    [row] = closed_usage()
+    assert row.outcome == "upstream_failed"
+    assert row.completion_tokens == (4 if model == "fake-no-done" else count_text_tokens("You said: "))
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_native_reply_without_usage_is_counted_by_us(application: Application, is_stream: bool) -> None:
+    reply = application.chat("fake-no-usage", path="/api/chat", stream=is_stream)
+    assert reply.status_code == 200
+    [row] = closed_usage()
+    assert (row.status, row.usage_source, row.outcome) == ("estimated", "estimated", "ok")
+    assert (row.prompt_tokens, row.completion_tokens) == estimated(SAID)
+    last = events_of(reply)[-1] if is_stream else reply.json()
+    assert last["usage"]["total_tokens"] == row.total_tokens
+
+
+# --- In process -------------------------------------------------------------------------------------------------------
+
+MESSAGES = [ChatMessage(role="user", content=str(HELLO[0]["content"]))]
+
+
+@pytest.fixture
+async def service(upstream: FakeUpstream, gateway_environment: dict[str, str], transactional_db: None) -> AsyncIterator[LLMService]:
+    """The facade in this very process, in front of the fake upstream."""
+    with override_settings(**gateway_environment):
+        yield LLMService()
+        await close_runtime()
+
+
+rows = sync_to_async(closed_usage)
+
+
+async def test_a_call_from_within_is_on_the_books_of_the_gateways_own_account(
+    service: LLMService, upstream: FakeUpstream
+) -> None:
+    response = await service.chat(MESSAGES, model="gpt-4o")
+    assert isinstance(response, ChatResponse)
+    assert (response.reply, response.model) == (SAID, "gpt-4o")
+    [row] = await rows()
+    assert response.usage is not None
+    assert (response.usage.prompt_tokens, response.usage.completion_tokens) == (9, 4)
+    assert (row.status, row.prompt_tokens, row.completion_tokens) == ("settled", 9, 4)
+    account = await Account.objects.aget(pk=row.account_id)
+    assert account.name == "internal"
+
+
+async def test_a_stream_from_within_is_text_and_on_the_books(service: LLMService) -> None:
+    stream = cast("AsyncIterator[str]", await service.chat(MESSAGES, model="gpt-4o", stream=True))
+    assert [text async for text in stream] == ["You ", "said: ", "hello ", "there"]
+    [row] = await rows()
+    assert (row.status, row.is_stream, row.total_tokens) == ("settled", True, 13)
+
+
+async def test_a_stream_from_within_that_breaks_off_raises(service: LLMService) -> None:
+    stream = cast("AsyncIterator[str]", await service.chat(MESSAGES, model="fake-cut-3", stream=True))
+    received = []
+    with pytest.raises(UpstreamFailed):
+        async for text in stream:
+            received.append(text)
+    assert received == ["You ", "said: "]
+    [row] = await rows()
+    assert (row.status, row.outcome) == ("estimated", "upstream_failed")
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_call_from_within_that_is_not_tracked_leaves_no_row(
+    service: LLMService, upstream: FakeUpstream, is_stream: bool
+) -> None:
+    reply = await service.chat(MESSAGES, model="gpt-4o", stream=is_stream, track_tokens=False)
+    said = reply.reply if isinstance(reply, ChatResponse) else "".join([text async for text in reply])
+    assert said == SAID
+    assert len(upstream.ledger.entries()) == 1
+    assert not await Usage.objects.aexists()
+
+
+async def test_a_call_from_within_that_fails_raises_our_error(service: LLMService, upstream: FakeUpstream) -> None:
+    upstream.enqueue(Script(status=502))
+    with pytest.raises(UpstreamFailed) as failure:
+        await service.chat(MESSAGES, model="gpt-4o")
+    assert failure.value.may_have_worked
+    [row] = await rows()
+    assert row.status == "estimated"

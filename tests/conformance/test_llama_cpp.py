@@ -1,7 +1,7 @@
 """A real local model server (llama.cpp) behind `openai_compatible`, where it is installed.
 
 pip install 'llama-cpp-python[server]'
-LLM_TINY_MODEL=path/to/some.gguf pytest tests/conformance/test_llama_cpp.py
+LLAMA_MODEL=path/to/some.gguf pytest tests/conformance/test_llama_cpp.py
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from tests.books import closed_usage
 from tests.gateway_process import Gateway, free_port
 
 _SHARED_MODEL = Path(__file__).resolve().parents[3] / "shared" / "local-llm" / "tiny.gguf"
-_MODEL = Path(os.environ.get("LLM_TINY_MODEL") or _SHARED_MODEL)
-_PYTHON = os.environ.get("LLM_LLAMA_PYTHON") or sys.executable
+_MODEL = Path(os.environ.get("LLAMA_MODEL") or _SHARED_MODEL)
+_PYTHON = os.environ.get("LLAMA_PYTHON") or sys.executable
 _START_SECONDS = 60
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(
-        importlib.util.find_spec("llama_cpp") is None and "LLM_LLAMA_PYTHON" not in os.environ,
-        reason="llama-cpp-python is not installed (LLM_LLAMA_PYTHON names a Python that has it)",
+        importlib.util.find_spec("llama_cpp") is None and "LLAMA_PYTHON" not in os.environ,
+        reason="llama-cpp-python is not installed (LLAMA_PYTHON names a Python that has it)",
     ),
-    pytest.mark.skipif(not _MODEL.is_file(), reason="no model: set LLM_TINY_MODEL"),
+    pytest.mark.skipif(not _MODEL.is_file(), reason="no model: set LLAMA_MODEL"),
 ]
 
 

@@ -28,6 +28,8 @@ from llm.errors import (
     InternalError,
     InvalidKey,
     InvalidRequest,
+    ModelNotFound,
+    ModelUnpriced,
     PermissionDenied,
     UpstreamError,
     UpstreamRejected,
@@ -100,8 +102,7 @@ class RequestTask:
         self._caller.require_model(model)
         moment = datetime.now(UTC)
         for _ in range(_RESOLVE_TRIES):
-            catalog = await self._runtime.catalog()
-            resolution = catalog.resolve(model, at=moment, default_provider=settings.LLM_PROVIDER)
+            resolution = await self._resolve(model, moment)
             try:
                 await self._call(resolution)
             except _CatalogMovedError as moved:
@@ -110,6 +111,16 @@ class RequestTask:
             else:
                 return
         raise InternalError("The list of models keeps changing. Try again.", retry_after_s=1)
+
+    async def _resolve(self, model: str, moment: datetime) -> Resolution:
+        """Raises ModelNotFound or ModelUnpriced."""
+        catalog = await self._runtime.catalog()
+        try:
+            return catalog.resolve(model, at=moment, default_provider=settings.LLM_PROVIDER)
+        except (ModelNotFound, ModelUnpriced):
+            # Nothing is opened, so the books won't notice that this catalog is out of date.
+            catalog = await self._runtime.fresh_catalog()
+        return catalog.resolve(model, at=moment, default_provider=settings.LLM_PROVIDER)
 
     async def _call(self, resolution: Resolution) -> None:
         """Call one target after the other, each as often as makes sense, until one has answered."""

@@ -39,6 +39,7 @@ class Bounds:
     """Within which a call must stay, in seconds and bytes."""
 
     first_byte_s: float
+    idle_s: float
     total_s: float
     relay_bytes: int
     relay_stall_s: float
@@ -79,6 +80,8 @@ class Exchange:
         self._settle = settle
         self._started = time.monotonic()
         self._first_byte_at: float | None = None
+        self._progress_at = self._started
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._scope: asyncio.Timeout | None = None
         self._stopped_for: Outcome | None = None
         self._relay: Relay | None = None
@@ -105,6 +108,8 @@ class Exchange:
                 await talk(self)
         finally:
             self._scope = None
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
 
     def stop(self, reason: Outcome, *, within_s: float) -> None:
         """End the call after that many seconds at most: the caller has left, or the process ends."""
@@ -119,12 +124,19 @@ class Exchange:
     # --- What the ways of talking to an upstream use ------------------------------------------------------------------
 
     def note_first_byte(self) -> None:
-        """From now on the total time is the limit, unless an earlier end was set."""
-        if self._first_byte_at is None:
-            self._first_byte_at = time.monotonic()
-            if self._scope is not None and self._stopped_for is None:
-                left = self.plan.bounds.total_s - (self._first_byte_at - self._started)
-                self._scope.reschedule(asyncio.get_running_loop().time() + left)
+        """From now on silence and the total time are the limits, unless an earlier end was set."""
+        if self._first_byte_at is not None:
+            return
+        self._first_byte_at = self._progress_at = time.monotonic()
+        loop = asyncio.get_running_loop()
+        self._idle_timer = loop.call_later(self.plan.bounds.idle_s, self._check_idle)
+        if self._scope is not None and self._stopped_for is None:
+            left = self.plan.bounds.total_s - (self._first_byte_at - self._started)
+            self._scope.reschedule(loop.time() + left)
+
+    def note_progress(self) -> None:
+        """The upstream has sent something that counts."""
+        self._progress_at = time.monotonic()
 
     @property
     def is_streaming(self) -> bool:
@@ -206,6 +218,15 @@ class Exchange:
     def _estimate(self) -> TokenCounts:
         plan = self.plan
         return estimate(plan.provider, plan.wire, plan.request, self.text, unkept_characters=self.unkept_characters)
+
+    def _check_idle(self) -> None:
+        """Called when silence may have lasted too long; sets no timer a piece, only one a period of silence."""
+        loop = asyncio.get_running_loop()
+        left = self.plan.bounds.idle_s - (time.monotonic() - self._progress_at)
+        if left > 0:
+            self._idle_timer = loop.call_later(left, self._check_idle)
+        elif self._scope is not None and self.closing is None:
+            self._scope.reschedule(loop.time())
 
     def _timeout_error(self) -> UpstreamError:
         if self._stopped_for is Outcome.SHUTDOWN:

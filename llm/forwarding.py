@@ -37,7 +37,11 @@ async def _send(exchange: Exchange, wire: PassThrough) -> RawReply:
 
 async def _forward_whole(exchange: Exchange, wire: PassThrough, reply: RawReply) -> None:
     exchange.note_first_byte()
-    body = b"".join([piece async for piece in reply])
+    pieces = []
+    async for piece in reply:
+        exchange.note_progress()
+        pieces.append(piece)
+    body = b"".join(pieces)
     exchange.reading = wire.read_whole(body)
     if exchange.reading.counts is None:
         exchange.text = wire.whole_text(body)
@@ -67,6 +71,9 @@ async def _follow(exchange: Exchange, pieces: AsyncIterator[bytes], reader: Stre
             if reader.has_data and not exchange.is_streaming:
                 exchange.start_stream()
             if passed:
+                if b"data:" in passed:
+                    # Comments keep a connection open; they don't keep a call alive.
+                    exchange.note_progress()
                 await exchange.put(passed)
             if reader.is_complete or reader.failure is not None:
                 break

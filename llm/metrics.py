@@ -7,6 +7,8 @@ a caller made up.
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
+from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -35,6 +37,29 @@ CONFLICTS = Counter("llm_books_conflicts", "Writes that the books refused.")
 WAITING = Gauge("llm_books_waiting", "Groups of writes that are not on the books yet.", multiprocess_mode="livesum")
 
 
+class _Series(NamedTuple):
+    """The counters and histograms of one (provider, model, outcome): finding them costs more than counting."""
+
+    calls: Counter
+    prompt_tokens: Counter
+    completion_tokens: Counter
+    cost: Counter
+    duration: Histogram
+    first_byte: Histogram
+
+
+@lru_cache(maxsize=4096)
+def _series(provider: str, model: str, outcome: str) -> _Series:
+    return _Series(
+        CALLS.labels(provider, model, outcome),
+        TOKENS.labels(provider, model, "prompt"),
+        TOKENS.labels(provider, model, "completion"),
+        COST.labels(provider, model),
+        DURATION.labels(provider),
+        FIRST_BYTE.labels(provider),
+    )
+
+
 def observe_call(
     *,
     provider: str,
@@ -46,14 +71,15 @@ def observe_call(
     duration_s: float,
     first_byte_s: float | None,
 ) -> None:
-    CALLS.labels(provider, model, outcome.value).inc()
-    TOKENS.labels(provider, model, "prompt").inc(prompt_tokens)
-    TOKENS.labels(provider, model, "completion").inc(completion_tokens)
+    series = _series(provider, model, outcome.value)
+    series.calls.inc()
+    series.prompt_tokens.inc(prompt_tokens)
+    series.completion_tokens.inc(completion_tokens)
     if cost:
-        COST.labels(provider, model).inc(float(cost))
-    DURATION.labels(provider).observe(duration_s)
+        series.cost.inc(float(cost))
+    series.duration.observe(duration_s)
     if first_byte_s is not None:
-        FIRST_BYTE.labels(provider).observe(first_byte_s)
+        series.first_byte.observe(first_byte_s)
 
 
 def observe_batch(operations: int, seconds: float) -> None:

@@ -17,6 +17,7 @@ from llm.catalog import Catalog, CatalogCache, load_catalog
 from llm.errors import BooksUnavailable, ShuttingDown
 from llm.exchange import Bounds
 from llm.keys import Caller, CallerCache, load_caller
+from llm.models import CatalogVersion
 from llm.providers.base import BaseLLMProvider
 from llm.providers.registry import build_provider
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_STOP_SECONDS = 5
+"""What a call that is stopped may take to settle."""
 _AWAY = "The database can't be reached at the moment. Try again shortly."
 
 
@@ -43,6 +46,7 @@ class Runtime:
         """Calls that read on for a caller who has left."""
         self.bounds = Bounds(
             first_byte_s=settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS,
+            idle_s=settings.LLM_IDLE_TIMEOUT_SECONDS,
             total_s=settings.LLM_TOTAL_TIMEOUT_SECONDS,
             relay_bytes=settings.LLM_RELAY_BYTES,
             relay_stall_s=settings.LLM_RELAY_STALL_SECONDS,
@@ -76,6 +80,11 @@ class Runtime:
                 self._catalog.store(catalog)
         return catalog
 
+    async def fresh_catalog(self) -> Catalog:
+        """The catalog of the database's current version, read anew only if it has moved on."""
+        self.forget_catalog(await self.run_db(CatalogVersion.current))
+        return await self.catalog()
+
     def forget_catalog(self, version: int) -> None:
         """The books say that this version is no longer the current one."""
         self._catalog.invalidate(version)
@@ -97,17 +106,23 @@ class Runtime:
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
 
+    def begin_drain(self) -> None:
+        """Take no new requests; those under way have LLM_DRAIN_SECONDS from now. Again, it changes nothing."""
+        if not self.is_draining:
+            self.is_draining = True
+            asyncio.get_running_loop().call_later(settings.LLM_DRAIN_SECONDS, self._stop_requests)
+
     async def drain(self) -> None:
         """Let calls finish, settle what does not finish in time, write everything, close connections."""
-        self.is_draining = True
+        self.begin_drain()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=settings.LLM_DRAIN_SECONDS)
-        for request_task in list(self._tasks.values()):
-            request_task.stop_for_shutdown()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5)
+            await asyncio.wait(self._tasks, timeout=settings.LLM_DRAIN_SECONDS + _STOP_SECONDS)
         await asyncio.get_running_loop().run_in_executor(None, lambda: self.writer.stop(timeout_s=10))
         await self.aclose()
+
+    def _stop_requests(self) -> None:
+        for request_task in list(self._tasks.values()):
+            request_task.stop_for_shutdown()
 
     async def aclose(self) -> None:
         for provider in self._providers.values():

@@ -60,6 +60,7 @@ async def _follow(exchange: Exchange, chat: ChatRequest, writer: StreamWriter) -
                 await exchange.put(writer.start())
             if isinstance(item, StreamEnd):
                 return item
+            exchange.note_progress()
             text.append(item if isinstance(item, str) else item.name + item.arguments)
             await exchange.put(writer.item(item))
     finally:

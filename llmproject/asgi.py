@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
 
 from llmproject.parentwatch import die_with_parent
 
@@ -39,9 +45,28 @@ async def _live(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            runtime()
+            _drain_from_signal_on()
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await close_runtime()
             await send({"type": "lifespan.shutdown.complete"})
             return
+
+
+def _drain_from_signal_on() -> None:
+    """Servers say `lifespan.shutdown` only once their last stream has ended, so its time is counted from the signal.
+
+    The server hears of the signal all the same: its event loop through the loop's wake-up descriptor, which no handler
+    touches, and a handler that it has set itself by being called from ours.
+    """
+    loop, begin_drain = asyncio.get_running_loop(), runtime().begin_drain
+
+    def on_signal(previous: Callable[[int, FrameType | None], object], signum: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(begin_drain)
+        previous(signum, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            previous = signal.getsignal(signum)
+            if callable(previous) and previous is not signal.default_int_handler:
+                signal.signal(signum, partial(on_signal, previous))

@@ -25,8 +25,8 @@ METRICS_FOLDER = Path(__file__).resolve().parent.parent / "var" / "metrics"
 BACKPRESSURE = 16_384
 # Connections that wait to be accepted.
 BACKLOG = 4096
-# What a worker may take to stop beyond the time that it grants to calls.
-KILL_MARGIN_SECONDS = 5
+# What a worker may take to stop beyond the time that it grants to calls: settling the rest and writing it down.
+KILL_MARGIN_SECONDS = 20
 # For systems whose hard limit is "none" but which refuse to set that.
 MANY_FILES = 65_536
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 # Before Django reads its settings: nothing of the machine's own configuration reaches a test.
+_OF_THE_TESTS = frozenset(("LLM_TRAFFIC_DIR",))
 for _name in [name for name in os.environ if name.startswith(("OPENAI_", "ANTHROPIC_", "LLM_", "WEB_"))]:
-    del os.environ[_name]
+    if _name not in _OF_THE_TESTS:
+        del os.environ[_name]
 _VAR = Path(tempfile.mkdtemp(prefix="llm-tests-"))
 os.environ["DJANGO_SETTINGS_MODULE"] = "llmproject.settings"
 os.environ["LLM_ENV_FILE"] = ""
@@ -30,6 +34,21 @@ from llm.models import Account  # noqa: E402
 from llm.runtime import close_runtime  # noqa: E402
 from tests.fakes import FakeUpstream  # noqa: E402
 from tests.gateway_process import Gateway, GatewayPool  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _require_services() -> None:
+    """Where CI names a service, its absence ends the run: a suite that quietly does without proves nothing."""
+    if not os.environ.get("REQUIRE_SERVICES"):
+        return
+    for name in ("DATABASE_URL", "CELERY_BROKER_URL", "REDIS_URL"):
+        address = urlsplit(os.environ.get(name, ""))
+        if address.hostname is None or address.port is None:
+            continue
+        try:
+            socket.create_connection((address.hostname, address.port), timeout=5).close()
+        except OSError:
+            pytest.exit(f"{name} is set, but nothing answers at {address.hostname}:{address.port}.", returncode=1)
 
 
 @pytest.fixture(scope="session")
@@ -72,22 +91,22 @@ def _gateway_pool(django_db_setup: None) -> Iterator[GatewayPool]:
         yield pool
 
 
-@pytest.fixture
-def gateway_environment(upstream: FakeUpstream) -> dict[str, str]:
+@pytest.fixture(scope="session")
+def gateway_environment(_session_upstream: FakeUpstream) -> dict[str, str]:
     """What a gateway in front of the fake upstream is started with."""
     return {
         "LLM_PROVIDER": "openai",
         "OPENAI_API_KEY": "sk-test-our-own-upstream-key-0123456789",
         "ANTHROPIC_API_KEY": "sk-ant-test-our-own-upstream-key-0123456789",
-        "LLM_OPENAI_BASE_URL": upstream.openai_base_url,
-        "LLM_ANTHROPIC_BASE_URL": upstream.anthropic_base_url,
+        "LLM_OPENAI_BASE_URL": _session_upstream.openai_base_url,
+        "LLM_ANTHROPIC_BASE_URL": _session_upstream.anthropic_base_url,
         "LLM_UNPRICED_MODELS": "flag",
     }
 
 
 @pytest.fixture
 def start_gateway(
-    _gateway_pool: GatewayPool, gateway_environment: dict[str, str], transactional_db: None
+    _gateway_pool: GatewayPool, gateway_environment: dict[str, str], upstream: FakeUpstream, transactional_db: None
 ) -> Callable[..., Gateway]:
     """Starts (or finds running) a gateway in front of the fake upstream; keyword arguments are its environment."""
 

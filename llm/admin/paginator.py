@@ -14,7 +14,7 @@ from django.db.models import Q, QuerySet
 
 from llm.models import Usage
 
-WINDOW = 50_000
+WINDOW = 20_000
 
 
 @dataclass(frozen=True, slots=True)

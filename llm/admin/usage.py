@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.format import NOTHING, badge, milliseconds, moment, moment_of_id, short_count, side_by_side, usd
-from llm.admin.paginator import Cursor, Page, read_page
+from llm.admin.paginator import WINDOW, Cursor, Page, read_page
 from llm.admin.pricetables import rate_table
 from llm.admin.usagefilters import UsageFilterForm, proposed_accounts, proposed_models
 from llm.enums import UsageSource, UsageStatus
@@ -28,6 +28,7 @@ MOST_ATTEMPTS = 50
 class UsageChangeList(ChangeList):
     """Our own filters and pages in place of Django's, which would count the table twice."""
 
+    window = WINDOW
     filter_form: UsageFilterForm
     page: Page
 

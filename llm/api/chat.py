@@ -22,7 +22,8 @@ from llm.dialects.openai_chat import OPENAI_CHAT
 from llm.errors import GatewayError
 from llm.service import LLMService
 
-_FORWARDED = ("openai-beta",)
+# Headers of the caller that an upstream of the same dialect gets too, and Django's names for them.
+_FORWARDED = {"openai-beta": "HTTP_OPENAI_BETA"}
 
 
 class CallView(AsyncAPIView):
@@ -32,7 +33,8 @@ class CallView(AsyncAPIView):
 
     async def post(self, request: Request) -> HttpResponseBase:
         parsed = self.wire.parse(request._request.body)
-        forwarded = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
+        meta = request._request.META
+        forwarded = {name: meta[key] for name, key in _FORWARDED.items() if key in meta}
         task = LLMService(self.caller).start(self.wire, parsed, forwarded_headers=forwarded)
         try:
             reply = await asyncio.shield(task.audience.reply)

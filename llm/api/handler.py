@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
-from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpResponse, HttpResponseBase
 from django.urls import Resolver404, ResolverMatch, URLResolver
 from django.urls.resolvers import RegexPattern
 
@@ -23,10 +23,11 @@ from llm.api.asgi import Receive, Scope, Send
 from llm.api.auth import authenticate
 from llm.api.body import CallerLeftError, read_body
 from llm.api.urls import urlpatterns
-from llm.api.views import AsyncAPIView, error_response, wire_for_path
+from llm.api.views import AsyncAPIView, RelayResponse, error_response, wire_for_path
 from llm.dialects.base import WireFormat
 from llm.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, RequestError
 from llm.ids import uuid7
+from llm.relay import Relay
 from llm.runtime import runtime
 
 log = structlog.get_logger("llm.api")
@@ -107,11 +108,7 @@ class _HttpExchange:
     async def _respond_while_watched(self, match: ResolverMatch, request: ASGIRequest) -> None:
         watch = _DisconnectWatch(self._receive, asyncio.current_task())
         try:
-            response = await match.func(request, *match.args, **match.kwargs)
-            try:
-                await self._send_response(response)
-            finally:
-                response.close()
+            await self._send_response(await match.func(request, *match.args, **match.kwargs))
         except asyncio.CancelledError:
             if not watch.has_fired:
                 raise
@@ -123,11 +120,19 @@ class _HttpExchange:
         headers.append((b"openai-processing-ms", str(int((time.perf_counter() - self._started) * 1000)).encode()))
         self._has_begun = True
         await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        if isinstance(response, StreamingHttpResponse):
-            async for piece in response:
+        if isinstance(response, RelayResponse):
+            await self._send_stream(response.relay)
+        elif isinstance(response, HttpResponse):
+            await self._send({"type": "http.response.body", "body": response.content})
+
+    async def _send_stream(self, relay: Relay) -> None:
+        """From the relay itself: Django's response would add a layer a piece, and signals at its end."""
+        try:
+            async for piece in relay:
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-        body = response.content if isinstance(response, HttpResponse) else b""
-        await self._send({"type": "http.response.body", "body": body})
+            await self._send({"type": "http.response.body", "body": b""})
+        finally:
+            relay.leave()
 
 
 class _DisconnectWatch:

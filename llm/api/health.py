@@ -70,7 +70,7 @@ def _check_token(request: Request) -> None:
     if not expected:
         return
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.items()]
-    if not hmac.compare_digest(secret_of(headers), expected):
+    if not hmac.compare_digest(secret_of(headers).encode(), expected.encode()):
         raise InvalidKey("This needs the token in LLM_METRICS_TOKEN, as “Authorization: Bearer …”.")
 
 

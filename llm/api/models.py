@@ -15,7 +15,6 @@ from llm.api.views import AsyncAPIView
 from llm.catalog import PublicModel
 from llm.errors import ModelNotFound
 from llm.keys import Caller
-from llm.models import CatalogVersion
 from llm.runtime import runtime
 
 
@@ -41,9 +40,7 @@ class ModelView(AsyncAPIView):
 
 
 async def _visible_models(caller: Caller) -> list[PublicModel]:
-    # Unlike a call's, its reading is not held against the books' version afterwards: a new price must show at once.
-    runtime().forget_catalog(await runtime().run_db(CatalogVersion.current))
-    catalog = await runtime().catalog()
+    catalog = await runtime().fresh_catalog()
     models = catalog.public_models(
         at=datetime.now(UTC), default_provider=settings.LLM_PROVIDER, default_model=settings.LLM_DEFAULT_MODEL
     )

@@ -10,11 +10,12 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from llm import metrics
 from llm.api.auth import authenticate
 from llm.dialects.base import WireFormat
 from llm.dialects.native import NATIVE
 from llm.dialects.openai_chat import OPENAI_CHAT
-from llm.errors import GatewayError, MethodNotAllowed
+from llm.errors import GatewayError, MethodNotAllowed, RequestError
 from llm.ids import uuid7
 from llm.keys import Caller
 from llm.relay import Relay, Reply
@@ -64,6 +65,8 @@ class AsyncAPIView(APIView):
                 raise MethodNotAllowed.of(request.method, allowed=self.methods())
             response: HttpResponseBase = await getattr(self, request.method.lower())(self.request, *args, **kwargs)
         except GatewayError as error:
+            if isinstance(error, RequestError):
+                metrics.count_refused(error.code)
             return error_response(error, self.wire, request_id=f"req_{uuid7().hex}")
         response.setdefault("x-request-id", f"req_{uuid7().hex}")
         return response
@@ -79,12 +82,23 @@ class AsyncAPIView(APIView):
             self.request.user = self.request.auth = caller  # type: ignore[assignment]  # as DRF's permissions know it
 
 
+class RelayResponse(StreamingHttpResponse):
+    """A stream of the gateway. Its relay is told when the caller leaves, also before the first byte was asked for."""
+
+    def __init__(self, relay: Relay, *, content_type: str) -> None:
+        super().__init__(relay, content_type=content_type)
+        self.relay = relay
+
+    def close(self) -> None:
+        self.relay.leave()
+        super().close()
+
+
 def response_of(reply: Reply, *, request_id: str) -> HttpResponseBase:
     """A reply of a request's task as Django's response; a streamed one tells its relay when the caller leaves."""
     response: HttpResponseBase
     if isinstance(reply.body, Relay):
-        response = StreamingHttpResponse(reply.body, content_type=reply.content_type)
-        response._resource_closers.append(reply.body.leave)  # type: ignore[attr-defined]
+        response = RelayResponse(reply.body, content_type=reply.content_type)
     else:
         response = HttpResponse(reply.body, content_type=reply.content_type)
     for name, value in reply.headers.items():

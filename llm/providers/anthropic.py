@@ -79,4 +79,5 @@ class AnthropicProvider:
         except Exception as error:
             raise upstream_error(error, provider=self.name, secret=self._secret) from error
         # The SDK returns the unread response as it is where that is what it is to be cast to.
-        return UpstreamReply(cast("httpx2.Response", response), provider=self.name, secret=self._secret)
+        unread = cast("httpx2.AsyncByteStream", cast("httpx2.Response", response).stream)
+        return UpstreamReply(unread, provider=self.name, secret=self._secret)

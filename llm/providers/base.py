@@ -12,7 +12,10 @@ from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """How a provider is reached. Timeouts in seconds; the gateway itself enforces first byte and total."""
+    """How a provider is reached. Timeouts in seconds; first byte, idle and total time are the gateway's own business.
+
+    idle_timeout_s: how long a socket may be silent, whatever it was last asked for.
+    """
 
     name: str
     api_key: str = ""
@@ -58,10 +61,7 @@ class RawCall:
 
 
 class RawReply(Protocol):
-    """A reply whose headers have come and whose body has not been read yet."""
-
-    status: int
-    content_type: str
+    """A 2xx reply whose headers have come and whose body has not been read yet."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 

@@ -62,13 +62,15 @@ class OpenAIProvider:
 
     async def forward(self, call: RawCall) -> UpstreamReply:
         """On the SDK's connections, without the SDK, which takes longer to build a request than all else together."""
-        headers = {"authorization": f"Bearer {self._secret}", "content-type": "application/json", **call.headers}
+        headers = {"content-type": "application/json", **call.headers}
+        if self._secret:
+            headers["authorization"] = f"Bearer {self._secret}"
         url = self._base_url + call.path
         try:
-            response = await self._transport.post(url, headers=headers, body=call.body)
+            answer = await self._transport.post(url, headers=headers, body=call.body)
         except Exception as error:
             raise upstream_error(error, provider=self.name, secret=self._secret) from error
-        return UpstreamReply(response, provider=self.name, secret=self._secret)
+        return UpstreamReply(answer.body, provider=self.name, secret=self._secret)
 
     async def aclose(self) -> None:
         await self._client.close()
@@ -86,4 +88,5 @@ class OpenAIProvider:
         except Exception as error:
             raise upstream_error(error, provider=self.name, secret=self._secret) from error
         # The SDK returns the unread response as it is where that is what it is to be cast to.
-        return UpstreamReply(cast("httpx2.Response", response), provider=self.name, secret=self._secret)
+        unread = cast("httpx2.AsyncByteStream", cast("httpx2.Response", response).stream)
+        return UpstreamReply(unread, provider=self.name, secret=self._secret)

@@ -14,17 +14,15 @@ _REDACTED = b"[redacted]"
 class UpstreamReply:
     """The reply's headers have come; iterating reads the body once, and `aclose()` is due whatever happens."""
 
-    def __init__(self, response: httpx2.Response, *, provider: str, secret: str) -> None:
-        self.status = response.status_code
-        self.content_type = response.headers.get("content-type", "")
-        self._response = response
+    def __init__(self, body: httpx2.AsyncByteStream, *, provider: str, secret: str) -> None:
+        self._body = body
         self._provider = provider
         self._redactor = Redactor(secret)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         redactor = self._redactor
         try:
-            async for data in self._response.stream:  # type: ignore[union-attr]  # always async on an AsyncClient
+            async for data in self._body:
                 yield redactor.feed(data)
         except Exception as error:
             raise upstream_error(error, provider=self._provider) from error
@@ -32,7 +30,7 @@ class UpstreamReply:
             yield rest
 
     async def aclose(self) -> None:
-        await self._response.aclose()
+        await self._body.aclose()
 
 
 class Redactor:
@@ -62,6 +60,8 @@ class Redactor:
 
     def _begin_of_secret(self, data: bytes) -> int:
         """Where a secret begins whose end has not come yet; the length of data if there is none."""
+        if data[-1:] not in self._secret:
+            return len(data)
         first = self._secret[:1]
         position = data.find(first, max(0, len(data) - len(self._secret) + 1))
         while position >= 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 
 import aiohttp
 import httpx2
@@ -17,6 +18,12 @@ import orjson
 from llm.providers.base import ProviderSettings
 
 _READ_BYTES = 64 * 1024
+_BEFORE_SENDING = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+)
 
 
 class NeverSent(httpx2.ConnectError):
@@ -30,11 +37,20 @@ class ReplyTooLarge(httpx2.ReadError):
 class BadStatus(Exception):
     """An answer other than 2xx. body: its JSON where it is an object, as the SDKs' errors carry it."""
 
-    def __init__(self, response: httpx2.Response, body: object) -> None:
-        super().__init__(response.status_code)
-        self.status_code = response.status_code
-        self.response = response
+    def __init__(self, answer: Answer, body: object) -> None:
+        super().__init__(answer.status)
+        self.status_code = answer.status
+        self.response = answer
         self.body = body
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The head of an upstream's answer, and its body still to be read."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: httpx2.AsyncByteStream
 
 
 def client_on(transport: UpstreamTransport) -> httpx2.AsyncClient:
@@ -48,14 +64,34 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        headers = request.headers
-        headers["accept-encoding"] = "identity"
+        reply = await self._send(request.method, str(request.url), headers=request.headers, body=request.content)
+        return httpx2.Response(reply.status, headers=_visible_headers(reply), stream=self._body(reply), request=request)
+
+    async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Answer:
+        """For bytes that need no SDK: leaves out what building its requests and responses costs.
+
+        Raises BadStatus, or httpx2.TransportError.
+        """
+        reply = await self._send("POST", url, headers=headers, body=body)
+        answer = Answer(reply.status, reply.headers, self._body(reply))
+        if 200 <= reply.status < 300:
+            return answer
         try:
-            reply = await self._open_session().request(
-                request.method,
-                str(request.url),
-                headers=headers,
-                data=request.content or None,
+            raise BadStatus(answer, _json(b"".join([piece async for piece in answer.body])))
+        finally:
+            await answer.body.aclose()
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _send(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
+        try:
+            return await self._open_session().request(
+                method,
+                url,
+                headers={**headers, "accept-encoding": "identity"},
+                data=body or None,
                 allow_redirects=False,
                 auto_decompress=False,
             )
@@ -63,22 +99,9 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
             raise _translated(error) from error
         except TimeoutError as error:
             raise httpx2.ReadTimeout("the upstream was silent") from error
-        body = _Body(reply, limit=self._settings.max_reply_bytes)
-        return httpx2.Response(reply.status, headers=_visible_headers(reply), stream=body, request=request)
 
-    async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> httpx2.Response:
-        """A reply whose body has not been read. Raises BadStatus, or httpx2.TransportError."""
-        response = await self.handle_async_request(httpx2.Request("POST", url, headers=headers, content=body))
-        if response.is_success:
-            return response
-        try:
-            raise BadStatus(response, _json(await response.aread()))
-        finally:
-            await response.aclose()
-
-    async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+    def _body(self, reply: aiohttp.ClientResponse) -> _Body:
+        return _Body(reply, limit=self._settings.max_reply_bytes)
 
     def _open_session(self) -> aiohttp.ClientSession:
         """Opened by the first request, since it belongs to the event loop that runs then."""
@@ -158,7 +181,7 @@ def _json(body: bytes) -> object:
 
 def _translated(error: aiohttp.ClientError) -> httpx2.TransportError:
     """The SDKs' own mapping calls “disconnected after the body was sent” and “refused” the same; here they differ."""
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
+    if isinstance(error, _BEFORE_SENDING):
         return NeverSent("no connection to the upstream")
     if isinstance(error, aiohttp.ServerTimeoutError):
         return httpx2.ReadTimeout("the upstream was silent")

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.utils import timezone
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
+from llm import reports
 from llm.models import ApiKey, ModelRoute, RouteTarget
 from tests.llm.admin.factories import make_account, make_key, open_row, save, usage_row
 
@@ -31,6 +33,13 @@ def browser() -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache() -> Iterator[None]:
+    cache.clear()
+    yield
+    cache.clear()
 
 
 @pytest.fixture
@@ -122,6 +131,19 @@ def test_the_index_draws_its_chart_in_both_themes(key: ApiKey, page: Page, compl
     page.get_by_role("button", name=re.compile("Toggle theme")).click()
 
     assert page.evaluate(drawn) > 3000
+    assert complaints == []
+
+
+def test_a_month_too_large_for_one_visit_is_summed_by_and_by(
+    key: ApiKey, page: Page, monkeypatch: pytest.MonkeyPatch, complaints: list[str]
+) -> None:
+    monkeypatch.setattr(reports, "READ_SECONDS", 0.0)
+    cache.clear()
+    page.goto("/admin/")
+
+    expect(page.locator("#gw-month[data-complete=yes]")).to_be_visible(timeout=30_000)
+
+    assert page.locator("#gw-month dd").inner_text().startswith("$")
     assert complaints == []
 
 

@@ -73,6 +73,7 @@ def _lines(asked: dict[str, Any]) -> list[bytes]:
         "cut": [],
         "forgetful": [],
         "babbling": [b"not JSON at all"],
+        "dreaming": [json.dumps({"model": "dreaming", "tokens": ["many", -1]}).encode()],
         "odd": [json.dumps({"tokens": counts}).encode()],
     }
     return texts + endings.get(asked["model"], [json.dumps({"model": asked["model"], "tokens": counts}).encode()])

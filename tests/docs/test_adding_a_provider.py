@@ -129,6 +129,16 @@ def test_its_failures_are_clean_errors_and_estimated_rows(my_gateway: Gateway, m
 
 
 @pytest.mark.e2e
+def test_absurd_figures_of_it_are_disputed(my_gateway: Gateway, my_key: str) -> None:
+    client = openai.OpenAI(api_key=my_key, base_url=my_gateway.openai_base_url, max_retries=0)
+    reply = client.chat.completions.create(model="dreaming", messages=MESSAGES)
+    [row] = closed_usage()
+    assert reply.usage is not None
+    assert (row.status, row.is_disputed, row.is_billable) == (UsageStatus.ESTIMATED, True, False)
+    assert (row.prompt_tokens, row.completion_tokens) == (reply.usage.prompt_tokens, reply.usage.completion_tokens)
+
+
+@pytest.mark.e2e
 def test_a_stream_of_it_that_is_cut_ends_in_an_error_event(my_gateway: Gateway, my_key: str) -> None:
     client = openai.OpenAI(api_key=my_key, base_url=my_gateway.openai_base_url, max_retries=0)
     text = ""

@@ -154,7 +154,7 @@ class Ledger:
             self._changed.wait_for(lambda: not self._ending, ENDING_TIMEOUT_S)
             return tuple(sorted(self._entries, key=lambda entry: entry.serial))
 
-    def wait_for(self, count: int, *, timeout_s: float = 2.0) -> tuple[Entry, ...]:
+    def wait_for(self, count: int, *, timeout_s: float = 15.0) -> tuple[Entry, ...]:
         """The entries once at least `count` calls have ended, for calls whose end the caller can't see.
 
         Blocks its thread: from a coroutine, `await asyncio.to_thread(ledger.wait_for, 1)`. Raises TimeoutError.
@@ -164,7 +164,7 @@ class Ledger:
                 raise TimeoutError(f"{len(self._entries)} of {count} calls ended within {timeout_s} s")
         return self.entries()
 
-    def wait_for_open(self, count: int, *, timeout_s: float = 2.0) -> None:
+    def wait_for_open(self, count: int, *, timeout_s: float = 15.0) -> None:
         """Return once `count` calls are being served at the same time. Blocks its thread; raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._open) >= count, timeout_s):

@@ -56,9 +56,9 @@ def test_text_that_was_not_kept_counts_as_the_rest_does() -> None:
     assert counts.completion_tokens == 35
 
 
-@pytest.mark.parametrize("answer", [RuntimeError("the prompt is: Hello there"), -1, 1.5, None, "9", True, 2**70])
+@pytest.mark.parametrize("answer", [RuntimeError("the prompt is: Hello there"), -1, 1.5, [], "9", True, 2**70])
 def test_a_counter_that_fails_is_replaced_and_told_of(answer: Any) -> None:
-    provider = CountingProvider(answer=answer if answer is not None else [])
+    provider = CountingProvider(answer=answer)
     with capture_logs() as logs:
         counts = estimate(provider, OPENAI_CHAT, REQUEST, "Hi!")
     assert counts == TokenCounts(MESSAGE_OVERHEAD_TOKENS + count_text_tokens(PROMPT), count_text_tokens("Hi!"))

@@ -1,4 +1,4 @@
-"""From the end of a call to the row that closes it: what is exact, what is estimated, what is disputed, what it costs."""
+"""From the end of a call to the row that closes it: what is exact, estimated or disputed, and what it costs."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_figures_that_the_dialect_found_absurd_are_kept_as_they_came() -> None:
 )
 def test_disputed_figures_always_fit_into_the_books(raw: dict[str, Any], kept: dict[str, str]) -> None:
     operation = an_open(a_key())
-    closing = close_of(operation, PRICE, an_ending(Reading(absurd_usage=raw)))
+    closing = close_of(operation, None, an_ending(Reading(absurd_usage=raw)))
     commit_batch([operation])
     assert commit_batch([closing]) == [Closed(is_new=True)]
     row = Usage.objects.get()

@@ -22,9 +22,11 @@ pytestmark = pytest.mark.django_db
 LIST = "/admin/llm/usage/"
 
 
-def make_calls(key: ApiKey, number: int, **values: Any) -> list[Usage]:
-    """One a second, the oldest first."""
-    return save(*(usage_row(key, opened_at=NOON + timedelta(seconds=second), **values) for second in range(number)))
+def make_calls(key: ApiKey, number: int, *, rare: int | None = None) -> list[Usage]:
+    """One a second, the oldest first; the one at `rare` is of another provider."""
+    providers = ["rare" if second == rare else "openai" for second in range(number)]
+    moments = [NOON + timedelta(seconds=second) for second in range(number)]
+    return save(*(usage_row(key, opened_at=at, provider=name) for at, name in zip(moments, providers, strict=True)))
 
 
 def listed(client: Client, **query: str) -> list[Usage]:
@@ -80,8 +82,7 @@ def test_going_back_to_the_top_shows_a_full_first_page(admin_client: Client) -> 
 
 def test_what_no_index_serves_is_looked_for_in_a_window() -> None:
     key = make_key(make_account())
-    calls = make_calls(key, 30)
-    Usage.objects.filter(id=calls[2].id).update(provider="rare")
+    calls = make_calls(key, 30, rare=2)
     everything, rare = Usage.objects.all(), Q(provider="rare")
 
     first = read_page(everything, rare, Cursor(), size=5, window=20)
@@ -94,8 +95,7 @@ def test_what_no_index_serves_is_looked_for_in_a_window() -> None:
 
 def test_a_window_reads_forward_too() -> None:
     key = make_key(make_account())
-    calls = make_calls(key, 30)
-    Usage.objects.filter(id=calls[15].id).update(provider="rare")
+    calls = make_calls(key, 30, rare=15)
 
     page = read_page(Usage.objects.all(), Q(provider="rare"), Cursor(after=calls[5].id), size=5, window=20)
 

@@ -1,0 +1,67 @@
+"""1,500 streams at once, through one worker, each whole and each on the books."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from llm.models import Usage
+from tests.books import closed_usage
+from tests.e2e.callers import Application, hello
+from tests.fakes import FakeUpstream, Script
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+STREAMS = 1_500
+WORDS = 4
+# Long enough that the last has begun before the first has ended.
+PAUSE_S = 2.0
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Each stream takes two sockets of this process: the caller's and the upstream's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 16_384)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_many_streams_at_once_are_all_served_and_all_on_the_books(
+    many_files: None, application: Application, upstream: FakeUpstream
+) -> None:
+    upstream.set_default(Script(chunks=WORDS, event_delay_s=PAUSE_S))
+    streams = [asyncio.create_task(stream(application)) for _ in range(STREAMS)]
+    await asyncio.to_thread(upstream.ledger.wait_for_open, STREAMS, timeout_s=20)
+    replies = await asyncio.gather(*streams)
+    assert {reply.count(b"data: ") for reply in replies} == {WORDS + 3}
+    assert all(reply.count(b"data: [DONE]") == 1 for reply in replies)
+    await asyncio.to_thread(assert_all_on_the_books, upstream)
+
+
+def assert_all_on_the_books(upstream: FakeUpstream) -> None:
+    rows = closed_usage(STREAMS)
+    assert {(row.status, row.usage_source, row.outcome) for row in rows} == {("settled", "reported", "ok")}
+    assert {(row.prompt_tokens, row.completion_tokens) for row in rows} == {(9, WORDS)}
+    entries = upstream.ledger.entries()
+    assert {row.upstream_response_id for row in rows} == {entry.response_id for entry in entries}
+    assert len(entries) == STREAMS
+    assert Usage.objects.open().count() == 0
+
+
+async def stream(application: Application) -> bytes:
+    address = urlsplit(application.gateway.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(application.request_bytes(hello(stream=True)))
+    reply = b""
+    while b"data: [DONE]" not in reply:
+        piece = await reader.read(65_536)
+        assert piece, f"the stream ended early: {reply!r}"
+        reply += piece
+    writer.close()
+    await writer.wait_closed()
+    return reply

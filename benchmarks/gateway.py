@@ -158,7 +158,6 @@ def _environment(database: BenchDatabase, folder: Path) -> dict[str, str]:
         "LLM_ENV_FILE": "",
         "LLM_KEY_PEPPER": "only-for-benchmarks-0123456789abcdefghij",
         "LLM_PROVIDER": "openai",
-        "LLM_SPOOL_DIR": str(folder / "spool"),
         "OPENAI_API_KEY": _UPSTREAM_KEY,
         "SECRET_KEY": "only-for-benchmarks-0123456789-abcdefghijklmnopqrstuvwxyz",
     }

@@ -75,7 +75,7 @@ def running_gateway(environment: Mapping[str, str], *, workers: int, log: Path) 
     """log: where the gateway's output goes, one line a call at its default level."""
     port = _free_port()
     options = {"--host": "127.0.0.1", "--port": port, "--workers": workers, "--drain-seconds": _DRAIN_SECONDS}
-    options |= {"--log-level": "INFO", "--log-format": "json"}
+    options |= {"--metrics-folder": log.parent / "metrics", "--log-level": "INFO", "--log-format": "json"}
     command = [sys.executable, "-m", "llmproject.server", *(str(word) for pair in options.items() for word in pair)]
     environment = {**environment, "LLM_PROCESS": "web", "WEB_WORKERS": str(workers)}
     with log.open("wb") as output, _running(command, environment, stdout=output) as process:

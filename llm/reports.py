@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from django.core.cache import cache
-from django.db.models import BooleanField, Count, Max, Min, Q, QuerySet, Sum
-from django.db.models.expressions import RawSQL
+from django.db.models import Count, Max, Min, Q, Sum
 
 from llm.enums import AccountStatus, Outcome, UsageStatus
 from llm.fields import ExactSum
@@ -161,7 +160,7 @@ def keys_expiring(now: datetime, *, within: timedelta) -> list[ApiKey]:
 
 def unpriced_models(*, looked_at: int = UNPRICED_CALLS_LOOKED_AT) -> list[UnpricedModel]:
     """Models with unpriced calls among the latest `looked_at` of those, the most called first."""
-    calls = only_unpriced(Usage.objects.order_by())
+    calls = Usage.objects.unpriced().order_by()
     latest = calls.order_by("-id").values_list("id", flat=True)
     oldest = next(iter(latest[looked_at - 1 : looked_at]), None)
     if oldest is not None:
@@ -174,15 +173,6 @@ def unpriced_models(*, looked_at: int = UNPRICED_CALLS_LOOKED_AT) -> list[Unpric
     )
     found = [UnpricedModel(*row) for row in rows]
     return sorted(found, key=lambda entry: (-entry.calls, entry.provider, entry.model))
-
-
-def only_unpriced(calls: QuerySet[Usage]) -> QuerySet[Usage]:
-    """As `UsageQuerySet.unpriced`, by the index `usage_unpriced` on SQLite too.
-
-    SQLite doesn't see that a partial index fits as long as the words of its IN list are parameters.
-    """
-    statuses = RawSQL("llm_usage.status IN ('settled', 'estimated')", (), output_field=BooleanField())
-    return calls.filter(statuses, cost=None)
 
 
 def busiest(groups: Iterable[tuple[str, Figures]]) -> tuple[NamedFigures, ...]:

@@ -19,6 +19,7 @@ import django  # noqa: E402  # after the settings are named
 
 django.setup()
 
+from django.conf import settings  # noqa: E402
 from django.core.asgi import get_asgi_application  # noqa: E402
 
 from llm.api.asgi import Receive, Scope, Send  # noqa: E402
@@ -46,6 +47,8 @@ async def _live(receive: Receive, send: Send) -> None:
         message = await receive()
         if message["type"] == "lifespan.startup":
             _drain_from_signal_on()
+            # Importing an SDK takes a second in which no stream would move.
+            runtime().provider(settings.LLM_PROVIDER)
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await close_runtime()

@@ -22,6 +22,8 @@ from django.core.exceptions import ImproperlyConfigured
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 ENV_LINE = re.compile(r"\A(?:export )?[A-Za-z_0-9]+=")
+# django-environ takes this "#" for a comment even inside the quotes, and then leaves the quotes in the value.
+HASH_AND_QUOTES = re.compile(r"\A[^=#]+=\s*\"[^#]*#")
 DATABASE_ENGINES = ("django.db.backends.sqlite3", "django.db.backends.postgresql")
 
 
@@ -44,6 +46,10 @@ class EnvReader:
             if line.strip() and not line.startswith("#") and not ENV_LINE.match(line):
                 self.problems.append(
                     f"{path.name}, line {number}, is not NAME=value; write it without spaces around =."
+                )
+            elif HASH_AND_QUOTES.match(line):
+                self.problems.append(
+                    f'{path.name}, line {number}, has # after a "; put the value into single quotes, or drop the comment.'
                 )
         # django-environ logs a line that it doesn't understand, secrets included.
         logging.getLogger("environ").setLevel(logging.ERROR)

@@ -7,6 +7,7 @@ traceback or message can hide one.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -107,7 +108,11 @@ def _render(log_format: str) -> list[Processor]:
 
 
 def _finish_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
-    return redactor.redact(orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS))
+    try:
+        line = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # lone surrogates and very large numbers: no reason to fail the caller
+        line = json.dumps(event, default=repr, skipkeys=True, ensure_ascii=False).encode("utf-8", "replace")
+    return redactor.redact(line)
 
 
 def _finish_text(_logger: WrappedLogger, _method: str, line: Any) -> bytes:
@@ -115,4 +120,4 @@ def _finish_text(_logger: WrappedLogger, _method: str, line: Any) -> bytes:
 
 
 def _decode(_logger: WrappedLogger, _method: str, line: Any) -> str:
-    return line.decode()
+    return str(line, "utf-8")

@@ -17,7 +17,7 @@ def port_problem(host: str, port: int) -> str:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen(1)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+    except (OSError, UnicodeError) as error:  # the latter: a name that can be no host's
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
         return f"Can't listen on {host}:{port} ({reason}); stop what runs there, or set WEB_PORT or WEB_HOST."
     return ""

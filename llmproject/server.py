@@ -20,7 +20,6 @@ from granian.server import Server
 from llmproject.logging import logging_settings
 from llmproject.parentwatch import die_with_supervisor
 
-METRICS_FOLDER = Path(__file__).resolve().parent.parent / "var" / "metrics"
 # Requests that one worker handles at a time; granian's own figure would stop a worker at a few hundred streams.
 BACKPRESSURE = 16_384
 # Connections that wait to be accepted.
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     die_with_supervisor()
     raise_open_files_limit()
-    share_metrics(METRICS_FOLDER / str(options.port))
+    share_metrics(options.metrics_folder / str(options.port))
     Server(
         "llmproject.asgi:application",
         address=options.host,
@@ -76,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--drain-seconds", type=int, required=True)
+    parser.add_argument("--metrics-folder", type=Path, required=True, help="one for each port is made and emptied in it")
     parser.add_argument("--log-level", required=True)
     parser.add_argument("--log-format", required=True)
     return parser

@@ -11,6 +11,7 @@ from llmproject.env import EnvReader
 from llmproject.logging import configure_structlog, logging_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+BROKER_SCHEMES = ("filesystem", "redis", "rediss", "amqp", "amqps")
 
 read = EnvReader()
 if env_file := os.environ.get("LLM_ENV_FILE", ".env"):
@@ -65,7 +66,6 @@ LLM_KEY_CACHE_SECONDS = read.seconds("LLM_KEY_CACHE_SECONDS", 5.0)
 LLM_CATALOG_CACHE_SECONDS = read.seconds("LLM_CATALOG_CACHE_SECONDS", 30.0)
 LLM_DB_THREADS = read.whole("LLM_DB_THREADS", 4, minimum=1, maximum=64)
 LLM_BATCH_SIZE = read.whole("LLM_BATCH_SIZE", 128, minimum=1, maximum=10_000)
-LLM_SPOOL_DIR = read.private_folder(BASE_DIR / read.text("LLM_SPOOL_DIR", str(VAR_DIR / "spool")))
 
 LLM_METRICS_TOKEN = read.text("LLM_METRICS_TOKEN")
 LLM_LOG_LEVEL = read.choice("LLM_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
@@ -88,7 +88,7 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = read.url("REDIS_URL", schemes=("redis", "rediss", "unix"))
+REDIS_URL = read.url("REDIS_URL", schemes=("redis", "rediss"))
 CACHES: dict[str, dict[str, Any]] = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 if REDIS_URL:
     CACHES["default"] = {
@@ -100,7 +100,7 @@ if REDIS_URL:
 
 # --- Background jobs --------------------------------------------------------------------------------------------------
 
-CELERY_BROKER_URL = read.text("CELERY_BROKER_URL", "filesystem://localhost//")
+CELERY_BROKER_URL = read.url("CELERY_BROKER_URL", "filesystem://localhost//", schemes=BROKER_SCHEMES)
 CELERY_TIMEZONE = "UTC"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_RESULT_EXPIRES = None
@@ -192,7 +192,7 @@ STATIC_ROOT = read.private_folder(VAR_DIR / "static")
 # Compressed but not hashed, and found in the apps too: nothing breaks where nobody has run collectstatic.
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "llmproject.static.StaticStorage"},
 }
 WHITENOISE_USE_FINDERS = DEBUG or not (STATIC_ROOT / "admin").is_dir()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,6 +17,7 @@ for _name in [name for name in os.environ if name.startswith(("OPENAI_", "ANTHRO
     if _name not in _OF_THE_TESTS:
         del os.environ[_name]
 _VAR = Path(tempfile.mkdtemp(prefix="llm-tests-"))
+atexit.register(shutil.rmtree, _VAR, ignore_errors=True)
 os.environ["DJANGO_SETTINGS_MODULE"] = "llmproject.settings"
 os.environ["LLM_ENV_FILE"] = ""
 os.environ["SECRET_KEY"] = "a secret of the tests, long enough for what it is asked to protect"

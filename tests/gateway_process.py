@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from types import TracebackType
 from typing import IO, Self
 
@@ -31,12 +31,13 @@ class Gateway:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.openai_base_url = f"{self.url}/v1"
+        self._folder = TemporaryDirectory(prefix="llm-gateway-")
         self._output: IO[bytes] = TemporaryFile()  # noqa: SIM115  # closed by close()
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "llmproject.server", "--host", "127.0.0.1", "--port", str(self.port)),
                 *("--workers", str(workers), "--drain-seconds", environment.get("LLM_DRAIN_SECONDS", "30")),
-                *("--log-level", "INFO", "--log-format", "json"),
+                *("--metrics-folder", self._folder.name, "--log-level", "INFO", "--log-format", "json"),
             ],
             cwd=_ROOT,
             env={
@@ -58,7 +59,8 @@ class Gateway:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that serve; the main one only watches over them."""
-        return psutil.Process(self.process.pid).children()
+        workers: list[psutil.Process] = psutil.Process(self.process.pid).children()
+        return workers
 
     def stop(self, *, signum: int = signal.SIGTERM, timeout_s: float = 40) -> int:
         """Signal the main process and wait for its end; returns its exit code."""
@@ -73,6 +75,7 @@ class Gateway:
     def close(self) -> None:
         self.stop()
         self._output.close()
+        self._folder.cleanup()
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
@@ -85,6 +88,7 @@ class Gateway:
         self.process.wait()
         log = self.log()
         self._output.close()
+        self._folder.cleanup()
         raise RuntimeError(f"the gateway did not start:\n{log}")
 
     def __enter__(self) -> Self:

@@ -14,13 +14,14 @@ from uuid import UUID
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from llm.admin.secrets import reduce_secrets
 from llm.enums import Outcome, UsageSource, UsageStatus
 from llm.models import Account, ApiKey, ModelRoute, Usage
+from llm.models.usage import UsageQuerySet
 from llm.providers.registry import known_providers
-from llm.reports import FAILED_OUTCOMES, only_unpriced
+from llm.reports import FAILED_OUTCOMES
 
 FAILED = "failed"
 MOST_KEYS = 50
@@ -37,7 +38,7 @@ _DAY_ENDS = timedelta(hours=12, minutes=15)
 class Narrowing:
     """indexed: rows that an index leads to in the order of ids. condition: what to look for among them."""
 
-    indexed: QuerySet[Usage]
+    indexed: UsageQuerySet
     condition: Q
 
 
@@ -110,14 +111,14 @@ class UsageFilterForm(forms.Form):
             self.add_error("last", "This is before the first day.")
         return data
 
-    def narrowing(self, calls: QuerySet[Usage]) -> Narrowing:
+    def narrowing(self, calls: UsageQuerySet) -> Narrowing:
         """Only for a valid form."""
         conditions = self._conditions()
         indexed = _within_days(calls, self.cleaned_data["first"], self.cleaned_data["last"])
         if identifier := self.cleaned_data["id"]:
             indexed = indexed.filter(_by_identifier(identifier))
         elif self.cleaned_data["cost"] == "unpriced":
-            indexed = only_unpriced(indexed)
+            indexed = indexed.unpriced()
             conditions.pop("cost")
         elif leading := next((name for name in ("open", "key", "account", "model") if name in conditions), None):
             indexed = indexed.filter(conditions.pop(leading))
@@ -162,7 +163,7 @@ def first_id_at(moment: datetime) -> UUID:
     return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
-def _within_days(calls: QuerySet[Usage], first: date | None, last: date | None) -> QuerySet[Usage]:
+def _within_days(calls: UsageQuerySet, first: date | None, last: date | None) -> UsageQuerySet:
     """Bounds of the id that hold every call of those days, in whatever time zone its account is."""
     if first is not None:
         calls = calls.filter(id__gte=first_id_at(_midnight(first) - _DAY_BEGINS))

@@ -157,7 +157,9 @@ def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
 
 def _tool_call(call: Mapping[str, Any]) -> ToolCall:
     function = call["function"]
-    return ToolCall(id=str(call.get("id") or ""), name=str(function["name"]), arguments=str(function.get("arguments") or ""))
+    return ToolCall(
+        id=str(call.get("id") or ""), name=str(function["name"]), arguments=str(function.get("arguments") or "")
+    )
 
 
 def _part(part: ContentPart) -> dict[str, Any]:

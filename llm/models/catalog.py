@@ -7,7 +7,6 @@ under which a call was resolved, so a changed price or route acts on the very ne
 from __future__ import annotations
 
 import time
-
 from collections.abc import Iterable
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.expressions import RawSQL
 
 from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
 from llm.fields import AmountField
@@ -21,8 +22,12 @@ class UsageQuerySet(models.QuerySet["Usage"]):
         return self.filter(status=UsageStatus.OPEN)
 
     def unpriced(self) -> UsageQuerySet:
-        """Calls that used tokens for which no price was known: staff price them or declare them free."""
-        return self.filter(status__in=(UsageStatus.SETTLED, UsageStatus.ESTIMATED), cost=None)
+        """Calls that used tokens for which no price was known: staff price them or declare them free.
+
+        The statuses are written out: SQLite sees that the partial index fits only where they are no parameters.
+        """
+        closed = RawSQL("llm_usage.status IN ('settled', 'estimated')", (), output_field=models.BooleanField())
+        return self.filter(closed, cost=None)
 
 
 class Usage(models.Model):

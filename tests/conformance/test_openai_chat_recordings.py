@@ -142,7 +142,7 @@ def test_the_books_hold_an_estimate_that_says_so_where_no_usage_was_recorded(
 def test_the_books_hold_nothing_to_pay_for_a_refusal(replays: Mapping[str, Replay], recording: Recording) -> None:
     row = replays[recording.id].row
     assert (row.status, row.usage_source, row.outcome) == (UsageStatus.SETTLED, UsageSource.NONE, "upstream_refused")
-    assert (row.total_tokens, row.cost, row.upstream_status) == (0, 0, recording.status)
+    assert (row.total_tokens, row.cost, row.upstream_status) == (0, Decimal(0), recording.status)
 
 
 @each(*RECORDINGS)
@@ -156,9 +156,7 @@ def test_the_books_name_the_call_as_the_provider_does(replays: Mapping[str, Repl
 
 
 @each(*SERVED)
-def test_the_cost_is_the_usage_times_the_price_on_the_row(
-    replays: Mapping[str, Replay], recording: Recording
-) -> None:
+def test_the_cost_is_the_usage_times_the_price_on_the_row(replays: Mapping[str, Replay], recording: Recording) -> None:
     row, rates = replays[recording.id].row, replays[recording.id].rates
     if row.cost is None:
         # No imported list has this model, or not what the call used of it.

@@ -205,9 +205,7 @@ def test_an_unknown_native_path_is_a_404_in_the_dialect(
 
 
 @pytest.mark.parametrize("name", ["unknown", "a%00b", "%ff%fe", "a%2fb", "a/b", "%C3%A9", "x" * 5000, "gpt-4o%20"])
-def test_an_unknown_model_is_a_404_in_the_dialect(
-    application: Application, upstream: FakeUpstream, name: str
-) -> None:
+def test_an_unknown_model_is_a_404_in_the_dialect(application: Application, upstream: FakeUpstream, name: str) -> None:
     reply = application.send_bytes(
         f"GET /v1/models/{name} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n"
         f"authorization: Bearer {application.secret}\r\n\r\n".encode()

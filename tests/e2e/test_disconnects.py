@@ -96,7 +96,7 @@ def test_a_try_that_failed_is_not_repeated_for_a_caller_who_has_left(
     upstream.ledger.wait_for_open(1)
     connection.close()
     [row] = closed_usage()
-    assert (row.status, row.outcome, row.upstream_status, row.cost) == ("settled", "upstream_failed", 500, 0)
+    assert (row.status, row.outcome, row.upstream_status, row.cost) == ("settled", "upstream_failed", 500, Decimal(0))
     assert len(upstream.ledger.entries()) == 1
 
 

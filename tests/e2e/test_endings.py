@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -119,7 +121,7 @@ def test_a_large_event_goes_through_as_it_is(application: Application) -> None:
 
 
 def test_an_event_that_is_larger_than_we_hold_ends_the_stream(application: Application) -> None:
-    reply = application.chat("fake-huge-17000000", stream=True)
+    reply = application.chat("fake-huge-20000000", stream=True)
     assert (reply.status_code, text_of(reply)) == (200, "")
     assert events_of(reply)[-1]["error"]["code"] == "upstream_error"
     [row] = closed_usage()
@@ -156,8 +158,8 @@ def test_a_stream_that_falls_silent_ends_in_an_error_event_and_an_estimate(
     assert events_of(reply)[-1]["error"]["code"] == "upstream_timeout"
     [row] = closed_usage()
     assert ending_of(row) == timed_out("You said: ")
-    # Silence is told from slowness: comments keep a connection, not a call.
-    assert (row.duration_ms or 0) // 1000 == (2 if model == "fake-comments-3" else 0)
+    # Comments are no sign of life: both end for their silence, before the time for the whole call is over.
+    assert 800 <= (row.duration_ms or 0) < 2000
     [entry] = upstream.ledger.wait_for(1)
     assert entry.has_peer_hung_up
 
@@ -279,7 +281,7 @@ def test_what_the_upstream_refuses_for_the_callers_own_fault_is_told_and_costs_n
     assert "x-should-retry" not in reply.headers
     [row] = closed_usage()
     assert (row.status, row.usage_source, row.outcome) == ("settled", "none", "upstream_refused")
-    assert ((row.prompt_tokens, row.completion_tokens), row.cost, row.upstream_status) == (UNSENT, 0, status)
+    assert ((row.prompt_tokens, row.completion_tokens), row.cost, row.upstream_status) == (UNSENT, Decimal(0), status)
 
 
 @pytest.mark.parametrize("model", ["fake-401", "fake-403", "fake-status-402", "fake-quota", "fake-redirect"])
@@ -318,7 +320,7 @@ def test_what_may_pass_is_tried_again_and_each_try_has_its_row(
     assert reply.headers["x-llm-call-id"] == str(rows[-1].id)
     assert [(row.status, row.usage_source, row.outcome) for row in rows] == [("settled", "none", outcome)] * 3
     assert [row.upstream_status for row in rows] == [entry.status for entry in entries]
-    assert [(row.cost, row.total_tokens) for row in rows] == [(0, 0)] * 3
+    assert [(row.cost, row.total_tokens) for row in rows] == [(Decimal(0), 0)] * 3
 
 
 def test_the_caller_is_told_when_to_come_back_to_an_upstream_that_limits_us(application: Application) -> None:
@@ -368,7 +370,7 @@ def test_an_upstream_that_is_not_there_costs_nothing(application: Application, u
     assert [(row.status, row.outcome, row.upstream_status) for row in rows] == [
         ("void", "upstream_unreachable", None)
     ] * 3
-    assert [(row.cost, row.total_tokens) for row in rows] == [(0, 0)] * 3
+    assert [(row.cost, row.total_tokens) for row in rows] == [(Decimal(0), 0)] * 3
     assert upstream.ledger.entries() == ()
 
 
@@ -412,7 +414,7 @@ def test_our_upstream_key_is_in_no_reply_no_row_and_no_log(
 
 
 def with_key(script: Script, key: str) -> Script:
-    def put_in(value: object) -> object:
+    def put_in(value: Any) -> Any:
         if isinstance(value, str):
             return value.replace("{key}", key)
         if isinstance(value, bytes):

@@ -31,19 +31,13 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_many_streams_at_once_are_all_served_and_all_on_the_books(
+def test_many_streams_at_once_are_all_served_and_all_on_the_books(
     many_files: None, application: Application, upstream: FakeUpstream
 ) -> None:
     upstream.set_default(Script(chunks=WORDS, event_delay_s=PAUSE_S))
-    streams = [asyncio.create_task(stream(application)) for _ in range(STREAMS)]
-    await asyncio.to_thread(upstream.ledger.wait_for_open, STREAMS, timeout_s=20)
-    replies = await asyncio.gather(*streams)
+    replies = asyncio.run(stream_many(application, upstream))
     assert {reply.count(b"data: ") for reply in replies} == {WORDS + 3}
     assert all(reply.count(b"data: [DONE]") == 1 for reply in replies)
-    await asyncio.to_thread(assert_all_on_the_books, upstream)
-
-
-def assert_all_on_the_books(upstream: FakeUpstream) -> None:
     rows = closed_usage(STREAMS)
     assert {(row.status, row.usage_source, row.outcome) for row in rows} == {("settled", "reported", "ok")}
     assert {(row.prompt_tokens, row.completion_tokens) for row in rows} == {(9, WORDS)}
@@ -51,6 +45,13 @@ def assert_all_on_the_books(upstream: FakeUpstream) -> None:
     assert {row.upstream_response_id for row in rows} == {entry.response_id for entry in entries}
     assert len(entries) == STREAMS
     assert Usage.objects.open().count() == 0
+
+
+async def stream_many(application: Application, upstream: FakeUpstream) -> list[bytes]:
+    """All of them open at the same time, each read to its end."""
+    streams = [asyncio.create_task(stream(application)) for _ in range(STREAMS)]
+    await asyncio.to_thread(upstream.ledger.wait_for_open, STREAMS, timeout_s=20)
+    return await asyncio.gather(*streams)
 
 
 async def stream(application: Application) -> bytes:

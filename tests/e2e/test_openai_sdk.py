@@ -26,7 +26,8 @@ pytestmark = pytest.mark.e2e
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello there"}]
 SAID = "You said: hello there"
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+WITH_USAGE: Any = {"stream": True, "stream_options": {"include_usage": True}}
 WEATHER: ChatCompletionToolParam = {
     "type": "function",
     "function": {
@@ -79,7 +80,7 @@ def test_a_stream_is_on_the_books_and_its_usage_goes_to_who_asked(
 def test_a_stream_looks_as_if_the_caller_had_asked_the_upstream_itself(
     application: Application, upstream: FakeUpstream, wants_usage: bool
 ) -> None:
-    fields = {"stream": True, **({"stream_options": {"include_usage": True}} if wants_usage else {})}
+    fields: Any = WITH_USAGE if wants_usage else {"stream": True}
     through = application.chat(**fields)
     sent = {"authorization": "Bearer sk-anybody"}
     direct = application.http.post(
@@ -92,7 +93,7 @@ def test_a_stream_looks_as_if_the_caller_had_asked_the_upstream_itself(
 
 
 def test_a_whole_reply_is_the_upstreams_to_the_byte(application: Application, upstream: FakeUpstream) -> None:
-    body = b'{ "id" : "x", "choices":[{"index":0,"message":{"content":"\\u00e9\xc3\xa9"}}],"new": 1.50, "usage": null}\n'
+    body = b'{ "id" : "x", "choices":[{"index":0,"message":{"content":"\\u00e9\xc3\xa9"}}],"new": 1.50, "usage":null}\n'
     upstream.enqueue(Script(body=body))
     assert application.chat().content == body
     closed_usage()
@@ -109,24 +110,29 @@ def test_every_reply_says_which_call_it_was(application: Application, is_stream:
     assert row.id == row.request_id
 
 
-async def test_the_asynchronous_sdk_is_served_whole_and_streamed_at_once(
+def test_the_asynchronous_sdk_is_served_whole_and_streamed_at_once(
     gateway: Gateway, upstream: FakeUpstream, api_key: str
 ) -> None:
+    said = asyncio.run(ask_much_at_once(gateway, api_key))
+    assert said == [f"You said: call {number}" for number in range(20) for _ in range(2)]
+    assert_books_equal_ledger(upstream, calls=40)
+
+
+async def ask_much_at_once(gateway: Gateway, api_key: str) -> list[str]:
+    """20 questions, each once for a whole reply and once for a stream."""
     async with openai.AsyncOpenAI(api_key=api_key, base_url=gateway.openai_base_url, max_retries=0) as sdk:
 
-        async def whole(number: int) -> str | None:
+        async def whole(number: int) -> str:
             messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": f"call {number}"}]
             reply = await sdk.chat.completions.create(model="gpt-4o", messages=messages)
-            return reply.choices[0].message.content
+            return reply.choices[0].message.content or ""
 
         async def streamed(number: int) -> str:
             messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": f"call {number}"}]
             stream = await sdk.chat.completions.create(model="gpt-4o", messages=messages, stream=True)
             return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
-        said = await asyncio.gather(*(ask(number) for number in range(20) for ask in (whole, streamed)))
-    assert said == [f"You said: call {number}" for number in range(20) for _ in range(2)]
-    await asyncio.to_thread(assert_books_equal_ledger, upstream, calls=40)
+        return await asyncio.gather(*(ask(number) for number in range(20) for ask in (whole, streamed)))
 
 
 # --- What goes up -----------------------------------------------------------------------------------------------------
@@ -210,7 +216,7 @@ def test_fields_that_nobody_knows_yet_reach_the_upstream(sdk: openai.OpenAI, ups
 def test_a_body_reaches_the_upstream_to_the_byte_where_nothing_is_ours_to_change(
     application: Application, upstream: FakeUpstream, fields: bytes
 ) -> None:
-    body = b'{"new" :1.50,"x":[1e3, 0.10],\n "messages": [{"role":"user","content":"h\\u00e9llo"}], "model":"gpt-4o"%s }'
+    body = b'{"new" :1.50,"x":[1e3, 0.10],\n "messages": [{"role":"user","content":"h\\u00e9llo"}], "model":"gpt-4o"%s}'
     body %= fields
     assert application.send("POST", "/v1/chat/completions", body=body).status_code == 200
     [entry] = upstream.ledger.entries()
@@ -248,17 +254,16 @@ def test_a_call_costs_what_the_upstream_served_at_the_price_in_force(
     [row] = closed_usage()
     [entry] = upstream.ledger.entries()
     plain_input = entry.prompt_tokens - entry.counts.cache_read_tokens
-    per_million = plain_input * Decimal("2.50") + 1000 * Decimal("1.25") + entry.completion_tokens * Decimal("10.000001")
-    assert row.cost == per_million / 1_000_000 == Decimal("0.006312500504")
+    paid_in = plain_input * Decimal("2.50") + 1000 * Decimal("1.25")
+    paid_out = entry.completion_tokens * Decimal("10.000001")
+    assert row.cost == (paid_in + paid_out) / 1_000_000 == Decimal("0.006312500504")
     assert row.rate_set is not None
     assert row.rate_set.price == row.price
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_who_may_not_see_the_cost_gets_none_of_it(
-    application: Application, price: None, is_stream: bool
-) -> None:
-    reply = application.chat(stream=is_stream, **({"stream_options": {"include_usage": True}} if is_stream else {}))
+def test_who_may_not_see_the_cost_gets_none_of_it(application: Application, price: None, is_stream: bool) -> None:
+    reply = application.chat(**(WITH_USAGE if is_stream else {}))
     assert "cost" not in reply.text
     assert "x-llm-cost" not in reply.headers
     assert closed_usage()[0].cost == Decimal("0.000062500004")
@@ -279,7 +284,7 @@ def test_who_may_see_the_cost_gets_it_as_an_exact_number(
 def test_on_a_stream_the_cost_stands_in_the_usage_for_who_asked(
     application: Application, show_cost: None, price: None, wants_usage: bool
 ) -> None:
-    reply = application.chat(stream=True, **({"stream_options": {"include_usage": True}} if wants_usage else {}))
+    reply = application.chat(**(WITH_USAGE if wants_usage else {"stream": True}))
     assert text_of(reply) == SAID
     assert re.findall(r'"cost": ?([^,}]+)', reply.text) == (["0.000062500004"] if wants_usage else [])
     assert events_of(reply)[-1] == "[DONE]"

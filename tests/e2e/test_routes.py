@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import cast
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from decimal import Decimal
+from typing import Any, cast
 
 import pytest
-from asgiref.sync import sync_to_async
+from django.db import connections
 from django.test import override_settings
 
 from llm.errors import UpstreamFailed
-from llm.models import Account, Usage
+from llm.models import Usage
 from llm.providers.counting import count_text_tokens
-from llm.runtime import close_runtime
+from llm.runtime import close_runtime, runtime
 from llm.service import LLMService
-from llm.types import ChatMessage, ChatResponse
+from llm.types import ChatMessage
 from tests.books import closed_usage
 from tests.e2e.callers import (
     HELLO,
@@ -101,7 +103,7 @@ def test_a_target_that_refuses_us_is_followed_by_the_next(
     assert [row.attempt for row in rows] == list(range(1, tries + 2))
     assert {row.request_id for row in rows} == {rows[0].id}
     assert {row.model for row in rows} == {"smart"}
-    assert [(row.cost, row.total_tokens) for row in rows[:-1]] == [(0, 0)] * tries
+    assert [(row.cost, row.total_tokens) for row in rows[:-1]] == [(Decimal(0), 0)] * tries
     assert (rows[-1].status, rows[-1].total_tokens) == ("settled", 13)
     assert [entry.model for entry in upstream.ledger.entries()] == [row.upstream_model for row in rows]
 
@@ -233,66 +235,75 @@ def test_a_native_reply_without_usage_is_counted_by_us(application: Application,
 # --- In process -------------------------------------------------------------------------------------------------------
 
 MESSAGES = [ChatMessage(role="user", content=str(HELLO[0]["content"]))]
+Within = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @pytest.fixture
-async def service(upstream: FakeUpstream, gateway_environment: dict[str, str], transactional_db: None) -> AsyncIterator[LLMService]:
-    """The facade in this very process, in front of the fake upstream."""
-    with override_settings(**gateway_environment):
-        yield LLMService()
-        await close_runtime()
+def within(upstream: FakeUpstream, gateway_environment: dict[str, str], transactional_db: None) -> Iterator[Within]:
+    """Runs gateway code in an event loop of this very process, in front of the fake upstream."""
+
+    async def run_and_close(scenario: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return await scenario
+        finally:
+            await runtime().run_db(connections.close_all)
+            await close_runtime()
+
+    with override_settings(**gateway_environment, LLM_DB_THREADS=1):
+        yield lambda scenario: asyncio.run(run_and_close(scenario))
 
 
-rows = sync_to_async(closed_usage)
+async def texts_of(stream: Awaitable[object]) -> list[str]:
+    return [text async for text in cast("AsyncIterator[str]", await stream)]
 
 
-async def test_a_call_from_within_is_on_the_books_of_the_gateways_own_account(
-    service: LLMService, upstream: FakeUpstream
-) -> None:
-    response = await service.chat(MESSAGES, model="gpt-4o")
-    assert isinstance(response, ChatResponse)
+async def read_into(received: list[str], stream: Awaitable[object]) -> None:
+    async for text in cast("AsyncIterator[str]", await stream):
+        received.append(text)  # noqa: PERF401  # what came before a failure must be there after it
+
+
+def test_a_call_from_within_is_on_the_books_of_the_gateways_own_account(within: Within) -> None:
+    response = within(LLMService().chat(MESSAGES, model="gpt-4o"))
     assert (response.reply, response.model) == (SAID, "gpt-4o")
-    [row] = await rows()
-    assert response.usage is not None
     assert (response.usage.prompt_tokens, response.usage.completion_tokens) == (9, 4)
+    [row] = closed_usage()
     assert (row.status, row.prompt_tokens, row.completion_tokens) == ("settled", 9, 4)
-    account = await Account.objects.aget(pk=row.account_id)
-    assert account.name == "internal"
+    assert row.account.name == "internal"
 
 
-async def test_a_stream_from_within_is_text_and_on_the_books(service: LLMService) -> None:
-    stream = cast("AsyncIterator[str]", await service.chat(MESSAGES, model="gpt-4o", stream=True))
-    assert [text async for text in stream] == ["You ", "said: ", "hello ", "there"]
-    [row] = await rows()
+def test_a_stream_from_within_is_text_and_on_the_books(within: Within) -> None:
+    texts = within(texts_of(LLMService().chat(MESSAGES, model="gpt-4o", stream=True)))
+    assert texts == ["You ", "said: ", "hello ", "there"]
+    [row] = closed_usage()
     assert (row.status, row.is_stream, row.total_tokens) == ("settled", True, 13)
 
 
-async def test_a_stream_from_within_that_breaks_off_raises(service: LLMService) -> None:
-    stream = cast("AsyncIterator[str]", await service.chat(MESSAGES, model="fake-cut-3", stream=True))
-    received = []
+def test_a_stream_from_within_that_breaks_off_raises(within: Within) -> None:
+    received: list[str] = []
     with pytest.raises(UpstreamFailed):
-        async for text in stream:
-            received.append(text)
+        within(read_into(received, LLMService().chat(MESSAGES, model="fake-cut-3", stream=True)))
     assert received == ["You ", "said: "]
-    [row] = await rows()
+    [row] = closed_usage()
     assert (row.status, row.outcome) == ("estimated", "upstream_failed")
 
 
-@pytest.mark.parametrize("is_stream", [False, True])
-async def test_a_call_from_within_that_is_not_tracked_leaves_no_row(
-    service: LLMService, upstream: FakeUpstream, is_stream: bool
-) -> None:
-    reply = await service.chat(MESSAGES, model="gpt-4o", stream=is_stream, track_tokens=False)
-    said = reply.reply if isinstance(reply, ChatResponse) else "".join([text async for text in reply])
-    assert said == SAID
+def test_a_whole_call_from_within_that_is_not_tracked_leaves_no_row(within: Within, upstream: FakeUpstream) -> None:
+    assert within(LLMService().chat(MESSAGES, model="gpt-4o", track_tokens=False)).reply == SAID
     assert len(upstream.ledger.entries()) == 1
-    assert not await Usage.objects.aexists()
+    assert not Usage.objects.exists()
 
 
-async def test_a_call_from_within_that_fails_raises_our_error(service: LLMService, upstream: FakeUpstream) -> None:
+def test_a_stream_from_within_that_is_not_tracked_leaves_no_row(within: Within, upstream: FakeUpstream) -> None:
+    texts = within(texts_of(LLMService().chat(MESSAGES, model="gpt-4o", stream=True, track_tokens=False)))
+    assert texts == ["You ", "said: ", "hello ", "there"]
+    assert len(upstream.ledger.entries()) == 1
+    assert not Usage.objects.exists()
+
+
+def test_a_call_from_within_that_fails_raises_our_error(within: Within, upstream: FakeUpstream) -> None:
     upstream.enqueue(Script(status=502))
     with pytest.raises(UpstreamFailed) as failure:
-        await service.chat(MESSAGES, model="gpt-4o")
+        within(LLMService().chat(MESSAGES, model="gpt-4o"))
     assert failure.value.may_have_worked
-    [row] = await rows()
+    [row] = closed_usage()
     assert row.status == "estimated"

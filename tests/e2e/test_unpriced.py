@@ -88,7 +88,7 @@ def test_a_free_model_is_served_and_costs_nothing(calls: Application) -> None:
     set_price(free=True)
     assert calls.chat().status_code == 200
     [row] = closed_usage()
-    assert (row.cost, row.total_tokens, row.rate_set_id, row.is_unpriced) == (0, 13, None, False)
+    assert (row.cost, row.total_tokens, row.rate_set_id, row.is_unpriced) == (Decimal(0), 13, None, False)
     assert row.price is not None
 
 
@@ -118,9 +118,7 @@ def test_with_the_policy_flag_it_is_served_and_recorded_as_unpriced(application:
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_a_model_of_a_compatible_server_is_served_and_recorded_as_unpriced(
-    calls: Application, is_stream: bool
-) -> None:
+def test_a_model_of_a_compatible_server_is_served_and_recorded_as_unpriced(calls: Application, is_stream: bool) -> None:
     make_route("llama", ("openai_compatible", "llama3"))
     assert calls.chat("llama", stream=is_stream).status_code == 200
     [row] = closed_usage()

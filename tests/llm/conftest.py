@@ -14,7 +14,7 @@ from llm.runtime import runtime
 
 @pytest.fixture
 async def one_reader(own_runtime: None, settings: Any) -> AsyncIterator[None]:
-    """An own runtime with one reading thread, whose connection is closed: `Runtime.aclose` leaves it to the collector."""
+    """An own runtime with one reading thread, whose connection is closed: `Runtime.aclose` leaves that to chance."""
     settings.LLM_DB_THREADS = 1
     yield
     with contextlib.suppress(RuntimeError):  # A drained runtime reads nothing any more.

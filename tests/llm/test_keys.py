@@ -340,6 +340,24 @@ def test_a_rotation_on_a_closed_account_leaves_the_old_key_as_it_was(acme: Accou
     assert ApiKey.objects.get().revoked_at is None
 
 
+def test_a_rotation_that_fails_half_way_leaves_everything_as_it_was(
+    acme: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, secret = create_key(acme, name="tests")
+    save = ApiKey.save
+
+    def fail_to_end_the_old_one(record: ApiKey, **options: Any) -> None:
+        if options.get("update_fields") == ["revoked_at"]:
+            raise IntegrityError
+        save(record, **options)
+
+    monkeypatch.setattr(ApiKey, "save", fail_to_end_the_old_one)
+    with pytest.raises(IntegrityError):
+        rotate_key(key)
+    assert ApiKey.objects.get() == key
+    assert load_caller(secret).key_id == key.pk
+
+
 # --- The gateway's own calls ------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
-from django.db import OperationalError, connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import Q
 
 from llm.keys import create_key, get_or_create_account
@@ -47,7 +47,7 @@ class Command(BaseCommand):
 def _refuse_database_away() -> None:
     try:
         connection.ensure_connection()
-    except OperationalError as error:
+    except DatabaseError as error:
         reason = str(error).strip().splitlines()[0]
         refuse(f"The database can't be reached ({reason}); start it, or set DATABASE_URL.")
 

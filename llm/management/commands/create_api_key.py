@@ -16,7 +16,9 @@ from llm.models import Account
 
 
 class Command(BaseCommand):
-    help = "Creates an API key for an account, and the account where there is none of that name. Prints the secret once."
+    help = (
+        "Creates an API key for an account, and the account where there is none of that name. Prints the secret once."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("account", help="the account's name")
@@ -50,7 +52,10 @@ def _end_of_day(day: date | None, account: Account) -> datetime | None:
     """The first moment after that day in the account's time zone."""
     if day is None:
         return None
-    return datetime.combine(day + timedelta(days=1), time(), ZoneInfo(account.time_zone)).astimezone(UTC)
+    try:
+        return datetime.combine(day + timedelta(days=1), time(), ZoneInfo(account.time_zone)).astimezone(UTC)
+    except OverflowError as error:
+        raise CommandError(f"--expires {day} is further away than a date can be; leave it out.") from error
 
 
 def _sentences(error: ValidationError) -> str:

@@ -31,6 +31,7 @@ def _server_command() -> list[str]:
         "--port": settings.WEB_PORT,
         "--workers": settings.WEB_WORKERS,
         "--drain-seconds": math.ceil(settings.LLM_DRAIN_SECONDS),
+        "--metrics-folder": settings.VAR_DIR / "metrics",
         "--log-level": settings.LLM_LOG_LEVEL,
         "--log-format": settings.LLM_LOG_FORMAT,
     }

@@ -48,9 +48,7 @@ class EnvReader:
                     f"{path.name}, line {number}, is not NAME=value; write it without spaces around =."
                 )
             elif HASH_AND_QUOTES.match(line):
-                self.problems.append(
-                    f'{path.name}, line {number}, has # after a "; put the value into single quotes, or drop the comment.'
-                )
+                self.problems.append(f"{path.name}, line {number}, has # after a double quote; use single quotes.")
         # django-environ logs a line that it doesn't understand, secrets included.
         logging.getLogger("environ").setLevel(logging.ERROR)
         environ.Env.read_env(path, parse_comments=True)

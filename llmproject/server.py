@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--drain-seconds", type=int, required=True)
-    parser.add_argument("--metrics-folder", type=Path, required=True, help="one for each port is made and emptied in it")
+    parser.add_argument("--metrics-folder", type=Path, required=True, help="gets one for each port")
     parser.add_argument("--log-level", required=True)
     parser.add_argument("--log-format", required=True)
     return parser

@@ -28,7 +28,6 @@ class StaticStorage(CompressedStaticFilesStorage):
         return compressed.exists() and abs(compressed.stat().st_mtime - original.stat().st_mtime) < SAME_TIME_SECONDS
 
 
-
 class StaticMiddleware(WhiteNoiseMiddleware):
     """Answers with the whole file at once; Django can't stream what WhiteNoise returns under ASGI, and warns of it."""
 

@@ -1,0 +1,44 @@
+"""`manage.py` in a process of its own, with nothing but the settings that a test names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from django.conf import settings
+
+ROOT: Path = settings.BASE_DIR
+SECRET_KEY = "a secret of the test, long enough for what it is asked to protect"
+PEPPER = "a pepper of the test"
+TIMEOUT_S = 120
+
+
+def environment_of(folder: Path, **environment: str) -> dict[str, str]:
+    """folder: where everything is written, the SQLite file included."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "LLM_ENV_FILE": "",
+        "VAR_DIR": str(folder),
+        "SECRET_KEY": SECRET_KEY,
+        "LLM_KEY_PEPPER": PEPPER,
+        **environment,
+    }
+
+
+def python_command(*arguments: str) -> list[str]:
+    return [sys.executable, *arguments]
+
+
+def manage(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        python_command("manage.py", *arguments),
+        cwd=ROOT,
+        env=environment_of(folder, **environment),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )

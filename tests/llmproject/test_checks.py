@@ -1,0 +1,178 @@
+"""Each system check: what it says, and that it is silent where the settings are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.core import checks
+from pytest_django import Settings
+
+Set = Callable[..., None]
+
+
+@pytest.fixture
+def set_all(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Set:
+    """Sets the settings it is given, over settings that have nothing wrong; engine: the database's."""
+
+    def set_all(*, engine: str = "sqlite3", **values: object) -> None:
+        right: dict[str, object] = {
+            "LLM_SETTING_PROBLEMS": (),
+            "LLM_PROVIDER": "echo",
+            "LLM_DEFAULT_MODEL": "echo",
+            "OPENAI_API_KEY": "",
+            "ANTHROPIC_API_KEY": "",
+            "LLM_BASE_URL": "",
+            "LLM_OPENAI_BASE_URL": "https://api.openai.com/v1",
+            "LLM_ANTHROPIC_BASE_URL": "https://api.anthropic.com",
+            "SECRET_KEY": "one long random text",
+            "LLM_KEY_PEPPER": "another long random text",
+            "DEBUG": False,
+            "ALLOWED_HOSTS": ["localhost", "127.0.0.1", "[::1]"],
+            "WEB_HOST": "127.0.0.1",
+            "WEB_PORT": 8000,
+            "WEB_WORKERS": 1,
+            "LLM_CONNECT_TIMEOUT_SECONDS": 5.0,
+            "LLM_FIRST_BYTE_TIMEOUT_SECONDS": 300.0,
+            "LLM_IDLE_TIMEOUT_SECONDS": 120.0,
+            "LLM_TOTAL_TIMEOUT_SECONDS": 900.0,
+        }
+        for name, value in {**right, **values}.items():
+            setattr(settings, name, value)
+        # Not the setting itself: Django warns of that.
+        monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", f"django.db.backends.{engine}")
+
+    return set_all
+
+
+def found() -> list[tuple[str | None, str]]:
+    return [(message.id, str(message.msg)) for message in checks.run_checks(tags=["llm"])]
+
+
+def test_right_settings_are_passed_in_silence(set_all: Set) -> None:
+    set_all()
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"LLM_PROVIDER": "openai", "OPENAI_API_KEY": "a key"},
+        {"LLM_PROVIDER": "anthropic", "ANTHROPIC_API_KEY": "a key"},
+        {"LLM_PROVIDER": "openai_compatible", "LLM_BASE_URL": "http://localhost:11434/v1"},
+        {"DEBUG": True, "ALLOWED_HOSTS": ["localhost", "app.localhost", "127.0.0.1", "[::1]", "::1", "localhost."]},
+        {"DEBUG": False, "ALLOWED_HOSTS": ["llm.example.com", "*"]},
+        {"engine": "postgresql", "WEB_WORKERS": 4},
+        {"LLM_BASE_URL": "http://localhost:8001/v1"},
+        {"LLM_BASE_URL": "http://192.0.2.1:8000/v1"},
+        {"LLM_BASE_URL": "http://localhost:8000/v1", "WEB_HOST": "192.0.2.1"},
+        {"LLM_IDLE_TIMEOUT_SECONDS": 900.0},
+    ],
+)
+def test_settings_that_may_look_wrong_are_passed_too(set_all: Set, values: dict[str, object]) -> None:
+    set_all(**values)
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("check_id", "values", "sentence"),
+    [
+        ("llm.E001", {"LLM_SETTING_PROBLEMS": ("NAME must be red.",)}, "NAME must be red."),
+        (
+            "llm.E002",
+            {"LLM_PROVIDER": "opneai"},
+            'LLM_PROVIDER is "opneai", which nobody knows; use anthropic, echo, openai or openai_compatible.',
+        ),
+        ("llm.E003", {"LLM_PROVIDER": "openai"}, "LLM_PROVIDER=openai needs OPENAI_API_KEY; set it in .env."),
+        ("llm.E003", {"LLM_PROVIDER": "anthropic"}, "LLM_PROVIDER=anthropic needs ANTHROPIC_API_KEY; set it in .env."),
+        (
+            "llm.E003",
+            {"LLM_PROVIDER": "openai_compatible"},
+            "LLM_PROVIDER=openai_compatible needs LLM_BASE_URL; set it in .env.",
+        ),
+        (
+            "llm.W001",
+            {"LLM_PROVIDER": "openai", "OPENAI_API_KEY": "a key", "LLM_DEFAULT_MODEL": ""},
+            "LLM_DEFAULT_MODEL is not set, so a request that names no model is refused; set it in .env.",
+        ),
+        ("llm.E004", {"SECRET_KEY": ""}, "SECRET_KEY is not set; put a long random text into .env."),
+        ("llm.E004", {"LLM_KEY_PEPPER": ""}, "LLM_KEY_PEPPER is not set; put a long random text into .env."),
+        (
+            "llm.E005",
+            {"SECRET_KEY": "change-me-to-a-long-random-text"},
+            "SECRET_KEY is still the placeholder of .env.example; put a long random text there.",
+        ),
+        (
+            "llm.E005",
+            {"LLM_KEY_PEPPER": "change-me-to-another-long-random-text"},
+            "LLM_KEY_PEPPER is still the placeholder of .env.example; put a long random text there.",
+        ),
+        (
+            "llm.E006",
+            {"LLM_KEY_PEPPER": "one long random text"},
+            "LLM_KEY_PEPPER equals SECRET_KEY; give it a random text of its own.",
+        ),
+        (
+            "llm.E007",
+            {"DEBUG": True, "ALLOWED_HOSTS": ["localhost", "llm.example.com"]},
+            (
+                "DEBUG is on while ALLOWED_HOSTS contains llm.example.com; set DEBUG=false, "
+                "for its error pages show the settings to anybody."
+            ),
+        ),
+        (
+            "llm.E007",
+            {"DEBUG": True, "ALLOWED_HOSTS": ["*"]},
+            (
+                "DEBUG is on while ALLOWED_HOSTS contains *; set DEBUG=false, "
+                "for its error pages show the settings to anybody."
+            ),
+        ),
+        (
+            "llm.E008",
+            {"WEB_WORKERS": 2},
+            (
+                "WEB_WORKERS is 2, but SQLite lets one process write at a time; "
+                "set WEB_WORKERS=1 or point DATABASE_URL to PostgreSQL."
+            ),
+        ),
+        (
+            "llm.E009",
+            {"LLM_BASE_URL": "http://localhost:8000/v1"},
+            (
+                "LLM_BASE_URL points to this gateway itself (127.0.0.1:8000), which would call itself without end; "
+                "give it the provider's address, or another WEB_PORT to the gateway."
+            ),
+        ),
+        (
+            "llm.E009",
+            {"LLM_OPENAI_BASE_URL": "http://[::1]/v1", "WEB_HOST": "0.0.0.0", "WEB_PORT": 80},
+            (
+                "LLM_OPENAI_BASE_URL points to this gateway itself (0.0.0.0:80), which would call itself without end; "
+                "give it the provider's address, or another WEB_PORT to the gateway."
+            ),
+        ),
+        (
+            "llm.E010",
+            {"LLM_FIRST_BYTE_TIMEOUT_SECONDS": 900.5},
+            (
+                "LLM_FIRST_BYTE_TIMEOUT_SECONDS (900.5) is longer than LLM_TOTAL_TIMEOUT_SECONDS (900); "
+                "shorten the one or lengthen the other."
+            ),
+        ),
+    ],
+)
+def test_a_wrong_setting_is_one_finding(set_all: Set, check_id: str, values: dict[str, object], sentence: str) -> None:
+    set_all(**values)
+    assert found() == [(check_id, sentence)]
+
+
+def test_a_value_that_could_not_be_read_is_not_reported_as_missing_too(set_all: Set) -> None:
+    problem = "LLM_BASE_URL must be a URL like http://host:port/path or https://host:port/path."
+    set_all(LLM_PROVIDER="openai_compatible", LLM_SETTING_PROBLEMS=(problem,))
+    assert found() == [("llm.E001", problem)]
+
+
+def test_each_timeout_that_is_too_long_is_a_finding_of_its_own(set_all: Set) -> None:
+    set_all(LLM_TOTAL_TIMEOUT_SECONDS=1.0)
+    assert [check_id for check_id, _ in found()] == ["llm.E010"] * 3

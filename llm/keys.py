@@ -61,9 +61,8 @@ def get_or_create_account(name: str) -> Account:
     """Raises ValidationError for a name that no account can have."""
     account = Account.objects.filter(name=name).first()
     if account is None:
-        account = Account(name=name)
-        account.full_clean()
-        account.save()
+        Account(name=name).clean_fields()
+        account, _ = Account.objects.get_or_create(name=name)
     return account
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 _STOP_SECONDS = 5
 """What a call that is stopped may take to settle."""
+_PATIENCE_S = 2.0
 _AWAY = "The database can't be reached at the moment. Try again shortly."
 
 
@@ -37,6 +39,7 @@ class Runtime:
     def __init__(self) -> None:
         self.callers = CallerCache()
         self.is_draining = False
+        self._is_closed = False
         self._catalog = CatalogCache()
         self._catalog_lock = asyncio.Lock()
         self._providers: dict[str, BaseLLMProvider] = {}
@@ -125,12 +128,24 @@ class Runtime:
             request_task.stop_for_shutdown()
 
     async def aclose(self) -> None:
+        """Close connections, to providers and to the database. A second call finds nothing left to close."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         for provider in self._providers.values():
             if (close := getattr(provider, "aclose", None)) is not None:
                 with contextlib.suppress(Exception):
                     await close()
         self._providers.clear()
+        await asyncio.gather(*self._close_reading_threads(), return_exceptions=True)
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _close_reading_threads(self) -> list[asyncio.Future[None]]:
+        """A connection belongs to its thread, so each thread closes its own: none takes two of the jobs."""
+        meeting = threading.Barrier(settings.LLM_DB_THREADS)
+        loop = asyncio.get_running_loop()
+        jobs = range(settings.LLM_DB_THREADS)
+        return [loop.run_in_executor(self._executor, _close_own_connections, meeting) for _ in jobs]
 
 
 _runtimes: dict[tuple[int, int], Runtime] = {}
@@ -149,6 +164,12 @@ async def close_runtime() -> None:
     key = os.getpid(), id(asyncio.get_running_loop())
     if (found := _runtimes.pop(key, None)) is not None:
         await found.drain()
+
+
+def _close_own_connections(meeting: threading.Barrier) -> None:
+    with contextlib.suppress(threading.BrokenBarrierError):
+        meeting.wait(_PATIENCE_S)
+    connections.close_all()
 
 
 def _with_fresh_connection(read: Callable[[], T]) -> T:

@@ -78,13 +78,16 @@ def _response_of(raw: bytes) -> ChatResponse:
 
 async def _deltas(relay: Relay) -> AsyncGenerator[str, None]:
     splitter = EventSplitter()
-    async for piece in relay:
-        for raw in split_events(splitter.feed(piece)):
-            event = orjson.loads(read_event(raw).data or b"{}")
-            if "error" in event:
-                raise UpstreamFailed(event["error"]["message"], code=event["error"]["code"], may_have_worked=True)
-            if delta := event.get("delta"):
-                yield delta
+    try:
+        async for piece in relay:
+            for raw in split_events(splitter.feed(piece)):
+                event = orjson.loads(read_event(raw).data or b"{}")
+                if "error" in event:
+                    raise UpstreamFailed(event["error"]["message"], code=event["error"]["code"], may_have_worked=True)
+                if delta := event.get("delta"):
+                    yield delta
+    finally:
+        relay.leave()
 
 
 async def _untracked(

@@ -20,6 +20,7 @@ _VAR = Path(tempfile.mkdtemp(prefix="llm-tests-"))
 atexit.register(shutil.rmtree, _VAR, ignore_errors=True)
 os.environ["DJANGO_SETTINGS_MODULE"] = "llmproject.settings"
 os.environ["LLM_ENV_FILE"] = ""
+os.environ["VAR_DIR"] = str(_VAR)
 os.environ["SECRET_KEY"] = "a secret of the tests, long enough for what it is asked to protect"
 os.environ["LLM_KEY_PEPPER"] = "a pepper of the tests"
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{_VAR}/db.sqlite3")
@@ -28,6 +29,11 @@ import django  # noqa: E402
 import pytest  # noqa: E402
 
 django.setup()
+
+from django.conf import settings as django_settings  # noqa: E402
+
+# Slow hashing is for real passwords.
+django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 from django.db import connection  # noqa: E402
 from pytest_django import DjangoDbBlocker  # noqa: E402

@@ -107,12 +107,16 @@ class Usage(models.Model):
         )
         constraints = (
             models.CheckConstraint(condition=Q(status__in=UsageStatus.values), name="usage_status_known"),
+            models.CheckConstraint(condition=Q(outcome__in=Outcome.values), name="usage_outcome_known"),
+            models.CheckConstraint(condition=Q(dialect__in=Dialect.values), name="usage_dialect_known"),
             models.CheckConstraint(condition=Q(usage_source__in=UsageSource.values), name="usage_source_known"),
             models.CheckConstraint(
                 condition=Q(**{f"{name}__gte": 0 for name in TOKEN_FIELDS}), name="usage_tokens_not_negative"
             ),
             models.CheckConstraint(
-                condition=Q(prompt_tokens__gte=F("cache_read_tokens"))
+                condition=Q(
+                    prompt_tokens__gte=F("cache_read_tokens") + F("cache_write_5m_tokens") + F("cache_write_1h_tokens")
+                )
                 & Q(prompt_tokens__gte=F("audio_input_tokens"))
                 & Q(completion_tokens__gte=F("reasoning_tokens"))
                 & Q(completion_tokens__gte=F("audio_output_tokens")),
@@ -120,12 +124,20 @@ class Usage(models.Model):
             ),
             models.CheckConstraint(condition=Q(cost=None) | Q(cost__gte=0), name="usage_cost_not_negative"),
             models.CheckConstraint(
-                condition=Q(status=UsageStatus.OPEN, closed_at=None, cost=None, outcome=Outcome.PENDING)
+                condition=Q(
+                    status=UsageStatus.OPEN,
+                    closed_at=None,
+                    cost=None,
+                    outcome=Outcome.PENDING,
+                    prompt_tokens=0,
+                    completion_tokens=0,
+                )
                 | (_CLOSED & Q(closed_at__isnull=False) & ~Q(outcome=Outcome.PENDING)),
                 name="usage_open_or_closed",
             ),
             models.CheckConstraint(
-                condition=~Q(status=UsageStatus.VOID) | Q(prompt_tokens=0, completion_tokens=0),
+                condition=~Q(status=UsageStatus.VOID)
+                | (Q(prompt_tokens=0, completion_tokens=0) & (Q(cost=None) | Q(cost=0))),
                 name="usage_void_is_empty",
             ),
         )

@@ -111,6 +111,8 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(
                     total=None,
+                    # Name look-up and the wait for a free connection included: until then nothing was sent.
+                    connect=self._settings.connect_timeout_s,
                     sock_connect=self._settings.connect_timeout_s,
                     sock_read=self._settings.idle_timeout_s,
                 ),

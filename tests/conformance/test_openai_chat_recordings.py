@@ -62,6 +62,7 @@ def replays(
     _session_upstream: FakeUpstream,
     _gateway_pool: GatewayPool,
     gateway_environment: dict[str, str],
+    django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[Mapping[str, Replay]]:
     """All recordings, replayed once, with the prices that a new gateway imports."""

@@ -18,7 +18,7 @@ from llm.providers.base import ProviderSettings
 from llm.providers.echo import EchoProvider
 from llm.runtime import close_runtime, runtime
 
-pytestmark = pytest.mark.usefixtures("one_reader")
+pytestmark = pytest.mark.usefixtures("own_runtime")
 
 
 class Request:

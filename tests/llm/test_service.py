@@ -23,7 +23,7 @@ from llm.service import LLMService
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamEnd, StreamItem, TokenCounts, ToolCall
 from tests.books import closed_usage
 
-pytestmark = pytest.mark.usefixtures("one_reader")
+pytestmark = pytest.mark.usefixtures("own_runtime")
 
 HELLO = [ChatMessage("user", "Hello there")]
 # 4 for the message and two words; Echo : Hello there.

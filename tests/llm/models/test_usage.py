@@ -22,6 +22,7 @@ SETTLED, OPEN = "settled", "open"
 CENT = Decimal("0.01")
 
 # (which row, what is changed of it, which constraint refuses that)
+PARTS = "usage_parts_within_totals"
 IMPOSSIBLE: list[tuple[str, dict[str, Any], str]] = [
     (SETTLED, {"status": "paid"}, "usage_status_known"),
     (SETTLED, {"status": ""}, "usage_status_known"),
@@ -39,6 +40,11 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any], str]] = [
     (OPEN, {"cost": CENT}, "usage_open_or_closed"),
     (OPEN, {"cost": Decimal(0)}, "usage_open_or_closed"),
     (OPEN, {"outcome": "ok"}, "usage_open_or_closed"),
+    (OPEN, {"prompt_tokens": 1}, "usage_open_or_closed"),
+    (SETTLED, {"outcome": "fine"}, "usage_outcome_known"),
+    (SETTLED, {"dialect": "klingon"}, "usage_dialect_known"),
+    (SETTLED, {"cache_read_tokens": 60, "cache_write_5m_tokens": 30, "cache_write_1h_tokens": 20}, PARTS),
+    (SETTLED, {"status": "void", "prompt_tokens": 0, "completion_tokens": 0}, "usage_void_is_empty"),
     (OPEN, {"status": "settled"}, "usage_open_or_closed"),
     (SETTLED, {"status": "void"}, "usage_void_is_empty"),
     (SETTLED, {"status": "void", "prompt_tokens": 0}, "usage_void_is_empty"),
@@ -110,7 +116,8 @@ def test_what_is_impossible_is_not_made_by_sql(
         (SETTLED, {"status": "estimated", "usage_source": "estimated", "outcome": "client_gone"}),
         (SETTLED, {"status": "void", "prompt_tokens": 0, "completion_tokens": 0, "cost": Decimal(0)}),
         (SETTLED, {"cache_read_tokens": 100, "audio_input_tokens": 100, "reasoning_tokens": 20}),
-        (SETTLED, dict.fromkeys(TOKEN_FIELDS, 2**62)),
+        (SETTLED, {**dict.fromkeys(TOKEN_FIELDS, 2**62), "cache_write_5m_tokens": 0, "cache_write_1h_tokens": 0}),
+        (SETTLED, {"cache_read_tokens": 50, "cache_write_5m_tokens": 30, "cache_write_1h_tokens": 20}),
         (SETTLED, {"cost": Decimal("9223372.036854775807")}),
     ],
 )

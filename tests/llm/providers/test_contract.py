@@ -62,7 +62,7 @@ def point_to(upstream: FakeUpstream, settings: Any) -> None:
     settings.LLM_OPENAI_BASE_URL = settings.LLM_BASE_URL = upstream.openai_base_url
     settings.LLM_ANTHROPIC_BASE_URL = upstream.anthropic_base_url
     settings.LLM_CONNECT_TIMEOUT_SECONDS = 2.0
-    settings.LLM_IDLE_TIMEOUT_SECONDS = 5.0
+    settings.LLM_IDLE_TIMEOUT_SECONDS = settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS = 5.0
 
 
 async def closed(provider: BaseLLMProvider) -> None:
@@ -97,7 +97,7 @@ async def impatient(
 ) -> AsyncIterator[BaseLLMProvider]:
     """As `remote`, with a short idle timeout."""
     point_to(upstream, settings)
-    settings.LLM_IDLE_TIMEOUT_SECONDS = 0.2
+    settings.LLM_IDLE_TIMEOUT_SECONDS = settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS = 0.2
     provider = build_provider(request.param)
     yield provider
     await closed(provider)

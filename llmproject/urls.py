@@ -1,7 +1,7 @@
-"""Everything but the gateway's own calls, which `asgi.py` takes before Django's middleware sees them."""
+"""Every path. The gateway's own are here for the API's description: `asgi.py` takes them before Django does."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
@@ -9,6 +9,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
     path("admin/", admin.site.urls),
     path("api/v1/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("", include("llm.api.urls")),
     # The split view keeps its script in a file of its own, which our content security policy asks for.
     path("docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
 ]

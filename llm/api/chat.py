@@ -78,6 +78,7 @@ class NativeChatView(CallView):
     @extend_schema(
         operation_id="chat",
         summary="Chat, in the gateway's own format",
+        description="The same for every provider: messages in, the reply, the model and its tokens out.",
         request=NativeRequestSerializer,
         responses={
             (200, "application/json"): NativeReplySerializer,

@@ -1,13 +1,11 @@
 """The task that owns a request: resolve -> open -> upstream -> settle, whatever the caller does meanwhile.
 
-It is referenced strongly by the runtime and never cancelled. A caller that hangs up is news to it, not its end: it
-reads on to the provider's figures, within bounds, because the provider charges for them.
+The runtime holds it, and nobody cancels it. A caller that hangs up is news to it, not its end: it reads on for figures.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,13 +30,13 @@ from llm.errors import (
     ModelUnpriced,
     PermissionDenied,
     UpstreamError,
-    UpstreamRejected,
 )
 from llm.exchange import Exchange, Plan
 from llm.forwarding import forward
 from llm.ids import boot_id, uuid7
 from llm.keys import REFUSED_ACCOUNT, REFUSED_KEYS, Caller
 from llm.relay import Audience
+from llm.retrying import is_final, pause_before
 from llm.runtime import Runtime
 from llm.settlement import void_of
 from llm.translation import translate
@@ -46,7 +44,6 @@ from llm.types import ChatRequest
 
 log = structlog.get_logger("llm.calls")
 
-_LONGEST_PAUSE_S = 5.0
 _SETTLE_PATIENCE_S = 5.0
 _RESOLVE_TRIES = 4
 
@@ -132,9 +129,9 @@ class RequestTask:
                 failure, closing = await self._exchange_with(candidate, opened)
                 if failure is None:
                     return
-                if _is_final(failure) or self.audience.is_gone or self._runtime.is_draining:
+                if is_final(failure) or self.audience.is_gone or self._runtime.is_draining:
                     await self._give_up(failure, closing)
-                pause = _pause_before(repeat, failure)
+                pause = pause_before(repeat, failure)
                 if pause is None or repeat == settings.LLM_MAX_RETRIES:
                     break
                 await asyncio.sleep(pause)
@@ -301,16 +298,3 @@ def _refusal(code: str, model: str) -> GatewayError:
     if code == "model":
         return PermissionDenied(f"This API key may not use the model “{model}”.", param="model")
     return PermissionDenied(REFUSED_ACCOUNT)
-
-
-def _is_final(failure: UpstreamError) -> bool:
-    """Whether no other call may follow: this one may have worked, or what was asked is refused by its nature."""
-    return failure.may_have_worked or isinstance(failure, UpstreamRejected)
-
-
-def _pause_before(repeat: int, failure: UpstreamError) -> float | None:
-    """Seconds until the same target is worth another call; None if it is not, soon."""
-    if not failure.is_passing:
-        return None
-    pause: float = failure.retry_after_s or 0.25 * 2**repeat * random.uniform(0.5, 1)  # noqa: S311  # spreads load
-    return pause if pause <= _LONGEST_PAUSE_S else None

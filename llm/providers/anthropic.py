@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
 from typing import cast
 
 import httpx2
@@ -11,11 +10,10 @@ from anthropic import AsyncAnthropic, AsyncStream, Omit
 
 from llm.dialects.anthropic_messages_client import MessageCollector, read_reply
 from llm.dialects.anthropic_messages_request import API_VERSION, request_body
-from llm.dialects.sse import EventSplitter, read_event, split_events
 from llm.providers.base import ProviderSettings
 from llm.providers.counting import count_message_tokens
 from llm.providers.failures import upstream_error
-from llm.providers.raw import UpstreamReply
+from llm.providers.raw import UpstreamReply, read_all, read_items
 from llm.providers.transport import UpstreamTransport, client_on
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
 
@@ -44,21 +42,12 @@ class AnthropicProvider:
         }
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
-        reply = await self._post(request_body(request, is_stream=False))
-        async with aclosing(reply):
-            return read_reply(b"".join([piece async for piece in reply]))
+        return read_reply(await read_all(await self._post(request_body(request, is_stream=False))))
 
     async def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
         reply = await self._post(request_body(request, is_stream=True))
-        splitter, collector = EventSplitter(), MessageCollector()
-        async with aclosing(reply):
-            async for piece in reply:
-                for raw in split_events(splitter.feed(piece)):
-                    if data := read_event(raw).data:
-                        for item in collector.feed(data):
-                            yield item
-        if collector.is_done:
-            yield collector.end()
+        async for item in read_items(reply, MessageCollector()):
+            yield item
 
     def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
         return count_message_tokens(messages)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from typing import Protocol
 
 import httpx2
 
+from llm.dialects.sse import EventSplitter, read_event, split_events
 from llm.providers.failures import SHORTEST_SECRET, upstream_error
+from llm.types import StreamEnd, StreamItem
 
 _REDACTED = b"[redacted]"
 
@@ -31,6 +35,34 @@ class UpstreamReply:
 
     async def aclose(self) -> None:
         await self._body.aclose()
+
+
+class Collector(Protocol):
+    """Turns a dialect's events into stream items."""
+
+    is_done: bool
+
+    def feed(self, data: bytes) -> Iterable[StreamItem]: ...
+
+    def end(self) -> StreamEnd: ...
+
+
+async def read_all(reply: UpstreamReply) -> bytes:
+    async with aclosing(reply):
+        return b"".join([piece async for piece in reply])
+
+
+async def read_items(reply: UpstreamReply, collector: Collector) -> AsyncIterator[StreamItem]:
+    """The stream's items, and its end only if the dialect's own last event has come."""
+    splitter = EventSplitter()
+    async with aclosing(reply):
+        async for piece in reply:
+            for raw in split_events(splitter.feed(piece)):
+                if data := read_event(raw).data:
+                    for item in collector.feed(data):
+                        yield item
+    if collector.is_done:
+        yield collector.end()
 
 
 class Redactor:

@@ -31,7 +31,8 @@ from tests.fakes import Counts, FakeUpstream, Recording
 from tests.fakes.recordings import load
 from tests.gateway_process import GatewayPool
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+# Without the mark there would be no test database for `replays`, which fills it before any test begins.
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.django_db]
 
 _BESIDE_THE_REPOSITORY = Path(__file__).resolve().parents[3] / "shared" / "traffic"
 DIRECTORY = Path(os.environ.get("LLM_TRAFFIC_DIR") or _BESIDE_THE_REPOSITORY)
@@ -62,7 +63,6 @@ def replays(
     _session_upstream: FakeUpstream,
     _gateway_pool: GatewayPool,
     gateway_environment: dict[str, str],
-    django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[Mapping[str, Replay]]:
     """All recordings, replayed once, with the prices that a new gateway imports."""

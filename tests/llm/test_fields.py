@@ -12,7 +12,7 @@ from django.db.models import Avg, F, Q
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.enums import Outcome, UsageStatus
+from llm.enums import Dialect, Outcome, UsageStatus
 from llm.fields import AmountField, ExactSum, PriceField, _decode, _encode
 from llm.models import Account, ApiKey, Usage
 
@@ -30,6 +30,7 @@ def record_usage(*, cost: Decimal | None, model: str = "m", prompt_tokens: int =
         account=account,
         api_key=key,
         model=model,
+        dialect=Dialect.OPENAI_CHAT,
         status=UsageStatus.SETTLED,
         outcome=Outcome.OK,
         opened_at=NOW,

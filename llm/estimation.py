@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
 
 from llm.dialects.base import ParsedRequest, WireFormat
@@ -20,22 +22,30 @@ def estimate(
 
     unkept_characters: of the text, beyond what `text` holds; they count as the others do on average.
     """
-    prompt = _count(provider, ChatMessage(role="user", content=wire.prompt_text(request)), request.model)
+    prompt = _count(provider, _prompt_of(wire, request), request.model)
     completion = 0
     if text:
         # A message has an overhead that generated text has not.
-        empty = _count(provider, ChatMessage(role="assistant"), request.model)
-        completion = max(0, _count(provider, ChatMessage(role="assistant", content=text), request.model) - empty)
+        empty = _count(provider, (ChatMessage(role="assistant"),), request.model)
+        completion = max(0, _count(provider, (ChatMessage(role="assistant", content=text),), request.model) - empty)
         completion += completion * unkept_characters // len(text)
     return TokenCounts(prompt_tokens=prompt, completion_tokens=completion)
 
 
-def _count(provider: BaseLLMProvider, message: ChatMessage, model: str) -> int:
+def _prompt_of(wire: WireFormat, request: ParsedRequest) -> tuple[ChatMessage, ...]:
+    """All text in one message, and as many empty ones as there were others: each has an overhead of its own."""
+    messages = request.body.get("messages")
+    others = len(messages) - 1 if isinstance(messages, list) and messages else 0
+    empty = ChatMessage(role="user")
+    return (ChatMessage(role="user", content=wire.prompt_text(request)), *(empty for _ in range(others)))
+
+
+def _count(provider: BaseLLMProvider, messages: Sequence[ChatMessage], model: str) -> int:
     try:
-        return _checked(provider.count_tokens((message,), model))
+        return _checked(provider.count_tokens(messages, model))
     except Exception as error:  # noqa: BLE001  # a custom provider's own code: whatever it raises, the call is counted
         log.warning("count_tokens failed", provider=type(provider).__name__, error=type(error).__name__)
-        return count_message_tokens((message,))
+        return count_message_tokens(messages)
 
 
 def _checked(count: object) -> int:

@@ -1,8 +1,9 @@
 """Counting tokens without a tokenizer: for replies whose upstream reports no usage, and for the echo provider.
 
 An approximation, and the rows that rest on it say “estimated”. Rule: a run of ASCII letters is one token for every
-started six characters, digits one for every started three, each other printable character one token of its own; text
-of other scripts one token a character. Leading spaces belong to the word that follows.
+started eight characters, of digits for every started three, of ASCII punctuation for every started four; characters
+beyond ASCII are one token each. Leading spaces belong to the word that follows. The constants are those that came
+closest to what OpenAI reported in 202 recorded calls (tests/conformance prints how close).
 
 Counting happens on the event loop, so its time is bounded: of a long text only samples are read.
 """
@@ -17,7 +18,7 @@ from llm.types import ChatMessage, ImagePart
 MESSAGE_OVERHEAD_TOKENS = 4
 IMAGE_TOKENS = 765  # A 1024 x 1024 picture in high detail, in OpenAI's published arithmetic (85 + 4 x 170).
 
-_TOKENS = re.compile(r"[A-Za-z]{1,6}|[0-9]{1,3}|\n+|[^\sA-Za-z0-9]")
+_TOKENS = re.compile(r"[A-Za-z]{1,8}|[0-9]{1,3}|\n+|[!-/:-@\[-`{-~]{1,4}|[^\s!-~]")
 # Together 128 Ki characters: 15 ms of English, 60 ms of Chinese.
 _SAMPLES = 64
 _SAMPLE_CHARACTERS = 2048

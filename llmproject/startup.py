@@ -14,7 +14,9 @@ from llmproject.ports import port_problem
 
 def problems_at_start() -> list[str]:
     """Why we can't start: one sentence for each error that a system check finds."""
-    return [_sentence(message) for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
+    errors = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
+    # Django runs its checks in no particular order.
+    return [_sentence(error) for error in sorted(errors, key=lambda error: (str(error.id), str(error.msg)))]
 
 
 def refuse_wrong_settings() -> None:

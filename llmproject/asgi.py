@@ -26,7 +26,8 @@ from llm.api.asgi import Receive, Scope, Send  # noqa: E402
 from llm.api.handler import GatewayHandler  # noqa: E402
 from llm.runtime import close_runtime, runtime  # noqa: E402
 
-_GATEWAY_PREFIXES = ("/v1/", "/api/chat")
+# The last two are what SDKs ask for whose base URL lacks its /v1: they are told so in their own dialect.
+_GATEWAY_PREFIXES = ("/v1/", "/api/chat", "/chat/completions", "/models")
 _GATEWAY_PATHS = frozenset(("/v1", "/healthz", "/readyz", "/metrics"))
 
 _django = get_asgi_application()

@@ -79,7 +79,7 @@ class _HttpExchange:
     async def serve(self, match: ResolverMatch | None) -> None:
         scope = self._scope
         if match is None:
-            raise NotFound(f"There is nothing at {scope['path'][:200]}.")
+            raise NotFound(f"There is nothing at {scope['path'][:200]}. An OpenAI SDK's base URL ends in /v1.")
         view: type[AsyncAPIView] = match.func.cls  # type: ignore[attr-defined]  # set by APIView.as_view
         self._wire = view.wire
         if scope["method"] not in view.methods():

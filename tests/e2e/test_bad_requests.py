@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator
 
+import openai
 import pytest
 
 from llm.models import Usage
@@ -279,3 +280,10 @@ def test_nothing_of_all_this_was_an_error_of_ours(application: Application, gate
         application.send("POST", CHAT, body=body)
     assert "Traceback" not in gateway.log()
     assert '"level":"error"' not in gateway.log()
+
+
+def test_a_base_url_without_its_v1_is_told_so_in_the_sdks_own_words(gateway: Gateway, api_key: str) -> None:
+    client = openai.OpenAI(api_key=api_key, base_url=gateway.url, max_retries=0)
+    with client, pytest.raises(openai.NotFoundError, match="ends in /v1"):
+        client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "hello"}])
+    assert not Usage.objects.exists()

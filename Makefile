@@ -41,7 +41,7 @@ format: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff format .
 
 # Keeps the pins that still fit; `make requirements UPGRADE=--upgrade` takes the newest.
-COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-strip-extras \
 	--custom-compile-command "make requirements"
 requirements: $(VENV)/dev.stamp
 	$(COMPILE) $(UPGRADE) --output-file requirements.txt pyproject.toml

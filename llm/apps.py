@@ -1,6 +1,7 @@
 from importlib import import_module
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class LLMConfig(AppConfig):
@@ -10,5 +11,6 @@ class LLMConfig(AppConfig):
 
     def ready(self) -> None:
         import_module("llm.checks")
+        post_migrate.connect(import_module("llm.triggers").install_triggers, sender=self)
         # Wherever Django is there is the Celery app, so that a task queued by the web process goes to our broker.
         import_module("llmproject.celery")

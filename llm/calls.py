@@ -6,8 +6,8 @@ The runtime holds it, and nobody cancels it. A caller that hangs up is news to i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import NoReturn
@@ -16,11 +16,12 @@ import structlog
 from django.conf import settings
 
 from llm import metrics
-from llm.books.operations import CloseCall, OpenCall, Opened, Refused, Stale, clean_text
+from llm.asking import ask_of
+from llm.books.operations import CloseCall, Exceeded, OpenCall, Opened, Refused, Stale, clean_text
 from llm.call_log import report_call
 from llm.catalog import Resolution, Target
 from llm.dialects.base import ParsedRequest, WireFormat
-from llm.enums import Outcome
+from llm.enums import Outcome, UsageStatus
 from llm.errors import (
     GatewayError,
     InternalError,
@@ -35,12 +36,13 @@ from llm.exchange import Exchange, Plan
 from llm.forwarding import forward
 from llm.ids import boot_id, uuid7
 from llm.keys import REFUSED_ACCOUNT, REFUSED_KEYS, Caller
+from llm.limit_answers import refusal_of
 from llm.relay import Audience
 from llm.retrying import is_final, pause_before
 from llm.runtime import Runtime
 from llm.settlement import void_of
 from llm.translation import translate
-from llm.types import ChatRequest
+from llm.types import ChatRequest, LimitState
 
 log = structlog.get_logger("llm.calls")
 
@@ -71,6 +73,7 @@ class RequestTask:
         self.request_id = f"req_{self._uuid.hex}"
         self._exchange: Exchange | None = None
         self._attempts = 0
+        self._has_counted = False
         self._is_draining = False
         self.audience.on_leave(self._on_leave)
 
@@ -125,10 +128,11 @@ class RequestTask:
         failure: UpstreamError | None = None
         for candidate in self._candidates(resolution):
             for repeat in range(1 + settings.LLM_MAX_RETRIES):
-                opened = await self._open(candidate.target, resolution, closing)
-                failure, closing = await self._exchange_with(candidate, opened)
+                opened = await self._open(candidate, resolution, closing)
+                failure, closing = await self._exchange_with(opened)
                 if failure is None:
                     return
+                self._has_counted |= closing is not None and closing.status is not UsageStatus.VOID
                 if is_final(failure) or self.audience.is_gone or self._runtime.is_draining:
                     await self._give_up(failure, closing)
                 pause = pause_before(repeat, failure)
@@ -163,17 +167,21 @@ class RequestTask:
             return None
         return self._wire.to_chat(self._request, upstream_model=target.upstream_model)
 
-    async def _open(self, target: Target, resolution: Resolution, closing: CloseCall | None) -> OpenCall:
+    async def _open(self, candidate: _Candidate, resolution: Resolution, closing: CloseCall | None) -> _OpenedCall:
         """Put the call on the books, and the one before it to rest in the same transaction."""
-        operation = self._open_operation(target, resolution)
+        operation = self._open_operation(candidate.target, resolution)
         operations = (operation,) if closing is None else (closing, operation)
         results = await self._runtime.writer.submit(*operations)
         match results[-1]:
-            case Opened():
+            case Opened(max_output_tokens=maximum, limits=limits):
                 self._attempts += 1
-                return operation
+                self.headers = self._reply_headers(operation, maximum, limits)
+                return _OpenedCall(operation, candidate, maximum)
             case Stale(now=now, version=version):
                 raise _CatalogMovedError(now, version)
+            case Refused(exceeded=Exceeded() as exceeded, limits=limits):
+                self.headers |= self._wire.limit_headers(limits, now=datetime.now(UTC))
+                raise refusal_of(exceeded)
             case Refused(code=code):
                 self._runtime.callers.clear()
                 raise _refusal(code, operation.model)
@@ -198,21 +206,22 @@ class RequestTask:
             price_id=None if price is None else price.id,
             price_from=None if price is None else price.effective_from,
             price_until=None if price is None else price.effective_until,
+            request_bytes=len(self._request.raw),
+            ask=partial(ask_of, self._wire, self._request, price, requests=int(not self._has_counted)),
         )
 
     # --- The call itself ----------------------------------------------------------------------------------------------
 
-    async def _exchange_with(
-        self, candidate: _Candidate, opened: OpenCall
-    ) -> tuple[UpstreamError | None, CloseCall | None]:
+    async def _exchange_with(self, opened: _OpenedCall) -> tuple[UpstreamError | None, CloseCall | None]:
         """None when the caller was answered; else why not, and the row that is still to be written."""
-        self.headers = self._reply_headers(opened)
+        operation, candidate = opened.operation, opened.candidate
         if self.audience.is_gone:
-            await self._settle(void_of(opened, outcome=Outcome.CLIENT_GONE))
+            await self._settle(void_of(operation, outcome=Outcome.CLIENT_GONE))
             return None, None
-        exchange = Exchange(self._plan(candidate, opened), self.audience, self._settle)
+        exchange = Exchange(self._plan(opened), self.audience, self._settle)
         self._exchange = exchange
-        talk = forward if candidate.chat is None else partial(translate, chat=candidate.chat)
+        chat = opened.chat
+        talk = forward if chat is None else partial(translate, chat=chat)
         try:
             await exchange.run(talk)
         except UpstreamError as failure:
@@ -222,14 +231,15 @@ class RequestTask:
             if exchange.closing is not None:
                 price = candidate.target.price
                 priced_as = "" if price is None else price.model
-                report_call(self._caller, opened, exchange.closing, request_id=self.request_id, priced_as=priced_as)
+                report_call(self._caller, operation, exchange.closing, request_id=self.request_id, priced_as=priced_as)
         return None, None
 
-    def _plan(self, candidate: _Candidate, opened: OpenCall) -> Plan:
+    def _plan(self, opened: _OpenedCall) -> Plan:
+        target = opened.candidate.target
         return Plan(
-            opened=opened,
-            target=candidate.target,
-            provider=self._runtime.provider(candidate.target.provider),
+            opened=opened.operation,
+            target=target,
+            provider=self._runtime.provider(target.provider),
             wire=self._wire,
             request=self._request,
             shows_cost=self._caller.shows_cost,
@@ -237,14 +247,22 @@ class RequestTask:
             reply_headers=self.headers,
             request_id=self.request_id,
             bounds=self._runtime.bounds,
+            max_output_tokens=opened.max_output_tokens,
         )
 
-    def _reply_headers(self, opened: OpenCall) -> dict[str, str]:
-        return {
+    def _reply_headers(
+        self, opened: OpenCall, max_output_tokens: int | None, limits: Sequence[LimitState]
+    ) -> dict[str, str]:
+        headers = {
             "x-llm-call-id": str(opened.id),
             "x-llm-provider": opened.provider,
             "x-llm-attempts": str(self._attempts),
         }
+        if max_output_tokens is not None:
+            headers["x-llm-max-output-tokens"] = str(max_output_tokens)
+        if limits:
+            headers |= self._wire.limit_headers(limits, now=datetime.now(UTC))
+        return headers
 
     async def _settle(self, closing: CloseCall) -> None:
         """Durable when it returns, unless the books are away: the writer keeps it then, and the caller goes on."""
@@ -259,9 +277,9 @@ class RequestTask:
         """Read on for the figures, if the policy says so and not too many calls do already."""
         if self._exchange is None:
             return
-        may_drain = (
-            settings.LLM_DISCONNECT_POLICY == "drain" and self._runtime.drains < settings.LLM_DISCONNECT_DRAIN_CALLS
-        )
+        policies: Mapping[str, str] = settings.LLM_DISCONNECT_POLICY
+        policy = policies.get(self._exchange.plan.target.provider, policies[""])
+        may_drain = policy == "drain" and self._runtime.drains < settings.LLM_DISCONNECT_DRAIN_CALLS
         if may_drain and not self._is_draining:
             self._is_draining = True
             self._runtime.drains += 1
@@ -281,6 +299,22 @@ class _Candidate:
 
     target: Target
     chat: ChatRequest | None
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenedCall:
+    """A call on the books. max_output_tokens: what a limit has lowered the output maximum to, or None."""
+
+    operation: OpenCall
+    candidate: _Candidate
+    max_output_tokens: int | None
+
+    @property
+    def chat(self) -> ChatRequest | None:
+        chat = self.candidate.chat
+        if chat is None or self.max_output_tokens is None:
+            return chat
+        return replace(chat, max_tokens=self.max_output_tokens)
 
 
 class _CatalogMovedError(Exception):

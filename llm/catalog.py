@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
@@ -20,9 +20,8 @@ from django.conf import settings
 from llm.enums import PriceSource
 from llm.errors import ModelNotFound, ModelUnpriced
 from llm.matching import Matcher, compile_match, names_listed_in
-from llm.models import CatalogVersion, ModelRoute, Price, Rate, RateSet
-from llm.models.catalog import TOKENS_PER_PRICE
-from llm.money import per_million_to_pico
+from llm.models import CatalogVersion, ModelRoute, Price, RateSet
+from llm.price_rows import load_rate_sets, snapshot_of
 from llm.pricing import PriceSnapshot, RateSetSnapshot
 
 HOSTED_PROVIDERS = frozenset({"openai", "anthropic"})
@@ -246,42 +245,18 @@ def _load_routes() -> dict[str, Route]:
 
 
 def _load_prices() -> dict[str, tuple[ListedPrice, ...]]:
-    rate_sets = _load_rate_sets()
+    rate_sets = load_rate_sets(RateSet.objects.all())
     by_provider: dict[str, list[ListedPrice]] = defaultdict(list)
     for price in Price.objects.order_by("id"):
-        by_provider[price.provider].append(_listed(price, tuple(rate_sets[price.pk])))
+        by_provider[price.provider].append(_listed(price, rate_sets.get(price.pk, ())))
     return {provider: tuple(prices) for provider, prices in by_provider.items()}
 
 
-def _load_rate_sets() -> dict[int, list[RateSetSnapshot]]:
-    rates: dict[int, dict[str, int]] = defaultdict(dict)
-    for rate_set_id, meter, amount, per_units in Rate.objects.order_by().values_list(
-        "rate_set_id", "meter", "amount", "per_units"
-    ):
-        rates[rate_set_id][meter] = per_million_to_pico(amount) * (TOKENS_PER_PRICE // per_units)
-    by_price: dict[int, list[RateSetSnapshot]] = defaultdict(list)
-    for pk, price_id, min_prompt_tokens, tier in RateSet.objects.order_by("id").values_list(
-        "id", "price_id", "min_prompt_tokens", "service_tier"
-    ):
-        by_price[price_id].append(RateSetSnapshot(pk, min_prompt_tokens, tier, rates[pk]))
-    return by_price
-
-
-def _listed(price: Price, rate_sets: tuple[RateSetSnapshot, ...]) -> ListedPrice:
+def _listed(price: Price, rate_sets: Sequence[RateSetSnapshot]) -> ListedPrice:
     own_name = price.model.lower()
     match = price.match if price.match is not None else {"equals": own_name}
     return ListedPrice(
-        snapshot=PriceSnapshot(
-            id=price.pk,
-            provider=price.provider,
-            model=price.model,
-            effective_from=price.effective_from,
-            effective_until=None,
-            is_free=price.is_free,
-            rate_sets=rate_sets,
-            context_window=price.context_window,
-            unpriced_meters=tuple(price.unpriced_meters),
-        ),
+        snapshot=snapshot_of(price, rate_sets),
         is_staff=price.source == PriceSource.STAFF,
         matches=compile_match(match),
         lists_its_name=own_name in names_listed_in(match),

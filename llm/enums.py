@@ -39,6 +39,7 @@ class Outcome(models.TextChoices):
     TIMEOUT = "timeout", "timed out"
     NOT_SENT = "not_sent", "never sent"
     SHUTDOWN = "shutdown", "cut by our shutdown"
+    LOST = "lost", "its process died"
 
 
 class Dialect(models.TextChoices):
@@ -67,3 +68,33 @@ class Meter(models.TextChoices):
 class PriceSource(models.TextChoices):
     IMPORTED = "imported", "imported"
     STAFF = "staff", "set by staff"
+
+
+class LimitMetric(models.TextChoices):
+    """What a limit counts. The units are whole requests, whole tokens, and micro-units of USD, rounded up."""
+
+    REQUESTS = "requests", "requests"
+    TOKENS = "tokens", "tokens"
+    COST = "cost", "cost"
+
+
+class LimitPer(models.TextChoices):
+    MINUTE = "minute", "per minute"
+    HOUR = "hour", "per hour"
+    DAY = "day", "per day"
+    MONTH = "month", "per month"
+    TOTAL = "total", "in all"
+
+
+class AdjustmentSource(models.TextChoices):
+    """Who knew better after a row was closed."""
+
+    SPOOL = "spool", "a settlement that came late"
+    DECISION = "decision", "decided by staff"
+    PROVIDER = "provider", "the provider's report"
+    RERATING = "rerating", "a corrected price"
+
+
+class OutboxKind(models.TextChoices):
+    MAIL = "mail", "mail"
+    WEBHOOK = "webhook", "webhook"

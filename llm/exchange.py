@@ -36,13 +36,14 @@ Settle = Callable[[CloseCall], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Within which a call must stay, in seconds and bytes."""
+    """Within which a call must stay, in seconds and bytes; drain_events: of a stream whose caller has left."""
 
     first_byte_s: float
     idle_s: float
     total_s: float
     relay_bytes: int
     relay_stall_s: float
+    drain_events: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Plan:
     """What an exchange is to do; nothing of it changes while it runs.
 
     forwarded_headers: the caller's headers that an upstream of the same dialect gets too.
+    max_output_tokens: to what a limit has lowered the output maximum of a choice; None where none did.
     """
 
     opened: OpenCall
@@ -62,6 +64,7 @@ class Plan:
     reply_headers: Mapping[str, str]
     request_id: str
     bounds: Bounds
+    max_output_tokens: int | None = None
 
 
 class Exchange:
@@ -85,6 +88,7 @@ class Exchange:
         self._scope: asyncio.Timeout | None = None
         self._stopped_for: Outcome | None = None
         self._relay: Relay | None = None
+        self._drained_events = 0
 
     async def run(self, talk: Callable[[Exchange], Awaitable[None]]) -> None:
         """Raises UpstreamError, with `closing` set, where the caller got nothing yet."""
@@ -137,6 +141,13 @@ class Exchange:
     def note_progress(self) -> None:
         """The upstream has sent something that counts."""
         self._progress_at = time.monotonic()
+
+    def note_events(self, count: int) -> None:
+        """So many events of the stream; those that nobody waits for any more are bounded."""
+        if self._audience.is_gone:
+            self._drained_events += count
+            if self._drained_events > self.plan.bounds.drain_events:
+                self.stop(Outcome.CLIENT_GONE, within_s=0)
 
     @property
     def is_streaming(self) -> bool:

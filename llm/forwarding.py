@@ -28,8 +28,13 @@ async def forward(exchange: Exchange) -> None:
 
 async def _send(exchange: Exchange, wire: PassThrough) -> RawReply:
     plan = exchange.plan
-    body = wire.upstream_body(plan.request, upstream_model=plan.target.upstream_model)
     provider = cast("ForwardsRaw", plan.provider)
+    body = wire.upstream_body(
+        plan.request,
+        upstream_model=plan.target.upstream_model,
+        max_output_tokens=plan.max_output_tokens,
+        maximum_field=provider.maximum_field,
+    )
     return await provider.forward(
         RawCall(plan.request.dialect, wire.path, body, plan.request.is_stream, plan.forwarded_headers)
     )
@@ -74,6 +79,7 @@ async def _follow(exchange: Exchange, pieces: AsyncIterator[bytes], reader: Stre
                 if b"data:" in passed:
                     # Comments keep a connection open; they don't keep a call alive.
                     exchange.note_progress()
+                    exchange.note_events(passed.count(b"data:"))
                 await exchange.put(passed)
             if reader.is_complete or reader.failure is not None:
                 break

@@ -35,6 +35,7 @@ BATCH_SECONDS = Histogram(
 )
 CONFLICTS = Counter("llm_books_conflicts", "Writes that the books refused.")
 WAITING = Gauge("llm_books_waiting", "Groups of writes that are not on the books yet.", multiprocess_mode="livesum")
+SPOOL_BYTES = Gauge("llm_spool_bytes", "Settlements that wait on disk for the database.", multiprocess_mode="livesum")
 
 
 class _Series(NamedTuple):

@@ -26,6 +26,9 @@ from llm.types import TokenCounts
 # Others (`priority`, `flex`, `fast`, `scale`, `batch`) cost differently and need rates of their own.
 STANDARD_SERVICE_TIERS = frozenset({"", "auto", "default", "standard", "on_demand"})
 
+MOST_PICO = 2**63 - 1
+"""What a column holds: over nine million USD, which no call costs."""
+
 REQUESTS = "requests"
 """The extra meter of which every call is one unit: a fee per request."""
 
@@ -129,24 +132,34 @@ def cost_of(counts: TokenCounts, price: PriceSnapshot, *, service_tier: str = ""
     return Cost(pico, rate_set.id)
 
 
-def upper_bound_pico(
-    price: PriceSnapshot, *, prompt_tokens_bound: int, completion_tokens_bound: int, completions: int = 1
-) -> int:
-    """More than any call within these bounds can cost, whatever tiers and token classes it turns out to use.
+def known_cost(counts: TokenCounts, price: PriceSnapshot | None, *, service_tier: str = "") -> Cost | None:
+    """None when no price is known for what was used; using nothing costs nothing."""
+    if counts.total_tokens == 0 and not any(counts.extra_meters.values()):
+        return Cost(pico=0, rate_set_id=None)
+    if price is None:
+        return None
+    try:
+        cost = cost_of(counts, price, service_tier=service_tier)
+    except (PriceMissing, ImpossibleCountsError):
+        return None
+    return cost if cost.pico <= MOST_PICO else None
 
-    completions: how many choices were asked for (`n`). Extra meters but the fee per request are not bounded here.
+
+def dearest_pico(price: PriceSnapshot, *, prompt_tokens_bound: int) -> tuple[int, int]:
+    """Pico-units that a call's input and fees, and each token of its output, cost at most.
+
+    Whatever tiers and token classes it turns out to use, with a prompt of up to that many tokens. Extra meters but
+    the fee per request are not bounded here.
     """
-    if price.is_free:
-        return 0
     reachable = [rate_set for rate_set in price.rate_sets if rate_set.min_prompt_tokens <= prompt_tokens_bound]
-    return max(
-        (
-            rate_set.rates.get(REQUESTS, 0)
-            + prompt_tokens_bound * _dearest(rate_set, _PROMPT_METERS)
-            + completions * completion_tokens_bound * _dearest(rate_set, _COMPLETION_METERS)
+    if price.is_free or not reachable:
+        return 0, 0
+    return (
+        max(
+            rate_set.rates.get(REQUESTS, 0) + prompt_tokens_bound * _dearest(rate_set, _PROMPT_METERS)
             for rate_set in reachable
         ),
-        default=0,
+        max(_dearest(rate_set, _COMPLETION_METERS) for rate_set in reachable),
     )
 
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
+from llm.books.replay import is_statement_timeout
 from llm.books.writer import BooksWriter, writer
 from llm.catalog import Catalog, CatalogCache, load_catalog
+from llm.deadlines import bounded, patience_s
 from llm.errors import BooksUnavailable, ShuttingDown
 from llm.exchange import Bounds
 from llm.keys import Caller, CallerCache, load_caller
@@ -30,6 +32,7 @@ T = TypeVar("T")
 _STOP_SECONDS = 5
 """What a call that is stopped may take to settle."""
 _PATIENCE_S = 2.0
+_AWAY_FOR_S = 1.0
 _AWAY = "The database can't be reached at the moment. Try again shortly."
 
 
@@ -40,6 +43,7 @@ class Runtime:
         self.callers = CallerCache()
         self.is_draining = False
         self._is_closed = False
+        self._database_away_until = 0.0
         self._catalog = CatalogCache()
         self._catalog_lock = asyncio.Lock()
         self._providers: dict[str, BaseLLMProvider] = {}
@@ -53,6 +57,7 @@ class Runtime:
             total_s=settings.LLM_TOTAL_TIMEOUT_SECONDS,
             relay_bytes=settings.LLM_RELAY_BYTES,
             relay_stall_s=settings.LLM_RELAY_STALL_SECONDS,
+            drain_events=settings.LLM_DISCONNECT_DRAIN_TOKENS,
         )
 
     @property
@@ -60,10 +65,19 @@ class Runtime:
         return writer()
 
     async def run_db(self, read: Callable[[], T]) -> T:
-        """A read of the database, in a thread of ours. Raises BooksUnavailable when the database is away."""
+        """A read of the database, in a thread of ours. Raises BooksUnavailable when the database is away or hangs.
+
+        For a moment after that, and while the writer finds it away, nobody is kept waiting to find out once more.
+        """
+        loop = asyncio.get_running_loop()
+        if self.writer.is_away or loop.time() < self._database_away_until:
+            raise BooksUnavailable(_AWAY)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, _with_fresh_connection, read)
-        except (OperationalError, InterfaceError) as error:
+            async with asyncio.timeout(patience_s() or None):
+                return await loop.run_in_executor(self._executor, _with_fresh_connection, read)
+        except (OperationalError, InterfaceError, TimeoutError) as error:
+            if not is_statement_timeout(error):
+                self._database_away_until = loop.time() + _AWAY_FOR_S
             raise BooksUnavailable(_AWAY) from error
 
     async def caller(self, secret: str, *, must_be_fresh: bool) -> Caller:
@@ -175,7 +189,8 @@ def _close_own_connections(meeting: threading.Barrier) -> None:
 def _with_fresh_connection(read: Callable[[], T]) -> T:
     close_old_connections()
     try:
-        return read()
+        with bounded(patience_s()):
+            return read()
     except (OperationalError, InterfaceError):
         connections.close_all()
         raise

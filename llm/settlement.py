@@ -9,23 +9,22 @@ from typing import Any
 import orjson
 
 from llm.books.operations import CloseCall, OpenCall, clean_text
+from llm.books.settling import void_close
 from llm.dialects.base import Reading
 from llm.enums import Outcome, UsageSource, UsageStatus
 from llm.errors import (
-    PriceMissing,
     UpstreamError,
     UpstreamRateLimited,
     UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from llm.pricing import Cost, ImpossibleCountsError, PriceSnapshot, cost_of
+from llm.pricing import PriceSnapshot, known_cost
 from llm.types import TOKEN_FIELDS, TokenCounts
 
 MOST_TOKENS = 10**12
 """More than any call can use: the figure is a mistake of the upstream."""
 
-_MOST_PICO = 2**63 - 1
 _MOST_DISPUTED_CHARACTERS = 4000
 
 
@@ -55,7 +54,7 @@ def close_of(opened: OpenCall, price: PriceSnapshot | None, ending: Ending) -> C
     """
     reading = _disputed_if_absurd(ending.reading)
     counts, source = _figures(replace(ending, reading=reading))
-    cost = _cost(counts, price, reading.service_tier)
+    cost = known_cost(counts, price, service_tier=reading.service_tier)
     return CloseCall(
         id=opened.id,
         status=UsageStatus.ESTIMATED if source is UsageSource.ESTIMATED else UsageStatus.SETTLED,
@@ -74,6 +73,7 @@ def close_of(opened: OpenCall, price: PriceSnapshot | None, ending: Ending) -> C
         upstream_status=ending.upstream_status,
         first_byte_ms=ending.first_byte_ms,
         duration_ms=ending.duration_ms,
+        account_id=opened.account_id,
     )
 
 
@@ -88,12 +88,13 @@ def close_of_undone(opened: OpenCall, error: UpstreamError, *, duration_ms: int)
         error_code=clean_text(error.code, most=50),
         upstream_status=error.upstream_status,
         duration_ms=duration_ms,
+        account_id=opened.account_id,
     )
 
 
 def void_of(opened: OpenCall, *, outcome: Outcome) -> CloseCall:
     """For a call that was opened and never sent."""
-    return CloseCall(id=opened.id, status=UsageStatus.VOID, outcome=outcome, cost_pico=0)
+    return void_close(opened, outcome=outcome)
 
 
 def outcome_of(error: UpstreamError) -> Outcome:
@@ -152,16 +153,3 @@ def _is_plausible(counts: TokenCounts) -> bool:
         max(cached, counts.audio_input_tokens) <= counts.prompt_tokens
         and max(counts.reasoning_tokens, counts.audio_output_tokens) <= counts.completion_tokens
     )
-
-
-def _cost(counts: TokenCounts, price: PriceSnapshot | None, service_tier: str) -> Cost | None:
-    """None when no price is known for what was used; using nothing costs nothing."""
-    if counts.total_tokens == 0 and not any(counts.extra_meters.values()):
-        return Cost(pico=0, rate_set_id=None)
-    if price is None:
-        return None
-    try:
-        cost = cost_of(counts, price, service_tier=service_tier)
-    except (PriceMissing, ImpossibleCountsError):
-        return None
-    return cost if cost.pico <= _MOST_PICO else None

@@ -61,6 +61,7 @@ async def _follow(exchange: Exchange, chat: ChatRequest, writer: StreamWriter) -
             if isinstance(item, StreamEnd):
                 return item
             exchange.note_progress()
+            exchange.note_events(1)
             text.append(item if isinstance(item, str) else item.name + item.arguments)
             await exchange.put(writer.item(item))
     finally:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any, Literal
+
+from llm.enums import LimitMetric
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -38,6 +41,16 @@ class TokenCounts:
 
 
 TOKEN_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(TokenCounts) if f.name.endswith("_tokens"))
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """What a limit leaves after a call has taken its hold. amount, remaining: its units. resets_at: None for never."""
+
+    metric: LimitMetric
+    amount: int
+    remaining: int
+    resets_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

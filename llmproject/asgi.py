@@ -51,6 +51,8 @@ async def _live(receive: Receive, send: Send) -> None:
             _drain_from_signal_on()
             # Importing an SDK takes a second in which no stream would move.
             runtime().provider(settings.LLM_PROVIDER)
+            # At once, so that what a process left behind that died is replayed.
+            runtime().writer.start()
             _relieve_the_collector()
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":

@@ -7,7 +7,9 @@ import os
 from typing import Any
 
 import django
+import structlog
 from celery import Celery, signals
+from celery.schedules import crontab
 from django.conf import settings
 
 from llmproject.parentwatch import die_with_supervisor, watch_parent
@@ -15,13 +17,26 @@ from llmproject.startup import refuse_wrong_settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmproject.settings")
 
+_log = structlog.get_logger("llmproject.celery")
+
+NIGHTLY = {"expires": 12 * 3600}
+"""A worker that comes back during the day does what it missed in the night."""
+
+CHATTY_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.request", "celery.worker.strategy")
+"""Three lines for each task, day and night. What fails is of a higher level."""
+
 app = Celery("llmproject")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["llm", "billing"])
 
-# name -> {"task": dotted path, "schedule": crontab(...) in UTC}. Each task here has a management command that does the
-# same, and finds its work by query: one that was missed, or ran twice, costs nothing.
-app.conf.beat_schedule = {}
+# What runs when, in UTC. Each task finds its work by query: one that was missed, or ran twice, costs nothing.
+# expires, in seconds: where no worker ran for a while, the first one drops what has piled up, but for the latest.
+app.conf.beat_schedule = {
+    "send_outbox": {"task": "llm.tasks.send_outbox", "schedule": 20.0, "options": {"expires": 20}},
+    "reap": {"task": "llm.tasks.reap_lost_calls", "schedule": 60.0, "options": {"expires": 60}},
+    "verify_books": {"task": "llm.tasks.verify_books", "schedule": crontab(hour=3, minute=30), "options": NIGHTLY},
+    "prune_windows": {"task": "llm.tasks.prune_windows", "schedule": crontab(hour=4, minute=10), "options": NIGHTLY},
+}
 
 
 @signals.celeryd_init.connect
@@ -30,6 +45,12 @@ def _start(**_kwargs: Any) -> None:
     die_with_supervisor()
     django.setup()
     refuse_wrong_settings()
+
+
+@signals.beat_init.connect
+def _say_that_beat_runs(**_kwargs: Any) -> None:
+    """Its own words are among the chatty."""
+    _log.info("beat ready", jobs=sorted(app.conf.beat_schedule))
 
 
 @signals.worker_process_init.connect
@@ -42,3 +63,5 @@ def _start_pool_process(**_kwargs: Any) -> None:
 def _log_like_django(**_kwargs: Any) -> None:
     """Keeps Celery from setting up logs of its own."""
     logging.config.dictConfig(settings.LOGGING)
+    for name in CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)

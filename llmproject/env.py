@@ -25,6 +25,7 @@ ENV_LINE = re.compile(r"\A(?:export )?[A-Za-z_0-9]+=")
 # django-environ takes this "#" for a comment even inside the quotes, and then leaves the quotes in the value.
 HASH_AND_QUOTES = re.compile(r"\A[^=#]+=\s*\"[^#]*#")
 DATABASE_ENGINES = ("django.db.backends.sqlite3", "django.db.backends.postgresql")
+MAIL_PORTS = {"smtps": 587, "smtp+tls": 587, "smtp+ssl": 465}
 
 
 class EnvReader:
@@ -97,6 +98,18 @@ class EnvReader:
             return default
         return value
 
+    def choice_by_name(self, name: str, options: Iterable[str], *, default: str) -> dict[str, str]:
+        """`drain,openai=cancel` as {"": "drain", "openai": "cancel"}: one for all, and for some another."""
+        options = tuple(options)
+        chosen = {"": default}
+        for part in self.names(name):
+            key, equals, option = (piece.strip() for piece in part.rpartition("="))
+            if option not in options or bool(key) != bool(equals):
+                self._refuse(name, f"{' or '.join(options)}, or such a list: {options[0]},name={options[-1]}")
+                return {"": default}
+            chosen[key] = option
+        return chosen
+
     def names(self, name: str, default: str = "") -> list[str]:
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
 
@@ -124,6 +137,13 @@ class EnvReader:
             self._refuse(name, "sqlite:///path or postgres://user:password@host:port/name", shown=False)
         return {}
 
+    def email(self, name: str, default: str) -> dict[str, Any]:
+        """Django's settings of how mail is sent, EMAIL_..., from a URL."""
+        if found := _email_settings(self.text(name, default)):
+            return found
+        self._refuse(name, "smtp+tls://user:password@host:port or consolemail://", shown=False)
+        return _email_settings(default)
+
     def private_folder(self, path: Path) -> Path:
         """Creates the folder, readable by this user alone, where it doesn't exist."""
         try:
@@ -136,6 +156,19 @@ class EnvReader:
         """shown: False for values that may hold a password."""
         found = f', not "{self.text(name)}"' if shown else ""
         self.problems.append(f"{name} must be {allowed}{found}.")
+
+
+def _email_settings(url: str) -> dict[str, Any]:
+    """Empty where the URL can't be read."""
+    with contextlib.suppress(ValueError, KeyError, ImproperlyConfigured):
+        parts = urlsplit(url)
+        found: dict[str, Any] = environ.Env.email_url_config(url)
+        # A "/", "?" or "#" in the password ends the host for the parser: it would send mail to who knows where.
+        is_server = bool(parts.hostname) and not (parts.path.strip("/") or parts.query or parts.fragment)
+        if is_server or not parts.scheme.startswith("smtp"):
+            found["EMAIL_PORT"] = found["EMAIL_PORT"] or MAIL_PORTS.get(parts.scheme, 25)
+            return {setting: part for setting, part in found.items() if setting.startswith("EMAIL_")}
+    return {}
 
 
 def is_url(value: str, schemes: Iterable[str]) -> bool:

@@ -57,9 +57,11 @@ LLM_MAX_REPLY_BYTES = read.whole("LLM_MAX_REPLY_BYTES", 64 * 1024**2, minimum=10
 LLM_RELAY_BYTES = read.whole("LLM_RELAY_BYTES", 1024**2, minimum=1024)
 LLM_RELAY_STALL_SECONDS = read.seconds("LLM_RELAY_STALL_SECONDS", 60.0)
 
-LLM_DISCONNECT_POLICY = read.choice("LLM_DISCONNECT_POLICY", ("drain", "cancel"), default="drain")
+LLM_DISCONNECT_POLICY = read.choice_by_name("LLM_DISCONNECT_POLICY", ("drain", "cancel"), default="drain")
 LLM_DISCONNECT_DRAIN_SECONDS = read.seconds("LLM_DISCONNECT_DRAIN_SECONDS", 120.0)
 LLM_DISCONNECT_DRAIN_CALLS = read.whole("LLM_DISCONNECT_DRAIN_CALLS", 256)
+LLM_DISCONNECT_DRAIN_TOKENS = read.whole("LLM_DISCONNECT_DRAIN_TOKENS", 32_768)
+LLM_LIMIT_OUTPUT_TOKENS = read.whole("LLM_LIMIT_OUTPUT_TOKENS", 16_384, minimum=1)
 LLM_DRAIN_SECONDS = read.seconds("LLM_DRAIN_SECONDS", 30.0)
 
 LLM_KEY_CACHE_SECONDS = read.seconds("LLM_KEY_CACHE_SECONDS", 5.0)
@@ -71,12 +73,22 @@ LLM_METRICS_TOKEN = read.text("LLM_METRICS_TOKEN")
 LLM_LOG_LEVEL = read.choice("LLM_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
 LLM_LOG_FORMAT = read.choice("LLM_LOG_FORMAT", ("json", "console"), default="json")
 
+# --- Mail and webhooks ------------------------------------------------------------------------------------------------
+
+# Each setting that the URL holds; the URL itself, with its password, is none.
+globals().update(read.email("EMAIL_URL", "consolemail://"))
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = read.text("LLM_MAIL_FROM", "llm-gateway@localhost")
+LLM_ALERT_EMAIL = read.text("LLM_ALERT_EMAIL")
+LLM_WEBHOOK_URL = read.url("LLM_WEBHOOK_URL")
+LLM_WEBHOOK_SECRET = read.text("LLM_WEBHOOK_SECRET")
+
 # --- Storage ----------------------------------------------------------------------------------------------------------
 
 # `serve` sets it for the web process alone: commands and background jobs may hold a statement for minutes.
 LLM_PROCESS = read.choice("LLM_PROCESS", ("web", "other"), default="other")
 LLM_DB_STATEMENT_TIMEOUT_MS = read.whole("LLM_DB_STATEMENT_TIMEOUT_MS", 5000)
-LLM_DB_LOCK_TIMEOUT_MS = read.whole("LLM_DB_LOCK_TIMEOUT_MS", 3000)
+LLM_DB_LOCK_TIMEOUT_MS = read.whole("LLM_DB_LOCK_TIMEOUT_MS", 1000)
 DATABASES = {
     "default": database_settings(
         read,
@@ -87,6 +99,10 @@ DATABASES = {
     )
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Settlements wait here while the database is away: it must be a disk that outlives the process.
+LLM_SPOOL_DIR = read.private_folder(BASE_DIR / read.text("LLM_SPOOL_DIR", str(VAR_DIR / "spool")))
+LLM_REAP_AFTER_SECONDS = read.seconds("LLM_REAP_AFTER_SECONDS", 300.0)
 
 REDIS_URL = read.url("REDIS_URL", schemes=("redis", "rediss"))
 CACHES: dict[str, dict[str, Any]] = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
@@ -114,6 +130,7 @@ CELERY_WORKER_REDIRECT_STDOUTS = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {}
 if CELERY_BROKER_URL.startswith("filesystem:"):
+    CELERY_BROKER_TRANSPORT = "llmproject.filebroker:Transport"
     queue_folder = read.private_folder(VAR_DIR / "broker" / "queue")
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(queue_folder),
@@ -250,7 +267,7 @@ configure_structlog(
     secrets=[
         value
         for name, value in list(globals().items())
-        if name.endswith(("KEY", "PEPPER", "TOKEN")) and isinstance(value, str)
+        if name.endswith(("KEY", "PASSWORD", "PEPPER", "SECRET", "TOKEN")) and isinstance(value, str)
     ],
 )
 

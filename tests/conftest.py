@@ -36,11 +36,13 @@ from django.conf import settings as django_settings  # noqa: E402
 django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 from django.db import connection  # noqa: E402
+from django.db.backends.base.operations import BaseDatabaseOperations  # noqa: E402
 from pytest_django import DjangoDbBlocker  # noqa: E402
 
 from llm.keys import create_key, get_or_create_account  # noqa: E402
 from llm.models import Account  # noqa: E402
 from llm.runtime import close_runtime  # noqa: E402
+from llm.triggers import drop_triggers, install_triggers  # noqa: E402
 from tests.fakes import FakeUpstream  # noqa: E402
 from tests.gateway_process import Gateway, GatewayPool  # noqa: E402
 
@@ -78,6 +80,24 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _flush_past_triggers() -> Iterator[None]:
+    """Between two tests SQLite deletes row by row, which the books' triggers refuse; PostgreSQL truncates."""
+    flush = BaseDatabaseOperations.execute_sql_flush
+
+    def flush_without_triggers(self: BaseDatabaseOperations, sql_list: list[str]) -> None:
+        if self.connection.vendor != "sqlite":
+            flush(self, sql_list)
+            return
+        drop_triggers(self.connection)
+        flush(self, sql_list)
+        install_triggers(using=self.connection.alias)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseDatabaseOperations, "execute_sql_flush", flush_without_triggers)
+        yield
 
 
 @pytest.fixture(scope="session")

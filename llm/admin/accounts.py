@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import zoneinfo
+from functools import partial
 from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.core.validators import URLValidator
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.forms.utils import flatatt
-from django.http import HttpRequest
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from llm.admin.base import ModelForm, ReadOnlyInline
-from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin
+from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin, ObjectButton
 from llm.admin.format import badge, calendar_day, moment, moment_of_id
 from llm.admin.keystate import key_state_badge
+from llm.admin.limits import limits_of_account
+from llm.admin.webhooksecret import masked_webhook_secret, webhook_secret_view
 from llm.enums import AccountStatus
 from llm.models import Account, ApiKey, Usage
+
+_CROSSED = "a limit's soft threshold is crossed. Empty: the gateway's own address gets it, if it has one."
 
 
 class TimeZoneInput(forms.TextInput):
@@ -34,9 +40,20 @@ class TimeZoneInput(forms.TextInput):
 
 
 class AccountForm(ModelForm[Account]):
+    webhook_url = forms.URLField(
+        label="Webhook URL",
+        required=False,
+        max_length=200,
+        assume_scheme="https",
+        validators=[URLValidator(schemes=["https", "http"])],
+        widget=forms.TextInput(attrs={"class": "vTextField", "inputmode": "url"}),
+        help_text=f"Gets a signed POST when {_CROSSED}",
+    )
+
     class Meta:
         model = Account
-        fields = ("name", "time_zone", "shows_cost")
+        fields = ("name", "time_zone", "shows_cost", "alert_email", "webhook_url")
+        help_texts = {"alert_email": f"Gets a mail when {_CROSSED}"}
         widgets = {"time_zone": TimeZoneInput(attrs={"class": "vTextField"})}
 
 
@@ -85,7 +102,7 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
     list_filter = ("status",)
     ordering = ("name",)
     search_fields = ("name",)
-    readonly_fields = ("state", "created", "last_call")
+    readonly_fields = ("state", "created", "last_call", "signed_with")
     inlines = (KeyInline,)
     confirmed_actions = (
         ConfirmedAction(
@@ -130,7 +147,29 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
                 },
             ),
             ("Replies", {"fields": ("shows_cost",)}),
+            ("Messages", {"fields": ("alert_email", "webhook_url", *(("signed_with",) if obj else ()))}),
         )
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(partial(webhook_secret_view, self))
+        return [path("<int:object_id>/webhook-secret/", view, name="llm_account_webhook_secret"), *super().get_urls()]
+
+    def object_buttons(self, obj: Account) -> list[ObjectButton]:
+        url = reverse("admin:llm_account_webhook_secret", args=(obj.pk,))
+        label = "Replace webhook secret" if obj.webhook_secret else "Make webhook secret"
+        return [ObjectButton(label, url), *super().object_buttons(obj)]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        account = self.get_object(request, object_id)
+        may_see = account is not None and request.user.has_perm("llm.view_limit")
+        context = limits_of_account(account) if account is not None and may_see else {}
+        return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+    def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
+        """Only what was edited: a status or a secret that somebody has changed meanwhile must stay."""
+        obj.save(update_fields=form.changed_data if change else None)
 
     def get_inlines(self, request: HttpRequest, obj: Account | None = None) -> Any:
         return self.inlines if obj and request.user.has_perm("llm.view_apikey") else ()
@@ -160,6 +199,12 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
     @admin.display(description="Last call")
     def last_call(self, account: Account) -> str:
         return moment(moment_of_id(getattr(account, "latest_usage", None)))
+
+    @admin.display(description="Webhook secret")
+    def signed_with(self, account: Account) -> SafeString | str:
+        if not account.webhook_secret:
+            return "none yet"
+        return format_html('<code class="gw-key">{}</code>', masked_webhook_secret(account))
 
     @admin.display(description="Created", ordering="created_at")
     def created(self, account: Account) -> str:

@@ -10,6 +10,7 @@ from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.utils.text import capfirst
 
+from llm.admin.autocomplete import ForgivingAutocomplete
 from llm.admin.secrets import reduce_secrets, without_secrets
 
 _M = TypeVar("_M", bound=models.Model)
@@ -50,6 +51,11 @@ class GatewayAdmin(_ModelAdmin[_M]):
 
     def has_delete_permission(self, request: HttpRequest, obj: _M | None = None) -> bool:
         return False
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.autocomplete_fields:
+            kwargs["widget"] = ForgivingAutocomplete(db_field, self.admin_site)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         context = {"title": capfirst(str(self.opts.verbose_name_plural)), **(extra_context or {})}

@@ -46,6 +46,16 @@ TONES = {
     "upstream_unreachable": "bad",
     "timeout": "bad",
     "shutdown": "bad",
+    "lost": "bad",
+    "corrected": "info",
+    "ended": "mute",
+    "alive": "good",
+    "silent": "bad",
+    "waiting": "info",
+    "sent": "good",
+    "given up": "bad",
+    "problems": "bad",
+    "no problems": "good",
 }
 
 
@@ -149,3 +159,15 @@ def usd(amount: Decimal | None) -> SafeString | str:
 
 def exact_usd(amount: Decimal | None) -> str:
     return NOTHING if amount is None else f"${with_commas(format_usd(amount))}"
+
+
+def signed_count(number: int) -> str:
+    """A difference: +1,200, -35, and a dash for none."""
+    return f"{number:+,}" if number else NOTHING
+
+
+def signed_usd(amount: Decimal | None) -> str:
+    """A difference, exact: +$1.25, -$0.03, and a dash for none."""
+    if not amount:
+        return NOTHING
+    return f"{'-' if amount < 0 else '+'}{exact_usd(abs(amount))}"

@@ -6,7 +6,6 @@ from typing import Any, TypedDict, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import AdminForm
-from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import OuterRef, QuerySet, Subquery
@@ -18,12 +17,15 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from llm.admin.accountfilter import AccountFilter
+from llm.admin.autocomplete import ForgivingAutocomplete
 from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin, ObjectButton
 from llm.admin.format import NOTHING, calendar_day, moment, moment_of_id
-from llm.admin.keyfilters import KeyAccountFilter, KeyStateFilter
+from llm.admin.keyfilters import KeyStateFilter
 from llm.admin.keyforms import KeyForm, NewKeyForm, RotateForm
 from llm.admin.keystate import day_and_minute, key_state_badge
-from llm.admin.onetime import claim_form, key_made_by, remember_key
+from llm.admin.limits import limits_of_key
+from llm.admin.onetime import claim_form, made_by_form, remember_made
 from llm.admin.secretpage import secret_page
 from llm.admin.secrets import reduce_secrets
 from llm.keys import create_key, revoke_key, rotate_key
@@ -43,7 +45,7 @@ def _is_not_revoked_yet(key: ApiKey) -> bool:
 class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
     form = KeyForm
     list_display = ("name", "key", "account", "state", "last_used", "created")
-    list_filter = (KeyStateFilter, KeyAccountFilter)
+    list_filter = (KeyStateFilter, AccountFilter)
     list_select_related = ("account",)
     search_fields = ("name", "prefix", "last_four", "account__name")
     search_help_text = "By name, account, beginning or last four characters of the key."
@@ -97,7 +99,7 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
             return repeated
         form = NewKeyForm(request.POST or None, initial={"account": request.GET.get("account")})
         account = cast("ModelChoiceField[Account]", form.fields["account"])
-        account.widget = AutocompleteSelect(ApiKey._meta.get_field("account"), self.admin_site)
+        account.widget = ForgivingAutocomplete(ApiKey._meta.get_field("account"), self.admin_site)
         account.widget.choices = account.choices
         if request.method == "POST" and form.is_valid() and claim_form(request):
             return self._create(request, form)
@@ -123,6 +125,14 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
         }
         return TemplateResponse(request, "admin/llm/apikey/rotate.html", context)
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        key = self.get_object(request, object_id)
+        may_see = key is not None and request.user.has_perm("llm.view_limit")
+        context = limits_of_key(key) if key is not None and may_see else {}
+        return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         """Only what was edited: a revocation by somebody else meanwhile must stay."""
         obj.save(update_fields=form.changed_data)
@@ -134,7 +144,7 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
                 self.log_addition(request, key, f"Created {key.masked} for {key.account}.")
         except ValidationError as error:
             return self._refuse(request, error, reverse("admin:llm_apikey_add"))
-        remember_key(request, key.pk)
+        remember_made(request, key.pk)
         return secret_page(self.admin_site, request, key, secret)
 
     def _rotate(self, request: HttpRequest, key: ApiKey, form: RotateForm) -> HttpResponse:
@@ -147,11 +157,11 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
                 self.log_addition(request, successor, f"Created {successor.masked} by rotation of {key.masked}.")
         except ValidationError as error:
             return self._refuse(request, error, reverse("admin:llm_apikey_change", args=(key.pk,)))
-        remember_key(request, successor.pk)
+        remember_made(request, successor.pk)
         return secret_page(self.admin_site, request, successor, secret, replaced=key)
 
     def _answer_repeated(self, request: HttpRequest) -> HttpResponse | None:
-        if request.method != "POST" or (key_id := key_made_by(request)) is None:
+        if request.method != "POST" or (key_id := made_by_form(request)) is None:
             return None
         self.message_user(
             request,

@@ -1,8 +1,8 @@
-"""Forms that make a key: each makes one, however often it is sent.
+"""Forms that make a secret: each makes one, however often it is sent.
 
-A page with a secret is the answer to a POST, so reloading it sends the form again. That must neither make a second key
-unnoticed nor show the first one's secret again: a form carries a token, and a token that was used leads to its key.
-Only the key's number is remembered, in the session; the secret is nowhere.
+A page with a secret is the answer to a POST, so reloading it sends the form again. That must neither make a second one
+unnoticed nor show the first one again: a form carries a token, and a token that was used leads to the key or account
+that it made one for. Only that one's number is remembered, in the session; the secret is nowhere.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class OneTimeForm(forms.Form):
     form_token = forms.CharField(widget=forms.HiddenInput, initial=lambda: secrets.token_urlsafe(16), max_length=40)
 
 
-def key_made_by(request: HttpRequest) -> int | None:
-    """The key that this very form has made before, if it was sent before."""
-    key_id: int | None = request.session.get(_SESSION_NAME, {}).get(request.POST.get(TOKEN_NAME, ""))
-    return key_id
+def made_by_form(request: HttpRequest) -> int | None:
+    """What this very form has made before, if it was sent before."""
+    made: int | None = request.session.get(_SESSION_NAME, {}).get(request.POST.get(TOKEN_NAME, ""))
+    return made
 
 
 def claim_form(request: HttpRequest) -> bool:
@@ -36,7 +36,7 @@ def claim_form(request: HttpRequest) -> bool:
     return cache.add(f"llm:form:{request.POST.get(TOKEN_NAME, '')}", value=True, timeout=_DOUBLE_CLICK_SECONDS)
 
 
-def remember_key(request: HttpRequest, key_id: int) -> None:
+def remember_made(request: HttpRequest, made: int) -> None:
     used: dict[str, int] = request.session.get(_SESSION_NAME, {})
     latest = dict(list(used.items())[-_REMEMBERED + 1 :])
-    request.session[_SESSION_NAME] = {**latest, request.POST[TOKEN_NAME]: key_id}
+    request.session[_SESSION_NAME] = {**latest, request.POST[TOKEN_NAME]: made}

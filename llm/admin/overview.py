@@ -11,6 +11,7 @@ from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 from django.utils import timezone
 
 from llm import reports
+from llm.admin.attention import Attention, attention_for
 from llm.admin.keystate import SOON
 from llm.models import ApiKey, Usage
 from llm.providers.registry import is_configured
@@ -74,6 +75,7 @@ class Overview:
     system: SystemState
     usage: UsageOverview | None = None
     expiring_keys: tuple[ApiKey, ...] = field(default=())
+    attention: tuple[Attention, ...] = field(default=())
 
 
 def overview_for(user: PermissionsMixin | AnonymousUser) -> Overview:
@@ -85,6 +87,7 @@ def overview_for(user: PermissionsMixin | AnonymousUser) -> Overview:
         system=system_state(),
         usage=usage_overview(day) if user.has_perm("llm.view_usage") else None,
         expiring_keys=tuple(keys),
+        attention=attention_for(user, now),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,10 +11,13 @@ from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.db.models.expressions import Combinable
 from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from llm.admin.base import ReadOnlyAdmin
+from llm.admin.corrections import WITH_CORRECTIONS, CallFigures, call_figures
+from llm.admin.decisions import decision_view, may_decide
 from llm.admin.format import NOTHING, badge, milliseconds, moment, moment_of_id, short_count, side_by_side, usd
 from llm.admin.paginator import WINDOW, Cursor, Page, read_page
 from llm.admin.pricetables import rate_table
@@ -109,24 +113,33 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Usage]:
-        return super().get_queryset(request).select_related("account", "api_key")
+        calls = super().get_queryset(request).select_related("account", "api_key")
+        return calls.prefetch_related(WITH_CORRECTIONS)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         usage = self.get_object(request, object_id)
-        context = self._details(usage) if usage is not None else {}
+        context = self._details(request, usage) if usage is not None else {}
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def get_fieldsets(self, request: HttpRequest, obj: Usage | None = None) -> Any:
         """The page is a template of its own; Django need not render forty fields for it."""
         return ((None, {"fields": ("id",)}),)
 
-    def _details(self, usage: Usage) -> dict[str, Any]:
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(partial(decision_view, self))
+        return [path("<uuid:object_id>/decide/", view, name="llm_usage_decide"), *super().get_urls()]
+
+    def _details(self, request: HttpRequest, usage: Usage) -> dict[str, Any]:
+        known = call_figures(usage)
         attempts = Usage.objects.filter(request_id=usage.request_id).order_by("id")
         return {
             "title": "Call",
             "subtitle": None,
+            "known": known,
+            "state": state_badges(usage, known),
+            "may_decide": may_decide(request),
             "attempts": list(attempts[:MOST_ATTEMPTS]),
             "applied_rates": rate_table(usage.rate_set) if usage.rate_set else None,
         }
@@ -157,19 +170,22 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
 
     @admin.display(description="Tokens in")
     def tokens_in(self, usage: Usage) -> SafeString | str:
-        return _tokens_cell(usage, usage.prompt_tokens, usage.cache_read_tokens, "cached")
+        counts = call_figures(usage).figures.counts
+        return _tokens_cell(usage, counts.prompt_tokens, counts.cache_read_tokens, "cached")
 
     @admin.display(description="Tokens out")
     def tokens_out(self, usage: Usage) -> SafeString | str:
-        return _tokens_cell(usage, usage.completion_tokens, usage.reasoning_tokens, "reasoning")
+        counts = call_figures(usage).figures.counts
+        return _tokens_cell(usage, counts.completion_tokens, counts.reasoning_tokens, "reasoning")
 
     @admin.display(description="Cost")
     def cost_usd(self, usage: Usage) -> SafeString | str:
-        return badge("unpriced") if usage.is_unpriced else usd(usage.cost)
+        known = call_figures(usage)
+        return badge("unpriced") if known.is_unpriced else usd(known.cost)
 
     @admin.display(description="State")
     def state(self, usage: Usage) -> SafeString:
-        return state_badges(usage)
+        return state_badges(usage, call_figures(usage))
 
     @admin.display(description="Duration, first byte")
     def duration(self, usage: Usage) -> SafeString:
@@ -180,8 +196,8 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
         )
 
 
-def state_badges(usage: Usage) -> SafeString:
-    """The status; beside it only what is not as usual."""
+def state_badges(usage: Usage, known: CallFigures | None = None) -> SafeString:
+    """The status; beside it only what is not as usual. known: None tells of the row alone, as it was closed."""
     badges = [badge(usage.status, usage.get_status_display())]
     if usage.outcome not in ("ok", "pending"):
         badges.append(badge(usage.outcome, usage.get_outcome_display()))
@@ -189,7 +205,10 @@ def state_badges(usage: Usage) -> SafeString:
         badges.append(badge("drained"))
     if usage.is_disputed:
         badges.append(badge("disputed"))
-    if not usage.is_billable and usage.status != UsageStatus.VOID:
+    if known is not None and known.corrections:
+        badges.append(badge("corrected"))
+    is_billable = usage.is_billable if known is None else known.figures.is_billable
+    if not is_billable and usage.status != UsageStatus.VOID:
         badges.append(badge("estimated", "not billable"))
     return side_by_side(badges)
 

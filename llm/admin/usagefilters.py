@@ -24,6 +24,7 @@ from llm.providers.registry import known_providers
 from llm.reports import FAILED_OUTCOMES
 
 FAILED = "failed"
+UNDECIDED = "undecided"
 MOST_KEYS = 50
 PROPOSED_ACCOUNTS = 200
 PROPOSALS_READ = 300
@@ -60,6 +61,9 @@ def _text(label: str, *, proposals: str = "", placeholder: str = "any") -> forms
     return forms.CharField(label=label, required=False, max_length=200, widget=forms.TextInput(attrs))
 
 
+_OUTCOMES = [(FAILED, "failed, any way"), (UNDECIDED, "lost, undecided"), *Outcome.choices]
+
+
 class UsageFilterForm(forms.Form):
     """All fields are optional; a name that nobody has is an error, not an empty list without a word."""
 
@@ -68,7 +72,7 @@ class UsageFilterForm(forms.Form):
     model = _text("Model", proposals="gw-models")
     provider = forms.ChoiceField(required=False, choices=lambda: _choices((name, name) for name in known_providers()))
     status = forms.ChoiceField(required=False, choices=_choices(UsageStatus.choices))
-    outcome = forms.ChoiceField(required=False, choices=_choices([(FAILED, "failed, any way"), *Outcome.choices]))
+    outcome = forms.ChoiceField(required=False, choices=_choices(_OUTCOMES))
     source = forms.ChoiceField(label="Figures", required=False, choices=_choices(UsageSource.choices))
     cost = forms.ChoiceField(
         required=False, choices=_choices([("unpriced", "unpriced"), ("priced", "priced"), ("disputed", "disputed")])
@@ -120,6 +124,9 @@ class UsageFilterForm(forms.Form):
         elif self.cleaned_data["cost"] == "unpriced":
             indexed = indexed.unpriced()
             conditions.pop("cost")
+        elif self.cleaned_data["outcome"] == UNDECIDED:
+            indexed = indexed.undecided()
+            conditions.pop("outcome")
         elif leading := next((name for name in ("open", "key", "account", "model") if name in conditions), None):
             indexed = indexed.filter(conditions.pop(leading))
         rest = Q()
@@ -188,6 +195,8 @@ def _by_days(first: date | None, last: date | None) -> Q | None:
 def _by_outcome(outcome: str) -> Q | None:
     if outcome == FAILED:
         return Q(outcome__in=FAILED_OUTCOMES)
+    if outcome == UNDECIDED:
+        return Q(pk__in=Usage.objects.undecided().values("pk"))
     return Q(outcome=outcome) if outcome else None
 
 

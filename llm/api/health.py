@@ -46,9 +46,16 @@ class ReadyView(AsyncAPIView):
 
     @extend_schema(exclude=True)
     async def get(self, request: Request) -> HttpResponse:
-        state = {"database": await _database_state(), "process": "draining" if runtime().is_draining else "ok"}
+        writer = runtime().writer
+        state = {
+            "database": await _database_state(),
+            "process": "draining" if runtime().is_draining else "ok",
+            "writer": "away" if writer.is_away else "ok",
+            "spool": "full" if writer.spool.is_full else "ok",
+        }
         is_ready = set(state.values()) == {"ok"}
-        body = {"status": "ok" if is_ready else "unavailable", **state, "writes_waiting": runtime().writer.waiting}
+        figures = {"writes_waiting": writer.waiting, "spool_bytes": writer.spool.waiting_bytes}
+        body = {"status": "ok" if is_ready else "unavailable", **state, **figures}
         return HttpResponse(orjson.dumps(body), status=200 if is_ready else 503, content_type="application/json")
 
 
@@ -61,8 +68,8 @@ class MetricsView(AsyncAPIView):
     async def get(self, request: Request) -> HttpResponse:
         _check_token(request)
         metrics.WAITING.set(runtime().writer.waiting)
-        text = await runtime().run_db(_exposition)
-        return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
+        metrics.SPOOL_BYTES.set(runtime().writer.spool.waiting_bytes)
+        return HttpResponse(_exposition(await _open_rows()), content_type=CONTENT_TYPE_LATEST)
 
 
 def _check_token(request: Request) -> None:
@@ -88,23 +95,38 @@ def _ask_database() -> None:
         cursor.execute("SELECT 1")
 
 
-def _exposition() -> bytes:
+async def _open_rows() -> int | None:
+    """Of all hosts, the only figure that is not of this host alone; None while the database is away."""
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return await runtime().run_db(_count_open_rows)
+    except (TimeoutError, BooksUnavailable):
+        return None
+
+
+def _count_open_rows() -> int:
+    return Usage.objects.open().order_by()[:_MOST_COUNTED].count()
+
+
+def _exposition(open_rows: int | None) -> bytes:
     registry = CollectorRegistry()
     if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         _forget_dead_processes(Path(folder))
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry.register(REGISTRY)
-    registry.register(_OpenRows())
+    if open_rows is not None:
+        registry.register(_OpenRows(open_rows))
     return generate_latest(registry)
 
 
 class _OpenRows:
-    """Counted in the database: the only figure that is not of this host alone."""
+    def __init__(self, count: int) -> None:
+        self._count = count
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        count = Usage.objects.open().order_by()[:_MOST_COUNTED].count()
-        yield GaugeMetricFamily("llm_open_rows", "Calls on the books that are not closed, of all processes.", count)
+        help_text = "Calls on the books that are not closed, of all processes."
+        yield GaugeMetricFamily("llm_open_rows", help_text, self._count)
 
 
 def _forget_dead_processes(folder: Path) -> None:

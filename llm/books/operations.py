@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
-from llm.types import TokenCounts
+from llm.enums import Dialect, LimitMetric, LimitPer, Outcome, UsageSource, UsageStatus
+from llm.types import LimitState, TokenCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a call may use at most, whatever tiers and token classes it turns out to use.
+
+    requests: 0 where an earlier call of the same request counts already. input_tokens, output_tokens: None where nobody
+    can say; output_tokens are those of one choice, of which there are `choices`, and where nobody states them, a limit
+    makes `unstated_output_tokens` the maximum. input_pico: pico-units of USD for all input and fees;
+    output_token_pico: for a token of output. Both are None where no price bounds the call, and `why_unpriced` says so
+    to the caller.
+    """
+
+    requests: int
+    input_tokens: int | None
+    output_tokens: int | None
+    choices: int = 1
+    unstated_output_tokens: int = 1
+    input_pico: int | None = 0
+    output_token_pico: int | None = 0
+    why_unpriced: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +39,9 @@ class OpenCall:
 
     price_from, price_until: when `price_id` is in force; with `catalog_version` they prove at the database's clock
     that the call was resolved under what holds now.
+    ask: asked only where the key or its account has limits; without it nothing is held.
+    is_stillborn: nobody knows whether this open was written before a connection broke, and nothing was sent. It is
+    written, again or for the first time, only to be voided in the same batch: nothing is checked.
     """
 
     id: UUID
@@ -35,6 +59,9 @@ class OpenCall:
     price_id: int | None = None
     price_from: datetime | None = None
     price_until: datetime | None = None
+    request_bytes: int = 0
+    ask: Callable[[], Ask] | None = field(default=None, compare=False)
+    is_stillborn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +69,7 @@ class CloseCall:
     """Settle, estimate or void an open call.
 
     cost_pico: pico-units of USD; None when no price is known. upstream_status: the HTTP status we got, if any.
+    account_id: whose call it is; 0 where that isn't known. It only groups operations, it is never written.
     """
 
     id: UUID
@@ -61,23 +89,45 @@ class CloseCall:
     upstream_status: int | None = None
     first_byte_ms: int | None = None
     duration_ms: int | None = None
+    account_id: int = 0
 
 
 Operation = OpenCall | CloseCall
 
 
 @dataclass(frozen=True, slots=True)
+class Exceeded:
+    """The limit that stands in the way of a call.
+
+    kind: `spent` (final until it resets), `busy` (other calls hold the rest), `too_large` (more than the whole limit),
+    `unbounded` (nobody can say what the call may use). why: a sentence's end for the last one.
+    """
+
+    kind: str
+    metric: LimitMetric
+    per: LimitPer
+    amount: int
+    is_of_key: bool
+    resets_in_s: float | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
-    """opened_at: database clock."""
+    """opened_at: database clock. max_output_tokens: what one choice may have at most, where a limit lowered it."""
 
     opened_at: datetime
+    max_output_tokens: int | None = None
+    limits: tuple[LimitState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing was written. code: `revoked`, `expired`, `unknown`, `account`, or `model`."""
+    """Nothing was written. code: `revoked`, `expired`, `unknown`, `account`, `model`, or `limit`."""
 
     code: str
+    exceeded: Exceeded | None = None
+    limits: tuple[LimitState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,11 @@
-"""How a batch talks to the database: one trip to begin and read, one to write and commit.
+"""How a batch talks to the database: few trips, each of several statements.
 
-Trips are most of what a small batch costs, so on PostgreSQL the statements of each trip are sent together. Inside a
-transaction of somebody else (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same
-statements go one by one in Django's own transaction.
+Trips are most of what a small batch costs, so on PostgreSQL the statements of each trip are sent together: one to
+begin and read, one to lock windows (only where there are limits), one to write and commit. Inside a transaction of
+somebody else (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same statements go one by
+one in Django's own transaction.
+
+Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, windows by id.
 """
 
 from __future__ import annotations
@@ -17,24 +20,25 @@ import orjson
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from llm.books import statements
+from llm.books import limit_statements, statements
+
+Row = tuple[Any, ...]
+Statement = tuple[str, Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a batch finds. now: the database's clock, read under the books' lock. key_rows: see `statements.KEYS`."""
+    """What a batch finds. now: the database's clock, read under the books' lock.
+
+    key_rows: see `statements.KEYS`. limit_rows: see `limit_statements.LIMIT_COLUMNS`. touched: (status, holds) of
+    the usage rows that were asked for and exist, by hex id; they are locked.
+    """
 
     now: datetime
     catalog_version: int
-    key_rows: Sequence[tuple[Any, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Hex ids of the rows that were new, and of those that were open and are closed now."""
-
-    opened: Collection[str]
-    closed: Collection[str]
+    key_rows: Sequence[Row]
+    limit_rows: Sequence[Row]
+    touched: dict[str, tuple[str, Any]]
 
 
 class BatchSession:
@@ -43,52 +47,88 @@ class BatchSession:
     def __init__(self, cursor: CursorWrapper, *, is_joined: bool) -> None:
         self._cursor = cursor
         self._is_joined = is_joined
+        self._vendor = connection.vendor
 
-    def read(self, key_ids: Collection[int]) -> Situation:
-        if connection.vendor == "sqlite":
-            return self._read_sqlite(key_ids)
-        begin = "BEGIN; " if self._is_joined else ""
-        self._cursor.execute(begin + statements.READ_POSTGRESQL, [statements.BOOKS_LOCK, list(key_ids)])
-        if self._is_joined:
+    def read(self, key_ids: Collection[int], touched_ids: Sequence[str], *, lock_timeout_ms: int = 0) -> Situation:
+        """lock_timeout_ms: how long this transaction waits for a lock; 0 leaves it to the connection."""
+        statement_list: list[Statement] = []
+        if self._vendor == "sqlite":
+            statement_list.append(("SELECT coalesce((SELECT version FROM llm_catalogversion WHERE id = 1), 0)", ()))
+            if key_ids:
+                statement_list.append((statements.READ_KEYS_SQLITE, (_document(list(key_ids)),)))
+        else:
+            statement_list.append((statements.READ_POSTGRESQL, (statements.BOOKS_LOCK, list(key_ids))))
+        if key_ids:
+            statement_list.append((limit_statements.limits_sql(self._vendor), (self._ids(list(key_ids)),)))
+        if touched_ids:
+            statement_list.append((statements.rows_touched_sql(self._vendor), (self._ids(touched_ids),)))
+        start = f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms:d}; " if lock_timeout_ms else "BEGIN; "
+        found = self._run(statement_list, before=start, skip=start.count(";"))
+        return self._situation(found, has_keys=bool(key_ids), has_touched=bool(touched_ids))
+
+    def lock_windows(self, ids: Collection[int], wanted: Collection[tuple[int, datetime]]) -> Sequence[Row]:
+        """These windows, locked; those wanted by (limit id, start) are made where they don't exist."""
+        rows = self._windows(ids, wanted)
+        existing = {(row[1], moment_of(row[8])) for row in rows}
+        missing = sorted(set(wanted) - existing)
+        if not missing:
+            return rows
+        self._run([(limit_statements.insert_windows_sql(self._vendor), (self._window_keys(missing),))])
+        return [*rows, *self._windows((), missing)]
+
+    def write(self, writes: Sequence[Statement]) -> None:
+        if not self._is_joined:
+            self._run(writes)
+            return
+        sql = "; ".join((*(text for text, _ in writes), "COMMIT"))
+        self._cursor.execute(sql, [parameter for _, parameters in writes for parameter in parameters])
+
+    def _situation(self, found: list[list[Row]], *, has_keys: bool, has_touched: bool) -> Situation:
+        if self._vendor == "sqlite":
+            # One writer at a time: BEGIN IMMEDIATE is the lock, and its host's clock is the database's.
+            now, version = datetime.now(UTC), found.pop(0)[0][0]
+            key_rows = found.pop(0) if has_keys else []
+        else:
+            first = found.pop(0)
+            now, version = first[0][0], first[0][1]
+            key_rows = [row[2:] for row in first if row[2] is not None]
+        limit_rows = found.pop(0) if has_keys else []
+        touched = {_hex(row[0]): (row[1], row[2]) for row in found.pop(0)} if has_touched else {}
+        return Situation(now, version, key_rows, limit_rows, touched)
+
+    def _windows(self, ids: Collection[int], wanted: Collection[tuple[int, datetime]]) -> list[Row]:
+        parameters = (self._ids(list(ids)), self._window_keys(wanted))
+        return self._run([(limit_statements.windows_sql(self._vendor), parameters)])[0]
+
+    def _run(self, batch: Sequence[Statement], *, before: str = "", skip: int = 0) -> list[list[Row]]:
+        """The rows of each statement. before: as many statements as `skip`, which go first where joined."""
+        if not self._is_joined:
+            return [self._run_one(*statement) for statement in batch]
+        sql = before + "; ".join(text for text, _ in batch)
+        self._cursor.execute(sql, [parameter for _, parameters in batch for parameter in parameters])
+        for _ in range(skip):
             self._cursor.nextset()
-        rows = self._cursor.fetchall()
-        return Situation(rows[0][0], rows[0][1], [row[2:] for row in rows if row[2] is not None])
-
-    def write(self, open_rows: Sequence[dict[str, Any]], close_rows: Sequence[dict[str, Any]]) -> Written:
-        parts = []
-        if open_rows:
-            parts.append((statements.insert_sql(connection.vendor), orjson.dumps(open_rows).decode()))
-        if close_rows:
-            parts.append((statements.update_sql(connection.vendor), orjson.dumps(close_rows).decode()))
-        ids = self._write_joined(parts) if self._is_joined else self._write_one_by_one(parts)
-        return Written(opened=ids.pop(0) if open_rows else (), closed=ids.pop(0) if close_rows else ())
-
-    def _write_joined(self, parts: Sequence[tuple[str, str]]) -> list[set[str]]:
-        sql = "; ".join((*(text for text, _ in parts), "COMMIT"))
-        self._cursor.execute(sql, [document for _, document in parts])
-        ids = []
-        for _ in parts:
-            ids.append(self._fetch_ids())
+        results = []
+        for _ in batch:
+            results.append(self._fetch())
             self._cursor.nextset()
-        return ids
+        return results
 
-    def _write_one_by_one(self, parts: Sequence[tuple[str, str]]) -> list[set[str]]:
-        ids = []
-        for sql, document in parts:
-            self._cursor.execute(sql, [document])
-            ids.append(self._fetch_ids())
-        return ids
+    def _run_one(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
+        self._cursor.execute(sql, list(parameters))
+        return self._fetch()
 
-    def _fetch_ids(self) -> set[str]:
-        return {row[0] if isinstance(row[0], str) else row[0].hex for row in self._cursor.fetchall()}
+    def _fetch(self) -> list[Row]:
+        return list(self._cursor.fetchall()) if self._cursor.description else []
 
-    def _read_sqlite(self, key_ids: Collection[int]) -> Situation:
-        """SQLite has one writer at a time: BEGIN IMMEDIATE is the lock, and its host's clock is the database's."""
-        self._cursor.execute("SELECT version FROM llm_catalogversion WHERE id = 1")
-        row = self._cursor.fetchone()
-        now = datetime.now(UTC)
-        self._cursor.execute(statements.READ_KEYS_SQLITE, [orjson.dumps(list(key_ids)).decode()])
-        return Situation(now, row[0] if row else 0, self._cursor.fetchall())
+    def _ids(self, ids: Sequence[Any]) -> Any:
+        return _document(ids) if self._vendor == "sqlite" else list(ids)
+
+    def _window_keys(self, keys: Collection[tuple[int, datetime]]) -> str:
+        vendor = self._vendor
+        return _document(
+            [{"limit_id": limit, "starts_at": statements.moment_text(starts_at, vendor)} for limit, starts_at in keys]
+        )
 
 
 @contextmanager
@@ -106,9 +146,23 @@ def batch_session() -> Iterator[BatchSession]:
             raise
 
 
+def moment_of(value: datetime | str) -> datetime:
+    """A timestamp as raw SQL returns it: aware on PostgreSQL, naive UTC (maybe as text) on SQLite."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
 def _roll_back(cursor: CursorWrapper) -> None:
     """A connection on which that fails is broken: the next batch must not find a transaction half way."""
     try:
         cursor.execute("ROLLBACK")
     except Exception:  # noqa: BLE001  # the first error is the one that is told
         connection.close()
+
+
+def _document(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _hex(value: Any) -> str:
+    return value if isinstance(value, str) else str(value.hex)

@@ -5,7 +5,7 @@ PostgreSQL and SQLite differ in how a JSON document becomes rows and in a few ty
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -42,6 +42,8 @@ OPEN_COLUMNS: Mapping[str, str] = {
     "upstream_model": "text",
     "is_stream": "boolean",
     "price_id": "bigint",
+    "request_bytes": "integer",
+    "holds": "jsonb",
     "opened_at": "timestamptz",
     "recorded_at": "timestamptz",
     "local_day": "date",
@@ -84,7 +86,9 @@ _OPEN_CONSTANTS: Mapping[str, object] = {
 }
 
 
-def open_row(operation: OpenCall, *, now: datetime, time_zone: str, vendor: str) -> dict[str, Any]:
+def open_row(
+    operation: OpenCall, *, holds: Sequence[tuple[int, int]], now: datetime, time_zone: str, vendor: str
+) -> dict[str, Any]:
     moment = moment_text(now, vendor)
     return {
         "id": operation.id.hex,
@@ -99,6 +103,8 @@ def open_row(operation: OpenCall, *, now: datetime, time_zone: str, vendor: str)
         "upstream_model": operation.upstream_model,
         "is_stream": operation.is_stream,
         "price_id": operation.price_id,
+        "request_bytes": operation.request_bytes,
+        "holds": holds or None,
         "opened_at": moment,
         "recorded_at": moment,
         "local_day": now.astimezone(_zone(time_zone)).date().isoformat(),
@@ -134,6 +140,13 @@ def close_values(operation: CloseCall) -> dict[str, Any]:
     }
 
 
+def rows_touched_sql(vendor: str) -> str:
+    """The rows of these ids that exist, locked in the order in which everybody locks them."""
+    if vendor == "sqlite":
+        return "SELECT id, status, holds FROM llm_usage WHERE id IN (SELECT value FROM json_each(%s))"
+    return "SELECT id, status, holds FROM llm_usage WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE"
+
+
 def moment_text(moment: datetime, vendor: str) -> str:
     """A timestamp as Django stores it: with its zone on PostgreSQL, naive UTC on SQLite."""
     if vendor == "sqlite":
@@ -152,8 +165,8 @@ def insert_sql(vendor: str) -> str:
     constants = ", ".join(_literal(value, name, vendor) for name, value in _OPEN_CONSTANTS.items())
     picked = ", ".join(f"v.{name}" for name in OPEN_COLUMNS)
     return (
-        f"INSERT INTO llm_usage ({columns}) SELECT {picked}, {constants} FROM {_rows_sql(OPEN_COLUMNS, vendor)} "  # noqa: S608
-        "WHERE true ORDER BY v.id ON CONFLICT (id) DO NOTHING RETURNING id"
+        f"INSERT INTO llm_usage ({columns}) SELECT {picked}, {constants} FROM {rows_sql(OPEN_COLUMNS, vendor)} "  # noqa: S608
+        "WHERE true ORDER BY v.id"
     )
 
 
@@ -162,12 +175,13 @@ def update_sql(vendor: str) -> str:
     columns = {**CLOSE_COLUMNS, **_CLOSE_STAMPS}
     assignments = ", ".join(f"{name} = v.{name}" for name in columns)
     return (
-        f"UPDATE llm_usage SET {assignments} FROM {_rows_sql({'id': 'uuid', **columns}, vendor)} "  # noqa: S608
+        f"UPDATE llm_usage SET {assignments} FROM {rows_sql({'id': 'uuid', **columns}, vendor)} "  # noqa: S608
         f"WHERE llm_usage.id = v.id AND llm_usage.status = '{UsageStatus.OPEN.value}' RETURNING llm_usage.id"
     )
 
 
-def _rows_sql(columns: Mapping[str, str], vendor: str) -> str:
+def rows_sql(columns: Mapping[str, str], vendor: str) -> str:
+    """A JSON document, the one parameter, as the table `v`."""
     if vendor == "sqlite":
         picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
         return f"(SELECT {picked} FROM json_each(%s)) AS v"  # noqa: S608

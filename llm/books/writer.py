@@ -1,8 +1,8 @@
 """The one writer of a process: a thread that commits whatever waits in one transaction, and wakes who waits.
 
 Calls arrive from the event loop; while one batch is being committed the next one gathers, so the busier the process,
-the cheaper a row. An open that cannot be written now is refused at once; a close is kept and tried again until it is
-on the books, since the call it belongs to has happened.
+the cheaper a row. While the database is away opens are refused at once, and closes go to the spool on disk, since the
+calls they belong to have happened; a close that is in the spool counts as written for who waits for it.
 """
 
 from __future__ import annotations
@@ -12,25 +12,37 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 
 from llm import metrics
-from llm.books.commit import commit_batch
-from llm.books.operations import CloseCall, Conflict, Failed, OpenCall, Operation, Result
+from llm.books.heartbeat import beat, beat_interval_s, say_goodbye
+from llm.books.operations import CloseCall, Closed, OpenCall, Operation, Result
+from llm.books.replay import SHORT_LOCK_MS, commit_surely, is_lock_timeout, replay_abandoned, replay_some
+from llm.books.settling import void_close
+from llm.books.spool import Spool
+from llm.deadlines import bounded, patience_s
 from llm.errors import BooksUnavailable
 
 log = structlog.get_logger("llm.books")
 
-_RETRY_SECONDS = 0.5
+_RETRY_S = 0.5
+# A batch that takes longer than this is not waited for by those who come after it.
+_SLOW_BATCH_S = 2.0
+# So long an account is left alone whose rows somebody else has locked.
+_LOCKED_OUT_S = 1.0
 # A transaction costs the same for one row as for ten. Where several came together, the next ones are given this long to
 # gather; a lone caller never waits for company.
-_LINGER_SECONDS = 0.001
+_LINGER_S = 0.001
 _AWAY = "The books can't be written at the moment, so nothing was sent. Try again shortly."
+
+_DATABASE_IS_AWAY = (OperationalError, InterfaceError)
 
 
 @dataclass(slots=True)
@@ -41,35 +53,71 @@ class _Waiting:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[list[Result]]
 
+    @property
+    def account_id(self) -> int:
+        return self.operations[-1].account_id
+
+    @property
+    def closes(self) -> tuple[CloseCall, ...]:
+        return tuple(each for each in self.operations if isinstance(each, CloseCall))
+
+    @property
+    def opens(self) -> tuple[OpenCall, ...]:
+        return tuple(each for each in self.operations if isinstance(each, OpenCall))
+
 
 class BooksWriter:
     """Starts with its first operation. One instance a process: `writer()`."""
 
     def __init__(self) -> None:
+        self.is_away = False
+        self._failure = ""
+        self.spool = Spool(Path(settings.LLM_SPOOL_DIR))
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._kept: list[_Waiting] = []
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
         self._has_company = False
+        self._batch_began_at: float | None = None
+        self._kept: list[CloseCall] = []
+        self._unknown_opens: list[OpenCall] = []
+        self._locked_out: dict[int, float] = {}
+        self._beat_at = 0.0
+        self._beat_interval_s = beat_interval_s()
 
     def submit(self, *operations: Operation) -> asyncio.Future[list[Result]]:
-        """Its result means: durably written.
+        """Its result means: durably written, or for closes: durably in the spool.
 
-        Ends in BooksUnavailable if an open is among them and the database is away; closes are kept until they can be.
+        Ends in BooksUnavailable, at once, if an open is among them and can't be written; its closes are kept.
         """
+        self.start()
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(operations, loop, loop.create_future())
-        self._start()
-        self._queue.put(waiting)
-        return waiting.future
+        future: asyncio.Future[list[Result]] = loop.create_future()
+        if isinstance(operations[-1], OpenCall) and self._turns_away(operations[-1].account_id):
+            future.set_exception(BooksUnavailable(_AWAY))
+            if closes := tuple(each for each in operations if isinstance(each, CloseCall)):
+                self._queue.put(_Waiting(closes, loop, loop.create_future()))
+        else:
+            self._queue.put(_Waiting(operations, loop, future))
+        return future
 
     @property
     def waiting(self) -> int:
-        """Groups of operations that are not on the books yet."""
-        return self._queue.qsize() + len(self._kept)
+        """Groups of operations that are not on the books yet, without those in the spool."""
+        return self._queue.qsize() + len(self._kept) + len(self._unknown_opens)
+
+    @property
+    def takes_calls(self) -> bool:
+        return not self.is_away and not self.spool.is_full
+
+    def start(self) -> None:
+        if self._thread is None:
+            with self._start_lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="books-writer", daemon=True)
+                    self._thread.start()
 
     def stop(self, *, timeout_s: float) -> bool:
-        """Write what waits and end the thread; False when that took too long."""
+        """Write or spool what waits and end the thread; False when that took too long."""
         if self._thread is None:
             return True
         self._queue.put(None)
@@ -78,37 +126,44 @@ class BooksWriter:
         self._thread = None
         return stopped
 
-    def _start(self) -> None:
-        if self._thread is None:
-            with self._start_lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="books-writer", daemon=True)
-                    self._thread.start()
+    def _turns_away(self, account_id: int) -> bool:
+        """Whether an open is better refused now than kept waiting: nothing piles up behind a database that hangs."""
+        began_at, until = self._batch_began_at, self._locked_out.get(account_id)
+        now = time.monotonic()
+        return (
+            not self.takes_calls
+            or (began_at is not None and now - began_at > _SLOW_BATCH_S)
+            or (until is not None and now < until)
+        )
+
+    # --- The thread ---------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            while self._take_and_commit():
+            self.spool.prepare()
+            self._guard(self._catch_up)
+            while self._turn():
                 pass
         finally:
-            connection.close()
+            self._end()
 
-    def _take_and_commit(self) -> bool:
-        """One batch. False when asked to stop and nothing is kept back."""
+    def _turn(self) -> bool:
+        """One batch, and what is left over from before. False when asked to stop."""
         batch, is_stopping = self._gather()
         self._has_company = len(batch) > 1
         if batch:
-            self._commit(batch)
-        if self._kept and not is_stopping:
-            time.sleep(_RETRY_SECONDS)
+            self._write(batch)
+        if not is_stopping:
+            self._guard(self._catch_up)
         return not is_stopping
 
     def _gather(self) -> tuple[list[_Waiting], bool]:
-        """What is kept back and all that waits, up to a full batch; blocks while there is nothing."""
-        batch, self._kept = self._kept, []
+        """All that waits, up to a full batch; blocks until something does or something else is due."""
+        batch: list[_Waiting] = []
         try:
-            item = self._queue.get(block=not batch)
+            item = self._queue.get(timeout=_RETRY_S if self._has_leftovers else self._beat_interval_s)
             if self._has_company:
-                time.sleep(_LINGER_SECONDS)
+                time.sleep(_LINGER_S)
             while item is not None:
                 batch.append(item)
                 if len(batch) >= settings.LLM_BATCH_SIZE:
@@ -118,35 +173,137 @@ class BooksWriter:
             return batch, False
         return batch, True
 
-    def _commit(self, batch: Sequence[_Waiting]) -> None:
+    @property
+    def _has_leftovers(self) -> bool:
+        return self.is_away or bool(self._kept or self._unknown_opens or self.spool.waiting_bytes)
+
+    def _write(self, batch: list[_Waiting]) -> None:
+        """The batch, without the accounts that are locked out; those go alone once their time is over."""
+        if self.is_away:
+            self._set_aside(batch)
+            return
+        now = time.monotonic()
+        free = [waiting for waiting in batch if waiting.account_id not in self._locked_out]
+        if free:
+            self._commit(free, self._part_accounts)
+        for account_id, until in list(self._locked_out.items()):
+            group = [waiting for waiting in batch if waiting.account_id == account_id]
+            if now < until:
+                self._set_aside(group)
+            else:
+                self._try_account(account_id, group)
+
+    def _part_accounts(self, batch: list[_Waiting]) -> None:
+        """Somebody sits on a lock that the batch needs: find out whose rows they are, and go on with the others."""
+        for account_id in dict.fromkeys(waiting.account_id for waiting in batch):
+            self._try_account(account_id, [waiting for waiting in batch if waiting.account_id == account_id])
+
+    def _try_account(self, account_id: int, group: list[_Waiting]) -> None:
+        self._locked_out.pop(account_id, None)
+        if group:
+            self._commit(group, self._lock_out, lock_timeout_ms=SHORT_LOCK_MS)
+
+    def _lock_out(self, group: list[_Waiting]) -> None:
+        log.warning("the books of an account are locked", account_id=group[0].account_id, groups=len(group))
+        self._locked_out[group[0].account_id] = time.monotonic() + _LOCKED_OUT_S
+        self._set_aside(group)
+
+    def _commit(
+        self, batch: list[_Waiting], on_lock: Callable[[list[_Waiting]], None], *, lock_timeout_ms: int = 0
+    ) -> None:
+        if self.is_away:
+            self._set_aside(batch)
+            return
         operations = [operation for waiting in batch for operation in waiting.operations]
-        started = time.perf_counter()
+        started = self._batch_began_at = time.monotonic()
         try:
-            results = commit_batch(operations)
-        except (OperationalError, InterfaceError) as error:
-            log.warning("books unavailable", error=type(error).__name__, operations=len(operations))
-            connection.close()
-            self._refuse(batch)
+            with bounded(patience_s()):
+                results = commit_surely(operations, lock_timeout_ms=lock_timeout_ms)
+        except Exception as error:  # noqa: BLE001  # the outermost edge of a thread that must live
+            self._batch_began_at = None
+            if is_lock_timeout(error):
+                on_lock(batch)
+                return
+            self._note_failure(error)
+            self._unknown_opens += [each for waiting in batch for each in waiting.opens if not each.is_stillborn]
+            self._set_aside(batch)
             return
-        except Exception:
-            log.exception("a batch of the books failed", operations=len(operations))
-            connection.close()
-            self._refuse(batch)
-            return
-        metrics.observe_batch(len(operations), time.perf_counter() - started)
-        _report_trouble(operations, results)
+        self._batch_began_at = None
+        metrics.observe_batch(len(operations), time.monotonic() - started)
         _deliver(batch, results)
 
-    def _refuse(self, batch: Sequence[_Waiting]) -> None:
-        """Groups with an open are refused, opens and all; closes are kept."""
+    def _note_failure(self, error: Exception) -> None:
+        name = type(error).__name__
+        if not self.is_away or name != self._failure:
+            log.warning("books unavailable", error=name, exc_info=not isinstance(error, _DATABASE_IS_AWAY))
+        self._failure = name
+        self.is_away = True
+        connection.close()
+
+    def _set_aside(self, batch: Sequence[_Waiting]) -> None:
+        """Refuse the opens; the closes go to the spool, or stay in memory where not even that can be written."""
+        closes = [close for waiting in batch for close in waiting.closes]
+        if closes:
+            self._spool([*self._kept, *closes])
         for waiting in batch:
-            closes = tuple(operation for operation in waiting.operations if isinstance(operation, CloseCall))
-            if len(closes) == len(waiting.operations):
-                self._kept.append(waiting)
-                continue
-            if closes:
-                self._kept.append(_Waiting(closes, waiting.loop, waiting.loop.create_future()))
-            _call_soon(waiting.loop, _set_exception, waiting.future)
+            if waiting.opens:
+                _call_soon(waiting.loop, _set_exception, waiting.future)
+            elif not self._kept:
+                _call_soon(waiting.loop, _set_results, [(waiting.future, [Closed()] * len(waiting.operations))])
+
+    def _spool(self, closes: list[CloseCall]) -> None:
+        try:
+            self.spool.append(closes)
+            self._kept = []
+        except OSError as error:
+            log.critical("settlements are in memory only", waiting=len(closes), error=error.strerror)
+            self._kept = closes
+
+    # --- What is left over from before --------------------------------------------------------------------------------
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            with bounded(patience_s()):
+                step()
+        except Exception as error:  # noqa: BLE001  # the outermost edge of a thread that must live
+            self._note_failure(error)
+
+    def _catch_up(self) -> None:
+        """Find out whether the database is back; then write what waits, a little at a time between two batches."""
+        if time.monotonic() >= self._beat_at:
+            self._beat_at = time.monotonic() + self._beat_interval_s
+            self.spool.prepare()
+            beat()
+            replay_abandoned(self.spool.folder)
+        elif self.is_away:
+            beat()
+        elif not self._has_leftovers:
+            return
+        if self.is_away:
+            log.info("books available again")
+            self.is_away = False
+        if self._unknown_opens:
+            self._void_unknown_opens()
+        if self._kept:
+            commit_surely(self._kept)
+            self._kept = []
+        if self.spool.waiting_bytes:
+            replay_some(self.spool.open(), most=settings.LLM_BATCH_SIZE)
+
+    def _void_unknown_opens(self) -> None:
+        """Opens whose commit may or may not have taken place; nothing was sent for them."""
+        opens = [replace(each, is_stillborn=True, ask=None) for each in self._unknown_opens]
+        commit_surely([operation for each in opens for operation in (each, void_close(each))])
+        self._unknown_opens = []
+
+    def _end(self) -> None:
+        """Leave nothing in memory, and an empty spool or one that the next process finds."""
+        if self._kept:
+            self._spool(self._kept)
+        if not self.is_away:
+            self._guard(say_goodbye)
+        self.spool.close()
+        connection.close()
 
 
 _writers: dict[int, BooksWriter] = {}
@@ -154,15 +311,10 @@ _writers: dict[int, BooksWriter] = {}
 
 def writer() -> BooksWriter:
     """This process's writer; a forked child gets its own."""
-    return _writers.setdefault(os.getpid(), BooksWriter())
-
-
-def _report_trouble(operations: Sequence[Operation], results: Sequence[Result]) -> None:
-    for operation, result in zip(operations, results, strict=True):
-        if isinstance(result, Conflict | Failed):
-            kind = "open" if isinstance(operation, OpenCall) else "close"
-            metrics.count_conflict()
-            log.error("the books refused a write", call_id=str(operation.id), kind=kind, reason=result.reason)
+    found = _writers.get(os.getpid())
+    if found is None:
+        found = _writers.setdefault(os.getpid(), BooksWriter())
+    return found
 
 
 def _deliver(batch: Sequence[_Waiting], results: Sequence[Result]) -> None:
@@ -177,9 +329,9 @@ def _deliver(batch: Sequence[_Waiting], results: Sequence[Result]) -> None:
         _call_soon(loop, _set_results, answers)
 
 
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: object, argument: object) -> None:
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[Any], None], argument: object) -> None:
     try:
-        loop.call_soon_threadsafe(callback, argument)  # type: ignore[arg-type]  # one of the two below
+        loop.call_soon_threadsafe(callback, argument)
     except RuntimeError:
         log.warning("an event loop ended while its writes were under way")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from llm.enums import Dialect
 from llm.errors import GatewayError
-from llm.types import ChatRequest, ChatResponse, StreamItem, TokenCounts
+from llm.types import ChatRequest, ChatResponse, LimitState, StreamItem, TokenCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,18 @@ class ParsedRequest:
     wants_stream_usage: bool = False
     max_output_tokens: int | None = None
     choices: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much a request may make the upstream read, at most.
+
+    input_tokens: None where it has parts (images, sound, files) whose size in tokens only the upstream knows.
+    unbounded: what it asks for that costs beside its tokens, without any bound (a web search); "" for nothing.
+    """
+
+    input_tokens: int | None
+    unbounded: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +133,9 @@ class WireFormat(Protocol):
     def prompt_text(self, request: ParsedRequest) -> str:
         """All text of the prompt, tools included, for counting. Never raises."""
 
+    def extent(self, request: ParsedRequest) -> Extent:
+        """Upper bounds for limits. Never raises."""
+
     def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
         """A translated whole reply. response.usage is never None."""
 
@@ -136,6 +152,9 @@ class WireFormat(Protocol):
     def render_stream_error(self, error: GatewayError, *, request_id: str) -> bytes:
         """The event that ends a stream in mid-way."""
 
+    def limit_headers(self, limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
+        """What the limits that bind a call leave, as SDKs of the dialect expect it."""
+
 
 class PassThrough(WireFormat, Protocol):
     """A dialect that upstreams speak too: the caller's bytes go up and the upstream's come down."""
@@ -144,11 +163,17 @@ class PassThrough(WireFormat, Protocol):
     """Where an upstream of this dialect serves it, below its base URL."""
 
     def upstream_body(
-        self, request: ParsedRequest, *, upstream_model: str, max_output_tokens: int | None = None
+        self,
+        request: ParsedRequest,
+        *,
+        upstream_model: str,
+        max_output_tokens: int | None = None,
+        maximum_field: str = ...,
     ) -> bytes:
         """The pass-through body: as sent, but for the model's name, stream usage asked for, and a clamped maximum.
 
-        max_output_tokens: lowers the caller's own maximum, or sets it where there is none; never raises it.
+        max_output_tokens: lowers the caller's own maximum, or sets it where there is none, in `maximum_field`; never
+        raises it.
         """
 
     def read_whole(self, body: bytes) -> Reading:

@@ -7,20 +7,21 @@ its last byte. No upstream speaks it, so every call is translated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import orjson
 
-from llm.dialects.base import ParsedRequest, Rendered, StreamWriter
+from llm.dialects import openai_errors
+from llm.dialects.base import Extent, ParsedRequest, Rendered, StreamWriter
 from llm.dialects.json_text import with_usage_cost
 from llm.dialects.openai_chat import OPENAI_CHAT
 from llm.dialects.openai_chat_render import tool_call_delta_object, tool_call_object
-from llm.dialects.openai_errors import retry_headers
 from llm.enums import Dialect
 from llm.errors import GatewayError
-from llm.types import ChatRequest, ChatResponse, StreamEnd, StreamItem, TokenCounts
+from llm.types import ChatRequest, ChatResponse, LimitState, StreamEnd, StreamItem, TokenCounts
 
 
 class Native:
@@ -38,6 +39,9 @@ class Native:
     def prompt_text(self, request: ParsedRequest) -> str:
         return OPENAI_CHAT.prompt_text(request)
 
+    def extent(self, request: ParsedRequest) -> Extent:
+        return OPENAI_CHAT.extent(request)
+
     def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
         reply: dict[str, Any] = {"reply": response.reply, **_ending(response)}
         if response.tool_calls:
@@ -51,10 +55,13 @@ class Native:
         return NativeWriter()
 
     def render_error(self, error: GatewayError, *, request_id: str) -> Rendered:
-        return Rendered(status=error.http_status, body=_error_body(error), headers=retry_headers(error))
+        return Rendered(status=error.http_status, body=_error_body(error), headers=openai_errors.retry_headers(error))
 
     def render_stream_error(self, error: GatewayError, *, request_id: str) -> bytes:
         return _event(_error_body(error))
+
+    def limit_headers(self, limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
+        return openai_errors.limit_headers(limits, now=now)
 
 
 class NativeWriter:

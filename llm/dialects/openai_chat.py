@@ -7,14 +7,16 @@ upstream's to judge.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
 
 from llm.dialects import openai_chat_render, openai_errors
-from llm.dialects.base import ParsedRequest, Reading, Rendered, StreamReader, StreamWriter
+from llm.dialects.base import Extent, ParsedRequest, Reading, Rendered, StreamReader, StreamWriter
 from llm.dialects.json_text import with_usage_cost
+from llm.dialects.openai_chat_extent import extent_of
 from llm.dialects.openai_chat_stream import OpenAIChatReader
 from llm.dialects.openai_chat_text import message_text, prompt_text
 from llm.dialects.openai_chat_translate import to_chat
@@ -22,12 +24,11 @@ from llm.dialects.openai_usage import read_usage
 from llm.dialects.strict_json import load_object
 from llm.enums import Dialect
 from llm.errors import GatewayError, InvalidRequest, UpstreamFailed
-from llm.types import ChatRequest, ChatResponse
+from llm.types import ChatRequest, ChatResponse, LimitState
 
 MAX_MODEL_CHARACTERS = 200
 MAX_CHOICES = 128
 
-# The current name first: where the caller set no maximum, a clamp goes there.
 _MAXIMUM_FIELDS = ("max_completion_tokens", "max_tokens")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -59,8 +60,16 @@ class OpenAIChat:
     def prompt_text(self, request: ParsedRequest) -> str:
         return prompt_text(request.body)
 
+    def extent(self, request: ParsedRequest) -> Extent:
+        return extent_of(request.body, len(request.raw))
+
     def upstream_body(
-        self, request: ParsedRequest, *, upstream_model: str, max_output_tokens: int | None = None
+        self,
+        request: ParsedRequest,
+        *,
+        upstream_model: str,
+        max_output_tokens: int | None = None,
+        maximum_field: str = _MAXIMUM_FIELDS[0],
     ) -> bytes:
         changes: dict[str, Any] = {}
         if request.body.get("model") != upstream_model:
@@ -68,7 +77,7 @@ class OpenAIChat:
         if request.is_stream and not request.wants_stream_usage:
             changes["stream_options"] = {**_stream_options(request.body), "include_usage": True}
         if max_output_tokens is not None:
-            changes |= _lowered_maximum(request.body, max_output_tokens)
+            changes |= _lowered_maximum(request.body, max_output_tokens, maximum_field)
         return orjson.dumps({**request.body, **changes}) if changes else request.raw
 
     def read_whole(self, body: bytes) -> Reading:
@@ -104,6 +113,9 @@ class OpenAIChat:
 
     def render_stream_error(self, error: GatewayError, *, request_id: str) -> bytes:
         return openai_errors.render_stream_error(error)
+
+    def limit_headers(self, limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
+        return openai_errors.limit_headers(limits, now=now)
 
 
 OPENAI_CHAT = OpenAIChat()
@@ -154,10 +166,10 @@ def _maximum(body: Mapping[str, Any]) -> int | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _lowered_maximum(body: Mapping[str, Any], maximum: int) -> dict[str, int]:
+def _lowered_maximum(body: Mapping[str, Any], maximum: int, field: str) -> dict[str, int]:
     given = {name: body[name] for name in _MAXIMUM_FIELDS if body.get(name) is not None}
     if not given:
-        return {_MAXIMUM_FIELDS[0]: maximum}
+        return {field: maximum}
     return {name: maximum for name, value in given.items() if value > maximum}
 
 

@@ -35,12 +35,12 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 _BROKEN = "The provider's answer can't be understood."
 
 
-def request_body(request: ChatRequest, *, is_stream: bool) -> bytes:
+def request_body(request: ChatRequest, *, is_stream: bool, maximum_field: str = "max_tokens") -> bytes:
     """The body of `POST /chat/completions`; a stream is asked to end with its usage."""
     body: dict[str, Any] = {
         "model": request.model,
         "messages": [message_object(message) for message in request.messages],
-        "max_tokens": request.max_tokens,
+        maximum_field: request.max_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,
         "stop": list(request.stop) or None,

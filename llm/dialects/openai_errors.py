@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from datetime import datetime
 
 import orjson
 
 from llm.dialects.base import Rendered
+from llm.enums import LimitMetric
 from llm.errors import (
     GatewayError,
     PermissionDenied,
@@ -14,6 +17,7 @@ from llm.errors import (
     RateLimited,
     UpstreamRateLimited,
 )
+from llm.types import LimitState
 
 
 def render_error(error: GatewayError) -> Rendered:
@@ -35,6 +39,31 @@ def retry_headers(error: GatewayError) -> dict[str, str]:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
         headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))
     return headers
+
+
+def limit_headers(limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
+    """Of requests and tokens each the limit that leaves least; money has no such headers in this dialect."""
+    headers: dict[str, str] = {}
+    for metric in (LimitMetric.REQUESTS, LimitMetric.TOKENS):
+        states = [state for state in limits if state.metric is metric]
+        if not states:
+            continue
+        tightest = min(states, key=lambda state: state.remaining)
+        headers[f"x-ratelimit-limit-{metric.value}"] = str(tightest.amount)
+        headers[f"x-ratelimit-remaining-{metric.value}"] = str(tightest.remaining)
+        if tightest.resets_at is not None:
+            seconds = max(0, math.ceil((tightest.resets_at - now).total_seconds()))
+            headers[f"x-ratelimit-reset-{metric.value}"] = duration_text(seconds)
+    return headers
+
+
+def duration_text(seconds: int) -> str:
+    """6s, 1m0s, 26h3m20s: as Go writes durations, and OpenAI its resets."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{rest}s"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 def _body(error: GatewayError) -> bytes:

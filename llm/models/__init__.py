@@ -2,16 +2,28 @@
 
 from llm.models.accounts import Account, ApiKey
 from llm.models.catalog import CatalogVersion, ModelRoute, Price, Rate, RateSet, RouteTarget
+from llm.models.corrections import BooksCheck, RefusedWrite, UsageAdjustment
+from llm.models.limits import Limit, LimitWindow
+from llm.models.outbox import Outbox
+from llm.models.processes import Process, ReaperState
 from llm.models.usage import Usage
 
 __all__ = (
     "Account",
     "ApiKey",
+    "BooksCheck",
     "CatalogVersion",
+    "Limit",
+    "LimitWindow",
     "ModelRoute",
+    "Outbox",
     "Price",
+    "Process",
     "Rate",
     "RateSet",
+    "ReaperState",
+    "RefusedWrite",
     "RouteTarget",
     "Usage",
+    "UsageAdjustment",
 )

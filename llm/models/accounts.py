@@ -31,6 +31,15 @@ class Account(models.Model):
         default=False,
         help_text="Adds usage.cost and x-llm-cost to replies: our purchase price, not what the account is charged.",
     )
+    alert_email = models.EmailField(
+        blank=True, default="", help_text="Gets a mail when a limit's soft threshold is crossed."
+    )
+    webhook_url = models.URLField(
+        "webhook URL", blank=True, default="", help_text="Gets a signed POST when a limit's soft threshold is crossed."
+    )
+    webhook_secret = models.CharField(
+        max_length=100, blank=True, default="", editable=False, help_text="Signs webhooks; made with the first one."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

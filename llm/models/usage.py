@@ -29,6 +29,11 @@ class UsageQuerySet(models.QuerySet["Usage"]):
         closed = RawSQL("llm_usage.status IN ('settled', 'estimated')", (), output_field=models.BooleanField())
         return self.filter(closed, cost=None)
 
+    def undecided(self) -> UsageQuerySet:
+        """Calls whose process died, until a late settlement or staff say what they used."""
+        decided = ("spool", "decision", "provider")
+        return self.filter(outcome=Outcome.LOST).exclude(adjustments__source__in=decided)
+
 
 class Usage(models.Model):
     """One upstream call of one request: who, what, how many tokens, at what cost, and how we know.
@@ -53,6 +58,10 @@ class Usage(models.Model):
     upstream_response_id = models.CharField(max_length=200, blank=True, default="")
     service_tier = models.CharField(max_length=50, blank=True, default="")
     is_stream = models.BooleanField(default=False)
+    request_bytes = models.PositiveIntegerField(default=0, help_text="Size of the request's body.")
+    holds = models.JSONField(
+        null=True, blank=True, help_text="What the call holds, or held, of limits: [[window, units], ...]."
+    )
 
     status = models.CharField(max_length=10, choices=UsageStatus.choices, default=UsageStatus.OPEN)
     usage_source = models.CharField(max_length=10, choices=UsageSource.choices, default=UsageSource.NONE)
@@ -103,6 +112,7 @@ class Usage(models.Model):
             models.Index(
                 fields=["id"], condition=Q(status__in=["settled", "estimated"], cost=None), name="usage_unpriced"
             ),
+            models.Index(fields=["id"], condition=Q(outcome=Outcome.LOST), name="usage_lost"),
             models.Index(fields=["upstream_response_id"], condition=~Q(upstream_response_id=""), name="usage_response"),
         )
         constraints = (

@@ -73,6 +73,8 @@ class ForwardsRaw(Protocol):
     """The optional fourth method: bytes go through where the caller's dialect is the upstream's own."""
 
     dialects: frozenset[Dialect]
+    maximum_field: str
+    """The request's field in which the upstream takes an output maximum that the caller has not set."""
 
     async def forward(self, call: RawCall) -> RawReply:
         """Raises UpstreamError for anything but a 2xx reply."""

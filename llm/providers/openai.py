@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from typing import cast
+from urllib.parse import urlsplit
 
 import httpx2
 from openai import AsyncOpenAI, AsyncStream
@@ -17,6 +18,9 @@ from llm.providers.raw import UpstreamReply, read_all, read_items
 from llm.providers.transport import UpstreamTransport, client_on
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
 
+# Their newer models refuse `max_tokens`; compatible servers may know nothing else, and pass over what they don't know.
+_OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com")
+
 
 class OpenAIProvider:
     dialects = frozenset((Dialect.OPENAI_CHAT,))
@@ -24,6 +28,7 @@ class OpenAIProvider:
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
         self._secret = settings.api_key
+        self.maximum_field = _maximum_field(settings.base_url)
         self._transport = UpstreamTransport(settings)
         self._base_url = settings.base_url.rstrip("/")
         self._client = AsyncOpenAI(
@@ -40,11 +45,17 @@ class OpenAIProvider:
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
         return openai_chat_client.read_reply(
-            await read_all(await self._post(openai_chat_client.request_body(request, is_stream=False)))
+            await read_all(
+                await self._post(
+                    openai_chat_client.request_body(request, is_stream=False, maximum_field=self.maximum_field)
+                )
+            )
         )
 
     async def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
-        reply = await self._post(openai_chat_client.request_body(request, is_stream=True))
+        reply = await self._post(
+            openai_chat_client.request_body(request, is_stream=True, maximum_field=self.maximum_field)
+        )
         async for item in read_items(reply, openai_chat_client.StreamCollector()):
             yield item
 
@@ -81,3 +92,8 @@ class OpenAIProvider:
         # The SDK returns the unread response as it is where that is what it is to be cast to.
         unread = cast("httpx2.AsyncByteStream", cast("httpx2.Response", response).stream)
         return UpstreamReply(unread, provider=self.name, secret=self._secret)
+
+
+def _maximum_field(base_url: str) -> str:
+    host = urlsplit(base_url).hostname or ""
+    return "max_completion_tokens" if host.endswith(_OPENAI_HOSTS) else "max_tokens"

@@ -14,8 +14,17 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from pytest_django.live_server_helper import LiveServer
 
 from llm import reports
-from llm.models import ApiKey, ModelRoute, RouteTarget
-from tests.llm.admin.factories import make_account, make_key, open_row, save, usage_row
+from llm.models import ApiKey, Limit, ModelRoute, RouteTarget, UsageAdjustment
+from tests.llm.admin.factories import (
+    lost_row,
+    make_account,
+    make_key,
+    make_limit,
+    make_message,
+    open_row,
+    save,
+    usage_row,
+)
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -82,6 +91,8 @@ def key() -> ApiKey:
 
 def test_no_page_violates_the_policy(key: ApiKey, page: Page, complaints: list[str]) -> None:
     route, call = ModelRoute.objects.get(), key.usage.order_by("-id")[0]
+    (lost,) = save(lost_row(key, opened_at=timezone.now()))
+    limit, message = make_limit(key.account, used=950), make_message(key.account, given_up_at=timezone.now())
     paths = (
         "",
         "llm/",
@@ -101,6 +112,18 @@ def test_no_page_violates_the_policy(key: ApiKey, page: Page, complaints: list[s
         "llm/price/unpriced/",
         "llm/usage/",
         f"llm/usage/{call.pk}/change/",
+        f"llm/usage/{lost.pk}/change/",
+        f"llm/usage/{lost.pk}/decide/",
+        "llm/limit/",
+        "llm/limit/add/",
+        f"llm/limit/{limit.pk}/change/",
+        f"llm/limit/{limit.pk}/action/end/",
+        f"llm/account/{key.account_id}/webhook-secret/",
+        "llm/outbox/",
+        f"llm/outbox/{message.pk}/change/",
+        "llm/refusedwrite/",
+        "llm/bookscheck/",
+        "llm/process/",
         "auth/user/",
         "auth/user/add/",
         "password_change/",
@@ -117,8 +140,24 @@ def test_no_page_violates_the_policy(key: ApiKey, page: Page, complaints: list[s
 
 def test_no_page_is_wider_than_a_phone(key: ApiKey, page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
+    make_limit(key.account, used=950)
+    (lost,) = save(lost_row(key, opened_at=timezone.now()))
+    paths = (
+        "",
+        "llm/usage/",
+        f"llm/usage/{lost.pk}/decide/",
+        "llm/apikey/",
+        "llm/price/add/",
+        "llm/price/unpriced/",
+        "llm/account/add/",
+        f"llm/account/{key.account_id}/change/",
+        "llm/limit/",
+        "llm/limit/add/",
+        "llm/outbox/",
+        "llm/process/",
+    )
 
-    for path in ("", "llm/usage/", "llm/apikey/", "llm/price/add/", "llm/price/unpriced/", "llm/account/add/"):
+    for path in paths:
         page.goto(f"/admin/{path}")
         assert page.evaluate("document.documentElement.scrollWidth") == 390, path
 
@@ -215,3 +254,56 @@ def test_usage_pages_and_filters(key: ApiKey, page: Page) -> None:
 
     expect(page.locator("#result_list tbody tr")).to_have_count(1)
     assert page.url.endswith("/admin/llm/usage/?cost=unpriced")
+
+
+def test_a_limit_is_set_from_the_page_of_its_account_and_ended(key: ApiKey, page: Page, complaints: list[str]) -> None:
+    page.goto(f"/admin/llm/account/{key.account_id}/change/")
+    page.get_by_role("link", name="Add a limit").click()
+    page.get_by_label("Metric").select_option("tokens")
+    page.get_by_label("Period").select_option("month")
+    page.get_by_label("Amount").fill("1,000,000")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_text("1,000,000 tokens per month")).to_be_visible()
+
+    limit = Limit.objects.get()
+    assert (limit.account_id, limit.amount, limit.api_key) == (key.account_id, 1_000_000, None)
+
+    page.goto(f"/admin/llm/limit/{limit.pk}/change/")
+    page.get_by_role("link", name="End", exact=True).click()
+    page.get_by_role("button", name="End", exact=True).click()
+    expect(page.get_by_text("1 limit ended.")).to_be_visible()
+    assert not Limit.objects.in_force().exists()
+    assert complaints == []
+
+
+def test_a_lost_call_is_decided_from_the_index(key: ApiKey, page: Page, complaints: list[str]) -> None:
+    save(lost_row(key, opened_at=timezone.now()))
+    page.goto("/admin/")
+    page.get_by_role("link", name="Decide").click()
+    page.locator("#result_list tbody a").first.click()
+    page.get_by_role("link", name="Decide").click()
+    page.get_by_label("Not billable").check()
+    page.get_by_label("Reason").fill("The provider never got it.")
+    page.get_by_role("button", name="Decide").click()
+    expect(page.get_by_text("Decided: 100 tokens in, 20 out")).to_be_visible()
+
+    decision = UsageAdjustment.objects.get()
+    assert (decision.is_billable, decision.reason) == (False, "The provider never got it.")
+    assert complaints == []
+
+
+def test_a_webhook_secret_is_made_and_copied(key: ApiKey, page: Page, complaints: list[str]) -> None:
+    page.goto(f"/admin/llm/account/{key.account_id}/change/")
+    page.get_by_role("link", name="Make webhook secret").click()
+    page.get_by_role("button", name="Make the secret").click()
+
+    secret = page.get_by_label("Webhook secret", exact=True).input_value()
+    page.locator(".gw-secret").get_by_role("button", name="Copy").click()
+    expect(page.locator(".gw-secret").get_by_role("button", name="Copied")).to_be_visible()
+
+    key.account.refresh_from_db()
+    assert secret == key.account.webhook_secret
+    page.reload()
+    expect(page.get_by_text("This form was sent before")).to_be_visible()
+    assert secret not in page.content()
+    assert complaints == []

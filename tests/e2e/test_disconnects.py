@@ -193,3 +193,30 @@ def test_a_caller_who_reads_nothing_counts_as_gone_and_fills_no_memory(
     assert ending_of(row) == Ending("settled", "drained", "client_gone", (9, 700))
     assert row.cost == (9 * Decimal("2.50") + 700 * 10) / 1_000_000
     assert after - before < 16_000_000
+
+
+def test_a_stream_that_nobody_reads_is_drained_up_to_so_many_tokens(
+    application: Application, start_gateway: Callable[..., Gateway], upstream: FakeUpstream
+) -> None:
+    upstream.enqueue(Script(chunks=1000, event_delay_s=0.01))
+    gateway = start_gateway(LLM_DISCONNECT_DRAIN_TOKENS="20")
+    connection = application.at(gateway).begin("gpt-4o", stream=True)
+    read_until(connection, b"\r\n\r\n")
+    hang_up(connection)
+    [row] = closed_usage()
+    [entry] = upstream.ledger.entries()
+    assert not entry.finished
+    assert (row.status, row.outcome, row.usage_source) == ("estimated", "client_gone", "estimated")
+    assert 20 <= row.completion_tokens < 500
+
+
+def test_a_provider_may_have_a_policy_of_its_own(
+    application: Application, start_gateway: Callable[..., Gateway], upstream: FakeUpstream
+) -> None:
+    upstream.enqueue(Script(chunks=1000, event_delay_s=0.01))
+    gateway = start_gateway(LLM_DISCONNECT_POLICY="drain,openai=cancel")
+    connection = application.at(gateway).begin("gpt-4o", stream=True)
+    read_until(connection, b"\r\n\r\n")
+    hang_up(connection)
+    [row] = closed_usage()
+    assert (row.status, row.outcome) == ("estimated", "client_gone")

@@ -30,14 +30,35 @@ def test_the_process_says_that_it_lives_without_key_or_database(http: httpx2.Cli
 def test_a_gateway_with_its_database_is_ready(http: httpx2.Client, gateway: Gateway) -> None:
     reply = http.get(f"{gateway.url}/readyz")
     assert reply.status_code == 200
-    assert reply.json() == {"status": "ok", "database": "ok", "process": "ok", "writes_waiting": 0}
+    assert reply.json() == {
+        "status": "ok",
+        "database": "ok",
+        "process": "ok",
+        "writer": "ok",
+        "spool": "ok",
+        "writes_waiting": 0,
+        "spool_bytes": 0,
+    }
 
 
 def test_a_gateway_without_its_database_is_not_ready(http: httpx2.Client, bookless: Gateway) -> None:
     reply = http.get(f"{bookless.url}/readyz")
     assert reply.status_code == 503
-    state = {"status": "unavailable", "database": "unavailable", "process": "ok", "writes_waiting": 0}
-    assert reply.json() == state
+    state = reply.json()
+    assert (state["status"], state["database"], state["process"], state["spool"]) == (
+        "unavailable",
+        "unavailable",
+        "ok",
+        "ok",
+    )
+    assert (state["writes_waiting"], state["spool_bytes"]) == (0, 0)
+
+
+def test_a_gateway_without_its_database_has_metrics_nevertheless(http: httpx2.Client, bookless: Gateway) -> None:
+    reply = http.get(f"{bookless.url}/metrics")
+    assert reply.status_code == 200
+    assert "llm_spool_bytes" in reply.text
+    assert "llm_open_rows" not in reply.text
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

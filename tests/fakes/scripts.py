@@ -169,8 +169,10 @@ PRESETS: Mapping[str, Preset] = {
 def script_for_model(model: str) -> Script | None:
     """The script a model name asks for (`fake-slow-2.5`, `bench-stream`), None for a name that asks for none.
 
+    What follows an "@" makes names differ that ask for the same: `fake-slow-2.5@1`.
     Raises UnknownScriptError for `fake-` followed by anything else, so that a typo never passes as a good day.
     """
+    model = model.partition("@")[0]
     if model.startswith("bench-"):
         name = model
     elif model.startswith("fake-"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llm.enums import Meter
 from llm.errors import PriceMissing
-from llm.pricing import Cost, ImpossibleCountsError, PriceSnapshot, RateSetSnapshot, cost_of, upper_bound_pico
+from llm.pricing import Cost, ImpossibleCountsError, PriceSnapshot, RateSetSnapshot, cost_of, dearest_pico
 from llm.types import TokenCounts
 
 # gpt-4o's of November 2026, in pico-units a token: $2.50, $1.25 and $10.00 per million.
@@ -225,10 +225,8 @@ def test_no_call_costs_more_than_its_bound(
     sets = [RateSetSnapshot(0, 0, "", base)]
     sets += [RateSetSnapshot(number, start, "", rate) for number, (start, rate) in enumerate(tiers, 1)]
     counts = replace(counts, extra_meters={})
-    bound = upper_bound_pico(
-        price_of(*sets), prompt_tokens_bound=counts.prompt_tokens, completion_tokens_bound=counts.completion_tokens
-    )
-    assert cost_of(counts, price_of(*sets)).pico <= bound
+    input_pico, output_token_pico = dearest_pico(price_of(*sets), prompt_tokens_bound=counts.prompt_tokens)
+    assert cost_of(counts, price_of(*sets)).pico <= input_pico + counts.completion_tokens * output_token_pico
 
 
 def test_the_bound_takes_the_dearest_class_of_every_tier_that_can_be_reached() -> None:
@@ -237,9 +235,8 @@ def test_the_bound_takes_the_dearest_class_of_every_tier_that_can_be_reached() -
         RateSetSnapshot(2, 0, "priority", {"input": 5, "output": 20, "requests": 3}),
         RateSetSnapshot(3, 1001, "", {"input": 100, "output": 100}),
     )
-    bound = upper_bound_pico(price, prompt_tokens_bound=1000, completion_tokens_bound=10, completions=3)
-    assert bound == 3 + 1000 * 5 + 3 * 10 * 20
+    assert dearest_pico(price, prompt_tokens_bound=1000) == (3 + 1000 * 5, 20)
 
 
 def test_nothing_is_held_for_a_free_model() -> None:
-    assert upper_bound_pico(price_of(is_free=True), prompt_tokens_bound=10, completion_tokens_bound=10) == 0
+    assert dearest_pico(price_of(is_free=True), prompt_tokens_bound=10) == (0, 0)

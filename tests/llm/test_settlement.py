@@ -277,6 +277,7 @@ def test_the_row_says_what_the_upstream_said_of_itself() -> None:
         upstream_status=502,
         first_byte_ms=3,
         duration_ms=9,
+        account_id=OPENED.account_id,
     )
 
 
@@ -317,13 +318,16 @@ def test_a_call_that_surely_did_nothing_costs_nothing(
         error_code=error.code,
         upstream_status=error.upstream_status,
         duration_ms=12,
+        account_id=OPENED.account_id,
     )
     assert (closing.usage_source, closing.counts) == (UsageSource.NONE, TokenCounts())
 
 
 def test_a_call_that_was_never_sent_is_void() -> None:
     closing = void_of(OPENED, outcome=Outcome.CLIENT_GONE)
-    assert closing == CloseCall(OPENED.id, UsageStatus.VOID, Outcome.CLIENT_GONE, cost_pico=0)
+    assert closing == CloseCall(
+        OPENED.id, UsageStatus.VOID, Outcome.CLIENT_GONE, cost_pico=0, account_id=OPENED.account_id
+    )
 
 
 def test_a_failure_without_a_class_of_its_own_is_a_failure() -> None:

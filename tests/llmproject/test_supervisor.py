@@ -97,7 +97,7 @@ def is_healthy(port: int) -> bool:
 
 def wait_for_gateway(supervised: Supervised, port: int) -> None:
     """Until the web process answers, and worker and beat have come up."""
-    supervised.wait_until(lambda: " ready." in supervised.log() and "beat: Starting" in supervised.log())
+    supervised.wait_until(lambda: " ready." in supervised.log() and "beat ready" in supervised.log())
     supervised.wait_until(lambda: is_healthy(port))
 
 

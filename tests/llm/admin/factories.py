@@ -1,16 +1,23 @@
-"""Rows for the tests of the staff's pages, written past the books' writer."""
+"""Rows and people for the tests of the staff's pages; calls are written past the books' writer."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.contrib.auth.models import Permission, User
+from django.contrib.messages import get_messages
+from django.test import Client
+from django.utils import timezone
+
 from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
 from llm.ids import uuid7
 from llm.keys import create_key
-from llm.models import Account, ApiKey, Usage
+from llm.models import Account, ApiKey, Limit, LimitWindow, Outbox, Usage
+from llm.windows import period_of
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 PROCESS = UUID(int=1)
@@ -75,6 +82,53 @@ def open_row(key: ApiKey, **values: Any) -> Usage:
 
 def save(*rows: Usage) -> list[Usage]:
     return Usage.objects.bulk_create(rows)
+
+
+def lost_row(key: ApiKey, **values: Any) -> Usage:
+    """A call whose process died: estimated, and not billable until somebody decides."""
+    lost = {
+        "status": UsageStatus.ESTIMATED,
+        "usage_source": UsageSource.ESTIMATED,
+        "outcome": Outcome.LOST,
+        "is_billable": False,
+        "duration_ms": None,
+    }
+    return usage_row(key, **{**lost, **values})
+
+
+def make_limit(account: Account, *, used: int = 0, held: int = 0, **values: Any) -> Limit:
+    """1,000 tokens per month, with what is used and held of the current one."""
+    limit = Limit.objects.create(account=account, **{"metric": "tokens", "per": "month", "amount": 1000, **values})
+    if used or held:
+        starts_at = period_of(limit.per, account.time_zone, timezone.now()).starts_at
+        LimitWindow.objects.create(limit=limit, starts_at=starts_at, used=used, held=held)
+    return limit
+
+
+def make_message(account: Account, cause: str = "limit:1:mail", **values: Any) -> Outbox:
+    """A mail that is due."""
+    now = timezone.now()
+    defaults = {"kind": "mail", "event": "limit.threshold", "payload": {"used": 900}, "created_at": now, "due_at": now}
+    return Outbox.objects.create(account=account, cause=cause, **{**defaults, **values})
+
+
+def staff_with(*permissions: str) -> Client:
+    user = User.objects.create_user("helper", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def token_of(page: Any) -> str:
+    """Of the form that makes one thing, however often it is sent."""
+    found = re.search(r'name="form_token" value="([^"]+)"', page.content.decode())
+    assert found
+    return found[1]
+
+
+def messages_of(response: Any) -> list[str]:
+    return [str(message) for message in get_messages(response.wsgi_request)]
 
 
 def on(day: date, hour: int = 12) -> datetime:

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
-from django.contrib.messages import get_messages
+from django.contrib.sessions.models import Session
 from django.test import Client
 
 from llm.models import Account
-from tests.llm.admin.factories import make_account, make_key, save, usage_row
+from tests.llm.admin.factories import make_account, make_key, messages_of, save, staff_with, token_of, usage_row
 
 pytestmark = pytest.mark.django_db
 
@@ -62,7 +62,7 @@ def test_several_accounts_are_suspended_after_one_question(admin_client: Client)
     assert Account.objects.filter(status="suspended").count() == 0
 
     response = admin_client.post(LIST, {**form, "confirmed": "yes"})
-    assert [str(message) for message in get_messages(response.wsgi_request)] == ["2 accounts suspended."]
+    assert messages_of(response) == ["2 accounts suspended."]
     assert list(Account.objects.values_list("status", flat=True)) == ["suspended", "suspended", "closed"]
 
 
@@ -94,6 +94,103 @@ def test_actions_need_the_right_to_change(client: Client) -> None:
     assert client.post(f"{LIST}{account.pk}/action/close/").status_code == 403
     account.refresh_from_db()
     assert account.status == "active"
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"alert_email": "nobody"}, "Enter a valid email address."),
+        ({"webhook_url": "ftp://example.com/"}, "Enter a valid URL."),
+        ({"webhook_url": "javascript:alert(1)"}, "Enter a valid URL."),
+        ({"webhook_url": "http://[half"}, "Enter a valid URL."),
+        ({"webhook_url": f"https://example.com/{'x' * 200}"}, "at most 200 characters"),
+    ],
+)
+def test_a_wrong_address_is_a_form_error(admin_client: Client, values: dict[str, str], complaint: str) -> None:
+    account = make_account()
+
+    response = admin_client.post(f"{LIST}{account.pk}/change/", change_form(**values))
+
+    account.refresh_from_db()
+    assert complaint in response.content.decode()
+    assert (account.alert_email, account.webhook_url) == ("", "")
+
+
+def test_an_account_has_addresses_for_messages(admin_client: Client) -> None:
+    account = make_account()
+    form = change_form(alert_email="ops@example.com", webhook_url="https://example.com/hook?a=1")
+
+    admin_client.post(f"{LIST}{account.pk}/change/", form)
+
+    account.refresh_from_db()
+    assert (account.alert_email, account.webhook_url) == ("ops@example.com", "https://example.com/hook?a=1")
+
+
+def test_editing_keeps_what_changed_meanwhile(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = make_account()
+    stale = Account.objects.get()
+    Account.objects.update(status="suspended", webhook_secret="whsec_c2VjcmV0")
+    monkeypatch.setattr("llm.admin.accounts.AccountAdmin.get_object", lambda *args, **kwargs: stale)
+
+    admin_client.post(f"{LIST}{account.pk}/change/", change_form(name="Renamed"))
+
+    account.refresh_from_db()
+    assert (account.name, account.status, account.webhook_secret) == ("Renamed", "suspended", "whsec_c2VjcmV0")
+
+
+def test_a_webhook_secret_is_in_the_reply_and_on_no_page_again(admin_client: Client) -> None:
+    account = make_account()
+    url = f"{LIST}{account.pk}/webhook-secret/"
+    form = {"form_token": token_of(admin_client.get(url))}
+    assert Account.objects.get().webhook_secret == ""
+
+    response = admin_client.post(url, form)
+
+    secret = Account.objects.get().webhook_secret
+    page = admin_client.get(f"{LIST}{account.pk}/change/").content.decode()
+    assert secret.startswith("whsec_")
+    assert secret in response.content.decode()
+    assert "no-store" in response["Cache-Control"]
+    assert secret not in page
+    assert f"whsec_…{secret[-4:]}" in page
+    assert LogEntry.objects.get().change_message == f"Made webhook secret whsec_…{secret[-4:]}."
+    assert secret not in " ".join(str(session.get_decoded()) for session in Session.objects.all())
+
+
+def test_sending_the_form_again_makes_no_second_secret(admin_client: Client) -> None:
+    account = make_account()
+    url = f"{LIST}{account.pk}/webhook-secret/"
+    form = {"form_token": token_of(admin_client.get(url))}
+    admin_client.post(url, form)
+    secret = Account.objects.get().webhook_secret
+
+    response = admin_client.post(url, form)
+
+    assert response["Location"] == f"{LIST}{account.pk}/change/"
+    assert messages_of(response)[0].startswith("This form was sent before")
+    assert Account.objects.get().webhook_secret == secret
+
+
+def test_a_stored_webhook_secret_is_replaced_and_never_shown(admin_client: Client) -> None:
+    account = make_account(webhook_secret="whsec_b2xkIHNlY3JldA")
+    url = f"{LIST}{account.pk}/webhook-secret/"
+    question = admin_client.get(url)
+
+    response = admin_client.post(url, {"form_token": token_of(question)})
+
+    assert "whsec_…JldA" in question.content.decode()
+    assert "whsec_b2xkIHNlY3JldA" not in question.content.decode() + response.content.decode()
+    assert Account.objects.get().webhook_secret not in ("", "whsec_b2xkIHNlY3JldA")
+
+
+def test_a_webhook_secret_takes_the_right_to_change_and_a_token(admin_client: Client) -> None:
+    account = make_account()
+    url = f"{LIST}{account.pk}/webhook-secret/"
+
+    assert staff_with("view_account").post(url).status_code == 403
+    assert admin_client.post(url).status_code == 200
+    assert admin_client.get(f"{LIST}999/webhook-secret/").status_code == 404
+    assert Account.objects.get().webhook_secret == ""
 
 
 def test_an_account_lists_its_keys_masked(admin_client: Client) -> None:

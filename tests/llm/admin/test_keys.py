@@ -6,26 +6,18 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
-from django.contrib.messages import get_messages
 from django.contrib.sessions.models import Session
 from django.test import Client
 from django.urls import reverse
 
 from llm.keys import digest_of, revoke_key
 from llm.models import Account, ApiKey
-from tests.llm.admin.factories import make_account, make_key, save, usage_row
+from tests.llm.admin.factories import make_account, make_key, messages_of, save, staff_with, token_of, usage_row
 
 pytestmark = pytest.mark.django_db
 
 ADD = "/admin/llm/apikey/add/"
 SECRET = re.compile(rb"llm_[0-9A-Za-z]{38}")
-
-
-def token_of(page: Any) -> str:
-    found = re.search(r'name="form_token" value="([^"]+)"', page.content.decode())
-    assert found
-    return found[1]
 
 
 def new_key_form(client: Client, account: Account, **values: str) -> dict[str, str]:
@@ -38,18 +30,6 @@ def everything_stored() -> str:
     sessions = " ".join(str(session.get_decoded()) for session in Session.objects.all())
     keys = " ".join(str(row) for row in ApiKey.objects.values())
     return f"{history} {sessions} {keys}"
-
-
-def staff_with(*permissions: str) -> Client:
-    user = User.objects.create_user("helper", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-def messages_of(response: Any) -> list[str]:
-    return [str(message) for message in get_messages(response.wsgi_request)]
 
 
 def test_a_new_keys_secret_is_in_the_reply_and_nowhere_else(admin_client: Client) -> None:
@@ -98,10 +78,12 @@ def test_a_form_without_its_token_makes_no_key(admin_client: Client) -> None:
         ({"name": ""}, "This field is required."),
         ({"expires_at": "2020-01-01T00:00"}, "This is past already."),
         ({"allowed_models": "x" * 201}, "is longer than a model"),
+        ({"account": "x"}, "Select a valid choice."),
+        ({"account": "99999999999999999999"}, "Select a valid choice."),
     ],
 )
 def test_a_wrong_form_makes_no_key(admin_client: Client, values: dict[str, str], complaint: str) -> None:
-    response = admin_client.post(ADD, new_key_form(admin_client, make_account(), **values))
+    response = admin_client.post(ADD, {**new_key_form(admin_client, make_account()), **values})
 
     assert complaint in response.content.decode()
     assert not ApiKey.objects.exists()

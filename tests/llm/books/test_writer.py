@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import OperationalError
 
+from llm.books import replay as replay_module
+from llm.books import spool as spool_module
 from llm.books import writer as writer_module
-from llm.books.commit import commit_batch
 from llm.books.operations import Closed, Opened, Operation, Refused, Result
+from llm.books.replay import commit_surely
 from llm.books.writer import BooksWriter
 from llm.errors import BooksUnavailable
+from llm.ids import boot_id, uuid7
 from llm.models import ApiKey, Usage
 from tests.llm.books.making import a_close, a_key, an_open
 
@@ -25,38 +30,62 @@ def key() -> ApiKey:
     return a_key()
 
 
+@pytest.fixture(autouse=True)
+def spool_folder(settings: Any, tmp_path: Path) -> Path:
+    """Of this test alone: a spool has one writer."""
+    settings.LLM_SPOOL_DIR = tmp_path
+    return tmp_path
+
+
 @pytest.fixture
-async def books() -> AsyncIterator[BooksWriter]:
+async def books(spool_folder: Path) -> AsyncIterator[BooksWriter]:
     writer = BooksWriter()
     yield writer
     assert await asyncio.to_thread(writer.stop, timeout_s=5)
 
 
 class FlakyDatabase:
-    """Stands for `commit_batch`: away as long as `is_away`, and remembers the sizes of the batches it wrote."""
+    """Stands for `commit_surely`: away as long as `is_away`, and remembers the sizes of the batches it wrote.
+
+    loses_answers: what it is away for is written nevertheless.
+    """
 
     def __init__(self) -> None:
-        self.is_away = False
+        self.is_away = self.loses_answers = False
         self.gate = threading.Event()
         self.gate.set()
         self.was_called = threading.Event()
         self.sizes: list[int] = []
 
-    def __call__(self, operations: Sequence[Operation]) -> list[Result]:
+    def beat(self) -> None:
+        if self.is_away:
+            raise OperationalError("the server closed the connection unexpectedly")
+
+    def __call__(self, operations: Sequence[Operation], *, lock_timeout_ms: int = 0) -> list[Result]:
         self.was_called.set()
         self.gate.wait(5)
+        if self.loses_answers:
+            commit_surely(operations, lock_timeout_ms=lock_timeout_ms)
         if self.is_away:
             raise OperationalError("the server closed the connection unexpectedly")
         self.sizes.append(len(operations))
-        return commit_batch(operations)
+        return commit_surely(operations, lock_timeout_ms=lock_timeout_ms)
 
 
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> FlakyDatabase:
     flaky = FlakyDatabase()
-    monkeypatch.setattr(writer_module, "commit_batch", flaky)
-    monkeypatch.setattr(writer_module, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(writer_module, "commit_surely", flaky)
+    monkeypatch.setattr(writer_module, "beat", flaky.beat)
+    monkeypatch.setattr(replay_module, "commit_surely", flaky)
+    monkeypatch.setattr(writer_module, "_RETRY_S", 0.01)
     return flaky
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # the writer's thread tells no event loop
+            await asyncio.sleep(0.005)
 
 
 async def test_what_is_written_is_there_when_the_wait_ends(books: BooksWriter, key: ApiKey) -> None:
@@ -100,18 +129,52 @@ async def test_an_open_is_refused_at_once_while_the_database_is_away(
     assert await Usage.objects.acount() == 0
 
 
-async def test_a_close_is_kept_until_the_database_is_back(
+async def test_a_close_lies_in_the_spool_until_the_database_is_back(
     books: BooksWriter, key: ApiKey, database: FlakyDatabase
 ) -> None:
     operation = an_open(key)
     await books.submit(operation)
     database.is_away = True
-    closing = books.submit(a_close(operation.id))
-    await asyncio.sleep(0.05)
-    assert not closing.done()
-    assert books.waiting == 1
+    assert await books.submit(a_close(operation.id)) == [Closed()]
+    assert books.spool.waiting_bytes > 0
+    assert (await Usage.objects.aget(pk=operation.id)).status == "open"
     database.is_away = False
-    assert await closing == [Closed()]
+    await until(lambda: not books.spool.waiting_bytes)
+    assert (await Usage.objects.aget(pk=operation.id)).status == "settled"
+
+
+async def test_a_close_in_the_spool_outlives_its_writer(
+    key: ApiKey, database: FlakyDatabase, spool_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, spool_file = BooksWriter(), spool_folder / f"{boot_id()}.spool"
+    operation = an_open(key)
+    await first.submit(operation)
+    database.is_away = True
+    await first.submit(a_close(operation.id))
+    assert await asyncio.to_thread(first.stop, timeout_s=5)
+    assert spool_file.exists()
+    database.is_away = False
+    second_id = uuid7()
+    monkeypatch.setattr(spool_module, "boot_id", lambda: second_id)
+    second = BooksWriter()
+    second.start()
+    await until(lambda: not spool_file.exists())
+    assert await asyncio.to_thread(second.stop, timeout_s=5)
+    assert (await Usage.objects.aget(pk=operation.id)).status == "settled"
+
+
+async def test_an_open_whose_commit_nobody_has_heard_of_is_voided(
+    books: BooksWriter, key: ApiKey, database: FlakyDatabase
+) -> None:
+    await books.submit(an_open(key))
+    database.is_away = database.loses_answers = True
+    operation = an_open(key)
+    with pytest.raises(BooksUnavailable):
+        await books.submit(operation)
+    database.is_away = database.loses_answers = False
+    await until(lambda: not books.waiting)
+    row = await Usage.objects.aget(pk=operation.id)
+    assert (row.status, row.outcome) == ("void", "not_sent")
 
 
 async def test_the_close_of_a_refused_submission_is_kept_too(
@@ -123,9 +186,10 @@ async def test_the_close_of_a_refused_submission_is_kept_too(
     with pytest.raises(BooksUnavailable):
         await books.submit(a_close(first.id), second)
     database.is_away = False
+    await until(lambda: not books.is_away)
     await books.submit(an_open(key))
     assert (await Usage.objects.aget(pk=first.id)).status == "settled"
-    assert not await Usage.objects.filter(pk=second.id).aexists()
+    assert not await Usage.objects.exclude(status="void").filter(pk=second.id).aexists()
 
 
 async def test_stopping_writes_what_waits(key: ApiKey) -> None:

@@ -1,0 +1,103 @@
+"""What waits for staff, or is wrong: a sentence each, with a link, for those who may see what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser, PermissionsMixin
+from django.db.models import QuerySet
+from django.urls import reverse
+
+from llm.admin.decisions import queue_url
+from llm.admin.limitstanding import NEARLY_FULL_PERCENT, nearly_full
+from llm.admin.outbox import GIVEN_UP
+from llm.admin.usagefilters import first_id_at
+from llm.models import BooksCheck, Outbox, RefusedWrite, Usage
+
+MOST_COUNTED = 100
+REFUSALS_WITHIN = timedelta(days=7)
+CHECKED_WITHIN = timedelta(hours=48)
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """text: a sentence without its full stop. link: what its page shows."""
+
+    text: str
+    url: str
+    link: str
+
+
+def attention_for(user: PermissionsMixin | AnonymousUser, now: datetime) -> tuple[Attention, ...]:
+    found = [look(now) for permission, look in _LOOKS.items() if user.has_perm(permission)]
+    return tuple(attention for attention in found if attention is not None)
+
+
+def _lost_calls(now: datetime) -> Attention | None:
+    number = _counted(Usage.objects.undecided())
+    if not number:
+        return None
+    text = f"{_things(number, 'lost call')} {'waits' if number == 1 else 'wait'} for a decision"
+    return Attention(text, queue_url(), "Decide")
+
+
+def _refused_writes(now: datetime) -> Attention | None:
+    number = _counted(RefusedWrite.objects.filter(recorded_at__gte=now - REFUSALS_WITHIN))
+    if not number:
+        return None
+    text = f"The books refused {_things(number, 'write')} within the last {REFUSALS_WITHIN.days} days"
+    return Attention(text, reverse("admin:llm_refusedwrite_changelist"), "Refused writes")
+
+
+def _books_check(now: datetime) -> Attention | None:
+    """A gateway whose first call is younger than a check may be has nothing to be blamed for."""
+    latest = BooksCheck.objects.order_by("-id").first()
+    url = reverse("admin:llm_bookscheck_changelist")
+    if latest is not None and latest.problems:
+        url = reverse("admin:llm_bookscheck_change", args=(latest.pk,))
+        return Attention(f"The last check of the books found {_things(latest.problems, 'problem')}", url, "Findings")
+    since = now - CHECKED_WITHIN
+    is_checked = latest is not None and latest.ended_at >= since
+    if is_checked or not Usage.objects.filter(id__lt=first_id_at(since)).exists():
+        return None
+    hours = CHECKED_WITHIN // timedelta(hours=1)
+    return Attention(f"The books were not checked within the last {hours} hours", url, "Earlier checks")
+
+
+def _given_up(now: datetime) -> Attention | None:
+    number = _counted(Outbox.objects.filter(GIVEN_UP))
+    if not number:
+        return None
+    text = f"{_things(number, 'message')} {'was' if number == 1 else 'were'} given up"
+    return Attention(text, f"{reverse('admin:llm_outbox_changelist')}?state=given_up", "Messages")
+
+
+def _full_limits(now: datetime) -> Attention | None:
+    number = _counted(nearly_full(now))
+    if not number:
+        return None
+    text = f"{_things(number, 'limit')} {'is' if number == 1 else 'are'} used to {NEARLY_FULL_PERCENT} % or more"
+    return Attention(text, f"{reverse('admin:llm_limit_changelist')}?state=full", "Limits")
+
+
+def _counted(rows: QuerySet[Any]) -> int:
+    """To MOST_COUNTED and one more: then it stands for "more than that"."""
+    return rows.order_by()[: MOST_COUNTED + 1].count()
+
+
+def _things(number: int, thing: str) -> str:
+    """1 message, 2 messages, more than 100 messages."""
+    shown = f"more than {MOST_COUNTED}" if number > MOST_COUNTED else f"{number}"
+    return f"{shown} {thing}{'' if number == 1 else 's'}"
+
+
+_LOOKS: dict[str, Callable[[datetime], Attention | None]] = {
+    "llm.view_usage": _lost_calls,
+    "llm.view_refusedwrite": _refused_writes,
+    "llm.view_bookscheck": _books_check,
+    "llm.view_outbox": _given_up,
+    "llm.view_limit": _full_limits,
+}

@@ -1,0 +1,73 @@
+"""What was learned of a call after its row was closed, and the figures that result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from django.db.models import Prefetch
+
+from llm.admin.format import signed_count, signed_usd
+from llm.books.figures import Figures, figures_of
+from llm.enums import Outcome, UsageStatus
+from llm.models import Usage, UsageAdjustment
+from llm.money import pico_to_usd
+
+# Few a call: one of each source at most.
+WITH_CORRECTIONS = Prefetch("adjustments", queryset=UsageAdjustment.objects.select_related("decided_by").order_by("id"))
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """One adjustment, for people: its differences with their signs."""
+
+    adjustment: UsageAdjustment
+
+    @property
+    def tokens_in(self) -> str:
+        return signed_count(self.adjustment.prompt_tokens)
+
+    @property
+    def tokens_out(self) -> str:
+        return signed_count(self.adjustment.completion_tokens)
+
+    @property
+    def cost(self) -> str:
+        return signed_usd(self.adjustment.cost)
+
+    @property
+    def who(self) -> str:
+        return str(self.adjustment.decided_by or "the gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class CallFigures:
+    """A call with what was learned of it later. call: from a queryset with WITH_CORRECTIONS."""
+
+    call: Usage
+    figures: Figures
+    corrections: tuple[Correction, ...]
+
+    @property
+    def cost(self) -> Decimal | None:
+        return None if self.figures.cost_pico is None else pico_to_usd(self.figures.cost_pico)
+
+    @property
+    def is_unpriced(self) -> bool:
+        return self.figures.cost_pico is None and self.call.status in (UsageStatus.SETTLED, UsageStatus.ESTIMATED)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Its process died, and nobody knows yet what it used."""
+        return self.call.outcome == Outcome.LOST and not self.figures.is_known
+
+    @property
+    def why_not_billable(self) -> str:
+        if self.is_undecided:
+            return "Not billable until somebody decides."
+        return "Not billable: its figures are disputed." if self.call.is_disputed else "Not billable."
+
+
+def call_figures(call: Usage) -> CallFigures:
+    adjustments = list(call.adjustments.all())
+    return CallFigures(call, figures_of(call, adjustments), tuple(map(Correction, adjustments)))

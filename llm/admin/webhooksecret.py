@@ -1,0 +1,77 @@
+"""The secret that signs an account's webhooks: made or replaced on its page, shown in that one reply."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.contrib import messages
+from django.contrib.admin import AdminSite
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from llm.admin.onetime import OneTimeForm, claim_form, made_by_form, remember_made
+from llm.models import Account
+from llm.webhooks import SECRET_MARK, ensure_webhook_secret
+
+if TYPE_CHECKING:
+    from llm.admin.accounts import AccountAdmin
+
+LAST_SHOWN = 4
+
+
+def masked_webhook_secret(account: Account) -> str:
+    return f"{SECRET_MARK}…{account.webhook_secret[-LAST_SHOWN:]}" if account.webhook_secret else ""
+
+
+def webhook_secret_view(account_admin: AccountAdmin, request: HttpRequest, object_id: int) -> HttpResponse:
+    """A GET asks; the answer to its POST is the one page that shows the secret."""
+    account = account_admin.get_object(request, str(object_id))
+    if account is None:
+        raise Http404
+    if not account_admin.has_change_permission(request, account):
+        raise PermissionDenied
+    if request.method == "POST" and made_by_form(request) is not None:
+        return _answer_repeated(account_admin, request, account)
+    form = OneTimeForm(request.POST if request.method == "POST" else None)
+    if form.is_bound and form.is_valid() and claim_form(request):
+        secret = _replace(account_admin, request, account)
+        remember_made(request, account.pk)
+        return _secret_page(account_admin.admin_site, request, account, secret)
+    context = {
+        **_page(account_admin.admin_site, request, account),
+        "title": "Replace webhook secret" if account.webhook_secret else "Make webhook secret",
+        "form": form,
+        "masked": masked_webhook_secret(account),
+    }
+    return TemplateResponse(request, "admin/llm/account/webhook_question.html", context)
+
+
+@transaction.atomic
+def _replace(account_admin: AccountAdmin, request: HttpRequest, account: Account) -> str:
+    Account.objects.filter(pk=account.pk).update(webhook_secret="")
+    account.webhook_secret = ""
+    secret = ensure_webhook_secret(account)
+    account_admin.log_change(request, account, f"Made webhook secret {masked_webhook_secret(account)}.")
+    return secret
+
+
+def _answer_repeated(account_admin: AccountAdmin, request: HttpRequest, account: Account) -> HttpResponse:
+    said = "This form was sent before, and its secret can't be shown again: if it is lost, replace it."
+    account_admin.message_user(request, said, messages.WARNING)
+    return HttpResponseRedirect(reverse("admin:llm_account_change", args=(account.pk,)))
+
+
+def _secret_page(site: AdminSite, request: HttpRequest, account: Account, secret: str) -> HttpResponse:
+    """Nothing may keep it: no cache, no session, no message, no log; not even a response that is rendered later."""
+    context = {**_page(site, request, account), "title": "Your new webhook secret", "secret": secret}
+    response = render(request, "admin/llm/account/webhook_secret.html", context)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _page(site: AdminSite, request: HttpRequest, account: Account) -> dict[str, object]:
+    return {**site.each_context(request), "opts": Account._meta, "account": account}

@@ -1,0 +1,45 @@
+"""What a call may use at most: the bound that limits hold for it."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from llm.books.operations import Ask
+from llm.dialects.base import Extent, ParsedRequest, WireFormat
+from llm.pricing import PriceSnapshot, dearest_pico
+
+
+def ask_of(wire: WireFormat, request: ParsedRequest, price: PriceSnapshot | None, *, requests: int) -> Ask:
+    """requests: 0 where an earlier call of the request counts already.
+
+    A prompt of unknown size, and an output without a maximum, may fill the model's whole context window, where that
+    is known.
+    """
+    extent = wire.extent(request)
+    window = None if price is None else price.context_window
+    input_tokens = window if extent.input_tokens is None else extent.input_tokens
+    output_tokens = window if request.max_output_tokens is None else request.max_output_tokens
+    why_unpriced = _why_unpriced(extent, price, input_tokens)
+    input_pico = output_token_pico = None
+    if not why_unpriced and price is not None:
+        input_pico, output_token_pico = dearest_pico(price, prompt_tokens_bound=input_tokens or 0)
+    return Ask(
+        requests=requests,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        choices=request.choices,
+        unstated_output_tokens=settings.LLM_LIMIT_OUTPUT_TOKENS,
+        input_pico=input_pico,
+        output_token_pico=output_token_pico,
+        why_unpriced=why_unpriced,
+    )
+
+
+def _why_unpriced(extent: Extent, price: PriceSnapshot | None, input_tokens: int | None) -> str:
+    if price is None:
+        return "no price is known for this model"
+    if price.is_free:
+        return ""
+    if extent.unbounded:
+        return f"it asks for {extent.unbounded}, whose cost nobody can tell before"
+    return "the size of its images, sound or files is not known before" if input_tokens is None else ""

@@ -1,0 +1,100 @@
+"""Corrections of closed calls: a late settlement, a decision of staff. The row stays; an adjustment is added."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.db import transaction
+
+from llm.books.clock import lock_books
+from llm.books.figures import Figures, figures_of
+from llm.enums import AdjustmentSource, Outcome, UsageStatus
+from llm.models import LimitWindow, Usage, UsageAdjustment
+from llm.money import pico_to_usd
+from llm.price_rows import load_snapshots
+from llm.pricing import known_cost
+from llm.types import TOKEN_FIELDS, TokenCounts
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+
+@transaction.atomic
+def adjust(
+    usage_id: UUID,
+    source: AdjustmentSource,
+    *,
+    counts: TokenCounts,
+    cost_pico: int | None,
+    is_billable: bool,
+    reason: str,
+    user: User | None = None,
+) -> UsageAdjustment:
+    """Make these the call's figures, whatever was known before; its limits' windows follow.
+
+    Raises ValueError where the row is open or void, or was adjusted by this source already.
+    """
+    now = lock_books()
+    row = Usage.objects.select_for_update().get(pk=usage_id)
+    earlier = list(row.adjustments.order_by("id"))
+    if row.status in (UsageStatus.OPEN, UsageStatus.VOID):
+        raise ValueError(f"This call is {row.get_status_display()}: there is nothing to correct.")
+    if any(adjustment.source == source for adjustment in earlier):
+        raise ValueError(f"This was {source.label} already.")
+    before = figures_of(row, earlier)
+    adjustment = UsageAdjustment(
+        usage=row,
+        source=source,
+        **{name: getattr(counts, name) - getattr(before.counts, name) for name in TOKEN_FIELDS},
+        cost=None if cost_pico is None else pico_to_usd(cost_pico - (before.cost_pico or 0)),
+        is_billable=is_billable,
+        reason=reason[:500],
+        decided_by=user,
+        recorded_at=now,
+    )
+    adjustment.save(force_insert=True)
+    _move_windows(row, before, figures_of(row, [*earlier, adjustment]))
+    return adjustment
+
+
+def decide_lost_call(
+    usage_id: UUID, *, counts: TokenCounts | None, is_billable: bool, reason: str, user: User | None
+) -> UsageAdjustment:
+    """What staff decide of a call whose process died. counts: None keeps the estimate; costs follow the row's price.
+
+    Raises ValueError with a sentence where it is no such call or was decided already.
+    """
+    if not reason.strip():
+        raise ValueError("Give a reason.")
+    row = Usage.objects.get(pk=usage_id)
+    figures = figures_of(row, row.adjustments.order_by("id"))
+    if row.outcome != Outcome.LOST or figures.is_known:
+        raise ValueError("What this call has used is known already.")
+    decided = figures.counts if counts is None else counts
+    return adjust(
+        usage_id,
+        AdjustmentSource.DECISION,
+        counts=decided,
+        cost_pico=cost_by_row_price(row, decided),
+        is_billable=is_billable,
+        reason=reason.strip(),
+        user=user,
+    )
+
+
+def cost_by_row_price(row: Usage, counts: TokenCounts) -> int | None:
+    """Pico-units of USD at the price that was frozen when the call was opened; None when that doesn't price it."""
+    price = None if row.price_id is None else load_snapshots([row.price_id])[row.price_id]
+    cost = known_cost(counts, price, service_tier=row.service_tier)
+    return None if cost is None else cost.pico
+
+
+def _move_windows(row: Usage, before: Figures, after: Figures) -> None:
+    held: dict[int, int] = dict(row.holds or ())
+    for window in (
+        LimitWindow.objects.select_for_update(of=("self",)).select_related("limit").filter(id__in=held).order_by("id")
+    ):
+        metric = window.limit.metric
+        window.used += after.units_used(metric, held[window.pk]) - before.units_used(metric, held[window.pk])
+        window.save(update_fields=["used"])

@@ -1,0 +1,177 @@
+"""Who may still call: limits against what is used and held. Pure arithmetic over windows that are locked.
+
+A call is let in only if everything it may use fits into every limit that binds it, beside what was used and what
+other open calls hold. So a limit can't be overspent, as long as upstreams keep to the maximum they are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from llm.books.operations import Ask, Exceeded
+from llm.enums import LimitMetric, LimitPer, UsageStatus
+from llm.money import PICO
+from llm.types import LimitState
+from llm.windows import Period, period_of
+
+MICRO: int = 10**6
+PICO_PER_MICRO: int = PICO // MICRO
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """A limit in force. api_key_id: None where it binds the whole account."""
+
+    id: int
+    account_id: int
+    api_key_id: int | None
+    metric: LimitMetric
+    per: LimitPer
+    amount: int
+    soft_percent: int | None
+
+    def binds(self, *, account_id: int, key_id: int) -> bool:
+        return self.account_id == account_id and self.api_key_id in (None, key_id)
+
+
+@dataclass(slots=True)
+class Window:
+    """A locked window and what this batch adds to it. used, held: with those additions."""
+
+    id: int
+    limit: LimitRow
+    starts_at: datetime
+    used: int
+    held: int
+    is_announced: bool
+    added_used: int = 0
+    added_held: int = 0
+
+    def add(self, *, used: int = 0, held: int = 0) -> None:
+        self.used += used
+        self.held += held
+        self.added_used += used
+        self.added_held += held
+
+    @property
+    def has_changed(self) -> bool:
+        return bool(self.added_used or self.added_held)
+
+    @property
+    def crosses_soft_threshold(self) -> bool:
+        soft = self.limit.soft_percent
+        return not self.is_announced and soft is not None and self.used * 100 >= self.limit.amount * soft > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """holds: (window id, units) each, [] where the call is refused. max_output_tokens: lowered by a limit, or None."""
+
+    holds: tuple[tuple[int, int], ...] = ()
+    max_output_tokens: int | None = None
+    limits: tuple[LimitState, ...] = ()
+    exceeded: Exceeded | None = None
+
+
+def admit(windows: Sequence[Window], ask: Ask, *, now: datetime, time_zone: str) -> Admission:
+    """Take the call's holds in all of these windows, or say which limit stands in the way and take none.
+
+    A call that asks for more than a whole limit gets a lower output maximum, if that makes it fit.
+    """
+    maximum = _clamped_output(windows, ask)
+    asked = [_units(window.limit.metric, ask, maximum) for window in windows]
+    for window, units in zip(windows, asked, strict=True):
+        exceeded = _obstacle(window, units, ask, _period(window.limit, time_zone, now), now)
+        if exceeded is not None:
+            return Admission(exceeded=exceeded, limits=_states(windows, time_zone, now))
+    holds = []
+    for window, units in zip(windows, asked, strict=True):
+        window.add(held=units or 0)
+        holds.append((window.id, units or 0))
+    is_lowered = maximum is not None and maximum != ask.output_tokens
+    return Admission(tuple(holds), maximum if is_lowered else None, _states(windows, time_zone, now))
+
+
+def units_used(metric: str, held: int, *, status: str, total_tokens: int, cost_pico: int | None, is_known: bool) -> int:
+    """What a closed call has used of a limit, in its units.
+
+    is_known: whether the figures can be relied on. Where they can't (disputed, lost, unpriced), what was held counts:
+    nothing that an upstream says or fails to say gives a limit back what may have been spent.
+    """
+    if status == UsageStatus.VOID:
+        return 0
+    if metric == LimitMetric.REQUESTS or not is_known:
+        return held
+    if metric == LimitMetric.TOKENS:
+        return total_tokens
+    return held if cost_pico is None else -(-cost_pico // PICO_PER_MICRO)
+
+
+def _clamped_output(windows: Iterable[Window], ask: Ask) -> int | None:
+    """The output maximum of one choice under which the call fits into each whole limit; as asked where it does."""
+    maximum = ask.output_tokens
+    for window in windows:
+        room = _room_for_output(window.limit, ask)
+        if room is not None:
+            maximum = min(max(room, 1), ask.unstated_output_tokens if maximum is None else maximum)
+    return maximum
+
+
+def _room_for_output(limit: LimitRow, ask: Ask) -> int | None:
+    """Tokens of output that one choice may have within the whole limit; None where the limit doesn't say."""
+    if limit.metric is LimitMetric.TOKENS and ask.input_tokens is not None:
+        return (limit.amount - ask.input_tokens) // ask.choices
+    if limit.metric is LimitMetric.COST and ask.input_pico is not None and ask.output_token_pico:
+        return (limit.amount * PICO_PER_MICRO - ask.input_pico) // (ask.choices * ask.output_token_pico)
+    return None
+
+
+def _units(metric: LimitMetric, ask: Ask, maximum: int | None) -> int | None:
+    """What the call may use at most, in units of the metric; None where nobody can say."""
+    if metric is LimitMetric.REQUESTS:
+        return ask.requests
+    if metric is LimitMetric.TOKENS:
+        if ask.input_tokens is None or maximum is None:
+            return None
+        return ask.input_tokens + ask.choices * maximum
+    if ask.input_pico is None or ask.output_token_pico is None:
+        return None
+    if maximum is None:
+        return None if ask.output_token_pico else -(-ask.input_pico // PICO_PER_MICRO)
+    return -(-(ask.input_pico + ask.choices * maximum * ask.output_token_pico) // PICO_PER_MICRO)
+
+
+def _obstacle(window: Window, units: int | None, ask: Ask, period: Period, now: datetime) -> Exceeded | None:
+    limit = window.limit
+    why = ""
+    if units is None:
+        kind = "unbounded"
+        why = ask.why_unpriced if limit.metric is LimitMetric.COST else ""
+    elif units > limit.amount > 0 or (units and not limit.amount):
+        kind = "too_large" if limit.amount else "spent"
+    elif window.used + units > limit.amount:
+        kind = "spent"
+    elif window.used + window.held + units > limit.amount:
+        kind = "busy"
+    else:
+        return None
+    resets_in_s = None if period.ends_at is None else (period.ends_at - now).total_seconds()
+    return Exceeded(kind, limit.metric, limit.per, limit.amount, limit.api_key_id is not None, resets_in_s, why)
+
+
+def _states(windows: Sequence[Window], time_zone: str, now: datetime) -> tuple[LimitState, ...]:
+    return tuple(
+        LimitState(
+            window.limit.metric,
+            window.limit.amount,
+            max(0, window.limit.amount - window.used - window.held),
+            _period(window.limit, time_zone, now).ends_at,
+        )
+        for window in windows
+    )
+
+
+def _period(limit: LimitRow, time_zone: str, now: datetime) -> Period:
+    return period_of(limit.per, time_zone, now)

@@ -1,0 +1,199 @@
+"""What a batch does to its rows and windows, decided on what its transaction found. No I/O of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from llm.books.admission import Admission, LimitRow, Window, admit, units_used
+from llm.books.operations import CloseCall, OpenCall, Opened, Refused, Result, Stale
+from llm.books.session import Row, Situation, moment_of
+from llm.enums import AccountStatus, LimitMetric, LimitPer, OutboxKind, UsageStatus
+from llm.windows import period_of
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """A key and its account as the batch found them."""
+
+    id: int
+    account_id: int
+    revoked_at: datetime | None
+    expires_at: datetime | None
+    allowed_models: Sequence[str]
+    account_status: str
+    time_zone: str
+
+    @classmethod
+    def of(cls, row: Row) -> KeyState:
+        revoked_at, expires_at = (None if value is None else moment_of(value) for value in row[2:4])
+        names = json.loads(row[4]) if isinstance(row[4], str) else row[4]
+        allowed = names if isinstance(names, list) else []
+        return cls(row[0], row[1], revoked_at, expires_at, allowed, row[5], row[6])
+
+    def refusal(self, operation: OpenCall, now: datetime) -> str | None:
+        if self.account_id != operation.account_id:
+            return "unknown"
+        if self.revoked_at is not None and self.revoked_at <= now:
+            return "revoked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "expired"
+        if self.account_status != AccountStatus.ACTIVE:
+            return "account"
+        return "model" if self.allowed_models and operation.model not in self.allowed_models else None
+
+
+class Judgement:
+    """Keys, limits and windows of one batch. `results` by operation, as far as they are decided before the write."""
+
+    def __init__(self, situation: Situation) -> None:
+        self.now = situation.now
+        self.results: dict[int, Result] = {}
+        self.holds: dict[int, Sequence[tuple[int, int]]] = {}
+        self._version = situation.catalog_version
+        self._keys = {row[0]: KeyState.of(row) for row in situation.key_rows}
+        self._limits = [limit_of(row) for row in situation.limit_rows]
+        self._windows: dict[int, Window] = {}
+        self._by_start: dict[tuple[int, datetime], Window] = {}
+
+    # --- Which windows are needed -------------------------------------------------------------------------------------
+
+    def wanted_windows(self, opens: Iterable[OpenCall]) -> set[tuple[int, datetime]]:
+        """(limit id, start) of the current windows that bind these opens."""
+        if not self._limits:
+            return set()
+        return {key for operation in opens for key in self._window_keys(operation)}
+
+    def take_windows(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            window = Window(row[0], limit_of(row[1:8]), moment_of(row[8]), row[9], row[10], bool(row[11]))
+            self._windows[window.id] = self._by_start[window.limit.id, window.starts_at] = window
+
+    def _window_keys(self, operation: OpenCall) -> list[tuple[int, datetime]]:
+        key = self._keys.get(operation.key_id)
+        if key is None or operation.ask is None:
+            return []
+        return [
+            (limit.id, period_of(limit.per, key.time_zone, self.now).starts_at)
+            for limit in self._limits
+            if limit.binds(account_id=operation.account_id, key_id=operation.key_id)
+        ]
+
+    # --- Closes come first: what they release, the opens of the same batch may take -----------------------------------
+
+    def release(self, close: CloseCall, holds: Sequence[tuple[int, int]]) -> None:
+        """Move what the call held to what it has used."""
+        for window_id, held in holds:
+            window = self._windows.get(window_id)
+            if window is not None:
+                window.add(used=used_by(close, window.limit.metric, held), held=-held)
+
+    # --- Opens, in order of arrival -----------------------------------------------------------------------------------
+
+    def judge(self, operation: OpenCall) -> bool:
+        """Whether the row is to be written; if not, `results` says why."""
+        result = self._refusal(operation) or self._admission(operation)
+        self.results[id(operation)] = result
+        return isinstance(result, Opened)
+
+    def time_zone_of(self, operation: OpenCall) -> str:
+        key = self._keys.get(operation.key_id)
+        return "UTC" if key is None else key.time_zone
+
+    def _refusal(self, operation: OpenCall) -> Refused | Stale | Opened | None:
+        if operation.is_stillborn:
+            return Opened(self.now)
+        key = self._keys.get(operation.key_id)
+        if key is None:
+            return Refused("unknown")
+        if (refusal := key.refusal(operation, self.now)) is not None:
+            return Refused(refusal)
+        return None if self._is_current(operation) else Stale(self.now, self._version)
+
+    def _is_current(self, operation: OpenCall) -> bool:
+        if operation.catalog_version != self._version:
+            return False
+        if operation.price_from is not None and self.now < operation.price_from:
+            return False
+        return operation.price_until is None or self.now < operation.price_until
+
+    def _admission(self, operation: OpenCall) -> Opened | Refused:
+        keys = self._window_keys(operation) if self._limits else []
+        if not keys or operation.ask is None:
+            return Opened(self.now)
+        windows = [self._by_start[key] for key in keys]
+        admission: Admission = admit(windows, operation.ask(), now=self.now, time_zone=self.time_zone_of(operation))
+        if admission.exceeded is not None:
+            return Refused("limit", admission.exceeded, admission.limits)
+        self.holds[id(operation)] = admission.holds
+        return Opened(self.now, admission.max_output_tokens, admission.limits)
+
+    # --- What is written of it ----------------------------------------------------------------------------------------
+
+    def window_rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": window.id,
+                "used": window.added_used,
+                "held": window.added_held,
+                "announces": window.crosses_soft_threshold,
+            }
+            for window in self._windows.values()
+            if window.has_changed
+        ]
+
+    def message_rows(self, *, moment: str) -> list[dict[str, Any]]:
+        """One mail and one webhook for each window whose soft threshold this batch crosses."""
+        crossed = [window for window in self._windows.values() if window.crosses_soft_threshold]
+        return [
+            {
+                "kind": kind.value,
+                "cause": f"limit:{window.limit.id}:{window.starts_at:%Y%m%dT%H%M%SZ}:{kind.value}",
+                "event": "limit.threshold",
+                "account_id": window.limit.account_id,
+                "payload": _payload(window),
+                "created_at": moment,
+            }
+            for window in crossed
+            for kind in OutboxKind
+        ]
+
+
+def limit_of(row: Row) -> LimitRow:
+    return LimitRow(row[0], row[1], row[2], LimitMetric(row[3]), LimitPer(row[4]), row[5], row[6])
+
+
+def holds_of(value: Any) -> Sequence[tuple[int, int]]:
+    """A row's `holds` as raw SQL returns them: a list, or its JSON text."""
+    holds = json.loads(value) if isinstance(value, str) else value
+    return holds or ()
+
+
+def used_by(close: CloseCall, metric: str, held: int) -> int:
+    return units_used(
+        metric,
+        held,
+        status=close.status,
+        total_tokens=close.counts.total_tokens,
+        cost_pico=close.cost_pico,
+        is_known=not close.is_disputed and not (close.status == UsageStatus.ESTIMATED and not close.is_billable),
+    )
+
+
+def _payload(window: Window) -> dict[str, Any]:
+    """What the message is about; names are looked up when it is sent."""
+    limit = window.limit
+    return {
+        "account_id": limit.account_id,
+        "api_key_id": limit.api_key_id,
+        "limit_id": limit.id,
+        "metric": limit.metric.value,
+        "per": limit.per.value,
+        "amount": limit.amount,
+        "used": window.used,
+        "percent": limit.soft_percent,
+        "window_starts_at": window.starts_at.isoformat(),
+    }

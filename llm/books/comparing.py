@@ -1,0 +1,67 @@
+"""Closes whose row was not open: the same again, a settlement that came after the reaper, or a conflict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from llm.books import statements
+from llm.books.adjusting import adjust
+from llm.books.operations import CloseCall, Closed, Conflict, Result
+from llm.enums import AdjustmentSource, Outcome, UsageStatus
+from llm.models import Usage
+from llm.money import usd_to_pico
+
+_LATE = "The settlement of this call came after its process was taken for dead."
+
+
+def compare(closes: Sequence[CloseCall]) -> dict[int, Result]:
+    """Results by id() of the operation. May add adjustments, each in a transaction of its own."""
+    rows = Usage.objects.in_bulk([close.id for close in closes])
+    return {id(close): _result(close, rows) for close in closes}
+
+
+def _result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
+    row = rows.get(close.id)
+    if row is None:
+        return Conflict("this call was never opened")
+    if _values_of(row) == _plain(statements.close_values(close)):
+        return Closed(is_new=False)
+    if row.outcome == Outcome.LOST:
+        return _correct(row, close)
+    return Conflict(f"this call is {row.status} with other figures")
+
+
+def _correct(row: Usage, close: CloseCall) -> Result:
+    """The call's own process knows better than the reaper did."""
+    earlier = row.adjustments.filter(source=AdjustmentSource.SPOOL).first()
+    if earlier is not None:
+        is_same = earlier.reason.endswith(_fingerprint(close))
+        return Closed(is_new=False) if is_same else Conflict("this call was corrected with other figures")
+    is_void = close.status == UsageStatus.VOID
+    adjust(
+        row.id,
+        AdjustmentSource.SPOOL,
+        counts=close.counts,
+        cost_pico=0 if is_void else close.cost_pico,
+        is_billable=close.is_billable and not is_void,
+        reason=f"{_LATE} {_fingerprint(close)}",
+    )
+    return Closed()
+
+
+def _fingerprint(close: CloseCall) -> str:
+    counts = close.counts
+    return f"({close.status.value}, {close.outcome.value}, {counts.prompt_tokens}/{counts.completion_tokens} tokens)"
+
+
+def _values_of(row: Usage) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in statements.CLOSE_COLUMNS}
+    values["cost"] = None if row.cost is None else usd_to_pico(row.cost)
+    return _plain(values)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(values))  # type: ignore[no-any-return]  # an object comes back as one

@@ -1,0 +1,41 @@
+"""A process says that it lives; the reaper takes those for dead that have fallen silent."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import UTC, datetime
+
+from django.conf import settings
+from django.db import connection
+
+from llm.books.statements import moment_text
+from llm.ids import boot_id
+
+MISSED_BEATS = 3
+"""After so many a process is surely not well."""
+
+
+def beat_interval_s() -> float:
+    """Often enough that a process is not taken for dead because a few beats were late."""
+    after: float = settings.LLM_REAP_AFTER_SECONDS
+    return min(10.0, after / 6)
+
+
+def beat() -> None:
+    """Write, at the database's clock, that this process was alive. Raises OperationalError where it is away."""
+    now = moment_text(datetime.now(UTC), "sqlite") if connection.vendor == "sqlite" else None
+    moment = "%s" if now else "clock_timestamp()"
+    values: list[str | int] = [boot_id().hex, socket.gethostname()[:255], os.getpid(), *((now, now) if now else ())]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO llm_process (id, host, pid, started_at, seen_at) VALUES (%s, %s, %s, {moment}, {moment}) "  # noqa: S608
+            "ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, ended_at = NULL",
+            values,
+        )
+
+
+def say_goodbye() -> None:
+    """The process ends in good order."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE llm_process SET ended_at = seen_at WHERE id = %s", [boot_id().hex])

@@ -1,0 +1,72 @@
+"""The SQL of limits, their windows, and the messages that a crossed threshold causes."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from llm.books.statements import rows_sql
+
+LIMIT_COLUMNS = "l.id, l.account_id, l.api_key_id, l.metric, l.per, l.amount, l.soft_percent"
+_OF_KEYS = (
+    "llm_limit l JOIN llm_apikey k ON k.account_id = l.account_id AND (l.api_key_id IS NULL OR l.api_key_id = k.id) "
+    "WHERE l.archived_at IS NULL AND k.id"
+)
+_WINDOW_COLUMNS = f"w.id, {LIMIT_COLUMNS}, w.starts_at, w.used, w.held, w.is_announced"
+_KEY_SHAPE = {"limit_id": "bigint", "starts_at": "timestamptz"}
+_OUTBOX_SHAPE = {
+    "kind": "text",
+    "cause": "text",
+    "event": "text",
+    "account_id": "bigint",
+    "payload": "jsonb",
+    "created_at": "timestamptz",
+}
+
+
+@cache
+def limits_sql(vendor: str) -> str:
+    """The limits in force of these keys and of their accounts, by id."""
+    keys = "IN (SELECT value FROM json_each(%s))" if vendor == "sqlite" else "= ANY(%s::bigint[])"
+    return f"SELECT DISTINCT {LIMIT_COLUMNS} FROM {_OF_KEYS} {keys} ORDER BY l.id"  # noqa: S608
+
+
+@cache
+def windows_sql(vendor: str) -> str:
+    """Windows by id, and by limit and start, locked by id. Two parameters: ids, and a document of the others."""
+    ids = "SELECT value FROM json_each(%s)" if vendor == "sqlite" else "SELECT unnest(%s::bigint[])"
+    lock = "" if vendor == "sqlite" else " FOR UPDATE OF w"
+    return (
+        f"SELECT {_WINDOW_COLUMNS} FROM llm_limitwindow w JOIN llm_limit l ON l.id = w.limit_id WHERE w.id IN ("  # noqa: S608
+        f"{ids} UNION SELECT x.id FROM llm_limitwindow x JOIN {rows_sql(_KEY_SHAPE, vendor)} "
+        f"ON x.limit_id = v.limit_id AND x.starts_at = v.starts_at) ORDER BY w.id{lock}"
+    )
+
+
+@cache
+def insert_windows_sql(vendor: str) -> str:
+    """In an order that everybody keeps: an insert waits for another's of the same window."""
+    false = "0" if vendor == "sqlite" else "false"
+    return (
+        "INSERT INTO llm_limitwindow (limit_id, starts_at, used, held, is_announced) "  # noqa: S608
+        f"SELECT v.limit_id, v.starts_at, 0, 0, {false} FROM {rows_sql(_KEY_SHAPE, vendor)} "
+        "WHERE true ORDER BY v.limit_id, v.starts_at ON CONFLICT (limit_id, starts_at) DO NOTHING"
+    )
+
+
+@cache
+def update_windows_sql(vendor: str) -> str:
+    shape = {"id": "bigint", "used": "bigint", "held": "bigint", "announces": "boolean"}
+    return (
+        "UPDATE llm_limitwindow SET used = llm_limitwindow.used + v.used, held = llm_limitwindow.held + v.held, "  # noqa: S608
+        f"is_announced = (llm_limitwindow.is_announced OR v.announces) FROM {rows_sql(shape, vendor)} "
+        "WHERE llm_limitwindow.id = v.id"
+    )
+
+
+@cache
+def insert_messages_sql(vendor: str) -> str:
+    picked = "v.kind, v.cause, v.event, v.account_id, v.payload, v.created_at, v.created_at"
+    return (
+        "INSERT INTO llm_outbox (kind, cause, event, account_id, payload, created_at, due_at, attempts, last_result) "  # noqa: S608
+        f"SELECT {picked}, 0, '' FROM {rows_sql(_OUTBOX_SHAPE, vendor)} WHERE true ON CONFLICT (cause) DO NOTHING"
+    )

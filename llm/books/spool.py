@@ -1,0 +1,197 @@
+"""Where settlements wait for the database: one file a process, fsynced, locked by whoever writes or replays it.
+
+A settlement that is in the file is as safe as the disk that it lies on. The file of a process that died is replayed by
+the next one that finds it unlocked. A reserve is kept on the disk, so that calls under way can still be settled when it
+is full; new ones are refused then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import structlog
+
+from llm.books.operations import CloseCall
+from llm.books.records import line_of, read_lines
+from llm.ids import boot_id
+
+log = structlog.get_logger("llm.books")
+
+RESERVE_BYTES = 4 * 1024**2
+"""Room for the settlements of some four thousand calls under way."""
+
+SUFFIX = ".spool"
+_READ_BYTES = 1024**2
+
+
+class SpoolFile:
+    """A spool that this process holds the lock of. Raises OSError wherever the disk does."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises BlockingIOError where another process has it."""
+        self.path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._fd)
+            raise
+        self._size = self._whole_lines()
+        self._read_to = self._next = 0
+        self.damaged = 0
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._size - self._read_to
+
+    def append(self, closes: Sequence[CloseCall]) -> None:
+        """Durable when it returns; where it raises, the file is as before."""
+        data = b"".join(line_of(close) for close in closes)
+        try:
+            _write_all(self._fd, data, self._size)
+            os.fsync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._size += len(data)
+
+    def read(self, most: int) -> list[CloseCall]:
+        """The next closes that wait, up to that many; `forget_read` then says that they are written."""
+        data = os.pread(self._fd, max(_READ_BYTES, most * 1024), self._read_to)
+        found: list[CloseCall] = []
+        end = 0
+        for close, line_end in read_lines(data):
+            if len(found) == most:
+                break
+            if close is None:
+                self.damaged += 1
+                log.error("a damaged record in the spool was skipped", file=self.path.name)
+            else:
+                found.append(close)
+            end = line_end
+        self._next = self._read_to + end
+        return found
+
+    def forget_read(self) -> None:
+        """What was read is on the books, or appended once more. An empty file shrinks to nothing."""
+        self._read_to = self._next
+        if self._read_to >= self._size and not self.damaged:
+            os.ftruncate(self._fd, 0)
+            os.fsync(self._fd)
+            self._size = self._read_to = self._next = 0
+
+    def close(self) -> None:
+        """Let go of the file. Once all of it is written it goes; one with damage stays, under another name."""
+        if not self.waiting_bytes:
+            if self.damaged:
+                self.path.rename(self.path.with_suffix(".damaged"))
+            else:
+                self.path.unlink(missing_ok=True)
+        os.close(self._fd)
+
+    def _whole_lines(self) -> int:
+        """Drop a last line that was torn by a crash: its settlement was never acknowledged."""
+        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        size = data.rfind(b"\n") + 1
+        if size < len(data):
+            log.warning("a torn record at the end of the spool was dropped", file=self.path.name)
+            os.ftruncate(self._fd, size)
+        return size
+
+
+class Spool:
+    """This process's spool file and its reserve, opened when first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.is_full = False
+        self._file: SpoolFile | None = None
+        self._reserve = folder / f"{boot_id()}.reserve"
+
+    @property
+    def waiting_bytes(self) -> int:
+        return 0 if self._file is None else self._file.waiting_bytes
+
+    def open(self) -> SpoolFile:
+        if self._file is None:
+            self._file = SpoolFile(self.folder / f"{boot_id()}{SUFFIX}")
+            _sync_folder(self.folder)
+        return self._file
+
+    def prepare(self) -> None:
+        """Hold the file and the reserve; `is_full` says whether the disk had room for them."""
+        was_full = self.is_full
+        try:
+            self.open()
+            if not self._reserve.exists() or self._reserve.stat().st_size < RESERVE_BYTES:
+                _allocate(self._reserve, RESERVE_BYTES)
+            self.is_full = False
+        except OSError as error:
+            self._reserve.unlink(missing_ok=True)
+            self.is_full = True
+            if not was_full:
+                log.warning("the spool can't be written: new calls are refused", error=error.strerror)
+
+    def append(self, closes: Sequence[CloseCall]) -> None:
+        """Durable when it returns; a full disk costs the reserve. Raises OSError when that didn't help."""
+        try:
+            self.open().append(closes)
+        except OSError as error:
+            log.warning("the spool's disk is full: its reserve is used", error=error.strerror)
+            self.is_full = True
+            self._reserve.unlink(missing_ok=True)
+            self.open().append(closes)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._reserve.unlink(missing_ok=True)
+
+
+def abandoned_files(folder: Path) -> Iterator[SpoolFile]:
+    """The spools of processes that are gone, locked by us, one after the other; the caller closes each."""
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        if path.stem == str(boot_id()):
+            continue
+        try:
+            file = SpoolFile(path)
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            log.warning("a spool can't be read", file=path.name, error=error.strerror)
+            continue
+        # Whoever replayed it just before us has removed it.
+        if not path.exists():
+            file.close()
+            continue
+        path.with_suffix(".reserve").unlink(missing_ok=True)
+        yield file
+
+
+def _allocate(path: Path, size: int) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, size)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_all(fd: int, data: bytes, position: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, position)
+        view, position = view[written:], position + written
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file is safe only once its folder is."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,96 @@
+"""Bounds on how long a thread may wait for PostgreSQL, whatever has become of it.
+
+The server's own timeouts end a statement that runs too long. They end nothing when the server is stopped, or when the
+network swallows what it says: then the driver would wait for ever. So a watch cuts the connection under it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+_TICK_S = 0.25
+_MARGIN_S = 1.0
+"""What the server gets beyond its own timeout to say that it gave up."""
+
+
+@dataclass(slots=True, eq=False)
+class _Wait:
+    wrapper: BaseDatabaseWrapper
+    ends_at: float
+
+
+class _Watch:
+    """One thread a process; it sleeps while nobody waits."""
+
+    def __init__(self) -> None:
+        self._waits: set[_Wait] = set()
+        self._changed = threading.Condition()
+        self._pid: int | None = None
+
+    def add(self, wait: _Wait) -> None:
+        with self._changed:
+            self._waits.add(wait)
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                threading.Thread(target=self._run, name="db-watch", daemon=True).start()
+            elif len(self._waits) == 1:
+                self._changed.notify()
+
+    def remove(self, wait: _Wait) -> None:
+        with self._changed:
+            self._waits.discard(wait)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waits:
+                    self._changed.wait()
+                now = time.monotonic()
+                for wait in [wait for wait in self._waits if wait.ends_at <= now]:
+                    self._waits.discard(wait)
+                    _cut(wait.wrapper)
+            time.sleep(_TICK_S)
+
+
+_watch = _Watch()
+
+
+def patience_s() -> float:
+    """How long a transaction of the gateway may take before the database counts as away; 0 for no bound."""
+    timeout_ms: int = settings.LLM_DB_STATEMENT_TIMEOUT_MS
+    return timeout_ms / 1000 + _MARGIN_S if timeout_ms else 0.0
+
+
+@contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Within the block this thread's connection is cut after that time: whoever waits on it gets OperationalError."""
+    wrapper = connections["default"]
+    if wrapper.vendor != "postgresql" or not seconds:
+        yield
+        return
+    wait = _Wait(wrapper, time.monotonic() + seconds)
+    _watch.add(wait)
+    try:
+        yield
+    finally:
+        _watch.remove(wait)
+
+
+def _cut(wrapper: BaseDatabaseWrapper) -> None:
+    """Shut the socket down under the driver, which wakes it; only the thread that owns a connection may close it."""
+    driver = wrapper.connection
+    try:
+        with socket.socket(fileno=os.dup(driver.pgconn.socket)) as copy:
+            copy.shutdown(socket.SHUT_RDWR)
+    except Exception:  # noqa: BLE001  # it ended meanwhile, in one of many ways
+        return

@@ -1,0 +1,87 @@
+"""What is learned of a call after its row was closed, and what the books refused to write. Append-only."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from llm.enums import AdjustmentSource
+from llm.fields import AmountField
+from llm.models.usage import Usage
+
+
+class UsageAdjustment(models.Model):
+    """A signed correction of a closed row, at most one of each source. The row itself never changes.
+
+    Figures of a call = its row + its adjustments. cost: a difference in pico-units of USD; to a row without a cost it
+    is the cost. is_billable: whether the call is billable from now on.
+    """
+
+    usage = models.ForeignKey(Usage, on_delete=models.PROTECT, related_name="adjustments")
+    source = models.CharField(max_length=20, choices=AdjustmentSource.choices)
+    prompt_tokens = models.BigIntegerField(default=0)
+    completion_tokens = models.BigIntegerField(default=0)
+    cache_read_tokens = models.BigIntegerField(default=0)
+    cache_write_5m_tokens = models.BigIntegerField(default=0)
+    cache_write_1h_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    audio_input_tokens = models.BigIntegerField(default=0)
+    audio_output_tokens = models.BigIntegerField(default=0)
+    cost = AmountField(null=True, blank=True)
+    is_billable = models.BooleanField()
+    reason = models.CharField(max_length=500)
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    recorded_at = models.DateTimeField(help_text="Database clock, under the books' lock.")
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(fields=["usage", "source"], name="usageadjustment_once_a_source"),
+            models.CheckConstraint(
+                condition=Q(source__in=AdjustmentSource.values), name="usageadjustment_source_known"
+            ),
+            models.CheckConstraint(condition=~Q(reason=""), name="usageadjustment_has_reason"),
+        )
+        indexes = (models.Index(fields=["recorded_at"], name="usageadjustment_recorded"),)
+
+    def __str__(self) -> str:
+        return f"{self.get_source_display()} of {self.usage_id}"
+
+
+class RefusedWrite(models.Model):
+    """A settlement that the books refused: the row says something else already, or the database takes no such data.
+
+    Kept whole for staff, once however often it is replayed.
+    """
+
+    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256 of the document.")
+    usage_id = models.UUIDField(db_index=True)
+    reason = models.CharField(max_length=200)
+    document = models.JSONField()
+    recorded_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"{self.usage_id}: {self.reason}"
+
+
+class BooksCheck(models.Model):
+    """One run of `verify_books`: what it looked at and what it found."""
+
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField()
+    rows = models.BigIntegerField()
+    windows = models.BigIntegerField()
+    problems = models.BigIntegerField()
+    findings = models.JSONField(default=list, help_text="The first of them, one sentence each.")
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"{self.started_at:%Y-%m-%d %H:%M} UTC: {self.problems or 'no'} problems"

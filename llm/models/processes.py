@@ -1,0 +1,34 @@
+"""The processes that write the books, and when each was last heard of."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Process(models.Model):
+    """A gateway process, by its boot id. It beats every few seconds; one that has fallen silent is taken for dead."""
+
+    id = models.UUIDField(primary_key=True)
+    host = models.CharField(max_length=255)
+    pid = models.PositiveIntegerField()
+    started_at = models.DateTimeField(help_text="Database clock.")
+    seen_at = models.DateTimeField(help_text="Database clock.")
+    ended_at = models.DateTimeField(null=True, blank=True, help_text="When it stopped in good order.")
+
+    class Meta:
+        verbose_name_plural = "processes"
+        ordering = ("-seen_at",)
+        indexes = (models.Index(fields=["-seen_at"], name="process_seen"),)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid}"
+
+
+class ReaperState(models.Model):
+    """One row: when the reaper last ran. After a gap the database may have been away, and silence proves nothing."""
+
+    last_run_at = models.DateTimeField(help_text="Database clock.")
+    steady_since = models.DateTimeField(help_text="Since then it has run without a gap.")
+
+    def __str__(self) -> str:
+        return f"last run {self.last_run_at:%Y-%m-%d %H:%M:%S} UTC"

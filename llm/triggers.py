@@ -1,0 +1,121 @@
+"""What the database itself refuses: changes of what is on the books, whoever asks for them, psql included.
+
+A call may be closed once and never changed or deleted; corrections and prices are only ever added. The triggers are
+installed after each migration, and their names hold a digest of what they do, so that an old one is replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+PREFIX = "llm_keeps_"
+
+_FUNCTION = "llm_refuse_change"
+_CREATE_FUNCTION = f"""
+CREATE OR REPLACE FUNCTION {_FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'restrict_violation'; END $$
+"""
+
+_FROZEN_AT_OPEN = (
+    *("id", "request_id", "attempt", "account_id", "api_key_id", "process_id", "dialect", "provider", "model"),
+    *("upstream_model", "is_stream", "request_bytes", "holds", "opened_at", "local_day", "price_id"),
+)
+_APPEND_ONLY = {
+    "llm_usageadjustment": "an adjustment is never changed: add another",
+    "llm_price": "a price is never changed: set a new one",
+    "llm_rateset": "the rates of a price are never changed: set a new price",
+    "llm_rate": "the rates of a price are never changed: set a new price",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Trigger:
+    """Refuses an event of a table. condition: over OLD and NEW, with {is_not} for a comparison that knows NULL."""
+
+    table: str
+    event: str
+    message: str
+    condition: str = ""
+
+    def sql(self, vendor: str) -> str:
+        is_not = "IS NOT" if vendor == "sqlite" else "IS DISTINCT FROM"
+        when = f" WHEN ({self.condition.format(is_not=is_not)})" if self.condition else ""
+        start = f"CREATE TRIGGER {{name}} BEFORE {self.event} ON {self.table} FOR EACH ROW{when}"
+        if vendor == "sqlite":
+            return f"{start} BEGIN SELECT RAISE(ABORT, '{self.message}'); END"
+        return f"{start} EXECUTE FUNCTION {_FUNCTION}('{self.message}')"
+
+    def name(self, vendor: str) -> str:
+        digest = hashlib.sha256(self.sql(vendor).encode()).hexdigest()[:8]
+        return f"{PREFIX}{self.table.removeprefix('llm_')}_{self.event.lower()}_{digest}"
+
+
+def _triggers() -> Sequence[_Trigger]:
+    changes = " OR ".join(f"OLD.{name} {{is_not}} NEW.{name}" for name in _FROZEN_AT_OPEN)
+    return (
+        _Trigger(
+            "llm_usage",
+            "UPDATE",
+            "a call is closed once, and what it was opened with stays: add an adjustment",
+            f"OLD.status <> 'open' OR NEW.status = 'open' OR {changes}",
+        ),
+        _Trigger("llm_usage", "DELETE", "a call is never deleted"),
+        *(_Trigger(table, event, text) for table, text in _APPEND_ONLY.items() for event in ("UPDATE", "DELETE")),
+    )
+
+
+def install_triggers(*, using: str = "default", **_signal: Any) -> None:
+    """Make the database's triggers those of this version. Does nothing where they are."""
+    connection = connections[using]
+    wanted = _wanted(connection)
+    found = _found(connection)
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql" and set(wanted) != set(found):
+            cursor.execute(_CREATE_FUNCTION)
+        for name in set(found) - set(wanted):
+            cursor.execute(_drop_sql(connection, name, found[name]))
+        for name in set(wanted) - set(found):
+            cursor.execute(wanted[name].sql(connection.vendor).format(name=name))
+
+
+def drop_triggers(connection: BaseDatabaseWrapper) -> None:
+    """For who throws the whole database away."""
+    found = _found(connection)
+    with connection.cursor() as cursor:
+        for name, table in found.items():
+            cursor.execute(_drop_sql(connection, name, table))
+
+
+def missing_triggers(using: str = "default") -> list[str]:
+    """Names of those that should be there."""
+    connection = connections[using]
+    return sorted(set(_wanted(connection)) - set(_found(connection)))
+
+
+def _wanted(connection: BaseDatabaseWrapper) -> dict[str, _Trigger]:
+    """By name; only of tables that exist, since an app may be migrated to before its first migration."""
+    tables = set(connection.introspection.table_names())
+    return {trigger.name(connection.vendor): trigger for trigger in _triggers() if trigger.table in tables}
+
+
+def _found(connection: BaseDatabaseWrapper) -> dict[str, str]:
+    """Ours: name -> table."""
+    sql = (
+        "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger' AND substr(name, 1, %s) = %s"
+        if connection.vendor == "sqlite"
+        else "SELECT tgname, relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+        "WHERE NOT tgisinternal AND left(tgname, %s) = %s"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [len(PREFIX), PREFIX])
+        return dict(cursor.fetchall())
+
+
+def _drop_sql(connection: BaseDatabaseWrapper, name: str, table: str) -> str:
+    return f"DROP TRIGGER {name}" if connection.vendor == "sqlite" else f"DROP TRIGGER {name} ON {table}"

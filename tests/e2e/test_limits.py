@@ -1,0 +1,272 @@
+"""Limits as a caller meets them, through the real server and the official SDK."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from django.core.management import call_command
+
+from llm.models import Account, LimitWindow, Usage
+from tests.books import all_closed_usage, closed_usage
+from tests.e2e.callers import Application, error_of, native_error_of, read_answer
+from tests.e2e.test_unpriced import make_route, set_price
+from tests.fakes import FakeUpstream, Script
+
+pytestmark = pytest.mark.e2e
+
+# "You said: hello there" costs 9 + 4 tokens; 80 bytes of request, and what a template may add, are its bound.
+_TOKENS = 13
+_PRICE = {"input": "1", "output": "2"}
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
+
+
+@pytest.fixture
+def limit(account: Account) -> Callable[..., None]:
+    """Sets one of the account, as an operator does."""
+
+    def set_limit(metric: str, per: str, amount: object) -> None:
+        call_command("set_limit", account.name, metric, per, str(amount), stdout=io.StringIO())
+
+    return set_limit
+
+
+def windows() -> list[tuple[int, int]]:
+    """(used, held) of each."""
+    return list(LimitWindow.objects.order_by("id").values_list("used", "held"))
+
+
+# --- Spent ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_limit_that_is_spent_for_long_is_a_quota(
+    application: Application, upstream: FakeUpstream, limit: Callable[..., None]
+) -> None:
+    limit("requests", "day", 2)
+    remaining = [application.chat().headers["x-ratelimit-remaining-requests"] for _ in range(2)]
+    assert remaining == ["1", "0"]
+    refused = application.chat()
+    assert refused.status_code == 429
+    assert error_of(refused)["code"] == error_of(refused)["type"] == "insufficient_quota"
+    assert "limit of 2 requests per day" in error_of(refused)["message"]
+    assert refused.headers["x-should-retry"] == "false"
+    assert "retry-after" not in refused.headers
+    assert refused.headers["x-ratelimit-limit-requests"] == "2"
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+    assert refused.headers["x-ratelimit-reset-requests"].endswith("s")
+    assert len(upstream.ledger.entries()) == 2
+    assert windows() == [(2, 0)]
+
+
+def test_the_sdk_does_not_try_again_what_a_spent_quota_refuses(
+    application: Application, http: httpx2.Client, limit: Callable[..., None]
+) -> None:
+    limit("requests", "total", 0)
+    sdk = openai.OpenAI(
+        api_key=application.secret, base_url=application.gateway.openai_base_url, max_retries=5, http_client=http
+    )
+    with pytest.raises(openai.RateLimitError) as caught:
+        sdk.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "hi"}])
+    assert caught.value.code == "insufficient_quota"
+    assert "x-ratelimit-reset-requests" not in caught.value.response.headers
+    assert Usage.objects.count() == 0
+
+
+def test_a_limit_that_resets_soon_says_when(application: Application, limit: Callable[..., None]) -> None:
+    limit("requests", "minute", 1)
+    replies = [application.chat() for _ in range(3)]
+    refused = [reply for reply in replies if reply.status_code == 429]
+    # A minute may end between two of three calls, but only once.
+    assert refused
+    assert error_of(refused[0])["code"] == "rate_limit_exceeded"
+    assert 0 < int(refused[0].headers["retry-after"]) <= 60
+    assert int(refused[0].headers["retry-after-ms"]) <= 60_000
+    assert "x-should-retry" not in refused[0].headers
+
+
+def test_the_native_dialect_has_the_same_answers(application: Application, limit: Callable[..., None]) -> None:
+    limit("requests", "month", 1)
+    assert application.chat(path="/api/chat").headers["x-ratelimit-remaining-requests"] == "0"
+    refused = application.chat(path="/api/chat")
+    assert (refused.status_code, native_error_of(refused)["code"]) == (429, "insufficient_quota")
+    assert refused.headers["x-should-retry"] == "false"
+
+
+def test_a_changed_limit_acts_on_the_next_call(application: Application, limit: Callable[..., None]) -> None:
+    limit("requests", "day", 1)
+    statuses = [application.chat().status_code for _ in range(2)]
+    limit("requests", "day", 3)
+    statuses += [application.chat().status_code for _ in range(3)]
+    limit("requests", "day", "none")
+    statuses.append(application.chat().status_code)
+    assert statuses == [200, 429, 200, 200, 429, 200]
+
+
+# --- Tokens and money -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_what_was_held_beyond_use_is_given_back(
+    application: Application, limit: Callable[..., None], is_stream: bool
+) -> None:
+    limit("tokens", "month", 100_000)
+    reply = application.chat(max_tokens=500, stream=is_stream)
+    assert reply.headers["x-ratelimit-limit-tokens"] == "100000"
+    assert int(reply.headers["x-ratelimit-remaining-tokens"]) < 100_000 - 500
+    closed_usage()
+    assert windows() == [(_TOKENS, 0)]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"])
+def test_a_call_that_asks_for_more_than_the_whole_limit_gets_a_lower_maximum(
+    application: Application, upstream: FakeUpstream, limit: Callable[..., None], path: str
+) -> None:
+    limit("tokens", "day", 1000)
+    reply = application.chat(path=path, max_tokens=50_000)
+    assert reply.status_code == 200
+    [entry] = upstream.ledger.entries()
+    maximum = entry.body["max_tokens"]
+    assert 500 < maximum < 1000 - 80
+    assert reply.headers["x-llm-max-output-tokens"] == str(maximum)
+
+
+def test_a_call_without_a_maximum_gets_one_where_nothing_else_bounds_it(
+    application: Application, upstream: FakeUpstream, limit: Callable[..., None]
+) -> None:
+    limit("tokens", "day", 1_000_000)
+    assert application.chat("a-model-nobody-knows").status_code == 200
+    limit("tokens", "day", 2000)
+    assert application.chat("a-model-nobody-knows", max_tokens=5).status_code == 200
+    assert [entry.body["max_tokens"] for entry in upstream.ledger.entries()] == [16_384, 5]
+
+
+def test_a_prompt_larger_than_the_whole_limit_is_the_callers_to_shorten(
+    application: Application, upstream: FakeUpstream, limit: Callable[..., None]
+) -> None:
+    limit("tokens", "day", 1000)
+    refused = application.chat(messages=[{"role": "user", "content": "word " * 1000}], max_tokens=1)
+    assert refused.status_code == 400
+    assert error_of(refused)["code"] == "limit_too_small"
+    assert "limit of 1,000 tokens per day" in error_of(refused)["message"]
+    assert upstream.ledger.entries() == ()
+
+
+def test_money_is_held_at_the_dearest_rate_and_used_at_the_real_one(
+    application: Application, limit: Callable[..., None]
+) -> None:
+    set_price(**_PRICE)
+    limit("cost", "month", "1.00")
+    assert application.chat(max_tokens=1000).status_code == 200
+    [row] = closed_usage()
+    # 9 x 1 + 4 x 2 USD a million.
+    assert windows() == [(17, 0)]
+    [held] = dict(row.holds or ()).values()
+    assert held >= 2000 + 9
+
+
+def test_money_without_a_price_is_no_bound(
+    application: Application, upstream: FakeUpstream, limit: Callable[..., None]
+) -> None:
+    limit("cost", "month", "1.00")
+    refused = application.chat("a-model-nobody-knows")
+    assert refused.status_code == 400
+    assert error_of(refused)["code"] == "limit_not_applicable"
+    assert "no price is known" in error_of(refused)["message"]
+    assert upstream.ledger.entries() == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"web_search_options": {}}, "web searches"),
+        ({"tools": [{"type": "mcp", "server_url": "https://example.com"}]}, "tools that the provider runs"),
+    ],
+)
+def test_what_has_no_bound_is_refused_under_a_cost_limit_alone(
+    application: Application, limit: Callable[..., None], fields: dict[str, Any], why: str
+) -> None:
+    set_price(**_PRICE)
+    limit("tokens", "day", 1_000_000)
+    application.chat(**fields)
+    assert Usage.objects.count() == 1
+    limit("cost", "day", "1.00")
+    refused = application.chat(**fields)
+    assert refused.status_code == 400
+    assert why in error_of(refused)["message"]
+
+
+def test_an_image_of_unknown_size_is_refused_where_the_context_window_is_unknown(
+    application: Application, limit: Callable[..., None]
+) -> None:
+    limit("tokens", "day", 1_000_000)
+    messages = [{"role": "user", "content": [{"type": "text", "text": "what is this"}, IMAGE]}]
+    refused = application.chat("a-model-nobody-knows", messages=messages)
+    assert (refused.status_code, error_of(refused)["code"]) == (400, "limit_not_applicable")
+
+
+# --- Many attempts, many at once --------------------------------------------------------------------------------------
+
+
+def test_a_request_counts_once_however_often_it_is_tried(
+    application: Application, upstream: FakeUpstream, limit: Callable[..., None]
+) -> None:
+    limit("requests", "day", 5)
+    make_route("pair", ("openai", "gpt-4o"), ("openai", "gpt-4o-mini"))
+    upstream.enqueue(Script(status=503), Script(status=503), Script(status=503))
+    reply = application.chat("pair")
+    assert reply.status_code == 200
+    assert int(reply.headers["x-llm-attempts"]) > 1
+    assert windows() == [(1, 0)]
+
+
+def test_what_others_hold_is_worth_a_second_try(
+    application: Application, upstream: FakeUpstream, limit: Callable[..., None]
+) -> None:
+    limit("requests", "day", 1)
+    upstream.enqueue(Script(header_delay_s=1.0))
+    connection = application.begin("gpt-4o")
+    upstream.ledger.wait_for_open(1)
+    refused = application.chat()
+    assert (refused.status_code, error_of(refused)["code"]) == (429, "rate_limit_exceeded")
+    assert refused.headers["retry-after"] == "1"
+    assert read_answer(connection).status_code == 200
+    connection.close()
+    assert error_of(application.chat())["code"] == "insufficient_quota"
+
+
+def test_many_at_once_get_what_there_is_and_no_more(
+    application: Application, upstream: FakeUpstream, limit: Callable[..., None]
+) -> None:
+    limit("requests", "day", 10)
+    with ThreadPoolExecutor(16) as pool:
+        statuses = list(pool.map(lambda _: application.chat().status_code, range(40)))
+    assert sorted(set(statuses)) == [200, 429]
+    assert statuses.count(200) == len(upstream.ledger.entries()) == len(all_closed_usage()) == 10
+    assert windows() == [(10, 0)]
+
+
+def test_a_key_and_its_account_both_bind(application: Application, account: Account) -> None:
+    prefix = account.keys.get().prefix
+    call_command("set_limit", account.name, "requests", "day", "5", stdout=io.StringIO())
+    call_command("set_limit", prefix, "requests", "day", "1", stdout=io.StringIO())
+    replies = [application.chat() for _ in range(2)]
+    assert [reply.status_code for reply in replies] == [200, 429]
+    assert "this API key's limit" in error_of(replies[1])["message"]
+    assert sorted(windows()) == [(1, 0), (1, 0)]
+
+
+def test_what_is_disputed_gives_nothing_back(
+    application: Application, upstream: FakeUpstream, limit: Callable[..., None]
+) -> None:
+    limit("tokens", "day", 100_000)
+    upstream.enqueue(Script(usage={"prompt_tokens": -5, "completion_tokens": 10**15}))
+    application.chat(max_tokens=700)
+    [row] = closed_usage()
+    [held] = dict(row.holds or ()).values()
+    assert row.is_disputed
+    assert windows() == [(held, 0)]

@@ -1,0 +1,159 @@
+"""Callers in front of gateways that come and go: raw HTTP on connections of their own, and what each of them saw."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from tests.faults.calls import Call, Calls
+
+_HOST = "127.0.0.1"
+_PATIENCE_S = 60.0
+# So long does a caller who found nobody wait before the next call.
+_PAUSE_S = 0.05
+_MOST_HEAD_BYTES = 65_536
+_TAIL_BYTES = 512
+_CHUNK_BORDER = re.compile(rb"\r\n[0-9a-fA-F]+\r\n")
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+# What the gateway may answer when it, its books or its upstream are in trouble.
+EXPLAINED = frozenset((502, 503, 504, 429))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a caller saw. error: the transport's, or that he left; is_complete: a whole answer, or a stream's [DONE]."""
+
+    model: str
+    is_stream: bool
+    status: int | None = None
+    error: str = ""
+    is_complete: bool = False
+    call_id: str = ""
+
+    @property
+    def is_unexplained(self) -> bool:
+        return self.status is not None and self.status >= 500 and self.status not in EXPLAINED
+
+
+class Load:
+    """Calls by seed from `callers` at a time, until `most` were made or it is stopped. A context manager.
+
+    ports: where gateways listen at the moment; nobody there is a normal outcome.
+    """
+
+    def __init__(
+        self, calls: Calls, *, ports: Callable[[], Sequence[int]], key: str, callers: int, most: int | None = None
+    ) -> None:
+        self.outcomes: list[Outcome] = []
+        self.in_flight = 0
+        self._calls = calls
+        self._ports = ports
+        self._key = key
+        self._callers = callers
+        self._most = most
+        self._made = 0
+        self._is_stopping = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """No new calls; returns when those under way have ended."""
+        self._is_stopping.set()
+        self._thread.join()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether all calls have been made and have ended by then."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def statuses(self) -> Counter[str]:
+        return Counter(str(outcome.status or outcome.error) for outcome in self.outcomes)
+
+    async def _run(self) -> None:
+        await asyncio.gather(*(self._call_on() for _ in range(self._callers)))
+
+    async def _call_on(self) -> None:
+        while not self._is_stopping.is_set() and (self._most is None or self._made < self._most):
+            self._made += 1
+            call, ports = self._calls.next(), self._ports()
+            self.in_flight += 1
+            outcome = await make(call, port=ports[self._made % len(ports)], key=self._key)
+            self.in_flight -= 1
+            self.outcomes.append(outcome)
+            if outcome.status is None and outcome.error != "left":
+                await asyncio.sleep(_PAUSE_S)
+
+
+async def make(call: Call, *, port: int, key: str) -> Outcome:
+    """Make the call; whatever happens is an outcome."""
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            reader, writer = await asyncio.open_connection(_HOST, port, limit=_MOST_HEAD_BYTES)
+            writer.write(_request(call, key))
+            if call.leaves_after_s is not None:
+                await asyncio.sleep(call.leaves_after_s)
+                return Outcome(call.model, call.is_stream, error="left")
+            return await _read(reader, call)
+    except (OSError, EOFError, TimeoutError) as error:
+        return Outcome(call.model, call.is_stream, error=type(error).__name__)
+    finally:
+        if writer is not None:
+            _hang_up(writer, call)
+
+
+def _request(call: Call, key: str) -> bytes:
+    messages = [{"role": "user", "content": "hello there"}]
+    body = json.dumps({"model": call.model, "messages": messages, "stream": call.is_stream}).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def _read(reader: asyncio.StreamReader, call: Call) -> Outcome:
+    """The reply up to its end, or to where the caller has seen enough of it."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    status_line, *lines = head.rstrip().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    status, call_id = int(status_line.split()[1]), headers.get("x-llm-call-id", "")
+    received, tail, error = 0, b"", ""
+    try:
+        while piece := await reader.read(_MOST_HEAD_BYTES):
+            received, tail = received + len(piece), (tail + piece)[-_TAIL_BYTES:]
+            if call.leaves_after_bytes is not None and received > call.leaves_after_bytes:
+                return Outcome(call.model, call.is_stream, status, "left", call_id=call_id)
+    except OSError as failure:
+        error = type(failure).__name__
+    length = headers.get("content-length")
+    has_all = tail.endswith(b"0\r\n\r\n") if length is None else received == int(length)
+    has_ended = not call.is_stream or b"data: [DONE]" in _CHUNK_BORDER.sub(b"", tail)
+    return Outcome(call.model, call.is_stream, status, error, status == 200 and has_all and has_ended, call_id)
+
+
+def _hang_up(writer: asyncio.StreamWriter, call: Call) -> None:
+    if call.resets and not writer.is_closing():
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        writer.transport.abort()
+    else:
+        writer.close()

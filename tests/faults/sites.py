@@ -1,0 +1,130 @@
+"""Gateways that are killed and started again, each on a port that stays the same."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx2
+import psutil
+
+from tests.gateway_process import free_port
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_START_S = 60.0
+_STOP_S = 60.0
+# A worker that dies sooner after its start than this is taken for one that can't start, and its server gives up.
+CRASH_LOOP_S = 5.6
+
+
+class Site:
+    """One gateway with its own folder; `environment` names its database and all its settings."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], *, workers: int) -> None:
+        self.port = free_port()
+        self.worker_count = workers
+        self.kills = 0
+        self._folder = folder
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._restart: threading.Thread | None = None
+
+    @property
+    def log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> Self:
+        """Returns once it answers. Raises RuntimeError if it doesn't."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command(),
+                cwd=_ROOT,
+                env={**os.environ, **self._environment, "LLM_PROCESS": "web", "WEB_WORKERS": str(self.worker_count)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._wait_until_it_answers()
+        return self
+
+    def _command(self) -> list[str]:
+        drain = self._environment.get("LLM_DRAIN_SECONDS", "30")
+        return [
+            *(sys.executable, "-m", "tests.faults.warm_server", "--host", "127.0.0.1", "--port", str(self.port)),
+            *("--workers", str(self.worker_count), "--drain-seconds", drain),
+            *("--metrics-folder", str(self._folder / "metrics"), "--log-level", "INFO", "--log-format", "json"),
+        ]
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline and self.is_running:
+            with contextlib.suppress(httpx2.TransportError):
+                if httpx2.get(f"http://127.0.0.1:{self.port}/healthz", timeout=2, trust_env=False).status_code == 200:
+                    return
+            time.sleep(0.05)
+        raise RuntimeError(f"the gateway did not start:\n{self.log[-4000:]}")
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that serve, oldest first."""
+        if self._process is None:
+            return []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children: list[psutil.Process] = psutil.Process(self._process.pid).children()
+            return sorted(children, key=lambda child: child.create_time())
+        return []
+
+    def signal(self, signum: int) -> None:
+        """To the main process; returns when it has ended."""
+        if self._process is not None:
+            if self.is_running:
+                self._process.send_signal(signum)
+            self._process.wait(_STOP_S)
+
+    def restart_soon(self, signum: int) -> None:
+        """Signal the main process, and start the gateway again while the caller goes on."""
+        self.settle()
+        self._restart = threading.Thread(target=self._restart_after, args=(signum,), daemon=True)
+        self._restart.start()
+
+    def settle(self) -> None:
+        """Wait for a restart that is under way."""
+        if self._restart is not None:
+            self._restart.join()
+            self._restart = None
+
+    @property
+    def is_restarting(self) -> bool:
+        return self._restart is not None and self._restart.is_alive()
+
+    def _restart_after(self, signum: int) -> None:
+        self.signal(signum)
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.settle()
+        if self._process is None:
+            return
+        try:
+            self.signal(signal.SIGTERM)
+        finally:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.test import Client
+from django.utils import timezone
+
+from llm.admin.attention import attention_for
+from llm.models import BooksCheck, RefusedWrite
+from tests.llm.admin.factories import (
+    lost_row,
+    make_account,
+    make_key,
+    make_limit,
+    make_message,
+    save,
+    staff_with,
+    usage_row,
+)
+
+pytestmark = pytest.mark.django_db
+
+HOURS = timedelta(hours=1)
+
+
+def texts(user: User) -> list[str]:
+    return [entry.text for entry in attention_for(user, timezone.now())]
+
+
+def make_check(*, ago: timedelta, problems: int = 0) -> BooksCheck:
+    then = timezone.now() - ago
+    return BooksCheck.objects.create(started_at=then, ended_at=then, rows=1, windows=1, problems=problems)
+
+
+def make_everything() -> None:
+    now = timezone.now()
+    account = make_account()
+    key = make_key(account)
+    save(lost_row(key, opened_at=now), lost_row(key, opened_at=now))
+    RefusedWrite.objects.create(digest="a", usage_id=uuid4(), reason="late", document={})
+    make_check(ago=HOURS, problems=3)
+    make_message(account, given_up_at=now)
+    make_limit(account, used=900)
+
+
+def test_nothing_wrong_is_nothing_said(admin_user: User, admin_client: Client) -> None:
+    account = make_account()
+    save(usage_row(make_key(account), opened_at=timezone.now() - 72 * HOURS))
+    make_check(ago=47 * HOURS)
+    make_message(account)
+    make_limit(account, used=899)
+
+    cache.clear()
+    assert texts(admin_user) == []
+    assert "Needs attention" not in admin_client.get("/admin/").content.decode()
+
+
+def test_all_that_is_wrong_is_said_with_links(admin_user: User, admin_client: Client) -> None:
+    make_everything()
+
+    cache.clear()
+    page = admin_client.get("/admin/").content.decode()
+
+    assert texts(admin_user) == [
+        "2 lost calls wait for a decision",
+        "The books refused 1 write within the last 7 days",
+        "The last check of the books found 3 problems",
+        "1 message was given up",
+        "1 limit is used to 90 % or more",
+    ]
+    assert "The last check of the books found 3 problems." in page
+    for entry in attention_for(admin_user, timezone.now()):
+        assert f'href="{entry.url}"' in page
+        assert admin_client.get(entry.url).status_code == 200
+
+
+def test_refusals_of_long_ago_are_no_news(admin_user: User) -> None:
+    RefusedWrite.objects.create(digest="a", usage_id=uuid4(), reason="late", document={})
+    RefusedWrite.objects.update(recorded_at=timezone.now() - timedelta(days=8))
+
+    assert texts(admin_user) == []
+
+
+def test_books_that_nobody_checks(admin_user: User) -> None:
+    key = make_key(make_account())
+    save(usage_row(key, opened_at=timezone.now() - 47 * HOURS))
+    assert texts(admin_user) == []
+
+    save(usage_row(key, opened_at=timezone.now() - 49 * HOURS))
+    unchecked = ["The books were not checked within the last 48 hours"]
+    assert texts(admin_user) == unchecked
+
+    make_check(ago=49 * HOURS)
+    assert texts(admin_user) == unchecked
+
+    make_check(ago=HOURS)
+    assert texts(admin_user) == []
+
+
+def test_counts_are_bounded(admin_user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm.admin.attention.MOST_COUNTED", 2)
+    account = make_account()
+    for number in range(4):
+        make_message(account, f"cause {number}", given_up_at=timezone.now())
+
+    assert texts(admin_user) == ["more than 2 messages were given up"]
+
+
+@pytest.mark.parametrize(
+    ("permission", "text"),
+    [
+        ("view_usage", "2 lost calls"),
+        ("view_refusedwrite", "The books refused"),
+        ("view_bookscheck", "The last check"),
+        ("view_outbox", "1 message"),
+        ("view_limit", "1 limit"),
+    ],
+)
+def test_people_are_told_what_they_may_see(permission: str, text: str) -> None:
+    make_everything()
+    staff_with(permission)
+
+    (told,) = texts(User.objects.get())
+
+    assert told.startswith(text)

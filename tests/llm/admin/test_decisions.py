@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.test import Client
+
+from llm.admin.format import NOTHING, signed_count, signed_usd
+from llm.books.adjusting import decide_lost_call
+from llm.enums import Meter
+from llm.models import Usage, UsageAdjustment
+from llm.prices import set_price
+from tests.llm.admin.factories import NOON, lost_row, make_account, make_key, messages_of, save, staff_with, usage_row
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/llm/usage/"
+QUEUE = f"{LIST}?outcome=undecided"
+
+
+@pytest.fixture
+def call() -> Usage:
+    """A lost call of 100 tokens in and 20 out at 1 USD in and 10 USD out a million, so of 0.0003 USD."""
+    rates = {Meter.INPUT: Decimal(1), Meter.OUTPUT: Decimal(10)}
+    price = set_price("openai", "gpt-test", rates=rates, effective_from=NOON)
+    (row,) = save(lost_row(make_key(make_account()), price=price, rate_set=price.rate_sets.get()))
+    return row
+
+
+def decision(**values: str) -> dict[str, str]:
+    return {"billable": "yes", "figures": "estimate", "reason": "The provider's log has it.", **values}
+
+
+def decide_url(call: Usage) -> str:
+    return f"{LIST}{call.pk}/decide/"
+
+
+def test_an_estimate_is_kept_and_billed(admin_client: Client, admin_user: User, call: Usage) -> None:
+    response = admin_client.post(decide_url(call), decision())
+
+    adjustment = UsageAdjustment.objects.get()
+    assert response["Location"] == QUEUE
+    assert messages_of(response) == ["Decided: 100 tokens in, 20 out, $0.0003, billable."]
+    assert (adjustment.usage, adjustment.source, adjustment.is_billable) == (call, "decision", True)
+    assert (adjustment.prompt_tokens, adjustment.completion_tokens, adjustment.cost) == (0, 0, Decimal(0))
+    assert (adjustment.reason, adjustment.decided_by) == ("The provider's log has it.", admin_user)
+    assert LogEntry.objects.get().change_message == "Decided: 100 tokens in, 20 out, $0.0003, billable."
+
+
+def test_typed_tokens_are_priced_as_the_call_was(admin_client: Client, call: Usage) -> None:
+    form = decision(billable="no", figures="typed", prompt_tokens="1000", completion_tokens="0")
+
+    response = admin_client.post(decide_url(call), form)
+
+    adjustment = UsageAdjustment.objects.get()
+    assert messages_of(response) == ["Decided: 1,000 tokens in, 0 out, $0.001, not billable."]
+    assert (adjustment.prompt_tokens, adjustment.completion_tokens) == (900, -20)
+    assert (adjustment.cost, adjustment.is_billable) == (Decimal("0.0007"), False)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"reason": " "}, "This field is required."),
+        ({"reason": "x" * 501}, "at most 500 characters"),
+        ({"billable": ""}, "This field is required."),
+        ({"billable": "perhaps"}, "Select a valid choice."),
+        ({"figures": "guess"}, "Select a valid choice."),
+        ({"figures": "typed"}, "Give a number; 0 is one."),
+        ({"prompt_tokens": "0"}, "This would not count"),
+        ({"figures": "typed", "prompt_tokens": "1", "completion_tokens": "x"}, "Enter a whole number."),
+        ({"figures": "typed", "prompt_tokens": "-1", "completion_tokens": "1"}, "greater than or equal to 0"),
+        ({"figures": "typed", "prompt_tokens": "1", "completion_tokens": "9" * 30}, "less than or equal to"),
+    ],
+)
+def test_a_wrong_form_decides_nothing(
+    admin_client: Client, call: Usage, values: dict[str, str], complaint: str
+) -> None:
+    response = admin_client.post(decide_url(call), decision(**values))
+
+    assert response.status_code == 200
+    assert complaint in response.content.decode()
+    assert not UsageAdjustment.objects.exists()
+
+
+def test_a_call_is_decided_once(admin_client: Client, call: Usage) -> None:
+    admin_client.post(decide_url(call), decision())
+
+    for response in (admin_client.post(decide_url(call), decision(billable="no")), admin_client.get(decide_url(call))):
+        assert response["Location"] == f"{LIST}{call.pk}/change/"
+        assert "What this call has used is known already." in messages_of(response)
+    assert UsageAdjustment.objects.get().is_billable is True
+
+
+def test_two_who_decide_at_once_decide_once(admin_client: Client, call: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one's page was read before the first one's decision."""
+
+    def somebody_was_quicker(*args: Any, **kwargs: Any) -> UsageAdjustment:
+        monkeypatch.undo()
+        decide_lost_call(call.pk, counts=None, is_billable=False, reason="First.", user=None)
+        return decide_lost_call(*args, **kwargs)
+
+    monkeypatch.setattr("llm.admin.decisions.decide_lost_call", somebody_was_quicker)
+
+    response = admin_client.post(decide_url(call), decision())
+
+    assert response["Location"] == f"{LIST}{call.pk}/change/"
+    assert len(messages_of(response)) == 1
+    assert not LogEntry.objects.exists()
+
+
+def test_figures_without_a_cost_do_not_keep_that_of_the_estimate(admin_client: Client) -> None:
+    rates = {Meter.INPUT: Decimal(900_000)}
+    price = set_price("openai", "gpt-test", rates=rates, effective_from=NOON)
+    (call,) = save(lost_row(make_key(make_account()), price=price, completion_tokens=0))
+    form = decision(figures="typed", prompt_tokens="1000000000", completion_tokens="0")
+
+    response = admin_client.post(decide_url(call), form)
+
+    assert "has no cost for so many tokens." in response.content.decode()
+    assert not UsageAdjustment.objects.exists()
+
+
+def test_other_calls_are_not_decided(admin_client: Client) -> None:
+    (settled,) = save(usage_row(make_key(make_account())))
+
+    response = admin_client.post(decide_url(settled), decision())
+
+    assert messages_of(response) == ["What this call has used is known already."]
+    assert not UsageAdjustment.objects.exists()
+    assert admin_client.get(f"{LIST}{settled.request_id}/decide/").status_code == 404
+    assert admin_client.get(f"{LIST}17/decide/").status_code in (302, 404)
+
+
+@pytest.mark.parametrize(("permissions", "seen", "decided"), [((), 403, 403), (("view_usage",), 200, 403)])
+def test_deciding_takes_its_permission(call: Usage, permissions: tuple[str, ...], seen: int, decided: int) -> None:
+    client = staff_with(*permissions)
+    page = client.get(f"{LIST}{call.pk}/change/")
+
+    assert page.status_code == seen
+    assert decide_url(call) not in page.content.decode()
+    assert client.get(decide_url(call)).status_code == decided
+    assert client.post(decide_url(call), decision()).status_code == decided
+    assert not UsageAdjustment.objects.exists()
+
+
+def test_who_may_change_usage_decides_but_edits_nothing(call: Usage) -> None:
+    client = staff_with("change_usage")
+
+    assert decide_url(call) in client.get(f"{LIST}{call.pk}/change/").content.decode()
+    assert client.post(f"{LIST}{call.pk}/change/", {"model": "x"}).status_code == 403
+    assert client.post(decide_url(call), decision()).status_code == 302
+    assert UsageAdjustment.objects.count() == 1
+
+
+def test_the_queue_holds_what_nobody_has_decided(admin_client: Client, call: Usage) -> None:
+    key = call.api_key
+    late, decided = save(lost_row(key), lost_row(key))
+    decide_lost_call(decided.pk, counts=None, is_billable=True, reason="Known.", user=None)
+    values: dict[str, Any] = {"usage": late, "is_billable": True, "recorded_at": NOON, "reason": "late"}
+    UsageAdjustment.objects.create(source="spool", **values)
+
+    assert [row.pk for row in admin_client.get(QUEUE).context["cl"].result_list] == [call.pk]
+
+
+def test_lists_and_pages_show_the_resulting_figures(admin_client: Client, admin_user: User, call: Usage) -> None:
+    form = decision(figures="typed", prompt_tokens="70100", completion_tokens="10", reason="<b>Their invoice.</b>")
+    admin_client.post(decide_url(call), form)
+
+    row = admin_client.get(LIST).content.decode()
+    page = admin_client.get(f"{LIST}{call.pk}/change/").content.decode()
+
+    for text in ("corrected", "70.1k", "$0.0702"):
+        assert text in row
+    assert "not billable" not in row
+    for text in ("+70,000", "-10", "+$0.0699", "70,100", "$0.0702", "&lt;b&gt;Their invoice.", admin_user.username):
+        assert text in page
+
+
+def test_differences_carry_their_sign() -> None:
+    assert [signed_count(number) for number in (1200, -35, 0)] == ["+1,200", "-35", NOTHING]
+    amounts = (Decimal("1.25"), Decimal("-0.03"), Decimal(0), None)
+    assert [signed_usd(amount) for amount in amounts] == ["+$1.25", "-$0.03", NOTHING, NOTHING]

@@ -8,10 +8,11 @@ from django.db.models import Q
 
 from llm.enums import AdjustmentSource
 from llm.fields import AmountField
+from llm.models.digested import Digested
 from llm.models.usage import Usage
 
 
-class UsageAdjustment(models.Model):
+class UsageAdjustment(Digested):
     """A signed correction of a closed row, at most one of each source. The row itself never changes.
 
     Figures of a call = its row + its adjustments. cost: a difference in pico-units of USD; to a row without a cost it

@@ -12,6 +12,7 @@ from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
 from llm.fields import AmountField
 from llm.models.accounts import Account, ApiKey
 from llm.models.catalog import Price, RateSet
+from llm.models.digested import Digested
 from llm.types import TOKEN_FIELDS
 
 _CLOSED = ~Q(status=UsageStatus.OPEN)
@@ -35,7 +36,7 @@ class UsageQuerySet(models.QuerySet["Usage"]):
         return self.filter(outcome=Outcome.LOST).exclude(adjustments__source__in=decided)
 
 
-class Usage(models.Model):
+class Usage(Digested):
     """One upstream call of one request: who, what, how many tokens, at what cost, and how we know.
 
     Opened durably before anything is sent, closed before the caller's last byte; closed rows never change.

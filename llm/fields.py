@@ -25,6 +25,7 @@ from django.db.models.sql.compiler import SQLCompiler
 from llm.money import PICO_DECIMALS, PRICE_DECIMALS, format_usd, from_units, to_units
 
 _MAX_BIGINT = 2**63 - 1
+_SUM_DIGITS = 38
 
 _Set_contra = TypeVar("_Set_contra", contravariant=True)
 _Get_co = TypeVar("_Get_co", covariant=True)
@@ -117,6 +118,78 @@ class PriceField(FixedPointField[_Set_contra, _Get_co]):
     decimals = PRICE_DECIMALS
 
 
+class ExactDecimalField(_Field[_Set_contra, _Get_co]):
+    """A number of up to 38 digits, `decimals` of them behind the point: sums, rates and amounts beyond 64 bits.
+
+    Decimal in Python, NUMERIC(38, decimals) on PostgreSQL. SQLite would make a float of it: there it is text of fixed
+    width that sorts and compares as the number does. Accepts Decimal and, of ints, only 0; floats are always refused.
+    """
+
+    _pyi_private_set_type: Decimal | Combinable
+    _pyi_private_get_type: Decimal
+    _pyi_lookup_exact_type: Decimal
+    empty_strings_allowed = False
+
+    def __init__(self, *args: Any, decimals: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.decimals = decimals
+
+    def deconstruct(self) -> Any:
+        name, path, args, kwargs = super().deconstruct()
+        return name, path, args, {**kwargs, "decimals": self.decimals}
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:
+        return "text" if connection.vendor == "sqlite" else f"numeric({_SUM_DIGITS}, {self.decimals})"
+
+    def from_db_value(self, value: Any, expression: object, connection: BaseDatabaseWrapper) -> Decimal | None:
+        if value is None:
+            return None
+        return from_units(_decode(value) if isinstance(value, str) else self._units(value), self.decimals)
+
+    def to_python(self, value: object) -> Decimal | None:
+        """Raises ValidationError, for forms and fixtures."""
+        if value is None:
+            return None
+        try:
+            amount = Decimal(value) if isinstance(value, str) else value
+            return from_units(self._units(amount), self.decimals)
+        except (TypeError, ValueError, InvalidOperation) as error:
+            message = f"“{value}” is no number with at most {self.decimals} decimals."
+            raise ValidationError(message, code="invalid") from error
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Raises TypeError on floats and other ints than 0, ValueError on what the column can't hold exactly."""
+        value = super().get_prep_value(value)
+        if value is None or hasattr(value, "resolve_expression"):
+            return value
+        return from_units(self._units(value), self.decimals)
+
+    def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
+        value = super().get_db_prep_value(value, connection, prepared)
+        if isinstance(value, Decimal) and connection.vendor == "sqlite":
+            return _encode(self._units(value))
+        return value
+
+    def value_to_string(self, obj: models.Model) -> str:
+        value: Any = self.value_from_object(obj)
+        return "" if value is None else f"{value:f}"
+
+    def formfield(self, **kwargs: Any) -> Any:
+        return super().formfield(
+            **{"form_class": forms.DecimalField, "max_digits": _SUM_DIGITS, "decimal_places": self.decimals, **kwargs}
+        )
+
+    def _units(self, value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and value == 0:
+            return 0
+        if not isinstance(value, Decimal):
+            raise TypeError(f"{type(self).__name__} takes Decimal, not {type(value).__name__} {value!r}")
+        units = to_units(value, self.decimals)
+        if abs(units) >= 10**_SUM_DIGITS:
+            raise ValueError(f"{value:f} has more than {_SUM_DIGITS} digits")
+        return units
+
+
 class ExactSumField(_Field[Any, Any]):
     """What `ExactSum` yields: `decimals` None gives int, else Decimal. It is never a column.
 
@@ -162,8 +235,10 @@ class ExactSum(models.Aggregate):
             raise TypeError("ExactSum has no default; None says that there was nothing to sum")
         super().__init__(expression, **options)
 
-    def _resolve_output_field(self) -> ExactSumField:
+    def _resolve_output_field(self) -> ExactSumField | ExactDecimalField[Any, Any]:
         summed = self.get_source_fields()[0]
+        if isinstance(summed, ExactDecimalField):
+            return ExactDecimalField(decimals=summed.decimals)
         if isinstance(summed, FixedPointField | ExactSumField):
             return ExactSumField(summed.decimals)
         if isinstance(summed, models.IntegerField):
@@ -172,9 +247,6 @@ class ExactSum(models.Aggregate):
 
     def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any) -> Any:
         return self.as_sql(compiler, connection, function="LLM_EXACT_SUM", **context)
-
-
-_SUM_DIGITS = 38  # as many as the NUMERIC(38) of PostgreSQL's rollups
 
 
 def _encode(total: int) -> str:

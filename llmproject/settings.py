@@ -83,6 +83,23 @@ LLM_ALERT_EMAIL = read.text("LLM_ALERT_EMAIL")
 LLM_WEBHOOK_URL = read.url("LLM_WEBHOOK_URL")
 LLM_WEBHOOK_SECRET = read.text("LLM_WEBHOOK_SECRET")
 
+# --- Billing ----------------------------------------------------------------------------------------------------------
+
+BILLING_SELLER = {
+    "name": read.text("BILLING_SELLER_NAME", "LLM gateway"),
+    # Lines are parted by "|": a value of the environment is one line.
+    "address": "\n".join(part.strip() for part in read.text("BILLING_SELLER_ADDRESS").split("|")),
+    "tax_id": read.text("BILLING_SELLER_TAX_ID"),
+    "email": read.text("BILLING_SELLER_EMAIL"),
+    "payment": "\n".join(part.strip() for part in read.text("BILLING_SELLER_PAYMENT").split("|")),
+}
+BILLING_INVOICE_SERIES = read.text("BILLING_INVOICE_SERIES", "INV")
+BILLING_CREDIT_SERIES = read.text("BILLING_CREDIT_SERIES", "CN")
+# Invoices of more than this, in USD, are approved by somebody else than who submitted them.
+BILLING_SECOND_PERSON_ABOVE_USD = read.whole("BILLING_SECOND_PERSON_ABOVE_USD", 0)
+# So long after its end a month is drafted: calls that were under way have ended by then.
+BILLING_CLOSE_AFTER_HOURS = read.whole("BILLING_CLOSE_AFTER_HOURS", 6)
+
 # --- Storage ----------------------------------------------------------------------------------------------------------
 
 # `serve` sets it for the web process alone: commands and background jobs may hold a statement for minutes.
@@ -103,6 +120,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Settlements wait here while the database is away: it must be a disk that outlives the process.
 LLM_SPOOL_DIR = read.private_folder(BASE_DIR / read.text("LLM_SPOOL_DIR", str(VAR_DIR / "spool")))
 LLM_REAP_AFTER_SECONDS = read.seconds("LLM_REAP_AFTER_SECONDS", 300.0)
+BILLING_EXPORT_DIR = read.private_folder(BASE_DIR / read.text("BILLING_EXPORT_DIR", str(VAR_DIR / "exports")))
 
 REDIS_URL = read.url("REDIS_URL", schemes=("redis", "rediss"))
 CACHES: dict[str, dict[str, Any]] = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
@@ -153,6 +171,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.humanize",
     "rest_framework",
+    "rest_framework.authtoken",
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",

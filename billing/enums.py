@@ -1,0 +1,58 @@
+"""The closed vocabularies of billing, as they stand in the database, in exports and in proofs."""
+
+from django.db import models
+
+
+class InvoiceKind(models.TextChoices):
+    """regular: a period's usage, and what came late for earlier ones. supplement: late usage with no next period."""
+
+    REGULAR = "regular", "invoice"
+    SUPPLEMENT = "supplement", "supplement"
+    CREDIT_NOTE = "credit_note", "credit note"
+
+
+class InvoiceState(models.TextChoices):
+    """Moves forward, but for `in_review` and `approved` -> `draft` (sent back). From `issued` on nothing changes."""
+
+    DRAFT = "draft", "draft"
+    IN_REVIEW = "in_review", "in review"
+    APPROVED = "approved", "approved"
+    ISSUED = "issued", "issued"
+    PAID = "paid", "paid"
+    VOID = "void", "void"
+
+
+class LineKind(models.TextChoices):
+    """In the order in which lines stand on an invoice."""
+
+    USAGE = "usage", "usage"
+    ALLOWANCE = "allowance", "included allowance"
+    DISCOUNT = "discount", "discount"
+    FLAT_FEE = "flat_fee", "flat fee"
+    COMMITMENT = "commitment", "minimum commitment"
+
+
+class TierMode(models.TextChoices):
+    """graduated: each tier prices the units within it. volume: the tier that is reached prices all units."""
+
+    GRADUATED = "graduated", "graduated"
+    VOLUME = "volume", "volume"
+
+
+class InvoiceAction(models.TextChoices):
+    DRAFT = "draft", "drafted"
+    RECOMPUTE = "recompute", "recomputed"
+    SUBMIT = "submit", "submitted for review"
+    SEND_BACK = "send_back", "sent back"
+    APPROVE = "approve", "approved"
+    ISSUE = "issue", "issued"
+    PAY = "pay", "marked as paid"
+    VOID = "void", "voided"
+    CREDIT = "credit", "credited"
+
+
+class ExportState(models.TextChoices):
+    WAITING = "waiting", "waiting"
+    RUNNING = "running", "running"
+    DONE = "done", "done"
+    FAILED = "failed", "failed"

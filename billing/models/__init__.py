@@ -1,0 +1,26 @@
+"""Billing's tables. Import models from here."""
+
+from billing.models.exports import ExportJob
+from billing.models.invoices import BilledUsage, Invoice, InvoiceEvent, InvoiceLine, InvoiceSeries
+from billing.models.plans import Plan, PlanRate, PlanVersion
+from billing.models.profiles import BillingProfile, ExchangeRate
+from billing.models.reconciliation import CostImport, ProviderCost
+from billing.models.rollups import DailyUsage, RollupMark
+
+__all__ = (
+    "BilledUsage",
+    "BillingProfile",
+    "CostImport",
+    "DailyUsage",
+    "ExchangeRate",
+    "ExportJob",
+    "Invoice",
+    "InvoiceEvent",
+    "InvoiceLine",
+    "InvoiceSeries",
+    "Plan",
+    "PlanRate",
+    "PlanVersion",
+    "ProviderCost",
+    "RollupMark",
+)

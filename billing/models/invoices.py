@@ -1,0 +1,271 @@
+"""Invoices: what an account owes for a month, how that was reckoned, and who let it pass.
+
+Amounts are in the invoice's currency unless they say otherwise. From `in_review` on the content is frozen, and
+`content_digest` says what it is; from `issued` on the database itself refuses a change.
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+from billing.currencies import MOST_DECIMALS, validate_currency
+from billing.enums import InvoiceAction, InvoiceKind, InvoiceState, LineKind
+from billing.models.plans import PERCENT_DECIMALS, PlanVersion
+from billing.models.profiles import RATE_DECIMALS, ExchangeRate
+from billing.models.rollups import UsageSums
+from billing.periods import Period
+from llm.fields import ExactDecimalField
+from llm.models import Account, RateSet
+from llm.money import PICO_DECIMALS
+
+EXACT_DECIMALS = 24
+"""Of an unrounded amount: pico-units times a percentage (6) times a rate of exchange (6)."""
+
+FROZEN_STATES = (InvoiceState.IN_REVIEW, InvoiceState.APPROVED, InvoiceState.ISSUED, InvoiceState.PAID)
+"""The content no longer follows the books."""
+
+FINAL_STATES = (InvoiceState.ISSUED, InvoiceState.PAID)
+_APPROVED_STATES = (InvoiceState.APPROVED, *FINAL_STATES)
+
+
+class InvoiceSeries(models.Model):
+    """Numbers without a gap: the next one is taken, under the row's lock, last in the transaction that issues."""
+
+    name = models.CharField(max_length=30, primary_key=True, help_text="Such as INV-2026.")
+    last_number = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "invoice series"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.last_number} used"
+
+
+class InvoiceQuerySet(models.QuerySet["Invoice"]):
+    def frozen(self) -> InvoiceQuerySet:
+        return self.filter(state__in=FROZEN_STATES)
+
+    def final(self) -> InvoiceQuerySet:
+        return self.filter(state__in=FINAL_STATES)
+
+
+class Invoice(models.Model):
+    """One document: a month's invoice, a supplement, or a credit note, whose amounts are negative.
+
+    period_start: first day of the month. number: of the series, once issued. cutoff_at: database clock; all usage
+    recorded by then is in it, and nothing later. bill_to, seller: what the document says of both, frozen at submit.
+    exchange_rate, per_usd: where the currency isn't USD. cost_usd: what the providers charge us for the usage billed.
+    previous_total: of the month before's invoice; None where there was none. estimated_permille: of the cost, by
+    calls whose tokens were counted by us. flags: codes of what a reviewer should look at (see `billing.flags`).
+    needs_second_person: frozen at submit. prepared_by, approved_by: None in their place means that nobody did yet.
+    """
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="invoices")
+    kind = models.CharField(max_length=15, choices=InvoiceKind.choices, default=InvoiceKind.REGULAR)
+    state = models.CharField(max_length=10, choices=InvoiceState.choices, default=InvoiceState.DRAFT)
+    period_start = models.DateField()
+    currency = models.CharField(max_length=3, validators=[validate_currency])
+    series = models.ForeignKey(InvoiceSeries, null=True, blank=True, on_delete=models.PROTECT, related_name="invoices")
+    number = models.PositiveIntegerField(null=True, blank=True)
+    plan_version = models.ForeignKey(PlanVersion, on_delete=models.PROTECT, related_name="invoices")
+    exchange_rate = models.ForeignKey(
+        ExchangeRate, null=True, blank=True, on_delete=models.PROTECT, related_name="invoices"
+    )
+    per_usd = ExactDecimalField(decimals=RATE_DECIMALS, null=True, blank=True)
+    original = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="credit_notes")
+    credit_sequence = models.PositiveSmallIntegerField(null=True, blank=True)
+
+    bill_to = models.JSONField(default=dict)
+    seller = models.JSONField(default=dict)
+    cutoff_at = models.DateTimeField(null=True, blank=True)
+    subtotal = ExactDecimalField(decimals=MOST_DECIMALS, default=0)
+    tax_percent = ExactDecimalField(decimals=PERCENT_DECIMALS, default=0)
+    tax = ExactDecimalField(decimals=MOST_DECIMALS, default=0)
+    total = ExactDecimalField(decimals=MOST_DECIMALS, default=0)
+    cost_usd = ExactDecimalField(decimals=PICO_DECIMALS, default=0)
+    previous_total = ExactDecimalField(decimals=MOST_DECIMALS, null=True, blank=True)
+    estimated_permille = models.PositiveSmallIntegerField(default=0)
+    flags = models.JSONField(default=list, blank=True)
+
+    content_digest = models.CharField(max_length=64, blank=True, default="", help_text="SHA-256, since submit.")
+    approved_digest = models.CharField(max_length=64, blank=True, default="", help_text="What the approver signed.")
+    needs_second_person = models.BooleanField(default=True)
+    prepared_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    approved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    submitted_at = models.DateTimeField(null=True, blank=True)
+    approved_at = models.DateTimeField(null=True, blank=True)
+    issued_at = models.DateTimeField(null=True, blank=True)
+    issued_on = models.DateField(null=True, blank=True, help_text="The date on the document, in the account's zone.")
+    due_on = models.DateField(null=True, blank=True)
+    paid_on = models.DateField(null=True, blank=True)
+
+    objects = InvoiceQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-period_start", "account", "-id")
+        indexes = (
+            models.Index(fields=["account", "period_start"], name="invoice_account"),
+            models.Index(fields=["state", "-id"], name="invoice_state"),
+        )
+        permissions = (
+            ("prepare_invoice", "Can draft, recompute, submit and send back invoices"),
+            ("approve_invoice", "Can approve invoices"),
+            ("issue_invoice", "Can issue and void invoices and mark them as paid"),
+            ("credit_invoice", "Can make credit notes"),
+        )
+        constraints = (
+            models.CheckConstraint(condition=Q(kind__in=InvoiceKind.values), name="invoice_kind_known"),
+            models.CheckConstraint(condition=Q(state__in=InvoiceState.values), name="invoice_state_known"),
+            models.UniqueConstraint(
+                fields=["account", "period_start", "currency"],
+                condition=Q(kind=InvoiceKind.REGULAR) & ~Q(state=InvoiceState.VOID),
+                name="invoice_regular_once",
+            ),
+            models.UniqueConstraint(
+                fields=["account", "period_start", "currency"],
+                condition=Q(kind=InvoiceKind.SUPPLEMENT, state=InvoiceState.DRAFT),
+                name="invoice_supplement_draft_once",
+            ),
+            models.UniqueConstraint(fields=["series", "number"], name="invoice_number_once"),
+            models.UniqueConstraint(fields=["original", "credit_sequence"], name="invoice_credit_sequence_once"),
+            models.CheckConstraint(
+                condition=Q(state__in=FINAL_STATES, series__isnull=False, number__isnull=False, issued_at__isnull=False)
+                | (~Q(state__in=FINAL_STATES) & Q(series=None, number=None, issued_at=None)),
+                name="invoice_numbered_when_issued",
+            ),
+            models.CheckConstraint(
+                condition=(Q(kind=InvoiceKind.CREDIT_NOTE, original__isnull=False, credit_sequence__isnull=False))
+                | (~Q(kind=InvoiceKind.CREDIT_NOTE) & Q(original=None, credit_sequence=None)),
+                name="invoice_credit_note_cites",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state__in=FROZEN_STATES)
+                | (Q(prepared_by__isnull=False, cutoff_at__isnull=False) & ~Q(content_digest="")),
+                name="invoice_frozen_is_prepared",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state__in=_APPROVED_STATES)
+                | (
+                    Q(approved_by__isnull=False, approved_digest=F("content_digest"))
+                    & (Q(needs_second_person=False) | ~Q(prepared_by=F("approved_by")))
+                ),
+                name="invoice_four_eyes",
+            ),
+            models.CheckConstraint(
+                condition=Q(state=InvoiceState.PAID, paid_on__isnull=False)
+                | (~Q(state=InvoiceState.PAID) & Q(paid_on=None)),
+                name="invoice_paid_on_a_day",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.label or f"{self.get_kind_display()} {self.period} of {self.account}"
+
+    @property
+    def period(self) -> Period:
+        return Period(self.period_start)
+
+    @property
+    def label(self) -> str:
+        """Series and number, such as INV-2026-000017; "" before it is issued."""
+        return "" if self.number is None else f"{self.series_id}-{self.number:06d}"
+
+    @property
+    def is_frozen(self) -> bool:
+        return self.state in FROZEN_STATES
+
+
+class InvoiceLine(models.Model):
+    """One line. Late usage of an earlier month stands on lines of its own, whose `period_start` is that month.
+
+    key: names the line among all lines of its period, so that what was billed before can be set against it.
+    quantity: tokens of the line's meter, or calls. unit_price: per million of them; None where there is none.
+    exact_amount: unrounded. amount: as printed, rounded half away from zero to the currency's decimals.
+    residual: exact_amount - amount. cost_usd: its share of our cost. calls, digest: of the calls that it stands for, by
+    the sum of their rows' digests; a model's lines share them.
+    """
+
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
+    position = models.PositiveIntegerField()
+    kind = models.CharField(max_length=15, choices=LineKind.choices)
+    key = models.CharField(max_length=500)
+    period_start = models.DateField()
+    plan_version = models.ForeignKey(PlanVersion, on_delete=models.PROTECT, related_name="+")
+    description = models.CharField(max_length=300)
+    provider = models.CharField(max_length=50, blank=True, default="")
+    model = models.CharField(max_length=200, blank=True, default="")
+    meter = models.CharField(max_length=50, blank=True, default="")
+    quantity = models.BigIntegerField(null=True, blank=True)
+    unit_price = ExactDecimalField(decimals=EXACT_DECIMALS, null=True, blank=True)
+    exact_amount = ExactDecimalField(decimals=EXACT_DECIMALS)
+    amount = ExactDecimalField(decimals=MOST_DECIMALS)
+    residual = ExactDecimalField(decimals=EXACT_DECIMALS)
+    cost_usd = ExactDecimalField(decimals=PICO_DECIMALS, default=0)
+    calls = models.BigIntegerField(default=0)
+    digest = models.CharField(max_length=64, blank=True, default="")
+    cutoff_at = models.DateTimeField(null=True, blank=True)
+    credited_line = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="credits")
+
+    class Meta:
+        ordering = ("invoice", "position")
+        constraints = (
+            models.UniqueConstraint(fields=["invoice", "position"], name="invoiceline_position_once"),
+            models.UniqueConstraint(fields=["invoice", "period_start", "key"], name="invoiceline_key_once"),
+            models.CheckConstraint(condition=Q(kind__in=LineKind.values), name="invoiceline_kind_known"),
+        )
+
+    def __str__(self) -> str:
+        return self.description
+
+
+class BilledUsage(UsageSums):
+    """The usage that an invoice bills, copied when it was computed: what came since the invoices before it.
+
+    The sums over all frozen invoices of a period are what has been billed of it. A figure can be negative: a
+    correction took something back.
+    """
+
+    invoice = models.ForeignKey(Invoice, on_delete=models.CASCADE, related_name="billed_usage")
+    period_start = models.DateField()
+    provider = models.CharField(max_length=50)
+    model = models.CharField(max_length=200)
+    rate_set = models.ForeignKey(RateSet, null=True, on_delete=models.PROTECT, db_index=False, related_name="+")
+
+    class Meta:
+        ordering = ("invoice", "period_start", "provider", "model", "rate_set")
+        indexes = (models.Index(fields=["invoice", "period_start"], name="billedusage_period"),)
+
+    def __str__(self) -> str:
+        return f"{self.invoice_id}: {self.provider} {self.model}"
+
+
+class InvoiceEvent(models.Model):
+    """What was done to an invoice, by whom, when and why. Only ever added to. user: None for the system."""
+
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="events")
+    action = models.CharField(max_length=15, choices=InvoiceAction.choices)
+    from_state = models.CharField(max_length=10, blank=True, default="")
+    to_state = models.CharField(max_length=10, choices=InvoiceState.choices)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    reason = models.CharField(max_length=500, blank=True, default="")
+    content_digest = models.CharField(max_length=64, blank=True, default="")
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.CheckConstraint(condition=Q(action__in=InvoiceAction.values), name="invoiceevent_action_known"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.get_action_display()} {self.at:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,86 @@
+"""Who is billed, and at what rate of exchange."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+from billing.currencies import validate_currency
+from billing.models.plans import PERCENT_DECIMALS, Plan
+from llm.fields import ExactDecimalField
+from llm.models import Account
+from llm.models.accounts import validate_time_zone
+
+RATE_DECIMALS = 6
+
+
+class BillingProfile(models.Model):
+    """How an account is billed. What an invoice shows of it is copied there when it is submitted.
+
+    Its row is the lock under which the account's invoices are made and moved on.
+    time_zone: whose days are counted from `time_zone_from` on, the first of a month; until then the account's own.
+    billed_from: the first month that is invoiced.
+    """
+
+    account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="billing_profile")
+    legal_name = models.CharField(max_length=200)
+    address = models.TextField(blank=True, default="", help_text="As it stands on the invoice, several lines.")
+    country = models.CharField(max_length=2, blank=True, default="", help_text="ISO code, such as DE.")
+    email = models.EmailField(blank=True, default="", help_text="Where invoices go.")
+    tax_id = models.CharField("tax ID", max_length=50, blank=True, default="")
+    tax_percent = ExactDecimalField(
+        decimals=PERCENT_DECIMALS,
+        default=Decimal(0),
+        validators=[MinValueValidator(Decimal(0)), MaxValueValidator(Decimal(100))],
+    )
+    tax_note = models.CharField(
+        max_length=200, blank=True, default="", help_text="Stands beside the tax, such as “Reverse charge”."
+    )
+    po_number = models.CharField("PO number", max_length=100, blank=True, default="")
+    currency = models.CharField(max_length=3, default="USD", validators=[validate_currency])
+    payment_days = models.PositiveSmallIntegerField(
+        "payment terms", default=30, help_text="Days from issue until the invoice is due."
+    )
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="profiles")
+    time_zone = models.CharField(max_length=64, validators=[validate_time_zone], default="UTC")
+    time_zone_from = models.DateField(null=True, blank=True, editable=False)
+    billed_from = models.DateField(null=True, blank=True, help_text="First day of the first month to be invoiced.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ("account__name",)
+        constraints = (models.CheckConstraint(condition=~Q(legal_name=""), name="billingprofile_has_name"),)
+
+    def __str__(self) -> str:
+        return self.legal_name
+
+    def clean(self) -> None:
+        if self.plan_id and self.plan.versions.exclude(currency=self.currency).exists():
+            raise ValidationError({"currency": f"The plan “{self.plan}” has prices in another currency."})
+
+
+class ExchangeRate(models.Model):
+    """Units of `currency` for one USD, as some source said on a day. Written once; a correction is a later row."""
+
+    currency = models.CharField(max_length=3, validators=[validate_currency])
+    on = models.DateField()
+    per_usd = ExactDecimalField(decimals=RATE_DECIMALS, validators=[MinValueValidator(Decimal("0.000001"))])
+    source = models.CharField(max_length=200, help_text="Who published it, such as “ECB reference rate”.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.PROTECT, related_name="+"
+    )
+
+    class Meta:
+        ordering = (F("on").desc(), "currency", F("id").desc())
+        indexes = (models.Index(fields=["currency", "-on", "-id"], name="exchangerate_latest"),)
+        constraints = (models.CheckConstraint(condition=~Q(source=""), name="exchangerate_has_source"),)
+
+    def __str__(self) -> str:
+        return f"1 USD = {self.per_usd:f} {self.currency} ({self.source}, {self.on})"

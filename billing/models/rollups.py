@@ -1,0 +1,112 @@
+"""Usage summed by day: what reports, invoices and exports read. It can be made anew from usage at any time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+
+from llm.digests import DIGEST_FIELDS
+from llm.fields import ExactDecimalField
+from llm.models import Account, ApiKey, RateSet
+from llm.money import PICO_DECIMALS
+from llm.types import TOKEN_FIELDS
+
+
+class UsageSums(models.Model):
+    """Sums over calls, adjustments included. Void and open calls are in none.
+
+    cost: USD, of priced calls alone; unpriced_calls: the others that used tokens. estimated_*: of calls whose tokens
+    were counted by us. digest_*: sums of the digests of the rows and adjustments that the figures came from.
+    """
+
+    calls = models.BigIntegerField(default=0)
+    estimated_calls = models.BigIntegerField(default=0)
+    unpriced_calls = models.BigIntegerField(default=0)
+    prompt_tokens = models.BigIntegerField(default=0)
+    completion_tokens = models.BigIntegerField(default=0)
+    cache_read_tokens = models.BigIntegerField(default=0)
+    cache_write_5m_tokens = models.BigIntegerField(default=0)
+    cache_write_1h_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    audio_input_tokens = models.BigIntegerField(default=0)
+    audio_output_tokens = models.BigIntegerField(default=0)
+    cost = ExactDecimalField(decimals=PICO_DECIMALS, default=0)
+    estimated_cost = ExactDecimalField(decimals=PICO_DECIMALS, default=0)
+    digest_0 = models.BigIntegerField(default=0)
+    digest_1 = models.BigIntegerField(default=0)
+    digest_2 = models.BigIntegerField(default=0)
+    digest_3 = models.BigIntegerField(default=0)
+    digest_4 = models.BigIntegerField(default=0)
+    digest_5 = models.BigIntegerField(default=0)
+    digest_6 = models.BigIntegerField(default=0)
+    digest_7 = models.BigIntegerField(default=0)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def digest_sums(self) -> tuple[int, ...]:
+        return tuple(getattr(self, name) for name in DIGEST_FIELDS)
+
+
+COUNT_FIELDS: tuple[str, ...] = ("calls", "estimated_calls", "unpriced_calls", *TOKEN_FIELDS)
+COST_FIELDS: tuple[str, ...] = ("cost", "estimated_cost")
+SUM_FIELDS: tuple[str, ...] = (*COUNT_FIELDS, *COST_FIELDS, *DIGEST_FIELDS)
+"""All columns of `UsageSums`."""
+
+
+class DailyUsage(UsageSums):
+    """One day of an account, by key, model and the rates that priced it.
+
+    local_day: the account's calendar day. rate_set: None where calls were free or unpriced. is_billable: with what was
+    decided of the calls since.
+    """
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="daily_usage", db_index=False)
+    api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="daily_usage", db_index=False)
+    local_day = models.DateField()
+    provider = models.CharField(max_length=50)
+    model = models.CharField(max_length=200)
+    rate_set = models.ForeignKey(RateSet, null=True, on_delete=models.PROTECT, db_index=False, related_name="+")
+    is_billable = models.BooleanField(default=True)
+
+    class Meta:
+        verbose_name_plural = "daily usage"
+        ordering = ("-local_day", "account", "api_key", "model")
+        indexes = (
+            models.Index(fields=["local_day", "account"], name="dailyusage_day"),
+            models.Index(fields=["api_key", "local_day"], name="dailyusage_key"),
+        )
+        constraints = (
+            models.UniqueConstraint(
+                fields=["account", "local_day", "api_key", "provider", "model", "rate_set", "is_billable"],
+                name="dailyusage_once",
+            ),
+            models.CheckConstraint(condition=Q(calls__gte=0), name="dailyusage_calls_not_negative"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.account} {self.local_day} {self.model}"
+
+
+class RollupMark(models.Model):
+    """Up to when an account's calls are in its rollups: all that was recorded by `cutoff_at`, and nothing later.
+
+    Rows are written in one transaction with the rollups that they speak of. Lock an account's mark to read its days
+    as one state.
+    """
+
+    account = models.OneToOneField(Account, on_delete=models.PROTECT, primary_key=True, related_name="rollup_mark")
+    cutoff_at = models.DateTimeField(help_text="Database clock.")
+
+    class Meta:
+        ordering = ("account",)
+
+    def __str__(self) -> str:
+        return f"{self.account}: up to {self.cutoff_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def sums_of(row: UsageSums) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in SUM_FIELDS}

@@ -1,0 +1,61 @@
+"""A billing period: a calendar month of an account's own days. Pure.
+
+Each call has one `local_day`, frozen when it was opened, so it belongs to exactly one period whatever becomes of the
+account's time zone. No moment in time, and no zone, is converted here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+_LABEL = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Period:
+    """start: the first day of the month."""
+
+    start: date
+
+    def __post_init__(self) -> None:
+        if self.start.day != 1:
+            raise ValueError(f"a period starts on the first of a month, not on {self.start}")
+
+    @classmethod
+    def parse(cls, text: str) -> Period:
+        """`2026-10`. Raises ValueError with a sentence."""
+        match = _LABEL.fullmatch(text.strip())
+        if match is None or match[1] == "0000":
+            raise ValueError(f"“{text}” is not a month such as 2026-10")
+        return cls(date(int(match[1]), int(match[2]), 1))
+
+    @classmethod
+    def of(cls, day: date) -> Period:
+        return cls(day.replace(day=1))
+
+    @property
+    def end(self) -> date:
+        """The first day that is no longer in it."""
+        return (self.start + timedelta(days=31)).replace(day=1)
+
+    @property
+    def last_day(self) -> date:
+        return self.end - timedelta(days=1)
+
+    @property
+    def days(self) -> Iterator[date]:
+        return (self.start + timedelta(days=offset) for offset in range((self.end - self.start).days))
+
+    @property
+    def following(self) -> Period:
+        return Period(self.end)
+
+    @property
+    def previous(self) -> Period:
+        return Period.of(self.start - timedelta(days=1))
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m}"

@@ -1,0 +1,95 @@
+"""What travels between billing's layers: frozen, no I/O, no models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+
+from billing.enums import LineKind, TierMode
+from llm.types import TokenCounts
+
+NO_DIGEST = (0,) * 8
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSum:
+    """The billable calls of one account and period, by model and by the rates that gave their cost.
+
+    rates: meter -> pico-units of USD a unit, of that rate set; empty where the calls were free or unpriced.
+    counts: sums without extra meters. cost_pico: pico-units of USD, of priced calls alone. digest: sums of words.
+    """
+
+    provider: str
+    model: str
+    rate_set_id: int | None
+    calls: int
+    counts: TokenCounts
+    cost_pico: int
+    rates: Mapping[str, int] = field(default_factory=dict)
+    unpriced_calls: int = 0
+    estimated_calls: int = 0
+    estimated_cost_pico: int = 0
+    digest: tuple[int, ...] = NO_DIGEST
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """price_per_million: in the plan's currency."""
+
+    from_tokens: int
+    price_per_million: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPrice:
+    """What one meter of the models that fit the pattern costs. tiers: by `from_tokens`, the first of them 0."""
+
+    pattern: str
+    meter: str
+    mode: TierMode
+    tiers: tuple[Tier, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTerms:
+    """A plan's version as rating sees it; see `billing.models.PlanVersion`. fixed_prices: the first that fits wins."""
+
+    version_id: int
+    effective_from: date
+    currency: str
+    markup_percent: Decimal = Decimal(0)
+    flat_fee: Decimal = Decimal(0)
+    minimum_commitment: Decimal = Decimal(0)
+    allowance_tokens: int = 0
+    allowance_amount: Decimal = Decimal(0)
+    discount_percent: Decimal = Decimal(0)
+    fixed_prices: tuple[FixedPrice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeLine:
+    """One line as rated; see `billing.models.InvoiceLine`. key: names it among all lines of its period.
+
+    quantity: None where the line has none; unit_price: per million. exact_amount: in the plan's currency, unrounded;
+    amount: rounded half away from zero; their difference is the residual. cost_pico: its share of our cost, USD.
+    """
+
+    key: str
+    kind: LineKind
+    description: str
+    exact_amount: Decimal
+    amount: Decimal
+    quantity: int | None = None
+    unit_price: Decimal | None = None
+    provider: str = ""
+    model: str = ""
+    meter: str = ""
+    cost_pico: int = 0
+    calls: int = 0
+    digest: tuple[int, ...] = NO_DIGEST
+
+    @property
+    def residual(self) -> Decimal:
+        return self.exact_amount - self.amount

@@ -1,7 +1,16 @@
+from importlib import import_module
+
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+from llm.triggers import install_triggers, keep
 
 
 class BillingConfig(AppConfig):
     name = "billing"
     verbose_name = "Billing"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        keep(tuple(import_module("billing.triggers").triggers()))
+        post_migrate.connect(install_triggers, sender=self)

@@ -1,7 +1,8 @@
 """What the database itself refuses: changes of what is on the books, whoever asks for them, psql included.
 
-A call may be closed once and never changed or deleted; corrections and prices are only ever added. The triggers are
-installed after each migration, and their names hold a digest of what they do, so that an old one is replaced.
+A call may be closed once and never changed or deleted; corrections and prices are only ever added. Other apps add
+their own with `keep`. The triggers are installed after each migration, and their names hold a digest of what they do,
+so that an old one is replaced.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 PREFIX = "llm_keeps_"
 
 _FUNCTION = "llm_refuse_change"
-_CREATE_FUNCTION = f"""
-CREATE OR REPLACE FUNCTION {_FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'restrict_violation'; END $$
+_CREATE_FUNCTION = """
+CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF {condition} THEN RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'restrict_violation'; END IF;
+    IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
+    RETURN NEW;
+END $$
 """
 
 _FROZEN_AT_OPEN = (
@@ -35,39 +40,57 @@ _APPEND_ONLY = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Trigger:
-    """Refuses an event of a table. condition: over OLD and NEW, with {is_not} for a comparison that knows NULL."""
+class Trigger:
+    """Refuses an event of a table.
+
+    condition: over OLD and NEW, with {is_not} for a comparison that knows NULL. lookup: such a condition that asks
+    other tables too, which PostgreSQL allows only in a function.
+    """
 
     table: str
     event: str
     message: str
     condition: str = ""
+    lookup: str = ""
 
-    def sql(self, vendor: str) -> str:
+    def create(self, vendor: str, name: str) -> list[str]:
+        """The statements that make it."""
+        conditions = [self.condition, self.lookup] if vendor == "sqlite" else [self.condition]
         is_not = "IS NOT" if vendor == "sqlite" else "IS DISTINCT FROM"
-        when = f" WHEN ({self.condition.format(is_not=is_not)})" if self.condition else ""
-        start = f"CREATE TRIGGER {{name}} BEFORE {self.event} ON {self.table} FOR EACH ROW{when}"
+        when = " AND ".join(f"({each.format(is_not=is_not)})" for each in conditions if each)
+        start = f"CREATE TRIGGER {name} BEFORE {self.event} ON {self.table} FOR EACH ROW"
+        if when:
+            start = f"{start} WHEN ({when})"
         if vendor == "sqlite":
-            return f"{start} BEGIN SELECT RAISE(ABORT, '{self.message}'); END"
-        return f"{start} EXECUTE FUNCTION {_FUNCTION}('{self.message}')"
+            return [f"{start} BEGIN SELECT RAISE(ABORT, '{self.message}'); END"]
+        function = name if self.lookup else _FUNCTION
+        return [
+            _CREATE_FUNCTION.format(name=function, condition=self.lookup.format(is_not=is_not) or "true"),
+            f"{start} EXECUTE FUNCTION {function}('{self.message}')",
+        ]
 
     def name(self, vendor: str) -> str:
-        digest = hashlib.sha256(self.sql(vendor).encode()).hexdigest()[:8]
+        digest = hashlib.sha256("\n".join(self.create(vendor, "name")).encode()).hexdigest()[:8]
         return f"{PREFIX}{self.table.removeprefix('llm_')}_{self.event.lower()}_{digest}"
 
 
-def _triggers() -> Sequence[_Trigger]:
-    changes = " OR ".join(f"OLD.{name} {{is_not}} NEW.{name}" for name in _FROZEN_AT_OPEN)
-    return (
-        _Trigger(
-            "llm_usage",
-            "UPDATE",
-            "a call is closed once, and what it was opened with stays: add an adjustment",
-            f"OLD.status <> 'open' OR NEW.status = 'open' OR {changes}",
-        ),
-        _Trigger("llm_usage", "DELETE", "a call is never deleted"),
-        *(_Trigger(table, event, text) for table, text in _APPEND_ONLY.items() for event in ("UPDATE", "DELETE")),
-    )
+_OPENED_ONCE = " OR ".join(f"OLD.{name} {{is_not}} NEW.{name}" for name in _FROZEN_AT_OPEN)
+
+_kept: list[Trigger] = [
+    Trigger(
+        "llm_usage",
+        "UPDATE",
+        "a call is closed once, and what it was opened with stays: add an adjustment",
+        f"OLD.status <> 'open' OR NEW.status = 'open' OR {_OPENED_ONCE}",
+    ),
+    Trigger("llm_usage", "DELETE", "a call is never deleted"),
+    *(Trigger(table, event, text) for table, text in _APPEND_ONLY.items() for event in ("UPDATE", "DELETE")),
+]
+
+
+def keep(triggers: Sequence[Trigger]) -> None:
+    """Have these installed too; for an app's `ready`."""
+    _kept.extend(trigger for trigger in triggers if trigger not in _kept)
 
 
 def install_triggers(*, using: str = "default", **_signal: Any) -> None:
@@ -76,12 +99,11 @@ def install_triggers(*, using: str = "default", **_signal: Any) -> None:
     wanted = _wanted(connection)
     found = _found(connection)
     with connection.cursor() as cursor:
-        if connection.vendor == "postgresql" and set(wanted) != set(found):
-            cursor.execute(_CREATE_FUNCTION)
         for name in set(found) - set(wanted):
             cursor.execute(_drop_sql(connection, name, found[name]))
-        for name in set(wanted) - set(found):
-            cursor.execute(wanted[name].sql(connection.vendor).format(name=name))
+        for name in sorted(set(wanted) - set(found)):
+            for statement in wanted[name].create(connection.vendor, name):
+                cursor.execute(statement)
 
 
 def drop_triggers(connection: BaseDatabaseWrapper) -> None:
@@ -98,10 +120,10 @@ def missing_triggers(using: str = "default") -> list[str]:
     return sorted(set(_wanted(connection)) - set(_found(connection)))
 
 
-def _wanted(connection: BaseDatabaseWrapper) -> dict[str, _Trigger]:
+def _wanted(connection: BaseDatabaseWrapper) -> dict[str, Trigger]:
     """By name; only of tables that exist, since an app may be migrated to before its first migration."""
     tables = set(connection.introspection.table_names())
-    return {trigger.name(connection.vendor): trigger for trigger in _triggers() if trigger.table in tables}
+    return {trigger.name(connection.vendor): trigger for trigger in _kept if trigger.table in tables}
 
 
 def _found(connection: BaseDatabaseWrapper) -> dict[str, str]:

@@ -1,0 +1,100 @@
+"""What the database refuses of billing: changes of what was submitted, issued, or stood on by an invoice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from billing.models import BilledUsage, Invoice, InvoiceLine, PlanVersion
+from llm.triggers import Trigger
+
+_ISSUED = "('issued', 'paid')"
+_PAID_FIELDS = ("state", "paid_on")
+
+# From submit on an invoice says what it says: what may still change is how far it has come.
+_COURSE_FIELDS = frozenset(
+    {
+        *("state", "series_id", "number", "content_digest", "approved_digest", "needs_second_person"),
+        *(
+            "prepared_by_id",
+            "approved_by_id",
+            "submitted_at",
+            "approved_at",
+            "issued_at",
+            "issued_on",
+            "due_on",
+            "paid_on",
+        ),
+    }
+)
+
+
+def _changes(names: Iterator[str]) -> str:
+    return " OR ".join(f"OLD.{name} {{is_not}} NEW.{name}" for name in names)
+
+
+def _columns(model: type[Invoice | PlanVersion]) -> list[str]:
+    return [field.column for field in model._meta.concrete_fields]
+
+
+_CONTENT = _changes(name for name in _columns(Invoice) if name not in _COURSE_FIELDS)
+_ALL_BUT_PAID = _changes(name for name in _columns(Invoice) if name not in _PAID_FIELDS)
+
+
+def triggers() -> Iterator[Trigger]:
+    yield from _of_invoices()
+    for model in (InvoiceLine, BilledUsage):
+        yield from _of_content(model._meta.db_table)
+    yield from _of_plans()
+    for table, text in (
+        ("billing_invoiceevent", "what was done to an invoice is never changed: more can be added"),
+        ("billing_exchangerate", "a rate of exchange is never changed: add another"),
+    ):
+        yield from (Trigger(table, event, text) for event in ("UPDATE", "DELETE"))
+
+
+def _of_invoices() -> Iterator[Trigger]:
+    yield Trigger(
+        "billing_invoice",
+        "UPDATE",
+        "an issued invoice is never changed: make a credit note",
+        f"OLD.state IN {_ISSUED} AND (NOT (OLD.state = 'issued' AND NEW.state = 'paid') OR {_ALL_BUT_PAID})",
+    )
+    yield Trigger(
+        "billing_invoice",
+        "UPDATE",
+        "an invoice under review is not changed: send it back first",
+        f"OLD.state IN ('in_review', 'approved') AND NEW.state <> 'draft' AND ({_CONTENT})",
+    )
+    yield Trigger("billing_invoice", "UPDATE", "a void invoice stays void", "OLD.state = 'void'")
+    yield Trigger("billing_invoice", "DELETE", "an invoice is never deleted: void it")
+    # INSERT OR REPLACE would delete what it collides with, and where recursive triggers are off nobody would be asked.
+    yield Trigger(
+        "billing_invoice",
+        "INSERT",
+        "an issued invoice is never replaced",
+        lookup="EXISTS (SELECT 1 FROM billing_invoice kept WHERE kept.id = NEW.id "  # noqa: S608
+        f"OR (kept.series_id = NEW.series_id AND kept.number = NEW.number AND kept.state IN {_ISSUED}))",
+    )
+
+
+def _of_content(table: str) -> Iterator[Trigger]:
+    """Rows that belong to an invoice change only while it is a draft; none goes from one invoice to another."""
+    for event, rows in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):
+        invoices = ", ".join(f"{row}.invoice_id" for row in rows)
+        yield Trigger(
+            table,
+            event,
+            "what an invoice says changes only while it is a draft",
+            lookup=f"EXISTS (SELECT 1 FROM billing_invoice WHERE id IN ({invoices}) AND state <> 'draft')",  # noqa: S608
+        )
+
+
+def _of_plans() -> Iterator[Trigger]:
+    used = "EXISTS (SELECT 1 FROM billing_invoice WHERE plan_version_id IN ({versions}) AND state <> 'void')"
+    text = "invoices stand on this version of the plan: add a version"
+    for event, rows in (("UPDATE", ("OLD",)), ("DELETE", ("OLD",))):
+        versions = ", ".join(f"{row}.id" for row in rows)
+        yield Trigger("billing_planversion", event, text, lookup=used.format(versions=versions))
+    for event, rows in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):
+        versions = ", ".join(f"{row}.version_id" for row in rows)
+        yield Trigger("billing_planrate", event, text, lookup=used.format(versions=versions))

@@ -36,6 +36,8 @@ BATCH_SECONDS = Histogram(
 CONFLICTS = Counter("llm_books_conflicts", "Writes that the books refused.")
 WAITING = Gauge("llm_books_waiting", "Groups of writes that are not on the books yet.", multiprocess_mode="livesum")
 SPOOL_BYTES = Gauge("llm_spool_bytes", "Settlements that wait on disk for the database.", multiprocess_mode="livesum")
+AWAY = Gauge("llm_books_away", "Processes that find the database away.", multiprocess_mode="livesum")
+SPOOL_FULL = Gauge("llm_spool_full", "Processes whose spool can't be written.", multiprocess_mode="livesum")
 
 
 class _Series(NamedTuple):
@@ -86,6 +88,22 @@ def observe_call(
 def observe_batch(operations: int, seconds: float) -> None:
     BATCH_SIZE.observe(operations)
     BATCH_SECONDS.observe(seconds)
+
+
+class BooksFigures(NamedTuple):
+    """What one process's writer of the books says of itself."""
+
+    is_away: bool
+    is_full: bool
+    waiting: int
+    spool_bytes: int
+
+
+def note_books(figures: BooksFigures) -> None:
+    AWAY.set(figures.is_away)
+    SPOOL_FULL.set(figures.is_full)
+    WAITING.set(figures.waiting)
+    SPOOL_BYTES.set(figures.spool_bytes)
 
 
 def count_conflict() -> None:

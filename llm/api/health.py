@@ -18,7 +18,6 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from rest_framework.request import Request
 
-from llm import metrics
 from llm.api.auth import secret_of
 from llm.api.views import AsyncAPIView
 from llm.errors import BooksUnavailable, InvalidKey
@@ -54,7 +53,7 @@ class ReadyView(AsyncAPIView):
             "spool": "full" if writer.spool.is_full else "ok",
         }
         is_ready = set(state.values()) == {"ok"}
-        figures = {"writes_waiting": writer.waiting, "spool_bytes": writer.spool.waiting_bytes}
+        figures = {"writes_waiting": writer.waiting, "spool_bytes": writer.spool_bytes}
         body = {"status": "ok" if is_ready else "unavailable", **state, **figures}
         return HttpResponse(orjson.dumps(body), status=200 if is_ready else 503, content_type="application/json")
 
@@ -67,8 +66,6 @@ class MetricsView(AsyncAPIView):
     @extend_schema(exclude=True)
     async def get(self, request: Request) -> HttpResponse:
         _check_token(request)
-        metrics.WAITING.set(runtime().writer.waiting)
-        metrics.SPOOL_BYTES.set(runtime().writer.spool.waiting_bytes)
         return HttpResponse(_exposition(await _open_rows()), content_type=CONTENT_TYPE_LATEST)
 
 

@@ -25,6 +25,8 @@ def compare(closes: Sequence[CloseCall]) -> dict[int, Result]:
 
 def _result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
     row = rows.get(close.id)
+    if row is None and close.outcome == Outcome.NOT_SENT:
+        return Closed(is_new=False)
     if row is None:
         return Conflict("this call was never opened")
     if _values_of(row) == _plain(statements.close_values(close)):

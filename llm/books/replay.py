@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,18 +12,19 @@ from django.conf import settings
 from django.db import OperationalError
 
 from llm.books.commit import commit_batch
+from llm.books.lockouts import SHORT_LOCK_MS
 from llm.books.operations import CloseCall, Operation, Result
 from llm.books.refusals import record_refusals
 from llm.books.spool import SpoolFile, abandoned_files
 
 log = structlog.get_logger("llm.books")
 
-SHORT_LOCK_MS = 100
-"""How long a lock is waited for that somebody else has been seen to sit on."""
-
 _LOCK_STATES = frozenset({"55P03"})
 _RETRY_STATES = frozenset({"40P01", "40001"})
 _RETRIES = 5
+_MOST_LOCKED = 3
+"""Locked accounts that one step of a replay waits for; its other work is the gateway's calls."""
+_LONGEST_PAUSE_S = 30.0
 
 
 def commit_surely(operations: Sequence[Operation], *, lock_timeout_ms: int = 0) -> list[Result]:
@@ -43,26 +45,40 @@ def commit_again(operations: Sequence[Operation], *, lock_timeout_ms: int = 0) -
     raise OperationalError("the batch met one deadlock after the other")
 
 
-def replay_some(file: SpoolFile, *, most: int) -> int:
-    """The next closes of the file; how many were written. Those whose rows somebody has locked go to its end again."""
-    closes = file.read(most)
-    if closes:
-        left = commit_by_account(closes)
-        if left:
-            file.append(left)
-        file.forget_read()
+class Replay:
+    """One spool on its way into the books, a little at a time."""
+
+    def __init__(self, file: SpoolFile) -> None:
+        self.file = file
+        self._pause_s = 0.0
+        self._due_at = 0.0
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until the next step makes sense: what somebody has locked is tried again ever more seldom."""
+        return max(0.0, self._due_at - time.monotonic())
+
+    def step(self) -> int:
+        """Write the next closes of the file; how many those were. Raises OperationalError where the database is away.
+
+        Those of accounts whose rows somebody has locked are deferred.
+        """
+        closes = self.file.read(settings.LLM_BATCH_SIZE)
+        left = commit_by_account(closes, most_locked=_MOST_LOCKED) if closes else []
+        self.file.forget_read(deferred=left)
+        self._pause_s = min(max(1.0, self._pause_s * 2), _LONGEST_PAUSE_S) if left else 0.0
+        self._due_at = time.monotonic() + self._pause_s
         return len(closes) - len(left)
-    file.forget_read()
-    return 0
 
 
 def replay_abandoned(folder: Path) -> int:
     """The spools of dead processes of this host; how many closes were written. Raises where the database is away."""
     written = 0
     for file in abandoned_files(folder):
+        replay = Replay(file)
         try:
-            while count := replay_some(file, most=settings.LLM_BATCH_SIZE):
-                written += count
+            while file.waiting_bytes and not replay.wait_s:
+                written += replay.step()
             log.info("spool replayed", file=file.path.name, closes=written)
         finally:
             file.close()
@@ -70,21 +86,39 @@ def replay_abandoned(folder: Path) -> int:
 
 
 def commit_by_account(
-    closes: Sequence[CloseCall], commit: Callable[..., list[Result]] = commit_surely
+    closes: Sequence[CloseCall],
+    commit: Callable[..., list[Result]] = commit_surely,
+    *,
+    most_locked: int | None = None,
 ) -> list[CloseCall]:
-    """Write them account by account; returns those of accounts whose rows are locked by somebody."""
+    """Write them account by account; returns those of accounts whose rows are locked by somebody.
+
+    most_locked: after so many such accounts no other is tried, and all that is left is returned too.
+    """
     by_account: dict[int, list[CloseCall]] = defaultdict(list)
     for close in closes:
         by_account[close.account_id].append(close)
-    left: list[CloseCall] = []
+    locked: list[CloseCall] = []
+    untried: list[CloseCall] = []
+    locked_accounts = 0
     for group in by_account.values():
-        try:
-            commit(group, lock_timeout_ms=SHORT_LOCK_MS)
-        except OperationalError as error:
-            if not is_lock_timeout(error):
-                raise
-            left += group
-    return left
+        if locked_accounts == most_locked:
+            untried += group
+        elif _commit_unless_locked(group, commit):
+            locked_accounts += 1
+            locked += group
+    return [*untried, *locked]
+
+
+def _commit_unless_locked(group: Sequence[CloseCall], commit: Callable[..., list[Result]]) -> bool:
+    """Whether somebody has locked the rows, so that nothing was written."""
+    try:
+        commit(group, lock_timeout_ms=SHORT_LOCK_MS)
+    except OperationalError as error:
+        if not is_lock_timeout(error):
+            raise
+        return True
+    return False
 
 
 def is_lock_timeout(error: Exception) -> bool:

@@ -7,10 +7,13 @@ is full; new ones are refused then.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import structlog
 
@@ -25,27 +28,45 @@ RESERVE_BYTES = 4 * 1024**2
 
 SUFFIX = ".spool"
 _READ_BYTES = 1024**2
+_LOCK_TRIES = 20
+_LOCK_PAUSE_S = 0.05
 
 
 class SpoolFile:
-    """A spool that this process holds the lock of. Raises OSError wherever the disk does."""
+    """A spool that this process holds the lock of. Raises OSError wherever the disk does.
 
-    def __init__(self, path: Path) -> None:
-        """Raises BlockingIOError where another process has it."""
+    What it holds is read once from its beginning to its end. A close that can't be written yet is deferred: it stays
+    in the file, and comes again after all others. Only a file of which all is written shrinks, to nothing.
+    """
+
+    def __init__(self, path: Path, fd: int) -> None:
+        """`create` and `take_over` make one."""
         self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._fd)
-            raise
+        self._fd = fd
         self._size = self._whole_lines()
         self._read_to = self._next = 0
+        self._deferred: list[CloseCall] = []
+        self._tried_again = 0
         self.damaged = 0
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """This process's own."""
+        for _ in range(_LOCK_TRIES):
+            with contextlib.suppress(BlockingIOError):
+                return cls(path, _locked(path, os.O_CREAT))
+            # Whoever looks for spools of the dead has found it before we had locked it, and lets go in a moment.
+            time.sleep(_LOCK_PAUSE_S)
+        return cls(path, _locked(path, os.O_CREAT))
+
+    @classmethod
+    def take_over(cls, path: Path) -> Self:
+        """Another's. Raises BlockingIOError where that process lives, FileNotFoundError where it is gone."""
+        return cls(path, _locked(path))
 
     @property
     def waiting_bytes(self) -> int:
-        return self._size - self._read_to
+        return self._size if self._deferred else self._size - self._read_to
 
     def append(self, closes: Sequence[CloseCall]) -> None:
         """Durable when it returns; where it raises, the file is as before."""
@@ -59,11 +80,13 @@ class SpoolFile:
         self._size += len(data)
 
     def read(self, most: int) -> list[CloseCall]:
-        """The next closes that wait, up to that many; `forget_read` then says that they are written."""
-        data = os.pread(self._fd, max(_READ_BYTES, most * 1024), self._read_to)
+        """The next closes that wait, up to that many; `forget_read` then says what became of them."""
+        if self._read_to >= self._size:
+            self._tried_again = min(most, len(self._deferred))
+            return self._deferred[: self._tried_again]
         found: list[CloseCall] = []
         end = 0
-        for close, line_end in read_lines(data):
+        for close, line_end in read_lines(self._next_lines(most)):
             if len(found) == most:
                 break
             if close is None:
@@ -75,10 +98,12 @@ class SpoolFile:
         self._next = self._read_to + end
         return found
 
-    def forget_read(self) -> None:
-        """What was read is on the books, or appended once more. An empty file shrinks to nothing."""
+    def forget_read(self, *, deferred: Sequence[CloseCall] = ()) -> None:
+        """What was read is on the books, but for what is deferred."""
+        self._deferred = [*self._deferred[self._tried_again :], *deferred]
+        self._tried_again = 0
         self._read_to = self._next
-        if self._read_to >= self._size and not self.damaged:
+        if self._read_to >= self._size and not self._deferred and not self.damaged:
             os.ftruncate(self._fd, 0)
             os.fsync(self._fd)
             self._size = self._read_to = self._next = 0
@@ -91,6 +116,11 @@ class SpoolFile:
             else:
                 self.path.unlink(missing_ok=True)
         os.close(self._fd)
+
+    def _next_lines(self, most: int) -> bytes:
+        """At least one whole line, usually as many as are wanted."""
+        data = os.pread(self._fd, max(_READ_BYTES, most * 1024), self._read_to)
+        return data if b"\n" in data else os.pread(self._fd, self._size - self._read_to, self._read_to)
 
     def _whole_lines(self) -> int:
         """Drop a last line that was torn by a crash: its settlement was never acknowledged."""
@@ -117,7 +147,7 @@ class Spool:
 
     def open(self) -> SpoolFile:
         if self._file is None:
-            self._file = SpoolFile(self.folder / f"{boot_id()}{SUFFIX}")
+            self._file = SpoolFile.create(self.folder / f"{boot_id()}{SUFFIX}")
             _sync_folder(self.folder)
         return self._file
 
@@ -130,7 +160,7 @@ class Spool:
                 _allocate(self._reserve, RESERVE_BYTES)
             self.is_full = False
         except OSError as error:
-            self._reserve.unlink(missing_ok=True)
+            self._drop_reserve()
             self.is_full = True
             if not was_full:
                 log.warning("the spool can't be written: new calls are refused", error=error.strerror)
@@ -142,14 +172,18 @@ class Spool:
         except OSError as error:
             log.warning("the spool's disk is full: its reserve is used", error=error.strerror)
             self.is_full = True
-            self._reserve.unlink(missing_ok=True)
+            self._drop_reserve()
             self.open().append(closes)
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._reserve.unlink(missing_ok=True)
+        self._drop_reserve()
+
+    def _drop_reserve(self) -> None:
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
 
 
 def abandoned_files(folder: Path) -> Iterator[SpoolFile]:
@@ -158,18 +192,36 @@ def abandoned_files(folder: Path) -> Iterator[SpoolFile]:
         if path.stem == str(boot_id()):
             continue
         try:
-            file = SpoolFile(path)
-        except BlockingIOError:
+            file = SpoolFile.take_over(path)
+        except (BlockingIOError, FileNotFoundError):
             continue
         except OSError as error:
             log.warning("a spool can't be read", file=path.name, error=error.strerror)
             continue
-        # Whoever replayed it just before us has removed it.
-        if not path.exists():
-            file.close()
-            continue
         path.with_suffix(".reserve").unlink(missing_ok=True)
         yield file
+
+
+def _locked(path: Path, flags: int = 0) -> int:
+    """A descriptor of the file at that path, which is ours alone until it is closed."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, fd):
+                return fd
+        except OSError:
+            os.close(fd)
+            raise
+        # Whoever had the lock before us has removed the file: what we would write into it, nobody would ever find.
+        os.close(fd)
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _allocate(path: Path, size: int) -> None:

@@ -12,58 +12,33 @@ import os
 import queue
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 
 from llm import metrics
+from llm.books.backlog import Backlog
 from llm.books.heartbeat import beat, beat_interval_s, say_goodbye
-from llm.books.operations import CloseCall, Closed, OpenCall, Operation, Result
-from llm.books.replay import SHORT_LOCK_MS, commit_surely, is_lock_timeout, replay_abandoned, replay_some
-from llm.books.settling import void_close
+from llm.books.lockouts import Lockouts
+from llm.books.operations import OpenCall, Operation, Result
+from llm.books.replay import commit_surely, is_lock_timeout
 from llm.books.spool import Spool
+from llm.books.waiting import AWAY, Waiting, acknowledge, deliver, refuse
 from llm.deadlines import bounded, patience_s
 from llm.errors import BooksUnavailable
 
 log = structlog.get_logger("llm.books")
 
 _RETRY_S = 0.5
-# A batch that takes longer than this is not waited for by those who come after it.
-_SLOW_BATCH_S = 2.0
-# So long an account is left alone whose rows somebody else has locked.
-_LOCKED_OUT_S = 1.0
+# Where the thread has been at work for longer than this, new calls don't wait for it.
+_SLOW_TURN_S = 2.0
 # A transaction costs the same for one row as for ten. Where several came together, the next ones are given this long to
 # gather; a lone caller never waits for company.
 _LINGER_S = 0.001
-_AWAY = "The books can't be written at the moment, so nothing was sent. Try again shortly."
-
-_DATABASE_IS_AWAY = (OperationalError, InterfaceError)
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """Operations that stand or fall together in one batch, and who waits for them."""
-
-    operations: tuple[Operation, ...]
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[list[Result]]
-
-    @property
-    def account_id(self) -> int:
-        return self.operations[-1].account_id
-
-    @property
-    def closes(self) -> tuple[CloseCall, ...]:
-        return tuple(each for each in self.operations if isinstance(each, CloseCall))
-
-    @property
-    def opens(self) -> tuple[OpenCall, ...]:
-        return tuple(each for each in self.operations if isinstance(each, OpenCall))
 
 
 class BooksWriter:
@@ -72,75 +47,83 @@ class BooksWriter:
     def __init__(self) -> None:
         self.is_away = False
         self._failure = ""
-        self.spool = Spool(Path(settings.LLM_SPOOL_DIR))
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._backlog = Backlog(Path(settings.LLM_SPOOL_DIR))
+        self._lockouts = Lockouts()
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
+        self._is_stopping = False
         self._has_company = False
-        self._batch_began_at: float | None = None
-        self._kept: list[CloseCall] = []
-        self._unknown_opens: list[OpenCall] = []
-        self._locked_out: dict[int, float] = {}
+        self._busy_since: float | None = None
         self._beat_at = 0.0
         self._beat_interval_s = beat_interval_s()
+        self._reported: metrics.BooksFigures | None = None
 
     def submit(self, *operations: Operation) -> asyncio.Future[list[Result]]:
         """Its result means: durably written, or for closes: durably in the spool.
 
-        Ends in BooksUnavailable, at once, if an open is among them and can't be written; its closes are kept.
+        Ends in BooksUnavailable, at once, if an open is among them, as the last, and can't be written; its closes are
+        kept.
         """
         self.start()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Result]] = loop.create_future()
         if isinstance(operations[-1], OpenCall) and self._turns_away(operations[-1].account_id):
-            future.set_exception(BooksUnavailable(_AWAY))
-            if closes := tuple(each for each in operations if isinstance(each, CloseCall)):
-                self._queue.put(_Waiting(closes, loop, loop.create_future()))
+            future.set_exception(BooksUnavailable(AWAY))
+            if closes := operations[:-1]:
+                self._queue.put(Waiting(closes, loop, loop.create_future()))
         else:
-            self._queue.put(_Waiting(operations, loop, future))
+            self._queue.put(Waiting(operations, loop, future))
         return future
+
+    @property
+    def spool(self) -> Spool:
+        return self._backlog.spool
+
+    @property
+    def spool_bytes(self) -> int:
+        return self._backlog.spool_bytes
 
     @property
     def waiting(self) -> int:
         """Groups of operations that are not on the books yet, without those in the spool."""
-        return self._queue.qsize() + len(self._kept) + len(self._unknown_opens)
+        return self._queue.qsize() + self._backlog.in_memory
 
     @property
     def takes_calls(self) -> bool:
         return not self.is_away and not self.spool.is_full
 
     def start(self) -> None:
-        if self._thread is None:
+        """Also after `stop`, and where the thread has died."""
+        if self._thread is None or not self._thread.is_alive():
             with self._start_lock:
-                if self._thread is None:
+                if self._thread is None or not self._thread.is_alive():
+                    self._is_stopping = False
                     self._thread = threading.Thread(target=self._run, name="books-writer", daemon=True)
                     self._thread.start()
 
     def stop(self, *, timeout_s: float) -> bool:
         """Write or spool what waits and end the thread; False when that took too long."""
-        if self._thread is None:
+        thread = self._thread
+        if thread is None or not thread.is_alive():
             return True
         self._queue.put(None)
-        self._thread.join(timeout_s)
-        stopped = not self._thread.is_alive()
-        self._thread = None
-        return stopped
+        thread.join(timeout_s)
+        if thread.is_alive():
+            log.error("the books' writer did not end in time", waiting=self.waiting)
+        return not thread.is_alive()
 
     def _turns_away(self, account_id: int) -> bool:
         """Whether an open is better refused now than kept waiting: nothing piles up behind a database that hangs."""
-        began_at, until = self._batch_began_at, self._locked_out.get(account_id)
-        now = time.monotonic()
-        return (
-            not self.takes_calls
-            or (began_at is not None and now - began_at > _SLOW_BATCH_S)
-            or (until is not None and now < until)
-        )
+        since = self._busy_since
+        is_slow = since is not None and time.monotonic() - since > _SLOW_TURN_S
+        return not self.takes_calls or is_slow or self._lockouts.is_out(account_id)
 
     # --- The thread ---------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            self.spool.prepare()
+            self._beat_at = 0.0
             self._guard(self._catch_up)
             while self._turn():
                 pass
@@ -148,116 +131,123 @@ class BooksWriter:
             self._end()
 
     def _turn(self) -> bool:
-        """One batch, and what is left over from before. False when asked to stop."""
-        batch, is_stopping = self._gather()
+        """One batch, and what is left over from before. False once asked to stop and nothing waits any more."""
+        batch = self._gather()
+        self._busy_since = time.monotonic()
         self._has_company = len(batch) > 1
         if batch:
-            self._write(batch)
-        if not is_stopping:
+            self._write_safely(batch)
+        if not self._is_stopping:
             self._guard(self._catch_up)
-        return not is_stopping
+        self._report()
+        self._busy_since = None
+        return not (self._is_stopping and self._queue.empty())
 
-    def _gather(self) -> tuple[list[_Waiting], bool]:
+    def _gather(self) -> list[Waiting]:
         """All that waits, up to a full batch; blocks until something does or something else is due."""
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
         try:
-            item = self._queue.get(timeout=_RETRY_S if self._has_leftovers else self._beat_interval_s)
+            item = self._queue.get(timeout=self._pause_s())
             if self._has_company:
                 time.sleep(_LINGER_S)
-            while item is not None:
-                batch.append(item)
+            while True:
+                if item is None:
+                    self._is_stopping = True
+                else:
+                    batch.append(item)
                 if len(batch) >= settings.LLM_BATCH_SIZE:
-                    return batch, False
+                    return batch
                 item = self._queue.get_nowait()
         except queue.Empty:
-            return batch, False
-        return batch, True
+            return batch
 
-    @property
-    def _has_leftovers(self) -> bool:
-        return self.is_away or bool(self._kept or self._unknown_opens or self.spool.waiting_bytes)
-
-    def _write(self, batch: list[_Waiting]) -> None:
-        """The batch, without the accounts that are locked out; those go alone once their time is over."""
+    def _pause_s(self) -> float:
+        if self._is_stopping:
+            return 0.0
         if self.is_away:
-            self._set_aside(batch)
-            return
-        now = time.monotonic()
-        free = [waiting for waiting in batch if waiting.account_id not in self._locked_out]
+            return _RETRY_S
+        backlog_s = self._backlog.wait_s
+        return self._beat_interval_s if backlog_s is None else min(backlog_s, self._beat_interval_s)
+
+    def _write_safely(self, batch: list[Waiting]) -> None:
+        try:
+            self._write(batch)
+        except Exception as error:
+            # Whatever it is, the thread lives on, nobody is left waiting for it, and what has happened is kept.
+            log.exception("the books' writer failed", error=type(error).__name__)
+            self._backlog.keep_in_memory([close for waiting in batch for close in waiting.closes])
+            for waiting in batch:
+                if waiting.opens:
+                    refuse(waiting)
+
+    def _write(self, batch: list[Waiting]) -> None:
+        """The batch, without the accounts that were locked out lately: those go alone, once their time is over."""
+        suspect = [waiting for waiting in batch if self._lockouts.is_suspect(waiting.account_id)]
+        free = [waiting for waiting in batch if not self._lockouts.is_suspect(waiting.account_id)]
         if free:
-            self._commit(free, self._part_accounts)
-        for account_id, until in list(self._locked_out.items()):
-            group = [waiting for waiting in batch if waiting.account_id == account_id]
-            if now < until:
+            self._commit(free, self._write_by_account)
+        self._write_by_account(suspect)
+
+    def _write_by_account(self, batch: list[Waiting]) -> None:
+        """Where somebody sits on a lock that the batch needs: find out whose rows they are, and write the others."""
+        groups: defaultdict[int, list[Waiting]] = defaultdict(list)
+        for waiting in batch:
+            groups[waiting.account_id].append(waiting)
+        for account_id, group in groups.items():
+            if self._lockouts.is_out(account_id):
                 self._set_aside(group)
-            else:
-                self._try_account(account_id, group)
+            elif self._commit(group, self._lock_out, lock_timeout_ms=self._lockouts.lock_timeout_ms):
+                self._lockouts.release(account_id)
+        self._lockouts.forget_old()
 
-    def _part_accounts(self, batch: list[_Waiting]) -> None:
-        """Somebody sits on a lock that the batch needs: find out whose rows they are, and go on with the others."""
-        for account_id in dict.fromkeys(waiting.account_id for waiting in batch):
-            self._try_account(account_id, [waiting for waiting in batch if waiting.account_id == account_id])
-
-    def _try_account(self, account_id: int, group: list[_Waiting]) -> None:
-        self._locked_out.pop(account_id, None)
-        if group:
-            self._commit(group, self._lock_out, lock_timeout_ms=SHORT_LOCK_MS)
-
-    def _lock_out(self, group: list[_Waiting]) -> None:
-        log.warning("the books of an account are locked", account_id=group[0].account_id, groups=len(group))
-        self._locked_out[group[0].account_id] = time.monotonic() + _LOCKED_OUT_S
+    def _lock_out(self, group: list[Waiting]) -> None:
+        account_id = group[0].account_id
+        seconds = self._lockouts.lock_out(account_id)
+        log.warning("the books of an account are locked", account_id=account_id, groups=len(group), seconds=seconds)
         self._set_aside(group)
 
     def _commit(
-        self, batch: list[_Waiting], on_lock: Callable[[list[_Waiting]], None], *, lock_timeout_ms: int = 0
-    ) -> None:
+        self, batch: list[Waiting], on_lock: Callable[[list[Waiting]], None], *, lock_timeout_ms: int = 0
+    ) -> bool:
+        """Whether it was written."""
         if self.is_away:
             self._set_aside(batch)
-            return
+            return False
         operations = [operation for waiting in batch for operation in waiting.operations]
-        started = self._batch_began_at = time.monotonic()
+        started = time.monotonic()
         try:
             with bounded(patience_s()):
                 results = commit_surely(operations, lock_timeout_ms=lock_timeout_ms)
         except Exception as error:  # noqa: BLE001  # the outermost edge of a thread that must live
-            self._batch_began_at = None
             if is_lock_timeout(error):
                 on_lock(batch)
-                return
+                return False
             self._note_failure(error)
-            self._unknown_opens += [each for waiting in batch for each in waiting.opens if not each.is_stillborn]
+            self._backlog.doubt([each for waiting in batch for each in waiting.opens])
             self._set_aside(batch)
-            return
-        self._batch_began_at = None
+            return False
+        deliver(batch, results)
         metrics.observe_batch(len(operations), time.monotonic() - started)
-        _deliver(batch, results)
+        return True
 
     def _note_failure(self, error: Exception) -> None:
         name = type(error).__name__
         if not self.is_away or name != self._failure:
-            log.warning("books unavailable", error=name, exc_info=not isinstance(error, _DATABASE_IS_AWAY))
+            is_expected = isinstance(error, OperationalError | InterfaceError)
+            log.warning("books unavailable", error=name, exc_info=not is_expected)
         self._failure = name
         self.is_away = True
         connection.close()
 
-    def _set_aside(self, batch: Sequence[_Waiting]) -> None:
+    def _set_aside(self, batch: Sequence[Waiting]) -> None:
         """Refuse the opens; the closes go to the spool, or stay in memory where not even that can be written."""
         closes = [close for waiting in batch for close in waiting.closes]
-        if closes:
-            self._spool([*self._kept, *closes])
+        are_safe = not closes or self._backlog.keep(closes)
         for waiting in batch:
             if waiting.opens:
-                _call_soon(waiting.loop, _set_exception, waiting.future)
-            elif not self._kept:
-                _call_soon(waiting.loop, _set_results, [(waiting.future, [Closed()] * len(waiting.operations))])
-
-    def _spool(self, closes: list[CloseCall]) -> None:
-        try:
-            self.spool.append(closes)
-            self._kept = []
-        except OSError as error:
-            log.critical("settlements are in memory only", waiting=len(closes), error=error.strerror)
-            self._kept = closes
+                refuse(waiting)
+            elif are_safe:
+                acknowledge(waiting)
 
     # --- What is left over from before --------------------------------------------------------------------------------
 
@@ -272,38 +262,32 @@ class BooksWriter:
         """Find out whether the database is back; then write what waits, a little at a time between two batches."""
         if time.monotonic() >= self._beat_at:
             self._beat_at = time.monotonic() + self._beat_interval_s
-            self.spool.prepare()
+            self._backlog.prepare()
             beat()
-            replay_abandoned(self.spool.folder)
+            self._backlog.inherit()
         elif self.is_away:
             beat()
-        elif not self._has_leftovers:
+        elif self._backlog.wait_s != 0.0:
             return
         if self.is_away:
             log.info("books available again")
             self.is_away = False
-        if self._unknown_opens:
-            self._void_unknown_opens()
-        if self._kept:
-            commit_surely(self._kept)
-            self._kept = []
-        if self.spool.waiting_bytes:
-            replay_some(self.spool.open(), most=settings.LLM_BATCH_SIZE)
-
-    def _void_unknown_opens(self) -> None:
-        """Opens whose commit may or may not have taken place; nothing was sent for them."""
-        opens = [replace(each, is_stillborn=True, ask=None) for each in self._unknown_opens]
-        commit_surely([operation for each in opens for operation in (each, void_close(each))])
-        self._unknown_opens = []
+        self._backlog.write_some()
 
     def _end(self) -> None:
         """Leave nothing in memory, and an empty spool or one that the next process finds."""
-        if self._kept:
-            self._spool(self._kept)
         if not self.is_away:
             self._guard(say_goodbye)
-        self.spool.close()
+        self._backlog.close()
+        self._report()
         connection.close()
+
+    def _report(self) -> None:
+        """For the metrics, where something has changed."""
+        figures = metrics.BooksFigures(self.is_away, self.spool.is_full, self.waiting, self.spool_bytes)
+        if figures != self._reported:
+            self._reported = figures
+            metrics.note_books(figures)
 
 
 _writers: dict[int, BooksWriter] = {}
@@ -315,33 +299,3 @@ def writer() -> BooksWriter:
     if found is None:
         found = _writers.setdefault(os.getpid(), BooksWriter())
     return found
-
-
-def _deliver(batch: Sequence[_Waiting], results: Sequence[Result]) -> None:
-    """One wake-up an event loop, however many wait there."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[list[Result]], list[Result]]]] = {}
-    position = 0
-    for waiting in batch:
-        end = position + len(waiting.operations)
-        by_loop.setdefault(waiting.loop, []).append((waiting.future, list(results[position:end])))
-        position = end
-    for loop, answers in by_loop.items():
-        _call_soon(loop, _set_results, answers)
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[Any], None], argument: object) -> None:
-    try:
-        loop.call_soon_threadsafe(callback, argument)
-    except RuntimeError:
-        log.warning("an event loop ended while its writes were under way")
-
-
-def _set_results(answers: list[tuple[asyncio.Future[list[Result]], list[Result]]]) -> None:
-    for future, results in answers:
-        if not future.done():
-            future.set_result(results)
-
-
-def _set_exception(future: asyncio.Future[list[Result]]) -> None:
-    if not future.done():
-        future.set_exception(BooksUnavailable(_AWAY))

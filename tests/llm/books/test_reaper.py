@@ -88,7 +88,7 @@ def status_of(operation: OpenCall) -> str:
 def spooled(folder: Path, *closes: object) -> Path:
     """The file of a process that is gone."""
     path = folder / f"{uuid4()}{SUFFIX}"
-    file = SpoolFile(path)
+    file = SpoolFile.create(path)
     file.append(closes)  # type: ignore[arg-type]
     file.close()
     return path

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 
-from llm.books import replay as replay_module
+from llm.books import backlog as backlog_module
 from llm.books import spool as spool_module
 from llm.books import writer as writer_module
-from llm.books.operations import Closed, Opened, Operation, Refused, Result
-from llm.books.replay import commit_surely
+from llm.books.operations import Ask, Closed, OpenCall, Opened, Operation, Refused, Result
+from llm.books.replay import commit_surely, replay_abandoned
 from llm.books.writer import BooksWriter
+from llm.enums import LimitMetric, LimitPer
 from llm.errors import BooksUnavailable
 from llm.ids import boot_id, uuid7
-from llm.models import ApiKey, Usage
+from llm.limits import set_limit
+from llm.models import ApiKey, RefusedWrite, Usage
 from tests.llm.books.making import a_close, a_key, an_open
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -77,7 +80,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> FlakyDatabase:
     flaky = FlakyDatabase()
     monkeypatch.setattr(writer_module, "commit_surely", flaky)
     monkeypatch.setattr(writer_module, "beat", flaky.beat)
-    monkeypatch.setattr(replay_module, "commit_surely", flaky)
+    monkeypatch.setattr(backlog_module, "commit_surely", flaky)
     monkeypatch.setattr(writer_module, "_RETRY_S", 0.01)
     return flaky
 
@@ -205,3 +208,193 @@ async def test_a_stopped_writer_starts_again_when_it_is_needed(books: BooksWrite
     await asyncio.to_thread(books.stop, timeout_s=5)
     await books.submit(an_open(key))
     assert await Usage.objects.acount() == 2
+
+
+# --- Whatever goes wrong ----------------------------------------------------------------------------------------------
+
+
+async def test_a_failure_of_the_spool_itself_ends_neither_the_thread_nor_a_wait(
+    books: BooksWriter, key: ApiKey, database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = an_open(key), an_open(key)
+    await books.submit(first)
+    append = spool_module.Spool.append
+    monkeypatch.setattr(spool_module.Spool, "append", lambda *_: [].pop())
+    database.is_away = True
+    with pytest.raises(BooksUnavailable):
+        await asyncio.wait_for(books.submit(a_close(first.id), second), 5)
+    monkeypatch.setattr(spool_module.Spool, "append", append)
+    database.is_away = False
+    await until(lambda: not books.waiting and not books.is_away)
+    assert (await Usage.objects.aget(pk=first.id)).status == "settled"
+    assert isinstance((await books.submit(an_open(key)))[0], Opened)
+
+
+async def test_a_close_that_neither_database_nor_disk_takes_is_kept_in_memory(
+    books: BooksWriter, key: ApiKey, database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = an_open(key)
+    await books.submit(operation)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(spool_module, "_write_all", full)
+    database.is_away = True
+    written = books.submit(a_close(operation.id))
+    await until(lambda: books.spool.is_full and books.waiting == 1)
+    assert not written.done()
+    assert not books.takes_calls
+    database.is_away = False
+    await until(lambda: not books.waiting)
+    assert (await Usage.objects.aget(pk=operation.id)).status == "settled"
+
+
+async def test_a_full_disk_refuses_new_calls_and_settles_those_under_way(books: BooksWriter, key: ApiKey) -> None:
+    operation = an_open(key)
+    await books.submit(operation)
+    books.spool.is_full = True
+    with pytest.raises(BooksUnavailable):
+        await books.submit(an_open(key))
+    assert await books.submit(a_close(operation.id)) == [Closed()]
+    assert await Usage.objects.acount() == 1
+
+
+async def test_an_open_does_not_wait_behind_a_batch_that_hangs(
+    books: BooksWriter, key: ApiKey, database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "_SLOW_TURN_S", 0.05)
+    await books.submit(an_open(key))
+    database.gate.clear()
+    database.was_called.clear()
+    first = books.submit(an_open(key))
+    await asyncio.to_thread(database.was_called.wait, 5)
+    await asyncio.sleep(0.1)
+    with pytest.raises(BooksUnavailable):
+        await books.submit(an_open(key))
+    database.gate.set()
+    assert isinstance((await first)[0], Opened)
+
+
+async def test_what_comes_while_the_writer_stops_is_written_too(key: ApiKey, database: FlakyDatabase) -> None:
+    writer = BooksWriter()
+    await writer.submit(an_open(key))
+    database.gate.clear()
+    database.was_called.clear()
+    before = writer.submit(an_open(key))
+    await asyncio.to_thread(database.was_called.wait, 5)
+    stopped = asyncio.create_task(asyncio.to_thread(writer.stop, timeout_s=5))
+    await until(lambda: writer.waiting == 1)
+    after = writer.submit(an_open(key))
+    database.gate.set()
+    assert await stopped
+    await asyncio.wait_for(asyncio.gather(before, after), 5)
+    assert await Usage.objects.acount() == 3
+
+
+async def test_a_call_that_may_have_been_opened_is_void_also_where_its_process_died_meanwhile(
+    key: ApiKey, database: FlakyDatabase, spool_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = BooksWriter()
+    await first.submit(an_open(key))
+    database.is_away = database.loses_answers = True
+    operation = an_open(key)
+    with pytest.raises(BooksUnavailable):
+        await first.submit(operation)
+    assert await asyncio.to_thread(first.stop, timeout_s=5)
+    assert (await Usage.objects.aget(pk=operation.id)).status == "open"
+    database.is_away = database.loses_answers = False
+    assert await asyncio.to_thread(replay_from, spool_folder, monkeypatch) == 1
+    row = await Usage.objects.aget(pk=operation.id)
+    assert (row.status, row.outcome) == ("void", "not_sent")
+
+
+async def test_a_call_that_was_not_opened_after_all_leaves_no_refused_write(
+    key: ApiKey, database: FlakyDatabase, spool_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = BooksWriter()
+    await first.submit(an_open(key))
+    database.is_away = True
+    with pytest.raises(BooksUnavailable):
+        await first.submit(an_open(key))
+    assert await asyncio.to_thread(first.stop, timeout_s=5)
+    database.is_away = False
+    await asyncio.to_thread(replay_from, spool_folder, monkeypatch)
+    assert await Usage.objects.acount() == 1
+    assert await RefusedWrite.objects.acount() == 0
+    assert not await asyncio.to_thread(lambda: list(spool_folder.iterdir()))
+
+
+def replay_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """As another process does."""
+    other = uuid7()
+    monkeypatch.setattr(spool_module, "boot_id", lambda: other)
+    try:
+        return replay_abandoned(folder)
+    finally:
+        connection.close()
+
+
+# --- Rows that somebody sits on ---------------------------------------------------------------------------------------
+
+
+def hold(sql: str, *parameters: object) -> Any:
+    """Another connection, in a transaction that has run this; closing it gives the locks back."""
+    import psycopg
+
+    config = connection.get_connection_params()
+    keywords = {name: config[name] for name in ("dbname", "user", "password", "host", "port") if config.get(name)}
+    other = psycopg.connect(**keywords)
+    other.execute(sql, list(parameters))
+    return other
+
+
+@pytest.fixture
+def limited() -> tuple[ApiKey, ApiKey]:
+    """Keys of two accounts with a limit each."""
+    keys = a_key("locked"), a_key("free")
+    for each in keys:
+        set_limit(each.account, None, LimitMetric.REQUESTS, LimitPer.MONTH, 100, None)
+    return keys
+
+
+def asking(key: ApiKey) -> OpenCall:
+    return an_open(key, ask=lambda: Ask(requests=1, input_tokens=1, output_tokens=1))
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has no row locks")
+async def test_a_locked_window_keeps_only_its_own_account_waiting(
+    books: BooksWriter, limited: tuple[ApiKey, ApiKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in the web process, of which the writer's connection is.
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "options", "-c lock_timeout=300")
+    locked, free = limited
+    under_way = asking(locked)
+    await asyncio.gather(books.submit(under_way), books.submit(asking(free)))
+    other = await asyncio.to_thread(
+        hold,
+        "SELECT 1 FROM llm_limitwindow w JOIN llm_limit l ON l.id = w.limit_id WHERE l.account_id = %s FOR UPDATE OF w",
+        locked.account_id,
+    )
+    writes = [
+        books.submit(a_close(under_way.id, account_id=locked.account_id)),
+        books.submit(asking(locked)),
+        books.submit(asking(free)),
+    ]
+    await asyncio.wait(writes, timeout=5)
+    assert writes[0].result() == [Closed()]
+    assert isinstance(writes[1].exception(), BooksUnavailable)
+    assert isinstance(writes[2].result()[0], Opened)
+    started = time.monotonic()
+    assert isinstance((await books.submit(asking(free)))[0], Opened)
+    assert time.monotonic() - started < 1
+    with pytest.raises(BooksUnavailable):
+        await books.submit(asking(locked))
+    assert not books.is_away
+    assert (await Usage.objects.aget(pk=under_way.id)).status == "open"
+    other.close()
+    await until(lambda: not books.spool.waiting_bytes)
+    assert (await Usage.objects.aget(pk=under_way.id)).status == "settled"
+    await until(lambda: not books._lockouts.is_out(locked.account_id))
+    assert isinstance((await books.submit(asking(locked)))[0], Opened)

@@ -1,0 +1,80 @@
+"""Operations on their way to the writer's thread, and its answers on their way back to the event loops that wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from llm.books.operations import CloseCall, Closed, OpenCall, Operation, Result
+from llm.errors import BooksUnavailable
+
+log = structlog.get_logger("llm.books")
+
+AWAY = "The books can't be written at the moment, so nothing was sent. Try again shortly."
+
+Answer = tuple[asyncio.Future[list[Result]], list[Result]]
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Operations that stand or fall together in one batch, and who waits for them. An open stands last."""
+
+    operations: tuple[Operation, ...]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[list[Result]]
+
+    @property
+    def account_id(self) -> int:
+        return self.operations[-1].account_id
+
+    @property
+    def closes(self) -> tuple[CloseCall, ...]:
+        return tuple(each for each in self.operations if isinstance(each, CloseCall))
+
+    @property
+    def opens(self) -> tuple[OpenCall, ...]:
+        return tuple(each for each in self.operations if isinstance(each, OpenCall))
+
+
+def deliver(batch: Iterable[Waiting], results: Sequence[Result]) -> None:
+    """One wake-up an event loop, however many wait there. results: in the order of the batch's operations."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Answer]] = {}
+    position = 0
+    for waiting in batch:
+        end = position + len(waiting.operations)
+        by_loop.setdefault(waiting.loop, []).append((waiting.future, list(results[position:end])))
+        position = end
+    for loop, answers in by_loop.items():
+        _call_soon(loop, _set_results, answers)
+
+
+def acknowledge(waiting: Waiting) -> None:
+    """Its closes are as good as written."""
+    deliver((waiting,), [Closed()] * len(waiting.operations))
+
+
+def refuse(waiting: Waiting) -> None:
+    """Its open could not be written."""
+    _call_soon(waiting.loop, _set_exception, waiting.future)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[Any], None], argument: object) -> None:
+    try:
+        loop.call_soon_threadsafe(callback, argument)
+    except RuntimeError:
+        log.warning("an event loop ended while its writes were under way")
+
+
+def _set_results(answers: Iterable[Answer]) -> None:
+    for future, results in answers:
+        if not future.done():
+            future.set_result(results)
+
+
+def _set_exception(future: asyncio.Future[list[Result]]) -> None:
+    if not future.done():
+        future.set_exception(BooksUnavailable(AWAY))

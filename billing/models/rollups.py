@@ -84,6 +84,12 @@ class DailyUsage(UsageSums):
                 fields=["account", "local_day", "api_key", "provider", "model", "rate_set", "is_billable"],
                 name="dailyusage_once",
             ),
+            # NULLs differ from each other in the constraint above.
+            models.UniqueConstraint(
+                fields=["account", "local_day", "api_key", "provider", "model", "is_billable"],
+                condition=Q(rate_set=None),
+                name="dailyusage_once_without_rates",
+            ),
             models.CheckConstraint(condition=Q(calls__gte=0), name="dailyusage_calls_not_negative"),
         )
 
@@ -96,16 +102,25 @@ class RollupMark(models.Model):
 
     Rows are written in one transaction with the rollups that they speak of. Lock an account's mark to read its days
     as one state.
+
+    cutoff_at: never moves back; None where the days are no state of any moment, since they are being written in several
+    transactions (SQLite) and those have not all been made. rolling_to: the cutoff of whoever writes them so.
     """
 
     account = models.OneToOneField(Account, on_delete=models.PROTECT, primary_key=True, related_name="rollup_mark")
-    cutoff_at = models.DateTimeField(help_text="Database clock.")
+    cutoff_at = models.DateTimeField(null=True, help_text="Database clock.")
+    rolling_to = models.DateTimeField(null=True, help_text="Database clock.")
 
     class Meta:
         ordering = ("account",)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(cutoff_at__isnull=False, rolling_to=None) | Q(cutoff_at=None), name="rollupmark_one_state"
+            ),
+        )
 
     def __str__(self) -> str:
-        return f"{self.account}: up to {self.cutoff_at:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.account}: up to {self.cutoff_at:%Y-%m-%d %H:%M:%S} UTC" if self.cutoff_at else f"{self.account}"
 
 
 def sums_of(row: UsageSums) -> dict[str, Any]:

@@ -295,6 +295,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('provider', models.CharField(max_length=50)),
+                ('report', models.CharField(max_length=20)),
                 ('utc_day', models.DateField()),
                 ('model', models.CharField(blank=True, default='', max_length=200)),
                 ('line_item', models.CharField(blank=True, default='', max_length=200)),
@@ -307,7 +308,7 @@ class Migration(migrations.Migration):
                 ('source', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='costs', to='billing.costimport')),
             ],
             options={
-                'ordering': ('provider', 'utc_day', 'model', 'line_item'),
+                'ordering': ('provider', 'utc_day', 'model', 'report', 'line_item'),
             },
         ),
         migrations.CreateModel(
@@ -472,10 +473,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='providercost',
-            constraint=models.UniqueConstraint(fields=('provider', 'utc_day', 'model', 'line_item'), name='providercost_once_a_day'),
+            constraint=models.UniqueConstraint(fields=('provider', 'utc_day', 'report', 'model', 'line_item'), name='providercost_once_a_day'),
         ),
         migrations.AddConstraint(
             model_name='providercost',
-            constraint=models.CheckConstraint(condition=models.Q(('provider', ''), _negated=True), name='providercost_has_provider'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('provider', ''), _negated=True), models.Q(('report', ''), _negated=True)), name='providercost_has_provider'),
         ),
     ]

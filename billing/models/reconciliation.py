@@ -33,11 +33,13 @@ class CostImport(models.Model):
 class ProviderCost(models.Model):
     """A provider's figures for a UTC day and model, from its latest report. None: the report doesn't say.
 
-    model: "" for costs that the report names no model for; `line_item` says then what they are for. cost: USD.
+    report: which of the provider's reports says so, such as costs or completions; a later one of the same kind
+    replaces the day. model: "" for what the report names no model for; `line_item` says then what it is. cost: USD.
     """
 
     source = models.ForeignKey(CostImport, on_delete=models.PROTECT, related_name="costs")
     provider = models.CharField(max_length=50)
+    report = models.CharField(max_length=20)
     utc_day = models.DateField()
     model = models.CharField(max_length=200, blank=True, default="")
     line_item = models.CharField(max_length=200, blank=True, default="")
@@ -49,12 +51,12 @@ class ProviderCost(models.Model):
     cost = ExactDecimalField(decimals=PICO_DECIMALS, null=True)
 
     class Meta:
-        ordering = ("provider", "utc_day", "model", "line_item")
+        ordering = ("provider", "utc_day", "model", "report", "line_item")
         constraints = (
             models.UniqueConstraint(
-                fields=["provider", "utc_day", "model", "line_item"], name="providercost_once_a_day"
+                fields=["provider", "utc_day", "report", "model", "line_item"], name="providercost_once_a_day"
             ),
-            models.CheckConstraint(condition=~Q(provider=""), name="providercost_has_provider"),
+            models.CheckConstraint(condition=~Q(provider="") & ~Q(report=""), name="providercost_has_provider"),
         )
 
     def __str__(self) -> str:

@@ -24,7 +24,7 @@ KEY_PATTERNS = (r"llm_[0-9A-Za-z]{38}", r"(?<![0-9A-Za-z])sk-[0-9A-Za-z_-]{16,}"
 KEY_MARKS = ("llm_", "sk-")
 # A shorter value ("ollama") is no secret, and striking it out would garble the log.
 MIN_SECRET_LENGTH = 8
-QUIET_LOGGERS = ("aiohttp", "anthropic", "asyncio", "httpcore2", "httpx2", "kombu", "openai")
+QUIET_LOGGERS = ("aiohttp", "anthropic", "asyncio", "fontTools", "httpcore2", "httpx2", "kombu", "openai")
 
 
 class Redactor:

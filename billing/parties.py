@@ -1,0 +1,74 @@
+"""Who an invoice is from and to, as its document says it.
+
+Both are frozen on the invoice when it is submitted, as plain JSON: a customer that moves or a seller that changes banks
+doesn't change what was sent. Until then a document shows what would be frozen now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from django.conf import settings
+
+from billing.enums import InvoiceState
+from billing.models import BillingProfile, Invoice
+from billing.periods import Period
+
+
+@dataclass(frozen=True, slots=True)
+class Seller:
+    """address, payment: several lines, parted by newlines. payment: how to pay, such as a bank account."""
+
+    name: str = ""
+    address: str = ""
+    tax_id: str = ""
+    email: str = ""
+    payment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BillTo:
+    """Of `BillingProfile`, the columns of the same names. time_zone: whose days the period consists of."""
+
+    legal_name: str = ""
+    address: str = ""
+    country: str = ""
+    email: str = ""
+    tax_id: str = ""
+    tax_note: str = ""
+    po_number: str = ""
+    payment_days: int = 0
+    time_zone: str = "UTC"
+
+
+def seller_facts() -> dict[str, Any]:
+    """What `Invoice.seller` holds: `Seller` as JSON, from the settings."""
+    return asdict(Seller(**settings.BILLING_SELLER))
+
+
+def bill_to_facts(profile: BillingProfile, *, period: Period | None = None) -> dict[str, Any]:
+    """What `Invoice.bill_to` holds: `BillTo` as JSON. period: the invoice's; without it the newest time zone counts."""
+    facts = {field.name: getattr(profile, field.name) for field in fields(BillTo)}
+    return {**facts, "time_zone": _zone_of(profile, period)}
+
+
+def seller_of(invoice: Invoice) -> Seller:
+    return Seller(**(invoice.seller if _is_settled(invoice) and invoice.seller else seller_facts()))
+
+
+def bill_to_of(invoice: Invoice) -> BillTo:
+    """Raises BillingProfile.DoesNotExist where the account has none; whoever drafts an invoice makes one."""
+    if _is_settled(invoice) and invoice.bill_to:
+        return BillTo(**invoice.bill_to)
+    return BillTo(**bill_to_facts(invoice.account.billing_profile, period=invoice.period))
+
+
+def _is_settled(invoice: Invoice) -> bool:
+    """A draft that was sent back still holds what was frozen before, which no longer counts."""
+    return invoice.state != InvoiceState.DRAFT
+
+
+def _zone_of(profile: BillingProfile, period: Period | None) -> str:
+    is_to_come = profile.time_zone_from is not None and period is not None and period.start < profile.time_zone_from
+    return profile.account.time_zone if is_to_come else profile.time_zone

@@ -6,8 +6,7 @@ The runtime holds it, and nobody cancels it. A caller that hangs up is news to i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import NoReturn
@@ -16,38 +15,37 @@ import structlog
 from django.conf import settings
 
 from llm import metrics
-from llm.asking import ask_of
-from llm.books.operations import CloseCall, Exceeded, OpenCall, Opened, Refused, Stale, clean_text
+from llm.books.operations import CloseCall, OpenCall, Opened, Refused
 from llm.call_log import report_call
-from llm.catalog import Resolution, Target
+from llm.catalog import Resolution
 from llm.dialects.base import ParsedRequest, WireFormat
 from llm.enums import Outcome, UsageStatus
 from llm.errors import (
     GatewayError,
     InternalError,
-    InvalidKey,
     InvalidRequest,
     ModelNotFound,
     ModelUnpriced,
-    PermissionDenied,
+    ShuttingDown,
     UpstreamError,
 )
 from llm.exchange import Exchange, Plan
 from llm.forwarding import forward
-from llm.ids import boot_id, uuid7
-from llm.keys import REFUSED_ACCOUNT, REFUSED_KEYS, Caller
-from llm.limit_answers import refusal_of
+from llm.ids import uuid7
+from llm.keys import Caller
+from llm.opening import Asked, Candidate, CatalogMovedError, OpenedCall, candidates_of, why_unopened
 from llm.relay import Audience
 from llm.retrying import is_final, pause_before
 from llm.runtime import Runtime
 from llm.settlement import void_of
 from llm.translation import translate
-from llm.types import ChatRequest, LimitState
 
 log = structlog.get_logger("llm.calls")
 
-_SETTLE_PATIENCE_S = 5.0
+_SETTLE_PATIENCE_S = 15.0
+"""Longer than the writer takes to find out that the database hangs, and to put a settlement into the spool instead."""
 _RESOLVE_TRIES = 4
+_STOPPING = "This gateway process is about to stop. Try again."
 
 
 class RequestTask:
@@ -69,12 +67,13 @@ class RequestTask:
         self._wire = wire
         self._request = request
         self._forwarded_headers = forwarded_headers
-        self._uuid = uuid7()
-        self.request_id = f"req_{self._uuid.hex}"
+        self._asked = Asked(uuid7(), caller, wire, request)
+        self.request_id = f"req_{self._asked.id.hex}"
         self._exchange: Exchange | None = None
         self._attempts = 0
         self._has_counted = False
         self._is_draining = False
+        self._is_stopped = False
         self.audience.on_leave(self._on_leave)
 
     async def run(self) -> None:
@@ -90,8 +89,13 @@ class RequestTask:
             metrics.IN_FLIGHT.dec()
             if self._is_draining:
                 self._runtime.drains -= 1
+            if not self.audience.is_gone:
+                # Nobody waits for ever, whatever has happened here.
+                self._fail(ShuttingDown(_STOPPING))
 
     def stop_for_shutdown(self) -> None:
+        """What is under way ends now, and nothing more begins."""
+        self._is_stopped = True
         if self._exchange is not None:
             self._exchange.stop(Outcome.SHUTDOWN, within_s=0)
 
@@ -105,7 +109,7 @@ class RequestTask:
             resolution = await self._resolve(model, moment)
             try:
                 await self._call(resolution)
-            except _CatalogMovedError as moved:
+            except CatalogMovedError as moved:
                 self._runtime.forget_catalog(moved.version)
                 moment = moved.now
             else:
@@ -126,7 +130,8 @@ class RequestTask:
         """Call one target after the other, each as often as makes sense, until one has answered."""
         closing: CloseCall | None = None
         failure: UpstreamError | None = None
-        for candidate in self._candidates(resolution):
+        candidates = candidates_of(resolution, self._request, self._wire, provider_of=self._runtime.provider)
+        for candidate in candidates:
             for repeat in range(1 + settings.LLM_MAX_RETRIES):
                 opened = await self._open(candidate, resolution, closing)
                 failure, closing = await self._exchange_with(opened)
@@ -147,74 +152,31 @@ class RequestTask:
             await self._settle(closing)
         raise failure
 
-    # --- Before anything is sent --------------------------------------------------------------------------------------
-
-    def _candidates(self, resolution: Resolution) -> list[_Candidate]:
-        """The targets that can take the request, in order. Raises InvalidRequest if none can."""
-        candidates = []
-        refusal: InvalidRequest | None = None
-        for target in resolution.targets:
-            try:
-                candidates.append(_Candidate(target, self._translated(target)))
-            except InvalidRequest as error:
-                refusal = refusal or error
-        if not candidates and refusal is not None:
-            raise refusal
-        return candidates
-
-    def _translated(self, target: Target) -> ChatRequest | None:
-        if self._request.dialect in getattr(self._runtime.provider(target.provider), "dialects", ()):
-            return None
-        return self._wire.to_chat(self._request, upstream_model=target.upstream_model)
-
-    async def _open(self, candidate: _Candidate, resolution: Resolution, closing: CloseCall | None) -> _OpenedCall:
+    async def _open(self, candidate: Candidate, resolution: Resolution, closing: CloseCall | None) -> OpenedCall:
         """Put the call on the books, and the one before it to rest in the same transaction."""
-        operation = self._open_operation(candidate.target, resolution)
-        operations = (operation,) if closing is None else (closing, operation)
-        results = await self._runtime.writer.submit(*operations)
-        match results[-1]:
-            case Opened(max_output_tokens=maximum, limits=limits):
-                self._attempts += 1
-                self.headers = self._reply_headers(operation, maximum, limits)
-                return _OpenedCall(operation, candidate, maximum)
-            case Stale(now=now, version=version):
-                raise _CatalogMovedError(now, version)
-            case Refused(exceeded=Exceeded() as exceeded, limits=limits):
-                self.headers |= self._wire.limit_headers(limits, now=datetime.now(UTC))
-                raise refusal_of(exceeded)
-            case Refused(code=code):
-                self._runtime.callers.clear()
-                raise _refusal(code, operation.model)
-        raise InternalError("This call could not be put on the books, so it was not made.")
-
-    def _open_operation(self, target: Target, resolution: Resolution) -> OpenCall:
-        price = target.price
-        is_first = self._attempts == 0
-        return OpenCall(
-            id=self._uuid if is_first else uuid7(),
-            request_id=self._uuid,
-            attempt=self._attempts + 1,
-            account_id=self._caller.account_id,
-            key_id=self._caller.key_id,
-            process_id=boot_id(),
-            dialect=self._request.dialect,
-            provider=target.provider,
-            model=clean_text(resolution.model, most=200),
-            upstream_model=clean_text(target.upstream_model, most=200),
-            is_stream=self._request.is_stream,
-            catalog_version=resolution.version,
-            price_id=None if price is None else price.id,
-            price_from=None if price is None else price.effective_from,
-            price_until=None if price is None else price.effective_until,
-            request_bytes=len(self._request.raw),
-            ask=partial(ask_of, self._wire, self._request, price, requests=int(not self._has_counted)),
+        operation = self._asked.open_call(
+            candidate.target, resolution, attempt=self._attempts + 1, counts=not self._has_counted
         )
+        operations = (operation,) if closing is None else (closing, operation)
+        result = (await self._runtime.writer.submit(*operations))[-1]
+        if isinstance(result, Opened):
+            self._attempts += 1
+            self.headers = self._reply_headers(operation, result)
+            return OpenedCall(operation, candidate, result.max_output_tokens)
+        if isinstance(result, Refused):
+            self.headers |= self._wire.limit_headers(result.limits, now=datetime.now(UTC))
+            if result.exceeded is None:
+                self._runtime.callers.clear()
+        raise why_unopened(result, operation)
 
     # --- The call itself ----------------------------------------------------------------------------------------------
 
-    async def _exchange_with(self, opened: _OpenedCall) -> tuple[UpstreamError | None, CloseCall | None]:
+    async def _exchange_with(self, opened: OpenedCall) -> tuple[UpstreamError | None, CloseCall | None]:
         """None when the caller was answered; else why not, and the row that is still to be written."""
         operation, candidate = opened.operation, opened.candidate
+        if self._is_stopped:
+            await self._settle(void_of(operation, outcome=Outcome.SHUTDOWN))
+            raise ShuttingDown(_STOPPING)
         if self.audience.is_gone:
             await self._settle(void_of(operation, outcome=Outcome.CLIENT_GONE))
             return None, None
@@ -234,7 +196,7 @@ class RequestTask:
                 report_call(self._caller, operation, exchange.closing, request_id=self.request_id, priced_as=priced_as)
         return None, None
 
-    def _plan(self, opened: _OpenedCall) -> Plan:
+    def _plan(self, opened: OpenedCall) -> Plan:
         target = opened.candidate.target
         return Plan(
             opened=opened.operation,
@@ -250,18 +212,16 @@ class RequestTask:
             max_output_tokens=opened.max_output_tokens,
         )
 
-    def _reply_headers(
-        self, opened: OpenCall, max_output_tokens: int | None, limits: Sequence[LimitState]
-    ) -> dict[str, str]:
+    def _reply_headers(self, operation: OpenCall, opened: Opened) -> dict[str, str]:
         headers = {
-            "x-llm-call-id": str(opened.id),
-            "x-llm-provider": opened.provider,
+            "x-llm-call-id": str(operation.id),
+            "x-llm-provider": operation.provider,
             "x-llm-attempts": str(self._attempts),
         }
-        if max_output_tokens is not None:
-            headers["x-llm-max-output-tokens"] = str(max_output_tokens)
-        if limits:
-            headers |= self._wire.limit_headers(limits, now=datetime.now(UTC))
+        if opened.max_output_tokens is not None:
+            headers["x-llm-max-output-tokens"] = str(opened.max_output_tokens)
+        if opened.limits:
+            headers |= self._wire.limit_headers(opened.limits, now=datetime.now(UTC))
         return headers
 
     async def _settle(self, closing: CloseCall) -> None:
@@ -286,49 +246,9 @@ class RequestTask:
         self._exchange.stop(Outcome.CLIENT_GONE, within_s=settings.LLM_DISCONNECT_DRAIN_SECONDS if may_drain else 0)
 
     def _fail(self, error: GatewayError) -> None:
+        if self.audience.is_answered:
+            return
         if not isinstance(error, UpstreamError):
             metrics.count_refused(error.code)
-        if not self.audience.reply.done():
-            self.audience.reply.set_exception(error)
-            self.audience.reply.exception()  # Read once, so that nobody's absence is reported as never retrieved.
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A target, and what goes to it: the caller's bytes where `chat` is None, else the translated request."""
-
-    target: Target
-    chat: ChatRequest | None
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenedCall:
-    """A call on the books. max_output_tokens: what a limit has lowered the output maximum to, or None."""
-
-    operation: OpenCall
-    candidate: _Candidate
-    max_output_tokens: int | None
-
-    @property
-    def chat(self) -> ChatRequest | None:
-        chat = self.candidate.chat
-        if chat is None or self.max_output_tokens is None:
-            return chat
-        return replace(chat, max_tokens=self.max_output_tokens)
-
-
-class _CatalogMovedError(Exception):
-    """The books know of newer routes or prices than the request was resolved under."""
-
-    def __init__(self, now: datetime, version: int) -> None:
-        super().__init__(version)
-        self.now = now
-        self.version = version
-
-
-def _refusal(code: str, model: str) -> GatewayError:
-    if code in REFUSED_KEYS:
-        return InvalidKey(REFUSED_KEYS[code])
-    if code == "model":
-        return PermissionDenied(f"This API key may not use the model “{model}”.", param="model")
-    return PermissionDenied(REFUSED_ACCOUNT)
+        self.audience.reply.set_exception(error)
+        self.audience.reply.exception()  # Read once, so that nobody's absence is reported as never retrieved.

@@ -193,6 +193,8 @@ class Exchange:
 
     async def _end_early(self, error: UpstreamError) -> None:
         if self.closing is not None:
+            # On the books already: what failed since is only the telling.
+            await self._tell(error)
             return
         if not self.is_streaming and not error.may_have_worked:
             self.closing = close_of_undone(self.plan.opened, error, duration_ms=self._elapsed_ms())
@@ -203,7 +205,14 @@ class Exchange:
             self.closing = close_of(self.plan.opened, self.plan.target.price, ending)
             raise error
         await self._close(ending)
-        await self.put(self.plan.wire.render_stream_error(error, request_id=self.plan.request_id))
+        await self._tell(error)
+
+    async def _tell(self, error: UpstreamError) -> None:
+        """As an event, or by raising it where the caller has got nothing yet."""
+        if self._audience.is_answered:
+            await self.put(self.plan.wire.render_stream_error(error, request_id=self.plan.request_id))
+        else:
+            raise error
 
     async def _close(self, ending: Ending) -> CloseCall:
         if self._scope is not None:

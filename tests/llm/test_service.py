@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from llm.dialects.native import NATIVE
+from llm.calls import RequestTask
+from llm.dialects.native import NATIVE, NativeWriter
 from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
-from llm.errors import InvalidKey, InvalidRequest, PermissionDenied, UpstreamFailed, UpstreamRejected
+from llm.errors import InvalidKey, InvalidRequest, PermissionDenied, ShuttingDown, UpstreamFailed, UpstreamRejected
 from llm.keys import Caller, create_key, get_or_create_account, load_caller, revoke_key
-from llm.models import Account, ApiKey, Usage
+from llm.models import Account, ApiKey, RefusedWrite, Usage
+from llm.opening import OpenedCall
 from llm.providers.base import ProviderSettings
 from llm.providers.echo import EchoProvider
 from llm.runtime import runtime
@@ -207,6 +209,55 @@ async def test_a_provider_that_crashes_is_a_failure_that_may_have_worked(caller:
     [row] = await rows(1)
     assert (row.status, row.outcome) == (UsageStatus.ESTIMATED, Outcome.UPSTREAM_FAILED)
     assert (row.completion_tokens, row.prompt_tokens > 0) == (0, True)
+
+
+async def test_a_failure_after_the_settlement_reaches_the_caller_and_leaves_the_row_as_it_is(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(NATIVE), "render_whole", lambda *_, **__: 1 // 0)
+    with pytest.raises(UpstreamFailed) as caught:
+        await asyncio.wait_for(LLMService(caller).chat(HELLO), 5)
+    assert caught.value.may_have_worked
+    [row] = await rows(1)
+    assert (row.status, row.outcome, row.prompt_tokens) == (UsageStatus.SETTLED, Outcome.OK, 6)
+    assert await RefusedWrite.objects.acount() == 0
+
+
+async def test_a_stream_that_fails_after_the_settlement_says_so(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NativeWriter, "finish", lambda *_, **__: 1 // 0)
+    received: list[str] = []
+    with pytest.raises(UpstreamFailed):
+        await asyncio.wait_for(collect(await stream(LLMService(caller)), received), 5)
+    assert "".join(received) == "Echo: Hello there"
+    assert [row.status for row in await rows(1)] == [UsageStatus.SETTLED]
+
+
+async def test_a_call_that_is_stopped_before_it_is_sent_is_void(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its open row and the upstream, or between two tries, there is nothing to cut."""
+    opened = RequestTask._open
+
+    async def open_and_stop(self: RequestTask, *arguments: Any) -> OpenedCall:
+        call = await opened(self, *arguments)
+        runtime()._stop_requests()
+        return call
+
+    monkeypatch.setattr(RequestTask, "_open", open_and_stop)
+    with pytest.raises(ShuttingDown):
+        await asyncio.wait_for(LLMService(caller).chat(HELLO), 5)
+    assert [(row.status, row.outcome) for row in await rows(1)] == [(UsageStatus.VOID, Outcome.SHUTDOWN)]
+
+
+async def test_nobody_waits_for_a_task_that_was_cancelled(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def cancelled(_self: RequestTask) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(RequestTask, "_run", cancelled)
+    with pytest.raises(ShuttingDown):
+        await asyncio.wait_for(LLMService(caller).chat(HELLO), 5)
 
 
 async def test_a_stream_that_breaks_off_raises_after_what_came(caller: Caller) -> None:

@@ -90,7 +90,8 @@ def _of_content(table: str) -> Iterator[Trigger]:
 
 
 def _of_plans() -> Iterator[Trigger]:
-    used = "EXISTS (SELECT 1 FROM billing_invoice WHERE plan_version_id IN ({versions}) AND state <> 'void')"
+    frozen = "state NOT IN ('draft', 'void')"
+    used = f"EXISTS (SELECT 1 FROM billing_invoice WHERE plan_version_id IN ({{versions}}) AND {frozen})"  # noqa: S608
     text = "invoices stand on this version of the plan: add a version"
     for event, rows in (("UPDATE", ("OLD",)), ("DELETE", ("OLD",))):
         versions = ", ".join(f"{row}.id" for row in rows)

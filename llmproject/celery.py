@@ -19,6 +19,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmproject.settings")
 
 _log = structlog.get_logger("llmproject.celery")
 
+HOURLY = {"expires": 3600}
 NIGHTLY = {"expires": 12 * 3600}
 """A worker that comes back during the day does what it missed in the night."""
 
@@ -35,6 +36,9 @@ app.conf.beat_schedule = {
     "send_outbox": {"task": "llm.tasks.send_outbox", "schedule": 20.0, "options": {"expires": 20}},
     "reap": {"task": "llm.tasks.reap_lost_calls", "schedule": 60.0, "options": {"expires": 60}},
     "verify_books": {"task": "llm.tasks.verify_books", "schedule": crontab(hour=3, minute=30), "options": NIGHTLY},
+    "refresh_rollups": {"task": "billing.tasks.refresh_rollups", "schedule": crontab(minute=5), "options": HOURLY},
+    "close_due_months": {"task": "billing.tasks.close_due_months", "schedule": crontab(minute=20), "options": HOURLY},
+    "run_exports": {"task": "billing.tasks.run_waiting_exports", "schedule": 60.0, "options": {"expires": 60}},
     "prune_windows": {"task": "llm.tasks.prune_windows", "schedule": crontab(hour=4, minute=10), "options": NIGHTLY},
 }
 

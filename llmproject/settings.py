@@ -176,8 +176,9 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "csp",
-    "llm",
+    # Before llm: its verify_books knows invoices too.
     "billing",
+    "llm",
 ]
 
 MIDDLEWARE = [

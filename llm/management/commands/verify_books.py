@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from llm.verification import verify
+from llm.verification import Findings, verify
 
 
 class Command(BaseCommand):
@@ -17,9 +17,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         findings = verify()
+        self.tell(findings, f"{findings.rows:,} calls and {findings.windows:,} windows of limits")
+
+    def tell(self, findings: Findings, looked_at: str) -> None:
+        """Each problem, then the verdict. Raises CommandError where there is a problem."""
         for sentence in findings.sentences:
             self.stdout.write(sentence)
-        looked_at = f"{findings.rows:,} calls and {findings.windows:,} windows of limits"
         if findings.problems:
             more = findings.problems - len(findings.sentences)
             told = f", of which {more:,} are not shown" if more else ""

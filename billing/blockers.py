@@ -1,0 +1,80 @@
+"""What must be settled before an invoice can be issued: calls whose figures or prices are not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from django.db.models import Sum
+from django.utils import timezone
+
+from billing.enums import InvoiceKind
+from billing.models import DailyUsage, Invoice
+from billing.periods import Period
+from llm.models import Account, Usage
+
+MOST_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """Calls of a period that nobody can bill yet. unpriced: by "provider model"."""
+
+    open_calls: int
+    undecided_calls: int
+    unpriced: tuple[tuple[str, int], ...]
+
+    @property
+    def unpriced_calls(self) -> int:
+        return sum(calls for _, calls in self.unpriced)
+
+
+def unsettled_of(account_id: int, period: Period) -> Unsettled:
+    """Read from indexes that hold such calls alone, and from the rollups."""
+    calls = Usage.objects.filter(account=account_id, local_day__gte=period.start, local_day__lt=period.end)
+    unpriced = (
+        DailyUsage.objects.filter(
+            account=account_id, local_day__gte=period.start, local_day__lt=period.end, is_billable=True
+        )
+        .filter(unpriced_calls__gt=0)
+        .values_list("provider", "model")
+        .annotate(number=Sum("unpriced_calls"))
+        .order_by("provider", "model")
+    )
+    return Unsettled(
+        open_calls=calls.open().count(),
+        undecided_calls=calls.undecided().count(),
+        unpriced=tuple((f"{provider} {model}", number) for provider, model, number in unpriced),
+    )
+
+
+def blockers_of(invoice: Invoice, *, now: datetime | None = None) -> list[str]:
+    """Sentences, each with what to do; empty where the invoice can be issued once it is approved."""
+    if invoice.kind == InvoiceKind.CREDIT_NOTE:
+        return []
+    sentences = [] if _is_over(invoice.period, invoice.account, now or timezone.now()) else [_too_early(invoice)]
+    starts = {invoice.period_start, *invoice.lines.values_list("period_start", flat=True).distinct()}
+    for start in sorted(starts):
+        sentences += _sentences(Period(start), unsettled_of(invoice.account_id, Period(start)))
+    return sentences
+
+
+def _is_over(period: Period, account: Account, now: datetime) -> bool:
+    return now.astimezone(ZoneInfo(account.time_zone)).date() >= period.end
+
+
+def _too_early(invoice: Invoice) -> str:
+    return f"{invoice.period} is not over in {invoice.account.time_zone}: issue the invoice afterwards."
+
+
+def _sentences(period: Period, unsettled: Unsettled) -> Iterator[str]:
+    if number := unsettled.open_calls:
+        yield f"{number:,} calls of {period} are still open: wait until they have ended, or until they are reaped."
+    if number := unsettled.undecided_calls:
+        yield f"{number:,} calls of {period} were lost with their process: decide what they used, under Usage."
+    for name, number in unsettled.unpriced[:MOST_NAMED]:
+        yield f"{number:,} calls of {period} to {name} have no price: set one and run “manage.py rerate”."
+    if (more := len(unsettled.unpriced) - MOST_NAMED) > 0:
+        yield f"{more:,} more models of {period} have calls without a price."

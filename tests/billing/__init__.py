@@ -1,0 +1,1 @@
+"""Tests of billing, laid out as the app is."""

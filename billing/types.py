@@ -8,6 +8,7 @@ from datetime import date
 from decimal import Decimal
 
 from billing.enums import LineKind, TierMode
+from llm.money import exact_arithmetic
 from llm.types import TokenCounts
 
 NO_DIGEST = (0,) * 8
@@ -44,7 +45,10 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class FixedPrice:
-    """What one meter of the models that fit the pattern costs. tiers: by `from_tokens`, the first of them 0."""
+    """What one meter of the models that fit the pattern costs. tiers: by `from_tokens`, the first of them 0.
+
+    A tier begins after its `from_tokens`: of tiers from 0 and from 1,000, the 1,000th token is still in the first.
+    """
 
     pattern: str
     meter: str
@@ -72,8 +76,11 @@ class PlanTerms:
 class ChargeLine:
     """One line as rated; see `billing.models.InvoiceLine`. key: names it among all lines of its period.
 
-    quantity: None where the line has none; unit_price: per million. exact_amount: in the plan's currency, unrounded;
-    amount: rounded half away from zero; their difference is the residual. cost_pico: its share of our cost, USD.
+    quantity: of the meter's units, negative where an allowance takes them back; None where the line has none.
+    unit_price: per million of them, where one price holds for all: exact_amount is exactly quantity x unit_price.
+    exact_amount: in the plan's currency, unrounded, 24 decimals; amount: rounded half away from zero.
+    cost_pico: its share of our cost, USD; the shares of all lines add up to the cost of the usage.
+    calls, digest: of all calls of the model that the line belongs to; the model's lines share them.
     """
 
     key: str
@@ -92,4 +99,5 @@ class ChargeLine:
 
     @property
     def residual(self) -> Decimal:
-        return self.exact_amount - self.amount
+        with exact_arithmetic():
+            return self.exact_amount - self.amount

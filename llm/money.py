@@ -6,7 +6,9 @@ Prices are USD per million tokens with at most 6 decimals, so one token costs a 
 from __future__ import annotations
 
 import re
-from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation, Overflow
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation, Overflow, localcontext
 
 PICO_DECIMALS = 12
 PICO: int = 10**PICO_DECIMALS
@@ -19,6 +21,17 @@ PRICE_DECIMALS = 6
 _EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, Overflow])
 _ROUNDING = Context(prec=100, rounding=ROUND_HALF_UP, traps=[InvalidOperation, Overflow])
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
+
+
+def exact_arithmetic() -> AbstractContextManager[Context]:
+    """Inside it the operators of Decimal are exact, or raise Inexact; outside they round at 28 digits."""
+    return localcontext(_EXACT)
+
+
+def exact_sum(amounts: Iterable[Decimal]) -> Decimal:
+    """Of any number of digits; 0 of none."""
+    with exact_arithmetic():
+        return sum(amounts, Decimal(0))
 
 
 def to_units(amount: Decimal, decimals: int) -> int:
@@ -75,8 +88,8 @@ def parse_usd_per_million(text: str) -> Decimal:
 
 
 def round_half_away(amount: Decimal, decimals: int) -> Decimal:
-    """`amount` with exactly `decimals` decimals; halves go away from zero, as on invoices."""
-    return amount.quantize(Decimal(1).scaleb(-decimals), context=_ROUNDING)
+    """`amount` with exactly `decimals` decimals; halves go away from zero, as on invoices. Zero has no sign."""
+    return _ROUNDING.plus(amount.quantize(Decimal(1).scaleb(-decimals), context=_ROUNDING))
 
 
 def format_usd(amount: Decimal, *, min_decimals: int = 2) -> str:

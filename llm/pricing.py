@@ -14,7 +14,7 @@ A meter that is not zero and has no rate makes the call unpriced (`PriceMissing`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -163,27 +163,35 @@ def dearest_pico(price: PriceSnapshot, *, prompt_tokens_bound: int) -> tuple[int
     )
 
 
-def _metered(counts: TokenCounts, rates: Mapping[str, int]) -> Iterable[tuple[str, int]]:
-    """Disjoint (meter, units) pairs."""
+def token_meters(counts: TokenCounts, own: Container[str]) -> tuple[tuple[str, int], ...]:
+    """Disjoint (meter, tokens) pairs, whatever their figures; a meter may come twice. own: meters with a rate.
+
+    What the parts leave of a total is negative where they overlap or exceed it. So the pairs of a sum of calls are the
+    sums of the calls' pairs.
+    """
     cache_read, audio_input = counts.cache_read_tokens, counts.audio_input_tokens
     audio_output = counts.audio_output_tokens
     write_5m, write_1h = counts.cache_write_5m_tokens, counts.cache_write_1h_tokens
-    reasoning = counts.reasoning_tokens if _REASONING in rates else 0
-    plain_input = counts.prompt_tokens - cache_read - write_5m - write_1h - audio_input
-    plain_output = counts.completion_tokens - reasoning - audio_output
-    if plain_input < 0 and plain_input + audio_input >= 0:
-        # Audio that was cached stands in both figures and nobody says how much of it.
-        raise PriceMissing(("cached_audio_input",))
-    pairs = (
-        (_INPUT, plain_input),
-        (_CACHE_READ if _CACHE_READ in rates else _INPUT, cache_read),
+    reasoning = counts.reasoning_tokens if _REASONING in own else 0
+    return (
+        (_INPUT, counts.prompt_tokens - cache_read - write_5m - write_1h - audio_input),
+        (_CACHE_READ if _CACHE_READ in own else _INPUT, cache_read),
         (_WRITE_5M, write_5m),
         (_WRITE_1H, write_1h),
         (_AUDIO_INPUT, audio_input),
-        (_OUTPUT, plain_output),
+        (_OUTPUT, counts.completion_tokens - reasoning - audio_output),
         (_AUDIO_OUTPUT, audio_output),
         (_REASONING, reasoning),
     )
+
+
+def _metered(counts: TokenCounts, rates: Mapping[str, int]) -> Iterable[tuple[str, int]]:
+    """Disjoint (meter, units) pairs of one call. Raises where its figures can't be."""
+    pairs = token_meters(counts, rates)
+    plain_input = pairs[0][1]
+    if plain_input < 0 and plain_input + counts.audio_input_tokens >= 0:
+        # Audio that was cached stands in both figures and nobody says how much of it.
+        raise PriceMissing(("cached_audio_input",))
     for meter, units in pairs:
         if units < 0:
             raise ImpossibleCountsError(f"{units} tokens are left for {meter}")

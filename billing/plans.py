@@ -1,0 +1,205 @@
+"""Plans and their dated versions: what is in force, what rating sees of it, and what may still be changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import date
+from decimal import Decimal
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from billing.enums import InvoiceState, TierMode
+from billing.errors import BillingError, NotBillableError
+from billing.models import BillingProfile, Invoice, InvoiceLine, Plan, PlanRate, PlanVersion
+from billing.periods import Period
+from billing.types import FixedPrice, PlanTerms, Tier
+from llm.enums import Meter
+from llm.models import Account
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+DEFAULT_PLAN = "At cost"
+_DEFAULT_FROM = date(2000, 1, 1)
+
+_NEEDED_METERS = (Meter.INPUT, Meter.OUTPUT)
+"""All other meters fall back on one of these."""
+
+
+class NoPlanVersion(NotBillableError):
+    """A plan has no version that was in force by the start of a period."""
+
+
+class PlanVersionUsed(BillingError):
+    """Invoices stand on a version, so it can't be changed any more."""
+
+
+def terms_of(version: PlanVersion) -> PlanTerms:
+    """The version as rating sees it. Its fixed prices come by position, then by pattern; a price's tiers by tokens."""
+    return PlanTerms(
+        version_id=version.pk,
+        effective_from=version.effective_from,
+        currency=version.currency,
+        markup_percent=version.markup_percent,
+        flat_fee=version.flat_fee,
+        minimum_commitment=version.minimum_commitment,
+        allowance_tokens=version.allowance_tokens,
+        allowance_amount=version.allowance_amount,
+        discount_percent=version.discount_percent,
+        fixed_prices=_fixed_prices(version.rates.all()),
+    )
+
+
+def version_in_force(plan: Plan, period: Period) -> PlanVersion:
+    """The latest that started by the period's first day. Raises NoPlanVersion with a sentence."""
+    version = plan.versions.filter(effective_from__lte=period.start).order_by("-effective_from").first()
+    if version is None:
+        raise NoPlanVersion(f"The plan “{plan}” has no version that was in force in {period}: add one from then on.")
+    return version
+
+
+def default_plan() -> Plan:
+    """Cost passed on in USD. It is made where it is missing; who makes it first doesn't matter."""
+    with transaction.atomic():
+        plan, _ = Plan.objects.get_or_create(name=DEFAULT_PLAN)
+        PlanVersion.objects.get_or_create(plan=plan, effective_from=_DEFAULT_FROM)
+    return plan
+
+
+def profile_of(account: Account) -> BillingProfile:
+    """The account's profile, made from what the account says and the default plan where it has none yet."""
+    made_from: dict[str, Any] = {"legal_name": account.name, "time_zone": account.time_zone, "plan": default_plan}
+    profile, _ = BillingProfile.objects.get_or_create(account=account, defaults=made_from)
+    return profile
+
+
+def is_used(version: PlanVersion) -> bool:
+    """Whether an invoice that isn't void stands on it, as a whole or with a line of late usage."""
+    invoices = Invoice.objects.exclude(state=InvoiceState.VOID).filter(plan_version=version)
+    lines = InvoiceLine.objects.exclude(invoice__state=InvoiceState.VOID).filter(plan_version=version)
+    return invoices.exists() or lines.exists()
+
+
+def ensure_unused(version: PlanVersion) -> None:
+    """Call it before changing or deleting a version or its rates, in the same transaction: no invoice comes between.
+
+    Raises PlanVersionUsed with a sentence.
+    """
+    PlanVersion.objects.select_for_update().get(pk=version.pk)
+    if is_used(version):
+        raise PlanVersionUsed(f"Invoices stand on “{version}”, so it stays as it is: add a version from a later month.")
+
+
+@transaction.atomic
+def add_version(
+    plan: Plan,
+    *,
+    effective_from: date,
+    currency: str = "USD",
+    markup_percent: Decimal = Decimal(0),
+    flat_fee: Decimal = Decimal(0),
+    minimum_commitment: Decimal = Decimal(0),
+    allowance_tokens: int = 0,
+    allowance_amount: Decimal = Decimal(0),
+    discount_percent: Decimal = Decimal(0),
+    rates: Sequence[PlanRate] = (),
+    note: str = "",
+    user: User | None = None,
+) -> PlanVersion:
+    """A new version with its fixed prices. rates: not saved yet, their version is set here.
+
+    Raises ValidationError with sentences where a figure or the rates don't hold, or the month is billed already.
+    """
+    version = PlanVersion(
+        plan=plan,
+        effective_from=effective_from,
+        currency=currency,
+        markup_percent=markup_percent,
+        flat_fee=flat_fee,
+        minimum_commitment=minimum_commitment,
+        allowance_tokens=allowance_tokens,
+        allowance_amount=allowance_amount,
+        discount_percent=discount_percent,
+        note=note,
+        created_by=user,
+    )
+    version.full_clean()
+    if problems := [*problems_of_version(version), *problems_of_rates(rates)]:
+        raise ValidationError(problems)
+    version.save(force_insert=True)
+    for each in rates:
+        each.version = version
+        each.full_clean()
+        each.save(force_insert=True)
+    return version
+
+
+def problems_of_version(version: PlanVersion) -> list[str]:
+    """Sentences on why a version can't start then, or have that currency; none where it can."""
+    problems = []
+    billed = Invoice.objects.frozen().filter(plan_version__plan=version.plan, period_start__gte=version.effective_from)
+    if (latest := billed.order_by("-period_start").first()) is not None:
+        problems.append(f"{latest.period} was billed by this plan already: start the version in a later month.")
+    if version.plan.profiles.exclude(currency=version.currency).exists():
+        problems.append(f"Accounts with this plan are billed in another currency than {version.currency}.")
+    return problems
+
+
+def problems_of_rates(rates: Iterable[PlanRate]) -> list[str]:
+    """Sentences on what is wrong with a version's fixed prices as a whole, if anything. They may be unsaved."""
+    by_pattern: dict[str, list[PlanRate]] = defaultdict(list)
+    for each in rates:
+        by_pattern[each.model_pattern].append(each)
+    problems = _ambiguous_positions(by_pattern)
+    for pattern, group in by_pattern.items():
+        by_meter: dict[str, list[PlanRate]] = defaultdict(list)
+        for each in group:
+            by_meter[each.meter].append(each)
+        problems += [
+            f"“{pattern}” needs a price for {meter.label} as well." for meter in _NEEDED_METERS if meter not in by_meter
+        ]
+        for meter_value, tiers in by_meter.items():
+            problems += _problems_of_tiers(f"“{pattern}”, {Meter(meter_value).label}", tiers)
+    return problems
+
+
+def _problems_of_tiers(name: str, tiers: Sequence[PlanRate]) -> list[str]:
+    starts = [tier.from_tokens for tier in tiers]
+    problems = []
+    if min(starts) != 0:
+        problems.append(f"{name}: the first tier starts at 0 tokens, not at {min(starts):,}.")
+    if len(set(starts)) < len(starts):
+        problems.append(f"{name}: two tiers start at the same number of tokens.")
+    if len({tier.tier_mode for tier in tiers}) > 1:
+        problems.append(f"{name}: its tiers are either all graduated or all volume.")
+    return problems
+
+
+def _ambiguous_positions(by_pattern: dict[str, list[PlanRate]]) -> list[str]:
+    """Names without `*` fit different models, so their order means nothing."""
+    positions = {pattern: min(each.position for each in group) for pattern, group in by_pattern.items()}
+    return [
+        f"“{one}” and “{other}” have the same position: say which comes first."
+        for one, other in combinations(positions, 2)
+        if positions[one] == positions[other] and "*" in one + other
+    ]
+
+
+def _fixed_prices(rates: Iterable[PlanRate]) -> tuple[FixedPrice, ...]:
+    """Sorted here: databases order names by languages of their own."""
+    tiers: dict[tuple[str, str], list[PlanRate]] = defaultdict(list)
+    for each in sorted(rates, key=lambda rate: (rate.position, rate.model_pattern, rate.meter, rate.from_tokens)):
+        tiers[each.model_pattern, each.meter].append(each)
+    return tuple(
+        FixedPrice(pattern, meter, TierMode(group[0].tier_mode), _tiers_of(group))
+        for (pattern, meter), group in tiers.items()
+    )
+
+
+def _tiers_of(rates: Iterable[PlanRate]) -> tuple[Tier, ...]:
+    ordered = sorted(rates, key=lambda rate: rate.from_tokens)
+    return tuple(Tier(each.from_tokens, each.price_per_million) for each in ordered)

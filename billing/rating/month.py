@@ -1,0 +1,93 @@
+"""What stands on a month's invoice beside its usage: allowance, discount, flat fee and minimum commitment.
+
+All of it is reckoned from the lines as they are printed, so that an invoice adds up for who reads it and what is
+covered wholly leaves no cent behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+
+from billing.enums import LineKind
+from billing.rating.lines import month_line, price_of
+from billing.types import ChargeLine, PlanTerms
+from llm.enums import Meter
+from llm.money import format_usd, round_half_away
+
+
+def month_lines(usage: Sequence[ChargeLine], terms: PlanTerms, *, decimals: int) -> list[ChargeLine]:
+    """usage: all usage lines. Lines that would say nothing are left out."""
+    lines: list[ChargeLine] = []
+    lines += _included_tokens(usage, terms, decimals)
+    lines += _included_amount(_printed((*usage, *lines)), terms, decimals)
+    lines += _discount(_printed((*usage, *lines)), terms, decimals)
+    net = _printed((*usage, *lines))
+    lines += _flat_fee(terms, decimals)
+    lines += _top_up(net, terms, decimals)
+    return lines
+
+
+def _included_tokens(usage: Sequence[ChargeLine], terms: PlanTerms, decimals: int) -> Iterator[ChargeLine]:
+    """The dearest tokens of the month, at the prices of their lines; a line that is covered wholly, as printed."""
+    left = terms.allowance_tokens
+    covered = Decimal(0)
+    for line, quantity, unit_price in _dearest_first(usage):
+        taken = min(left, quantity)
+        covered += line.amount if taken == quantity else price_of(taken, unit_price)
+        left -= taken
+    if taken_in_all := terms.allowance_tokens - left:
+        description = f"Included allowance: {terms.allowance_tokens:,} tokens"
+        yield month_line(
+            LineKind.ALLOWANCE,
+            "allowance|tokens",
+            description,
+            -covered,
+            quantity=-taken_in_all,
+            decimals=decimals,
+        )
+
+
+def _dearest_first(usage: Iterable[ChargeLine]) -> list[tuple[ChargeLine, int, Decimal]]:
+    """Lines of tokens that cost something, with quantity and unit price; of equal prices the first on the invoice."""
+    charged = [
+        (line, line.quantity, line.unit_price)
+        for line in usage
+        if line.quantity is not None and line.quantity > 0 and line.unit_price and line.meter in Meter.values
+    ]
+    return sorted(charged, key=lambda item: -item[2])
+
+
+def _included_amount(usage: Decimal, terms: PlanTerms, decimals: int) -> Iterator[ChargeLine]:
+    covered = min(terms.allowance_amount, usage)
+    if covered > 0:
+        description = f"Included allowance: {_money(terms.allowance_amount, terms, decimals)}"
+        yield month_line(LineKind.ALLOWANCE, "allowance|amount", description, -covered, decimals=decimals)
+
+
+def _discount(usage: Decimal, terms: PlanTerms, decimals: int) -> Iterator[ChargeLine]:
+    discount = usage * terms.discount_percent.scaleb(-2)
+    if discount:
+        description = f"Discount of {format_usd(terms.discount_percent, min_decimals=0)}% on usage"
+        yield month_line(LineKind.DISCOUNT, "discount", description, -discount, decimals=decimals)
+
+
+def _flat_fee(terms: PlanTerms, decimals: int) -> Iterator[ChargeLine]:
+    if terms.flat_fee:
+        yield month_line(LineKind.FLAT_FEE, "flat_fee", "Monthly fee", terms.flat_fee, decimals=decimals)
+
+
+def _top_up(net: Decimal, terms: PlanTerms, decimals: int) -> Iterator[ChargeLine]:
+    """net: usage after allowance and discount."""
+    missing = terms.minimum_commitment - net
+    if terms.minimum_commitment and missing > 0:
+        description = f"Top-up to the minimum commitment of {_money(terms.minimum_commitment, terms, decimals)}"
+        yield month_line(LineKind.COMMITMENT, "commitment", description, missing, decimals=decimals)
+
+
+def _printed(lines: Iterable[ChargeLine]) -> Decimal:
+    return sum((line.amount for line in lines), Decimal(0))
+
+
+def _money(amount: Decimal, terms: PlanTerms, decimals: int) -> str:
+    return f"{round_half_away(amount, decimals):,f} {terms.currency}"

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +17,24 @@ from pathlib import Path
 from django.db import connection
 
 from tests.fakes import FakeUpstream
-from tests.faults import verdict
-from tests.faults.calls import HOSTILE_MIX, KILL_MIX, NORMAL, Calls, Mix
+from tests.faults import outages, verdict
+from tests.faults.calls import HOSTILE_MIX, KILL_MIX, NORMAL, Calls
 from tests.faults.chaos_proxy import ChaosProxy
-from tests.faults.faults import OUTAGES, Stage, WorkerKills, break_something, restart_a_site
+from tests.faults.cluster import Cluster
+from tests.faults.kills import Kills
 from tests.faults.load import Load
 from tests.faults.postgres import Database
 from tests.faults.sites import Site
+from tests.faults.small_disk import SmallDisk
+from tests.faults.stage import Stage
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _REST_S = 60.0
 _POLL_S = 0.1
+# Three missed beats, after which `reap --now` takes a process for dead.
+_SILENCE_S = 3.5
+# For the reserve of a worker, that of one that has just died, and some settlements.
+_DISK_MEGABYTES = 9
 
 ENVIRONMENT: Mapping[str, str] = {
     "LLM_PROVIDER": "openai",
@@ -39,7 +47,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "LLM_DISCONNECT_DRAIN_SECONDS": "5",
     "LLM_RELAY_STALL_SECONDS": "5",
     "LLM_DRAIN_SECONDS": "3",
-    "LLM_REAP_AFTER_SECONDS": "10",
+    "LLM_REAP_AFTER_SECONDS": "6",
     "LLM_LOG_LEVEL": "WARNING",
 }
 """Short bounds, so that what hangs ends soon."""
@@ -47,29 +55,37 @@ ENVIRONMENT: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Goal:
-    """What is to happen, at least: kills, outages, hostile streams, or minutes of load with both kinds of fault.
+    """What is to happen, at least. Until then, and for so many minutes, all that is asked for goes on.
 
-    kills_per_restart: of so many kills one is a whole server's. kinds: of outages. pause_s: between them, on average.
+    kills: SIGKILLs, those of crashes included. crashes: of them, at a line of the code. outages: of the database or the
+    upstream. hostile: streams of an upstream that misbehaves. kills_per_restart: of so many kills one is a whole
+    server's. kill_pause_s, outage_pause_s: between two of them, on average. kinds: of outages; () for all that
+    can be. fills_disks: spools lie on small disks, which may be full.
     """
 
     seed: int = 1
     minutes: float = 0.0
     kills: int = 0
+    crashes: int = 0
     outages: int = 0
     hostile: int = 0
     workers: int = 2
     sites: int = 1
     callers: int = 24
-    kills_per_minute: float = 0.0
     kills_per_restart: int = 20
-    kinds: Sequence[str] = tuple(OUTAGES)
-    pause_s: float = 0.5
+    kill_pause_s: float = 0.0
+    outage_pause_s: float = 0.5
+    kinds: Sequence[str] = ()
+    fills_disks: bool = False
 
 
 @dataclass
 class Report:
+    """broken: calls that ended without a reply, or in the midst of one, though their caller would have stayed."""
+
     verdict: verdict.Verdict
     happened: Counter[str]
+    kills: int
     statuses: Counter[str]
     broken: int
     seconds: float
@@ -77,41 +93,76 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def database_outages(self) -> int:
+        return sum(self.happened[name] for name, outage in outages.OUTAGES.items() if outage.is_of_database)
+
+    @property
     def is_good(self) -> bool:
         return self.verdict.is_exact and not self.notes
 
 
-def run(goal: Goal, *, key: str, folder: Path, upstream: FakeUpstream, database: Database | None) -> Report:
-    """database: where the gateways' books are; None for SQLite, as Django is configured.
+def run(
+    goal: Goal,
+    *,
+    key: str,
+    folder: Path,
+    upstream: FakeUpstream,
+    database: Database | None,
+    cluster: Cluster | None = None,
+) -> Report:
+    """database: where the gateways' books are; None for SQLite, as Django is configured. cluster: its server, if ours.
 
     key: of an account that may call everything. folder: the gateways' own.
     """
     started = time.monotonic()
     upstream.set_default(NORMAL)
-    environment = {**ENVIRONMENT, "LLM_OPENAI_BASE_URL": upstream.openai_base_url, "VAR_DIR": str(folder / "var")}
     with ExitStack() as stack:
-        proxy = None
-        if database is not None:
-            proxy = stack.enter_context(ChaosProxy(database.host, database.port, user=database.user))
-        environment["DATABASE_URL"] = _database_url(database, proxy)
-        sites = [Site(folder / f"site{n}", environment, workers=goal.workers) for n in range(goal.sites)]
-        for site in sites:
-            stack.enter_context(site)
-        stage = Stage(sites, upstream, database, proxy)
+        stage = _set_stage(goal, stack, folder, upstream, database, cluster)
+        kills = Kills(stage, random.Random(goal.seed))
         load = _load(goal, stage, key)
-        fired = time.monotonic()
         connection.close()
+        fired = time.monotonic()
         with load:
-            _wreak(goal, stage, load)
+            _wreak(goal, stage, load, kills)
         under_fire_s = time.monotonic() - fired
         _come_to_rest(stage)
-        logs = [site.log for site in sites]
-    notes = _replay_and_reap(sites[0], Path(environment["VAR_DIR"]), environment)
+        notes = _replay_and_reap(stage)
     result = verdict.compare(upstream.ledger.entries(), verdict.read_rows(), load.outcomes, held=verdict.held_units())
-    notes += [f"log: {line}" for log in logs for line in log.splitlines() if "Traceback" in line][:5]
+    notes += [f"log: {line}" for site in stage.sites for line in site.log.splitlines() if "Traceback" in line][:5]
     broken = sum(outcome.status is None and outcome.error != "left" for outcome in load.outcomes)
-    seconds = time.monotonic() - started
-    return Report(result, stage.happened, load.statuses(), broken, seconds, under_fire_s, notes)
+    return Report(
+        verdict=result,
+        happened=stage.happened,
+        kills=kills.count,
+        statuses=load.statuses(),
+        broken=broken,
+        seconds=time.monotonic() - started,
+        under_fire_s=under_fire_s,
+        notes=notes,
+    )
+
+
+def _set_stage(
+    goal: Goal,
+    stack: ExitStack,
+    folder: Path,
+    upstream: FakeUpstream,
+    database: Database | None,
+    cluster: Cluster | None,
+) -> Stage:
+    proxy = None
+    if database is not None:
+        proxy = stack.enter_context(ChaosProxy(database.host, database.port, user=database.user))
+    environment = {
+        **ENVIRONMENT,
+        "LLM_OPENAI_BASE_URL": upstream.openai_base_url,
+        "DATABASE_URL": _database_url(database, proxy),
+    }
+    sites = [Site(folder / f"site{n}", environment, workers=goal.workers) for n in range(goal.sites)]
+    disks = [SmallDisk(site.spool, megabytes=_DISK_MEGABYTES * (goal.workers + 1)) for site in sites]
+    for context in (*(disks if goal.fills_disks else ()), *sites):
+        stack.enter_context(context)
+    return Stage(sites, upstream, database, proxy, cluster, disks if goal.fills_disks else ())
 
 
 def _database_url(database: Database | None, proxy: ChaosProxy | None) -> str:
@@ -121,7 +172,7 @@ def _database_url(database: Database | None, proxy: ChaosProxy | None) -> str:
 
 
 def _load(goal: Goal, stage: Stage, key: str) -> Load:
-    mix: Mix = HOSTILE_MIX if goal.hostile else KILL_MIX
+    mix = HOSTILE_MIX if goal.hostile else KILL_MIX
     ports = [site.port for site in stage.sites]
     most = goal.hostile or None
     return Load(Calls(goal.seed, mix), ports=lambda: ports, key=key, callers=goal.callers, most=most)
@@ -130,34 +181,45 @@ def _load(goal: Goal, stage: Stage, key: str) -> Load:
 # --- Faults -----------------------------------------------------------------------------------------------------------
 
 
-def _wreak(goal: Goal, stage: Stage, load: Load) -> None:
-    """Until all that was asked for has happened."""
-    draw = random.Random(goal.seed)
-    kills = WorkerKills(stage, draw)
+def _wreak(goal: Goal, stage: Stage, load: Load, kills: Kills) -> None:
+    """Until all that was asked for has happened. Kills and outages know nothing of each other."""
     ends_at = time.monotonic() + goal.minutes * 60
-    outages = 0
-    while True:
-        killed = stage.happened["worker killed"] + stage.happened["server killed"]
-        wants_kill, wants_outage = killed < goal.kills, outages < goal.outages
-        is_over = time.monotonic() >= ends_at
-        if is_over and not wants_kill and not wants_outage and _is_answered(goal, load):
-            return
-        if wants_kill or (goal.kills_per_minute and not is_over):
-            is_servers_turn = (killed + 1) % goal.kills_per_restart == 0
-            if not (is_servers_turn and restart_a_site(stage, draw)):
-                kills.strike()
-        if wants_outage or (goal.minutes and not is_over and not goal.kills):
-            break_something(stage, draw, kinds=goal.kinds)
-            outages += 1
-            time.sleep(draw.uniform(0, 2 * goal.pause_s))
-        if goal.kills_per_minute:
-            time.sleep(60 / goal.kills_per_minute)
-        elif not wants_kill:
-            time.sleep(_POLL_S)
+
+    def is_over() -> bool:
+        return time.monotonic() >= ends_at
+
+    with ThreadPoolExecutor(2) as pool:
+        wreckers = [pool.submit(_kill, goal, kills, is_over), pool.submit(_break, goal, stage, is_over)]
+        for wrecker in wreckers:
+            wrecker.result()
+    while not is_over() or (goal.hostile and not load.wait(0)):
+        time.sleep(_POLL_S)
 
 
-def _is_answered(goal: Goal, load: Load) -> bool:
-    return not goal.hostile or load.wait(0)
+def _kill(goal: Goal, kills: Kills, is_over: Callable[[], bool]) -> None:
+    draw = random.Random(f"{goal.seed} kills")
+    crashes = turns = 0
+    while kills.count < goal.kills or crashes < goal.crashes or (not is_over() and (goal.kills or goal.crashes)):
+        if (turns + 1) % goal.kills_per_restart == 0 and goal.kills:
+            has_struck = kills.restart_site()
+        elif crashes * max(goal.kills, goal.crashes) < goal.crashes * (kills.count + 1):
+            has_struck = kills.crash_worker()
+            crashes += has_struck
+        else:
+            has_struck = kills.kill_worker()
+        turns += has_struck
+        if has_struck:
+            time.sleep(draw.uniform(0, 2 * goal.kill_pause_s))
+
+
+def _break(goal: Goal, stage: Stage, is_over: Callable[[], bool]) -> None:
+    draw = random.Random(f"{goal.seed} outages")
+    kinds = goal.kinds or outages.kinds_of(stage)
+    count = 0
+    while count < goal.outages or (not is_over() and goal.outages):
+        outages.break_something(stage, draw, kinds=kinds)
+        count += 1
+        time.sleep(draw.uniform(0, 2 * goal.outage_pause_s))
 
 
 # --- Afterwards -------------------------------------------------------------------------------------------------------
@@ -179,25 +241,27 @@ def _come_to_rest(stage: Stage) -> None:
     connection.close()
 
 
-def _replay_and_reap(site: Site, var_dir: Path, environment: Mapping[str, str]) -> list[str]:
-    """Start once more where closes were left on disk; then settle what the dead have left open. Returns complaints."""
+def _replay_and_reap(stage: Stage) -> list[str]:
+    """Stop all gateways, start those once more that have left closes on disk, settle what the dead have left open.
+
+    Returns complaints.
+    """
+    for site in stage.sites:
+        site.stop()
     notes = []
-    if _spooled(var_dir):
-        with site:
-            _wait_until(lambda: not _spooled(var_dir))
-        if left := _spooled(var_dir):
-            notes.append(f"{left} spooled closes were not replayed")
+    for site in stage.sites:
+        if site.spooled_files:
+            site.start()
+            _wait_until(lambda site=site: not site.spooled_files)  # type: ignore[misc]
+            site.stop()
+        if left := site.spooled_files:
+            notes.append(f"{left} spools were not replayed")
+    time.sleep(_SILENCE_S)
     for command in (("reap", "--now"), ("verify_books",)):
-        done = manage(*command, environment=environment)
+        done = manage(*command, environment=stage.sites[0].environment)
         if done.returncode:
             notes.append(f"manage.py {' '.join(command)}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
     return notes
-
-
-def _spooled(var_dir: Path) -> int:
-    """Files with something in them: what a process that is gone could not write into the books."""
-    spool = var_dir / "spool"
-    return sum(path.stat().st_size > 0 for path in spool.rglob("*") if path.is_file()) if spool.is_dir() else 0
 
 
 def _wait_until(is_so: Callable[[], bool]) -> None:

@@ -18,7 +18,7 @@ from tests.faults.calls import Call, Calls
 
 _HOST = "127.0.0.1"
 _PATIENCE_S = 60.0
-# So long does a caller who found nobody wait before the next call.
+# So long does a caller wait before the next call who found nobody, or nobody who could serve him.
 _PAUSE_S = 0.05
 _MOST_HEAD_BYTES = 65_536
 _TAIL_BYTES = 512
@@ -98,7 +98,7 @@ class Load:
             outcome = await make(call, port=ports[self._made % len(ports)], key=self._key)
             self.in_flight -= 1
             self.outcomes.append(outcome)
-            if outcome.status is None and outcome.error != "left":
+            if outcome.status == 503 or (outcome.status is None and outcome.error != "left"):
                 await asyncio.sleep(_PAUSE_S)
 
 

@@ -60,10 +60,18 @@ class Database:
         with self.connect() as admin:
             try:
                 self._allow(admin, allowed=False)
-                admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [self.name])
+                self._terminate(admin)
                 yield
             finally:
                 self._allow(admin, allowed=True)
+
+    def terminate_backends(self) -> None:
+        """Whoever was connected no longer is."""
+        with self.connect() as admin:
+            self._terminate(admin)
+
+    def _terminate(self, admin: psycopg.Connection) -> None:
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [self.name])
 
     def _allow(self, admin: psycopg.Connection, *, allowed: bool) -> None:
         admin.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(Identifier(self.name), Literal(allowed)))
@@ -95,10 +103,6 @@ class Database:
                 yield
             finally:
                 other.execute("ROLLBACK")
-
-    def has_table(self, name: str) -> bool:
-        with self.connect(self.name) as other:
-            return other.execute("SELECT to_regclass(%s)", [name]).fetchone() != (None,)
 
 
 def _signal_all(pids: list[int], signum: int) -> None:

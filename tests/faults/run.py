@@ -10,10 +10,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from tests.faults.cluster import Cluster
 from tests.faults.postgres import Database
 
 if TYPE_CHECKING:
@@ -24,24 +26,33 @@ _MOST_EXPLANATIONS = 30
 
 def main() -> None:
     options = _parser().parse_args()
-    with TemporaryDirectory(prefix="llm-faults-") as name, _scratch_database(options.database_url, Path(name)) as found:
-        report, goal = _run(options, Path(name), found)
-    _show(report, goal)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="llm-faults-")))
+        cluster = stack.enter_context(Cluster()) if options.own_server else None
+        server_url = options.database_url if cluster is None else cluster.url
+        database = stack.enter_context(_scratch_database(server_url, folder))
+        report = _run(options, folder, database, cluster)
+    _show(report, options)
     sys.exit(0 if report.is_good else 1)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.run", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=0.0, help="load and faults for so long, at least")
+    parser.add_argument("--minutes", type=float, default=0.0, help="go on with all that is asked for, for so long")
     parser.add_argument("--kills", type=int, default=0, help="SIGKILLs of workers and servers under load")
-    parser.add_argument("--kills-per-minute", type=float, default=0.0, help="no faster than that")
+    parser.add_argument("--crashes", type=int, default=0, help="of them at named lines of the gateway's code")
+    parser.add_argument("--kill-pause", type=float, default=0.0, help="seconds between two kills, on average")
     parser.add_argument("--outages", type=int, default=0, help="of the database, the network and the upstream")
-    parser.add_argument("--hostile", type=int, default=0, help="streams of an upstream that misbehaves, without faults")
+    parser.add_argument("--outage-pause", type=float, default=0.5, help="seconds between two outages, on average")
+    parser.add_argument("--hostile", type=int, default=0, help="streams of an upstream that misbehaves in every way")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--sites", type=int, default=1, help="gateways beside each other")
+    parser.add_argument("--sites", type=int, default=1, help="gateways beside each other, as on hosts of their own")
     parser.add_argument("--callers", type=int, default=24)
-    parser.add_argument("--database-url", default="", help="a PostgreSQL server; without one, SQLite with one worker")
+    parser.add_argument("--full-disks", action="store_true", help="spools on small disks that get full; needs root")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--database-url", default="", help="a PostgreSQL server; without one, SQLite with one worker")
+    where.add_argument("--own-server", action="store_true", help="a PostgreSQL server of its own, which crashes too")
     return parser
 
 
@@ -61,30 +72,41 @@ def _scratch_database(server_url: str, folder: Path) -> Iterator[Database | None
         database.drop()
 
 
-def _run(options: argparse.Namespace, folder: Path, database: Database | None) -> tuple[Report, Goal]:
+def _run(options: argparse.Namespace, folder: Path, database: Database | None, cluster: Cluster | None) -> Report:
     _set_up_django(folder)
+    from django.db import connections
+
     from tests.fakes import FakeUpstream
     from tests.faults import campaign, tariff
     from tests.faults.accounts import make_key
 
     tariff.set_price()
-    goal = campaign.Goal(
+    goal = _goal(options, is_sqlite=database is None)
+    with FakeUpstream(is_lean=True) as upstream:
+        report = campaign.run(
+            goal, key=make_key(), folder=folder, upstream=upstream, database=database, cluster=cluster
+        )
+    connections.close_all()
+    return report
+
+
+def _goal(options: argparse.Namespace, *, is_sqlite: bool) -> Goal:
+    from tests.faults.campaign import Goal
+
+    return Goal(
         seed=options.seed,
         minutes=options.minutes,
         kills=options.kills,
+        crashes=options.crashes,
         outages=options.outages,
         hostile=options.hostile,
-        workers=options.workers if database is not None else 1,
-        sites=options.sites if database is not None else 1,
+        workers=1 if is_sqlite else options.workers,
+        sites=1 if is_sqlite else options.sites,
         callers=options.callers,
-        kills_per_minute=options.kills_per_minute,
+        kill_pause_s=options.kill_pause,
+        outage_pause_s=options.outage_pause,
+        fills_disks=options.full_disks,
     )
-    with FakeUpstream(is_lean=True) as upstream:
-        report = campaign.run(goal, key=make_key(), folder=folder, upstream=upstream, database=database)
-    from django.db import connections
-
-    connections.close_all()
-    return report, goal
 
 
 def _set_up_django(folder: Path) -> None:
@@ -103,7 +125,7 @@ def _set_up_django(folder: Path) -> None:
     call_command("migrate", verbosity=0)
 
 
-def _show(report: Report, goal: Goal) -> None:
+def _show(report: Report, options: argparse.Namespace) -> None:
     books = report.verdict
     share = books.estimated / books.rows if books.rows else 0.0
     figures: dict[str, object] = {
@@ -112,8 +134,9 @@ def _show(report: Report, goal: Goal) -> None:
         "of them broken off by faults": report.broken,
         "statuses": dict(report.statuses.most_common()),
         "faults": dict(report.happened.most_common()),
-        "kills": report.happened["worker killed"] + report.happened["server killed"],
-        "hostile streams": goal.hostile,
+        "SIGKILLs": report.kills,
+        "database outages": report.database_outages,
+        "hostile streams": options.hostile,
         "ledger entries": books.entries,
         "rows": books.rows,
         "estimated": f"{books.estimated} ({share:.1%})",
@@ -126,7 +149,7 @@ def _show(report: Report, goal: Goal) -> None:
         "unexplained 500s": books.unexplained_500s,
         "under fire": f"{report.under_fire_s:.0f} s",
         "duration": f"{report.seconds:.0f} s",
-        "seed": goal.seed,
+        "seed": options.seed,
         "command": " ".join(["python -m tests.faults.run", *sys.argv[1:]]),
     }
     for name, value in figures.items():

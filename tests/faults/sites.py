@@ -17,6 +17,7 @@ from typing import Self
 import httpx2
 import psutil
 
+from tests.faults.crash_points import FOLDER_VARIABLE, Orders
 from tests.gateway_process import free_port
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -27,20 +28,32 @@ CRASH_LOOP_S = 5.6
 
 
 class Site:
-    """One gateway with its own folder; `environment` names its database and all its settings."""
+    """One gateway with its own folder, as on a host of its own; `environment` names its database and its settings."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str], *, workers: int) -> None:
         self.port = free_port()
         self.worker_count = workers
         self.kills = 0
+        self.spool = folder / "spool"
+        self.orders = Orders(folder / "orders")
+        self.environment = {
+            **environment,
+            "VAR_DIR": str(folder / "var"),
+            "LLM_SPOOL_DIR": str(self.spool),
+            FOLDER_VARIABLE: str(folder / "orders"),
+        }
         self._folder = folder
-        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._restart: threading.Thread | None = None
 
     @property
     def log(self) -> str:
         return (self._folder / "log").read_text(errors="replace")
+
+    @property
+    def spooled_files(self) -> int:
+        """With something in them: what a process that is gone could not write into the books."""
+        return sum(path.stat().st_size > 0 for path in self.spool.glob("*.spool"))
 
     @property
     def is_running(self) -> bool:
@@ -53,7 +66,7 @@ class Site:
             self._process = subprocess.Popen(
                 self._command(),
                 cwd=_ROOT,
-                env={**os.environ, **self._environment, "LLM_PROCESS": "web", "WEB_WORKERS": str(self.worker_count)},
+                env={**os.environ, **self.environment, "LLM_PROCESS": "web", "WEB_WORKERS": str(self.worker_count)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -62,7 +75,7 @@ class Site:
         return self
 
     def _command(self) -> list[str]:
-        drain = self._environment.get("LLM_DRAIN_SECONDS", "30")
+        drain = self.environment.get("LLM_DRAIN_SECONDS", "30")
         return [
             *(sys.executable, "-m", "tests.faults.warm_server", "--host", "127.0.0.1", "--port", str(self.port)),
             *("--workers", str(self.worker_count), "--drain-seconds", drain),
@@ -94,6 +107,16 @@ class Site:
                 self._process.send_signal(signum)
             self._process.wait(_STOP_S)
 
+    def stop(self) -> None:
+        """In good order, and for good if need be. Does nothing where it has ended."""
+        self.settle()
+        if self._process is not None:
+            try:
+                self.signal(signal.SIGTERM)
+            finally:
+                self._process.kill()
+                self._process.wait()
+
     def restart_soon(self, signum: int) -> None:
         """Signal the main process, and start the gateway again while the caller goes on."""
         self.settle()
@@ -120,11 +143,4 @@ class Site:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.settle()
-        if self._process is None:
-            return
-        try:
-            self.signal(signal.SIGTERM)
-        finally:
-            self._process.kill()
-            self._process.wait()
+        self.stop()

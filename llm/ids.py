@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 import uuid
+from datetime import datetime
 
 
 def uuid7() -> uuid.UUID:
@@ -16,6 +17,11 @@ def uuid7() -> uuid.UUID:
     value |= 0x7 << 76 | (noise >> 62) << 64
     value |= 0b10 << 62 | (noise & 0x3FFF_FFFF_FFFF_FFFF)
     return uuid.UUID(int=value)
+
+
+def first_id_at(moment: datetime) -> uuid.UUID:
+    """The lowest uuid7 of that millisecond, which is after 1970."""
+    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 _boot_ids: dict[int, uuid.UUID] = {}

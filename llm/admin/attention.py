@@ -14,7 +14,7 @@ from django.urls import reverse
 from llm.admin.decisions import queue_url
 from llm.admin.limitstanding import NEARLY_FULL_PERCENT, nearly_full
 from llm.admin.outbox import GIVEN_UP
-from llm.admin.usagefilters import first_id_at
+from llm.ids import first_id_at
 from llm.models import BooksCheck, Outbox, RefusedWrite, Usage
 
 MOST_COUNTED = 100

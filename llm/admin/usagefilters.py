@@ -18,6 +18,7 @@ from django.db.models import Q
 
 from llm.admin.secrets import reduce_secrets
 from llm.enums import Outcome, UsageSource, UsageStatus
+from llm.ids import first_id_at
 from llm.models import Account, ApiKey, ModelRoute, Usage
 from llm.models.usage import UsageQuerySet
 from llm.providers.registry import known_providers
@@ -163,11 +164,6 @@ def proposed_models() -> list[str]:
     """Routes, and the names of the latest calls."""
     called = Usage.objects.order_by("-id").values_list("model", flat=True)[:PROPOSALS_READ]
     return sorted({*called, *ModelRoute.objects.values_list("name", flat=True)[:PROPOSALS_READ]})
-
-
-def first_id_at(moment: datetime) -> UUID:
-    """The lowest uuid7 of that millisecond."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 def _within_days(calls: UsageQuerySet, first: date | None, last: date | None) -> UsageQuerySet:

@@ -1,0 +1,47 @@
+"""`manage.py import_provider_costs openai|anthropic FILE.json`: what a provider says that it charges us."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from billing.reconcile import PROVIDERS, ImportSummary, ReportError, import_report
+from llm.money import format_usd
+
+
+class Command(BaseCommand):
+    help = (
+        "Imports a cost or usage report as the provider's API gives it: one page, a list of pages, or pages one after"
+        " the other. A day that was imported before is replaced in reports of the same kind."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("provider", choices=PROVIDERS)
+        parser.add_argument("file", type=Path, metavar="FILE.json")
+        parser.add_argument("--dry-run", action="store_true", help="read and check the file, write nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        file: Path = options["file"]
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise CommandError(f"{file} can't be read: {error.strerror}.") from error
+        try:
+            summary = import_report(options["provider"], content, file_name=file.name, dry_run=options["dry_run"])
+        except ReportError as error:
+            raise CommandError(f"{file.name} was not imported. {error}") from error
+        self.stdout.write(_sentence(summary, is_dry_run=options["dry_run"]))
+        if summary.is_cut:
+            self.stderr.write("The last page says that there are more: the report isn't complete.")
+
+
+def _sentence(summary: ImportSummary, *, is_dry_run: bool) -> str:
+    if not summary.is_new:
+        return "This very file was imported before: nothing was done."
+    days = f"{summary.first}" if summary.first == summary.last else f"{summary.first} to {summary.last}"
+    cost = "no costs" if summary.cost is None else f"{format_usd(summary.cost)} USD"
+    verb = "Would import" if is_dry_run else "Imported"
+    return f"{verb} {summary.rows} rows of {days}, {cost}; {summary.replaced} rows of earlier reports replaced."

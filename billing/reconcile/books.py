@@ -1,0 +1,161 @@
+"""Our side: what the books say of a provider's calls on a UTC day, adjustments included.
+
+A provider's day is UTC's, so `local_day` won't do: days go by `opened_at`, the database's clock. What bounds the
+query is the id, a uuid7 of the gateway's clock, by the primary key's index; `CLOCK_SKEW` is how far the two may differ.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.db.models import Case, Count, F, Q, When
+
+from billing.reconcile.types import Books, Side, total_of
+from llm.enums import AdjustmentSource, UsageSource, UsageStatus
+from llm.fields import ExactSum
+from llm.ids import first_id_at
+from llm.models import Usage, UsageAdjustment
+
+CLOCK_SKEW = timedelta(hours=1)
+"""Between a gateway's clock, which made the id, and the database's, which stamped the call; waiting included."""
+
+_CLOSED = (UsageStatus.SETTLED, UsageStatus.ESTIMATED)
+_KNOWN_LATER = (AdjustmentSource.SPOOL, AdjustmentSource.PROVIDER)
+_SUMS = {
+    f"sum_{name}": ExactSum(name)
+    for name in (
+        "prompt_tokens",
+        "completion_tokens",
+        "cache_read_tokens",
+        "cache_write_5m_tokens",
+        "cache_write_1h_tokens",
+        "cost",
+    )
+}
+_USED_TOKENS = Q(prompt_tokens__gt=0) | Q(completion_tokens__gt=0)
+
+
+@dataclass(slots=True)
+class _Sums:
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    unpriced_calls: int = 0
+    estimated_calls: int = 0
+    open_calls: int = 0
+
+    def add(self, row: Mapping[str, Any], *, sign: int) -> None:
+        """sign: of the numbers of calls; adjustments bring tokens and cost, and take calls out of a doubtful state."""
+        self.prompt_tokens += row["sum_prompt_tokens"] or 0
+        self.completion_tokens += row["sum_completion_tokens"] or 0
+        self.cache_read_tokens += row["sum_cache_read_tokens"] or 0
+        self.cache_write_tokens += (row["sum_cache_write_5m_tokens"] or 0) + (row["sum_cache_write_1h_tokens"] or 0)
+        self.cost = total_of((self.cost, row["sum_cost"])) or Decimal(0)
+        self.calls += row.get("calls", 0)
+        self.open_calls += row.get("open_calls", 0)
+        self.unpriced_calls += sign * row["unpriced_calls"]
+        self.estimated_calls += sign * row["estimated_calls"]
+
+
+def books_of_day(provider: str, day: date) -> dict[str, Books]:
+    """By the name that the provider gave the model, or else the one that we asked it for."""
+    calls = list(_sums_of_calls(provider, day))
+    names = _names_of(calls)
+    sums: dict[str, _Sums] = defaultdict(_Sums)
+    for row in calls:
+        sums[names[row["asked"], row["reported"]]].add(row, sign=1)
+    for row in _sums_of_adjustments(provider, day):
+        # A call that has just been closed may have got its reported name between the two queries.
+        name = names.get((row["asked"], row["reported"]), row["reported"] or row["asked"])
+        sums[name].add(row, sign=-1)
+    return {name: _as_books(figures) for name, figures in sums.items()}
+
+
+def _sums_of_calls(provider: str, day: date) -> Iterable[Mapping[str, Any]]:
+    starts_at, ends_at = _bounds(day)
+    calls = Usage.objects.filter(
+        id__gte=first_id_at(starts_at - CLOCK_SKEW),
+        id__lt=first_id_at(ends_at + CLOCK_SKEW),
+        opened_at__gte=starts_at,
+        opened_at__lt=ends_at,
+        provider=provider,
+    ).exclude(status=UsageStatus.VOID)
+    closed = Q(status__in=_CLOSED)
+    return (
+        calls.order_by()
+        .values(asked=F("upstream_model"), reported=F("reported_model"))
+        .annotate(
+            calls=Count("pk", filter=closed),
+            open_calls=Count("pk", filter=~closed),
+            unpriced_calls=Count("pk", filter=closed & Q(cost=None) & _USED_TOKENS),
+            estimated_calls=Count("pk", filter=Q(usage_source=UsageSource.ESTIMATED)),
+            **_SUMS,
+        )
+    )
+
+
+def _sums_of_adjustments(provider: str, day: date) -> Iterable[Mapping[str, Any]]:
+    """unpriced_calls, estimated_calls: that the adjustments have priced, or given figures of the provider's."""
+    starts_at, ends_at = _bounds(day)
+    adjustments = UsageAdjustment.objects.filter(
+        usage_id__gte=first_id_at(starts_at - CLOCK_SKEW),
+        usage_id__lt=first_id_at(ends_at + CLOCK_SKEW),
+        usage__opened_at__gte=starts_at,
+        usage__opened_at__lt=ends_at,
+        usage__provider=provider,
+    ).exclude(usage__status=UsageStatus.VOID)
+    used_tokens = Q(usage__prompt_tokens__gt=0) | Q(usage__completion_tokens__gt=0)
+    priced = Q(usage__cost=None, cost__isnull=False) & used_tokens
+    counted = Q(usage__usage_source=UsageSource.ESTIMATED, source__in=_KNOWN_LATER)
+    return (
+        adjustments.order_by()
+        .values(asked=F("usage__upstream_model"), reported=F("usage__reported_model"))
+        .annotate(
+            unpriced_calls=Count(Case(When(priced, then=F("usage_id"))), distinct=True),
+            estimated_calls=Count(Case(When(counted, then=F("usage_id"))), distinct=True),
+            **_SUMS,
+        )
+    )
+
+
+def _names_of(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """A call that broke off may have no reported name: it goes with the one name that others of its model have."""
+    reported_as: dict[str, set[str]] = defaultdict(set)
+    pairs = [(row["asked"], row["reported"]) for row in rows]
+    for asked, reported in pairs:
+        if reported:
+            reported_as[asked].add(reported)
+    return {
+        (asked, reported): reported or (next(iter(reported_as[asked])) if len(reported_as[asked]) == 1 else asked)
+        for asked, reported in pairs
+    }
+
+
+def _as_books(sums: _Sums) -> Books:
+    side = Side(
+        requests=sums.calls,
+        prompt_tokens=sums.prompt_tokens,
+        completion_tokens=sums.completion_tokens,
+        cache_read_tokens=sums.cache_read_tokens,
+        cache_write_tokens=sums.cache_write_tokens,
+        cost=sums.cost,
+    )
+    return Books(
+        side,
+        unpriced_calls=sums.unpriced_calls,
+        estimated_calls=sums.estimated_calls,
+        open_calls=sums.open_calls,
+    )
+
+
+def _bounds(day: date) -> tuple[datetime, datetime]:
+    starts_at = datetime.combine(day, time(), UTC)
+    return starts_at, starts_at + timedelta(days=1)

@@ -17,7 +17,7 @@ from billing.invoicing import lock_profile, note_event, tax_of
 from billing.models import Invoice, InvoiceLine
 from billing.models.invoices import FINAL_STATES
 from billing.review import require_permission
-from llm.money import round_half_away
+from llm.money import exact_sum, round_half_away
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -130,10 +130,10 @@ def _add_lines(note: Invoice, chosen: list[tuple[InvoiceLine, Decimal]]) -> None
 
 def _set_totals(note: Invoice, original: Invoice) -> None:
     """The tax follows the lines; the note that takes the last of them takes the last of the tax too."""
-    note.subtotal = sum(note.lines.values_list("amount", flat=True), Decimal(0))
+    note.subtotal = exact_sum(note.lines.values_list("amount", flat=True))
     others = list(_notes(original).exclude(pk=note.pk))
-    tax_left = original.tax + sum((other.tax for other in others), Decimal(0))
-    is_last = original.subtotal + note.subtotal + sum((other.subtotal for other in others), Decimal(0)) == 0
+    tax_left = original.tax + exact_sum(other.tax for other in others)
+    is_last = original.subtotal + note.subtotal + exact_sum(other.subtotal for other in others) == 0
     tax = tax_of(note.subtotal, note.tax_percent, note.currency)
     note.tax = -tax_left if is_last else max(tax, -tax_left)
     note.total = note.subtotal + note.tax

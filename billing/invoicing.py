@@ -30,7 +30,7 @@ from billing.rollup import lock_rollups, refresh, usage_sums
 from billing.types import ChargeLine, UsageSum
 from llm.digests import DIGEST_FIELDS, digest_hex
 from llm.models import Account
-from llm.money import pico_to_usd, round_half_away
+from llm.money import exact_sum, pico_to_usd, round_half_away
 from llm.types import TOKEN_FIELDS
 
 if TYPE_CHECKING:
@@ -255,10 +255,10 @@ def _rows_of(invoice: Invoice, part: _Part, cutoff_at: datetime) -> Iterator[Inv
 
 def _set_totals(invoice: Invoice, lines: Iterable[InvoiceLine]) -> None:
     lines = list(lines)
-    invoice.subtotal = sum((line.amount for line in lines), Decimal(0))
+    invoice.subtotal = exact_sum(line.amount for line in lines)
     invoice.tax = tax_of(invoice.subtotal, invoice.tax_percent, invoice.currency)
     invoice.total = invoice.subtotal + invoice.tax
-    invoice.cost_usd = sum((line.cost_usd for line in lines), Decimal(0))
+    invoice.cost_usd = exact_sum(line.cost_usd for line in lines)
 
 
 def tax_of(subtotal: Decimal, percent: Decimal, currency: str) -> Decimal:
@@ -268,8 +268,8 @@ def tax_of(subtotal: Decimal, percent: Decimal, currency: str) -> Decimal:
 
 def _set_estimates(invoice: Invoice, parts: Iterable[_Part]) -> None:
     rows = [row for part in parts for row in part.usage]
-    cost = sum((row.cost for row in rows), Decimal(0))
-    estimated = sum((row.estimated_cost for row in rows), Decimal(0))
+    cost = exact_sum(row.cost for row in rows)
+    estimated = exact_sum(row.estimated_cost for row in rows)
     # With free models there is no cost to take a share of: calls stand in for it.
     if cost <= 0:
         cost, estimated = (Decimal(sum(getattr(row, name) for row in rows)) for name in ("calls", "estimated_calls"))

@@ -22,7 +22,7 @@ from billing.periods import Period
 from billing.types import NO_DIGEST, ChargeLine
 from llm.digests import DIGEST_FIELDS, words_of_hex
 from llm.fields import ExactSum
-from llm.money import usd_to_pico
+from llm.money import exact_sum, usd_to_pico
 
 _COUNTED = ("calls", *DIGEST_FIELDS)
 
@@ -94,8 +94,8 @@ def _added(rows: list[InvoiceLine]) -> ChargeLine:
         key=first.key,
         kind=LineKind(first.kind),
         description=first.description,
-        exact_amount=sum((row.exact_amount for row in rows), Decimal(0)),
-        amount=sum((row.amount for row in rows), Decimal(0)),
+        exact_amount=exact_sum(row.exact_amount for row in rows),
+        amount=exact_sum(row.amount for row in rows),
         quantity=sum(quantities) if quantities else None,
         provider=first.provider,
         model=first.model,

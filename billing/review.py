@@ -57,7 +57,7 @@ def submit(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
             compute(invoice, profile, user=user)
         if not invoice.lines.exists():
             raise InvoiceError("There is nothing on this invoice: void it instead.")
-        invoice.bill_to, invoice.seller = bill_to_facts(profile), seller_facts()
+        invoice.bill_to, invoice.seller = bill_to_facts(profile, period=invoice.period), seller_facts()
         invoice.content_digest = content_digest(invoice)
         invoice.needs_second_person = _total_usd(invoice) > settings.BILLING_SECOND_PERSON_ABOVE_USD
         invoice.prepared_by, invoice.submitted_at = user, timezone.now()

@@ -13,6 +13,9 @@ from llm.types import TokenCounts
 
 NO_DIGEST = (0,) * 8
 
+EXACT_DECIMALS = 24
+"""Of an unrounded amount: pico-units (12) times a percentage (6) times a rate of exchange (6)."""
+
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:

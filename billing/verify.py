@@ -29,7 +29,7 @@ from billing.types import ChargeLine, UsageSum
 from llm.digests import DIGEST_FIELDS
 from llm.enums import UsageStatus
 from llm.models import Usage, UsageAdjustment
-from llm.money import round_half_away, usd_to_pico
+from llm.money import exact_sum, round_half_away, usd_to_pico
 from llm.types import TOKEN_FIELDS, TokenCounts
 from llm.verification import Findings
 
@@ -89,11 +89,11 @@ def _problems_of_sums(invoice: Invoice) -> Iterator[str]:
     if content_digest(invoice, lines) != invoice.content_digest:
         yield "what stands there is not what was submitted"
     for line in lines:
-        if line.exact_amount != line.amount + line.residual:
+        if line.exact_amount != exact_sum((line.amount, line.residual)):
             yield f"line {line.position} is {line.amount:f} plus {line.residual:f}, not {line.exact_amount:f}"
         elif round_half_away(line.exact_amount, DECIMALS[invoice.currency]) != line.amount:
             yield f"line {line.position} rounds {line.exact_amount:f} to {line.amount:f}"
-    subtotal = sum((line.amount for line in lines), Decimal(0))
+    subtotal = exact_sum(line.amount for line in lines)
     if subtotal != invoice.subtotal:
         yield f"its lines come to {subtotal:f}, its subtotal is {invoice.subtotal:f}"
     if invoice.kind != InvoiceKind.CREDIT_NOTE and invoice.tax != tax_of(
@@ -110,7 +110,7 @@ def _problems_of_course(invoice: Invoice) -> Iterator[str]:
         yield "its history does not end in the state that it is in"
     if invoice.kind == InvoiceKind.CREDIT_NOTE and invoice.original is not None:
         notes = invoice.original.credit_notes.exclude(state=InvoiceState.VOID)
-        credited = sum(notes.values_list("total", flat=True), Decimal(0))
+        credited = exact_sum(notes.values_list("total", flat=True))
         if invoice.original.total + credited < 0 <= invoice.original.total:
             yield f"its credit notes give back {-credited:f}, more than the invoice's {invoice.original.total:f}"
 

@@ -17,12 +17,10 @@ from billing.models.plans import PERCENT_DECIMALS, PlanVersion
 from billing.models.profiles import RATE_DECIMALS, ExchangeRate
 from billing.models.rollups import UsageSums
 from billing.periods import Period
+from billing.types import EXACT_DECIMALS
 from llm.fields import ExactDecimalField
 from llm.models import Account, RateSet
 from llm.money import PICO_DECIMALS
-
-EXACT_DECIMALS = 24
-"""Of an unrounded amount: pico-units times a percentage (6) times a rate of exchange (6)."""
 
 FROZEN_STATES = (InvoiceState.IN_REVIEW, InvoiceState.APPROVED, InvoiceState.ISSUED, InvoiceState.PAID)
 """The content no longer follows the books."""

@@ -11,13 +11,10 @@ from decimal import Decimal
 
 from billing.enums import LineKind
 from billing.rating.sums import added_digests
-from billing.types import ChargeLine, UsageSum
+from billing.types import EXACT_DECIMALS, ChargeLine, UsageSum
 from llm.enums import Meter
 from llm.money import PICO_DECIMALS, PRICE_DECIMALS, from_units, round_half_away, to_units
 from llm.pricing import REQUESTS
-
-EXACT_DECIMALS = 24
-"""Pico-units (12) times a percentage (6) times a rate of exchange (6)."""
 
 OTHER = "other"
 """The meter of what a model's other lines don't account for: web searches and the like, and corrections."""

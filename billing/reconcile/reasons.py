@@ -92,7 +92,7 @@ def _doubts(ours: Books) -> Iterator[Reason]:
     if ours.estimated_calls:
         yield Reason(ReasonCode.ESTIMATED, f"The tokens of {_calls(ours.estimated_calls)} were counted by us.")
     if ours.open_calls:
-        yield Reason(ReasonCode.OPEN, f"{_calls(ours.open_calls).capitalize()} have no figures yet.")
+        yield Reason(ReasonCode.OPEN, f"Still open, so without figures: {_calls(ours.open_calls)}.")
     if ours.unpriced_calls:
         yield _unpriced(ours)
 

@@ -1,0 +1,194 @@
+"""A document -> rows, in the order in which they stand on paper. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
+from itertools import zip_longest
+from typing import Literal
+
+from billing.documents.document import Fact, InvoiceDocument, LineSection, LineText, Note, Party
+from billing.documents.layout import Cell, Color, Row, Style, keep_together
+from billing.documents.typesetting import REPLACEMENT, printable, wrap
+
+WIDTH = 174.0
+"""Between the margins of A4."""
+
+INK: Color = (23, 32, 51)
+QUIET: Color = (92, 102, 122)
+ALERT: Color = (174, 35, 35)
+
+BODY = Style(9, INK)
+BOLD = Style(9, INK, is_bold=True)
+LABEL = Style(9, QUIET)
+HEADING = Style(8, QUIET, is_bold=True)
+SMALL = Style(7, QUIET)
+TITLE = Style(22, INK, is_bold=True)
+SUMMARY = Style(13, INK, is_bold=True)
+ALERTED = Style(9, ALERT, is_bold=True)
+
+_HALF = 84.0
+_LEFT, _RIGHT = 0.0, WIDTH - _HALF
+_LABEL_WIDTH = 22.0
+_PROOF_LABEL_WIDTH = 42.0
+_GUTTER = 5.0
+_WIDEST_NUMBER = 42.0
+_TOTALS_X = 94.0
+_TOTALS_LABEL_WIDTH = 30.0
+_LINES_KEPT_WITH_TOTALS = 2
+_LONGEST_KEPT_NOTE = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """The bundled font. glyphs: code points that it has. measure: millimetres that a text takes in a style."""
+
+    glyphs: Collection[int]
+    measure: Callable[[str, Style], float]
+
+
+class Composer:
+    def __init__(self, document: InvoiceDocument, face: Face) -> None:
+        self._document = document
+        self._face = face
+        self._number_widths = self._widths_of_numbers()
+
+    def head(self) -> Row:
+        """The labels of the lines' columns, which each page that goes on with them repeats."""
+        row = self._line_row(self._document.column_labels, HEADING)
+        return replace(row, space_above=1, space_below=1.5, keeps_next=True, has_head=False, rule=(0, WIDTH))
+
+    def rows(self) -> tuple[Row, ...]:
+        rows = (*self._opening(), *self._lines(), *self._notes(), *self._proof())
+        if any(REPLACEMENT in line for row in rows for cell in row.cells for line in cell.lines):
+            note = f"{REPLACEMENT} stands for a character that the font of this document does not have."
+            rows += (Row((self._cell(note, SMALL),), space_above=3),)
+        return rows
+
+    def continuation(self) -> Row:
+        """Over every page but the first."""
+        return Row((self._cell(f"{self._document.name} · {self._document.bill_to.name}", LABEL),), space_below=4)
+
+    def foot(self, page: int, pages: int) -> Row:
+        left = self._cell(f"{self._document.seller.name} · {self._document.name}", SMALL, width=WIDTH - 30)
+        right = self._cell(f"Page {page} of {pages}", SMALL, x=WIDTH - 30, width=30, align="right")
+        return Row((replace(left, lines=left.lines[:1]), right))
+
+    def _opening(self) -> Iterable[Row]:
+        document = self._document
+        yield Row((self._cell(document.title, TITLE),))
+        if document.cites:
+            yield Row((self._cell(document.cites, BOLD),), space_above=1)
+        if document.mark_text:
+            yield Row((self._cell(document.mark_text, ALERTED),), space_above=1.5)
+        yield Row((), space_above=4)
+        yield from self._facts(document.facts)
+        yield Row((), space_above=5)
+        yield from _side_by_side(self._party(document.seller, _LEFT), self._party(document.bill_to, _RIGHT))
+        yield Row((self._cell(document.summary, SUMMARY),), space_above=7, space_below=2)
+
+    def _facts(self, facts: Sequence[Fact]) -> Iterable[Row]:
+        """In two columns, down the left one first."""
+        half = (len(facts) + 1) // 2
+        for left, right in zip_longest(facts[:half], facts[half:]):
+            cells = self._fact(left, LABEL, BODY, x=_LEFT, width=_HALF, label_width=_LABEL_WIDTH)
+            if right:
+                cells += self._fact(right, LABEL, BODY, x=_RIGHT, width=_HALF, label_width=_LABEL_WIDTH)
+            yield Row(cells)
+
+    def _party(self, party: Party, x: float) -> list[Cell]:
+        texts = (party.heading, HEADING), (party.name, BOLD), *((line, BODY) for line in party.lines)
+        return [self._cell(text, style, x=x, width=_HALF) for text, style in texts]
+
+    def _lines(self) -> tuple[Row, ...]:
+        rows = [row for section in self._document.sections for row in self._section(section)]
+        kept = len(rows) - _LINES_KEPT_WITH_TOTALS
+        rows = [replace(row, keeps_next=row.keeps_next or index >= kept) for index, row in enumerate(rows)]
+        return (self.head(), *rows, *self._totals())
+
+    def _section(self, section: LineSection) -> Iterable[Row]:
+        if section.heading:
+            heading = self._cell(section.heading, BOLD)
+            yield Row((heading,), space_above=3, space_below=0.5, keeps_next=True, has_head=True)
+        for line in section.lines:
+            yield self._line_row(line, BODY)
+
+    def _line_row(self, line: LineText, style: Style) -> Row:
+        description, *numbers = astuple(line)
+        right = WIDTH
+        cells = []
+        for text, width in zip(reversed(numbers), reversed(self._number_widths), strict=True):
+            cells.append(self._cell(text, style, x=right - width, width=width, align="right"))
+            right -= width + _GUTTER
+        cells.append(self._cell(description, style, width=right))
+        return Row(tuple(reversed(cells)), space_above=0.6, space_below=0.6, has_head=True)
+
+    def _widths_of_numbers(self) -> list[float]:
+        """Of quantity, unit price and amount: as wide as the widest, within reason."""
+        labels = astuple(self._document.column_labels)[1:]
+        lines = [astuple(line)[1:] for section in self._document.sections for line in section.lines]
+        widths = [self._face.measure(label, HEADING) for label in labels]
+        for numbers in lines:
+            widths = [max(width, self._face.measure(text, BODY)) for width, text in zip(widths, numbers, strict=True)]
+        # A hair more than measured: what fits must not break by an error in the last digit.
+        return [min(width + 0.1, _WIDEST_NUMBER) for width in widths]
+
+    def _totals(self) -> tuple[Row, ...]:
+        totals = self._document.totals
+        rule = _TOTALS_X, WIDTH
+        rows = [
+            replace(self._total_row("Subtotal", totals.subtotal, BODY), space_above=3),
+            self._total_row(totals.tax_label, totals.tax, BODY),
+        ]
+        if totals.tax_note:
+            rows.append(Row((self._cell(totals.tax_note, SMALL, x=_TOTALS_X, width=WIDTH - _TOTALS_X),)))
+        rows[-1] = replace(rows[-1], space_below=1.5, rule=rule)
+        rows.append(replace(self._total_row("Total", totals.total, BOLD), space_above=1.5))
+        return keep_together(rows)
+
+    def _total_row(self, label: str, amount: str, style: Style) -> Row:
+        x = _TOTALS_X + _TOTALS_LABEL_WIDTH
+        cells = (
+            self._cell(label, style, x=_TOTALS_X, width=_TOTALS_LABEL_WIDTH),
+            self._cell(amount, style, x=x, width=WIDTH - x, align="right"),
+        )
+        return Row(cells, space_above=0.5, space_below=0.5)
+
+    def _notes(self) -> Iterable[Row]:
+        """Two abreast."""
+        notes = self._document.notes
+        for left, right in zip_longest(notes[::2], notes[1::2]):
+            columns = self._note(left, _LEFT), self._note(right, _RIGHT) if right else []
+            rows = (Row((), space_above=5), *_side_by_side(*columns))
+            yield from keep_together(rows) if len(rows) <= _LONGEST_KEPT_NOTE else rows
+
+    def _note(self, note: Note, x: float) -> list[Cell]:
+        texts = (note.heading, HEADING), *((line, BODY) for line in note.lines)
+        return [self._cell(text, style, x=x, width=_HALF) for text, style in texts]
+
+    def _proof(self) -> tuple[Row, ...]:
+        width = _PROOF_LABEL_WIDTH
+        facts = [self._fact(fact, SMALL, SMALL, label_width=width) for fact in self._document.proof]
+        return keep_together((Row((), space_above=5), *map(Row, facts)))
+
+    def _fact(
+        self, fact: Fact, label: Style, value: Style, *, label_width: float, x: float = 0, width: float = WIDTH
+    ) -> tuple[Cell, ...]:
+        return (
+            self._cell(fact.label, label, x=x, width=label_width),
+            self._cell(fact.value, value, x=x + label_width, width=width - label_width),
+        )
+
+    def _cell(
+        self, text: str, style: Style, *, x: float = 0, width: float = WIDTH, align: Literal["left", "right"] = "left"
+    ) -> Cell:
+        shown = printable(text, glyphs=self._face.glyphs)
+        lines = wrap(shown, width, measure=lambda line: self._face.measure(line, style))
+        return Cell(lines, x, width, style, align)
+
+
+def _side_by_side(left: Sequence[Cell], right: Sequence[Cell]) -> Iterable[Row]:
+    """Two columns line by line, so that what stands in them may be longer than a page."""
+    columns = ([replace(cell, lines=(line,)) for cell in cells for line in cell.lines] for cells in (left, right))
+    for pair in zip_longest(*columns):
+        yield Row(tuple(cell for cell in pair if cell))

@@ -1,0 +1,96 @@
+"""Rows of text and how they fall on pages. Pure; lengths are millimetres, font sizes points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Color = tuple[int, int, int]
+
+MM_PER_POINT = 25.4 / 72
+LINE_SPACING = 1.4
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    size: float
+    color: Color
+    is_bold: bool = False
+
+    @property
+    def line_height(self) -> float:
+        return self.size * MM_PER_POINT * LINE_SPACING
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Lines of text that fit into `width`, which begins at `x`, from the left margin."""
+
+    lines: tuple[str, ...]
+    x: float
+    width: float
+    style: Style
+    align: Literal["left", "right"] = "left"
+
+    @property
+    def height(self) -> float:
+        return len(self.lines) * self.style.line_height
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Cells side by side, never parted by a page's end.
+
+    keeps_next: stays on one page with the row after it. has_head: where it is the first of a page, the table's head is
+    repeated above it. rule: a line across this part of the width, under the row.
+    """
+
+    cells: tuple[Cell, ...]
+    space_above: float = 0
+    space_below: float = 0
+    keeps_next: bool = False
+    has_head: bool = False
+    rule: tuple[float, float] | None = None
+
+    @property
+    def height(self) -> float:
+        return self.space_above + max((cell.height for cell in self.cells), default=0) + self.space_below
+
+
+Page = tuple[Row, ...]
+
+
+def paginate(rows: Sequence[Row], *, head: Row, first_room: float, room: float) -> tuple[Page, ...]:
+    """Pages in order, at least one. first_room, room: the height of the first page and of any other.
+
+    Rows that keep each other stay together unless they are higher than a page. No row is taller than a page.
+    """
+    pages: list[list[Row]] = [[]]
+    left = first_room
+    for chain in _chains(rows):
+        height = sum(row.height for row in chain)
+        for part in [chain] if height <= room - head.height else [[row] for row in chain]:
+            height = sum(row.height for row in part)
+            if height > left and pages[-1]:
+                pages.append([head] if part[0].has_head else [])
+                left = room - sum(row.height for row in pages[-1])
+            pages[-1] += part
+            left -= height
+    return tuple(tuple(page) for page in pages)
+
+
+def keep_together(rows: Sequence[Row], *, with_next: bool = False) -> tuple[Row, ...]:
+    """The same rows as one chain. with_next: what comes after them is part of it."""
+    return tuple(replace(row, keeps_next=with_next or row is not rows[-1]) for row in rows)
+
+
+def _chains(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    chain: list[Row] = []
+    for row in rows:
+        chain.append(row)
+        if not row.keeps_next:
+            yield chain
+            chain = []
+    if chain:
+        yield chain

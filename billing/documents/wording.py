@@ -1,0 +1,49 @@
+"""How numbers, dates and names are written in a document. Pure, and the same under every locale."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+from billing.periods import Period
+
+_MONTHS = (
+    "January February March April May June July August September October November December".split()  # noqa: SIM905
+)
+
+
+def text_of_day(day: date) -> str:
+    """`3 November 2026`, which no reader takes for the 11th of March."""
+    return f"{day.day} {text_of_month(Period.of(day))}"
+
+
+def text_of_month(period: Period) -> str:
+    return f"{_MONTHS[period.start.month - 1]} {period.start.year}"
+
+
+def text_of_days(period: Period) -> str:
+    """`1–31 October 2026`."""  # noqa: RUF002
+    return f"1–{text_of_day(period.last_day)}"  # noqa: RUF001
+
+
+def text_of_moment(moment: datetime) -> str:
+    """In UTC, to the microsecond where there are any."""
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')} UTC"
+
+
+def text_of_exact(number: Decimal, *, min_decimals: int = 0) -> str:
+    """Every digit but needless zeros, thousands apart: `1,234.50`, `0.0000025`."""
+    whole, _, fraction = f"{number:,f}".partition(".")
+    fraction = fraction.rstrip("0").ljust(min_decimals, "0")
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def one_line(text: str) -> str:
+    """What people typed into one field: accents composed, white space single."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def several_lines(text: str) -> tuple[str, ...]:
+    """The lines that aren't empty."""
+    return tuple(line for line in map(one_line, text.splitlines()) if line)

@@ -1,0 +1,11 @@
+"""Usage summed by day, kept up with the books.
+
+A row of `DailyUsage` is a function of the books and of the account's cutoff alone: of all calls that were closed, and
+all adjustments that were recorded, up to it. So a day is never added to; it is thrown away and made anew whole, in the
+transaction that moves the account's mark. Whoever does that twice, at once or half changes nothing.
+"""
+
+from billing.rollup.keeping import rebuild, refresh
+from billing.rollup.reading import lock_rollups, usage_sums, usage_sums_of
+
+__all__ = ("lock_rollups", "rebuild", "refresh", "usage_sums", "usage_sums_of")

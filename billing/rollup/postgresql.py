@@ -1,0 +1,100 @@
+"""Carries out a plan in a few large statements; each transaction writes whole accounts' changes, marks included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import connection, transaction
+
+from billing.rollup.plan import Days, Plan
+from billing.rollup.statements import COLUMNS, DAYS_OF_ACCOUNTS, WHOLE_ACCOUNTS, days_sql
+
+DAYS_AT_A_TIME = 2000
+"""Days of accounts in one transaction: so long does who wants to bill such an account wait."""
+
+_MAKE_MARKS = (
+    "INSERT INTO billing_rollupmark (account_id) SELECT account_id FROM unnest(%s::bigint[]) AS t(account_id) "
+    "ORDER BY account_id ON CONFLICT DO NOTHING"
+)
+_LOCK_MARKS = (
+    "SELECT account_id FROM billing_rollupmark WHERE account_id = ANY(%s::bigint[]) "
+    "AND (cutoff_at IS NULL OR cutoff_at < %s) ORDER BY account_id FOR UPDATE"
+)
+_MOVE_MARKS = "UPDATE billing_rollupmark SET cutoff_at = %s, rolling_to = NULL WHERE account_id = ANY(%s::bigint[])"
+_DELETE = (
+    "DELETE FROM billing_dailyusage d USING unnest(%(accounts)s::bigint[], %(days)s::date[]) AS t(account_id, day) "
+    "WHERE d.account_id = t.account_id AND d.local_day = t.day"
+)
+_DELETE_WHOLE = "DELETE FROM billing_dailyusage WHERE account_id = ANY(%(accounts)s::bigint[])"
+
+
+def carry_out(plan: Plan) -> Iterator[int]:
+    """Yields after each transaction how many days of accounts it was about; a whole account counts as one."""
+    if plan.whole:
+        _write_whole(plan.whole, plan.cutoff)
+        yield len(plan.whole)
+    for batch in _batches(plan.days):
+        _write_days(batch, plan.cutoff)
+        yield sum(map(len, batch.values()))
+    _move_untouched(plan.untouched, plan.cutoff)
+
+
+def _batches(days: Mapping[int, Days]) -> Iterator[Mapping[int, Days]]:
+    batch: dict[int, Days] = {}
+    number = 0
+    for account_id, some in days.items():
+        batch[account_id] = some
+        number += len(some)
+        if number >= DAYS_AT_A_TIME:
+            yield batch
+            batch, number = {}, 0
+    if batch:
+        yield batch
+
+
+def _write_whole(account_ids: Sequence[int], cutoff: datetime) -> None:
+    """In one transaction, since to pick single accounts from all calls takes as long as to read them all."""
+    with transaction.atomic(durable=True):
+        if locked := _lock_marks(account_ids, cutoff):
+            _make_anew(_DELETE_WHOLE, WHOLE_ACCOUNTS, cutoff, accounts=locked)
+            _move_marks(locked, cutoff)
+
+
+def _write_days(batch: Mapping[int, Days], cutoff: datetime) -> None:
+    with transaction.atomic(durable=True):
+        if locked := _lock_marks(list(batch), cutoff):
+            pairs = [(account_id, day) for account_id in locked for day in sorted(batch[account_id])]
+            accounts, days = [list(column) for column in zip(*pairs, strict=True)]
+            _make_anew(_DELETE, DAYS_OF_ACCOUNTS, cutoff, accounts=accounts, days=days)
+            _move_marks(locked, cutoff)
+
+
+def _move_untouched(account_ids: Sequence[int], cutoff: datetime) -> None:
+    with transaction.atomic(durable=True):
+        _move_marks(_lock_marks(account_ids, cutoff), cutoff)
+
+
+def _lock_marks(account_ids: Sequence[int], cutoff: datetime) -> list[int]:
+    """The accounts that are ours to write: nobody has brought them as far as the cutoff. Marks are made where missing.
+
+    Locked in their order, as everybody locks more than one; who holds one sees its account's days as one state.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_MAKE_MARKS, [list(account_ids)])
+        cursor.execute(_LOCK_MARKS, [list(account_ids), cutoff])
+        return [account_id for (account_id,) in cursor.fetchall()]
+
+
+def _make_anew(delete: str, scope: str, cutoff: datetime, **chosen: Sequence[object]) -> None:
+    parameters: dict[str, Any] = {**chosen, "cutoff": cutoff}
+    with connection.cursor() as cursor:
+        cursor.execute(delete, parameters)
+        columns = ", ".join(COLUMNS)
+        cursor.execute(f"INSERT INTO billing_dailyusage ({columns}) {days_sql(scope, 'postgresql')}", parameters)
+
+
+def _move_marks(account_ids: Sequence[int], cutoff: datetime) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_MOVE_MARKS, [cutoff, list(account_ids)])

@@ -1,0 +1,188 @@
+"""Carries out a plan beside the one other writer, the gateway: reads at length, writes in short transactions.
+
+What fits into one transaction is written with the account's mark. What doesn't is first claimed: the mark says that
+the days are no state of any moment and up to which cutoff they are being made, and whoever asks for the rollups
+finds none. A later cutoff takes the claim over and makes all days of the account, also after a crash; the former
+owner sees that before it writes again, and gives up.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import QuerySet
+
+from billing.models import DailyUsage, RollupMark
+from billing.rollup.plan import Days, Plan
+from billing.rollup.statements import COLUMNS, DAYS_OF_ACCOUNT, days_sql
+from llm.books.statements import moment_text
+from llm.models import Usage
+
+ROWS_AT_A_TIME = 400
+"""Rows deleted or inserted in one transaction: some ten milliseconds."""
+DAYS_AT_A_TIME = 31
+"""Days read at a time: so many are held in memory."""
+PAUSE_S = 0.02
+
+Row = tuple[Any, ...]
+
+_INSERT = f"INSERT INTO billing_dailyusage ({', '.join(COLUMNS)}) VALUES ({', '.join(['%s'] * len(COLUMNS))})"  # noqa: S608
+_MOVE_UNTOUCHED = (
+    "UPDATE billing_rollupmark SET cutoff_at = %(cutoff)s "
+    "WHERE cutoff_at < %(cutoff)s AND account_id IN (SELECT value FROM json_each(%(accounts)s))"
+)
+
+
+class _TakenOverError(Exception):
+    """Somebody brings the account, or has brought it, to this cutoff or a later one."""
+
+
+class _NeedsAllDaysError(Exception):
+    """What the account's other days hold is not known any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """days: None for all of the account's."""
+
+    account_id: int
+    days: Days | None
+    cutoff: datetime
+
+
+def carry_out(plan: Plan) -> Iterator[int]:
+    """Yields after each account how many days it was about; a whole account counts as one."""
+    for account_id in plan.whole:
+        _bring(_Task(account_id, None, plan.cutoff))
+        yield 1
+    for account_id, days in plan.days.items():
+        _bring(_Task(account_id, days, plan.cutoff))
+        yield len(days)
+    with transaction.atomic(durable=True):
+        cutoff = moment_text(plan.cutoff, "sqlite")
+        _execute(_MOVE_UNTOUCHED, {"cutoff": cutoff, "accounts": json.dumps(plan.untouched)})
+
+
+def _bring(task: _Task) -> None:
+    with suppress(_TakenOverError):
+        try:
+            _write(task)
+        except _NeedsAllDaysError:
+            _write(replace(task, days=None))
+
+
+def _write(task: _Task) -> None:
+    slices = _slices(_all_days(task.account_id) if task.days is None else task.days)
+    rows = _read(task, slices[0])
+    if len(slices) > 1 or len(rows) + _count(task, slices[0]) > ROWS_AT_A_TIME:
+        _write_piecemeal(task, slices)
+        return
+    with transaction.atomic(durable=True):
+        _take(task)
+        _delete(task, slices[0], most=ROWS_AT_A_TIME)
+        _insert(rows)
+        _finish(task)
+
+
+def _write_piecemeal(task: _Task, slices: Sequence[Sequence[date]]) -> None:
+    with transaction.atomic(durable=True):
+        _take(task)
+        _mark(task).update(cutoff_at=None, rolling_to=task.cutoff)
+    for days in slices:
+        rows = _read(task, days)
+        deleted = 1
+        while deleted:
+            with _claimed(task):
+                deleted = _delete(task, days, most=ROWS_AT_A_TIME)
+        for start in range(0, len(rows), ROWS_AT_A_TIME):
+            with _claimed(task):
+                _insert(rows[start : start + ROWS_AT_A_TIME])
+    with _claimed(task):
+        _finish(task)
+
+
+def _take(task: _Task) -> None:
+    """Inside the transaction that writes. Raises where there is nothing to write, or more."""
+    mark, _ = RollupMark.objects.get_or_create(account_id=task.account_id)
+    if any(moment is not None and moment >= task.cutoff for moment in (mark.cutoff_at, mark.rolling_to)):
+        raise _TakenOverError
+    if mark.cutoff_at is None and task.days is not None:
+        raise _NeedsAllDaysError
+
+
+@contextmanager
+def _claimed(task: _Task) -> Iterator[None]:
+    """One of the transactions under the claim. Raises _TakenOverError where it isn't ours any more."""
+    time.sleep(PAUSE_S)
+    with transaction.atomic(durable=True):
+        if not _mark(task).filter(rolling_to=task.cutoff).exists():
+            raise _TakenOverError
+        yield
+
+
+def _finish(task: _Task) -> None:
+    _mark(task).update(cutoff_at=task.cutoff, rolling_to=None)
+
+
+def _mark(task: _Task) -> QuerySet[RollupMark]:
+    return RollupMark.objects.filter(account=task.account_id)
+
+
+def _all_days(account_id: int) -> frozenset[date]:
+    """Those with calls, and those with rows."""
+    calls = Usage.objects.filter(account=account_id).order_by().values_list("local_day", flat=True)
+    rows = DailyUsage.objects.filter(account=account_id).order_by().values_list("local_day", flat=True)
+    return frozenset(calls.union(rows))
+
+
+def _slices(days: Days) -> list[Sequence[date]]:
+    """At least one, which may be empty."""
+    ordered = sorted(days)
+    return [ordered[start : start + DAYS_AT_A_TIME] for start in range(0, len(ordered), DAYS_AT_A_TIME)] or [[]]
+
+
+def _read(task: _Task, days: Sequence[date]) -> list[Row]:
+    """The rows as they are to be."""
+    parameters: dict[str, Any] = {
+        "account": task.account_id,
+        "days": _document(days),
+        "cutoff": moment_text(task.cutoff, "sqlite"),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(days_sql(DAYS_OF_ACCOUNT, "sqlite"), parameters)
+        return list(cursor.fetchall())
+
+
+def _count(task: _Task, days: Sequence[date]) -> int:
+    return DailyUsage.objects.filter(account=task.account_id, local_day__in=days).count()
+
+
+def _delete(task: _Task, days: Sequence[date], *, most: int) -> int:
+    """How many rows went."""
+    return _execute(
+        "DELETE FROM billing_dailyusage WHERE id IN (SELECT id FROM billing_dailyusage WHERE account_id = %(account)s "
+        "AND local_day IN (SELECT value FROM json_each(%(days)s)) LIMIT %(most)s)",
+        {"account": task.account_id, "days": _document(days), "most": most},
+    )
+
+
+def _insert(rows: Sequence[Row]) -> None:
+    with connection.cursor() as cursor:
+        cursor.executemany(_INSERT, rows)
+
+
+def _execute(sql: str, parameters: dict[str, Any]) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return int(cursor.rowcount)
+
+
+def _document(days: Sequence[date]) -> str:
+    return json.dumps([day.isoformat() for day in days])

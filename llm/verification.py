@@ -132,6 +132,8 @@ class _Verification:
             yield "it is closed and has no outcome"
         if row.is_disputed and row.is_billable:
             yield "its figures are disputed and billable nevertheless"
+        if not row.is_as_written:
+            yield "its digest is not that of its values: they were changed, or written past the books"
         yield from self._problems_of_cost(row)
 
     def _problems_of_open(self, row: Usage) -> Iterator[str]:
@@ -225,6 +227,9 @@ def _problems_of_adjustments(row: Usage, adjustments: Sequence[UsageAdjustment])
         return
     if row.status in (UsageStatus.OPEN, UsageStatus.VOID):
         yield f"it is {row.status} and has adjustments"
+    for adjustment in adjustments:
+        if not adjustment.is_as_written:
+            yield f"the digest of its adjustment {adjustment.pk} ({adjustment.source}) is not that of its values"
     repeated = [source for source, count in Counter(each.source for each in adjustments).items() if count > 1]
     if repeated:
         yield f"it was adjusted more than once by {', '.join(repeated)}"

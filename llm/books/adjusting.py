@@ -53,11 +53,13 @@ def adjust(
         decided_by=user,
         recorded_at=now,
     )
+    adjustment.stamp_digest()
     adjustment.save(force_insert=True)
     _move_windows(row, before, figures_of(row, [*earlier, adjustment]))
     return adjustment
 
 
+@transaction.atomic
 def decide_lost_call(
     usage_id: UUID, *, counts: TokenCounts | None, is_billable: bool, reason: str, user: User | None
 ) -> UsageAdjustment:
@@ -67,7 +69,9 @@ def decide_lost_call(
     """
     if not reason.strip():
         raise ValueError("Give a reason.")
-    row = Usage.objects.get(pk=usage_id)
+    lock_books()
+    # Locked before the question is asked: a late settlement may arrive at this very moment, and it knows better.
+    row = Usage.objects.select_for_update().get(pk=usage_id)
     figures = figures_of(row, row.adjustments.order_by("id"))
     if row.outcome != Outcome.LOST or figures.is_known:
         raise ValueError("What this call has used is known already.")

@@ -11,15 +11,19 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import orjson
-from django.db import DataError, IntegrityError, connection
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
 
 from llm.books import limit_statements, statements
 from llm.books.batch import Judgement, holds_of
 from llm.books.comparing import compare
 from llm.books.operations import CloseCall, Closed, Failed, OpenCall, Opened, Operation, Result
 from llm.books.session import BatchSession, Situation, Statement, batch_session
+from llm.digests import OpenedFacts
 from llm.enums import UsageStatus
 from llm.models import Usage
+
+Closing = tuple[CloseCall, OpenedFacts]
+"""A close that counts, and what its row was opened with: the row's digest covers both."""
 
 
 def commit_batch(operations: Sequence[Operation], *, lock_timeout_ms: int = 0) -> list[Result]:
@@ -31,19 +35,31 @@ def commit_batch(operations: Sequence[Operation], *, lock_timeout_ms: int = 0) -
     it changes nothing.
     """
     try:
-        return _write(operations, lock_timeout_ms)
-    except (DataError, IntegrityError, TypeError, ValueError) as error:
-        if len(operations) == 1:
-            return [_after_refusal(operations[0], error)]
+        results = _write(operations, lock_timeout_ms)
+    except (DataError, IntegrityError) as error:
+        return _commit_apart(operations, error, lock_timeout_ms)
+    except (DatabaseError, InterfaceError):
+        raise
+    except Exception as error:  # noqa: BLE001  # one operation of which no row can be made must not hold up the others
+        return _commit_apart(operations, error, lock_timeout_ms)
+    others = [each for each in operations if isinstance(each, CloseCall) and id(each) not in results]
+    if others:
+        results.update(compare(others))
+    return [results[id(operation)] for operation in operations]
+
+
+def _commit_apart(operations: Sequence[Operation], error: Exception, lock_timeout_ms: int) -> list[Result]:
+    if len(operations) == 1:
+        return [_after_refusal(operations[0], error)]
     middle = len(operations) // 2
-    first, second = operations[:middle], operations[middle:]
     return [
-        *commit_batch(first, lock_timeout_ms=lock_timeout_ms),
-        *commit_batch(second, lock_timeout_ms=lock_timeout_ms),
+        *commit_batch(operations[:middle], lock_timeout_ms=lock_timeout_ms),
+        *commit_batch(operations[middle:], lock_timeout_ms=lock_timeout_ms),
     ]
 
 
-def _write(operations: Sequence[Operation], lock_timeout_ms: int) -> list[Result]:
+def _write(operations: Sequence[Operation], lock_timeout_ms: int) -> dict[int, Result]:
+    """Results by id() of the operation, but for closes whose row was not open."""
     opens = [operation for operation in operations if isinstance(operation, OpenCall)]
     closes = [operation for operation in operations if isinstance(operation, CloseCall)]
     touched_ids = [close.id.hex for close in closes] + [each.id.hex for each in opens if each.is_stillborn]
@@ -52,51 +68,49 @@ def _write(operations: Sequence[Operation], lock_timeout_ms: int) -> list[Result
         judgement = Judgement(situation)
         _lock_windows(session, judgement, situation, opens)
         closing = _release(judgement, situation, closes)
-        opening = [each for each in opens if judgement.judge(each) and each.id.hex not in situation.touched]
+        opening = [each for each in opens if judgement.judge(each) and each.id not in situation.touched]
         closing += _release_new(judgement, opening, closes)
         session.write(_statements(judgement, opening, closing))
-    results = judgement.results
-    results.update({id(close): Closed() for close in closing})
-    if others := [close for close in closes if id(close) not in results]:
-        results.update(compare(others))
-    return [results[id(operation)] for operation in operations]
+    return {**judgement.results, **{id(close): Closed() for close, _ in closing}}
 
 
 def _lock_windows(session: BatchSession, judgement: Judgement, situation: Situation, opens: Sequence[OpenCall]) -> None:
     held = {
         window_id
-        for status, holds in situation.touched.values()
-        if status == UsageStatus.OPEN
-        for window_id, _ in holds_of(holds)
+        for row in situation.touched.values()
+        if row.status == UsageStatus.OPEN
+        for window_id, _ in holds_of(row.holds)
     }
     wanted = judgement.wanted_windows(opens)
     if held or wanted:
         judgement.take_windows(session.lock_windows(held, wanted))
 
 
-def _release(judgement: Judgement, situation: Situation, closes: Sequence[CloseCall]) -> list[CloseCall]:
+def _release(judgement: Judgement, situation: Situation, closes: Sequence[CloseCall]) -> list[Closing]:
     """The closes that count: of rows that are open and locked by us, and of each row the first one."""
-    closing: dict[UUID, CloseCall] = {}
+    closing: dict[UUID, Closing] = {}
     for close in closes:
-        status, holds = situation.touched.get(close.id.hex, ("", None))
-        if status == UsageStatus.OPEN and close.id not in closing:
-            closing[close.id] = close
-            judgement.release(close, holds_of(holds))
+        row = situation.touched.get(close.id)
+        if row is not None and row.status == UsageStatus.OPEN and close.id not in closing:
+            closing[close.id] = (close, row.opened)
+            judgement.release(close, holds_of(row.holds))
     return list(closing.values())
 
 
-def _release_new(judgement: Judgement, opens: Sequence[OpenCall], closes: Sequence[CloseCall]) -> list[CloseCall]:
+def _release_new(judgement: Judgement, opens: Sequence[OpenCall], closes: Sequence[CloseCall]) -> list[Closing]:
     """The closes of calls that this very batch opens."""
-    holds = {each.id: judgement.holds.get(id(each), ()) for each in opens}
-    closing: dict[UUID, CloseCall] = {}
+    opening = {each.id: each for each in opens}
+    closing: dict[UUID, Closing] = {}
     for close in closes:
-        if close.id in holds and close.id not in closing:
-            closing[close.id] = close
-            judgement.release(close, holds[close.id])
+        opened = opening.get(close.id)
+        if opened is not None and close.id not in closing:
+            time_zone = judgement.time_zone_of(opened)
+            closing[close.id] = (close, statements.opened_facts(opened, now=judgement.now, time_zone=time_zone))
+            judgement.release(close, judgement.holds.get(id(opened), ()))
     return list(closing.values())
 
 
-def _statements(judgement: Judgement, opens: Sequence[OpenCall], closes: Sequence[CloseCall]) -> list[Statement]:
+def _statements(judgement: Judgement, opens: Sequence[OpenCall], closing: Sequence[Closing]) -> list[Statement]:
     vendor, now = connection.vendor, judgement.now
     open_rows = [
         statements.open_row(
@@ -108,7 +122,7 @@ def _statements(judgement: Judgement, opens: Sequence[OpenCall], closes: Sequenc
         )
         for each in opens
     ]
-    close_rows = [statements.close_row(close, now=now, vendor=vendor) for close in closes]
+    close_rows = [statements.close_row(close, opened, now=now, vendor=vendor) for close, opened in closing]
     message_rows = judgement.message_rows(moment=statements.moment_text(now, vendor))
     parts = (
         (statements.insert_sql(vendor), open_rows),
@@ -123,6 +137,7 @@ def _after_refusal(operation: Operation, error: Exception) -> Result:
     """An open whose row exists was written before, by a commit whose answer never came."""
     if isinstance(operation, OpenCall) and isinstance(error, IntegrityError):
         row = Usage.objects.filter(id=operation.id, request_id=operation.request_id).first()
-        if row is not None:
+        # The row doesn't say whether a limit has lowered what the call may generate.
+        if row is not None and not row.holds:
             return Opened(row.opened_at)
     return Failed(type(error).__name__)

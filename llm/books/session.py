@@ -10,35 +10,54 @@ Locks are taken in one order everywhere: the books' advisory lock, usage rows by
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import orjson
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from llm.books import limit_statements, statements
+from llm.digests import OpenedFacts
 
 Row = tuple[Any, ...]
 Statement = tuple[str, Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
+class TouchedRow:
+    """A usage row as a batch found it. holds: as raw SQL returns them, a list or its JSON text."""
+
+    status: str
+    holds: Any
+    opened: OpenedFacts
+
+    @classmethod
+    def of(cls, row: Row, vendor: str) -> TouchedRow:
+        """SQLite keeps ids as hex digits and moments without a zone."""
+        opened = OpenedFacts._make(row[2:])
+        if vendor == "sqlite":
+            opened = opened._replace(id=UUID(row[2]), request_id=UUID(row[3]), opened_at=moment_of(opened.opened_at))
+        return cls(row[0], row[1], opened)
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """What a batch finds. now: the database's clock, read under the books' lock.
 
-    key_rows: see `statements.KEYS`. limit_rows: see `limit_statements.LIMIT_COLUMNS`. touched: (status, holds) of
-    the usage rows that were asked for and exist, by hex id; they are locked.
+    key_rows: see `statements.KEYS`. limit_rows: see `limit_statements.LIMIT_COLUMNS`. touched: the usage rows that
+    were asked for and exist, by id; they are locked.
     """
 
     now: datetime
     catalog_version: int
     key_rows: Sequence[Row]
     limit_rows: Sequence[Row]
-    touched: dict[str, tuple[str, Any]]
+    touched: Mapping[UUID, TouchedRow]
 
 
 class BatchSession:
@@ -67,14 +86,15 @@ class BatchSession:
         return self._situation(found, has_keys=bool(key_ids), has_touched=bool(touched_ids))
 
     def lock_windows(self, ids: Collection[int], wanted: Collection[tuple[int, datetime]]) -> Sequence[Row]:
-        """These windows, locked; those wanted by (limit id, start) are made where they don't exist."""
-        rows = self._windows(ids, wanted)
-        existing = {(row[1], moment_of(row[8])) for row in rows}
-        missing = sorted(set(wanted) - existing)
-        if not missing:
-            return rows
-        self._run([(limit_statements.insert_windows_sql(self._vendor), (self._window_keys(missing),))])
-        return [*rows, *self._windows((), missing)]
+        """These windows, locked by id; those wanted by (limit id, start) are made before, where they don't exist.
+
+        Before: who waits for another's new window has no window locked yet, so nobody waits in a circle.
+        """
+        keys = self._window_keys(wanted)
+        locking = (limit_statements.windows_sql(self._vendor), (self._ids(list(ids)), keys))
+        if not wanted:
+            return self._run([locking])[-1]
+        return self._run([(limit_statements.insert_windows_sql(self._vendor), (keys,)), locking])[-1]
 
     def write(self, writes: Sequence[Statement]) -> None:
         if not self._is_joined:
@@ -93,12 +113,8 @@ class BatchSession:
             now, version = first[0][0], first[0][1]
             key_rows = [row[2:] for row in first if row[2] is not None]
         limit_rows = found.pop(0) if has_keys else []
-        touched = {_hex(row[0]): (row[1], row[2]) for row in found.pop(0)} if has_touched else {}
-        return Situation(now, version, key_rows, limit_rows, touched)
-
-    def _windows(self, ids: Collection[int], wanted: Collection[tuple[int, datetime]]) -> list[Row]:
-        parameters = (self._ids(list(ids)), self._window_keys(wanted))
-        return self._run([(limit_statements.windows_sql(self._vendor), parameters)])[0]
+        touched = [TouchedRow.of(row, self._vendor) for row in found.pop(0)] if has_touched else ()
+        return Situation(now, version, key_rows, limit_rows, {row.opened.id: row for row in touched})
 
     def _run(self, batch: Sequence[Statement], *, before: str = "", skip: int = 0) -> list[list[Row]]:
         """The rows of each statement. before: as many statements as `skip`, which go first where joined."""
@@ -162,7 +178,3 @@ def _roll_back(cursor: CursorWrapper) -> None:
 
 def _document(value: object) -> str:
     return orjson.dumps(value).decode()
-
-
-def _hex(value: Any) -> str:
-    return value if isinstance(value, str) else str(value.hex)

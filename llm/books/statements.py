@@ -6,12 +6,14 @@ PostgreSQL and SQLite differ in how a JSON document becomes rows and in a few ty
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
+from operator import itemgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from llm.books.operations import CloseCall, OpenCall
+from llm.digests import DIGEST_FIELDS, ClosedFacts, OpenedFacts, digest_words, usage_text
 from llm.enums import Outcome, UsageSource, UsageStatus
 from llm.types import TOKEN_FIELDS
 
@@ -68,7 +70,13 @@ CLOSE_COLUMNS: Mapping[str, str] = {
     "first_byte_ms": "integer",
     "duration_ms": "integer",
 }
-_CLOSE_STAMPS: Mapping[str, str] = {"closed_at": "timestamptz", "recorded_at": "timestamptz"}
+_CLOSE_STAMPS: Mapping[str, str] = {
+    "closed_at": "timestamptz",
+    "recorded_at": "timestamptz",
+    **dict.fromkeys(DIGEST_FIELDS, "integer"),
+}
+_TOUCHED = ", ".join(("status", "holds", *OpenedFacts._fields))
+_closed_facts = itemgetter(*ClosedFacts._fields)
 
 # What an open row holds in the columns that only a close fills.
 _OPEN_CONSTANTS: Mapping[str, object] = {
@@ -107,13 +115,34 @@ def open_row(
         "holds": holds or None,
         "opened_at": moment,
         "recorded_at": moment,
-        "local_day": now.astimezone(_zone(time_zone)).date().isoformat(),
+        "local_day": _local_day(now, time_zone).isoformat(),
     }
 
 
-def close_row(operation: CloseCall, *, now: datetime, vendor: str) -> dict[str, Any]:
-    moment = moment_text(now, vendor)
-    return {"id": operation.id.hex, "closed_at": moment, "recorded_at": moment, **close_values(operation)}
+def opened_facts(operation: OpenCall, *, now: datetime, time_zone: str) -> OpenedFacts:
+    """What the row says that `open_row` writes."""
+    return OpenedFacts(
+        id=operation.id,
+        request_id=operation.request_id,
+        attempt=operation.attempt,
+        account_id=operation.account_id,
+        api_key_id=operation.key_id,
+        provider=operation.provider,
+        model=operation.model,
+        upstream_model=operation.upstream_model,
+        dialect=operation.dialect.value,
+        opened_at=now,
+        local_day=_local_day(now, time_zone),
+        price_id=operation.price_id,
+    )
+
+
+def close_row(operation: CloseCall, opened: OpenedFacts, *, now: datetime, vendor: str) -> dict[str, Any]:
+    moment, values = moment_text(now, vendor), close_values(operation)
+    words = digest_words(usage_text(opened, ClosedFacts._make(_closed_facts(values))))
+    row = {"id": operation.id.hex, "closed_at": moment, "recorded_at": moment, **values}
+    row.update(zip(DIGEST_FIELDS, words, strict=True))
+    return row
 
 
 def close_values(operation: CloseCall) -> dict[str, Any]:
@@ -143,8 +172,8 @@ def close_values(operation: CloseCall) -> dict[str, Any]:
 def rows_touched_sql(vendor: str) -> str:
     """The rows of these ids that exist, locked in the order in which everybody locks them."""
     if vendor == "sqlite":
-        return "SELECT id, status, holds FROM llm_usage WHERE id IN (SELECT value FROM json_each(%s))"
-    return "SELECT id, status, holds FROM llm_usage WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE"
+        return f"SELECT {_TOUCHED} FROM llm_usage WHERE id IN (SELECT value FROM json_each(%s))"  # noqa: S608
+    return f"SELECT {_TOUCHED} FROM llm_usage WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE"  # noqa: S608
 
 
 def moment_text(moment: datetime, vendor: str) -> str:
@@ -152,6 +181,10 @@ def moment_text(moment: datetime, vendor: str) -> str:
     if vendor == "sqlite":
         return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     return moment.isoformat()
+
+
+def _local_day(now: datetime, time_zone: str) -> date:
+    return now.astimezone(_zone(time_zone)).date()
 
 
 @cache

@@ -4,6 +4,7 @@ import django.core.validators
 import django.db.models.deletion
 import django.utils.timezone
 import llm.fields
+import llm.indexes
 import llm.models.accounts
 from django.conf import settings
 from django.db import migrations, models
@@ -461,6 +462,10 @@ class Migration(migrations.Migration):
             model_name='usage',
             index=models.Index(condition=models.Q(('upstream_response_id', ''), _negated=True), fields=['upstream_response_id'], name='usage_response'),
         ),
+        migrations.AddIndex(
+            model_name='usage',
+            index=llm.indexes.BlockRangeIndex(autosummarize=True, fields=['recorded_at'], name='usage_recorded'),
+        ),
         migrations.AddConstraint(
             model_name='usage',
             constraint=models.CheckConstraint(condition=models.Q(('status__in', ['open', 'settled', 'estimated', 'void'])), name='usage_status_known'),
@@ -497,6 +502,10 @@ class Migration(migrations.Migration):
             model_name='usage',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('status', 'void'), _negated=True), models.Q(('completion_tokens', 0), ('prompt_tokens', 0), models.Q(('cost', None), ('cost', 0), _connector='OR')), _connector='OR'), name='usage_void_is_empty'),
         ),
+        migrations.AddConstraint(
+            model_name='usage',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('status', 'open'), ('digest_0', None), ('digest_1', None), ('digest_2', None), ('digest_3', None), ('digest_4', None), ('digest_5', None), ('digest_6', None), ('digest_7', None)), models.Q(models.Q(('status', 'open'), _negated=True), ('digest_0__isnull', False), ('digest_1__isnull', False), ('digest_2__isnull', False), ('digest_3__isnull', False), ('digest_4__isnull', False), ('digest_5__isnull', False), ('digest_6__isnull', False), ('digest_7__isnull', False)), _connector='OR'), name='usage_with_digest_once_closed'),
+        ),
         migrations.AddIndex(
             model_name='usageadjustment',
             index=models.Index(fields=['recorded_at'], name='usageadjustment_recorded'),
@@ -512,5 +521,9 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='usageadjustment',
             constraint=models.CheckConstraint(condition=models.Q(('reason', ''), _negated=True), name='usageadjustment_has_reason'),
+        ),
+        migrations.AddConstraint(
+            model_name='usageadjustment',
+            constraint=models.CheckConstraint(condition=models.Q(('digest_0__isnull', False), ('digest_1__isnull', False), ('digest_2__isnull', False), ('digest_3__isnull', False), ('digest_4__isnull', False), ('digest_5__isnull', False), ('digest_6__isnull', False), ('digest_7__isnull', False)), name='usageadjustment_has_digest'),
         ),
     ]

@@ -6,10 +6,12 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from llm.digests import AdjustmentFacts, adjustment_text
 from llm.enums import AdjustmentSource
 from llm.fields import AmountField
-from llm.models.digested import Digested
+from llm.models.digested import WHOLE_DIGEST, Digested
 from llm.models.usage import Usage
+from llm.money import usd_to_pico
 
 
 class UsageAdjustment(Digested):
@@ -45,11 +47,16 @@ class UsageAdjustment(Digested):
                 condition=Q(source__in=AdjustmentSource.values), name="usageadjustment_source_known"
             ),
             models.CheckConstraint(condition=~Q(reason=""), name="usageadjustment_has_reason"),
+            models.CheckConstraint(condition=WHOLE_DIGEST, name="usageadjustment_has_digest"),
         )
         indexes = (models.Index(fields=["recorded_at"], name="usageadjustment_recorded"),)
 
     def __str__(self) -> str:
         return f"{self.get_source_display()} of {self.usage_id}"
+
+    def canonical_text(self) -> bytes:
+        facts = AdjustmentFacts._make(getattr(self, name) for name in AdjustmentFacts._fields)
+        return adjustment_text(facts._replace(cost=None if self.cost is None else usd_to_pico(self.cost)))
 
 
 class RefusedWrite(models.Model):

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from django.db import models
+from django.db.models import Q
+
+from llm.digests import DIGEST_FIELDS, Words, digest_words
+
+NO_DIGEST = Q(**dict.fromkeys(DIGEST_FIELDS))
+WHOLE_DIGEST = Q(**{f"{name}__isnull": False for name in DIGEST_FIELDS})
 
 
 class Digested(models.Model):
@@ -24,3 +32,30 @@ class Digested(models.Model):
 
     class Meta:
         abstract = True
+
+    def canonical_text(self) -> bytes:
+        """Of the values that the row has now. Raises TypeError where they have none."""
+        raise NotImplementedError
+
+    def computed_digest(self) -> Words:
+        """What the digest of these values is, whatever the columns hold."""
+        return digest_words(self.canonical_text())
+
+    def stamp_digest(self) -> Self:
+        """Set the columns. For who makes closed rows past the books' writer, which does it by itself."""
+        for name, word in zip(DIGEST_FIELDS, self.computed_digest(), strict=True):
+            setattr(self, name, word)
+        return self
+
+    @property
+    def is_as_written(self) -> bool:
+        """Whether the columns hold the digest of the row's values. False too where the values have no text at all."""
+        try:
+            return self.digest == self.computed_digest()
+        except TypeError:
+            return False
+
+    @property
+    def digest(self) -> tuple[int | None, ...]:
+        """The columns, as they are."""
+        return tuple(getattr(self, name) for name in DIGEST_FIELDS)

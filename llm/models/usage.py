@@ -8,11 +8,14 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.expressions import RawSQL
 
+from llm.digests import ClosedFacts, OpenedFacts, usage_text
 from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
 from llm.fields import AmountField
+from llm.indexes import BlockRangeIndex
 from llm.models.accounts import Account, ApiKey
 from llm.models.catalog import Price, RateSet
-from llm.models.digested import Digested
+from llm.models.digested import NO_DIGEST, WHOLE_DIGEST, Digested
+from llm.money import usd_to_pico
 from llm.types import TOKEN_FIELDS
 
 _CLOSED = ~Q(status=UsageStatus.OPEN)
@@ -115,6 +118,7 @@ class Usage(Digested):
             ),
             models.Index(fields=["id"], condition=Q(outcome=Outcome.LOST), name="usage_lost"),
             models.Index(fields=["upstream_response_id"], condition=~Q(upstream_response_id=""), name="usage_response"),
+            BlockRangeIndex(fields=["recorded_at"], autosummarize=True, name="usage_recorded"),
         )
         constraints = (
             models.CheckConstraint(condition=Q(status__in=UsageStatus.values), name="usage_status_known"),
@@ -151,10 +155,20 @@ class Usage(Digested):
                 | (Q(prompt_tokens=0, completion_tokens=0) & (Q(cost=None) | Q(cost=0))),
                 name="usage_void_is_empty",
             ),
+            models.CheckConstraint(
+                condition=(Q(status=UsageStatus.OPEN) & NO_DIGEST) | (_CLOSED & WHOLE_DIGEST),
+                name="usage_with_digest_once_closed",
+            ),
         )
 
     def __str__(self) -> str:
         return str(self.id)
+
+    def canonical_text(self) -> bytes:
+        opened = OpenedFacts._make(getattr(self, name) for name in OpenedFacts._fields)
+        closed = ClosedFacts._make(getattr(self, name) for name in ClosedFacts._fields)
+        cost = None if self.cost is None else usd_to_pico(self.cost)
+        return usage_text(opened, closed._replace(cost=cost))
 
     @property
     def total_tokens(self) -> int:

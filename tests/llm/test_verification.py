@@ -36,6 +36,7 @@ pytestmark = pytest.mark.django_db
 COUNTS = TokenCounts(prompt_tokens=9, completion_tokens=4, cache_read_tokens=2)
 # 9 tokens of input and 4 of output at 2 and 10 USD per million, the 2 cached at the price of input.
 COST_PICO = 9 * 2_000_000 + 4 * 10_000_000
+NOT_AS_WRITTEN = "its digest is not that of its values: they were changed, or written past the books"
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +140,38 @@ def test_a_wrong_row_is_named(closed: Usage, assignments: str, finding: str) -> 
 def test_a_call_of_another_accounts_key_is_found(closed: Usage) -> None:
     other = a_key("other").account
     set_usage(closed, f"account_id = {other.pk}")
-    assert complaints() == [f"Call {closed.pk}: its key belongs to another account."]
+    assert complaints() == [
+        f"Call {closed.pk}: its key belongs to another account.",
+        f"Call {closed.pk}: {NOT_AS_WRITTEN}.",
+    ]
+
+
+def test_a_change_that_nothing_else_shows_is_found_by_the_digest(closed: Usage) -> None:
+    """The row's cost is still that of its tokens, its times and its limits are right."""
+    for assignments in ("is_billable = FALSE", "model = 'a cheaper one'", "extra_meters = '{\"web_searches\": 0}'"):
+        set_usage(closed, assignments)
+        assert complaints() == [f"Call {closed.pk}: {NOT_AS_WRITTEN}."]
+
+
+def test_a_digest_that_was_changed_itself_is_found(closed: Usage) -> None:
+    set_usage(closed, "digest_7 = digest_7 / 2 + 1")
+    assert complaints() == [f"Call {closed.pk}: {NOT_AS_WRITTEN}."]
+
+
+def test_what_the_books_could_not_have_written_is_named_too(closed: Usage) -> None:
+    set_usage(closed, f"extra_meters = '{{\"web_searches\": {2**70}}}'")
+    assert f"Call {closed.pk}: {NOT_AS_WRITTEN}." in complaints()
+
+
+def test_an_adjustment_that_was_changed_is_found(closed: Usage) -> None:
+    adjustment = adjust(
+        closed.pk, AdjustmentSource.PROVIDER, counts=COUNTS, cost_pico=COST_PICO, is_billable=True, reason="theirs"
+    )
+    assert complaints() == []
+    execute("UPDATE llm_usageadjustment SET is_billable = FALSE")
+    assert complaints() == [
+        f"Call {closed.pk}: the digest of its adjustment {adjustment.pk} (provider) is not that of its values."
+    ]
 
 
 def test_times_that_run_backwards_are_found(closed: Usage) -> None:
@@ -207,14 +239,14 @@ def test_adjustments_that_make_no_sense_are_found(key: ApiKey, closed: Usage) ->
     voided = opened(key)
     commit_batch([void_close(voided)])
     for usage_id, tokens in ((closed.pk, -10), (voided.id, 0)):
-        UsageAdjustment.objects.create(
+        UsageAdjustment(
             usage_id=usage_id,
             source=AdjustmentSource.PROVIDER,
             prompt_tokens=tokens,
             is_billable=False,
             reason="a bug",
             recorded_at=timezone.now(),
-        )
+        ).stamp_digest().save()
     # The limit's window follows adjustments, and these went past the books.
     found = [sentence for sentence in complaints() if not sentence.startswith("Window")]
     assert sorted(found) == sorted(
@@ -287,5 +319,5 @@ def test_the_command_names_what_is_wrong_and_fails(closed: Usage, monkeypatch: p
     monkeypatch.setattr(verification, "missing_triggers", list)
     assert told() == "1 calls and 2 windows of limits: all is in order.\n"
     set_usage(closed, "cost = cost + 1")
-    with pytest.raises(CommandError, match=r"^2 problems in 1 calls and 2 windows of limits\.$"):
+    with pytest.raises(CommandError, match=r"^3 problems in 1 calls and 2 windows of limits\.$"):
         told()

@@ -63,7 +63,8 @@ def usage_row(key: ApiKey, **values: Any) -> Usage:
         "cost": Decimal("0.0003"),
         "duration_ms": 1500,
     }
-    return Usage(**{**defaults, **values})
+    row = Usage(**{**defaults, **values})
+    return row if row.status == UsageStatus.OPEN else row.stamp_digest()
 
 
 def open_row(key: ApiKey, **values: Any) -> Usage:

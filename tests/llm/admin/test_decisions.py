@@ -161,7 +161,7 @@ def test_the_queue_holds_what_nobody_has_decided(admin_client: Client, call: Usa
     late, decided = save(lost_row(key), lost_row(key))
     decide_lost_call(decided.pk, counts=None, is_billable=True, reason="Known.", user=None)
     values: dict[str, Any] = {"usage": late, "is_billable": True, "recorded_at": NOON, "reason": "late"}
-    UsageAdjustment.objects.create(source="spool", **values)
+    UsageAdjustment(source="spool", **values).stamp_digest().save()
 
     assert [row.pk for row in admin_client.get(QUEUE).context["cl"].result_list] == [call.pk]
 

@@ -11,6 +11,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import QuerySet
 
 from llm.books.statements import moment_text
+from llm.digests import DIGEST_FIELDS
 from llm.enums import Outcome, UsageStatus
 from llm.models import ApiKey, Usage
 from llm.triggers import drop_triggers
@@ -50,6 +51,11 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any], str]] = [
     (SETTLED, {"status": "void"}, "usage_void_is_empty"),
     (SETTLED, {"status": "void", "prompt_tokens": 0}, "usage_void_is_empty"),
     (SETTLED, {"status": "void", "completion_tokens": 0}, "usage_void_is_empty"),
+    *((SETTLED, {name: None}, "usage_with_digest_once_closed") for name in DIGEST_FIELDS),
+    *((OPEN, {name: 7}, "usage_with_digest_once_closed") for name in DIGEST_FIELDS),
+    (SETTLED, dict.fromkeys(DIGEST_FIELDS), "usage_with_digest_once_closed"),
+    (OPEN, dict.fromkeys(DIGEST_FIELDS, 7), "usage_with_digest_once_closed"),
+    (OPEN, {"status": "settled", "outcome": "ok", "closed_at": NOON}, "usage_with_digest_once_closed"),
 ]
 EACH_IMPOSSIBLE = pytest.mark.parametrize(
     ("kind", "changes", "constraint"),
@@ -64,7 +70,10 @@ def key() -> ApiKey:
 
 
 def row_of(kind: str, key: ApiKey, **changes: Any) -> Usage:
-    return (open_row if kind == OPEN else usage_row)(key, **changes)
+    row = (open_row if kind == OPEN else usage_row)(key)
+    for name, value in changes.items():
+        setattr(row, name, value)
+    return row
 
 
 def names_of(constraint: str, changes: dict[str, Any]) -> set[str]:

@@ -1,0 +1,142 @@
+"""The proof that a row of the books is as it was written: a SHA-256 over its canonical text.
+
+The text is one JSON array of the row's values in the order of the fields below, with its version in front.
+docs/billing.md, "Proof of a row", describes it for whoever wants to recompute it without this code. What a version
+says never changes, or old rows could not be checked any more: a row that must say more needs another version.
+
+Pure: the books compute a digest when they write a row, `verify_books` when it reads one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import orjson
+
+USAGE_VERSION = "usage/1"
+ADJUSTMENT_VERSION = "adjustment/1"
+
+DIGEST_FIELDS = ("digest_0", "digest_1", "digest_2", "digest_3", "digest_4", "digest_5", "digest_6", "digest_7")
+"""Columns of a row's digest: signed 32-bit words, the most significant first."""
+
+Words = tuple[int, int, int, int, int, int, int, int]
+
+_EIGHT_WORDS = struct.Struct(">8i")
+
+
+class OpenedFacts(NamedTuple):
+    """What a call was opened with, named as the columns are."""
+
+    id: UUID
+    request_id: UUID
+    attempt: int
+    account_id: int
+    api_key_id: int
+    provider: str
+    model: str
+    upstream_model: str
+    dialect: str
+    opened_at: datetime
+    local_day: date
+    price_id: int | None
+
+
+class ClosedFacts(NamedTuple):
+    """How a call ended, named as the columns are. cost: pico-units of USD.
+
+    The token counts stand here one by one: a new one in `TokenCounts` must not change this version.
+    """
+
+    status: str
+    usage_source: str
+    outcome: str
+    prompt_tokens: int
+    completion_tokens: int
+    cache_read_tokens: int
+    cache_write_5m_tokens: int
+    cache_write_1h_tokens: int
+    reasoning_tokens: int
+    audio_input_tokens: int
+    audio_output_tokens: int
+    extra_meters: Mapping[str, int]
+    rate_set_id: int | None
+    cost: int | None
+    service_tier: str
+    is_billable: bool
+    is_disputed: bool
+
+
+class AdjustmentFacts(NamedTuple):
+    """A correction: signed differences. cost: pico-units of USD."""
+
+    usage_id: UUID
+    source: str
+    prompt_tokens: int
+    completion_tokens: int
+    cache_read_tokens: int
+    cache_write_5m_tokens: int
+    cache_write_1h_tokens: int
+    reasoning_tokens: int
+    audio_input_tokens: int
+    audio_output_tokens: int
+    cost: int | None
+    is_billable: bool
+    reason: str
+    decided_by_id: int | None
+    recorded_at: datetime
+
+
+def usage_text(opened: OpenedFacts, closed: ClosedFacts) -> bytes:
+    """The canonical text of a closed row. Raises TypeError on what has none, such as integers beyond 64 bits."""
+    return _dump((USAGE_VERSION, *opened, *closed), opened.opened_at)
+
+
+def adjustment_text(facts: AdjustmentFacts) -> bytes:
+    """The canonical text of an adjustment. Raises TypeError on what has none."""
+    return _dump((ADJUSTMENT_VERSION, *facts), facts.recorded_at)
+
+
+def digest_words(text: bytes) -> Words:
+    """SHA-256 of a canonical text, as the columns hold it."""
+    return _EIGHT_WORDS.unpack(hashlib.sha256(text).digest())
+
+
+def digest_hex(sums: Iterable[int]) -> str:
+    """64 hex digits of eight words, or of eight sums of words: each is taken modulo 2**32.
+
+    Of one row that is the SHA-256 as everybody prints it; of a set it is the set's digest. Raises ValueError where
+    there are not eight.
+    """
+    digits = [f"{total % 2**32:08x}" for total in sums]
+    if len(digits) != len(DIGEST_FIELDS):
+        raise ValueError(f"a digest has {len(DIGEST_FIELDS)} words, not {len(digits)}")
+    return "".join(digits)
+
+
+def words_of_hex(text: str) -> tuple[int, ...]:
+    """The inverse of `digest_hex`, as unsigned words. Raises ValueError where the text isn't 64 hex digits."""
+    data = bytes.fromhex(text)
+    if len(data) != 4 * len(DIGEST_FIELDS):
+        raise ValueError(f"a digest has {8 * len(DIGEST_FIELDS)} hex digits, not {len(text)}")
+    return struct.unpack(">8I", data)
+
+
+def _dump(values: tuple[object, ...], moment: datetime) -> bytes:
+    """moment: the one among the values. orjson writes it as we do and fast, but leaves out a fraction that is 0."""
+    is_usual = moment.tzinfo is UTC and moment.microsecond != 0
+    times = 0 if is_usual else orjson.OPT_PASSTHROUGH_DATETIME
+    return orjson.dumps(values, _text_of_time, orjson.OPT_SORT_KEYS | times)
+
+
+def _text_of_time(value: object) -> str:
+    """ISO 8601, a moment in UTC with six decimals of the second."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no canonical text")

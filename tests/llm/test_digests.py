@@ -1,0 +1,195 @@
+"""The canonical text of a row and its digest: what is written once can be recomputed by anybody, years later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from django.conf import settings
+
+from llm.digests import (
+    DIGEST_FIELDS,
+    AdjustmentFacts,
+    ClosedFacts,
+    OpenedFacts,
+    adjustment_text,
+    digest_hex,
+    digest_words,
+    usage_text,
+)
+from llm.types import TOKEN_FIELDS
+
+OPENED = OpenedFacts(
+    id=UUID("019ab3c4-d5e6-7f80-9a1b-2c3d4e5f6071"),
+    request_id=UUID("019ab3c4-d5e6-7f80-8a1b-2c3d4e5f6072"),
+    attempt=1,
+    account_id=3,
+    api_key_id=5,
+    provider="openai",
+    model="gpt-4o",
+    upstream_model="gpt-4o-2024-08-06",
+    dialect="openai.chat",
+    opened_at=datetime(2026, 11, 30, 23, 59, 59, 123456, UTC),
+    local_day=date(2026, 12, 1),
+    price_id=7,
+)
+CLOSED = ClosedFacts(
+    status="settled",
+    usage_source="reported",
+    outcome="ok",
+    prompt_tokens=1000,
+    completion_tokens=200,
+    cache_read_tokens=400,
+    cache_write_5m_tokens=0,
+    cache_write_1h_tokens=0,
+    reasoning_tokens=0,
+    audio_input_tokens=0,
+    audio_output_tokens=0,
+    extra_meters={"web_searches": 2, "images": 1},
+    rate_set_id=9,
+    cost=4_000_000_000,
+    service_tier="default",
+    is_billable=True,
+    is_disputed=False,
+)
+ADJUSTMENT = AdjustmentFacts(
+    usage_id=OPENED.id,
+    source="decision",
+    prompt_tokens=-10,
+    completion_tokens=5,
+    cache_read_tokens=0,
+    cache_write_5m_tokens=0,
+    cache_write_1h_tokens=0,
+    reasoning_tokens=0,
+    audio_input_tokens=0,
+    audio_output_tokens=0,
+    cost=None,
+    is_billable=True,
+    reason="„Their“ report,\nline 2",
+    decided_by_id=11,
+    recorded_at=datetime(2026, 12, 2, 8, 0, 0, 0, UTC),
+)
+# Written by hand, their digests by sha256sum. If they change, no row that was written before can be proved.
+USAGE_TEXT = (
+    '["usage/1","019ab3c4-d5e6-7f80-9a1b-2c3d4e5f6071","019ab3c4-d5e6-7f80-8a1b-2c3d4e5f6072",1,3,5,"openai","gpt-4o",'
+    '"gpt-4o-2024-08-06","openai.chat","2026-11-30T23:59:59.123456+00:00","2026-12-01",7,"settled","reported","ok",'
+    '1000,200,400,0,0,0,0,0,{"images":1,"web_searches":2},9,4000000000,"default",true,false]'
+)
+USAGE_HEX = "6cb6c341f1f55a52b68c5198690896caf65ff953a3201c3fa0e2eabaff74158e"
+ADJUSTMENT_TEXT = (
+    '["adjustment/1","019ab3c4-d5e6-7f80-9a1b-2c3d4e5f6071","decision",-10,5,0,0,0,0,0,0,null,true,'
+    '"„Their“ report,\\nline 2",11,"2026-12-02T08:00:00.000000+00:00"]'
+)
+ADJUSTMENT_HEX = "ae7cf6e7befcdee2b7fcbcb5c8a8eae74f3deacb512c3436511b260221f11c13"
+
+
+def test_the_text_and_digest_of_a_call_never_change() -> None:
+    assert usage_text(OPENED, CLOSED).decode() == USAGE_TEXT
+    assert digest_hex(digest_words(usage_text(OPENED, CLOSED))) == USAGE_HEX
+
+
+def test_the_text_and_digest_of_an_adjustment_never_change() -> None:
+    assert adjustment_text(ADJUSTMENT).decode() == ADJUSTMENT_TEXT
+    assert digest_hex(digest_words(adjustment_text(ADJUSTMENT))) == ADJUSTMENT_HEX
+
+
+def test_the_documentation_shows_that_very_call() -> None:
+    page = (Path(settings.BASE_DIR) / "docs/billing.md").read_text()
+    assert USAGE_TEXT in page
+    assert USAGE_HEX in page
+
+
+def test_any_json_writer_gives_the_same_text() -> None:
+    model = 'naïve ✓ "quoted" \\ / \x7f\u2028 🦙'
+    values = ["usage/1", *map(str, OPENED[:2]), *OPENED[2:6], model, *OPENED[7:9]]
+    values += ["2026-11-30T23:59:59.123456+00:00", "2026-12-01", 7, *CLOSED]
+    by_stdlib = json.dumps(values, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    assert usage_text(OPENED._replace(model=model), CLOSED).decode() == by_stdlib
+
+
+def test_each_value_counts() -> None:
+    texts = {usage_text(OPENED, CLOSED)}
+    other: dict[type, object] = {
+        UUID: UUID(int=1), int: 77, str: "x", bool: None, dict: {}, datetime: datetime(2000, 1, 1, tzinfo=UTC),
+        date: date(2000, 1, 1),
+    }  # fmt: skip
+    for facts in (OPENED, CLOSED):
+        for name, value in facts._asdict().items():
+            changed = facts._replace(**{name: other[type(value)]})
+            texts.add(usage_text(changed, CLOSED) if facts is OPENED else usage_text(OPENED, changed))
+    assert len(texts) == 1 + len(OPENED) + len(CLOSED)
+
+
+def test_neighbours_cannot_be_mistaken_for_each_other() -> None:
+    one = OPENED._replace(provider='a","b', model="c")
+    other = OPENED._replace(provider="a", model='b","c')
+    assert usage_text(one, CLOSED) != usage_text(other, CLOSED)
+
+
+def test_every_kind_of_token_is_covered() -> None:
+    """A new one needs a new version of the text; until then its rows would not be proved by their digest."""
+    assert set(TOKEN_FIELDS) <= set(ClosedFacts._fields)
+    assert set(TOKEN_FIELDS) <= set(AdjustmentFacts._fields)
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (datetime(2026, 11, 30, 23, 59, 59, 1, UTC), "2026-11-30T23:59:59.000001+00:00"),
+        (datetime(2026, 11, 30, 23, 59, 59, 0, UTC), "2026-11-30T23:59:59.000000+00:00"),
+        (datetime(2026, 12, 1, 5, 29, 59, 7, timezone(timedelta(hours=5.5))), "2026-11-30T23:59:59.000007+00:00"),
+    ],
+)
+def test_a_moment_has_one_text_whatever_its_zone_and_fraction(moment: datetime, text: str) -> None:
+    assert json.loads(usage_text(OPENED._replace(opened_at=moment), CLOSED))[10:12] == [text, "2026-12-01"]
+    assert json.loads(adjustment_text(ADJUSTMENT._replace(recorded_at=moment)))[-1] == text
+
+
+def test_meters_have_one_order() -> None:
+    turned = CLOSED._replace(extra_meters={"images": 1, "web_searches": 2})
+    assert list(turned.extra_meters) != list(CLOSED.extra_meters)
+    assert usage_text(OPENED, turned) == usage_text(OPENED, CLOSED)
+
+
+@pytest.mark.parametrize("value", [2**64, 1.5j, "\ud800"])
+def test_what_no_column_holds_has_no_text(value: object) -> None:
+    with pytest.raises(TypeError):
+        usage_text(OPENED, CLOSED._replace(extra_meters={"x": value}))  # type: ignore[dict-item]
+
+
+# --- Words and sums ---------------------------------------------------------------------------------------------------
+
+
+def test_words_are_those_of_sha_256() -> None:
+    words = digest_words(b"abc")
+    assert len(words) == len(DIGEST_FIELDS) == 8
+    assert words[0] == 0xBA7816BF - 2**32
+    assert words[7] == 0xF20015AD - 2**32
+    assert words[2] == 0x414140DE
+    assert digest_hex(words) == hashlib.sha256(b"abc").hexdigest()
+    assert all(-(2**31) <= word < 2**31 for word in words)
+
+
+def test_the_digest_of_a_set_is_that_of_its_sums() -> None:
+    """Modulo 2**32, word by word, so that it does not matter how the set is cut into pieces, or in which order."""
+    digests = [digest_words(str(number).encode()) for number in range(1000)]
+    sums = [sum(words) for words in zip(*digests, strict=True)]
+    expected = [sum(word % 2**32 for word in words) % 2**32 for words in zip(*digests, strict=True)]
+    assert digest_hex(sums) == "".join(f"{total:08x}" for total in expected)
+    halves = [[sum(words) for words in zip(*half, strict=True)] for half in (digests[500:], digests[:500])]
+    assert digest_hex(map(sum, zip(*halves, strict=True))) == digest_hex(sums)
+    assert digest_hex([sum(words) for words in zip(*digests[1:], strict=True)]) != digest_hex(sums)
+
+
+def test_the_digest_of_nothing_is_zero() -> None:
+    assert digest_hex([0] * 8) == "0" * 64
+
+
+@pytest.mark.parametrize("count", [0, 7, 9])
+def test_a_digest_has_eight_words(count: int) -> None:
+    with pytest.raises(ValueError, match=f"not {count}"):
+        digest_hex([1] * count)

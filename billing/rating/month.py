@@ -13,7 +13,7 @@ from billing.enums import LineKind
 from billing.rating.lines import month_line, price_of
 from billing.types import ChargeLine, PlanTerms
 from llm.enums import Meter
-from llm.money import format_usd, round_half_away
+from llm.money import exact_sum, format_usd, round_half_away
 
 
 def month_lines(usage: Sequence[ChargeLine], terms: PlanTerms, *, decimals: int) -> list[ChargeLine]:
@@ -86,7 +86,7 @@ def _top_up(net: Decimal, terms: PlanTerms, decimals: int) -> Iterator[ChargeLin
 
 
 def _printed(lines: Iterable[ChargeLine]) -> Decimal:
-    return sum((line.amount for line in lines), Decimal(0))
+    return exact_sum(line.amount for line in lines)
 
 
 def _money(amount: Decimal, terms: PlanTerms, decimals: int) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -111,16 +113,26 @@ def test_any_json_writer_gives_the_same_text() -> None:
     assert usage_text(OPENED._replace(model=model), CLOSED).decode() == by_stdlib
 
 
+OTHER: dict[type, Any] = {
+    UUID: UUID(int=1),
+    int: 77,
+    str: "x",
+    bool: None,
+    dict: {},
+    datetime: datetime(2000, 1, 1, tzinfo=UTC),
+    date: date(2000, 1, 1),
+}
+
+
+def each_change(facts: tuple[Any, ...]) -> Iterator[list[Any]]:
+    for index, value in enumerate(facts):
+        yield [*facts[:index], OTHER[type(value)], *facts[index + 1 :]]
+
+
 def test_each_value_counts() -> None:
     texts = {usage_text(OPENED, CLOSED)}
-    other: dict[type, object] = {
-        UUID: UUID(int=1), int: 77, str: "x", bool: None, dict: {}, datetime: datetime(2000, 1, 1, tzinfo=UTC),
-        date: date(2000, 1, 1),
-    }  # fmt: skip
-    for facts in (OPENED, CLOSED):
-        for name, value in facts._asdict().items():
-            changed = facts._replace(**{name: other[type(value)]})
-            texts.add(usage_text(changed, CLOSED) if facts is OPENED else usage_text(OPENED, changed))
+    texts |= {usage_text(OpenedFacts._make(changed), CLOSED) for changed in each_change(OPENED)}
+    texts |= {usage_text(OPENED, ClosedFacts._make(changed)) for changed in each_change(CLOSED)}
     assert len(texts) == 1 + len(OPENED) + len(CLOSED)
 
 

@@ -1,0 +1,107 @@
+"""The manifest: what an export holds, and the SHA-256 of each of its files.
+
+It is JSON with sorted keys and no moment of its making, so the same month gives the same manifest. Who keeps the
+manifest's own SHA-256 elsewhere can prove the whole folder by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from billing.exports.base import Scope
+from billing.exports.files import WrittenFile
+from billing.exports.tables import money, number_of, state_of
+from billing.models import Invoice
+from llm.money import exact_arithmetic
+
+FORMAT = "llm-gateway-export/1"
+"""Changes when files or columns do, in a way that a reader must know of."""
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """rows: of each table. totals: of each currency; `document` gives them as text."""
+
+    scope: Scope
+    formats: tuple[str, ...]
+    rows: dict[str, int]
+    totals: dict[str, dict[str, Decimal | int]]
+    invoices: tuple[dict[str, Any], ...]
+    files: tuple[WrittenFile, ...]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As it stands in the file: nothing but text, whole numbers, lists and objects."""
+        return {
+            "format": FORMAT,
+            "period": str(self.scope.period),
+            "account_id": None if self.scope.account is None else self.scope.account.pk,
+            "includes_drafts": self.scope.includes_drafts,
+            "formats": list(self.formats),
+            "rows": self.rows,
+            "totals": {
+                currency: {name: _text(value) for name, value in sums.items()}
+                for currency, sums in sorted(self.totals.items())
+            },
+            "invoices": list(self.invoices),
+            "files": [asdict(file) for file in self.files],
+        }
+
+    @property
+    def text(self) -> bytes:
+        return orjson.dumps(
+            self.document, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        )
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text).hexdigest()
+
+
+class Totals:
+    """What a manifest says of the invoices, gathered while they pass."""
+
+    def __init__(self) -> None:
+        self.rows = {"invoices": 0, "lines": 0, "usage": 0}
+        self.invoices: list[dict[str, Any]] = []
+        self._sums: dict[str, dict[str, Decimal | int]] = defaultdict(
+            lambda: {"invoices": 0, "subtotal": Decimal(0), "tax": Decimal(0), "total": Decimal(0)}
+        )
+
+    def add_invoice(self, invoice: Invoice, *, lines: int) -> None:
+        self.rows["invoices"] += 1
+        self.rows["lines"] += lines
+        sums = self._sums[invoice.currency]
+        with exact_arithmetic():
+            sums["invoices"] += 1
+            for name in ("subtotal", "tax", "total"):
+                sums[name] += money(getattr(invoice, name), invoice.currency)
+        self.invoices.append(
+            {
+                "invoice_id": invoice.pk,
+                "number": number_of(invoice),
+                "kind": invoice.kind,
+                "state": state_of(invoice),
+                "currency": invoice.currency,
+                "total": _text(money(invoice.total, invoice.currency)),
+                "content_digest": invoice.content_digest or None,
+            }
+        )
+
+    def add_usage(self) -> None:
+        self.rows["usage"] += 1
+
+    def manifest(self, scope: Scope, formats: Sequence[str], files: Sequence[WrittenFile]) -> Manifest:
+        return Manifest(scope, tuple(formats), self.rows, dict(self._sums), tuple(self.invoices), tuple(files))
+
+
+def _text(value: Decimal | int) -> str | int:
+    return f"{value:f}" if isinstance(value, Decimal) else value

@@ -1,0 +1,124 @@
+"""xero: files for Xero's import of sales invoices and of credit notes; QuickBooks Online maps the same columns.
+
+Only issued documents are in them: a draft has no place in a ledger. A line is one piece at its rounded amount, since
+the ledger would round quantity x unit price otherwise than the invoice does. Xero takes 500 documents a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from billing.enums import InvoiceKind
+from billing.exports.base import FormatWriter, Scope
+from billing.exports.cells import Value, exact
+from billing.exports.csv_files import CsvRows
+from billing.exports.files import ExportFiles
+from billing.exports.tables import money
+from billing.models import Invoice, InvoiceLine
+from billing.models.invoices import FINAL_STATES
+from billing.parties import BillTo, bill_to_of
+
+MOST_DOCUMENTS = 500
+"""Of one file, says Xero."""
+ACCOUNT_CODE = "200"
+"""Sales, in the chart of accounts that Xero begins with."""
+NO_TAX = "Tax Exempt"
+_ADDRESS_LINES = 4
+
+Row = dict[str, Value]
+
+_CONTACT = (
+    *("*ContactName", "EmailAddress", "POAddressLine1", "POAddressLine2", "POAddressLine3", "POAddressLine4"),
+    *("POCity", "PORegion", "POPostalCode", "POCountry"),
+)
+_MONEY = (
+    *("Total", "InventoryItemCode", "*Description", "*Quantity", "*UnitAmount", "Discount", "*AccountCode", "*TaxType"),
+    *("TaxAmount", "TrackingName1", "TrackingOption1", "TrackingName2", "TrackingOption2", "Currency", "BrandingTheme"),
+)
+INVOICE_COLUMNS = (*_CONTACT, "*InvoiceNumber", "Reference", "*InvoiceDate", "*DueDate", *_MONEY)
+CREDIT_COLUMNS = (*_CONTACT, "*CreditNoteNumber", "Reference", "*CreditNoteDate", "DueDate", *_MONEY)
+
+
+class _Documents:
+    """The files of one kind of document, each as full as it may be; none where there are no documents."""
+
+    def __init__(self, files: ExportFiles, name: str, columns: Sequence[str]) -> None:
+        self._files, self._name, self._columns = files, name, columns
+        self._parts: list[CsvRows] = []
+        self._documents = 0
+
+    def add(self, rows: Sequence[Row]) -> None:
+        if self._documents % MOST_DOCUMENTS == 0:
+            self._parts.append(CsvRows(self._files, self._name_of_next_part(), self._columns))
+        self._documents += 1
+        for row in rows:
+            self._parts[-1].add([row.get(name.lstrip("*")) for name in self._columns])
+
+    def _name_of_next_part(self) -> str:
+        return f"{self._name}-{len(self._parts) + 1}.csv" if self._parts else f"{self._name}.csv"
+
+
+class XeroWriter(FormatWriter):
+    def __init__(self, files: ExportFiles, scope: Scope) -> None:
+        super().__init__(files, scope)
+        self._invoices = _Documents(files, "xero-invoices", INVOICE_COLUMNS)
+        self._credit_notes = _Documents(files, "xero-credit-notes", CREDIT_COLUMNS)
+
+    def add_invoice(self, invoice: Invoice, lines: Sequence[InvoiceLine]) -> None:
+        if invoice.state not in FINAL_STATES:
+            return
+        if invoice.kind == InvoiceKind.CREDIT_NOTE:
+            self._credit_notes.add(_rows_of(invoice, lines, sign=-1))
+        else:
+            self._invoices.add(_rows_of(invoice, lines, sign=1))
+
+
+def _rows_of(invoice: Invoice, lines: Sequence[InvoiceLine], *, sign: int) -> list[Row]:
+    """sign: a credit note's amounts are positive in its file."""
+    shared = {**_contact(bill_to_of(invoice)), **_head(invoice, sign=sign)}
+    tax_type = f"{exact(invoice.tax_percent)}%" if invoice.tax_percent else NO_TAX
+    return [
+        {
+            **shared,
+            "Description": line.description,
+            "Quantity": 1,
+            "UnitAmount": money(sign * line.amount, invoice.currency),
+            "AccountCode": ACCOUNT_CODE,
+            "TaxType": tax_type,
+        }
+        for line in lines
+    ]
+
+
+def _contact(bill_to: BillTo) -> Row:
+    """Whatever has no line of its own stands in the last one."""
+    *own, last = [*bill_to.address.splitlines(), *[""] * _ADDRESS_LINES][:_ADDRESS_LINES]
+    further = bill_to.address.splitlines()[_ADDRESS_LINES:]
+    lines = [*own, ", ".join((last, *further))]
+    return {
+        "ContactName": bill_to.legal_name,
+        "EmailAddress": bill_to.email,
+        **{f"POAddressLine{number}": line for number, line in enumerate(lines, start=1)},
+        "POCountry": bill_to.country,
+    }
+
+
+def _head(invoice: Invoice, *, sign: int) -> Row:
+    """A credit note refers to what it credits, an invoice to the customer's order."""
+    reference = bill_to_of(invoice).po_number if invoice.original is None else invoice.original.label
+    return {
+        "InvoiceNumber": invoice.label,
+        "CreditNoteNumber": invoice.label,
+        "Reference": reference,
+        "InvoiceDate": _date(invoice.issued_on),
+        "CreditNoteDate": _date(invoice.issued_on),
+        "DueDate": _date(invoice.due_on),
+        "Total": money(sign * invoice.total, invoice.currency),
+        "Currency": invoice.currency,
+    }
+
+
+def _date(day: date | None) -> str:
+    """As Xero's import reads it."""
+    return "" if day is None else f"{day:%d/%m/%Y}"

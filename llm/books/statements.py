@@ -95,9 +95,9 @@ _OPEN_CONSTANTS: Mapping[str, object] = {
 
 
 def open_row(
-    operation: OpenCall, *, holds: Sequence[tuple[int, int]], now: datetime, time_zone: str, vendor: str
+    operation: OpenCall, *, holds: Sequence[tuple[int, int]], now: datetime, moment: str, time_zone: str
 ) -> dict[str, Any]:
-    moment = moment_text(now, vendor)
+    """moment: the text of now."""
     return {
         "id": operation.id.hex,
         "request_id": operation.request_id.hex,
@@ -137,11 +137,13 @@ def opened_facts(operation: OpenCall, *, now: datetime, time_zone: str) -> Opene
     )
 
 
-def close_row(operation: CloseCall, opened: OpenedFacts, *, now: datetime, vendor: str) -> dict[str, Any]:
-    moment, values = moment_text(now, vendor), close_values(operation)
-    words = digest_words(usage_text(opened, ClosedFacts._make(_closed_facts(values))))
-    row = {"id": operation.id.hex, "closed_at": moment, "recorded_at": moment, **values}
+def close_row(operation: CloseCall, opened: OpenedFacts, *, moment: str) -> dict[str, Any]:
+    """With the digest of what the row says from then on. opened: what it was opened with."""
+    row = close_values(operation)
+    words = digest_words(usage_text(opened, ClosedFacts._make(_closed_facts(row))))
     row.update(zip(DIGEST_FIELDS, words, strict=True))
+    row["id"] = operation.id.hex
+    row["closed_at"] = row["recorded_at"] = moment
     return row
 
 

@@ -74,11 +74,12 @@ def close_due_months(*, now: datetime | None = None) -> ClosingReport:
     refresh()
     report = ClosingReport()
     used, settled, drafts = _months_used(), _months_settled(), _months_drafted()
-    for account in Account.objects.order_by("id"):
+    for account in Account.objects.select_related("billing_profile").order_by("id"):
         last = last_ended(account, now)
-        due = {last, *used[account.pk], *drafts[account.pk]} - settled[account.pk]
-        for period in sorted(period for period in due if period <= last and _is_billed(account, period)):
-            _close(account, period, report, user=None)
+        due = used[account.pk] | drafts[account.pk] | _month_of_fees(account, last)
+        for period in sorted(due - settled[account.pk]):
+            if period <= last and _is_billed(account, period):
+                _close(account, period, report, user=None)
     return report
 
 
@@ -122,12 +123,14 @@ def _documents(account: Account, period: Period, user: User | None) -> Iterator[
         yield draft_invoice(account, late, user=user, kind=InvoiceKind.SUPPLEMENT, is_fresh=True)
 
 
+def _month_of_fees(account: Account, last: Period) -> set[Period]:
+    """The last month, which may have fees where it has no usage: not for who came after it."""
+    return {last} if account.created_at.date() < last.end else set()
+
+
 def _is_billed(account: Account, period: Period) -> bool:
-    """Not before the profile says, nor before the account was there."""
     profile: BillingProfile | None = getattr(account, "billing_profile", None)
-    if profile is not None and profile.billed_from is not None:
-        return period.start >= profile.billed_from
-    return account.created_at.date() < period.end
+    return profile is None or profile.billed_from is None or period.start >= profile.billed_from
 
 
 def _months_used() -> dict[int, set[Period]]:

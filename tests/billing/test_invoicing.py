@@ -20,7 +20,7 @@ from tests.billing.calls import adjust_call, make_call, make_price
 from tests.billing.factories import make_account, make_exchange_rate, make_profile
 from tests.billing.people import make_approver, make_preparer
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 OCTOBER = Period.parse("2026-10")
 NOVEMBER = OCTOBER.following

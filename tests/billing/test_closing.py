@@ -1,0 +1,170 @@
+"""The end of a month, account by account, in each one's own time."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from billing.closing import apply_time_zones, close_due_months, close_month, last_ended
+from billing.enums import InvoiceKind, InvoiceState
+from billing.models import Invoice
+from billing.periods import Period
+from billing.review import approve, issue, submit, void
+from llm.enums import AccountStatus
+from llm.models import Account
+from tests.billing.calls import make_call, make_price
+from tests.billing.factories import make_account, make_profile
+from tests.billing.people import make_approver, make_preparer
+
+pytestmark = pytest.mark.django_db
+
+OCTOBER = Period.parse("2026-10")
+AFTER_OCTOBER = datetime(2026, 11, 3, tzinfo=UTC)
+
+
+def issued(account: Account, period: Period = OCTOBER) -> Invoice:
+    close_month(period, account=account)
+    invoice = Invoice.objects.get(account=account, period_start=period.start, state=InvoiceState.DRAFT)
+    number = Invoice.objects.count()
+    submit(invoice.pk, user=make_preparer(f"p{number}"))
+    approver = make_approver(f"a{number}")
+    approve(invoice.pk, user=approver)
+    return issue(invoice.pk, user=approver)
+
+
+def test_each_account_with_something_to_bill_gets_a_draft() -> None:
+    price = make_price()
+    busy, idle = make_account("Busy"), make_account("Idle")
+    make_call(busy, price=price, prompt_tokens=1_000_000)
+    report = close_month(OCTOBER)
+    assert (report.drafted, report.empty, report.kept, report.failed) == ([busy.name], [idle.name], [], [])
+    assert close_month(OCTOBER).drafted == [busy.name]
+    assert Invoice.objects.get().total == Decimal(2)
+
+
+def test_what_was_submitted_is_kept() -> None:
+    account = make_account()
+    price = make_price()
+    make_call(account, price=price, prompt_tokens=1_000_000)
+    invoice = issued(account)
+    make_call(account, price=price, prompt_tokens=1_000_000)
+    assert close_month(OCTOBER).kept == [account.name]
+    invoice.refresh_from_db()
+    assert invoice.total == Decimal(2)
+
+
+def test_one_account_that_cannot_be_billed_stops_no_other() -> None:
+    price = make_price()
+    good, bad = make_account("Good"), make_account("Bad")
+    make_profile(bad, currency="EUR")
+    for account in (good, bad):
+        make_call(account, price=price, prompt_tokens=1_000_000)
+    report = close_month(OCTOBER)
+    assert report.drafted == ["Good"]
+    [(name, why)] = report.failed
+    assert name == "Bad"
+    assert "the profile bills in EUR" in why
+
+
+@pytest.mark.parametrize(
+    ("zone", "moment", "expected"),
+    [
+        ("UTC", "2026-11-01T05:59", "2026-09"),
+        ("UTC", "2026-11-01T06:00", "2026-10"),
+        ("Pacific/Kiritimati", "2026-10-31T15:59", "2026-09"),
+        ("Pacific/Kiritimati", "2026-10-31T16:00", "2026-10"),
+        ("America/New_York", "2026-11-01T09:59", "2026-09"),
+        ("America/New_York", "2026-11-01T10:00", "2026-10"),
+    ],
+)
+def test_a_month_is_over_where_the_account_is(zone: str, moment: str, expected: str) -> None:
+    account = Account(name="x", time_zone=zone)
+    assert str(last_ended(account, datetime.fromisoformat(moment).replace(tzinfo=UTC))) == expected
+
+
+def test_due_months_are_drafted_once_they_have_ended() -> None:
+    account = make_account()
+    price = make_price()
+    for day in (date(2026, 9, 30), date(2026, 10, 1), date(2026, 11, 1)):
+        make_call(account, day=day, price=price, prompt_tokens=1_000_000)
+    close_due_months(now=AFTER_OCTOBER)
+    assert [str(invoice.period) for invoice in Invoice.objects.order_by("period_start")] == ["2026-09", "2026-10"]
+    assert close_due_months(now=AFTER_OCTOBER).drafted == [account.name] * 2
+    assert Invoice.objects.count() == 2
+
+
+def test_a_month_whose_invoice_was_voided_is_left_to_people() -> None:
+    account = make_account()
+    make_call(account, price=make_price(), prompt_tokens=1_000_000)
+    close_due_months(now=AFTER_OCTOBER)
+    void(Invoice.objects.get().pk, user=make_approver(), reason="not this one")
+    assert close_due_months(now=AFTER_OCTOBER).drafted == []
+    assert close_month(OCTOBER).drafted == [account.name]
+
+
+def test_months_before_billing_began_are_not_drafted() -> None:
+    account = make_account()
+    make_profile(account, billed_from=date(2026, 10, 1))
+    price = make_price()
+    for day in (date(2026, 9, 30), date(2026, 10, 1)):
+        make_call(account, day=day, price=price, prompt_tokens=1_000_000)
+    close_due_months(now=AFTER_OCTOBER)
+    assert [str(invoice.period) for invoice in Invoice.objects.all()] == ["2026-10"]
+
+
+def test_late_usage_of_a_closed_account_gets_a_supplement() -> None:
+    account = make_account()
+    price = make_price()
+    make_call(account, price=price, prompt_tokens=1_000_000)
+    regular = issued(account)
+    Account.objects.update(status=AccountStatus.CLOSED)
+    account.refresh_from_db()
+    make_call(account, price=price, prompt_tokens=500_000)
+    assert close_month(OCTOBER.following).drafted == [account.name]
+    supplement = Invoice.objects.get(kind=InvoiceKind.SUPPLEMENT)
+    assert (supplement.period, supplement.total, supplement.plan_version) == (OCTOBER, Decimal(1), regular.plan_version)
+    final = issued_supplement(supplement)
+    assert final.label.endswith("-000002")
+    assert close_month(OCTOBER.following).drafted == []
+
+
+def issued_supplement(supplement: Invoice) -> Invoice:
+    submit(supplement.pk, user=make_preparer("sam"))
+    approver = make_approver("sue")
+    approve(supplement.pk, user=approver)
+    return issue(supplement.pk, user=approver)
+
+
+def test_a_new_time_zone_holds_from_its_month_on() -> None:
+    account = make_account(time_zone="UTC")
+    make_profile(account, time_zone="Asia/Kathmandu", time_zone_from=date(2026, 11, 1))
+    assert apply_time_zones(now=datetime(2026, 10, 31, 23, 59, tzinfo=UTC)) == 0
+    account.refresh_from_db()
+    assert account.time_zone == "UTC"
+    assert apply_time_zones(now=datetime(2026, 11, 1, tzinfo=UTC)) == 1
+    assert apply_time_zones(now=datetime(2026, 11, 1, tzinfo=UTC)) == 0
+    account.refresh_from_db()
+    assert account.time_zone == "Asia/Kathmandu"
+
+
+def test_the_command_says_what_it_did(capsys: pytest.CaptureFixture[str]) -> None:
+    make_call(make_account(), price=make_price(), prompt_tokens=1_000_000)
+    call_command("close_month", "2026-10")
+    assert capsys.readouterr().out == "2026-10: 1 drafts, 0 submitted before, 0 accounts with nothing to bill.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("2026-13",), "“2026-13” is not a month such as 2026-10."),
+        (("2026-10", "--account", "nobody"), "There is no account “nobody”."),
+    ],
+)
+def test_the_command_refuses_what_it_does_not_know(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(CommandError, match=message):
+        call_command("close_month", *arguments)
+    assert not Invoice.objects.exists()

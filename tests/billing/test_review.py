@@ -1,0 +1,249 @@
+"""Who may move an invoice on, and that what was signed is what is issued."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
+
+from billing.blockers import blockers_of
+from billing.enums import InvoiceAction, InvoiceState
+from billing.errors import InvoiceError
+from billing.invoicing import draft_invoice
+from billing.models import BillingProfile, Invoice, InvoiceEvent, InvoiceLine, InvoiceSeries
+from billing.periods import Period
+from billing.review import approve, issue, mark_paid, send_back, steps_open_to, submit, void
+from llm.triggers import drop_triggers, install_triggers
+from tests.billing.calls import make_call, make_open_call, make_price
+from tests.billing.factories import make_account, make_profile
+from tests.billing.people import make_approver, make_person, make_preparer
+
+pytestmark = pytest.mark.django_db
+
+OCTOBER = Period.parse("2026-10")
+
+
+@pytest.fixture
+def preparer() -> User:
+    return make_preparer()
+
+
+@pytest.fixture
+def approver() -> User:
+    return make_approver()
+
+
+@pytest.fixture
+def draft() -> Invoice:
+    account = make_account()
+    make_profile(account, payment_days=14, address="1 Street", email="pay@acme.example")
+    make_call(account, price=make_price(), prompt_tokens=1_000_000)
+    invoice = draft_invoice(account, OCTOBER)
+    assert invoice is not None
+    return invoice
+
+
+@pytest.fixture
+def submitted(draft: Invoice, preparer: User) -> Invoice:
+    return submit(draft.pk, user=preparer)
+
+
+@pytest.fixture
+def issued(submitted: Invoice, approver: User) -> Invoice:
+    approve(submitted.pk, user=approver)
+    return issue(submitted.pk, user=approver)
+
+
+def assert_unchanged(invoice: Invoice, state: InvoiceState) -> None:
+    events = InvoiceEvent.objects.filter(invoice=invoice).count()
+    invoice.refresh_from_db()
+    assert (invoice.state, invoice.events.count()) == (state, events)
+
+
+def test_the_whole_course_is_on_record(issued: Invoice, preparer: User, approver: User) -> None:
+    today = timezone.now().date()
+    assert (issued.label, issued.issued_on, issued.due_on) == (
+        f"INV-{today.year}-000001",
+        today,
+        today + timedelta(days=14),
+    )
+    assert issued.content_digest == issued.approved_digest != ""
+    assert issued.bill_to["legal_name"] == "Acme"
+    paid = mark_paid(issued.pk, user=approver, paid_on=today, reason="wire 4711")
+    assert paid.state == InvoiceState.PAID
+    course = [(event.action, event.from_state, event.to_state, event.user) for event in paid.events.order_by("id")]
+    assert course == [
+        ("draft", "", "draft", None),
+        ("submit", "draft", "in_review", preparer),
+        ("approve", "in_review", "approved", approver),
+        ("issue", "approved", "issued", approver),
+        ("pay", "issued", "paid", approver),
+    ]
+    assert paid.events.last() is not None
+    assert paid.events.order_by("-id")[0].reason == "wire 4711"
+
+
+def test_who_submitted_cannot_approve(draft: Invoice) -> None:
+    both = make_person("bo", "prepare_invoice", "approve_invoice")
+    submit(draft.pk, user=both)
+    with pytest.raises(InvoiceError, match="somebody else must approve"):
+        approve(draft.pk, user=both)
+    assert_unchanged(draft, InvoiceState.IN_REVIEW)
+    draft.refresh_from_db()
+    assert InvoiceAction.APPROVE not in steps_open_to(draft, both)
+
+
+def test_the_database_too_wants_a_second_person(submitted: Invoice, preparer: User) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Invoice.objects.filter(pk=submitted.pk).update(
+            state=InvoiceState.APPROVED, approved_by=preparer, approved_digest=submitted.content_digest
+        )
+    assert_unchanged(submitted, InvoiceState.IN_REVIEW)
+
+
+def test_up_to_an_amount_one_person_is_enough(draft: Invoice, settings: object) -> None:
+    settings.BILLING_SECOND_PERSON_ABOVE_USD = 2  # type: ignore[attr-defined]  # pytest-django's settings
+    both = make_person("bo", "prepare_invoice", "approve_invoice")
+    assert submit(draft.pk, user=both).needs_second_person is False
+    assert approve(draft.pk, user=both).state == InvoiceState.APPROVED
+
+
+@pytest.mark.parametrize("permission", ["approve_invoice", "issue_invoice", "credit_invoice", "view_invoice"])
+def test_submitting_takes_the_permission_for_it(draft: Invoice, permission: str) -> None:
+    with pytest.raises(InvoiceError, match="no permission"):
+        submit(draft.pk, user=make_person("someone", permission))
+    assert_unchanged(draft, InvoiceState.DRAFT)
+
+
+def test_a_person_who_was_deactivated_may_do_nothing(submitted: Invoice, approver: User) -> None:
+    approver.is_active = False
+    approver.save()
+    with pytest.raises(InvoiceError, match="no permission"):
+        approve(submitted.pk, user=approver)
+    assert_unchanged(submitted, InvoiceState.IN_REVIEW)
+
+
+def test_steps_out_of_order_are_refused(draft: Invoice, approver: User) -> None:
+    for step in (approve, issue):
+        with pytest.raises(InvoiceError, match="is draft by now"):
+            step(draft.pk, user=approver)
+    with pytest.raises(InvoiceError, match="is draft by now"):
+        mark_paid(draft.pk, user=approver, paid_on=date(2026, 11, 24))
+    assert_unchanged(draft, InvoiceState.DRAFT)
+
+
+def test_sent_back_it_follows_the_books_again(submitted: Invoice, approver: User, preparer: User) -> None:
+    with pytest.raises(InvoiceError, match="Give a reason"):
+        send_back(submitted.pk, user=approver, reason=" ")
+    sent = send_back(submitted.pk, user=approver, reason="the PO number is missing")
+    assert (sent.state, sent.content_digest, sent.prepared_by) == (InvoiceState.DRAFT, "", None)
+    make_call(sent.account, price=sent.account.usage.get().price, prompt_tokens=1_000_000)
+    assert submit(sent.pk, user=preparer).total == Decimal(4)
+
+
+def test_a_profile_that_changes_after_submit_changes_nothing(submitted: Invoice, approver: User) -> None:
+    BillingProfile.objects.update(legal_name="Other Ltd")
+    approve(submitted.pk, user=approver)
+    assert issue(submitted.pk, user=approver).bill_to["legal_name"] == "Acme"
+
+
+def test_open_calls_stop_the_issue_and_are_named(submitted: Invoice, approver: User) -> None:
+    approve(submitted.pk, user=approver)
+    make_open_call(submitted.account)
+    with pytest.raises(InvoiceError, match="1 calls of 2026-10 are still open"):
+        issue(submitted.pk, user=approver)
+    assert_unchanged(submitted, InvoiceState.APPROVED)
+    assert not InvoiceSeries.objects.filter(last_number__gt=0).exists()
+
+
+def test_unpriced_calls_stop_the_issue(draft: Invoice, preparer: User, approver: User) -> None:
+    make_call(draft.account, model="mystery-1", prompt_tokens=10)
+    submit(draft.pk, user=preparer)
+    approve(draft.pk, user=approver)
+    with pytest.raises(InvoiceError, match="1 calls of 2026-10 to openai mystery-1 have no price"):
+        issue(draft.pk, user=approver)
+
+
+def test_a_month_that_is_not_over_is_not_issued(preparer: User, approver: User) -> None:
+    account = make_account()
+    today = timezone.now().date()
+    make_call(account, day=today, price=make_price(), prompt_tokens=1_000_000)
+    invoice = draft_invoice(account, Period.of(today))
+    assert invoice is not None
+    submit(invoice.pk, user=preparer)
+    approve(invoice.pk, user=approver)
+    with pytest.raises(InvoiceError, match="is not over in UTC"):
+        issue(invoice.pk, user=approver)
+    assert len(blockers_of(invoice)) == 1
+
+
+def test_content_that_was_tampered_with_is_neither_approved_nor_issued(submitted: Invoice, approver: User) -> None:
+    drop_triggers(connection)
+    InvoiceLine.objects.filter(invoice=submitted).update(description="something else")
+    install_triggers()
+    with pytest.raises(InvoiceError, match="not what was submitted"):
+        approve(submitted.pk, user=approver)
+    assert_unchanged(submitted, InvoiceState.IN_REVIEW)
+
+
+def test_a_void_invoice_leaves_its_month_to_another(submitted: Invoice, approver: User) -> None:
+    gone = void(submitted.pk, user=approver, reason="wrong plan")
+    assert (gone.state, gone.number) == (InvoiceState.VOID, None)
+    another = draft_invoice(gone.account, OCTOBER)
+    assert another is not None
+    assert another.pk != gone.pk
+
+
+def test_an_issued_invoice_is_not_voided(issued: Invoice, approver: User) -> None:
+    with pytest.raises(InvoiceError, match="is issued by now"):
+        void(issued.pk, user=approver, reason="no")
+    assert_unchanged(issued, InvoiceState.ISSUED)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE billing_invoice SET total = subtotal, tax = tax, currency = 'EUR'",
+        "UPDATE billing_invoice SET state = 'draft'",
+        "UPDATE billing_invoice SET number = 2",
+        "UPDATE billing_invoice SET state = 'paid', paid_on = '2026-11-24', due_on = '2027-01-01'",
+        "DELETE FROM billing_invoice",
+        "UPDATE billing_invoiceline SET amount = exact_amount",
+        "DELETE FROM billing_invoiceline",
+        "DELETE FROM billing_billedusage",
+        "UPDATE billing_billedusage SET calls = 0",
+        "UPDATE billing_invoiceevent SET reason = 'x'",
+        "DELETE FROM billing_invoiceevent",
+        "UPDATE billing_planversion SET note = 'x' WHERE id IN (SELECT plan_version_id FROM billing_invoice)",
+    ],
+)
+def test_raw_sql_changes_nothing_of_an_issued_invoice(issued: Invoice, sql: str) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(sql)
+    assert_unchanged(issued, InvoiceState.ISSUED)
+
+
+def test_no_line_is_added_to_an_issued_invoice_nor_moved_to_it(issued: Invoice) -> None:
+    line = issued.lines.get()
+    line.pk, line.position, line.key = None, 2, "another"
+    with pytest.raises(IntegrityError), transaction.atomic():
+        line.save(force_insert=True)
+    other = draft_invoice(issued.account, OCTOBER.following)
+    assert other is None
+    assert issued.lines.count() == 1
+
+
+def test_replacing_an_issued_invoice_is_refused(issued: Invoice) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("INSERT OR REPLACE is SQLite's")
+    columns = ", ".join(field.column for field in Invoice._meta.concrete_fields)
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA recursive_triggers = OFF")
+        with pytest.raises(IntegrityError):
+            cursor.execute(f"INSERT OR REPLACE INTO billing_invoice ({columns}) SELECT {columns} FROM billing_invoice")  # noqa: S608
+        cursor.execute("PRAGMA recursive_triggers = ON")
+    assert_unchanged(issued, InvoiceState.ISSUED)

@@ -254,6 +254,15 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    # Fields of one name that hold different things.
+    "ENUM_NAME_OVERRIDES": {
+        "AccountStatusEnum": "llm.enums.AccountStatus",
+        "CallStatusEnum": "llm.enums.UsageStatus",
+        "ExportStateEnum": "billing.enums.ExportState",
+        "InvoiceKindEnum": "billing.enums.InvoiceKind",
+        "InvoiceStateEnum": "billing.enums.InvoiceState",
+        "LineKindEnum": "billing.enums.LineKind",
+    },
 }
 
 # --- Security ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
     path("admin/", admin.site.urls),
     path("api/v1/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/v1/", include("billing.api.urls")),
     path("", include("llm.api.urls")),
     # The split view keeps its script in a file of its own, which our content security policy asks for.
     path("docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),

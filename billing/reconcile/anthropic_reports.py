@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from datetime import date
 
 from billing.reconcile.reading import Buckets, Node, rfc3339_moment, utc_day
-from billing.reconcile.types import EXACT, ReportedCost, ReportError
+from billing.reconcile.types import ReportedCost, ReportError
+from llm.money import exact_arithmetic
 
 _CENTS_DECIMALS = 2
 
@@ -52,13 +53,10 @@ def _read_cost(result: Node, day: date) -> ReportedCost:
     """amount: cents, as a decimal string, such as "123.45" for 1.2345 USD."""
     if result["currency"].text.upper() != "USD":
         result["currency"].refuse("“USD”, the currency of the books")
-    return ReportedCost(
-        "costs",
-        day,
-        result["model"].text,
-        line_item=result["description"].text or result["cost_type"].text,
-        cost=result["amount"].amount.scaleb(-_CENTS_DECIMALS, context=EXACT),
-    )
+    with exact_arithmetic():
+        cost = result["amount"].amount.scaleb(-_CENTS_DECIMALS)
+    line_item = result["description"].text or result["cost_type"].text
+    return ReportedCost("costs", day, result["model"].text, line_item=line_item, cost=cost)
 
 
 def _read_messages(result: Node, day: date) -> ReportedCost:

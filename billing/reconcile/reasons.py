@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from billing.reconcile.types import EXACT, Books, Reason, ReasonCode, Side
+from billing.reconcile.types import Books, Reason, ReasonCode, Side, difference_of
 from llm.money import format_usd
 
 ROUNDING_USD = Decimal("0.000001")
@@ -72,7 +72,7 @@ def _of_tokens(ours: Side, theirs: Side) -> Reason:
 
 def _of_cost(ours: Books, theirs: Side, line_items: int) -> Iterator[Reason]:
     """Tokens agree, or nobody knows them."""
-    difference = EXACT.subtract(theirs.cost or Decimal(0), ours.side.cost or Decimal(0))
+    difference = difference_of(theirs.cost or Decimal(0), ours.side.cost or Decimal(0))
     if ours.unpriced_calls:
         yield _unpriced(ours)
     elif theirs.total_tokens is None:

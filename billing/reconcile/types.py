@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
+from decimal import Decimal
 from enum import StrEnum
-from functools import reduce
 
-# Python's default context rounds at 28 digits without a word.
-EXACT = Context(prec=120, traps=[Inexact, InvalidOperation, Overflow])
+from llm.money import exact_arithmetic, exact_sum
 
 
 class ReportError(Exception):
@@ -113,7 +111,7 @@ class ReconciledLine:
         """Theirs less ours: more than 0 where they charge what the books don't know. None where it can't be told."""
         ours = Decimal(0) if self.ours is None else self.ours.side.cost
         theirs = Decimal(0) if self.theirs is None else self.theirs.cost
-        return None if ours is None or theirs is None else EXACT.subtract(theirs, ours)
+        return None if ours is None or theirs is None else difference_of(theirs, ours)
 
     @property
     def token_difference(self) -> int | None:
@@ -136,7 +134,7 @@ class Totals:
 
     @property
     def difference(self) -> Decimal | None:
-        return None if self.theirs is None else EXACT.subtract(self.theirs, self.ours)
+        return None if self.theirs is None else difference_of(self.theirs, self.ours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +168,13 @@ class Reconciliation:
 def total_of(amounts: Iterable[Decimal | None]) -> Decimal | None:
     """Exact, of those that are known; None where none is."""
     known = [amount for amount in amounts if amount is not None]
-    return reduce(EXACT.add, known) if known else None
+    return exact_sum(known) if known else None
+
+
+def difference_of(first: Decimal, second: Decimal) -> Decimal:
+    """Exact."""
+    with exact_arithmetic():
+        return first - second
 
 
 def count_of(counts: Iterable[int | None]) -> int | None:

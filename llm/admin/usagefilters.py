@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,6 @@ from django.db.models import Q
 
 from llm.admin.secrets import reduce_secrets
 from llm.enums import Outcome, UsageSource, UsageStatus
-from llm.ids import first_id_at
 from llm.models import Account, ApiKey, ModelRoute, Usage
 from llm.models.usage import UsageQuerySet
 from llm.providers.registry import known_providers
@@ -29,11 +28,6 @@ UNDECIDED = "undecided"
 MOST_KEYS = 50
 PROPOSED_ACCOUNTS = 200
 PROPOSALS_READ = 300
-
-# A day somewhere on Earth begins 14 hours before and ends 12 hours after it does in UTC; ids are of the gateways'
-# clocks, days of the database's.
-_DAY_BEGINS = timedelta(hours=14, minutes=15)
-_DAY_ENDS = timedelta(hours=12, minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +113,7 @@ class UsageFilterForm(forms.Form):
     def narrowing(self, calls: UsageQuerySet) -> Narrowing:
         """Only for a valid form."""
         conditions = self._conditions()
-        indexed = _within_days(calls, self.cleaned_data["first"], self.cleaned_data["last"])
+        indexed = calls.near_days(self.cleaned_data["first"], self.cleaned_data["last"])
         if identifier := self.cleaned_data["id"]:
             indexed = indexed.filter(_by_identifier(identifier))
         elif self.cleaned_data["cost"] == "unpriced":
@@ -164,19 +158,6 @@ def proposed_models() -> list[str]:
     """Routes, and the names of the latest calls."""
     called = Usage.objects.order_by("-id").values_list("model", flat=True)[:PROPOSALS_READ]
     return sorted({*called, *ModelRoute.objects.values_list("name", flat=True)[:PROPOSALS_READ]})
-
-
-def _within_days(calls: UsageQuerySet, first: date | None, last: date | None) -> UsageQuerySet:
-    """Bounds of the id that hold every call of those days, in whatever time zone its account is."""
-    if first is not None:
-        calls = calls.filter(id__gte=first_id_at(_midnight(first) - _DAY_BEGINS))
-    if last is not None:
-        calls = calls.filter(id__lt=first_id_at(_midnight(last) + timedelta(days=1) + _DAY_ENDS))
-    return calls
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
 
 
 def _by_days(first: date | None, last: date | None) -> Q | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from django.db import models
@@ -11,6 +12,7 @@ from django.db.models.expressions import RawSQL
 from llm.digests import ClosedFacts, OpenedFacts, usage_text
 from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
 from llm.fields import AmountField
+from llm.ids import first_id_at
 from llm.indexes import BlockRangeIndex
 from llm.models.accounts import Account, ApiKey
 from llm.models.catalog import Price, RateSet
@@ -20,10 +22,27 @@ from llm.types import TOKEN_FIELDS
 
 _CLOSED = ~Q(status=UsageStatus.OPEN)
 
+# A day somewhere on Earth begins 14 hours before and ends 12 hours after it does in UTC; ids are of the gateways'
+# clocks, days of the database's.
+_DAY_BEGINS = timedelta(hours=14, minutes=15)
+_DAY_ENDS = timedelta(hours=12, minutes=15)
+
 
 class UsageQuerySet(models.QuerySet["Usage"]):
     def open(self) -> UsageQuerySet:
         return self.filter(status=UsageStatus.OPEN)
+
+    def near_days(self, first: date | None, last: date | None) -> UsageQuerySet:
+        """Bounds of the id that hold every call of those local days, in whatever time zone: an index leads to them.
+
+        Both days are included, and within 2000 to 2999; None is no bound.
+        """
+        calls = self
+        if first is not None:
+            calls = calls.filter(id__gte=first_id_at(_midnight(first) - _DAY_BEGINS))
+        if last is not None:
+            calls = calls.filter(id__lt=first_id_at(_midnight(last) + timedelta(days=1) + _DAY_ENDS))
+        return calls
 
     def unpriced(self) -> UsageQuerySet:
         """Calls that used tokens for which no price was known: staff price them or declare them free.
@@ -178,3 +197,7 @@ class Usage(Digested):
     def is_unpriced(self) -> bool:
         closed: tuple[Any, ...] = (UsageStatus.SETTLED, UsageStatus.ESTIMATED)
         return self.status in closed and self.cost is None
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)

@@ -1,0 +1,112 @@
+"""Accounts, and the limits that hold for them and their keys. To look at; they are changed in the admin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.generics import ListAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from billing.api.base import ManagementView
+from billing.api.fields import ViewedSerializer
+from billing.api.filters import LimitFilters
+from llm.enums import AccountStatus, LimitMetric, LimitPer
+from llm.limits import COST_DECIMALS
+from llm.models import Account, Limit, LimitWindow
+from llm.money import format_usd, from_units
+from llm.windows import Period, period_of
+
+
+class AccountSerializer(ViewedSerializer[Account]):
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    status = serializers.ChoiceField(choices=AccountStatus.choices)
+    time_zone = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
+class LimitSerializer(serializers.Serializer[Any]):
+    """Amounts are whole requests, whole tokens, or USD."""
+
+    id = serializers.IntegerField()
+    account = serializers.IntegerField()
+    key = serializers.IntegerField(allow_null=True, help_text="null: of the whole account.")
+    metric = serializers.ChoiceField(choices=LimitMetric.choices)
+    per = serializers.ChoiceField(choices=LimitPer.choices)
+    amount = serializers.CharField()
+    used = serializers.CharField(help_text="In the current period, by calls that have ended.")
+    held = serializers.CharField(help_text="At most so much more, by calls that are under way.")
+    resets_at = serializers.DateTimeField(allow_null=True, help_text="null: never.")
+
+
+class AccountsView(ManagementView, ListAPIView[Account]):
+    queryset = Account.objects.all()
+    serializer_class = AccountSerializer
+    permissions = {"GET": "llm.view_account"}
+    account_path = "pk"
+
+    def get_queryset(self) -> QuerySet[Account]:
+        return self.of_viewer(Account.objects.all())
+
+    @extend_schema(operation_id="accounts_list", summary="Accounts", tags=["management"])
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return self.list(request, *args, **kwargs)
+
+
+class LimitsView(ManagementView):
+    queryset = Limit.objects.all()
+    filterset_class = LimitFilters
+    serializer_class = LimitSerializer
+    permissions = {"GET": "llm.view_limit"}
+
+    def get_queryset(self) -> QuerySet[Limit]:
+        """A limit in USD counts what providers charge us."""
+        limits = self.of_viewer(Limit.objects.in_force().select_related("account"))
+        return limits if self.viewer.sees_cost else limits.exclude(metric=LimitMetric.COST)
+
+    @extend_schema(
+        operation_id="limits_list",
+        summary="Limits in force, and what of them is used",
+        responses=LimitSerializer(many=True),
+        tags=["management"],
+    )
+    def get(self, request: Request) -> Response:
+        limits: list[Limit] = self.paginate_queryset(self.filter_queryset(self.get_queryset())) or []
+        return self.get_paginated_response(LimitSerializer(_standings(limits), many=True).data)
+
+
+def _standings(limits: Sequence[Limit]) -> list[dict[str, Any]]:
+    """One query for the current windows of all."""
+    now = timezone.now()
+    periods = {limit.pk: period_of(limit.per, limit.account.time_zone, now) for limit in limits}
+    starts = {period.starts_at for period in periods.values()}
+    windows = {
+        window.limit_id: window
+        for window in LimitWindow.objects.filter(limit__in=limits, starts_at__in=starts)
+        if window.starts_at == periods[window.limit_id].starts_at
+    }
+    return [_standing(limit, windows.get(limit.pk), periods[limit.pk]) for limit in limits]
+
+
+def _standing(limit: Limit, window: LimitWindow | None, period: Period) -> dict[str, Any]:
+    return {
+        "id": limit.pk,
+        "account": limit.account_id,
+        "key": limit.api_key_id,
+        "metric": limit.metric,
+        "per": limit.per,
+        "amount": _digits(limit, limit.amount),
+        "used": _digits(limit, window.used if window else 0),
+        "held": _digits(limit, window.held if window else 0),
+        "resets_at": period.ends_at,
+    }
+
+
+def _digits(limit: Limit, units: int) -> str:
+    return format_usd(from_units(units, COST_DECIMALS)) if limit.metric == LimitMetric.COST else str(units)

@@ -1,0 +1,67 @@
+"""How values are written in answers: money as text, exactly; and what only some may see."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, ClassVar, TypeVar
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from billing.api.viewer import Viewer
+from billing.currencies import DECIMALS
+from llm.money import format_usd
+
+_T = TypeVar("_T")
+_AMOUNT = {"type": "string", "format": "decimal", "example": "12.50"}
+
+
+class ViewedSerializer(serializers.Serializer[_T]):
+    """staff_only: fields that customers don't get. costs: fields that those don't get who see no cost.
+
+    Without a viewer in its context an answer is a customer's.
+    """
+
+    staff_only: ClassVar[frozenset[str]] = frozenset()
+    costs: ClassVar[frozenset[str]] = frozenset()
+
+    def to_representation(self, instance: _T) -> dict[str, Any]:
+        shown: dict[str, Any] = super().to_representation(instance)
+        viewer: Viewer | None = self.context.get("viewer")
+        hidden: set[str] = set()
+        if viewer is None or not viewer.is_staff:
+            hidden |= self.staff_only
+        if viewer is None or not viewer.sees_cost:
+            hidden |= self.costs
+        return {name: value for name, value in shown.items() if name not in hidden}
+
+
+@extend_schema_field(_AMOUNT)
+class ExactField(serializers.Field[Decimal, Any, str, Any]):
+    """An exact amount in USD, or an unrounded one in any currency: fixed point, without needless zeros."""
+
+    def to_representation(self, value: Decimal) -> str:
+        return format_usd(value)
+
+
+@extend_schema_field(_AMOUNT)
+class CurrencyField(serializers.Field[Any, Any, str, Any]):
+    """An amount as it is printed: all decimals of the currency that the row, or its invoice, is in."""
+
+    def get_attribute(self, instance: Any) -> str | None:
+        amount = super().get_attribute(instance)
+        if amount is None:
+            return None
+        currency = instance.currency if hasattr(instance, "currency") else instance.invoice.currency
+        return f"{amount:.{DECIMALS[currency]}f}"
+
+    def to_representation(self, value: str) -> str:
+        return value
+
+
+@extend_schema_field({"type": "string", "pattern": r"^\d{4}-\d{2}$", "example": "2026-10"})
+class MonthField(serializers.Field[Any, Any, str, Any]):
+    """The month of its first day."""
+
+    def to_representation(self, value: Any) -> str:
+        return f"{value:%Y-%m}"

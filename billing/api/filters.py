@@ -1,0 +1,169 @@
+"""What lists can be narrowed by. A parameter that is none of these, or not as it should be, is a 400 that says so."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError as FormError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db.models import QuerySet
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema_field
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+
+from billing.api.viewer import viewer_of
+from billing.enums import ExportState, InvoiceKind, InvoiceState
+from billing.models.invoices import FINAL_STATES
+from billing.periods import Period
+from llm.enums import LimitMetric, UsageStatus
+from llm.models import Account, ApiKey
+from llm.models.usage import UsageQuerySet
+
+FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2999, 12, 31)
+GROUPS = ("day", "key", "model", "account")
+_OF_PAGES = frozenset(("cursor", "page_size"))
+
+
+class StrictFilters(filters.DjangoFilterBackend):
+    def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
+        known = self._known(view, queryset)
+        for name, values in request.query_params.lists():
+            if name not in known:
+                raise ValidationError({name[:50]: f"There is no such parameter here, only {', '.join(sorted(known))}."})
+            if len(values) > 1:
+                raise ValidationError({name: "This parameter is there more than once."})
+        filtered: QuerySet[Any] = super().filter_queryset(request, queryset, view)
+        return filtered
+
+    def _known(self, view: Any, queryset: QuerySet[Any]) -> set[str]:
+        filterset = self.get_filterset_class(view, queryset)
+        names = set(filterset.base_filters) if filterset else set()
+        return names | _OF_PAGES if view.pagination_class else names
+
+
+class DayField(forms.DateField):
+    input_formats = ("%Y-%m-%d",)
+    default_validators = [MinValueValidator(FIRST_DAY), MaxValueValidator(LAST_DAY)]
+    default_error_messages = {"invalid": "A day such as 2026-10-31 is due here."}
+
+
+class DayFilter(filters.DateFilter):
+    field_class = DayField
+
+
+class MonthFormField(forms.CharField):
+    def to_python(self, value: Any) -> Period | None:  # type: ignore[override]  # what the text stands for
+        text = super().to_python(value)
+        try:
+            return Period.parse(text) if text else None
+        except ValueError as error:
+            raise FormError(f"{error}.") from error
+
+
+@extend_schema_field({"type": "string", "pattern": r"^\d{4}-\d{2}$", "example": "2026-10"})
+class MonthFilter(filters.Filter):
+    """By the first day of a month."""
+
+    field_class = MonthFormField
+
+    def filter(self, rows: QuerySet[Any], value: Period | None) -> QuerySet[Any]:
+        narrowed: QuerySet[Any] = super().filter(rows, value.start if value else None)
+        return narrowed
+
+
+def _accounts(request: Request | None) -> QuerySet[Account]:
+    account_id = viewer_of(request).account_id
+    return Account.objects.all() if account_id is None else Account.objects.filter(pk=account_id)
+
+
+def _keys(request: Request | None) -> QuerySet[ApiKey]:
+    account_id = viewer_of(request).account_id
+    return ApiKey.objects.all() if account_id is None else ApiKey.objects.filter(account_id=account_id)
+
+
+@extend_schema_field({"type": "integer"})
+class IdFilter(filters.ModelChoiceFilter):
+    """Of a row that the viewer may see: somebody else's is as unknown as none."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(error_messages={"invalid_choice": "There is none with this id."}, **options)
+
+
+def _account_filter() -> IdFilter:
+    return IdFilter(queryset=_accounts, help_text="An account's id.")
+
+
+def _key_filter() -> IdFilter:
+    return IdFilter(field_name="api_key", queryset=_keys, help_text="A key's id.")
+
+
+class DaysForm(forms.Form):
+    def clean(self) -> dict[str, Any]:
+        days: dict[str, Any] = super().clean() or self.cleaned_data
+        first, last = days.get("from"), days.get("to")
+        if first and last and last < first:
+            self.add_error("to", "This is before the first day.")
+        return days
+
+
+class DaysFilterSet(filters.FilterSet):
+    """`from` and `to`, both included: days as they were in the time zone of the account."""
+
+    account = _account_filter()
+    key = _key_filter()
+    model = filters.CharFilter(max_length=200, help_text="The name that callers asked for.")
+
+    class Meta:
+        form = DaysForm
+
+    @classmethod
+    def get_filters(cls) -> Any:
+        """`from` is a word of Python's, so it can't be declared as the others are."""
+        days = {
+            "from": DayFilter(field_name="local_day", lookup_expr="gte", help_text="First day, of the account's own."),
+            "to": DayFilter(field_name="local_day", lookup_expr="lte", help_text="Last day, included."),
+        }
+        return {**super().get_filters(), **days}
+
+
+class UsageFilters(DaysFilterSet):
+    by = filters.ChoiceFilter(
+        choices=[(name, name) for name in GROUPS], method="leave", help_text="What to sum by; day without it."
+    )
+
+    def leave(self, rows: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
+        """The view groups."""
+        return rows
+
+
+class CallFilters(DaysFilterSet):
+    status = filters.ChoiceFilter(choices=UsageStatus.choices)
+    request_id = filters.UUIDFilter(help_text="All attempts of one request.")
+
+    def filter_queryset(self, queryset: UsageQuerySet) -> UsageQuerySet:
+        narrowed: UsageQuerySet = super().filter_queryset(queryset)
+        days = self.form.cleaned_data
+        return narrowed.near_days(days.get("from"), days.get("to"))
+
+
+class InvoiceFilters(filters.FilterSet):
+    account = _account_filter()
+    period = MonthFilter(field_name="period_start", help_text="A month such as 2026-10.")
+    state = filters.ChoiceFilter(
+        choices=InvoiceState.choices, help_text=f"Customers see only those that are {' or '.join(FINAL_STATES)}."
+    )
+    kind = filters.ChoiceFilter(choices=InvoiceKind.choices)
+
+
+class ExportFilters(filters.FilterSet):
+    period = MonthFilter(field_name="period_start", help_text="A month such as 2026-10.")
+    state = filters.ChoiceFilter(choices=ExportState.choices)
+
+
+class LimitFilters(filters.FilterSet):
+    account = _account_filter()
+    key = _key_filter()
+    metric = filters.ChoiceFilter(choices=LimitMetric.choices)

@@ -1,0 +1,102 @@
+"""What an invoice looks like in an answer. Our cost, margin, flags and who did what are for staff."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+from billing.api.fields import CurrencyField, ExactField, MonthField, ViewedSerializer
+from billing.enums import InvoiceAction, InvoiceKind, InvoiceState, LineKind
+from billing.models import Invoice, InvoiceEvent, InvoiceLine
+
+
+class InvoiceSerializer(ViewedSerializer[Invoice]):
+    """Amounts are in the invoice's currency; those of credit notes are negative."""
+
+    staff_only = frozenset(
+        (
+            "plan_version",
+            "cost_usd",
+            "previous_total",
+            "estimated_permille",
+            "flags",
+            "needs_second_person",
+            "prepared_by",
+            "approved_by",
+            "submitted_at",
+            "approved_at",
+        )
+    )
+
+    id = serializers.IntegerField()
+    number = serializers.CharField(source="label", help_text="Such as INV-2026-000017; empty before it is issued.")
+    account = serializers.IntegerField(source="account_id")
+    account_name = serializers.CharField(source="account.name")
+    kind = serializers.ChoiceField(choices=InvoiceKind.choices)
+    state = serializers.ChoiceField(choices=InvoiceState.choices)
+    period = MonthField(source="period_start")
+    currency = serializers.CharField()
+    subtotal = CurrencyField()
+    tax_percent = ExactField()
+    tax = CurrencyField()
+    total = CurrencyField()
+    per_usd = ExactField(allow_null=True, help_text="Units of the currency for one USD; null in USD.")
+    original = serializers.IntegerField(
+        source="original_id", allow_null=True, help_text="The invoice that a credit note is over."
+    )
+    issued_on = serializers.DateField(allow_null=True)
+    due_on = serializers.DateField(allow_null=True)
+    paid_on = serializers.DateField(allow_null=True)
+    cutoff_at = serializers.DateTimeField(
+        allow_null=True, help_text="All usage that was recorded by then is in it, and nothing later."
+    )
+    content_digest = serializers.CharField(help_text="SHA-256 of the content, since it was submitted.")
+    plan_version = serializers.IntegerField(source="plan_version_id", required=False, help_text="For staff.")
+    cost_usd = ExactField(required=False, help_text="USD that providers charge us for its usage. For staff.")
+    previous_total = CurrencyField(required=False, allow_null=True, help_text="Of the month before. For staff.")
+    estimated_permille = serializers.IntegerField(required=False, help_text="For staff.")
+    flags = serializers.ListField(child=serializers.CharField(), required=False, help_text="For staff.")
+    needs_second_person = serializers.BooleanField(required=False, help_text="For staff.")
+    prepared_by = serializers.CharField(required=False, allow_null=True, help_text="For staff.")
+    approved_by = serializers.CharField(required=False, allow_null=True, help_text="For staff.")
+    submitted_at = serializers.DateTimeField(required=False, allow_null=True, help_text="For staff.")
+    approved_at = serializers.DateTimeField(required=False, allow_null=True, help_text="For staff.")
+
+
+class InvoiceLineSerializer(ViewedSerializer[InvoiceLine]):
+    staff_only = frozenset(("key", "cost_usd"))
+
+    position = serializers.IntegerField()
+    kind = serializers.ChoiceField(choices=LineKind.choices)
+    period = MonthField(source="period_start", help_text="Another than the invoice's where usage came late.")
+    description = serializers.CharField()
+    provider = serializers.CharField()
+    model = serializers.CharField()
+    meter = serializers.CharField()
+    quantity = serializers.IntegerField(allow_null=True)
+    unit_price = ExactField(allow_null=True, help_text="Per million.")
+    exact_amount = ExactField(help_text="Unrounded.")
+    amount = CurrencyField(help_text="As printed, rounded half away from zero.")
+    calls = serializers.IntegerField()
+    digest = serializers.CharField(help_text="Of the calls that the line stands for.")
+    credited_line = serializers.IntegerField(source="credited_line_id", allow_null=True)
+    key = serializers.CharField(required=False, help_text="For staff.")
+    cost_usd = ExactField(required=False, help_text="For staff.")
+
+
+class InvoiceEventSerializer(serializers.Serializer[InvoiceEvent]):
+    action = serializers.ChoiceField(choices=InvoiceAction.choices)
+    from_state = serializers.CharField()
+    to_state = serializers.ChoiceField(choices=InvoiceState.choices)
+    user = serializers.CharField(source="user.username", default=None, allow_null=True, help_text="null: the system.")
+    reason = serializers.CharField()
+    content_digest = serializers.CharField()
+    at = serializers.DateTimeField()
+
+
+class InvoiceDetailSerializer(InvoiceSerializer):
+    staff_only = InvoiceSerializer.staff_only | {"events"}
+
+    bill_to = serializers.DictField(help_text="As it stands on the document, since it was submitted.")
+    seller = serializers.DictField()
+    lines = InvoiceLineSerializer(many=True)
+    events = InvoiceEventSerializer(many=True, required=False, help_text="Its history. For staff.")

@@ -1,0 +1,47 @@
+"""Pages that start where another ended, the newest first: the thousandth costs as little as the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.exceptions import ValidationError as FieldError
+from django.db.models import QuerySet
+from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.pagination import Cursor, CursorPagination
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+MOST_A_PAGE = 1000
+
+
+class IdPagination(CursorPagination):
+    ordering = "-id"
+    page_size = 100
+    page_size_query_param = "page_size"
+    max_page_size = MOST_A_PAGE
+    page_size_query_description = f"Rows of a page, at most {MOST_A_PAGE}."
+
+    def paginate_queryset(
+        self, queryset: QuerySet[Any] | Sequence[Any], request: Request, view: APIView | None = None
+    ) -> list[Any] | None:
+        if not isinstance(queryset, QuerySet):
+            raise TypeError("pages are of rows in the database")
+        self._primary_key = queryset.model._meta.pk
+        return super().paginate_queryset(queryset, request, view)
+
+    def decode_cursor(self, request: Request) -> Cursor | None:
+        """A cursor is what the caller sends: what isn't one of ours is an error of theirs, wherever it breaks."""
+        try:
+            cursor = super().decode_cursor(request)
+            if cursor is not None and cursor.position is not None:
+                self._primary_key.to_python(cursor.position)
+        except (NotFound, FieldError) as error:
+            raise ValidationError({"cursor": "This is none of our cursors: follow `next` and `previous`."}) from error
+        return cursor
+
+    def get_page_size(self, request: Request) -> int | None:
+        text = request.query_params.get("page_size", str(self.page_size))
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MOST_A_PAGE):
+            raise ValidationError({"page_size": f"A whole number from 1 to {MOST_A_PAGE} is due here."})
+        return int(text)

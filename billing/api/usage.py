@@ -1,0 +1,140 @@
+"""Usage summaries, from the rollups by day: by day, key, model or account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from typing import Any
+
+from django.db.models import Min, QuerySet
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from billing.api.base import ManagementView
+from billing.api.fields import ExactField, ViewedSerializer
+from billing.api.filters import DayField, UsageFilters
+from billing.models import DailyUsage, RollupMark
+from llm.fields import ExactSum
+from llm.types import TOKEN_FIELDS
+
+MOST_ROWS = 10_000
+
+_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "day": {"day": "local_day"},
+    "key": {"key": "api_key_id", "key_name": "api_key__name", "account": "account_id"},
+    "model": {"model": "model"},
+    "account": {"account": "account_id", "account_name": "account__name"},
+}
+_FIGURES = ("calls", "estimated_calls", "unpriced_calls", *TOKEN_FIELDS, "cost")
+_SUMS = {f"sum_{name}": ExactSum(name) for name in _FIGURES}
+
+
+class UsageFiguresSerializer(ViewedSerializer[Any]):
+    costs = frozenset(("cost",))
+    staff_only = frozenset(("unpriced_calls",))
+
+    calls = serializers.IntegerField(help_text="Closed calls, corrections included; refused ones are in none.")
+    estimated_calls = serializers.IntegerField(help_text="Those whose tokens were counted by us.")
+    unpriced_calls = serializers.IntegerField(required=False, help_text="Without a known price. For staff.")
+    prompt_tokens = serializers.IntegerField(help_text="All input, cached included.")
+    completion_tokens = serializers.IntegerField(help_text="All output, reasoning included.")
+    cache_read_tokens = serializers.IntegerField()
+    cache_write_5m_tokens = serializers.IntegerField()
+    cache_write_1h_tokens = serializers.IntegerField()
+    reasoning_tokens = serializers.IntegerField()
+    audio_input_tokens = serializers.IntegerField()
+    audio_output_tokens = serializers.IntegerField()
+    cost = ExactField(
+        required=False, help_text="USD that providers charge us; for staff, and accounts that are shown it."
+    )
+
+
+class UsageRowSerializer(UsageFiguresSerializer):
+    """Of the first five, those that the rows are grouped by."""
+
+    day = serializers.DateField(required=False, help_text="In the time zone of the account.")
+    key = serializers.IntegerField(required=False)
+    key_name = serializers.CharField(required=False)
+    model = serializers.CharField(required=False)
+    account = serializers.IntegerField(required=False)
+    account_name = serializers.CharField(required=False)
+
+
+class UsageSummarySerializer(serializers.Serializer[Any]):
+    by = serializers.CharField()
+    first = serializers.DateField(help_text="The first day that was asked for.")
+    last = serializers.DateField(allow_null=True, help_text="The last one; null: up to now.")
+    as_of = serializers.DateTimeField(
+        allow_null=True, help_text="What was recorded until then is in it; null: an account's days are being made."
+    )
+    total = UsageFiguresSerializer()
+    results = UsageRowSerializer(many=True)
+
+
+class UsageView(ManagementView):
+    queryset = DailyUsage.objects.all()
+    filterset_class = UsageFilters
+    pagination_class = None
+    permissions = {"GET": "billing.view_dailyusage"}
+
+    @extend_schema(
+        operation_id="usage_summary",
+        summary="Usage by day, key, model or account",
+        description="Summed from the hourly rollups. Without `from`, the current month.",
+        responses=UsageSummarySerializer,
+        tags=["management"],
+    )
+    def get(self, request: Request) -> Response:
+        rows = self.filter_queryset(self.of_viewer(self.get_queryset()))
+        first = self._day("from") or timezone.now().date().replace(day=1)
+        by = request.query_params.get("by") or "day"
+        summary = {
+            "by": by,
+            "first": first,
+            "last": self._day("to"),
+            "as_of": self._as_of(),
+            **_summary(rows.filter(local_day__gte=first), by),
+        }
+        return Response(UsageSummarySerializer(summary, context=self.get_serializer_context()).data)
+
+    def _day(self, name: str) -> date | None:
+        """As the filter has read it already."""
+        day: date | None = DayField(required=False).clean(self.request.query_params.get(name))
+        return day
+
+    def _as_of(self) -> datetime | None:
+        """Of the account that is behind the most."""
+        marks = self.of_viewer(RollupMark.objects.all())
+        if account := self.request.query_params.get("account"):
+            marks = marks.filter(account_id=int(account))
+        if marks.filter(cutoff_at=None).exists():
+            return None
+        moment: datetime | None = marks.aggregate(moment=Min("cutoff_at"))["moment"]
+        return moment
+
+
+def _summary(rows: QuerySet[DailyUsage], by: str) -> dict[str, Any]:
+    """Raises ValidationError where there are more groups than an answer should have."""
+    groups = list(_groups(rows, by))
+    if len(groups) > MOST_ROWS:
+        raise ValidationError({"by": f"There are more than {MOST_ROWS:,} rows. Narrow it by account or model."})
+    return {"total": _total(rows), "results": groups}
+
+
+def _groups(rows: QuerySet[DailyUsage], by: str) -> Iterator[dict[str, Any]]:
+    columns = _COLUMNS[by]
+    grouped = rows.order_by().values(*columns.values()).annotate(**_SUMS).order_by(*columns.values())
+    for row in grouped[: MOST_ROWS + 1]:
+        yield {**{name: row[column] for name, column in columns.items()}, **_figures(row)}
+
+
+def _total(rows: QuerySet[DailyUsage]) -> dict[str, Any]:
+    return _figures(rows.order_by().aggregate(**_SUMS))
+
+
+def _figures(sums: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: sums[f"sum_{name}"] or 0 for name in _FIGURES}

@@ -1,0 +1,43 @@
+"""The files of an export, as they are served: from the job's own folder, and only those that its manifest names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.http import FileResponse
+
+from billing.models import ExportJob
+
+_CHUNK_BYTES = 256 * 1024
+
+
+def files_of(job: ExportJob) -> list[dict[str, Any]]:
+    """As the manifest names them: name, rows, bytes, sha256. Empty until the export is done."""
+    return list((job.manifest or {}).get("files", []))
+
+
+def file_of(job: ExportJob, name: str) -> Path | None:
+    """Where a file of the export is; None where it has none of that name, or it is gone."""
+    if not any(file["name"] == name for file in files_of(job)):
+        return None
+    folder = Path(settings.BILLING_EXPORT_DIR).resolve() / job.folder
+    path = (folder / name).resolve()
+    return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+
+
+class Download(FileResponse):
+    """A file in pieces, read off the event loop; Django's own would hold the whole file in memory under ASGI."""
+
+    block_size = _CHUNK_BYTES
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        super().__init__(self._file, as_attachment=True, filename=path.name, content_type="application/octet-stream")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while chunk := await asyncio.to_thread(self._file.read, self.block_size):
+            yield chunk

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from django.db.models import Sum
-from django.utils.text import get_valid_filename, slugify
+from django.utils.text import slugify
 
 from billing.currencies import DECIMALS, format_amount
 from billing.documents.document import Fact, InvoiceDocument, LineSection, LineText, Note, Party, Totals
@@ -64,7 +64,7 @@ def invoice_context(invoice: Invoice) -> InvoiceDocument:
 def pdf_file_name(invoice: Invoice) -> str:
     """`INV-2026-000017.pdf`; before there is a number, such as `draft-invoice-acme-2026-10.pdf`. Plain ASCII."""
     if invoice.label:
-        return get_valid_filename(f"{slugify(invoice.series_id).upper()}-{invoice.number:06d}.pdf")
+        return f"{slugify(invoice.label).upper()}.pdf"
     account = slugify(invoice.account.name) or f"account-{invoice.account_id}"
     title = slugify(TITLES[InvoiceKind(invoice.kind)])
     return f"{_mark_of(invoice).lower()}-{title}-{account}-{invoice.period}.pdf"

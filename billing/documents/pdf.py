@@ -11,6 +11,7 @@ from pathlib import Path
 from fpdf import FPDF, ViewerPreferences
 from fpdf.fonts import TTFFont
 
+from billing.documents.accents import Box, runs_of
 from billing.documents.composing import Composer, Face
 from billing.documents.context import invoice_context
 from billing.documents.document import LANGUAGE, InvoiceDocument
@@ -40,7 +41,9 @@ class PdfWriter:
     def __init__(self, document: InvoiceDocument) -> None:
         self._document = document
         self._pdf = _empty_pdf(document)
-        self._composer = Composer(document, Face(_glyphs(self._pdf), self._measure))
+        self._regular, self._bold = _fonts_of(self._pdf)
+        glyphs = frozenset(self._regular.cmap).intersection(self._bold.cmap)
+        self._composer = Composer(document, Face(glyphs, self._measure))
 
     def pages(self) -> tuple[Page, ...]:
         composer = self._composer
@@ -88,12 +91,18 @@ class PdfWriter:
                 self._pdf.line(_LEFT + row.rule[0], y, _LEFT + row.rule[1], y)
 
     def _draw_cell(self, cell: Cell, top: float) -> None:
-        self._set_style(cell.style)
         baseline = top + cell.style.size * MM_PER_POINT * _ASCENT
-        for line in cell.lines:
+        for line in filter(None, cell.lines):
             space = cell.width - self._measure(line, cell.style) if cell.align == "right" else 0
-            self._pdf.text(_LEFT + cell.x + space, baseline, line)
+            self._draw_line(line, cell.style, _LEFT + cell.x + space, baseline)
             baseline += cell.style.line_height
+
+    def _draw_line(self, line: str, style: Style, x: float, baseline: float) -> None:
+        em = style.size * MM_PER_POINT
+        font = self._bold if style.is_bold else self._regular
+        self._set_style(style)
+        for run in runs_of(line, box_of=lambda char: _box_of(char, font)):
+            self._pdf.text(x + self._measure(run.before, style) + run.x * em, baseline - run.y * em, run.text)
 
 
 def _empty_pdf(document: InvoiceDocument) -> FPDF:
@@ -109,7 +118,14 @@ def _empty_pdf(document: InvoiceDocument) -> FPDF:
     return pdf
 
 
-def _glyphs(pdf: FPDF) -> frozenset[int]:
-    """Code points that both weights have."""
-    fonts = [font for font in pdf.fonts.values() if isinstance(font, TTFFont)]
-    return frozenset.intersection(*(frozenset(font.cmap) for font in fonts))
+def _fonts_of(pdf: FPDF) -> list[TTFFont]:
+    """Regular and bold, as they were added."""
+    return [font for font in pdf.fonts.values() if isinstance(font, TTFFont)]
+
+
+def _box_of(char: str, font: TTFFont) -> Box:
+    units = font.ttfont["head"].unitsPerEm
+    glyph = font.ttfont["glyf"][font.cmap[ord(char)]]
+    # One without an outline, such as a space, has no edges.
+    left, bottom, right, top = (getattr(glyph, edge, 0) / units for edge in ("xMin", "yMin", "xMax", "yMax"))
+    return Box(left, bottom, right, top)

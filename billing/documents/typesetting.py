@@ -39,6 +39,18 @@ def wrap(text: str, width: float, *, measure: Callable[[str], float]) -> tuple[s
     return (*lines, line)
 
 
+def clusters(text: str) -> Iterator[str]:
+    """Each character with the combining marks after it."""
+    cluster = ""
+    for char in text:
+        if cluster and not unicodedata.combining(char):
+            yield cluster
+            cluster = ""
+        cluster += char
+    if cluster:
+        yield cluster
+
+
 def _shown(char: str, glyphs: Collection[int]) -> str:
     is_known = ord(char) in glyphs and unicodedata.bidirectional(char) not in _RIGHT_TO_LEFT
     return char if is_known else REPLACEMENT
@@ -50,20 +62,8 @@ def _broken(word: str, width: float, measure: Callable[[str], float]) -> list[st
     lines = [""]
     for piece in _PIECES.findall(word):
         fits_a_line = measure(piece) <= width
-        for part in (piece,) if fits_a_line else _clusters(piece):
+        for part in (piece,) if fits_a_line else clusters(piece):
             if lines[-1] and measure(lines[-1] + part) > width:
                 lines.append("")
             lines[-1] += part
     return lines
-
-
-def _clusters(text: str) -> Iterator[str]:
-    """Each character with the combining marks after it."""
-    cluster = ""
-    for char in text:
-        if cluster and not unicodedata.combining(char):
-            yield cluster
-            cluster = ""
-        cluster += char
-    if cluster:
-        yield cluster

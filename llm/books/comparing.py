@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError
+
 from llm.books import statements
 from llm.books.adjusting import adjust
-from llm.books.operations import CloseCall, Closed, Conflict, Result
+from llm.books.operations import CloseCall, Closed, Conflict, Result, Unanswered
 from llm.enums import AdjustmentSource, Outcome, UsageStatus
 from llm.models import Usage
 from llm.money import usd_to_pico
@@ -18,9 +21,24 @@ _LATE = "The settlement of this call came after its process was taken for dead."
 
 
 def compare(closes: Sequence[CloseCall]) -> dict[int, Result]:
-    """Results by id() of the operation. May add adjustments, each in a transaction of its own."""
-    rows = Usage.objects.in_bulk([close.id for close in closes])
-    return {id(close): _result(close, rows) for close in closes}
+    """Results by id() of the operation. May add adjustments, each in a transaction of its own. Never raises.
+
+    What else stood in the batch is written: a failure here must not look like one of the batch.
+    """
+    try:
+        rows = Usage.objects.in_bulk([close.id for close in closes])
+    except (OperationalError, InterfaceError):
+        return {id(close): Unanswered() for close in closes}
+    return {id(close): _safe_result(close, rows) for close in closes}
+
+
+def _safe_result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
+    try:
+        return _result(close, rows)
+    except (OperationalError, InterfaceError):
+        return Unanswered()
+    except (DataError, IntegrityError, ValueError) as error:
+        return Conflict(f"this call could not be corrected ({type(error).__name__})")
 
 
 def _result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
@@ -55,8 +73,8 @@ def _correct(row: Usage, close: CloseCall) -> Result:
 
 
 def _fingerprint(close: CloseCall) -> str:
-    counts = close.counts
-    return f"({close.status.value}, {close.outcome.value}, {counts.prompt_tokens}/{counts.completion_tokens} tokens)"
+    values = json.dumps(statements.close_values(close), sort_keys=True)
+    return f"(settlement {hashlib.sha256(values.encode()).hexdigest()[:16]})"
 
 
 def _values_of(row: Usage) -> dict[str, Any]:

@@ -162,7 +162,12 @@ class Failed:
     reason: str
 
 
-Result = Opened | Refused | Stale | Closed | Conflict | Failed
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The row is not open, and the database could not be asked what that means: to be tried again."""
+
+
+Result = Opened | Refused | Stale | Closed | Conflict | Failed | Unanswered
 
 
 def clean_text(value: object, *, most: int) -> str:

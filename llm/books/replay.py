@@ -13,7 +13,7 @@ from django.db import OperationalError
 
 from llm.books.commit import commit_batch
 from llm.books.lockouts import SHORT_LOCK_MS
-from llm.books.operations import CloseCall, Operation, Result
+from llm.books.operations import CloseCall, Operation, Result, Unanswered
 from llm.books.refusals import record_refusals
 from llm.books.spool import SpoolFile, abandoned_files
 
@@ -111,14 +111,23 @@ def commit_by_account(
 
 
 def _commit_unless_locked(group: Sequence[CloseCall], commit: Callable[..., list[Result]]) -> bool:
-    """Whether somebody has locked the rows, so that nothing was written."""
+    """Whether somebody has locked the rows, so that it is to be tried again."""
     try:
-        commit(group, lock_timeout_ms=SHORT_LOCK_MS)
+        results = commit(group, lock_timeout_ms=SHORT_LOCK_MS)
     except OperationalError as error:
         if not is_lock_timeout(error):
             raise
         return True
-    return False
+    return bool(unanswered_closes(group, results))
+
+
+def unanswered_closes(operations: Sequence[Operation], results: Sequence[Result]) -> list[CloseCall]:
+    """Those that are to be tried again."""
+    return [
+        operation
+        for operation, result in zip(operations, results, strict=True)
+        if isinstance(result, Unanswered) and isinstance(operation, CloseCall)
+    ]
 
 
 def is_lock_timeout(error: Exception) -> bool:

@@ -25,7 +25,7 @@ from llm.books.backlog import Backlog
 from llm.books.heartbeat import beat, beat_interval_s, say_goodbye
 from llm.books.lockouts import Lockouts
 from llm.books.operations import OpenCall, Operation, Result
-from llm.books.replay import commit_surely, is_lock_timeout
+from llm.books.replay import commit_surely, is_lock_timeout, unanswered_closes
 from llm.books.spool import Spool
 from llm.books.waiting import AWAY, Waiting, acknowledge, deliver, refuse
 from llm.deadlines import bounded, patience_s
@@ -226,6 +226,8 @@ class BooksWriter:
             self._backlog.doubt([each for waiting in batch for each in waiting.opens])
             self._set_aside(batch)
             return False
+        if unanswered := unanswered_closes(operations, results):
+            self._backlog.keep(unanswered)
         deliver(batch, results)
         metrics.observe_batch(len(operations), time.monotonic() - started)
         return True

@@ -42,6 +42,9 @@ def _is_of_unknown_size(part: Any) -> bool:
 def _unbounded(body: Mapping[str, Any]) -> str:
     if body.get("web_search_options") is not None:
         return "web searches"
+    if body.get("prediction") is not None:
+        # What of it is rejected costs as output does, beside the output maximum.
+        return "a predicted output"
     tools = body.get("tools")
     for tool in tools if isinstance(tools, list) else ():
         kind = tool.get("type") if isinstance(tool, dict) else None

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from llm.books import comparing
 from llm.books.commit import commit_batch
-from llm.books.operations import Closed, Conflict, Failed, Opened, Operation, Refused, Stale, clean_text
-from llm.enums import AccountStatus, Outcome, UsageSource, UsageStatus
+from llm.books.operations import (
+    Ask,
+    Closed,
+    Conflict,
+    Failed,
+    Opened,
+    Operation,
+    Refused,
+    Result,
+    Stale,
+    Unanswered,
+    clean_text,
+)
+from llm.enums import AccountStatus, LimitMetric, LimitPer, Outcome, UsageSource, UsageStatus
 from llm.ids import uuid7
 from llm.keys import revoke_key
-from llm.models import CatalogVersion, Usage
+from llm.limits import set_limit
+from llm.models import CatalogVersion, Limit, LimitWindow, Usage, UsageAdjustment
 from llm.types import TokenCounts
 from tests.llm.books.making import a_close, a_key, an_open
 
@@ -231,3 +248,94 @@ def test_the_number_of_statements_does_not_grow_with_the_batch() -> None:
 )
 def test_texts_are_cleaned_before_they_reach_the_database(raw: object, clean: str) -> None:
     assert clean_text(raw, most=200) == clean
+
+
+# --- What goes wrong beside the database ------------------------------------------------------------------------------
+
+
+def test_an_operation_of_which_no_row_can_be_made_fails_alone() -> None:
+    key = a_key()
+    set_limit(key.account, None, LimitMetric.REQUESTS, LimitPer.MONTH, 10, None)
+
+    def broken() -> Ask:
+        raise AttributeError
+
+    good = an_open(key, ask=lambda: Ask(requests=1, input_tokens=1, output_tokens=1))
+    results = commit_batch([good, an_open(key, ask=broken)])
+    assert [type(result) for result in results] == [Opened, Failed]
+    assert Usage.objects.get().id == good.id
+    assert LimitWindow.objects.get().held == 1
+
+
+def test_a_correction_that_fails_harms_no_other_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = a_key()
+    set_limit(key.account, None, LimitMetric.REQUESTS, LimitPer.MONTH, 10, None)
+    reaped, fresh = an_open(key), an_open(key, ask=lambda: Ask(requests=1, input_tokens=1, output_tokens=1))
+    commit_batch([reaped])
+    commit_batch([a_close(reaped.id, status=UsageStatus.ESTIMATED, outcome=Outcome.LOST, is_billable=False)])
+    for error, answer in ((ValueError, Conflict), (OperationalError, Unanswered)):
+
+        def fail(*_: object, error: type[Exception] = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(comparing, "adjust", fail)
+        closed, opened = commit_batch([a_close(reaped.id), replace(fresh, id=uuid7(), request_id=uuid7())])
+        assert isinstance(closed, answer)
+        assert isinstance(opened, Opened)
+    assert LimitWindow.objects.get().held == 2
+    assert UsageAdjustment.objects.count() == 0
+
+
+def test_an_open_that_is_repeated_under_a_limit_is_not_sent_again() -> None:
+    """Its row doesn't say to what its limits have lowered its output maximum."""
+    key = a_key()
+    set_limit(key.account, None, LimitMetric.TOKENS, LimitPer.MONTH, 10, None)
+    operation = an_open(key, ask=lambda: Ask(requests=1, input_tokens=1, output_tokens=1000))
+    [opened] = commit_batch([operation])
+    assert isinstance(opened, Opened)
+    assert opened.max_output_tokens == 9
+    assert not isinstance(commit_batch([operation])[0], Opened)
+    assert LimitWindow.objects.get().held == 10
+
+
+def test_two_late_settlements_with_other_parts_are_not_the_same() -> None:
+    operation = an_open(a_key())
+    commit_batch([operation])
+    commit_batch([a_close(operation.id, status=UsageStatus.ESTIMATED, outcome=Outcome.LOST, is_billable=False)])
+    first = a_close(operation.id, counts=TokenCounts(9, 4, cache_read_tokens=2))
+    second = a_close(operation.id, counts=TokenCounts(9, 4, cache_read_tokens=3))
+    assert commit_batch([first]) == [Closed()]
+    assert commit_batch([first]) == [Closed(is_new=False)]
+    assert commit_batch([second]) == [Conflict("this call was corrected with other figures")]
+    assert UsageAdjustment.objects.count() == 1
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+@pytest.mark.django_db(transaction=True)
+def test_batches_that_make_the_same_windows_never_wait_in_a_circle() -> None:
+    """Each round begins as a month does: no window is there yet, and everybody wants some of them."""
+    keys = [a_key(name) for name in "abcdef"]
+
+    def batch(seed: int) -> list[Result]:
+        picked = random.Random(seed).sample(keys, 4)
+        try:
+            return commit_batch(
+                [an_open(key, ask=lambda: Ask(requests=1, input_tokens=1, output_tokens=1)) for key in picked]
+            )
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(6):
+            for key in keys:
+                for metric in (LimitMetric.REQUESTS, LimitMetric.TOKENS):
+                    set_limit(key.account, None, metric, LimitPer.MONTH, 10_000, None)
+            results = [
+                result
+                for batch_results in pool.map(batch, range(number * 8, number * 8 + 8))
+                for result in batch_results
+            ]
+            assert {type(result) for result in results} == {Opened}
+            Limit.objects.in_force().update(archived_at=timezone.now())
+    assert sum(LimitWindow.objects.filter(limit__metric="requests").values_list("held", flat=True)) == 6 * 8 * 4

@@ -46,10 +46,11 @@ def windows_sql(vendor: str) -> str:
 def insert_windows_sql(vendor: str) -> str:
     """Those that don't exist, in an order that everybody keeps: an insert waits for another's of the same window."""
     false = "0" if vendor == "sqlite" else "false"
+    existing = "SELECT 1 FROM llm_limitwindow x WHERE x.limit_id = v.limit_id AND x.starts_at = v.starts_at"
     return (
         "INSERT INTO llm_limitwindow (limit_id, starts_at, used, held, is_announced) "  # noqa: S608
         f"SELECT v.limit_id, v.starts_at, 0, 0, {false} FROM {rows_sql(_KEY_SHAPE, vendor)} "
-        "WHERE NOT EXISTS (SELECT 1 FROM llm_limitwindow x WHERE x.limit_id = v.limit_id AND x.starts_at = v.starts_at) "
+        f"WHERE NOT EXISTS ({existing}) "
         "ORDER BY v.limit_id, v.starts_at ON CONFLICT (limit_id, starts_at) DO NOTHING"
     )
 

@@ -62,8 +62,7 @@ class BooksWriter:
     def submit(self, *operations: Operation) -> asyncio.Future[list[Result]]:
         """Its result means: durably written, or for closes: durably in the spool.
 
-        Ends in BooksUnavailable, at once, if an open is among them, as the last, and can't be written; its closes are
-        kept.
+        Ends in BooksUnavailable, at once, where the last one is an open and can't be written; its closes are kept.
         """
         self.start()
         loop = asyncio.get_running_loop()
@@ -233,10 +232,9 @@ class BooksWriter:
         return True
 
     def _note_failure(self, error: Exception) -> None:
-        name = type(error).__name__
+        name, is_strange = type(error).__name__, not isinstance(error, OperationalError | InterfaceError)
         if not self.is_away or name != self._failure:
-            is_expected = isinstance(error, OperationalError | InterfaceError)
-            log.warning("books unavailable", error=name, exc_info=not is_expected)
+            log.warning("books unavailable", error=name, exc_info=is_strange)
         self._failure = name
         self.is_away = True
         connection.close()
@@ -285,7 +283,6 @@ class BooksWriter:
         connection.close()
 
     def _report(self) -> None:
-        """For the metrics, where something has changed."""
         figures = metrics.BooksFigures(self.is_away, self.spool.is_full, self.waiting, self.spool_bytes)
         if figures != self._reported:
             self._reported = figures

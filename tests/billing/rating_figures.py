@@ -27,7 +27,7 @@ def usage(
     calls: int = 1,
     unpriced_calls: int = 0,
     digest: tuple[int, ...] = NO_DIGEST,
-    **parts: int,
+    **parts: Any,
 ) -> UsageSum:
     """cost_pico: by gpt-4o's rates where it isn't given."""
     rates = GPT_4O if rates is None else rates
@@ -51,7 +51,9 @@ def free_usage(prompt: int, completion: int = 0, **facts: Any) -> UsageSum:
 
 
 def terms(currency: str = "USD", **figures: Any) -> PlanTerms:
-    exact = {name: Decimal(value) if isinstance(value, str) else value for name, value in figures.items()}
+    exact: dict[str, Any] = {
+        name: Decimal(value) if isinstance(value, str) else value for name, value in figures.items()
+    }
     return PlanTerms(version_id=1, effective_from=date(2026, 1, 1), currency=currency, **exact)
 
 

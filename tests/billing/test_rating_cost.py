@@ -1,6 +1,7 @@
 """Usage at cost and its markup: figures reckoned by hand."""
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_each_meter_is_a_line_at_its_own_rate() -> None:
 def test_every_part_of_the_tokens_is_priced_once() -> None:
     meters = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "audio_input", "audio_output")
     rates = {meter: 10**position for position, meter in enumerate((*meters, "reasoning"))}
-    counts = {
+    counts: dict[str, Any] = {
         "cache_read_tokens": 10,
         "cache_write_5m_tokens": 20,
         "cache_write_1h_tokens": 30,
@@ -169,7 +170,7 @@ def test_keys_tell_any_two_names_apart_and_fit_their_column() -> None:
 
 
 def test_a_long_name_leaves_room_for_what_the_line_is() -> None:
-    facts = {"cache_write_5m_tokens": 1, "model": "m" * 200, "calls": 10**9, "unpriced_calls": 10**9}
+    facts: dict[str, Any] = {"cache_write_5m_tokens": 1, "model": "m" * 200, "calls": 10**9, "unpriced_calls": 10**9}
     (line,) = rated(free_usage(1, **facts))
     assert line.description.startswith(f"{'m' * 149}…, input tokens written to the 5 minute cache, 1,000,000,000 of")
     assert len(line.description) <= 300

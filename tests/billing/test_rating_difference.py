@@ -117,4 +117,4 @@ def test_a_cost_that_changed_alone_is_kept_though_nothing_is_charged_for_it() ->
     prices = (fixed("*", "input", "4"),)
     billed = rated(usage(1_000), fixed_prices=prices)
     (line,) = less(rated(usage(1_000, cost_pico=0), fixed_prices=prices), billed)
-    assert (line.quantity, line.amount, line.cost_pico) == (0, 0, -2_500_000_000)
+    assert (line.quantity, line.amount, line.cost_pico) == (0, Decimal(0), -2_500_000_000)

@@ -81,7 +81,7 @@ def test_the_first_pattern_that_fits_decides(patterns: tuple[str, str], amount: 
 
 
 def test_meters_without_a_price_fall_back_on_input_and_output() -> None:
-    parts = {
+    parts: dict[str, Any] = {
         "cache_read_tokens": 10,
         "cache_write_5m_tokens": 20,
         "cache_write_1h_tokens": 30,

@@ -17,7 +17,7 @@ from billing.rating import difference, rate
 from billing.types import ChargeLine, FixedPrice, PlanTerms, Tier, UsageSum
 from llm.enums import Meter
 from llm.pricing import token_meters
-from llm.types import TokenCounts
+from llm.types import TOKEN_FIELDS, TokenCounts
 from tests.billing.rating_figures import terms as make_terms
 
 MOST = 10**12
@@ -42,7 +42,7 @@ def decimals_of(places: int, least: int, most: int) -> st.SearchStrategy[Decimal
 @st.composite
 def usages(draw: st.DrawFn) -> UsageSum:
     """Figures as they are, and as corrections can leave them: parts needn't fit their totals, cost its rates."""
-    counts = TokenCounts(draw(tokens), draw(tokens), *(draw(tokens) for _ in range(6)))
+    figures: dict[str, Any] = {name: draw(tokens) for name in TOKEN_FIELDS}
     rate_set_id = draw(st.sampled_from([None, 1, 2, 3]))
     calls = draw(st.integers(1, 10**9))
     return UsageSum(
@@ -50,7 +50,7 @@ def usages(draw: st.DrawFn) -> UsageSum:
         model=draw(st.sampled_from(["gpt-4o", "gpt-4o-mini", "b|gpt-4o", "o3"])),
         rate_set_id=rate_set_id,
         calls=calls,
-        counts=counts,
+        counts=TokenCounts(**figures),
         cost_pico=draw(st.integers(-(10**6), 10**21) | st.just(0)),
         rates=RATES.get(rate_set_id or 0, {}),
         unpriced_calls=draw(st.integers(0, calls)) if rate_set_id is None else 0,

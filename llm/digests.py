@@ -85,6 +85,8 @@ class AdjustmentFacts(NamedTuple):
     audio_input_tokens: int
     audio_output_tokens: int
     cost: int | None
+    rate_set_id: int | None
+    rerating_id: int | None
     is_billable: bool
     reason: str
     decided_by_id: int | None

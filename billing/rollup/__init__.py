@@ -6,6 +6,6 @@ transaction that moves the account's mark. Whoever does that twice, at once or h
 """
 
 from billing.rollup.keeping import rebuild, refresh
-from billing.rollup.reading import lock_rollups, usage_sums, usage_sums_of
+from billing.rollup.reading import lock_rollups, rates_of, usage_sums, usage_sums_of
 
-__all__ = ("lock_rollups", "rebuild", "refresh", "usage_sums", "usage_sums_of")
+__all__ = ("lock_rollups", "rates_of", "rebuild", "refresh", "usage_sums", "usage_sums_of")

@@ -48,14 +48,14 @@ def usage_sums_of(account_ids: Collection[int], period: Period) -> Mapping[int, 
         .values(*_GROUP)
         .annotate(**_SUMS)
     )
-    rates = _rates_of(row["rate_set_id"] for row in rows)
+    rates = rates_of(row["rate_set_id"] for row in rows)
     found: dict[int, list[UsageSum]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: (row["provider"], row["model"], row["rate_set_id"] or 0)):
         found[row["account_id"]].append(_usage_sum(row, rates.get(row["rate_set_id"], {})))
     return {account_id: tuple(found[account_id]) for account_id in account_ids}
 
 
-def _rates_of(rate_set_ids: Iterable[int | None]) -> Mapping[int, Mapping[str, int]]:
+def rates_of(rate_set_ids: Iterable[int | None]) -> Mapping[int, Mapping[str, int]]:
     """Meter -> pico-units of USD a unit."""
     rates: dict[int, dict[str, int]] = defaultdict(dict)
     for rate in Rate.objects.filter(rate_set__in={pk for pk in rate_set_ids if pk is not None}).order_by("id"):

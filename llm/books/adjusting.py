@@ -10,7 +10,7 @@ from django.db import transaction
 from llm.books.clock import lock_books
 from llm.books.figures import Figures, figures_of
 from llm.enums import AdjustmentSource, Outcome, UsageStatus
-from llm.models import LimitWindow, Usage, UsageAdjustment
+from llm.models import LimitWindow, ReratingRun, Usage, UsageAdjustment
 from llm.money import pico_to_usd
 from llm.price_rows import load_snapshots
 from llm.pricing import known_cost
@@ -30,17 +30,20 @@ def adjust(
     is_billable: bool,
     reason: str,
     user: User | None = None,
+    rate_set_id: int | None = None,
+    rerating: ReratingRun | None = None,
 ) -> UsageAdjustment:
     """Make these the call's figures, whatever was known before; its limits' windows follow.
 
-    Raises ValueError where the row is open or void, or was adjusted by this source already.
+    rate_set_id: what gave the cost, where that is not what gave it before. Raises ValueError where the row is open or
+    void, or was adjusted by this source, or this re-rating, already.
     """
     now = lock_books()
     row = Usage.objects.select_for_update().get(pk=usage_id)
     earlier = list(row.adjustments.order_by("id"))
     if row.status in (UsageStatus.OPEN, UsageStatus.VOID):
         raise ValueError(f"This call is {row.get_status_display()}: there is nothing to correct.")
-    if any(adjustment.source == source for adjustment in earlier):
+    if any((adjustment.source, adjustment.rerating) == (source, rerating) for adjustment in earlier):
         raise ValueError(f"This was {source.label} already.")
     before = figures_of(row, earlier)
     adjustment = UsageAdjustment(
@@ -48,6 +51,8 @@ def adjust(
         source=source,
         **{name: getattr(counts, name) - getattr(before.counts, name) for name in TOKEN_FIELDS},
         cost=None if cost_pico is None else pico_to_usd(cost_pico - (before.cost_pico or 0)),
+        rate_set_id=rate_set_id,
+        rerating=rerating,
         is_billable=is_billable,
         reason=reason[:500],
         decided_by=user,

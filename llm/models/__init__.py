@@ -2,7 +2,7 @@
 
 from llm.models.accounts import Account, ApiKey
 from llm.models.catalog import CatalogVersion, ModelRoute, Price, Rate, RateSet, RouteTarget
-from llm.models.corrections import BooksCheck, RefusedWrite, UsageAdjustment
+from llm.models.corrections import BooksCheck, RefusedWrite, ReratingRun, UsageAdjustment
 from llm.models.limits import Limit, LimitWindow
 from llm.models.outbox import Outbox
 from llm.models.processes import Process, ReaperState
@@ -23,6 +23,7 @@ __all__ = (
     "RateSet",
     "ReaperState",
     "RefusedWrite",
+    "ReratingRun",
     "RouteTarget",
     "Usage",
     "UsageAdjustment",

@@ -8,17 +8,48 @@ from django.db.models import Q
 
 from llm.digests import AdjustmentFacts, adjustment_text
 from llm.enums import AdjustmentSource
-from llm.fields import AmountField
+from llm.fields import AmountField, ExactDecimalField
+from llm.models.catalog import RateSet
 from llm.models.digested import WHOLE_DIGEST, Digested
 from llm.models.usage import Usage
-from llm.money import usd_to_pico
+from llm.money import PICO_DECIMALS, usd_to_pico
+
+
+class ReratingRun(models.Model):
+    """One correction of prices: the calls of a model in some days, priced anew by what the price list says now.
+
+    cost_before, cost_after: USD, of the calls that changed.
+    """
+
+    provider = models.CharField(max_length=50)
+    model = models.CharField(max_length=200, help_text="The provider's own name of the model.")
+    first_day = models.DateField(help_text="Of the calls' local days.")
+    last_day = models.DateField()
+    reason = models.CharField(max_length=500)
+    calls = models.BigIntegerField(default=0)
+    cost_before = ExactDecimalField(decimals=PICO_DECIMALS, default=0)
+    cost_after = ExactDecimalField(decimals=PICO_DECIMALS, default=0)
+    started_at = models.DateTimeField(help_text="Database clock.")
+    ended_at = models.DateTimeField(null=True, blank=True, help_text="Database clock; a run without it was cut off.")
+    started_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+
+    class Meta:
+        verbose_name = "re-rating"
+        ordering = ("-id",)
+        constraints = (models.CheckConstraint(condition=~Q(reason=""), name="reratingrun_has_reason"),)
+
+    def __str__(self) -> str:
+        return f"{self.provider}: {self.model}, {self.first_day} to {self.last_day}"
 
 
 class UsageAdjustment(Digested):
-    """A signed correction of a closed row, at most one of each source. The row itself never changes.
+    """A signed correction of a closed row, at most one of each source, and of each re-rating. The row never changes.
 
     Figures of a call = its row + its adjustments. cost: a difference in pico-units of USD; to a row without a cost it
-    is the cost. is_billable: whether the call is billable from now on.
+    is the cost. rate_set: what prices the call from now on, where that is another. is_billable: whether the call is
+    billable from now on.
     """
 
     usage = models.ForeignKey(Usage, on_delete=models.PROTECT, related_name="adjustments")
@@ -32,6 +63,12 @@ class UsageAdjustment(Digested):
     audio_input_tokens = models.BigIntegerField(default=0)
     audio_output_tokens = models.BigIntegerField(default=0)
     cost = AmountField(null=True, blank=True)
+    rate_set = models.ForeignKey(
+        RateSet, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="+"
+    )
+    rerating = models.ForeignKey(
+        ReratingRun, null=True, blank=True, on_delete=models.PROTECT, related_name="adjustments"
+    )
     is_billable = models.BooleanField()
     reason = models.CharField(max_length=500)
     decided_by = models.ForeignKey(
@@ -42,7 +79,15 @@ class UsageAdjustment(Digested):
     class Meta:
         ordering = ("id",)
         constraints = (
-            models.UniqueConstraint(fields=["usage", "source"], name="usageadjustment_once_a_source"),
+            models.UniqueConstraint(
+                fields=["usage", "source"], condition=Q(rerating=None), name="usageadjustment_once_a_source"
+            ),
+            models.UniqueConstraint(fields=["usage", "rerating"], name="usageadjustment_once_a_rerating"),
+            models.CheckConstraint(
+                condition=Q(source=AdjustmentSource.RERATING, rerating__isnull=False)
+                | (~Q(source=AdjustmentSource.RERATING) & Q(rerating=None)),
+                name="usageadjustment_names_rerating",
+            ),
             models.CheckConstraint(
                 condition=Q(source__in=AdjustmentSource.values), name="usageadjustment_source_known"
             ),

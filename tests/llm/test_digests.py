@@ -70,6 +70,8 @@ ADJUSTMENT = AdjustmentFacts(
     audio_input_tokens=0,
     audio_output_tokens=0,
     cost=None,
+    rate_set_id=8,
+    rerating_id=None,
     is_billable=True,
     reason="„Their“ report,\nline 2",
     decided_by_id=11,
@@ -83,10 +85,10 @@ USAGE_TEXT = (
 )
 USAGE_HEX = "6cb6c341f1f55a52b68c5198690896caf65ff953a3201c3fa0e2eabaff74158e"
 ADJUSTMENT_TEXT = (
-    '["adjustment/1","019ab3c4-d5e6-7f80-9a1b-2c3d4e5f6071","decision",-10,5,0,0,0,0,0,0,null,true,'
+    '["adjustment/1","019ab3c4-d5e6-7f80-9a1b-2c3d4e5f6071","decision",-10,5,0,0,0,0,0,0,null,8,null,true,'
     '"„Their“ report,\\nline 2",11,"2026-12-02T08:00:00.000000+00:00"]'
 )
-ADJUSTMENT_HEX = "ae7cf6e7befcdee2b7fcbcb5c8a8eae74f3deacb512c3436511b260221f11c13"
+ADJUSTMENT_HEX = "cd7548ca22344da1633204c1f71ed53d01e0b0a7f53640631e1ede7e8d17d00d"
 
 
 def test_the_text_and_digest_of_a_call_never_change() -> None:

@@ -117,11 +117,11 @@ def _problems_of_course(invoice: Invoice) -> Iterator[str]:
 
 def _problems_of_numbers() -> Iterator[str]:
     for series in InvoiceSeries.objects.order_by("name"):
-        found = Invoice.objects.filter(series=series).aggregate(number=Count("id"), last=Max("number"))
-        if found["number"] != series.last_number or (found["last"] or 0) != series.last_number:
+        found = Invoice.objects.filter(series=series).aggregate(numbered=Count("id"), highest=Max("number"))
+        if found["numbered"] != series.last_number or (found["highest"] or 0) != series.last_number:
             yield (
-                f"Series {series.name}: {series.last_number} numbers were given, {found['number']} invoices have one, "
-                f"the highest is {found['last'] or 0}."
+                f"Series {series.name}: {series.last_number} numbers were given, {found['numbered']} invoices have one, "
+                f"the highest is {found['highest'] or 0}."
             )
 
 

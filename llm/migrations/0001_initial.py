@@ -2,7 +2,6 @@
 
 import django.core.validators
 import django.db.models.deletion
-import django.db.models.expressions
 import django.utils.timezone
 import llm.fields
 import llm.indexes

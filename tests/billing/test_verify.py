@@ -1,0 +1,121 @@
+"""What `verify_books --month` finds: everything is reckoned again from the calls."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import connection
+
+from billing.closing import close_month
+from billing.models import BilledUsage, Invoice, InvoiceLine, InvoiceSeries
+from billing.periods import Period
+from billing.review import approve, issue, submit
+from billing.verify import verify_month
+from llm.enums import AdjustmentSource
+from llm.models import Usage
+from llm.triggers import drop_triggers
+from tests.billing.calls import adjust_call, make_call, make_price
+from tests.billing.factories import make_account, make_profile
+from tests.billing.people import make_approver, make_preparer
+
+pytestmark = pytest.mark.django_db
+
+OCTOBER = Period.parse("2026-10")
+NOVEMBER = OCTOBER.following
+
+
+def issue_month(period: Period, name: str) -> Invoice:
+    close_month(period)
+    draft = Invoice.objects.get(period_start=period.start)
+    submit(draft.pk, user=make_preparer(f"pre-{name}"))
+    approver = make_approver(f"app-{name}")
+    approve(draft.pk, user=approver)
+    return issue(draft.pk, user=approver)
+
+
+@pytest.fixture
+def books() -> Usage:
+    """October was issued, then a call came late and another was corrected, and both were submitted in November."""
+    account = make_account()
+    make_profile(account, tax_percent=Decimal(19))
+    price = make_price("gpt-4o", input="2.50", output="10", cache_read="1.25")
+    call = make_call(account, price=price, prompt_tokens=123_457, cache_read_tokens=77, completion_tokens=999)
+    make_call(account, price=price, prompt_tokens=1, completion_tokens=1)
+    issue_month(OCTOBER, "october")
+    make_call(account, price=price, prompt_tokens=5_000_000)
+    adjust_call(call, AdjustmentSource.PROVIDER, prompt_tokens=-57, cost=Decimal("-0.0001425"))
+    make_call(account, price=price, day=date(2026, 11, 2), prompt_tokens=10)
+    close_month(NOVEMBER)
+    submit(Invoice.objects.get(period_start=NOVEMBER.start).pk, user=make_preparer("pre-november"))
+    drop_triggers(connection)
+    return call
+
+
+def findings(period: Period = OCTOBER) -> list[str]:
+    return verify_month(period).sentences
+
+
+def test_good_books_have_no_findings(books: Usage) -> None:
+    october, november = verify_month(OCTOBER), verify_month(NOVEMBER)
+    assert (october.sentences, november.sentences) == ([], [])
+    assert (october.windows, october.rows) == (1, 3)
+    assert (november.windows, november.rows) == (1, 1)
+
+
+def test_a_call_that_was_changed_is_named_with_both_figures(books: Usage) -> None:
+    Usage.objects.filter(pk=books.pk).update(prompt_tokens=123_458)
+    assert "Acme, 2026-10: openai gpt-4o at rates" in findings()[0]
+    assert "5,123,401 prompt_tokens are billed, its calls come to 5,123,402" in findings()[0]
+
+
+def test_a_call_whose_digest_alone_differs_is_found(books: Usage) -> None:
+    Usage.objects.filter(pk=books.pk).update(digest_3=12345)
+    [sentence] = findings()
+    assert sentence.endswith("its calls are not those that were billed, though their figures agree.")
+
+
+def test_a_line_that_was_changed_is_found_three_ways(books: Usage) -> None:
+    InvoiceLine.objects.filter(invoice__period_start=OCTOBER.start, meter="output").update(amount=Decimal("0.02"))
+    found = " ".join(findings())
+    assert "what stands there is not what was submitted" in found
+    assert "its lines come to" in found
+    assert "line 3" in found
+
+
+def test_a_line_at_another_price_is_found(books: Usage) -> None:
+    line = InvoiceLine.objects.get(invoice__period_start=OCTOBER.start, meter="output")
+    InvoiceLine.objects.filter(pk=line.pk).update(exact_amount=line.exact_amount + 1, amount=line.amount + 1)
+    assert any("is billed at" in sentence for sentence in findings())
+
+
+def test_usage_that_was_billed_and_is_gone_is_found(books: Usage) -> None:
+    BilledUsage.objects.filter(invoice__period_start=OCTOBER.start).update(calls=7)
+    assert any("8 calls are billed, its calls come to 3" in sentence for sentence in findings())
+
+
+def test_a_gap_in_the_numbers_is_found(books: Usage) -> None:
+    InvoiceSeries.objects.update(last_number=2)
+    [sentence] = findings()
+    assert sentence.startswith("Series INV-")
+    assert "2 numbers were given, 1 invoices have one" in sentence
+
+
+def test_an_invoice_that_skipped_a_state_is_found(books: Usage) -> None:
+    Invoice.objects.filter(period_start=OCTOBER.start).update(state="paid", paid_on=date(2026, 11, 24))
+    assert findings() == [
+        f"{Invoice.objects.get(period_start=OCTOBER.start).label}: its history does not end in the state that it is in."
+    ]
+
+
+def test_the_command_tells_and_fails(books: Usage, capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("verify_books", "--month", "2026-10")
+    assert capsys.readouterr().out == "1 invoices of 2026-10 and the 3 calls behind them: all is in order.\n"
+    InvoiceSeries.objects.update(last_number=2)
+    with pytest.raises(CommandError, match="1 problems in 1 invoices of 2026-10"):
+        call_command("verify_books", "--month", "2026-10")
+    with pytest.raises(CommandError, match="is not a month"):
+        call_command("verify_books", "--month", "10/2026")

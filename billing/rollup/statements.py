@@ -35,8 +35,8 @@ _DECIDING = ", ".join(f"'{source}'" for source in sorted(DECIDING))
 _SUMMED_FIELDS = (*TOKEN_FIELDS, *DIGEST_FIELDS)
 _GROUP = ", ".join(KEY_COLUMNS)
 _CALL_KEYS = (
-    "u.account_id, u.local_day, u.api_key_id, u.provider, u.model, u.rate_set_id, "
-    "COALESCE(c.is_billable, u.is_billable) AS is_billable"
+    "u.account_id, u.local_day, u.api_key_id, u.provider, u.model, "
+    "COALESCE(c.rate_set_id, u.rate_set_id) AS rate_set_id, COALESCE(c.is_billable, u.is_billable) AS is_billable"
 )
 _IS_ESTIMATED = f"(u.usage_source = '{UsageSource.ESTIMATED.value}' AND COALESCE(c.decisions, 0) = 0)"
 _IS_UNPRICED = (
@@ -68,13 +68,15 @@ def days_sql(scope: str, vendor: str) -> str:
 def _corrected_sql(scope: str) -> str:
     """What the adjustments of each call that has any say of it."""
     return (
-        "summed AS (SELECT a.usage_id, MAX(a.id) AS last_id, COUNT(a.cost) AS costs, "  # noqa: S608
+        "summed AS (SELECT a.usage_id, MAX(a.id) AS last_id, "  # noqa: S608
+        "MAX(CASE WHEN a.rate_set_id IS NOT NULL THEN a.id END) AS rated_id, COUNT(a.cost) AS costs, "
         "SUM(a.prompt_tokens + a.completion_tokens) AS tokens, "
         f"MAX(CASE WHEN a.source IN ({_DECIDING}) THEN 1 ELSE 0 END) AS decisions "
         f"FROM llm_usageadjustment a JOIN llm_usage u ON u.id = a.usage_id {scope} "
         "WHERE a.recorded_at <= %(cutoff)s GROUP BY a.usage_id), "
-        "corrected AS (SELECT s.usage_id, s.costs, s.tokens, s.decisions, last.is_billable "
-        "FROM summed s JOIN llm_usageadjustment last ON last.id = s.last_id)"
+        "corrected AS (SELECT s.usage_id, s.costs, s.tokens, s.decisions, last.is_billable, rated.rate_set_id "
+        "FROM summed s JOIN llm_usageadjustment last ON last.id = s.last_id "
+        "LEFT JOIN llm_usageadjustment rated ON rated.id = s.rated_id)"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,7 +16,7 @@ from llm.books.clock import database_now
 from llm.books.figures import DECIDING, figures_of
 from llm.digests import DIGEST_FIELDS
 from llm.enums import AdjustmentSource, Outcome, UsageSource, UsageStatus
-from llm.models import ApiKey, Price, Rate, RateSet, Usage, UsageAdjustment
+from llm.models import ApiKey, Price, Rate, RateSet, ReratingRun, Usage, UsageAdjustment
 from llm.money import pico_to_usd
 from llm.types import TOKEN_FIELDS, TokenCounts
 from tests.llm.admin.factories import make_account, make_key, open_row, save, usage_row
@@ -33,6 +34,17 @@ def make_rate_set(model: str, *, dollars: str = "2.5") -> RateSet:
     Rate.objects.create(rate_set=rate_set, meter="input", amount=Decimal(dollars))
     Rate.objects.create(rate_set=rate_set, meter="web_searches", amount=Decimal(10), per_units=1000)
     return rate_set
+
+
+def make_rerating() -> ReratingRun:
+    return ReratingRun.objects.create(
+        provider="openai",
+        model="model-0",
+        first_day=FIRST_DAY,
+        last_day=FIRST_DAY,
+        reason="a price was wrong",
+        started_at=database_now(),
+    )
 
 
 class Historian:
@@ -77,7 +89,8 @@ class Historian:
     def _correct(self, row: Usage) -> None:
         taken = set(row.adjustments.values_list("source", flat=True))
         source = self.random.choice(list(AdjustmentSource))
-        if source in taken:
+        is_rerating = source == AdjustmentSource.RERATING
+        if source in taken and not is_rerating:
             return
         adjust(
             row.pk,
@@ -86,9 +99,11 @@ class Historian:
             cost_pico=self.random.choice((None, 0, self.random.randrange(10**12))),
             is_billable=self.random.random() < 0.7,
             reason="as history goes",
+            rate_set_id=self.random.choice(self.rate_sets).pk if is_rerating or self.random.random() < 0.3 else None,
+            rerating=make_rerating() if is_rerating else None,
         )
 
-    def _counts(self) -> dict[str, int]:
+    def _counts(self) -> dict[str, Any]:
         prompt, completion = self.random.randrange(100, 10**6), self.random.randrange(100, 10**5)
         return {
             "prompt_tokens": prompt,
@@ -123,7 +138,7 @@ def expected_rows(cutoff: datetime) -> Rows:
         figures = figures_of(call, corrections)
         key = (
             *(call.account_id, call.local_day, call.api_key_id, call.provider, call.model),
-            *(call.rate_set_id, figures.is_billable),
+            *(_rate_set_id(call, corrections), figures.is_billable),
         )
         sums = rows[key]
         is_estimated = call.usage_source == UsageSource.ESTIMATED and not DECIDING & {
@@ -141,6 +156,11 @@ def expected_rows(cutoff: datetime) -> Rows:
         for name in DIGEST_FIELDS:
             sums[name] += sum(getattr(written, name) for written in (call, *corrections))
     return dict(rows)
+
+
+def _rate_set_id(call: Usage, corrections: Iterable[UsageAdjustment]) -> int | None:
+    rated = [each.rate_set_id for each in corrections if each.rate_set_id is not None]
+    return rated[-1] if rated else call.rate_set_id
 
 
 def rolled_up_rows() -> Rows:

@@ -37,6 +37,7 @@ _TOTALS_X = 94.0
 _TOTALS_LABEL_WIDTH = 30.0
 _LINES_KEPT_WITH_TOTALS = 2
 _LONGEST_KEPT_NOTE = 12
+_LONGEST_KEPT_ENDING = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Composer:
         return replace(row, space_above=1, space_below=1.5, keeps_next=True, has_head=False, rule=(0, WIDTH))
 
     def rows(self) -> tuple[Row, ...]:
-        rows = (*self._opening(), *self._lines(), *self._notes(), *self._proof())
+        rows = (*self._opening(), *self._lines(), *self._ending())
         if any(REPLACEMENT in line for row in rows for cell in row.cells for line in cell.lines):
             note = f"{REPLACEMENT} stands for a character that the font of this document does not have."
             rows += (Row((self._cell(note, SMALL),), space_above=3),)
@@ -104,7 +105,12 @@ class Composer:
         rows = [row for section in self._document.sections for row in self._section(section)]
         kept = len(rows) - _LINES_KEPT_WITH_TOTALS
         rows = [replace(row, keeps_next=row.keeps_next or index >= kept) for index, row in enumerate(rows)]
-        return (self.head(), *rows, *self._totals())
+        return (self.head(), *rows)
+
+    def _ending(self) -> tuple[Row, ...]:
+        """What follows the last lines, on one page with them unless it is long."""
+        rows = (*self._totals(), *self._notes(), *self._proof())
+        return keep_together(rows) if len(rows) <= _LONGEST_KEPT_ENDING else rows
 
     def _section(self, section: LineSection) -> Iterable[Row]:
         if section.heading:

@@ -80,9 +80,9 @@ def paginate(rows: Sequence[Row], *, head: Row, first_room: float, room: float) 
     return tuple(tuple(page) for page in pages)
 
 
-def keep_together(rows: Sequence[Row], *, with_next: bool = False) -> tuple[Row, ...]:
-    """The same rows as one chain. with_next: what comes after them is part of it."""
-    return tuple(replace(row, keeps_next=with_next or row is not rows[-1]) for row in rows)
+def keep_together(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The same rows as one chain."""
+    return (*(replace(row, keeps_next=True) for row in rows[:-1]), *rows[-1:])
 
 
 def _chains(rows: Sequence[Row]) -> Iterator[list[Row]]:

@@ -101,6 +101,18 @@ def test_rows_of_one_batch_have_each_its_own_digest(key: ApiKey) -> None:
     assert all(row.is_as_written for row in rows)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_so_is_a_row_that_the_gateway_writes_in_a_transaction_of_its_own() -> None:
+    """There PostgreSQL gets the statements of a trip together, and answers them in another way."""
+    key = a_key()
+    early, late = an_open(key), an_open(key)
+    commit_batch([early])
+    commit_batch([late, a_close(late.id), a_close(early.id, counts=COUNTS)])
+    rows = list(Usage.objects.all())
+    assert [row.status for row in rows] == ["settled", "settled"]
+    assert all(row.is_as_written for row in rows)
+
+
 def test_a_replay_and_a_conflict_leave_the_digest(key: ApiKey) -> None:
     operation = an_open(key)
     commit_batch([operation, a_close(operation.id)])

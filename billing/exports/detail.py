@@ -28,7 +28,7 @@ from billing.errors import BillingError
 from billing.models import BilledUsage, DailyUsage, Invoice
 from billing.models.rollups import SUM_FIELDS
 from billing.periods import Period
-from billing.rollup.statements import DAYS_OF_ACCOUNT, DAYS_OF_ACCOUNTS, days_sql
+from billing.rollup.statements import COLUMNS, DAYS_OF_ACCOUNT, DAYS_OF_ACCOUNTS, days_sql
 from llm.books.statements import moment_text
 from llm.digests import DIGEST_FIELDS
 from llm.fields import ExactDecimalField
@@ -159,11 +159,11 @@ def _from_rollups(account_id: int, period: Period) -> Iterator[Detail]:
 
 def _from_books(account_id: int, period: Period, cutoff: datetime) -> Iterator[Detail]:
     """What the rollups were, or would have been, at the cutoff."""
-    columns = ", ".join((*_KEY_FIELDS, *SUM_FIELDS))
     collation = f'"{_bytewise()}"'
     scope = DAYS_OF_ACCOUNT if connection.vendor == "sqlite" else DAYS_OF_ACCOUNTS
     sql = (
-        f"SELECT {columns} FROM ({days_sql(scope, connection.vendor)}) AS days WHERE is_billable "  # noqa: S608
+        f"WITH days ({', '.join(COLUMNS)}) AS ({days_sql(scope, connection.vendor)}) "  # noqa: S608
+        f"SELECT {', '.join((*_KEY_FIELDS, *SUM_FIELDS))} FROM days WHERE is_billable "
         f"ORDER BY local_day, api_key_id, provider COLLATE {collation}, model COLLATE {collation}, "
         "rate_set_id NULLS FIRST"
     )

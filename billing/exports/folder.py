@@ -41,8 +41,9 @@ def remove_partials(target: Path) -> None:
 
 
 def _require_free(target: Path) -> None:
-    if target.exists() and not target.is_dir():
-        raise ExportError(f"{target} is a file: give a folder that is empty or not there yet.")
+    for path in (target.parent, target):
+        if path.exists() and not path.is_dir():
+            raise ExportError(f"{path} is a file: give a folder that is empty or not there yet.")
     if target.is_dir() and any(target.iterdir()):
         raise ExportError(f"{target} is not empty: give a folder that is empty or not there yet.")
 

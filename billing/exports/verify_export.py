@@ -44,16 +44,51 @@ OUTPUT_METERS = ("output", "audio_output", "reasoning")
 COUNTS = ("calls", "prompt_tokens", "completion_tokens", *PART_TOKENS.values())
 WORDS = 8
 
-Row = dict[str, str]  # column -> text, "" for nothing
-Model = tuple[str, str, str, str]  # invoice, period, provider, model
+Model = tuple[str, str, str, str]
+"""Invoice, period, provider, model."""
 
 
 class CannotCheck(Exception):
     """There is nothing to compare with."""
 
 
+class Unreadable(ValueError):
+    """A value is missing, or is no number."""
+
+
+class Row(dict[str, str]):
+    """Column -> text; "" for nothing."""
+
+    def __missing__(self, column: str) -> str:
+        raise Unreadable(f"there is no column {column}")
+
+    def number(self, column: str) -> Decimal:
+        try:
+            value = Decimal(self[column])
+        except InvalidOperation:
+            value = Decimal("nan")
+        if not value.is_finite():
+            raise Unreadable(f"{column} is “{self[column]}”, which is no number")
+        return value
+
+    def whole(self, column: str) -> int:
+        value = self.number(column)
+        if value != int(value):
+            raise Unreadable(f"{column} is “{self[column]}”, which is no whole number")
+        return int(value)
+
+    @property
+    def name(self) -> str:
+        """Of an invoice."""
+        return self.get("number") or f"Invoice {self['invoice_id']}"
+
+    @property
+    def model(self) -> Model:
+        return (self["invoice_id"], self["period"], self["provider"], self["model"])
+
+
 class Report:
-    """What was found. Many differences of one kind would hide the others: each is told MOST times."""
+    """What was found; at most MOST differences are told."""
 
     MOST = 1000
 
@@ -63,11 +98,18 @@ class Report:
     def differs(self, sentence: str) -> None:
         self.differences += 1
         if self.differences <= self.MOST:
-            sys.stdout.write(sentence + "\n")
+            sys.stdout.write(f"{sentence}\n")
 
     def compare(self, where: str, what: str, found: object, due: object) -> None:
         if found != due:
-            self.differs(f"{where}: {what} is {_plain(found)}, but should be {_plain(due)}.")
+            self.differs(f"{where}: {what} is {plain(found)}, but should be {plain(due)}.")
+
+    def guard(self, where: str, check: Callable[..., None], *arguments: object) -> None:
+        """What can't be read is a difference too; the rest goes on."""
+        try:
+            check(*arguments)
+        except Unreadable as error:
+            self.differs(f"{where}: {error}.")
 
 
 def main(arguments: list[str]) -> int:
@@ -81,6 +123,9 @@ def main(arguments: list[str]) -> int:
             Export(folder, kind, manifest, report).check()
     except (CannotCheck, OSError) as error:
         sys.stdout.write(f"{error}\n")
+        return 1 if report.differences else 2
+    except (KeyError, TypeError, AttributeError) as error:
+        sys.stdout.write(f"{MANIFEST} is not as it was written: {error!r}.\n")
         return 1 if report.differences else 2
     if report.differences:
         sys.stdout.write(f"{report.differences} differences.\n")
@@ -143,7 +188,7 @@ def read_table(path: Path, report: Report) -> Iterator[Row]:
         rows = csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file)
         try:
             for row in rows:
-                yield {name: "" if value is None else str(value) for name, value in row.items()}
+                yield Row({name: "" if value is None else str(value) for name, value in row.items()})
         except (ValueError, AttributeError, csv.Error) as error:
             report.differs(f"{path.name}: it can't be read to its end: {error}.")
 
@@ -160,204 +205,184 @@ class Usage:
 
     def add(self, row: Row) -> None:
         for name in COUNTS:
-            self.counts[name] += int(row[name])
+            self.counts[name] += row.whole(name)
+        try:
+            digest = bytes.fromhex(row["digest"])
+        except ValueError:
+            raise Unreadable(f"digest is “{row['digest']}”, which is none") from None
         for index in range(WORDS):
-            self.words[index] += int(row["digest"][8 * index : 8 * index + 8], 16)
+            self.words[index] += int.from_bytes(digest[4 * index : 4 * index + 4], "big")
 
-    def add_all(self, others: Iterable[Usage]) -> Usage:
-        for other in others:
-            for name in COUNTS:
-                self.counts[name] += other.counts[name]
-            self.words = [a + other.words[index] for index, a in enumerate(self.words)]
-        return self
+    def add_sums(self, other: Usage) -> None:
+        for name in COUNTS:
+            self.counts[name] += other.counts[name]
+        for index in range(WORDS):
+            self.words[index] += other.words[index]
 
     @property
     def digest(self) -> str:
+        """The sum of the rows' digests, word by word."""
         return "".join(f"{word % 2**32:08x}" for word in self.words)
 
 
 class Export:
-    """The tables of one format."""
+    """The tables of one format. usage: by model, then by rate set."""
 
     def __init__(self, folder: Path, kind: str, manifest: dict[str, Any], report: Report) -> None:
         self.folder, self.kind, self.manifest, self.report = folder, kind, manifest, report
         self.invoices: dict[str, Row] = {}
         self.lines: dict[str, list[Row]] = defaultdict(list)
-        # by rate set
         self.usage: dict[Model, dict[str, Usage]] = defaultdict(lambda: defaultdict(Usage))
-        self.rows = dict.fromkeys(("invoices", "lines", "usage"), 0)
 
     def check(self) -> None:
-        self.read()
-        for name, rows in self.rows.items():
-            self.report.compare(f"{name}.{self.kind}", "number of rows", rows, self.manifest["rows"][name])
+        guard = self.report.guard
+        for table, add in (("invoices", self.add_invoice), ("lines", self.add_line), ("usage", self.add_usage)):
+            self.read(table, add)
+        for owner in sorted(self.lines.keys() - self.invoices.keys()):
+            self.report.differs(f"Invoice {owner}: it has lines, but is not among the invoices.")
         for invoice in self.invoices.values():
-            self.guard(name_of(invoice), self.check_invoice, invoice)
-        for owner in sorted(set(self.lines) - set(self.invoices)):
-            self.report.differs(f"lines.{self.kind}: invoice {owner} has lines, but is not among the invoices.")
-        self.guard("Credit notes", self.check_credits)
-        self.guard(MANIFEST, self.check_manifest)
-        for key in sorted(self.usage.keys() | self.billed_models()):
-            self.guard(name_of(self.invoices.get(key[0], {"invoice_id": key[0]})), self.check_usage, key)
-        if self.kind == TABLE_FORMATS[0] or TABLE_FORMATS[0] not in self.manifest["formats"]:
-            self.guard(FOCUS, self.check_focus)
+            guard(invoice.name, self.check_invoice, invoice)
+            for line in self.lines[invoice["invoice_id"]]:
+                where = f"{invoice.name}, line {line.get('position')}"
+                guard(where, self.check_line, where, line, decimals_of(invoice))
+        guard("Credit notes", self.check_credits)
+        guard(MANIFEST, self.check_manifest)
+        for model in sorted(self.usage.keys() | self.billed_models()):
+            guard(self.where(model), self.check_model, model)
+        if FOCUS in {entry["name"] for entry in self.manifest["files"]}:
+            guard(FOCUS, self.check_focus)
 
-    def read(self) -> None:
-        for row in self.rows_of("invoices"):
-            self.invoices[row["invoice_id"]] = row
-        for row in self.rows_of("lines"):
-            self.lines[row["invoice_id"]].append(row)
-        for row in self.rows_of("usage"):
-            key = (row["invoice_id"], row["period"], row["provider"], row["model"])
-            self.guard(f"usage.{self.kind}, row {self.rows['usage']}", self.usage[key][row["rate_set_id"]].add, row)
-
-    def rows_of(self, table: str) -> Iterator[Row]:
+    def read(self, table: str, add: Callable[[Row], None]) -> None:
+        rows = 0
         for row in read_table(self.folder / f"{table}.{self.kind}", self.report):
-            self.rows[table] += 1
-            yield row
+            rows += 1
+            self.report.guard(f"{table}.{self.kind}, row {rows}", add, row)
+        self.report.compare(f"{table}.{self.kind}", "number of rows", rows, self.manifest["rows"][table])
 
-    def guard(self, where: str, check: Callable[..., None], *arguments: object) -> None:
-        """A figure that is none is a difference too."""
-        try:
-            check(*arguments)
-        except (ValueError, KeyError, InvalidOperation, TypeError) as error:
-            self.report.differs(f"{where}: a value is missing or no number ({error!r}).")
+    def add_invoice(self, row: Row) -> None:
+        self.invoices[row["invoice_id"]] = row
+
+    def add_line(self, row: Row) -> None:
+        self.lines[row["invoice_id"]].append(row)
+
+    def add_usage(self, row: Row) -> None:
+        self.usage[row.model][row["rate_set_id"]].add(row)
 
     def check_invoice(self, invoice: Row) -> None:
-        where, lines = name_of(invoice), self.lines[invoice["invoice_id"]]
-        decimals = -int(Decimal(invoice["total"]).as_tuple().exponent)
-        for line in lines:
-            self.guard(
-                f"{where}, line {line.get('position')}",
-                self.check_line,
-                f"{where}, line {line['position']}",
-                line,
-                decimals,
-            )
-        subtotal, tax = Decimal(invoice["subtotal"]), Decimal(invoice["tax"])
-        self.report.compare(where, "the sum of its lines", total_of(lines, "amount"), subtotal)
-        self.report.compare(
-            where, "the residual of its lines", total_of(lines, "residual"), Decimal(invoice["residual"])
-        )
-        self.report.compare(where, "total", Decimal(invoice["total"]), subtotal + tax)
+        where, lines, compare = invoice.name, self.lines[invoice["invoice_id"]], self.report.compare
+        subtotal, tax = invoice.number("subtotal"), invoice.number("tax")
+        compare(where, "the sum of its lines", total_of(lines, "amount"), subtotal)
+        compare(where, "the residual of its lines", total_of(lines, "residual"), invoice.number("residual"))
+        compare(where, "total", invoice.number("total"), subtotal + tax)
         if invoice["kind"] != "credit_note":
-            self.report.compare(where, "tax", tax, tax_of(invoice, decimals))
+            due = rounded(subtotal * invoice.number("tax_percent") / 100, decimals_of(invoice))
+            compare(where, "tax", tax, due)
 
     def check_line(self, where: str, line: Row, decimals: int) -> None:
-        exact, amount = Decimal(line["exact_amount"]), Decimal(line["amount"])
+        exact, amount = line.number("exact_amount"), line.number("amount")
         self.report.compare(where, "amount", amount, rounded(exact, decimals))
-        self.report.compare(where, "residual", Decimal(line["residual"]), exact - amount)
+        self.report.compare(where, "residual", line.number("residual"), exact - amount)
         if line["unit_price_per_million"] and line["quantity"]:
-            due = int(line["quantity"]) * Decimal(line["unit_price_per_million"]).scaleb(-6)
+            due = line.whole("quantity") * line.number("unit_price_per_million").scaleb(-6)
             self.report.compare(where, "exact amount", exact, due)
 
     def check_credits(self) -> None:
-        """What is credited by parts rounds its tax by parts: the last note takes what is left."""
+        """What is credited by parts has its tax rounded by parts, and the last note takes what is left of it."""
         notes: dict[str, list[Row]] = defaultdict(list)
         for invoice in self.invoices.values():
-            if invoice["kind"] == "credit_note":
-                notes[invoice["original_number"]].append(invoice)
+            notes[invoice["original_number"]].append(invoice)
         for original in self.invoices.values():
-            for name in ("subtotal", "tax") if original["number"] in notes else ():
-                asked, back = Decimal(original[name]), total_of(notes[original["number"]], name)
+            for column in ("subtotal", "tax"):
+                asked, back = original.number(column), total_of(notes.get(original["number"] or "-", ()), column)
                 if abs(back) > abs(asked) or asked * back > 0:
-                    self.report.differs(
-                        f"{name_of(original)}: {_plain(back)} of its {name} of {_plain(asked)} is credited."
-                    )
+                    self.report.differs(f"{original.name}: {plain(back)} of its {column}, {plain(asked)}, is credited.")
 
     def check_manifest(self) -> None:
         told = {str(entry["invoice_id"]): entry for entry in self.manifest["invoices"]}
         for owner in sorted(told.keys() ^ self.invoices.keys()):
-            self.report.differs(
-                f"{name_of({'invoice_id': owner})}: it stands only in one of {MANIFEST} and the invoices."
-            )
+            self.report.differs(f"Invoice {owner}: only one of {MANIFEST} and the table of invoices has it.")
         for owner in sorted(told.keys() & self.invoices.keys()):
-            for name in ("number", "kind", "state", "currency", "total", "content_digest"):
-                due = told[owner][name] or ""
-                self.report.compare(
-                    name_of(self.invoices[owner]), f"{name} by {MANIFEST}", due, self.invoices[owner][name]
-                )
+            for column in ("number", "kind", "state", "currency", "total", "content_digest"):
+                what, invoice = f"{column}, says {MANIFEST},", self.invoices[owner]
+                self.report.compare(invoice.name, what, told[owner][column] or "", invoice[column])
         for currency, sums in self.manifest["totals"].items():
             ours = [invoice for invoice in self.invoices.values() if invoice["currency"] == currency]
             self.report.compare(MANIFEST, f"number of invoices in {currency}", sums["invoices"], len(ours))
-            for name in ("subtotal", "tax", "total"):
-                self.report.compare(MANIFEST, f"{name} in {currency}", Decimal(sums[name]), total_of(ours, name))
+            for column in ("subtotal", "tax", "total"):
+                due = total_of(ours, column)
+                self.report.compare(MANIFEST, f"{column} in {currency}", Row(sums).number(column), due)
+
+    def check_focus(self) -> None:
+        sums: dict[str, Decimal] = defaultdict(Decimal)
+        for row in read_table(self.folder / FOCUS, self.report):
+            sums[row["InvoiceId"]] += row.number("BilledCost")
+        for invoice in self.invoices.values():
+            if invoice["number"]:
+                where, found = f"{FOCUS}, {invoice.name}", sums[invoice["number"]]
+                self.report.compare(where, "the sum of BilledCost", found, invoice.number("total"))
 
     # --- Usage --------------------------------------------------------------------------------------------------------
 
     def billed_models(self) -> set[Model]:
-        return {model_of(line) for lines in self.lines.values() for line in lines if is_of_tokens(line)}
+        return {line.model for lines in self.lines.values() for line in lines if is_of_tokens(line)}
 
-    def check_usage(self, key: Model) -> None:
-        """At cost each rate set has lines of its own; at fixed prices a model's lines are for all of them."""
-        usage = self.usage.get(key, {})
-        lines = [line for line in self.lines.get(key[0], ()) if is_of_tokens(line) and model_of(line) == key]
-        if any(rate_set_of(line) is not None for line in lines):
-            for rate_set in sorted({*usage, *(rate_set_of(line) or "" for line in lines)}):
+    def where(self, model: Model) -> str:
+        owner, period, provider, name = model
+        return f"{self.invoices.get(owner, Row(invoice_id=owner)).name}, {provider} {name} of {period}"
+
+    def check_model(self, model: Model) -> None:
+        """At cost each rate set has lines of its own; at fixed prices a model's lines stand for all of them."""
+        usage = self.usage.get(model, {})
+        lines = [line for line in self.lines.get(model[0], ()) if is_of_tokens(line) and line.model == model]
+        at_cost = {rate_set for line in lines if (rate_set := rate_set_of(line)) is not None}
+        if at_cost:
+            for rate_set in sorted(usage.keys() | at_cost):
                 part = [line for line in lines if rate_set_of(line) == rate_set]
-                self.check_model(key, usage.get(rate_set, Usage()), part)
-        else:
-            self.check_model(key, Usage().add_all(usage.values()), lines)
+                self.check_usage(model, usage.get(rate_set, Usage()), part)
+            return
+        whole = Usage()
+        for sums in usage.values():
+            whole.add_sums(sums)
+        self.check_usage(model, whole, lines)
 
-    def check_model(self, key: Model, usage: Usage, lines: list[Row]) -> None:
-        owner, period, provider, model = key
-        invoice = self.invoices.get(owner, {"invoice_id": owner})
-        where = f"{name_of(invoice)}, {provider} {model} of {period}"
+    def check_usage(self, model: Model, usage: Usage, lines: list[Row]) -> None:
         billed: dict[str, int] = defaultdict(int)
         for line in lines:
-            billed[line["meter"]] += int(line["quantity"] or 0)
-        for what, meters, tokens in (
-            ("input tokens billed", INPUT_METERS, "prompt_tokens"),
-            ("output tokens billed", OUTPUT_METERS, "completion_tokens"),
-            *((f"{meter} tokens billed", (meter,), tokens) for meter, tokens in PART_TOKENS.items() if meter in billed),
+            billed[line["meter"]] += line.whole("quantity")
+        for meters, column in (
+            (INPUT_METERS, "prompt_tokens"),
+            (OUTPUT_METERS, "completion_tokens"),
+            *(((meter,), column) for meter, column in PART_TOKENS.items() if meter in billed),
         ):
-            self.report.compare(
-                where, what, sum(billed[meter] for meter in meters if meter in billed), usage.counts[tokens]
-            )
-        # A later invoice bills the difference to earlier ones, whose calls are not in this export.
-        if invoice.get("kind") == "regular" and invoice["period"] == period:
+            found = sum(billed.get(meter, 0) for meter in meters)
+            self.report.compare(self.where(model), f"{column} billed", found, usage.counts[column])
+        # An invoice's line of an earlier month is a difference to invoices that are not in this export.
+        invoice = self.invoices.get(model[0], Row(kind=""))
+        if invoice["kind"] == "regular" and invoice["period"] == model[1]:
             for line in lines:
-                place = f"{name_of(invoice)}, line {line['position']}"
-                self.report.compare(place, "number of calls", int(line["calls"]), usage.counts["calls"])
-                self.report.compare(place, "digest of the calls", line["digest"], usage.digest)
-
-    def check_focus(self) -> None:
-        if "focus" not in self.manifest["formats"]:
-            return
-        sums: dict[str, Decimal] = defaultdict(Decimal)
-        for row in read_table(self.folder / FOCUS, self.report):
-            sums[row["InvoiceId"]] += Decimal(row["BilledCost"])
-        for invoice in self.invoices.values():
-            if invoice["number"]:
-                where = f"{FOCUS}, {invoice['number']}"
-                self.report.compare(where, "the sum of BilledCost", sums[invoice["number"]], Decimal(invoice["total"]))
-
-
-def name_of(invoice: Row) -> str:
-    return invoice.get("number") or f"Invoice {invoice['invoice_id']}"
-
-
-def model_of(line: Row) -> Model:
-    return (line["invoice_id"], line["period"], line["provider"], line["model"])
+                where = f"{invoice.name}, line {line['position']}"
+                self.report.compare(where, "number of calls", line.whole("calls"), usage.counts["calls"])
+                self.report.compare(where, "digest of the calls", line["digest"], usage.digest)
 
 
 def is_of_tokens(line: Row) -> bool:
-    """Web searches and corrections have lines without tokens; a credit note gives back money, not tokens."""
+    """Fees, web searches and corrections have lines without tokens; a credit note gives back money, not tokens."""
     return line["kind"] == "usage" and line["meter"] in (*INPUT_METERS, *OUTPUT_METERS) and line["quantity"] != ""
 
 
 def rate_set_of(line: Row) -> str | None:
-    """Of a line at cost, "" where calls had none; None of a line at a fixed price. It stands in the line's key."""
-    basis = line["key"].split("|")[2] if line["key"].count("|") > 2 else ""
+    """Of a line at cost, "" where its calls had none; None of a line at a fixed price. It stands in the line's key."""
+    basis = [*line["key"].split("|"), "", ""][2]
     return basis[len("cost:") :].replace("-", "") if basis.startswith("cost:") else None
 
 
-def total_of(rows: Iterable[Row], name: str) -> Decimal:
-    return sum((Decimal(row[name]) for row in rows), Decimal(0))
+def decimals_of(invoice: Row) -> int:
+    """Of its currency, in which all of its amounts are written."""
+    return -int(invoice.number("total").as_tuple().exponent)
 
 
-def tax_of(invoice: Row, decimals: int) -> Decimal:
-    return rounded(Decimal(invoice["subtotal"]) * Decimal(invoice["tax_percent"]) / 100, decimals)
+def total_of(rows: Iterable[Row], column: str) -> Decimal:
+    return sum((row.number(column) for row in rows), Decimal(0))
 
 
 def rounded(amount: Decimal, decimals: int) -> Decimal:
@@ -365,7 +390,7 @@ def rounded(amount: Decimal, decimals: int) -> Decimal:
     return amount.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     return f"{value:f}" if isinstance(value, Decimal) else str(value) or "nothing"
 
 

@@ -19,13 +19,13 @@ from billing.invoicing import draft_invoice
 from billing.models import Invoice
 from billing.periods import Period
 from billing.review import approve, issue, submit
-from llm.models import Account, ApiKey
+from llm.models import Account, ApiKey, Price
 from tests.billing.calls import make_call, make_key, make_price
 from tests.billing.factories import make_account, make_profile
 from tests.billing.people import make_approver, make_preparer
 
+SEPTEMBER = Period.parse("2026-09")
 OCTOBER = Period.parse("2026-10")
-NOVEMBER = Period.parse("2026-11")
 
 
 def preparer() -> User:
@@ -36,7 +36,7 @@ def approver() -> User:
     return User.objects.filter(username="alex").first() or make_approver("alex")
 
 
-def drafted(account: Account, period: Period = OCTOBER) -> Invoice:
+def drafted(account: Account, period: Period = SEPTEMBER) -> Invoice:
     draft = draft_invoice(account, period)
     assert draft is not None
     return draft
@@ -48,7 +48,7 @@ def through_review(draft: Invoice) -> Invoice:
     return issue(draft.pk, user=approver())
 
 
-def issued(account: Account, period: Period = OCTOBER) -> Invoice:
+def issued(account: Account, period: Period = SEPTEMBER) -> Invoice:
     return through_review(drafted(account, period))
 
 
@@ -58,28 +58,32 @@ def make_customer(name: str = "Acme", **profile: Any) -> Account:
     return account
 
 
-def make_october(account: Account | None = None) -> Account:
+def make_month(account: Account | None = None) -> Account:
     """Three calls of two models by two keys on two days; 2.501126500003 USD unrounded, without tax."""
     account = account or make_customer(tax_percent=Decimal(19))
     key, other = make_key(account), make_key(account, "staging")
-    gpt = make_price("gpt-4o", input="2.5", output="10", cache_read="1.25")
-    claude = make_price("claude", provider="anthropic", input="3.000001", output="15")
-    _call(account, key, gpt, "openai", "gpt-4o", day=date(2026, 10, 1), prompt_tokens=1_000_003, completion_tokens=7)
-    _call(account, other, gpt, "openai", "gpt-4o", day=date(2026, 10, 31), prompt_tokens=500, cache_read_tokens=300)
-    _call(account, key, claude, "anthropic", "claude", day=date(2026, 10, 31), prompt_tokens=3, completion_tokens=11)
+    gpt = _price("gpt-4o", "openai", input="2.5", output="10", cache_read="1.25")
+    claude = _price("claude", "anthropic", input="3.000001", output="15")
+    _call(account, key, gpt, "openai", "gpt-4o", day=date(2026, 9, 1), prompt_tokens=1_000_003, completion_tokens=7)
+    _call(account, other, gpt, "openai", "gpt-4o", day=date(2026, 9, 30), prompt_tokens=500, cache_read_tokens=300)
+    _call(account, key, claude, "anthropic", "claude", day=date(2026, 9, 30), prompt_tokens=3, completion_tokens=11)
     return account
 
 
-def _call(account: Account, key: ApiKey, price: Any, provider: str, model: str, **values: Any) -> None:
+def _price(model: str, provider: str, **rates: str) -> Price:
+    return Price.objects.filter(model=model).first() or make_price(model, provider=provider, **rates)
+
+
+def _call(account: Account, key: ApiKey, price: Price, provider: str, model: str, **values: Any) -> None:
     make_call(account, key=key, price=price, provider=provider, model=model, **values)
 
 
 def exported(folder: Path, formats: Sequence[str] = ("csv", "jsonl"), **options: Any) -> Manifest:
-    return export_month(OCTOBER, folder, formats, **options)
+    return export_month(SEPTEMBER, folder, formats, **options)
 
 
 def verify(folder: Path) -> tuple[int, str]:
-    """The script of the export, as a customer runs it: in a process of its own, with nothing but the standard library."""
+    """The export's own script as a customer runs it, without any package. Its status and what it says."""
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(folder / "verify_export.py")], capture_output=True, text=True, check=False
     )

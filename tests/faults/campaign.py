@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import subprocess
@@ -21,7 +22,7 @@ from tests.faults import outages, verdict
 from tests.faults.calls import HOSTILE_MIX, KILL_MIX, NORMAL, Calls
 from tests.faults.chaos_proxy import ChaosProxy
 from tests.faults.cluster import Cluster
-from tests.faults.kills import Kills
+from tests.faults.kills import Kills, crashed, killed
 from tests.faults.load import Load
 from tests.faults.postgres import Database
 from tests.faults.sites import Site
@@ -55,7 +56,8 @@ ENVIRONMENT: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Goal:
-    """What is to happen, at least. Until then, and for so many minutes, all that is asked for goes on.
+    """What is to happen, at least. Until then, and for so many minutes, all that is asked for goes on; but no longer
+    than most_minutes, whatever has happened by then.
 
     kills: SIGKILLs, those of crashes included. crashes: of them, at a line of the code. outages: of the database or the
     upstream. hostile: streams of an upstream that misbehaves. kills_per_restart: of so many kills one is a whole
@@ -65,6 +67,7 @@ class Goal:
 
     seed: int = 1
     minutes: float = 0.0
+    most_minutes: float = math.inf
     kills: int = 0
     crashes: int = 0
     outages: int = 0
@@ -118,12 +121,11 @@ def run(
     upstream.set_default(NORMAL)
     with ExitStack() as stack:
         stage = _set_stage(goal, stack, folder, upstream, database, cluster)
-        kills = Kills(stage, random.Random(goal.seed))
         load = _load(goal, stage, key)
         connection.close()
         fired = time.monotonic()
         with load:
-            _wreak(goal, stage, load, kills)
+            _wreak(goal, stage, load)
         under_fire_s = time.monotonic() - fired
         _come_to_rest(stage)
         notes = _replay_and_reap(stage)
@@ -133,7 +135,7 @@ def run(
     return Report(
         verdict=result,
         happened=stage.happened,
-        kills=kills.count,
+        kills=killed(stage.happened),
         statuses=load.statuses(),
         broken=broken,
         seconds=time.monotonic() - started,
@@ -181,30 +183,54 @@ def _load(goal: Goal, stage: Stage, key: str) -> Load:
 # --- Faults -----------------------------------------------------------------------------------------------------------
 
 
-def _wreak(goal: Goal, stage: Stage, load: Load, kills: Kills) -> None:
-    """Until all that was asked for has happened. Kills and outages know nothing of each other."""
-    ends_at = time.monotonic() + goal.minutes * 60
+class _Clock:
+    """How long a campaign goes on."""
 
-    def is_over() -> bool:
-        return time.monotonic() >= ends_at
+    def __init__(self, goal: Goal) -> None:
+        started = time.monotonic()
+        self._ends_at = started + goal.minutes * 60
+        self._gives_up_at = started + goal.most_minutes * 60
 
-    with ThreadPoolExecutor(2) as pool:
-        wreckers = [pool.submit(_kill, goal, kills, is_over), pool.submit(_break, goal, stage, is_over)]
-        for wrecker in wreckers:
-            wrecker.result()
-    while not is_over() or (goal.hostile and not load.wait(0)):
+    def allows(self, *, is_asked_for: bool, is_reached: bool) -> bool:
+        """Whether there is to be another of what is asked for."""
+        now = time.monotonic()
+        return now < self._gives_up_at and (not is_reached or (is_asked_for and now < self._ends_at))
+
+    def stop(self) -> None:
+        self._gives_up_at = 0.0
+
+
+def _wreak(goal: Goal, stage: Stage, load: Load) -> None:
+    """Until all that was asked for has happened. Kills, of each site, and outages know nothing of each other."""
+    clock = _Clock(goal)
+    with ThreadPoolExecutor(len(stage.sites) + 1) as pool:
+        wreckers = [pool.submit(_break, goal, stage, clock)]
+        for number, site in enumerate(stage.sites):
+            kills = Kills(stage, site, random.Random(f"{goal.seed} site {number}"))
+            wreckers.append(pool.submit(_kill, goal, stage, kills, clock))
+        try:
+            for wrecker in wreckers:
+                wrecker.result()
+        except BaseException:
+            clock.stop()
+            raise
+    while clock.allows(is_asked_for=True, is_reached=not goal.hostile or load.wait(0)):
         time.sleep(_POLL_S)
 
 
-def _kill(goal: Goal, kills: Kills, is_over: Callable[[], bool]) -> None:
-    draw = random.Random(f"{goal.seed} kills")
-    crashes = turns = 0
-    while kills.count < goal.kills or crashes < goal.crashes or (not is_over() and (goal.kills or goal.crashes)):
-        if (turns + 1) % goal.kills_per_restart == 0 and goal.kills:
+def _kill(goal: Goal, stage: Stage, kills: Kills, clock: _Clock) -> None:
+    draw = random.Random(f"{goal.seed} pauses")
+    wanted = max(goal.kills, goal.crashes)
+    turns = 0
+
+    def is_reached() -> bool:
+        return killed(stage.happened) >= goal.kills and crashed(stage.happened) >= goal.crashes
+
+    while clock.allows(is_asked_for=wanted > 0, is_reached=is_reached()):
+        if (turns + 1) % goal.kills_per_restart == 0:
             has_struck = kills.restart_site()
-        elif crashes * max(goal.kills, goal.crashes) < goal.crashes * (kills.count + 1):
+        elif crashed(stage.happened) * wanted < goal.crashes * (killed(stage.happened) + 1):
             has_struck = kills.crash_worker()
-            crashes += has_struck
         else:
             has_struck = kills.kill_worker()
         turns += has_struck
@@ -212,11 +238,11 @@ def _kill(goal: Goal, kills: Kills, is_over: Callable[[], bool]) -> None:
             time.sleep(draw.uniform(0, 2 * goal.kill_pause_s))
 
 
-def _break(goal: Goal, stage: Stage, is_over: Callable[[], bool]) -> None:
+def _break(goal: Goal, stage: Stage, clock: _Clock) -> None:
     draw = random.Random(f"{goal.seed} outages")
     kinds = goal.kinds or outages.kinds_of(stage)
     count = 0
-    while count < goal.outages or (not is_over() and goal.outages):
+    while clock.allows(is_asked_for=goal.outages > 0, is_reached=count >= goal.outages):
         outages.break_something(stage, draw, kinds=kinds)
         count += 1
         time.sleep(draw.uniform(0, 2 * goal.outage_pause_s))

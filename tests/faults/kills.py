@@ -11,7 +11,7 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import psutil
 
@@ -28,44 +28,34 @@ _ORDER_S = 3.0
 
 
 class Kills:
-    """By seed, one after the other."""
+    """Of the workers of one gateway, by seed, one after the other."""
 
-    def __init__(self, stage: Stage, draw: random.Random) -> None:
+    def __init__(self, stage: Stage, site: Site, draw: random.Random) -> None:
         self._stage = stage
+        self._site = site
         self._draw = draw
         kinds = [name for name, point in POINTS.items() if not point.is_of_outages or database_kinds(stage)]
         self._points = draw.sample(kinds, len(kinds))
 
-    @property
-    def count(self) -> int:
-        """SIGKILLs so far."""
-        return sum(
-            count
-            for name, count in self._stage.happened.items()
-            if name in ("worker killed", "server killed") or name.startswith("crash ")
-        )
-
     def kill_worker(self) -> bool:
         """Whether there was one to kill."""
-        victim = self._choose()
-        if victim is None:
+        worker = self._choose()
+        if worker is None:
             return False
-        site, worker = victim
         with contextlib.suppress(psutil.NoSuchProcess):
             worker.kill()
-            self._note(site, "worker killed")
+            self._note("worker killed")
             return True
         return False
 
     def crash_worker(self) -> bool:
         """Have one kill itself at the next of the crash points; whether it did."""
-        victim = self._choose()
-        if victim is None:
+        worker = self._choose()
+        if worker is None:
             return False
-        site, worker = victim
         name = self._points[0]
         passes = self._draw.randint(1, POINTS[name].most_passes)
-        order = site.orders.give(worker.pid, name, passes=passes)
+        order = self._site.orders.give(worker.pid, name, passes=passes)
         if POINTS[name].is_of_outages:
             break_something(self._stage, self._draw, kinds=database_kinds(self._stage))
         deadline = time.monotonic() + _ORDER_S
@@ -75,41 +65,48 @@ class Kills:
         # Tried again after all others where nobody came by.
         self._points.append(self._points.pop(0))
         if order.is_carried_out:
-            self._note(site, f"crash {name}")
+            self._note(f"crash {name}")
         return order.is_carried_out
 
     def restart_site(self) -> bool:
         """SIGKILL, or now and then SIGTERM, for a main process; it is started again meanwhile."""
-        ready = [site for site in self._stage.sites if not site.is_restarting]
-        if not ready:
+        if self._site.is_restarting:
             return False
         signum = signal.SIGTERM if self._draw.random() < 0.3 else signal.SIGKILL
-        site = self._draw.choice(ready)
-        site.restart_soon(signum)
-        site.kills = 0
-        self._stage.happened["server killed" if signum == signal.SIGKILL else "server stopped"] += 1
+        self._site.restart_soon(signum)
+        self._note("server killed" if signum == signal.SIGKILL else "server stopped")
+        self._site.kills = 0
         return True
 
-    def _choose(self) -> tuple[Site, psutil.Process] | None:
-        victims = [(site, worker) for site in self._stage.sites for worker in _victims(site)]
-        if victims:
+    def _choose(self) -> psutil.Process | None:
+        if victims := list(_victims(self._site)):
             return self._draw.choice(victims)
         time.sleep(_POLL_S)
         return None
 
-    def _note(self, site: Site, what: str) -> None:
-        site.kills += 1
-        self._stage.happened[what] += 1
+    def _note(self, what: str) -> None:
+        self._site.kills += 1
+        self._stage.note(what)
+
+
+def killed(happened: Mapping[str, int]) -> int:
+    """How many SIGKILLs those were. A killed server takes its workers with it; they are not counted."""
+    return sum(happened.get(name, 0) for name in ("worker killed", "server killed")) + crashed(happened)
+
+
+def crashed(happened: Mapping[str, int]) -> int:
+    return sum(count for name, count in list(happened.items()) if name.startswith("crash "))
 
 
 def _victims(site: Site) -> Iterator[psutil.Process]:
-    if site.is_restarting or not site.is_running:
+    if site.is_restarting:
         return
+    if not site.is_running:
+        raise RuntimeError(f"the gateway gave up:\n{site.log[-4000:]}")
     workers = site.workers()
-    now = time.time()
-    if len(workers) < site.worker_count or now - workers[-1].create_time() < _GROWN_S:
+    if len(workers) < site.worker_count or site.age_s(workers[-1]) < _GROWN_S:
         return
     for worker in workers:
         is_newest = worker.pid == workers[-1].pid and site.kills > 0
-        if not is_newest or now - worker.create_time() > CRASH_LOOP_S:
+        if not is_newest or site.age_s(worker) > CRASH_LOOP_S:
             yield worker

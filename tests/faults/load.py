@@ -31,7 +31,10 @@ EXPLAINED = frozenset((502, 503, 504, 429))
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a caller saw. error: the transport's, or that he left; is_complete: a whole answer, or a stream's [DONE]."""
+    """What a caller saw. error: the transport's, or that he left; is_complete: a whole answer, or a stream's [DONE].
+
+    may_retry: False where the gateway says that it makes no sense.
+    """
 
     model: str
     is_stream: bool
@@ -39,6 +42,7 @@ class Outcome:
     error: str = ""
     is_complete: bool = False
     call_id: str = ""
+    may_retry: bool = True
 
     @property
     def is_unexplained(self) -> bool:
@@ -102,13 +106,13 @@ class Load:
                 await asyncio.sleep(_PAUSE_S)
 
 
-async def make(call: Call, *, port: int, key: str) -> Outcome:
+async def make(call: Call, *, port: int, key: str, max_tokens: int | None = None) -> Outcome:
     """Make the call; whatever happens is an outcome."""
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(_PATIENCE_S):
             reader, writer = await asyncio.open_connection(_HOST, port, limit=_MOST_HEAD_BYTES)
-            writer.write(_request(call, key))
+            writer.write(_request(call, key, max_tokens))
             if call.leaves_after_s is not None:
                 await asyncio.sleep(call.leaves_after_s)
                 return Outcome(call.model, call.is_stream, error="left")
@@ -120,9 +124,15 @@ async def make(call: Call, *, port: int, key: str) -> Outcome:
             _hang_up(writer, call)
 
 
-def _request(call: Call, key: str) -> bytes:
-    messages = [{"role": "user", "content": "hello there"}]
-    body = json.dumps({"model": call.model, "messages": messages, "stream": call.is_stream}).encode()
+def _request(call: Call, key: str, max_tokens: int | None) -> bytes:
+    fields: dict[str, object] = {
+        "model": call.model,
+        "messages": [{"role": "user", "content": "hello there"}],
+        "stream": call.is_stream,
+    }
+    if max_tokens is not None:
+        fields["max_tokens"] = max_tokens
+    body = json.dumps(fields).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -147,7 +157,9 @@ async def _read(reader: asyncio.StreamReader, call: Call) -> Outcome:
     length = headers.get("content-length")
     has_all = tail.endswith(b"0\r\n\r\n") if length is None else received == int(length)
     has_ended = not call.is_stream or b"data: [DONE]" in _CHUNK_BORDER.sub(b"", tail)
-    return Outcome(call.model, call.is_stream, status, error, status == 200 and has_all and has_ended, call_id)
+    is_complete = status == 200 and has_all and has_ended
+    may_retry = headers.get("x-should-retry") != "false"
+    return Outcome(call.model, call.is_stream, status, error, is_complete, call_id, may_retry)
 
 
 def _hang_up(writer: asyncio.StreamWriter, call: Call) -> None:

@@ -25,7 +25,6 @@ _LONGEST_S = 1.5
 _POLL_S = 0.02
 # Longer than a gateway on SQLite waits for its file.
 _SQLITE_PATIENCE_S = 5.0
-_TOO_MANY = "53300"
 
 
 def refuse_connections(stage: Stage, seconds: float) -> None:
@@ -150,7 +149,7 @@ OUTAGES: Mapping[str, Outage] = {
     "database file locked": Outage(lock_file, _needs_sqlite),
     "books locked": Outage(lock(f"SELECT pg_advisory_xact_lock({BOOKS_LOCK})")),
     "keys locked": Outage(lock("LOCK TABLE llm_apikey IN ACCESS EXCLUSIVE MODE")),
-    "windows locked": Outage(lock("SELECT 1 FROM llm_limitwindow FOR UPDATE")),
+    "windows locked": Outage(lock("SELECT 1 FROM llm_limitwindow ORDER BY id FOR UPDATE")),
     "network latency": Outage(misroute(Mode("latency", 0.1))),
     "network slow": Outage(misroute(Mode("slow", 20_000))),
     "network resets": Outage(misroute(Mode("reset"))),
@@ -179,7 +178,7 @@ def break_something(stage: Stage, draw: random.Random, *, kinds: Sequence[str]) 
     seconds = draw.uniform(_SHORTEST_S, _LONGEST_S)
     with stage.outage:
         strike(stage, seconds)
-    stage.happened[kind] += 1
+    stage.note(kind)
 
 
 def _database(stage: Stage) -> Database:

@@ -6,10 +6,9 @@ Ends with status 1 where a figure that must be zero is not.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
+import math
+import signal
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from tests.faults.cluster import Cluster
 from tests.faults.postgres import Database
+from tests.faults.scratch import scratch_database, set_up_django
 
 if TYPE_CHECKING:
     from tests.faults.campaign import Goal, Report
@@ -26,11 +26,14 @@ _MOST_EXPLANATIONS = 30
 
 def main() -> None:
     options = _parser().parse_args()
+    # So that nothing is left behind: no gateway, no server, no disk.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="llm-faults-")))
+        folder = options.folder or Path(stack.enter_context(TemporaryDirectory(prefix="llm-faults-")))
+        folder.mkdir(parents=True, exist_ok=True)
         cluster = stack.enter_context(Cluster()) if options.own_server else None
         server_url = options.database_url if cluster is None else cluster.url
-        database = stack.enter_context(_scratch_database(server_url, folder))
+        database = stack.enter_context(scratch_database(server_url, folder))
         report = _run(options, folder, database, cluster)
     _show(report, options)
     sys.exit(0 if report.is_good else 1)
@@ -40,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.run", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=0.0, help="go on with all that is asked for, for so long")
+    parser.add_argument("--most-minutes", type=float, default=math.inf, help="then stop, whatever has happened")
     parser.add_argument("--kills", type=int, default=0, help="SIGKILLs of workers and servers under load")
     parser.add_argument("--crashes", type=int, default=0, help="of them at named lines of the gateway's code")
     parser.add_argument("--kill-pause", type=float, default=0.0, help="seconds between two kills, on average")
@@ -50,30 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sites", type=int, default=1, help="gateways beside each other, as on hosts of their own")
     parser.add_argument("--callers", type=int, default=24)
     parser.add_argument("--full-disks", action="store_true", help="spools on small disks that get full; needs root")
+    parser.add_argument("--folder", type=Path, help="an empty one, where the gateways' logs are kept")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--database-url", default="", help="a PostgreSQL server; without one, SQLite with one worker")
     where.add_argument("--own-server", action="store_true", help="a PostgreSQL server of its own, which crashes too")
     return parser
 
 
-@contextlib.contextmanager
-def _scratch_database(server_url: str, folder: Path) -> Iterator[Database | None]:
-    """None for SQLite. Either way DATABASE_URL names an empty database when the block starts."""
-    if not server_url:
-        os.environ["DATABASE_URL"] = f"sqlite:///{folder / 'db.sqlite3'}"
-        yield None
-        return
-    database = Database(server_url, f"llm_faults_{os.getpid()}")
-    database.create()
-    os.environ["DATABASE_URL"] = database.url
-    try:
-        yield database
-    finally:
-        database.drop()
-
-
 def _run(options: argparse.Namespace, folder: Path, database: Database | None, cluster: Cluster | None) -> Report:
-    _set_up_django(folder)
+    set_up_django(folder)
     from django.db import connections
 
     from tests.fakes import FakeUpstream
@@ -96,6 +85,7 @@ def _goal(options: argparse.Namespace, *, is_sqlite: bool) -> Goal:
     return Goal(
         seed=options.seed,
         minutes=options.minutes,
+        most_minutes=options.most_minutes,
         kills=options.kills,
         crashes=options.crashes,
         outages=options.outages,
@@ -107,22 +97,6 @@ def _goal(options: argparse.Namespace, *, is_sqlite: bool) -> Goal:
         outage_pause_s=options.outage_pause,
         fills_disks=options.full_disks,
     )
-
-
-def _set_up_django(folder: Path) -> None:
-    for name in [name for name in os.environ if name.startswith(("OPENAI_", "ANTHROPIC_", "LLM_", "WEB_"))]:
-        del os.environ[name]
-    os.environ["DJANGO_SETTINGS_MODULE"] = "llmproject.settings"
-    os.environ["LLM_ENV_FILE"] = ""
-    os.environ["VAR_DIR"] = str(folder / "var")
-    os.environ["SECRET_KEY"] = "a secret of the campaign, long enough for what it is asked to protect"
-    os.environ["LLM_KEY_PEPPER"] = "a pepper of the campaign"
-    import django
-
-    django.setup()
-    from django.core.management import call_command
-
-    call_command("migrate", verbosity=0)
 
 
 def _show(report: Report, options: argparse.Namespace) -> None:

@@ -32,3 +32,9 @@ class Stage:
     happened: Counter[str] = field(default_factory=Counter)
     outage: threading.Lock = field(default_factory=threading.Lock)
     """Held by the outage under way: there is one at a time."""
+    _noting: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, what: str) -> None:
+        """It has happened once more. From any thread."""
+        with self._noting:
+            self.happened[what] += 1

@@ -1,0 +1,173 @@
+"""Usage of some days by day, model, account and key, as frozen dataclasses. Read from the rollups alone.
+
+A day is an account's own. What was recorded since the last refresh is not in it: `as_of` says when that was.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from django.db.models import Min, QuerySet, Sum
+
+from billing.models import DailyUsage, RollupMark
+from billing.models.rollups import COST_FIELDS
+from llm.fields import ExactSum
+from llm.models import Account, ApiKey
+from llm.money import exact_sum
+
+_K = TypeVar("_K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuestion:
+    """Which usage: from `first` to `last`, both included; of one account, key, provider or model, or of all."""
+
+    first: date
+    last: date
+    account_id: int | None = None
+    api_key_id: int | None = None
+    provider: str | None = None
+    model: str | None = None
+
+    def rows(self) -> QuerySet[DailyUsage]:
+        wanted = {name: getattr(self, name) for name in ("account_id", "api_key_id", "provider", "model")}
+        narrowed = {name: value for name, value in wanted.items() if value is not None}
+        return DailyUsage.objects.filter(local_day__range=(self.first, self.last), **narrowed).order_by()
+
+    @property
+    def days(self) -> Sequence[date]:
+        return [self.first + timedelta(days=offset) for offset in range((self.last - self.first).days + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFigures:
+    """cost: USD, of priced calls alone. estimated: of calls whose tokens were counted by us."""
+
+    calls: int = 0
+    estimated_calls: int = 0
+    unpriced_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_read_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    estimated_cost: Decimal = Decimal(0)
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def estimated_permille(self) -> int:
+        """Estimated cost of a thousand, rounded down."""
+        return int(self.estimated_cost * 1000 // self.cost) if self.cost > 0 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class DayUsage:
+    day: date
+    figures: UsageFigures
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsage:
+    provider: str
+    model: str
+    figures: UsageFigures
+
+
+@dataclass(frozen=True, slots=True)
+class NamedUsage:
+    """Of an account, or of a key."""
+
+    id: int
+    name: str
+    figures: UsageFigures
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """by_day: every day that was asked for, in order. The others: what has any usage, by cost, the dearest first.
+
+    by_account: empty where one account was asked for. by_key: only where one was. as_of: what was recorded until then
+    is in it; None where an account's days are being made.
+    """
+
+    question: UsageQuestion
+    as_of: datetime | None
+    total: UsageFigures
+    by_day: tuple[DayUsage, ...]
+    by_model: tuple[ModelUsage, ...]
+    by_account: tuple[NamedUsage, ...] = field(default=())
+    by_key: tuple[NamedUsage, ...] = field(default=())
+
+
+def usage_report(question: UsageQuestion) -> UsageReport:
+    """Reads the days twice: once by day and model, once by account, or by key of the account."""
+    cells = _read(question, "local_day", "provider", "model")
+    days = _added(cells, lambda cell: cell[0])
+    models = _added(cells, lambda cell: (cell[1], cell[2]))
+    by_day = tuple(DayUsage(day, days.get(day, UsageFigures())) for day in question.days)
+    by_model = tuple(ModelUsage(*name, figures) for name, figures in _dearest(models))
+    is_of_one = question.account_id is not None
+    return UsageReport(
+        question=question,
+        as_of=rolled_up_to(question.account_id),
+        total=_sum(days.values()),
+        by_day=by_day,
+        by_model=by_model,
+        by_account=() if is_of_one else by_account(question),
+        by_key=by_key(question) if is_of_one else (),
+    )
+
+
+def by_account(question: UsageQuestion) -> tuple[NamedUsage, ...]:
+    figures = {account_id: found for (account_id,), found in _read(question, "account_id")}
+    names = dict(Account.objects.filter(id__in=figures).order_by().values_list("id", "name"))
+    return tuple(NamedUsage(account_id, names[account_id], found) for account_id, found in _dearest(figures))
+
+
+def by_key(question: UsageQuestion) -> tuple[NamedUsage, ...]:
+    figures = {key_id: found for (key_id,), found in _read(question, "api_key_id")}
+    keys = ApiKey.objects.in_bulk(list(figures))
+    return tuple(NamedUsage(key_id, str(keys[key_id]), found) for key_id, found in _dearest(figures))
+
+
+def rolled_up_to(account_id: int | None = None) -> datetime | None:
+    """Up to when everything is in the rollups, of an account or of all; None where there is one whose days are not."""
+    marks = RollupMark.objects.all() if account_id is None else RollupMark.objects.filter(account=account_id)
+    if marks.filter(cutoff_at=None).exists():
+        return None
+    oldest: datetime | None = marks.aggregate(oldest=Min("cutoff_at"))["oldest"]
+    return oldest
+
+
+_Cells = Sequence[tuple[tuple[Any, ...], UsageFigures]]
+_NAMES = tuple(each.name for each in fields(UsageFigures))
+_SUMS: dict[str, Any] = {f"sum_{name}": ExactSum(name) if name in COST_FIELDS else Sum(name) for name in _NAMES}
+_SUM_OF: Mapping[str, Callable[[list[Any]], Any]] = {name: exact_sum if name in COST_FIELDS else sum for name in _NAMES}
+
+
+def _read(question: UsageQuestion, *columns: str) -> _Cells:
+    rows = question.rows().values_list(*columns).annotate(**_SUMS)
+    return [(row[: len(columns)], UsageFigures(*row[len(columns) :])) for row in rows]
+
+
+def _added(cells: _Cells, key: Callable[[tuple[Any, ...]], _K]) -> dict[_K, UsageFigures]:
+    groups: dict[_K, list[UsageFigures]] = defaultdict(list)
+    for cell, figures in cells:
+        groups[key(cell)].append(figures)
+    return {name: _sum(group) for name, group in groups.items()}
+
+
+def _sum(figures: Collection[UsageFigures]) -> UsageFigures:
+    return UsageFigures(**{name: _SUM_OF[name]([getattr(each, name) for each in figures]) for name in _NAMES})
+
+
+def _dearest(groups: Mapping[_K, UsageFigures]) -> list[tuple[_K, UsageFigures]]:
+    return sorted(groups.items(), key=lambda group: (-group[1].cost, -group[1].calls, str(group[0])))

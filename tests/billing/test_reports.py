@@ -1,0 +1,151 @@
+"""Usage summaries from the rollups: by day, model, account and key."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from billing.models import DailyUsage, RollupMark
+from billing.reports import ModelUsage, UsageFigures, UsageQuestion, rolled_up_to, usage_report
+from billing.rollup import refresh
+from llm.books.clock import database_now
+from llm.models import ApiKey
+from tests.billing.factories import make_account
+from tests.llm.admin.factories import make_key
+
+pytestmark = pytest.mark.django_db
+
+FIRST, LAST = date(2026, 11, 1), date(2026, 11, 3)
+ALL = UsageQuestion(FIRST, LAST)
+
+
+@pytest.fixture
+def key() -> ApiKey:
+    return make_key(make_account())
+
+
+def make_day(key: ApiKey, day: date = FIRST, **values: Any) -> DailyUsage:
+    defaults = {"provider": "openai", "model": "gpt", "calls": 1, "prompt_tokens": 10, "completion_tokens": 5}
+    return DailyUsage.objects.create(
+        account_id=key.account_id, api_key=key, local_day=day, **{**defaults, "cost": Decimal(2), **values}
+    )
+
+
+def test_a_report_of_nothing_has_its_days_and_no_usage() -> None:
+    report = usage_report(ALL)
+    assert report.total == UsageFigures()
+    assert [(day.day, day.figures) for day in report.by_day] == [
+        (FIRST + timedelta(days=offset), UsageFigures()) for offset in range(3)
+    ]
+    assert (report.by_model, report.by_account, report.by_key, report.as_of) == ((), (), (), None)
+
+
+def test_days_models_and_accounts_each_add_up_to_the_total(key: ApiKey) -> None:
+    other = make_key(make_account("Other"))
+    make_day(key)
+    make_day(key, LAST, model="claude", provider="anthropic", estimated_calls=1, estimated_cost=Decimal("0.5"))
+    make_day(other, LAST, cost=Decimal("7.000000000001"), calls=3, unpriced_calls=1, cache_read_tokens=4)
+    report = usage_report(ALL)
+    assert report.total == UsageFigures(
+        calls=5,
+        estimated_calls=1,
+        unpriced_calls=1,
+        prompt_tokens=30,
+        completion_tokens=15,
+        cache_read_tokens=4,
+        cost=Decimal("11.000000000001"),
+        estimated_cost=Decimal("0.5"),
+    )
+    assert [day.figures.calls for day in report.by_day] == [1, 0, 4]
+    assert [(each.provider, each.model, each.figures.calls) for each in report.by_model] == [
+        ("openai", "gpt", 4),
+        ("anthropic", "claude", 1),
+    ]
+    assert [(each.name, each.figures.cost) for each in report.by_account] == [
+        ("Other", Decimal("7.000000000001")),
+        ("Acme", Decimal(4)),
+    ]
+    assert report.by_key == ()
+
+
+def test_a_report_of_one_account_names_its_keys(key: ApiKey) -> None:
+    second = make_key(key.account, "second")
+    make_day(key, cost=Decimal(1))
+    make_day(second)
+    make_day(make_key(make_account("Other")))
+    report = usage_report(UsageQuestion(FIRST, LAST, account_id=key.account_id))
+    assert [(each.id, each.name, each.figures.cost) for each in report.by_key] == [
+        (second.pk, str(second), Decimal(2)),
+        (key.pk, str(key), Decimal(1)),
+    ]
+    assert report.by_account == ()
+    assert report.total.calls == 2
+
+
+def test_calls_that_are_not_billable_are_usage_all_the_same(key: ApiKey) -> None:
+    make_day(key)
+    make_day(key, is_billable=False)
+    assert usage_report(ALL).total.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "calls"),
+    [({"model": "gpt"}, 1), ({"provider": "anthropic"}, 10), ({"model": "gpt", "provider": "anthropic"}, 0)],
+)
+def test_a_report_is_narrowed_by_model_and_provider(key: ApiKey, narrowed: dict[str, str], calls: int) -> None:
+    make_day(key)
+    make_day(key, model="claude", provider="anthropic", calls=10)
+    assert usage_report(UsageQuestion(FIRST, LAST, **narrowed)).total.calls == calls  # type: ignore[arg-type]  # texts only
+
+
+def test_a_report_is_narrowed_by_key_and_by_days(key: ApiKey) -> None:
+    second = make_key(key.account, "second")
+    for number, day in enumerate((FIRST - timedelta(days=1), FIRST, LAST, LAST + timedelta(days=1))):
+        make_day(key, day, calls=10**number)
+    make_day(second, calls=5000)
+    assert usage_report(UsageQuestion(FIRST, LAST, api_key_id=key.pk)).total.calls == 110
+
+
+def test_sums_are_exact_beyond_64_bits(key: ApiKey) -> None:
+    most = Decimal("99999999999999999999.999999999999")
+    make_day(key, cost=most)
+    make_day(key, LAST, cost=most)
+    make_day(key, LAST, model="other", cost=most)
+    report = usage_report(ALL)
+    assert report.total.cost == Decimal("299999999999999999999.999999999997")
+    assert report.by_account[0].figures.cost == report.total.cost
+
+
+def test_a_report_takes_five_queries_however_many_accounts(key: ApiKey, django_assert_num_queries: Any) -> None:
+    for number in range(5):
+        make_day(make_key(make_account(f"Account {number}")))
+    with django_assert_num_queries(5):
+        usage_report(ALL)
+
+
+def test_a_report_is_as_of_the_account_that_is_behind_the_most(key: ApiKey) -> None:
+    former = refresh()
+    other = make_account("Other")
+    latest = refresh(account_ids=[other.pk])
+    assert (rolled_up_to(), rolled_up_to(other.pk)) == (former, latest)
+    RollupMark.objects.filter(account=other).update(cutoff_at=None, rolling_to=database_now())
+    assert (rolled_up_to(), rolled_up_to(other.pk), rolled_up_to(key.account_id)) == (None, None, former)
+
+
+@pytest.mark.parametrize(
+    ("cost", "estimated", "permille"), [("0", "0", 0), ("3", "1", 333), ("1", "1", 1000), ("5", "0", 0)]
+)
+def test_the_share_of_estimates_is_rounded_down(cost: str, estimated: str, permille: int) -> None:
+    assert UsageFigures(cost=Decimal(cost), estimated_cost=Decimal(estimated)).estimated_permille == permille
+
+
+def test_models_of_one_name_at_two_providers_stay_apart(key: ApiKey) -> None:
+    make_day(key)
+    make_day(key, provider="azure", cost=Decimal(1))
+    figures = UsageFigures(calls=1, prompt_tokens=10, completion_tokens=5, cost=Decimal(2))
+    report = usage_report(ALL)
+    assert report.by_model[0] == ModelUsage("openai", "gpt", figures)
+    assert [each.provider for each in report.by_model] == ["openai", "azure"]

@@ -12,7 +12,7 @@ from django.http import FileResponse
 
 from billing.models import ExportJob
 
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 64 * 1024
 
 
 def files_of(job: ExportJob) -> list[dict[str, Any]]:

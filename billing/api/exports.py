@@ -72,7 +72,7 @@ class PeriodField(serializers.CharField):
 
 
 class ExportRequestSerializer(serializers.Serializer[Any]):
-    period = PeriodField(max_length=7, help_text="A month such as 2026-10.")
+    period = PeriodField(help_text="A month such as 2026-10.")
     formats = serializers.ListField(
         child=serializers.ChoiceField(choices=[(name, name) for name in FORMATS]),
         allow_empty=False,

@@ -60,7 +60,8 @@ class MonthFormField(forms.CharField):
         try:
             return Period.parse(text) if text else None
         except ValueError as error:
-            raise FormError(f"{error}.") from error
+            # As a parameter: django-filter formats messages, and what the caller sent may hold a “%”.
+            raise FormError("%(why)s.", params={"why": error}) from error
 
 
 @extend_schema_field({"type": "string", "pattern": r"^\d{4}-\d{2}$", "example": "2026-10"})

@@ -22,5 +22,5 @@ urlpatterns = [
     path("exports/<int:pk>/", ExportView.as_view(), name="export"),
     path("exports/<int:pk>/files/<str:name>/", ExportFileView.as_view(), name="export-file"),
     # With a slash at its end, so that Django still sends who forgot it to the path that has one.
-    re_path(r"^.*/$", NothingHereView.as_view(), name="nothing"),
+    re_path(r"^(?:.*/)?$", NothingHereView.as_view(), name="nothing"),
 ]

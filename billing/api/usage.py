@@ -86,6 +86,7 @@ class UsageView(ManagementView):
         summary="Usage by day, key, model or account",
         description="Summed from the hourly rollups. Without `from`, the current month.",
         responses=UsageSummarySerializer,
+        filters=True,
         tags=["management"],
     )
     def get(self, request: Request) -> Response:

@@ -30,8 +30,8 @@ _WIDTH = 18
 class SheetRows:
     """The rows of one table, over as many sheets as they need."""
 
-    def __init__(self, book: Workbook, name: str, header: Sequence[str], *, most_rows: int = MOST_ROWS) -> None:
-        self._book, self._name, self._header, self._most_rows = book, name.capitalize(), header, most_rows
+    def __init__(self, book: Workbook, name: str, header: Sequence[str]) -> None:
+        self._book, self._name, self._header = book, name.capitalize(), header
         self._heading = book.add_format({"bold": True})
         self._amounts: dict[int, Format] = {}
         self._sheets = 0
@@ -39,7 +39,7 @@ class SheetRows:
         self.rows = 0
 
     def add(self, row: Sequence[Value]) -> None:
-        if self._next == self._most_rows:
+        if self._next == MOST_ROWS:
             self._sheet = self._new_sheet()
         for column, value in enumerate(row):
             self._write(column, value)

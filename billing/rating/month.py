@@ -15,6 +15,8 @@ from billing.types import ChargeLine, PlanTerms
 from llm.enums import Meter
 from llm.money import exact_sum, format_usd, round_half_away
 
+_TOKEN_METERS = frozenset(Meter.values)
+
 
 def month_lines(usage: Sequence[ChargeLine], terms: PlanTerms, *, decimals: int) -> list[ChargeLine]:
     """usage: all usage lines. Lines that would say nothing are left out."""
@@ -53,7 +55,7 @@ def _dearest_first(usage: Iterable[ChargeLine]) -> list[tuple[ChargeLine, int, D
     charged = [
         (line, line.quantity, line.unit_price)
         for line in usage
-        if line.quantity is not None and line.quantity > 0 and line.unit_price and line.meter in Meter.values
+        if line.quantity is not None and line.quantity > 0 and line.unit_price and line.meter in _TOKEN_METERS
     ]
     return sorted(charged, key=lambda item: -item[2])
 

@@ -34,8 +34,19 @@ class BookTotals:
         return BookTotals(**{name: getattr(self, name) - getattr(before, name) for name in names})
 
 
-def prepare_books(environment: Mapping[str, str], *, models: Sequence[str]) -> str:
-    """Migrates, sets the models' prices and makes a key; returns its secret."""
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Secrets. limited: of an account with a limit of each metric, none of which is ever reached."""
+
+    free: str
+    limited: str
+
+
+_LIMITS = (("requests", "minute", "1000000"), ("tokens", "day", "100000000000"), ("cost", "month", "1000000"))
+
+
+def prepare_books(environment: Mapping[str, str], *, models: Sequence[str]) -> Keys:
+    """Migrates, sets the models' prices and makes two keys."""
     os.environ.update(environment)
     os.environ["DJANGO_SETTINGS_MODULE"] = "llmproject.settings"
     import django
@@ -48,8 +59,10 @@ def prepare_books(environment: Mapping[str, str], *, models: Sequence[str]) -> s
     rates = {"input": str(INPUT_USD_PER_MILLION), "output": str(OUTPUT_USD_PER_MILLION)}
     for model in models:
         call_command("set_price", "openai", model, **rates, stdout=StringIO())
-    _, secret = create_key(get_or_create_account("bench"), name="bench")
-    return secret
+    keys = [create_key(get_or_create_account(name), name="bench")[1] for name in ("bench", "bench-limited")]
+    for limit in _LIMITS:
+        call_command("set_limit", "bench-limited", *limit, stdout=StringIO())
+    return Keys(*keys)
 
 
 def read_totals() -> BookTotals:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.books import BooksWrongError, check_books, prepare_books, read_totals
+from benchmarks.books import BooksWrongError, Keys, check_books, prepare_books, read_totals
 from benchmarks.database import (
     AlreadyRunningError,
     BenchDatabase,
@@ -54,13 +54,17 @@ _SHOWN_FUNCTIONS = 40
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A kind of call. share: of --requests, at most connections; alone_share: of that, at one connection."""
+    """A kind of call. share: of --requests, at most connections; alone_share: of that, at one connection.
+
+    is_limited: by a key whose account has three limits, far away.
+    """
 
     name: str
     model: str
     stream_events: int
     share: float
     alone_share: float
+    is_limited: bool = False
 
     def requests(self, most: int, *, connections: int) -> int:
         count = most * self.share * (self.alone_share if connections == 1 else 1)
@@ -71,6 +75,7 @@ SHAPES = {
     shape.name: shape
     for shape in (
         Shape("whole", "gpt-bench", stream_events=0, share=1.0, alone_share=0.2),
+        Shape("limited", "gpt-bench", stream_events=0, share=1.0, alone_share=0.2, is_limited=True),
         # The role, 100 words, the reason to stop, [DONE]; the upstream yields to its loop between two writes.
         Shape("burst", "bench-stream", stream_events=103, share=0.5, alone_share=0.2),
         Shape("paced", "bench-stream-0.003", stream_events=103, share=0.08, alone_share=0.08),
@@ -85,12 +90,12 @@ class Bench:
     options: argparse.Namespace
     gateway: Gateway
     upstream: Upstream
-    key: str
+    keys: Keys
 
     def job(self, shape: Shape, connections: int) -> Job:
         return Job(
             port=self.gateway.port,
-            key=self.key,
+            key=self.keys.limited if shape.is_limited else self.keys.free,
             model=shape.model,
             connections=connections,
             requests=shape.requests(self.options.requests, connections=connections),
@@ -117,13 +122,13 @@ def _measure(options: argparse.Namespace) -> Report:
         database = stack.enter_context(_fresh_database(options.database, folder))
         machine = describe_machine(database.description)
         environment = _environment(database, folder)
-        key = prepare_books(environment, models=[SHAPES[name].model for name in options.shapes])
+        keys = prepare_books(environment, models=sorted({SHAPES[name].model for name in options.shapes}))
         upstream = stack.enter_context(running_upstream(os.environ))
         environment["LLM_OPENAI_BASE_URL"] = upstream.openai_base_url
         gateway = stack.enter_context(
             running_gateway({**os.environ, **environment}, workers=options.workers, log=folder / "gateway.log")
         )
-        bench = Bench(options, gateway, upstream, key)
+        bench = Bench(options, gateway, upstream, keys)
         started_mb = _worker_mb(gateway)
         runs = [_run(bench, SHAPES[name], count) for name in options.shapes for count in options.connections]
         memory = Memory(started_mb, runs[0].memory_mb, runs[-1].memory_mb, rss_mb(gateway.pid))

@@ -11,20 +11,11 @@ from django.core.mail import EmailMessage
 from llm.keys import create_key
 from llm.models import Account, ApiKey
 from llm.notices import notice_of
+from tests.llm.payloads import THRESHOLD
 
 pytestmark = pytest.mark.django_db
 
-PAYLOAD = {
-    "account_id": 1,
-    "api_key_id": None,
-    "limit_id": 3,
-    "metric": "tokens",
-    "per": "month",
-    "amount": 1_000_000,
-    "used": 823_456,
-    "percent": 80,
-    "window_starts_at": "2026-10-31T18:15:00+00:00",
-}
+PAYLOAD = {**THRESHOLD, "window_starts_at": "2026-10-31T18:15:00+00:00"}
 
 
 def an_account(**changes: Any) -> Account:

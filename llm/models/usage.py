@@ -45,12 +45,12 @@ class UsageQuerySet(models.QuerySet["Usage"]):
         return calls
 
     def unpriced(self) -> UsageQuerySet:
-        """Calls that used tokens for which no price was known: staff price them or declare them free.
+        """Calls that used tokens for which no price is known: staff price them or declare them free, and re-rate them.
 
         The statuses are written out: SQLite sees that the partial index fits only where they are no parameters.
         """
         closed = RawSQL("llm_usage.status IN ('settled', 'estimated')", (), output_field=models.BooleanField())
-        return self.filter(closed, cost=None)
+        return self.filter(closed, cost=None).exclude(adjustments__cost__isnull=False)
 
     def undecided(self) -> UsageQuerySet:
         """Calls whose process died, until a late settlement or staff say what they used."""

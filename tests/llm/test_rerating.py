@@ -1,0 +1,114 @@
+"""A corrected price reaches past calls by adjustments alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from llm.enums import AdjustmentSource, Meter
+from llm.models import ReratingRun, Usage, UsageAdjustment
+from llm.prices import set_price
+from llm.rerating import rerate
+from llm.verification import verify
+from tests.billing.calls import make_call, make_price
+from tests.billing.factories import make_account
+
+pytestmark = pytest.mark.django_db
+
+OCTOBER = {"first_day": date(2026, 10, 1), "last_day": date(2026, 10, 31)}
+
+
+def correct_price(**per_million: str) -> None:
+    rates = {Meter(name): Decimal(amount) for name, amount in per_million.items()}
+    set_price("openai", "gpt-4o", effective_from=datetime(2026, 10, 1, tzinfo=UTC), rates=rates)
+
+
+@pytest.fixture
+def call() -> Usage:
+    """1 M tokens in at 2 USD."""
+    return make_call(make_account(), price=make_price(), prompt_tokens=1_000_000)
+
+
+def test_a_corrected_price_adjusts_each_call_once(call: Usage) -> None:
+    correct_price(input="3", output="8")
+    report = rerate("openai", "gpt-4o", **OCTOBER, reason="the list was wrong")
+    adjustment = call.adjustments.get()
+    assert (report.calls, report.changed, report.unpriced) == (1, 1, 0)
+    assert (adjustment.source, adjustment.cost, adjustment.prompt_tokens) == (
+        AdjustmentSource.RERATING,
+        Decimal(1),
+        0,
+    )
+    assert adjustment.rate_set is not None
+    assert adjustment.rate_set != call.rate_set
+    run = ReratingRun.objects.get()
+    assert (run.calls, run.cost_before, run.cost_after) == (1, Decimal(2), Decimal(3))
+    assert run.ended_at is not None
+    assert rerate("openai", "gpt-4o", **OCTOBER, reason="again").changed == 0
+    assert ReratingRun.objects.count() == 1
+    assert verify().sentences == []
+
+
+def test_a_price_that_is_corrected_twice_leaves_two_adjustments(call: Usage) -> None:
+    correct_price(input="3", output="8")
+    rerate("openai", "gpt-4o", **OCTOBER, reason="first")
+    set_price(
+        "openai",
+        "gpt-4o",
+        effective_from=datetime(2026, 10, 2, tzinfo=UTC),
+        rates={Meter.INPUT: Decimal("2.5"), Meter.OUTPUT: Decimal(8)},
+    )
+    rerate("openai", "gpt-4o", **OCTOBER, reason="second")
+    assert [adjustment.cost for adjustment in call.adjustments.order_by("id")] == [Decimal(1), Decimal("-0.5")]
+
+
+def test_calls_without_a_price_get_one(call: Usage) -> None:
+    unpriced = make_call(call.account, model="new-1", prompt_tokens=1_000_000)
+    assert list(Usage.objects.unpriced()) == [unpriced]
+    make_price("new-1", input="1", output="1")
+    rerate("openai", "new-1", **OCTOBER, reason="it has a price now")
+    assert unpriced.adjustments.get().cost == Decimal(1)
+    assert not Usage.objects.unpriced().exists()
+
+
+def test_a_dry_run_writes_nothing(call: Usage) -> None:
+    correct_price(input="3", output="8")
+    report = rerate("openai", "gpt-4o", **OCTOBER, reason="try", is_dry=True)
+    assert (report.changed, report.before_pico, report.after_pico) == (1, 2 * 10**12, 3 * 10**12)
+    assert not UsageAdjustment.objects.exists()
+    assert not ReratingRun.objects.exists()
+
+
+def test_other_days_and_models_are_left_alone(call: Usage) -> None:
+    correct_price(input="3", output="8")
+    november = {"first_day": date(2026, 11, 1), "last_day": date(2026, 11, 30)}
+    assert rerate("openai", "gpt-4o", **november, reason="no").calls == 0
+    assert rerate("openai", "gpt-4", **OCTOBER, reason="no").calls == 0
+    assert not UsageAdjustment.objects.exists()
+
+
+def test_the_command_tells_the_difference(call: Usage, capsys: pytest.CaptureFixture[str]) -> None:
+    correct_price(input="3", output="8")
+    arguments = ("rerate", "openai", "gpt-4o", "--from", "2026-10-01", "--to", "2026-10-31", "--reason", "wrong")
+    call_command(*arguments, "--dry-run")
+    assert capsys.readouterr().out == "1 of 1 calls would cost 3.00 USD instead of 2.00 USD.\n"
+    call_command(*arguments)
+    assert capsys.readouterr().out == "1 of 1 calls cost 3.00 USD instead of 2.00 USD.\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "reason", "message"),
+    [
+        ("2026-10-32", "2026-10-31", "x", "not a day such as"),
+        ("2026-10-31", "2026-10-01", "x", "is before"),
+        ("2026-10-01", "2026-10-31", " ", "Give a reason"),
+    ],
+)
+def test_the_command_refuses_nonsense(call: Usage, first: str, last: str, reason: str, message: str) -> None:
+    with pytest.raises(CommandError, match=message):
+        call_command("rerate", "openai", "gpt-4o", "--from", first, "--to", last, "--reason", reason)
+    assert not ReratingRun.objects.exists()

@@ -44,7 +44,7 @@ IS_SQLITE = connection.vendor == "sqlite"
 # SQLite has one writer at a time.
 WORKERS, CONCURRENCY = (1, 2) if IS_SQLITE else (4, 4)
 MESSAGES, KILLS = 12, 6
-PATIENCE_S = 120.0
+PATIENCE_S, BEAT_S = 240.0, 5.0
 
 
 def brokers() -> list[str]:
@@ -145,15 +145,24 @@ def test_workers_that_are_killed_make_one_invoice_an_account_and_month(workers: 
         if sent >= MESSAGES - KILLS:
             time.sleep(draw.uniform(0, 1))
             workers.kill_one(draw)
-    deadline = time.monotonic() + PATIENCE_S
-    while Invoice.objects.count() < 2 * ACCOUNTS:
-        assert time.monotonic() < deadline, workers.log()
-        time.sleep(0.2)
+    _await_invoices(workers, 2 * ACCOUNTS)
     found = Counter(Invoice.objects.values_list("account__name", "period_start"))
     assert set(found.values()) == {1}
     for name, months_cost in owed.items():
         totals = Invoice.objects.filter(account__name=name).values_list("total", flat=True)
         assert list(totals) == [Decimal(months_cost)] * 2
+
+
+def _await_invoices(workers: Workers, number: int) -> None:
+    """What a killed worker had taken from Redis comes back hours later: as in production, beat asks again meanwhile."""
+    deadline = time.monotonic() + PATIENCE_S
+    asked_at = time.monotonic()
+    while Invoice.objects.count() < number:
+        assert time.monotonic() < deadline, workers.log()
+        if time.monotonic() - asked_at > BEAT_S:
+            asked_at = time.monotonic()
+            workers.send()
+        time.sleep(0.2)
 
 
 def test_many_hands_issue_each_invoice_once_and_leave_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:

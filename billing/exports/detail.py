@@ -96,12 +96,17 @@ def _billed(invoice: Invoice, period: Period) -> Iterator[Detail]:
 
 
 def _cutoff_before(invoice: Invoice, period: Period) -> datetime | None:
-    """Up to when other invoices have billed the period: those of it, or of a later one, that were frozen earlier."""
+    """Up to when other invoices have billed the period; None where this is the first.
+
+    Once a period was billed, every later invoice bills what has changed of it: those of later months too.
+    """
     others = Invoice.objects.frozen().filter(
-        account=invoice.account_id, currency=invoice.currency, period_start__gte=period.start
+        account=invoice.account_id, currency=invoice.currency, cutoff_at__lt=invoice.cutoff_at
     )
-    others = others.exclude(kind=InvoiceKind.CREDIT_NOTE).exclude(pk=invoice.pk).filter(cutoff_at__lt=invoice.cutoff_at)
-    found: datetime | None = others.aggregate(last=Max("cutoff_at"))["last"]
+    others = others.exclude(kind=InvoiceKind.CREDIT_NOTE).exclude(pk=invoice.pk)
+    if not others.filter(period_start=period.start).exists():
+        return None
+    found: datetime | None = others.filter(period_start__gte=period.start).aggregate(last=Max("cutoff_at"))["last"]
     return found
 
 

@@ -13,11 +13,11 @@ from django.utils import timezone
 
 from billing import rollup
 from billing.crediting import credit
-from billing.enums import InvoiceState
+from billing.enums import InvoiceState, TierMode
 from billing.exporting import ExportError, export_month
 from billing.exports import FORMATS, detail, walk
 from billing.exports.detail import UsageMovedError
-from billing.models import DailyUsage, Invoice, Plan, PlanVersion
+from billing.models import DailyUsage, Invoice, Plan, PlanRate, PlanVersion
 from billing.review import mark_paid, submit
 from llm.enums import AdjustmentSource
 from llm.models import Account, ApiKey, Usage
@@ -131,6 +131,19 @@ def test_what_came_late_is_in_the_export_of_the_invoice_that_bills_it(tmp_path: 
     assert verify(tmp_path / "out") == (0, "All is in order: 1 invoices, 3 lines, 3 usage.\n")
 
 
+def test_a_month_that_is_billed_after_the_next_one_has_all_of_its_usage(tmp_path: Path) -> None:
+    account = make_month()
+    make_call(account, day=date(2026, 10, 1), price=make_price("gpt-5"), prompt_tokens=9)
+    issued(account, OCTOBER)
+    issued(account)
+    assert exported(tmp_path / "out").rows["usage"] == 3
+    assert verify(tmp_path / "out")[0] == 0
+    make_call(account, day=date(2026, 9, 5), prompt_tokens=1, price=make_price("gpt-6"))
+    rollup.refresh()
+    exported(tmp_path / "again")
+    assert digests(tmp_path / "out") == digests(tmp_path / "again")
+
+
 def test_credit_notes_are_exported_with_what_they_credit(tmp_path: Path) -> None:
     invoice = issued(make_month())
     through_review(credit(invoice.pk, user=approver(), reason="duplicate"))
@@ -160,6 +173,60 @@ def plan_in(currency: str) -> Plan:
     plan = Plan.objects.create(name=f"At cost in {currency}")
     PlanVersion.objects.create(plan=plan, effective_from=date(2026, 1, 1), currency=currency)
     return plan
+
+
+def test_a_plan_with_everything_proves_itself_and_so_does_what_comes_late(tmp_path: Path) -> None:
+    account = make_month(make_customer(tax_percent=Decimal("7.7"), plan=plan_with_everything()))
+    other_rates = make_price("gpt-4o-mini", input="0.15", output="0.6", reasoning="0.7")
+    for day in (2, 30):
+        make_call(account, day=date(2026, 9, day), price=other_rates, prompt_tokens=900_000, completion_tokens=9)
+    invoice = issued(account)
+    exported(tmp_path / "september", tuple(FORMATS))
+    kinds = {row["kind"] for row in rows_of(tmp_path / "september" / "lines.csv")}
+    assert kinds == {"usage", "allowance", "discount", "flat_fee", "commitment"}
+    assert verify(tmp_path / "september")[0] == 0
+    # A line of a kind of token that was not billed before, and one that grows into another tier.
+    make_call(account, day=date(2026, 9, 3), price=other_rates, completion_tokens=40, reasoning_tokens=30)
+    make_call(account, day=date(2026, 9, 3), price=other_rates, prompt_tokens=3_000_000)
+    credit(invoice.pk, user=approver(), reason="not yet issued")
+    issued(account, OCTOBER)
+    export_month(OCTOBER, tmp_path / "october", list(FORMATS))
+    assert ("2026-09", "2026-09-03", "gpt-4o", "3000000", "40", "2") in usage_of(tmp_path / "october")
+    assert verify(tmp_path / "october")[0] == 0
+
+
+def plan_with_everything() -> Plan:
+    plan = Plan.objects.create(name="Everything")
+    version = PlanVersion.objects.create(
+        plan=plan,
+        effective_from=date(2026, 1, 1),
+        markup_percent=Decimal("12.5"),
+        flat_fee=Decimal(5),
+        minimum_commitment=Decimal(40),
+        allowance_amount=Decimal("0.5"),
+        discount_percent=Decimal("3.3333"),
+    )
+    for meter, first, later in (("input", "3", "2.000001"), ("output", "12", "9")):
+        for from_tokens, price in ((0, first), (2_000_000, later)):
+            PlanRate.objects.create(
+                version=version,
+                model_pattern="gpt-*",
+                meter=meter,
+                tier_mode=TierMode.GRADUATED,
+                from_tokens=from_tokens,
+                price_per_million=Decimal(price),
+            )
+    return plan
+
+
+def test_credits_by_parts_prove_themselves(tmp_path: Path) -> None:
+    invoice = issued(make_month())
+    line = invoice.lines.get(amount=Decimal("2.50"))
+    for amount in ("0.33", "0.33", "1.84"):
+        through_review(credit(invoice.pk, user=approver(), reason="part", amounts={line.pk: Decimal(amount)}))
+    manifest = exported(tmp_path / "out", tuple(FORMATS))
+    assert manifest.document["totals"]["USD"]["total"] == "0.00"
+    assert verify(tmp_path / "out")[0] == 0
 
 
 def test_an_accounts_own_export_is_without_others_and_without_our_costs(tmp_path: Path) -> None:

@@ -106,21 +106,19 @@ class Backlog:
     def _step(self, replay: Replay) -> None:
         try:
             written = replay.step()
-        except OSError as error:
-            log.warning("a spool can't be read", file=replay.file.path.name, error=error.strerror)
-            if replay is self._inherited:
+            if replay is self._inherited and not replay.file.waiting_bytes:
+                log.info("spool replayed", file=replay.file.path.name, closes=written)
                 self._let_go()
-            else:
-                self.spool.is_full = True
-            return
-        if replay is self._inherited and not replay.file.waiting_bytes:
-            log.info("spool replayed", file=replay.file.path.name, closes=written)
-            self._let_go()
+        except OSError as error:
+            # The disk's fault, not the database's: calls that are under way go on being settled.
+            log.warning("a spool can't be read", file=replay.file.path.name, error=error.strerror)
+            replay.postpone()
+            self.spool.is_full |= replay is self._own
 
     def _let_go(self) -> None:
-        if self._inherited is not None:
-            self._inherited.file.close()
-            self._inherited = None
+        inherited, self._inherited = self._inherited, None
+        if inherited is not None:
+            inherited.file.close()
 
     def _void_unknown_opens(self) -> None:
         """Written, again or for the first time, only to be voided: whatever became of the first try comes too late."""

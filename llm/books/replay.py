@@ -58,6 +58,10 @@ class Replay:
         """Seconds until the next step makes sense: what somebody has locked is tried again ever more seldom."""
         return max(0.0, self._due_at - time.monotonic())
 
+    def postpone(self) -> None:
+        """The file can't be read at the moment."""
+        self._due_at = time.monotonic() + _LONGEST_PAUSE_S
+
     def step(self) -> int:
         """Write the next closes of the file; how many those were. Raises OperationalError where the database is away.
 

@@ -110,12 +110,13 @@ class SpoolFile:
 
     def close(self) -> None:
         """Let go of the file. Once all of it is written it goes; one with damage stays, under another name."""
-        if not self.waiting_bytes:
-            if self.damaged:
+        try:
+            if not self.waiting_bytes and self.damaged:
                 self.path.rename(self.path.with_suffix(".damaged"))
-            else:
+            elif not self.waiting_bytes:
                 self.path.unlink(missing_ok=True)
-        os.close(self._fd)
+        finally:
+            os.close(self._fd)
 
     def _next_lines(self, most: int) -> bytes:
         """At least one whole line, usually as many as are wanted."""
@@ -198,7 +199,8 @@ def abandoned_files(folder: Path) -> Iterator[SpoolFile]:
         except OSError as error:
             log.warning("a spool can't be read", file=path.name, error=error.strerror)
             continue
-        path.with_suffix(".reserve").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.with_suffix(".reserve").unlink(missing_ok=True)
         yield file
 
 

@@ -325,6 +325,26 @@ async def test_a_call_that_was_not_opened_after_all_leaves_no_refused_write(
     assert not await asyncio.to_thread(lambda: list(spool_folder.iterdir()))
 
 
+async def test_a_spool_that_cannot_be_read_is_no_outage_of_the_database(
+    books: BooksWriter, key: ApiKey, database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = an_open(key)
+    await books.submit(operation)
+    database.is_away = True
+    await books.submit(a_close(operation.id))
+
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(spool_module.SpoolFile, "read", broken)
+    database.is_away = False
+    await until(lambda: not books.is_away and books.spool.is_full)
+    with pytest.raises(BooksUnavailable):
+        await books.submit(an_open(key))
+    assert not books.is_away
+    assert books.spool.waiting_bytes > 0
+
+
 def replay_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """As another process does."""
     other = uuid7()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from django.db import transaction
 
 from llmproject.celery import app
@@ -11,4 +9,8 @@ from llmproject.celery import app
 
 def queue_export(job_id: int) -> None:
     """Once the job's row is committed. A message that can't be sent is no failure: waiting jobs are looked for too."""
-    transaction.on_commit(partial(app.send_task, "billing.tasks.run_export", args=[job_id]), robust=True)
+
+    def send() -> None:
+        app.send_task("billing.tasks.run_export", args=[job_id])
+
+    transaction.on_commit(send, robust=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from typing import Any
 
-from django.db.models import Min, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -17,7 +17,8 @@ from rest_framework.response import Response
 from billing.api.base import ManagementView
 from billing.api.fields import ExactField, ViewedSerializer
 from billing.api.filters import DayField, UsageFilters
-from billing.models import DailyUsage, RollupMark
+from billing.models import DailyUsage
+from billing.reports import rolled_up_to
 from llm.fields import ExactSum
 from llm.types import TOKEN_FIELDS
 
@@ -108,14 +109,9 @@ class UsageView(ManagementView):
         return day
 
     def _as_of(self) -> datetime | None:
-        """Of the account that is behind the most."""
-        marks = self.of_viewer(RollupMark.objects.all())
-        if account := self.request.query_params.get("account"):
-            marks = marks.filter(account_id=int(account))
-        if marks.filter(cutoff_at=None).exists():
-            return None
-        moment: datetime | None = marks.aggregate(moment=Min("cutoff_at"))["moment"]
-        return moment
+        """Of the account that is behind the most, among those that are asked for."""
+        account = self.request.query_params.get("account")
+        return rolled_up_to(self.viewer.account_id or (int(account) if account else None))
 
 
 def _summary(rows: QuerySet[DailyUsage], by: str) -> dict[str, Any]:

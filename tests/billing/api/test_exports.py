@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.asgi import get_asgi_application
+from django.db import connection
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from billing.enums import ExportState
@@ -147,7 +148,11 @@ def test_a_manifest_leads_nowhere_else_either(staff: Asker, done: ExportJob, nam
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_file_comes_in_pieces_to_who_is_served_by_asgi(done: ExportJob, tmp_path: Path) -> None:
+async def test_a_file_comes_in_pieces_to_who_is_served_by_asgi(
+    done: ExportJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The request has a thread of its own, whose connection must not outlive it.
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
     asker = await sync_to_async(staff_asker)("view_exportjob")
     big = b"x" * 700_000
     (tmp_path / "exports" / "job-1" / "invoices.csv").write_bytes(big)

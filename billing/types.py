@@ -8,7 +8,6 @@ from datetime import date
 from decimal import Decimal
 
 from billing.enums import LineKind, TierMode
-from llm.money import exact_arithmetic
 from llm.types import TokenCounts
 
 NO_DIGEST = (0,) * 8
@@ -102,5 +101,5 @@ class ChargeLine:
 
     @property
     def residual(self) -> Decimal:
-        with exact_arithmetic():
-            return self.exact_amount - self.amount
+        """Exact as it is: at most half a unit of the currency, with 24 decimals."""
+        return self.exact_amount - self.amount

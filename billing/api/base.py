@@ -60,7 +60,7 @@ class ManagementView(GenericAPIView[Any]):
     content_negotiation_class = OneRenderer
     filter_backends = (StrictFilters,)
     pagination_class: type[BasePagination] | None = IdPagination
-    metadata_class = None
+    http_method_names = ["get", "head", "post"]
 
     @property
     def viewer(self) -> Viewer:

@@ -54,15 +54,17 @@ class UsageFiguresSerializer(ViewedSerializer[Any]):
     )
 
 
-class UsageRowSerializer(UsageFiguresSerializer):
-    """Of the first five, those that the rows are grouped by."""
-
+class UsageGroupSerializer(ViewedSerializer[Any]):
     day = serializers.DateField(required=False, help_text="In the time zone of the account.")
     key = serializers.IntegerField(required=False)
     key_name = serializers.CharField(required=False)
     model = serializers.CharField(required=False)
     account = serializers.IntegerField(required=False)
     account_name = serializers.CharField(required=False)
+
+
+class UsageRowSerializer(UsageGroupSerializer, UsageFiguresSerializer):
+    """What the rows are grouped by, and their figures."""
 
 
 class UsageSummarySerializer(serializers.Serializer[Any]):

@@ -20,7 +20,6 @@ from uuid import uuid4
 
 import psutil
 import pytest
-from celery import Celery
 from django.conf import settings
 from django.db import connection, connections
 
@@ -66,8 +65,10 @@ class Workers:
         self._mains = [self._start() for _ in range(WORKERS)]
 
     def send(self) -> None:
-        sender = app if self._broker == settings.CELERY_BROKER_URL else Celery(broker=self._broker)
-        sender.send_task("billing.tasks.close_due_months", queue=self.queue, ignore_result=True)
+        # Not another app on the other broker: Celery prefers CELERY_BROKER_URL to what it is told.
+        url = None if self._broker == settings.CELERY_BROKER_URL else self._broker
+        with app.connection_for_write(url) as broker:
+            app.send_task("billing.tasks.close_due_months", queue=self.queue, ignore_result=True, connection=broker)
 
     def kill_one(self, draw: random.Random) -> bool:
         """A process of a pool, which its worker replaces, or a whole worker, which is started again."""

@@ -344,7 +344,7 @@ def test_an_unpriced_call_is_the_reason_until_it_is_priced(key: ApiKey) -> None:
     import_openai()
     assert codes(line_of(DATED)) == [ReasonCode.UNPRICED]
 
-    adjust(row, AdjustmentSource.RERATING, cost=Decimal("0.016"))
+    adjust(row, AdjustmentSource.DECISION, cost=Decimal("0.016"))
 
     assert codes(line_of(DATED)) == []
 

@@ -106,8 +106,12 @@ def _run(job: ExportJob) -> None:
         manifest = export_month(Period(job.period_start), folder, job.formats, on_progress=_Reporter(job))
     except BillingError as error:
         _log.warning("an export failed", job=job.pk, reason=str(error))
-        _set(job, state=ExportState.FAILED, ended_at=timezone.now(), error=str(error)[:_MOST_ERROR])
+        _fail(job, str(error))
         return
+    except Exception:
+        # Or it would be taken up again for ever, before all others.
+        _fail(job, "It failed for a reason that stands in the log.")
+        raise
     rows = manifest.rows["usage"]
     _set(
         job,
@@ -119,6 +123,10 @@ def _run(job: ExportJob) -> None:
         progress_rows=rows,
         total_rows=rows,
     )
+
+
+def _fail(job: ExportJob, why: str) -> None:
+    _set(job, state=ExportState.FAILED, ended_at=timezone.now(), error=why[:_MOST_ERROR])
 
 
 class _Reporter:

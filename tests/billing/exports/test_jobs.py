@@ -14,6 +14,7 @@ from pytest_django import Settings
 from billing import exporting
 from billing.enums import ExportState, InvoiceState
 from billing.exporting import run_export, run_waiting
+from billing.exports import walk
 from billing.models import ExportJob
 from tests.billing.factories import OCTOBER, make_account, make_invoice, make_profile
 
@@ -91,6 +92,21 @@ def test_a_job_that_fails_says_why_and_leaves_nothing(folder: Path) -> None:
 def test_a_job_without_a_format_that_exists_fails(folder: Path) -> None:
     make_job(formats=["csv", "pdf"])
     assert run_export(7).error == "“pdf” is no format of an export; there are csv, xlsx, jsonl, focus, xero."
+
+
+def test_a_job_that_breaks_is_not_tried_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(*args: object) -> None:
+        raise ZeroDivisionError
+
+    make_invoice(state=InvoiceState.ISSUED)
+    make_job()
+    monkeypatch.setattr(walk, "usage_of", break_down)
+    with pytest.raises(ZeroDivisionError):
+        run_waiting()
+    job = ExportJob.objects.get(pk=7)
+    assert (job.state, job.error) == (ExportState.FAILED, "It failed for a reason that stands in the log.")
+    assert visible(folder) == []
+    assert run_waiting() == []
 
 
 def test_a_job_that_another_worker_is_at_is_left_to_it(folder: Path, worker: subprocess.Popen[str]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -306,6 +308,13 @@ def test_a_file_that_was_changed_after_it_was_signed_is_named(good: Path, tmp_pa
 
 def test_a_good_export_is_in_order(good: Path) -> None:
     assert verify(good) == (0, "All is in order: 1 invoices, 5 lines, 3 usage.\n")
+
+
+def test_the_script_needs_no_newer_python_than_it_says(good: Path) -> None:
+    tree = ast.parse((good / "verify_export.py").read_text(encoding="utf-8"), feature_version=(3, 9))
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert imported <= {*sys.stdlib_module_names, "collections.abc"}
 
 
 def test_what_is_no_export_cannot_be_checked(good: Path, tmp_path: Path) -> None:

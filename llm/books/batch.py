@@ -10,7 +10,7 @@ from typing import Any
 
 from llm.books.admission import Admission, LimitRow, Window, admit, units_used
 from llm.books.operations import CloseCall, OpenCall, Opened, Refused, Result, Stale
-from llm.books.session import Row, Situation, moment_of
+from llm.books.session import Row, Situation, WindowKey, moment_of
 from llm.enums import AccountStatus, LimitMetric, LimitPer, OutboxKind, UsageStatus
 from llm.windows import period_of
 
@@ -57,11 +57,11 @@ class Judgement:
         self._keys = {row[0]: KeyState.of(row) for row in situation.key_rows}
         self._limits = [limit_of(row) for row in situation.limit_rows]
         self._windows: dict[int, Window] = {}
-        self._by_start: dict[tuple[int, datetime], Window] = {}
+        self._by_start: dict[WindowKey, Window] = {}
 
     # --- Which windows are needed -------------------------------------------------------------------------------------
 
-    def wanted_windows(self, opens: Iterable[OpenCall]) -> set[tuple[int, datetime]]:
+    def wanted_windows(self, opens: Iterable[OpenCall]) -> set[WindowKey]:
         """(limit id, start) of the current windows that bind these opens."""
         if not self._limits:
             return set()
@@ -72,7 +72,10 @@ class Judgement:
             window = Window(row[0], limit_of(row[1:8]), moment_of(row[8]), row[9], row[10], bool(row[11]))
             self._windows[window.id] = self._by_start[window.limit.id, window.starts_at] = window
 
-    def _window_keys(self, operation: OpenCall) -> list[tuple[int, datetime]]:
+    def missing_windows(self, wanted: Iterable[WindowKey]) -> set[WindowKey]:
+        return {key for key in wanted if key not in self._by_start}
+
+    def _window_keys(self, operation: OpenCall) -> list[WindowKey]:
         key = self._keys.get(operation.key_id)
         if key is None or operation.ask is None:
             return []

@@ -17,10 +17,13 @@ from llm.books import limit_statements, statements
 from llm.books.batch import Judgement, holds_of
 from llm.books.comparing import compare
 from llm.books.operations import CloseCall, Closed, Failed, OpenCall, Opened, Operation, Result
-from llm.books.session import BatchSession, Situation, Statement, batch_session
+from llm.books.session import BatchSession, Situation, Statement, WindowKey, batch_session
 from llm.digests import OpenedFacts
 from llm.enums import UsageStatus
 from llm.models import Usage
+
+_existing_windows: set[WindowKey] = set()
+_MOST_REMEMBERED = 10_000
 
 Closing = tuple[CloseCall, OpenedFacts]
 """A close that counts, and what its row was opened with: the row's digest covers both."""
@@ -66,15 +69,19 @@ def _write(operations: Sequence[Operation], lock_timeout_ms: int) -> dict[int, R
     with batch_session() as session:
         situation = session.read({each.key_id for each in opens}, touched_ids, lock_timeout_ms=lock_timeout_ms)
         judgement = Judgement(situation)
-        _lock_windows(session, judgement, situation, opens)
+        wanted = _lock_windows(session, judgement, situation, opens)
         closing = _release(judgement, situation, closes)
         opening = [each for each in opens if judgement.judge(each) and each.id not in situation.touched]
         closing += _release_new(judgement, opening, closes)
         session.write(_statements(judgement, opening, closing))
+    _remember_windows(wanted)
     return {**judgement.results, **{id(close): Closed() for close, _ in closing}}
 
 
-def _lock_windows(session: BatchSession, judgement: Judgement, situation: Situation, opens: Sequence[OpenCall]) -> None:
+def _lock_windows(
+    session: BatchSession, judgement: Judgement, situation: Situation, opens: Sequence[OpenCall]
+) -> set[WindowKey]:
+    """The windows that the opens want; the batch has locked them, and those that its closes hold."""
     held = {
         window_id
         for row in situation.touched.values()
@@ -83,7 +90,18 @@ def _lock_windows(session: BatchSession, judgement: Judgement, situation: Situat
     }
     wanted = judgement.wanted_windows(opens)
     if held or wanted:
-        judgement.take_windows(session.lock_windows(held, wanted))
+        judgement.take_windows(session.lock_windows(held, wanted, new=wanted - _existing_windows))
+    if missing := judgement.missing_windows(wanted):
+        # Cleared away meanwhile, or their transaction was rolled back by whoever else took part in it.
+        judgement.take_windows(session.lock_windows((), missing, new=missing))
+    return wanted
+
+
+def _remember_windows(wanted: set[WindowKey]) -> None:
+    """They are committed, so that no batch of this process need make them again."""
+    if len(_existing_windows) > _MOST_REMEMBERED:
+        _existing_windows.clear()
+    _existing_windows.update(wanted)
 
 
 def _release(judgement: Judgement, situation: Situation, closes: Sequence[CloseCall]) -> list[Closing]:

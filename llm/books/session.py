@@ -25,6 +25,9 @@ from llm.books import limit_statements, statements
 from llm.digests import OpenedFacts
 
 Row = tuple[Any, ...]
+WindowKey = tuple[int, datetime]
+"""A limit's id, and where the window begins."""
+
 Statement = tuple[str, Sequence[Any]]
 
 
@@ -85,16 +88,19 @@ class BatchSession:
         found = self._run(statement_list, before=start, skip=start.count(";"))
         return self._situation(found, has_keys=bool(key_ids), has_touched=bool(touched_ids))
 
-    def lock_windows(self, ids: Collection[int], wanted: Collection[tuple[int, datetime]]) -> Sequence[Row]:
-        """These windows, locked by id; those wanted by (limit id, start) are made before, where they don't exist.
+    def lock_windows(
+        self, ids: Collection[int], wanted: Collection[WindowKey], *, new: Collection[WindowKey] = ()
+    ) -> Sequence[Row]:
+        """Windows by id and by key, locked by id. new: those of the wanted ones that are made before, if they are not.
 
         Before: who waits for another's new window has no window locked yet, so nobody waits in a circle.
         """
-        keys = self._window_keys(wanted)
-        locking = (limit_statements.windows_sql(self._vendor), (self._ids(list(ids)), keys))
-        if not wanted:
-            return self._run([locking])[-1]
-        return self._run([(limit_statements.insert_windows_sql(self._vendor), (keys,)), locking])[-1]
+        batch: list[Statement] = [
+            (limit_statements.windows_sql(self._vendor), (self._ids(list(ids)), self._window_keys(wanted)))
+        ]
+        if new:
+            batch.insert(0, (limit_statements.insert_windows_sql(self._vendor), (self._window_keys(new),)))
+        return self._run(batch)[-1]
 
     def write(self, writes: Sequence[Statement]) -> None:
         if not self._is_joined:
@@ -140,7 +146,7 @@ class BatchSession:
     def _ids(self, ids: Sequence[Any]) -> Any:
         return _document(ids) if self._vendor == "sqlite" else list(ids)
 
-    def _window_keys(self, keys: Collection[tuple[int, datetime]]) -> str:
+    def _window_keys(self, keys: Collection[WindowKey]) -> str:
         vendor = self._vendor
         return _document(
             [{"limit_id": limit, "starts_at": statements.moment_text(starts_at, vendor)} for limit, starts_at in keys]

@@ -19,6 +19,12 @@ from llm.errors import (
 )
 from llm.types import LimitState
 
+# Each reply carries them: their names are not made anew.
+_LIMIT_HEADERS = tuple(
+    (metric, tuple(f"x-ratelimit-{name}-{metric.value}" for name in ("limit", "remaining", "reset")))
+    for metric in (LimitMetric.REQUESTS, LimitMetric.TOKENS)
+)
+
 
 def render_error(error: GatewayError) -> Rendered:
     return Rendered(status=error.http_status, body=_body(error), headers=retry_headers(error))
@@ -44,16 +50,16 @@ def retry_headers(error: GatewayError) -> dict[str, str]:
 def limit_headers(limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
     """Of requests and tokens each the limit that leaves least; money has no such headers in this dialect."""
     headers: dict[str, str] = {}
-    for metric in (LimitMetric.REQUESTS, LimitMetric.TOKENS):
-        states = [state for state in limits if state.metric is metric]
-        if not states:
+    for metric, (amount, remaining, reset) in _LIMIT_HEADERS:
+        tightest: LimitState | None = None
+        for state in limits:
+            if state.metric is metric and (tightest is None or state.remaining < tightest.remaining):
+                tightest = state
+        if tightest is None:
             continue
-        tightest = min(states, key=lambda state: state.remaining)
-        headers[f"x-ratelimit-limit-{metric.value}"] = str(tightest.amount)
-        headers[f"x-ratelimit-remaining-{metric.value}"] = str(tightest.remaining)
+        headers[amount], headers[remaining] = str(tightest.amount), str(tightest.remaining)
         if tightest.resets_at is not None:
-            seconds = max(0, math.ceil((tightest.resets_at - now).total_seconds()))
-            headers[f"x-ratelimit-reset-{metric.value}"] = duration_text(seconds)
+            headers[reset] = duration_text(max(0, math.ceil((tightest.resets_at - now).total_seconds())))
     return headers
 
 

@@ -339,3 +339,13 @@ def test_batches_that_make_the_same_windows_never_wait_in_a_circle() -> None:
             assert {type(result) for result in results} == {Opened}
             Limit.objects.in_force().update(archived_at=timezone.now())
     assert sum(LimitWindow.objects.filter(limit__metric="requests").values_list("held", flat=True)) == 6 * 8 * 4
+
+
+def test_a_window_that_was_cleared_away_is_made_again() -> None:
+    key = a_key()
+    set_limit(key.account, None, LimitMetric.REQUESTS, LimitPer.MONTH, 10, None)
+    for used in (1, 1):
+        operation = an_open(key, ask=lambda: Ask(requests=1, input_tokens=1, output_tokens=1))
+        assert [type(result) for result in commit_batch([operation, a_close(operation.id)])] == [Opened, Closed]
+        assert LimitWindow.objects.get().used == used
+        LimitWindow.objects.all().delete()

@@ -88,9 +88,9 @@ def test_no_call_is_deleted(opened: Usage) -> None:
 def test_an_adjustment_stays(closed: Usage, sql: str) -> None:
     UsageAdjustment(
         usage=closed,
-        source=AdjustmentSource.RERATING,
+        source=AdjustmentSource.DECISION,
         is_billable=True,
-        reason="a corrected price",
+        reason="because",
         recorded_at=closed.recorded_at,
     ).stamp_digest().save()
     with pytest.raises(IntegrityError, match="an adjustment is never changed"):

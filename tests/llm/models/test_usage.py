@@ -206,5 +206,5 @@ def test_the_few_rows_that_need_somebody_are_found_without_reading_the_others(
     assert rows.count() == 3
     plan = rows.explain()
     assert index in plan
-    assert "Seq Scan" not in plan
+    assert "Seq Scan on llm_usage " not in plan
     assert "SCAN llm_usage\n" not in plan + "\n"

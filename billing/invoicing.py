@@ -179,7 +179,10 @@ def _parts(invoice: Invoice) -> Iterator[_Part]:
 def _part(invoice: Invoice, period: Period, version: PlanVersion, per_usd: Decimal | None) -> _Part:
     decimals = DECIMALS[invoice.currency]
     usage = usage_sums(invoice.account_id, period)
-    lines = rate(usage, terms_of(version), per_usd=per_usd, decimals=decimals)
+    try:
+        lines = rate(usage, terms_of(version), per_usd=per_usd, decimals=decimals)
+    except ValueError as error:
+        raise NotBillableError(f"The plan “{version}” doesn't fit what was used: {error}.") from error
     if billed := billed_lines(invoice, period):
         lines = difference(lines, billed, decimals=decimals)
     return _Part(period, version, lines, _unbilled(invoice, period, usage))

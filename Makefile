@@ -1,6 +1,7 @@
 # make run     install, set up and start everything
 # make test    the whole test suite            make check   what CI asks for: format, lint, types, contracts, schema, tests
 # make bench   measure the gateway             make format  tidy the code       make requirements  pin the requirements anew
+# make bench-billing   what a month costs, with ten million calls
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 CHECK_ENV := LLM_ENV_FILE= HTTPS=true DATABASE_URL=sqlite://:memory: LLM_PROVIDER=echo \
 	SECRET_KEY=only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz LLM_KEY_PEPPER=only-for-make-check
 
-.PHONY: run test check lint bench format requirements
+.PHONY: run test check lint bench bench-billing format requirements
 
 run: $(VENV)/runtime.stamp
 	@$(PY) -m llmproject.envfile
@@ -35,6 +36,11 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(PY) -m benchmarks.gateway
+
+# Ten million calls in a database of their own, 10 GB while it runs; ROWS=200000 is enough for a first look.
+ROWS ?= 10000000
+bench-billing: $(VENV)/dev.stamp
+	$(PY) -m benchmarks.billing --rows $(ROWS)
 
 format: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check --fix .

@@ -1,0 +1,152 @@
+"""What billing does in a month, each step timed on the same books. Django is set up before this is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from django.db import connection
+
+from benchmarks.billing_data import END, write_late_calls
+from billing.closing import close_month
+from billing.models import DailyUsage
+from billing.periods import Period
+from billing.reports import UsageQuestion, usage_report
+from billing.rollup import refresh, usage_sums_of
+from llm.models import Account
+
+MONTH = Period.of(END.date()).previous
+LATE_CALLS = 10_000
+_T = TypeVar("_T")
+
+# What the first refresh does, without adjustments, marks, or any care for others: a group by in plain SQL.
+_BARE = """
+INSERT INTO billing_dailyusage (account_id, local_day, api_key_id, provider, model, rate_set_id, is_billable,
+    calls, estimated_calls, unpriced_calls, prompt_tokens, completion_tokens, cache_read_tokens,
+    cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens,
+    cost, estimated_cost, digest_0, digest_1, digest_2, digest_3, digest_4, digest_5, digest_6, digest_7)
+SELECT account_id, local_day, api_key_id, provider, model, rate_set_id, is_billable,
+    count(*), count(*) FILTER (WHERE usage_source = 'estimated'), count(*) FILTER (WHERE cost IS NULL),
+    sum(prompt_tokens), sum(completion_tokens), sum(cache_read_tokens), sum(cache_write_5m_tokens),
+    sum(cache_write_1h_tokens), sum(reasoning_tokens), sum(audio_input_tokens), sum(audio_output_tokens),
+    coalesce(sum(cost), 0) * 0.000000000001,
+    coalesce(sum(cost) FILTER (WHERE usage_source = 'estimated'), 0) * 0.000000000001,
+    sum(digest_0), sum(digest_1), sum(digest_2), sum(digest_3), sum(digest_4), sum(digest_5), sum(digest_6),
+    sum(digest_7)
+FROM llm_usage WHERE status IN ('settled', 'estimated')
+GROUP BY account_id, local_day, api_key_id, provider, model, rate_set_id, is_billable
+"""
+
+
+class StepFailedError(Exception):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """most: what it may be at most, in the same unit; None where nothing is asked of it."""
+
+    name: str
+    value: float
+    unit: str
+    most: float | None = None
+    note: str = ""
+
+    @property
+    def is_met(self) -> bool:
+        return self.most is None or self.value <= self.most
+
+
+def measure_rollups() -> Iterator[Figure]:
+    bare = _measure_bare()
+    yield bare
+    yield _measure_first_refresh(bare)
+    yield from _measure_next_refreshes()
+    yield _measure_sums()
+
+
+def _measure_bare() -> Figure:
+    """Leaves nothing behind."""
+    seconds, _ = _timed(_run_bare)
+    rows = DailyUsage.objects.count()
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE billing_dailyusage")
+    return Figure("bare INSERT ... SELECT ... GROUP BY", seconds, "s", note=f"{rows:,} rows")
+
+
+def _measure_first_refresh(bare: Figure) -> Figure:
+    seconds, _ = _timed(refresh)
+    note = f"{DailyUsage.objects.count():,} rows; {seconds / bare.value:.2f} times the bare statement"
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM (ANALYZE) billing_dailyusage")
+    return Figure("first refresh", seconds, "s", most=2 * bare.value, note=note)
+
+
+def _measure_next_refreshes() -> Iterator[Figure]:
+    idle, _ = _timed(refresh)
+    yield Figure("refresh with nothing new", idle, "s")
+    write_late_calls(LATE_CALLS)
+    busy, _ = _timed(refresh)
+    yield Figure(f"refresh after {LATE_CALLS:,} calls of one day", busy, "s")
+
+
+def _measure_sums() -> Figure:
+    ids = list(Account.objects.values_list("id", flat=True))
+    seconds, sums = _timed(lambda: usage_sums_of(ids, MONTH))
+    return Figure("usage sums of a month, all accounts", seconds, "s", note=f"{sum(map(len, sums.values())):,} sums")
+
+
+def measure_closing() -> Iterator[Figure]:
+    yield _closing("close the month", most=30)
+    yield _closing("close it again", most=None)
+
+
+def _closing(name: str, *, most: float | None) -> Figure:
+    seconds, report = _timed(lambda: close_month(MONTH))
+    note = f"{len(report.drafted)} drafts, {len(report.empty)} empty, {len(report.failed)} failed"
+    return Figure(name, seconds, "s", most=most, note=note)
+
+
+def measure_reports() -> Iterator[Figure]:
+    busiest = Account.objects.order_by("id")[0]
+    yield _report("usage report of a month, all accounts", UsageQuestion(MONTH.start, MONTH.last_day))
+    yield _report("the same of the busiest account", UsageQuestion(MONTH.start, MONTH.last_day, account_id=busiest.pk))
+
+
+def _report(name: str, question: UsageQuestion) -> Figure:
+    """The second of two: pages of the table that nobody has read since they were written cost a write once."""
+    usage_report(question)
+    seconds, report = _timed(lambda: usage_report(question))
+    return Figure(name, seconds * 1000, "ms", most=300, note=f"{report.total.calls:,} calls")
+
+
+def measure_export(folder: Path) -> Iterator[Figure]:
+    """In a process of its own, whose memory is looked at when it has ended."""
+    command = [sys.executable, "manage.py", "export_month", str(MONTH), "--include-drafts", "--format", "csv,jsonl"]
+    started = time.perf_counter()
+    process = subprocess.Popen([*command, "--out", str(folder / "export")])
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - started
+    if process.returncode:
+        raise StepFailedError(f"export_month ended with {process.returncode}")
+    megabytes = sum(file.stat().st_size for file in (folder / "export").iterdir()) / 1e6
+    yield Figure("export of a month, largest memory", used.ru_maxrss / 1000, "MB", most=200)
+    yield Figure("export of a month", seconds, "s", note=f"{megabytes:,.0f} MB of CSV and JSON lines")
+
+
+def _run_bare() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_BARE)
+
+
+def _timed(step: Callable[[], _T]) -> tuple[float, _T]:
+    started = time.perf_counter()
+    result = step()
+    return time.perf_counter() - started, result

@@ -1,5 +1,7 @@
 # make run     install, set up and start everything
 # make test    the whole test suite            make check   what CI asks for: format, lint, types, contracts, schema, tests
+# make soak MINUTES=30   kills, crashes and outages under load, then the books against the upstream's ledger
+# make limits  many keys on small budgets at once: is a limit overspent, is anything refused that fits?
 # make bench   measure the gateway             make format  tidy the code       make requirements  pin the requirements anew
 # make bench-billing   what a month costs, with ten million calls
 
@@ -12,7 +14,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 CHECK_ENV := LLM_ENV_FILE= HTTPS=true DATABASE_URL=sqlite://:memory: LLM_PROVIDER=echo \
 	SECRET_KEY=only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz LLM_KEY_PEPPER=only-for-make-check
 
-.PHONY: run test check lint bench bench-billing format requirements
+.PHONY: run test check lint bench bench-billing soak limits format requirements
 
 run: $(VENV)/runtime.stamp
 	@$(PY) -m llmproject.envfile
@@ -41,6 +43,18 @@ bench: $(VENV)/dev.stamp
 ROWS ?= 10000000
 bench-billing: $(VENV)/dev.stamp
 	$(PY) -m benchmarks.billing --rows $(ROWS)
+
+# A PostgreSQL server of its own, which crashes too; only root may mount the small disks that get full.
+MINUTES ?= 10
+SEED ?= 1
+soak: $(VENV)/dev.stamp
+	$(PY) -m tests.faults.run --own-server $(if $(filter 0,$(shell id -u)),--full-disks) --sites 2 --workers 2 \
+		--minutes $(MINUTES) --seed $(SEED) --kills 4 --crashes 1 --kill-pause 2 --outages 1 --outage-pause 4
+
+LIMITS_DATABASE ?= postgres://postgres@127.0.0.1:5432
+limits: $(VENV)/dev.stamp
+	$(PY) -m tests.faults.run_limits --seed $(SEED) --database-url "$(LIMITS_DATABASE)"
+	$(PY) -m tests.faults.run_limits --seed $(SEED)
 
 format: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check --fix .

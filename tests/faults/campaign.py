@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +19,7 @@ from tests.faults import outages, verdict
 from tests.faults.calls import HOSTILE_MIX, KILL_MIX, NORMAL, Calls
 from tests.faults.chaos_proxy import ChaosProxy
 from tests.faults.cluster import Cluster
+from tests.faults.commands import run_commands
 from tests.faults.kills import Kills, crashed, killed
 from tests.faults.load import Load
 from tests.faults.postgres import Database
@@ -29,7 +27,6 @@ from tests.faults.sites import Site
 from tests.faults.small_disk import SmallDisk
 from tests.faults.stage import Stage
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
 _REST_S = 60.0
 _POLL_S = 0.1
 # Three missed beats, after which `reap --now` takes a process for dead.
@@ -283,37 +280,10 @@ def _replay_and_reap(stage: Stage) -> list[str]:
         if left := site.spooled_files:
             notes.append(f"{left} spools were not replayed")
     time.sleep(_SILENCE_S)
-    for command in (("reap", "--now"), ("verify_books",)):
-        done = manage(*command, environment=stage.sites[0].environment)
-        if done.returncode:
-            notes.append(f"manage.py {' '.join(command)}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
-    return notes
+    return notes + run_commands(("reap", "--now"), ("verify_books",), environment=stage.sites[0].environment)
 
 
 def _wait_until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _REST_S
     while not is_so() and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-
-
-def manage(*arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """A command of the project, as staff would run it."""
-    # Not through the proxy: it may be gone by now.
-    direct = {name: value for name, value in environment.items() if name != "DATABASE_URL"}
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=_ROOT,
-        env={**os.environ, **direct, "DATABASE_URL": own_database_url()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def own_database_url() -> str:
-    """The database that this process uses."""
-    config = connection.settings_dict
-    if connection.vendor == "sqlite":
-        return f"sqlite:///{config['NAME']}"
-    password = f":{config['PASSWORD']}" if config["PASSWORD"] else ""
-    return f"postgres://{config['USER']}{password}@{config['HOST']}:{config['PORT']}/{config['NAME']}"

@@ -24,6 +24,7 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 # A machine that does much else is slow.
 _START_S = 180.0
 _STOP_S = 180.0
+_NOTICED_S = 10.0
 # A worker that dies sooner after its start than this is taken for one that can't start, and its server gives up.
 CRASH_LOOP_S = 5.6
 
@@ -95,15 +96,21 @@ class Site:
         raise RuntimeError(f"the gateway did not start:\n{self.log[-4000:]}")
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that serve, oldest first."""
-        if self._process is None:
-            return []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            children: list[psutil.Process] = psutil.Process(self._process.pid).children()
-            now = time.monotonic()
-            self._seen_at = {child.pid: self._seen_at.get(child.pid, now) for child in children}
-            return sorted(children, key=lambda child: (self._seen_at[child.pid], child.create_time()))
-        return []
+        """The processes that serve, oldest first; not those that have died and are still to be replaced."""
+        found: dict[psutil.Process, float] = {}
+        now = time.monotonic()
+        for pid in [] if self._process is None else _children_of(self._process.pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if (worker := psutil.Process(pid)).status() != psutil.STATUS_ZOMBIE:
+                    found[worker] = self._seen_at.get(pid, now)
+        self._seen_at = {worker.pid: seen_at for worker, seen_at in found.items()}
+        return sorted(found, key=lambda worker: (found[worker], worker.create_time()))
+
+    def await_end(self, worker: psutil.Process) -> None:
+        """Until the server has noticed that it died."""
+        deadline = time.monotonic() + _NOTICED_S
+        while worker.is_running() and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def age_s(self, worker: psutil.Process) -> float:
         """How long it has been seen to live, at least: the system tells a start no better than to a second."""
@@ -152,3 +159,13 @@ class Site:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _children_of(pid: int) -> list[int]:
+    """What the kernel says at once; otherwise all processes of the machine would have to be looked at."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [child.pid for child in psutil.Process(pid).children()]
+        return []

@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 
 import structlog
 from django.conf import settings
-from django.db.models import F
 from django.db.models.functions import TruncMonth
 from django.utils import timezone
 
@@ -27,6 +26,7 @@ from billing.models import BillingProfile, DailyUsage, Invoice
 from billing.periods import Period
 from billing.plans import profile_of
 from billing.rollup import refresh
+from billing.timezones import apply_time_zones
 from llm.enums import AccountStatus
 from llm.models import Account
 
@@ -87,18 +87,6 @@ def last_ended(account: Account, now: datetime) -> Period:
     """The latest month that has been over for BILLING_CLOSE_AFTER_HOURS where the account is."""
     local = (now - timedelta(hours=settings.BILLING_CLOSE_AFTER_HOURS)).astimezone(ZoneInfo(account.time_zone))
     return Period.of(local.date()).previous
-
-
-def apply_time_zones(*, now: datetime | None = None) -> int:
-    """Give accounts the zone that their profiles ask for, where the month from which it holds has begun."""
-    now = now or timezone.now()
-    changed = 0
-    waiting = BillingProfile.objects.filter(time_zone_from__isnull=False).exclude(time_zone=F("account__time_zone"))
-    for profile in waiting.select_related("account"):
-        here = now.astimezone(ZoneInfo(profile.account.time_zone)).date()
-        if profile.time_zone_from is not None and here >= profile.time_zone_from:
-            changed += Account.objects.filter(pk=profile.account_id).update(time_zone=profile.time_zone)
-    return changed
 
 
 def _close(account: Account, period: Period, report: ClosingReport, *, user: User | None) -> None:

@@ -6,9 +6,6 @@ from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from django.core.exceptions import ValidationError
-
-from billing.currencies import COST_CURRENCY
 from billing.errors import NotBillableError
 from billing.models import ExchangeRate
 
@@ -32,7 +29,5 @@ def add_rate(currency: str, per_usd: Decimal, *, on: date, source: str, user: Us
     """per_usd: units of the currency for one USD, more than 0, at most 6 decimals. Raises ValidationError."""
     rate = ExchangeRate(currency=currency, per_usd=per_usd, on=on, source=source.strip(), created_by=user)
     rate.full_clean()
-    if currency == COST_CURRENCY:
-        raise ValidationError({"currency": f"{COST_CURRENCY} is what rates are given for: it has none itself."})
     rate.save(force_insert=True)
     return rate

@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
-from billing.currencies import validate_currency
+from billing.currencies import COST_CURRENCY, validate_currency
 from billing.models.plans import PERCENT_DECIMALS, Plan
 from llm.fields import ExactDecimalField
 from llm.models import Account
@@ -84,3 +84,7 @@ class ExchangeRate(models.Model):
 
     def __str__(self) -> str:
         return f"1 USD = {self.per_usd:f} {self.currency} ({self.source}, {self.on})"
+
+    def clean(self) -> None:
+        if self.currency == COST_CURRENCY:
+            raise ValidationError({"currency": f"{COST_CURRENCY} is what rates are given for: it has none itself."})

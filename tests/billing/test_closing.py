@@ -9,7 +9,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from billing.closing import apply_time_zones, close_due_months, close_month, last_ended
+from billing.closing import close_due_months, close_month, last_ended
 from billing.enums import InvoiceKind, InvoiceState
 from billing.models import Invoice
 from billing.periods import Period
@@ -137,18 +137,6 @@ def issued_supplement(supplement: Invoice) -> Invoice:
     approver = make_approver("sue")
     approve(supplement.pk, user=approver)
     return issue(supplement.pk, user=approver)
-
-
-def test_a_new_time_zone_holds_from_its_month_on() -> None:
-    account = make_account(time_zone="UTC")
-    make_profile(account, time_zone="Asia/Kathmandu", time_zone_from=date(2026, 11, 1))
-    assert apply_time_zones(now=datetime(2026, 10, 31, 23, 59, tzinfo=UTC)) == 0
-    account.refresh_from_db()
-    assert account.time_zone == "UTC"
-    assert apply_time_zones(now=datetime(2026, 11, 1, tzinfo=UTC)) == 1
-    assert apply_time_zones(now=datetime(2026, 11, 1, tzinfo=UTC)) == 0
-    account.refresh_from_db()
-    assert account.time_zone == "Asia/Kathmandu"
 
 
 def test_the_command_says_what_it_did(capsys: pytest.CaptureFixture[str]) -> None:

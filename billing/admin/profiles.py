@@ -1,0 +1,102 @@
+"""Billing profiles: to whom an account's invoices go, by which plan, and in which time zone its months are counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.db.models import Q
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from billing.models import BillingProfile, Plan
+from billing.timezones import set_time_zone
+from llm.admin.accounts import TimeZoneInput
+from llm.admin.base import GatewayAdmin, ModelForm
+from llm.admin.usagefilters import DateInput
+
+_ZONE = "time_zone"
+
+
+class BillingProfileForm(ModelForm[BillingProfile]):
+    """A currency that isn't the plan's is refused by the model."""
+
+    billed_from = forms.DateField(
+        required=False, widget=DateInput(), help_text="First day of the first month to be invoiced. Empty: all months."
+    )
+
+    class Meta:
+        model = BillingProfile
+        fields = (
+            *("account", "legal_name", "address", "country", "email", "tax_id", "tax_percent", "tax_note"),
+            *("po_number", "currency", "payment_days", "plan", "time_zone", "billed_from"),
+        )
+        widgets = {
+            "address": forms.Textarea(attrs={"rows": 4, "cols": 40}),
+            "time_zone": TimeZoneInput(attrs={"class": "vTextField"}),
+            "tax_percent": forms.TextInput(attrs={"inputmode": "decimal", "class": "gw-rate"}),
+        }
+        help_texts = {
+            "time_zone": "Decides in which day and month a call counts. A change holds from the next month on.",
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "plan" in self.fields:
+            offered = Plan.objects.filter(Q(archived_at=None) | Q(pk=self.instance.plan_id))
+            self.fields["plan"].queryset = offered  # type: ignore[attr-defined]
+
+    def clean_billed_from(self) -> Any:
+        day = self.cleaned_data["billed_from"]
+        if day is not None and day.day != 1:
+            raise ValidationError("Invoices are for whole months: give the first day of one.")
+        return day
+
+
+@admin.register(BillingProfile)
+class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
+    form = BillingProfileForm
+    list_display = ("legal_name", "account", "plan", "currency", "zone", "payment_terms")
+    list_filter = ("currency", "plan")
+    list_select_related = ("account", "plan")
+    search_fields = ("legal_name", "account__name", "email")
+    search_help_text = "By legal name, account or e-mail."
+    autocomplete_fields = ("account",)
+    fieldsets = (
+        (None, {"fields": ("account", "legal_name", "address", "country", "email", "po_number")}),
+        ("Tax", {"fields": ("tax_id", "tax_percent", "tax_note")}),
+        ("Terms", {"fields": ("plan", "currency", "payment_days", "billed_from")}),
+        ("Calendar", {"fields": (_ZONE,)}),
+    )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: BillingProfile | None = None) -> Any:
+        return ("account",) if obj else ()
+
+    def get_fieldsets(self, request: HttpRequest, obj: BillingProfile | None = None) -> Any:
+        if obj is None or obj.time_zone == obj.account.time_zone:
+            return self.fieldsets
+        until = f"The account's days are counted in {obj.account.time_zone} until {obj.time_zone_from}."
+        return (*self.fieldsets[:-1], ("Calendar", {"fields": (_ZONE,), "description": until}))
+
+    def save_model(self, request: HttpRequest, obj: BillingProfile, form: Any, change: bool) -> None:
+        """Only what was edited, and the zone by the one service that knows from when on it may hold."""
+        if change:
+            obj.save(update_fields=[name for name in form.changed_data if name != _ZONE])
+        else:
+            obj.save()
+        if not change or _ZONE in form.changed_data:
+            obj.time_zone_from = set_time_zone(obj.pk, obj.time_zone).time_zone_from
+
+    @admin.display(description="Time zone", ordering="time_zone")
+    def zone(self, profile: BillingProfile) -> SafeString | str:
+        if profile.time_zone == profile.account.time_zone:
+            return profile.time_zone
+        since = f"from {profile.time_zone_from} on, until then {profile.account.time_zone}"
+        return format_html('{}<span class="gw-hint gw-below">{}</span>', profile.time_zone, since)
+
+    @admin.display(description="Payment terms", ordering="payment_days")
+    def payment_terms(self, profile: BillingProfile) -> str:
+        return f"{profile.payment_days} days"

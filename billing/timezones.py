@@ -1,0 +1,44 @@
+"""An account's time zone changes with a month: in between, a day could be in two months, or in none."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from billing.models import BillingProfile
+from billing.periods import Period
+from llm.models import Account
+
+
+@transaction.atomic
+def set_time_zone(profile_id: int, time_zone: str, *, now: datetime | None = None) -> BillingProfile:
+    """Ask for a zone of the IANA database; it holds from the next month of the account's present zone on.
+
+    `time_zone_from` is None where that is the account's zone already.
+    """
+    profile = BillingProfile.objects.select_for_update(of=("self",)).select_related("account").get(pk=profile_id)
+    is_to_come = time_zone != profile.account.time_zone
+    today = _today_of(profile.account, now or timezone.now())
+    profile.time_zone = time_zone
+    profile.time_zone_from = Period.of(today).following.start if is_to_come else None
+    profile.save(update_fields=["time_zone", "time_zone_from"])
+    return profile
+
+
+def apply_time_zones(*, now: datetime | None = None) -> int:
+    """Give accounts the zone that their profiles ask for, where the month from which it holds has begun."""
+    now = now or timezone.now()
+    changed = 0
+    waiting = BillingProfile.objects.filter(time_zone_from__isnull=False).exclude(time_zone=F("account__time_zone"))
+    for profile in waiting.select_related("account"):
+        if profile.time_zone_from is not None and _today_of(profile.account, now) >= profile.time_zone_from:
+            changed += Account.objects.filter(pk=profile.account_id).update(time_zone=profile.time_zone)
+    return changed
+
+
+def _today_of(account: Account, now: datetime) -> date:
+    return now.astimezone(ZoneInfo(account.time_zone)).date()

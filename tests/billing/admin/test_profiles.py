@@ -1,0 +1,122 @@
+"""Billing profiles in the admin: made for an account, changed without surprise to the month that runs."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from billing.models import BillingProfile, Plan
+from billing.periods import Period
+from billing.plans import add_version, default_plan
+from llm.models import Account
+from tests.billing.factories import make_account, make_profile
+from tests.llm.admin.factories import staff_with
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/billing/billingprofile/"
+
+
+def form(**values: Any) -> dict[str, Any]:
+    defaults = {
+        "legal_name": "Acme Ltd",
+        "address": "1 Street\nLisbon",
+        "tax_percent": "23",
+        "currency": "USD",
+        "payment_days": "14",
+        "plan": default_plan().pk,
+        "time_zone": "UTC",
+    }
+    return {**defaults, **values}
+
+
+def page_of(profile: BillingProfile) -> str:
+    return f"{LIST}{profile.pk}/change/"
+
+
+def next_month() -> date:
+    return Period.of(timezone.now().date()).following.start
+
+
+def test_a_profile_is_made_for_an_account(admin_client: Client) -> None:
+    account = make_account(time_zone="UTC")
+    assert admin_client.post(f"{LIST}add/", form(account=account.pk)).status_code == 302
+    profile = BillingProfile.objects.get()
+    assert (profile.account, profile.legal_name, profile.tax_percent) == (account, "Acme Ltd", Decimal(23))
+    assert (profile.time_zone, profile.time_zone_from) == ("UTC", None)
+
+
+def test_the_account_of_a_profile_stays(admin_client: Client) -> None:
+    profile = make_profile()
+    other = make_account("Other")
+    assert admin_client.post(page_of(profile), form(account=other.pk, payment_days="7")).status_code == 302
+    profile.refresh_from_db()
+    assert (profile.account.name, profile.payment_days) == ("Acme", 7)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_another_zone_holds_from_the_next_month_on(admin_client: Client, is_new: bool) -> None:
+    account = make_account(time_zone="UTC")
+    page = f"{LIST}add/" if is_new else page_of(make_profile(account))
+    admin_client.post(page, form(account=account.pk, time_zone="Asia/Tokyo"))
+    profile = BillingProfile.objects.select_related("account").get()
+    assert (profile.time_zone, profile.time_zone_from) == ("Asia/Tokyo", next_month())
+    assert profile.account.time_zone == "UTC"
+    until = f"are counted in UTC until {next_month()}"
+    assert until in admin_client.get(page_of(profile)).content.decode()
+
+
+def test_another_change_leaves_the_zone_that_is_to_come(admin_client: Client) -> None:
+    profile = make_profile(make_account(time_zone="UTC"), time_zone="Asia/Tokyo", time_zone_from=date(2020, 2, 1))
+    admin_client.post(page_of(profile), form(time_zone="Asia/Tokyo", legal_name="Acme Inc"))
+    profile.refresh_from_db()
+    assert (profile.legal_name, profile.time_zone_from) == ("Acme Inc", date(2020, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"currency": "EUR"}, "has prices in another currency."),
+        ({"time_zone": "Mars/Base"}, "Mars/Base"),
+        ({"billed_from": "2026-10-02"}, "give the first day of one."),
+        ({"tax_percent": "101"}, "less than or equal to 100"),
+    ],
+)
+def test_a_wrong_profile_is_refused(admin_client: Client, wrong: dict[str, str], complaint: str) -> None:
+    response = admin_client.post(f"{LIST}add/", form(account=make_account().pk, **wrong))
+    assert response.status_code == 200
+    assert complaint in response.content.decode()
+    assert not BillingProfile.objects.exists()
+
+
+def test_an_archived_plan_is_kept_but_not_offered(admin_client: Client) -> None:
+    plan = Plan.objects.create(name="Old plan", archived_at=timezone.now())
+    add_version(plan, effective_from=date(2026, 1, 1))
+    assert "Old plan" not in admin_client.get(f"{LIST}add/").content.decode()
+    profile = make_profile(plan=plan)
+    assert admin_client.post(page_of(profile), form(plan=plan.pk)).status_code == 302
+
+
+def test_the_right_to_look_is_not_that_to_change() -> None:
+    profile = make_profile()
+    client = staff_with("view_billingprofile")
+    assert client.get(LIST).status_code == 200
+    assert client.post(page_of(profile), form()).status_code == 403
+    assert client.get(f"{LIST}add/").status_code == 403
+    profile.refresh_from_db()
+    assert profile.legal_name == "Acme"
+
+
+def test_the_list_takes_few_queries(admin_client: Client, django_assert_max_num_queries: Any) -> None:
+    plan = default_plan()
+    accounts = Account.objects.bulk_create(Account(name=f"Account {number}") for number in range(1000))
+    BillingProfile.objects.bulk_create(
+        BillingProfile(account=account, legal_name=account.name, plan=plan) for account in accounts
+    )
+    with django_assert_max_num_queries(8):
+        assert "1000 billing profiles" in admin_client.get(LIST).content.decode()

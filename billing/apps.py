@@ -14,3 +14,4 @@ class BillingConfig(AppConfig):
     def ready(self) -> None:
         keep(tuple(import_module("billing.triggers").triggers()))
         post_migrate.connect(install_triggers, sender=self)
+        post_migrate.connect(import_module("billing.groups").make_groups, sender=self)

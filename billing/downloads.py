@@ -1,4 +1,5 @@
-"""The files of an export, as they are served: from the job's own folder, and only those that its manifest names."""
+"""The files of an export, as they are served: from the job's own folder, and only those that its manifest
+names, with itself."""
 
 from __future__ import annotations
 
@@ -12,6 +13,9 @@ from django.http import FileResponse
 
 from billing.models import ExportJob
 
+MANIFEST = "manifest.json"
+"""Names the other files, so it can't name itself."""
+
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -22,7 +26,7 @@ def files_of(job: ExportJob) -> list[dict[str, Any]]:
 
 def file_of(job: ExportJob, name: str) -> Path | None:
     """Where a file of the export is; None where it has none of that name, or it is gone."""
-    if not any(file["name"] == name for file in files_of(job)):
+    if not any(file["name"] == name for file in [*files_of(job), {"name": MANIFEST}]):
         return None
     folder = Path(settings.BILLING_EXPORT_DIR).resolve() / job.folder
     path = (folder / name).resolve()

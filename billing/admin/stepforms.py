@@ -1,0 +1,99 @@
+"""The forms behind the buttons of an invoice's page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+from django.utils import timezone
+
+from billing.crediting import creditable
+from billing.currencies import DECIMALS, MOST_DECIMALS, format_amount
+from billing.models import Invoice
+from llm.admin.usagefilters import DateInput
+
+MOST_DIGITS = 26
+"""Of an amount, before its decimals and with them."""
+
+
+class StepForm(forms.Form):
+    """Why, for the invoice's history. Subclasses ask for more."""
+
+    reason = forms.CharField(
+        max_length=500,
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "cols": 60}),
+        help_text="Stands in the invoice's history.",
+    )
+
+    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+        super().__init__(data)
+        self.invoice = invoice
+
+    def details(self) -> dict[str, Any]:
+        """What the service wants beside the reason. Only for a valid form."""
+        return {}
+
+
+class ReasonedForm(StepForm):
+    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+        super().__init__(data, invoice=invoice)
+        self.fields["reason"].required = True
+
+
+class PaymentForm(StepForm):
+    paid_on = forms.DateField(label="Paid on", widget=DateInput(), initial=lambda: timezone.now().date())
+
+    field_order = ("paid_on", "reason")
+
+    def details(self) -> dict[str, Any]:
+        return {"paid_on": self.cleaned_data["paid_on"]}
+
+
+class CreditForm(ReasonedForm):
+    """All that is left of the invoice, or amounts of some of its lines."""
+
+    WHOLE, LINES = "whole", "lines"
+
+    scope = forms.ChoiceField(
+        label="What is credited?",
+        choices=[(WHOLE, "All that is left of the invoice"), (LINES, "These amounts, without tax:")],
+        initial=WHOLE,
+        widget=forms.RadioSelect,
+    )
+
+    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+        super().__init__(data, invoice=invoice)
+        left = creditable(invoice)
+        self._lines = {line.pk: line for line in invoice.lines.order_by("position") if left[line.pk] > 0}
+        for line_id, line in self._lines.items():
+            self.fields[f"line_{line_id}"] = forms.DecimalField(
+                label=line.description,
+                required=False,
+                min_value=Decimal(0),
+                max_digits=MOST_DIGITS,
+                decimal_places=min(DECIMALS[invoice.currency], MOST_DECIMALS),
+                widget=forms.TextInput(attrs={"inputmode": "decimal", "class": "gw-rate"}),
+                help_text=f"of {format_amount(left[line_id], invoice.currency)}",
+            )
+
+    def line_fields(self) -> Iterable[forms.BoundField]:
+        return [self[f"line_{line_id}"] for line_id in self._lines]
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        given = self._amounts()
+        if data.get("scope") == self.LINES and not given and not self.errors:
+            self.add_error("scope", "Give an amount for one line at least.")
+        if data.get("scope") == self.WHOLE and given:
+            self.add_error("scope", "The amounts of lines would not count: choose them, or clear them.")
+        return data
+
+    def details(self) -> dict[str, Any]:
+        return {"amounts": None if self.cleaned_data["scope"] == self.WHOLE else self._amounts()}
+
+    def _amounts(self) -> dict[int, Decimal]:
+        values = ((line_id, self.cleaned_data.get(f"line_{line_id}")) for line_id in self._lines)
+        return {line_id: amount for line_id, amount in values if amount}

@@ -1,0 +1,179 @@
+"""What an invoice's buttons do: each asks on a page of its own, and the answer goes to billing's services.
+
+Whether a step may be made is for the services to say, at the moment when it is made; their sentence stands on the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from billing import crediting, invoicing, review
+from billing.admin.pages import page_context, user_of
+from billing.admin.stepforms import CreditForm, PaymentForm, ReasonedForm, StepForm
+from billing.blockers import blockers_of
+from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
+from billing.errors import BillingError, InvoiceError
+from billing.models import Invoice
+from billing.models.invoices import FINAL_STATES
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+    from billing.admin.invoices import InvoiceAdmin
+
+BUSY = "Somebody else is working on this account's invoices right now: try again in a moment."
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """consequence: what comes of it, in a sentence. perform: (invoice id, user=, reason=, details of the form)."""
+
+    action: InvoiceAction
+    label: str
+    consequence: str
+    perform: Callable[..., Invoice]
+    form: type[StepForm] = StepForm
+    is_main: bool = False
+    is_dangerous: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.action.value
+
+
+def _recompute(invoice_id: int, *, user: User, reason: str) -> Invoice:
+    return invoicing.recompute(invoice_id, user=user)
+
+
+STEPS: Sequence[Step] = (
+    Step(
+        InvoiceAction.SUBMIT,
+        "Submit",
+        "It is computed a last time and frozen: from then on nothing of it changes, unless it is sent back.",
+        review.submit,
+        is_main=True,
+    ),
+    Step(
+        InvoiceAction.APPROVE,
+        "Approve",
+        "You say that what stands here may be charged. It can be issued then.",
+        review.approve,
+        is_main=True,
+    ),
+    Step(
+        InvoiceAction.ISSUE,
+        "Issue",
+        "It gets the next number of its series. An issued invoice never changes and can't be taken back: what was "
+        "charged too much is given back by a credit note.",
+        review.issue,
+        is_main=True,
+    ),
+    Step(InvoiceAction.PAY, "Mark as paid", "It leaves the list of what is due.", review.mark_paid, PaymentForm),
+    Step(
+        InvoiceAction.RECOMPUTE,
+        "Recompute",
+        "The draft is made anew from the usage, the plan and the profile as they stand now.",
+        _recompute,
+    ),
+    Step(
+        InvoiceAction.SEND_BACK,
+        "Send back",
+        "It becomes a draft again, which follows the books; what was approved of it no longer counts.",
+        review.send_back,
+        ReasonedForm,
+    ),
+    Step(
+        InvoiceAction.CREDIT,
+        "Credit",
+        "A draft of a credit note is made, which goes through review as any invoice does.",
+        crediting.credit,
+        CreditForm,
+    ),
+    Step(
+        InvoiceAction.VOID,
+        "Void",
+        "It will never be issued. What it would have charged is charged by whichever invoice comes next.",
+        review.void,
+        ReasonedForm,
+        is_dangerous=True,
+    ),
+)
+_BY_NAME = {step.name: step for step in STEPS}
+
+
+def may(user: User, step: Step) -> bool:
+    """Whoever prepares invoices may also compute them anew."""
+    action = InvoiceAction.SUBMIT if step.action == InvoiceAction.RECOMPUTE else step.action
+    try:
+        review.require_permission(user, action)
+    except InvoiceError:
+        return False
+    return True
+
+
+def open_steps(invoice: Invoice, user: User) -> list[Step]:
+    """The buttons that this person sees on the invoice as it stands."""
+    actions = set(review.steps_open_to(invoice, user))
+    is_credit_note = invoice.kind == InvoiceKind.CREDIT_NOTE
+    if invoice.state == InvoiceState.DRAFT and not is_credit_note:
+        actions.add(InvoiceAction.RECOMPUTE)
+    if invoice.state in FINAL_STATES and not is_credit_note:
+        actions.add(InvoiceAction.CREDIT)
+    return [step for step in STEPS if step.action in actions and may(user, step)]
+
+
+def step_view(invoice_admin: InvoiceAdmin, request: HttpRequest, object_id: int, name: str) -> HttpResponse:
+    """A GET asks; a POST does it, or says why not."""
+    invoice, step = invoice_admin.get_object(request, str(object_id)), _BY_NAME.get(name)
+    if invoice is None or step is None:
+        raise Http404
+    user = user_of(request)
+    if not (invoice_admin.has_view_permission(request, invoice) and may(user, step)):
+        raise PermissionDenied
+    form = step.form(request.POST if request.method == "POST" else None, invoice=invoice)
+    if form.is_bound and form.is_valid():
+        try:
+            done = perform(step, invoice, user=user, reason=form.cleaned_data["reason"], **form.details())
+        except BillingError as error:
+            form.add_error(None, str(error))
+            invoice.refresh_from_db()
+        else:
+            invoice_admin.message_user(request, _said(done, step), messages.SUCCESS)
+            return HttpResponseRedirect(reverse("admin:billing_invoice_change", args=(done.pk,)))
+    context = page_context(
+        invoice_admin,
+        request,
+        f"{step.label} {invoice}",
+        invoice=invoice,
+        step=step,
+        form=form,
+        is_open=step in open_steps(invoice, user),
+        blockers=blockers_of(invoice) if step.action == InvoiceAction.ISSUE else [],
+    )
+    return TemplateResponse(request, "admin/billing/invoice/step.html", context)
+
+
+def perform(step: Step, invoice: Invoice, *, user: User, reason: str, **details: Any) -> Invoice:
+    """Raises BillingError with a sentence, also where the database refuses or somebody else is quicker."""
+    try:
+        return step.perform(invoice.pk, user=user, reason=reason, **details)
+    except OperationalError as error:
+        raise InvoiceError(BUSY) from error
+    except IntegrityError as error:
+        raise InvoiceError("Another invoice stands in the way of this: look at the account's other drafts.") from error
+
+
+def _said(invoice: Invoice, step: Step) -> str:
+    if step.action == InvoiceAction.CREDIT:
+        return f"The draft of a credit note over {invoice.original} was made: submit it next."
+    name = str(invoice)
+    return f"{name[:1].upper()}{name[1:]} was {step.action.label}."

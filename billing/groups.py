@@ -1,0 +1,73 @@
+"""Groups of staff by what they do. They are made where they are missing; what was changed of one since stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from django.apps import apps
+from django.contrib.auth.management import create_permissions
+from django.contrib.auth.models import Group, Permission
+from django.db import transaction
+from django.db.models import Q
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """permissions: by app and codename. views_all_of: apps of which everything may be looked at."""
+
+    permissions: frozenset[tuple[str, str]]
+    views_all_of: tuple[str, ...] = ()
+
+    @property
+    def condition(self) -> Q:
+        condition = Q(pk__in=())
+        for app, codename in self.permissions:
+            condition |= Q(content_type__app_label=app, codename=codename)
+        for app in self.views_all_of:
+            condition |= Q(content_type__app_label=app, codename__startswith="view_")
+        return condition
+
+
+def _rights(app: str, actions: Iterable[str], models: Iterable[str]) -> frozenset[tuple[str, str]]:
+    return frozenset((app, f"{action}_{model}") for action, model in product(actions, models))
+
+
+_SEES_CALLS = _rights("llm", ["view"], ["account", "apikey", "usage"])
+
+GROUPS: Mapping[str, Rights] = {
+    "Key managers": Rights(
+        _rights("llm", ["view", "add", "change"], ["account", "apikey", "limit", "modelroute", "routetarget"])
+        | _SEES_CALLS
+    ),
+    "Billing preparers": Rights(
+        _rights("billing", ["prepare", "view"], ["invoice"])
+        | _rights("billing", ["view", "add", "change"], ["billingprofile", "plan", "planversion", "planrate"])
+        | {("billing", "delete_planrate")}
+        | _rights("billing", ["view", "add"], ["exchangerate"])
+        | _rights("billing", ["view"], ["dailyusage", "costimport", "providercost"])
+        | {("billing", "view_exportjob"), ("billing", "run_export")}
+        | _SEES_CALLS
+    ),
+    "Billing approvers": Rights(
+        _rights("billing", ["approve", "issue", "credit"], ["invoice"]) | _SEES_CALLS, views_all_of=("billing",)
+    ),
+    "Auditors": Rights(frozenset(), views_all_of=("billing", "llm")),
+}
+
+
+def make_groups(using: str = "default", **_: Any) -> None:
+    """After each migration: permissions of both apps are there then, whichever of the apps is migrated first."""
+    missing = set(GROUPS) - set(Group.objects.using(using).filter(name__in=GROUPS).values_list("name", flat=True))
+    if not missing:
+        return
+    for app in ("billing", "llm"):
+        create_permissions(apps.get_app_config(app), verbosity=0, using=using)
+    with transaction.atomic(using=using):
+        for name in sorted(missing):
+            # Two migrations at once: who comes second finds the group.
+            group, is_new = Group.objects.using(using).get_or_create(name=name)
+            if is_new:
+                group.permissions.set(Permission.objects.using(using).filter(GROUPS[name].condition))

@@ -1,0 +1,50 @@
+"""What billing's admin templates need beside `llm.templatetags.gateway`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from django import template
+from django.utils.safestring import SafeString
+
+from billing.admin import figures
+from billing.currencies import format_amount
+from billing.models import Invoice
+from llm.admin.format import NOTHING
+
+register = template.Library()
+
+
+@register.filter
+def total(invoice: Invoice) -> SafeString:
+    return figures.money(invoice.total, invoice.currency)
+
+
+@register.filter
+def money(amount: Decimal, currency: str) -> SafeString:
+    return figures.money(amount, currency)
+
+
+@register.filter
+def amount(value: Decimal, currency: str) -> str:
+    return format_amount(value, currency)
+
+
+@register.filter
+def invoice_state(invoice: Invoice) -> SafeString:
+    return figures.state_badge(invoice)
+
+
+@register.filter
+def flags(codes: Iterable[str]) -> SafeString | str:
+    return figures.flag_badges(codes)
+
+
+@register.filter
+def plain(number: Decimal | None) -> str:
+    """Every digit that isn't a needless zero."""
+    if number is None:
+        return NOTHING
+    text = f"{number:,f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from fpdf import FPDF, ViewerPreferences
 from fpdf.fonts import TTFFont
@@ -32,11 +33,12 @@ _ASCENT = 1.06
 
 def render_pdf(invoice: Invoice) -> bytes:
     """Characters that the font lacks are replaced by a visible sign; see `typesetting.printable`."""
-    return PdfWriter(invoice_context(invoice)).render()
+    with PdfWriter(invoice_context(invoice)) as writer:
+        return writer.render()
 
 
 class PdfWriter:
-    """Writes one document, once."""
+    """Writes one document, once. Use it in a `with`: fpdf2 keeps the fonts' files open unless it comes to the end."""
 
     def __init__(self, document: InvoiceDocument) -> None:
         self._document = document
@@ -44,6 +46,13 @@ class PdfWriter:
         self._regular, self._bold = _fonts_of(self._pdf)
         glyphs = frozenset(self._regular.cmap).intersection(self._bold.cmap)
         self._composer = Composer(document, Face(glyphs, self._measure))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for font in (self._regular, self._bold):
+            font.close()
 
     def pages(self) -> tuple[Page, ...]:
         composer = self._composer

@@ -171,7 +171,8 @@ def test_totals_and_payment_never_stand_alone(profile: BillingProfile) -> None:
     pages_of_counts = []
     for count in range(18, 34):
         lines = section.lines[:count]
-        pages = PdfWriter(replace(document, sections=(replace(section, lines=lines),))).pages()
+        with PdfWriter(replace(document, sections=(replace(section, lines=lines),))) as writer:
+            pages = writer.pages()
         last = {line for row in pages[-1] for cell in row.cells for line in cell.lines}
         assert {"Description", "Subtotal", "Total", "Payment", "Usage recorded by"} <= last
         assert {line.description for line in lines[-2:]} <= last

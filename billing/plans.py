@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from billing.enums import InvoiceState, TierMode
+from billing.enums import TierMode
 from billing.errors import BillingError, NotBillableError
 from billing.models import BillingProfile, Invoice, InvoiceLine, Plan, PlanRate, PlanVersion
 from billing.periods import Period
@@ -78,10 +78,13 @@ def profile_of(account: Account) -> BillingProfile:
 
 
 def is_used(version: PlanVersion) -> bool:
-    """Whether an invoice that isn't void stands on it, as a whole or with a line of late usage."""
-    invoices = Invoice.objects.exclude(state=InvoiceState.VOID).filter(plan_version=version)
-    lines = InvoiceLine.objects.exclude(invoice__state=InvoiceState.VOID).filter(plan_version=version)
-    return invoices.exists() or lines.exists()
+    """Whether an invoice that was submitted and isn't void stands on it, as a whole or with a line of late usage.
+
+    A draft doesn't: it is computed anew with the terms as they then are.
+    """
+    frozen = Invoice.objects.frozen()
+    lines = InvoiceLine.objects.filter(invoice__in=frozen, plan_version=version)
+    return frozen.filter(plan_version=version).exists() or lines.exists()
 
 
 def ensure_unused(version: PlanVersion) -> None:

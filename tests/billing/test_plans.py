@@ -197,7 +197,7 @@ def test_a_version_without_invoices_is_unused() -> None:
     ensure_unused(version)
 
 
-@pytest.mark.parametrize("state", [InvoiceState.DRAFT, InvoiceState.APPROVED, InvoiceState.PAID])
+@pytest.mark.parametrize("state", [InvoiceState.IN_REVIEW, InvoiceState.APPROVED, InvoiceState.PAID])
 def test_a_version_that_an_invoice_stands_on_is_used(state: InvoiceState) -> None:
     version = make_invoice(state=state).plan_version
     assert is_used(version)
@@ -205,13 +205,14 @@ def test_a_version_that_an_invoice_stands_on_is_used(state: InvoiceState) -> Non
         ensure_unused(version)
 
 
-def test_a_void_invoice_uses_nothing() -> None:
-    assert not is_used(make_invoice(state=InvoiceState.VOID).plan_version)
+@pytest.mark.parametrize("state", [InvoiceState.DRAFT, InvoiceState.VOID])
+def test_a_draft_and_a_void_invoice_use_nothing(state: InvoiceState) -> None:
+    assert not is_used(make_invoice(state=state).plan_version)
 
 
 def test_a_line_of_late_usage_uses_the_version_of_its_own_month() -> None:
     old = plan_from(date(2026, 1, 1)).versions.get()
-    invoice = make_invoice(lines=({"amount": "1.00", "plan_version": old},))
+    invoice = make_invoice(state=InvoiceState.IN_REVIEW, lines=({"amount": "1.00", "plan_version": old},))
     assert invoice.plan_version != old
     assert is_used(old)
 

@@ -1,5 +1,5 @@
 """Billing's side of the admin: what is charged, to whom, and how it is checked."""
 
-from billing.admin import exchange, exports, invoices, profiles
+from billing.admin import attention, exchange, exports, invoices, plans, profiles, reconciliation, usage
 
-__all__ = ("exchange", "exports", "invoices", "profiles")
+__all__ = ("attention", "exchange", "exports", "invoices", "plans", "profiles", "reconciliation", "usage")

@@ -180,7 +180,7 @@ class PlanVersionAdmin(GatewayAdmin[PlanVersion]):
 
     def get_formset_kwargs(self, request: HttpRequest, obj: Any, inline: Any, prefix: str) -> dict[str, Any]:
         """Copied prices are put into the form alone: posted back they count as changed, and are saved."""
-        kwargs: dict[str, Any] = super().get_formset_kwargs(request, obj, inline, prefix)  # type: ignore[misc]
+        kwargs: dict[str, Any] = super().get_formset_kwargs(request, obj, inline, prefix)
         source = _copied_version(request) if obj.pk is None and request.method == "GET" else None
         if source is not None:
             kwargs["initial"] = list(source.rates.values(*RATE_FIELDS))

@@ -31,24 +31,32 @@ class Attention:
     link: str
 
 
+Look = Callable[[datetime], Attention | None]
+
+
 def attention_for(user: PermissionsMixin | AnonymousUser, now: datetime) -> tuple[Attention, ...]:
-    found = [look(now) for permission, look in _LOOKS.items() if user.has_perm(permission)]
+    found = [look(now) for look, permission in _LOOKS.items() if user.has_perm(permission)]
     return tuple(attention for attention in found if attention is not None)
 
 
+def look_too(look: Look, *, permission: str) -> None:
+    """For apps that stand on this one: another thing to look for, after ours, for people with that permission."""
+    _LOOKS[look] = permission
+
+
 def _lost_calls(now: datetime) -> Attention | None:
-    number = _counted(Usage.objects.undecided())
+    number = counted(Usage.objects.undecided())
     if not number:
         return None
-    text = f"{_things(number, 'lost call')} {'waits' if number == 1 else 'wait'} for a decision"
+    text = f"{things(number, 'lost call')} {'waits' if number == 1 else 'wait'} for a decision"
     return Attention(text, queue_url(), "Decide")
 
 
 def _refused_writes(now: datetime) -> Attention | None:
-    number = _counted(RefusedWrite.objects.filter(recorded_at__gte=now - REFUSALS_WITHIN))
+    number = counted(RefusedWrite.objects.filter(recorded_at__gte=now - REFUSALS_WITHIN))
     if not number:
         return None
-    text = f"The books refused {_things(number, 'write')} within the last {REFUSALS_WITHIN.days} days"
+    text = f"The books refused {things(number, 'write')} within the last {REFUSALS_WITHIN.days} days"
     return Attention(text, reverse("admin:llm_refusedwrite_changelist"), "Refused writes")
 
 
@@ -58,7 +66,7 @@ def _books_check(now: datetime) -> Attention | None:
     url = reverse("admin:llm_bookscheck_changelist")
     if latest is not None and latest.problems:
         url = reverse("admin:llm_bookscheck_change", args=(latest.pk,))
-        return Attention(f"The last check of the books found {_things(latest.problems, 'problem')}", url, "Findings")
+        return Attention(f"The last check of the books found {things(latest.problems, 'problem')}", url, "Findings")
     since = now - CHECKED_WITHIN
     is_checked = latest is not None and latest.ended_at >= since
     if is_checked or not Usage.objects.filter(id__lt=first_id_at(since)).exists():
@@ -68,36 +76,36 @@ def _books_check(now: datetime) -> Attention | None:
 
 
 def _given_up(now: datetime) -> Attention | None:
-    number = _counted(Outbox.objects.filter(GIVEN_UP))
+    number = counted(Outbox.objects.filter(GIVEN_UP))
     if not number:
         return None
-    text = f"{_things(number, 'message')} {'was' if number == 1 else 'were'} given up"
+    text = f"{things(number, 'message')} {'was' if number == 1 else 'were'} given up"
     return Attention(text, f"{reverse('admin:llm_outbox_changelist')}?state=given_up", "Messages")
 
 
 def _full_limits(now: datetime) -> Attention | None:
-    number = _counted(nearly_full(now))
+    number = counted(nearly_full(now))
     if not number:
         return None
-    text = f"{_things(number, 'limit')} {'is' if number == 1 else 'are'} used to {NEARLY_FULL_PERCENT} % or more"
+    text = f"{things(number, 'limit')} {'is' if number == 1 else 'are'} used to {NEARLY_FULL_PERCENT} % or more"
     return Attention(text, f"{reverse('admin:llm_limit_changelist')}?state=full", "Limits")
 
 
-def _counted(rows: QuerySet[Any]) -> int:
+def counted(rows: QuerySet[Any]) -> int:
     """To MOST_COUNTED and one more: then it stands for "more than that"."""
     return rows.order_by()[: MOST_COUNTED + 1].count()
 
 
-def _things(number: int, thing: str) -> str:
+def things(number: int, thing: str) -> str:
     """1 message, 2 messages, more than 100 messages."""
     shown = f"more than {MOST_COUNTED}" if number > MOST_COUNTED else f"{number}"
     return f"{shown} {thing}{'' if number == 1 else 's'}"
 
 
-_LOOKS: dict[str, Callable[[datetime], Attention | None]] = {
-    "llm.view_usage": _lost_calls,
-    "llm.view_refusedwrite": _refused_writes,
-    "llm.view_bookscheck": _books_check,
-    "llm.view_outbox": _given_up,
-    "llm.view_limit": _full_limits,
+_LOOKS: dict[Look, str] = {
+    _lost_calls: "llm.view_usage",
+    _refused_writes: "llm.view_refusedwrite",
+    _books_check: "llm.view_bookscheck",
+    _given_up: "llm.view_outbox",
+    _full_limits: "llm.view_limit",
 }

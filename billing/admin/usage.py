@@ -1,0 +1,75 @@
+"""Usage by day, key, model or account, from the rollups: in place of a list of their rows, which nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from billing.admin.pages import page_context
+from billing.admin.usageform import UsageReportForm
+from billing.models import DailyUsage
+from billing.reports import UsageFigures, UsageReport, by_account, by_key, usage_report
+from llm.admin.base import ReadOnlyAdmin
+from llm.admin.secrets import without_secrets
+from llm.admin.usagefilters import proposed_models
+from llm.models import ApiKey
+
+MOST_ROWS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRow:
+    """hint: what the name alone doesn't say."""
+
+    name: str
+    figures: UsageFigures
+    hint: str = ""
+
+
+@admin.register(DailyUsage)
+class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if (reply := without_secrets(request)) is not None:
+            return reply
+        form = UsageReportForm(request.GET)
+        context = page_context(self, request, "Usage by day", form=form, proposed_models=proposed_models)
+        if form.is_valid():
+            report = usage_report(form.question())
+            rows = list(_rows(report, form.cleaned_data["by"]))
+            context |= {"report": report, "rows": rows[:MOST_ROWS], "left_out": max(0, len(rows) - MOST_ROWS)}
+            context["title"] = f"Usage by {form.cleaned_data['by']}"
+        return TemplateResponse(request, "admin/billing/usage/report.html", context)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """A row of a rollup has no page: it is a part of the report."""
+        raise Http404
+
+
+def _rows(report: UsageReport, by: str) -> Iterator[ReportRow]:
+    """Days in order, all others the dearest first."""
+    if by == "day":
+        yield from (ReportRow(f"{each.day:%Y-%m-%d}", each.figures) for each in report.by_day)
+    elif by == "model":
+        yield from (ReportRow(each.model, each.figures, each.provider) for each in report.by_model)
+    elif by == "account":
+        found = report.by_account or by_account(report.question)
+        yield from (ReportRow(each.name, each.figures) for each in found)
+    else:
+        yield from _rows_of_keys(report)
+
+
+def _rows_of_keys(report: UsageReport) -> Iterator[ReportRow]:
+    """Keys of different accounts are often called the same."""
+    found = report.by_key or by_key(report.question)
+    owners = dict(ApiKey.objects.filter(pk__in=[each.id for each in found]).values_list("pk", "account__name"))
+    yield from (ReportRow(each.name, each.figures, owners[each.id]) for each in found)

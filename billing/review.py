@@ -24,7 +24,7 @@ from billing.errors import InvoiceError
 from billing.invoicing import compute, lock_profile, note_event
 from billing.models import BillingProfile, Invoice
 from billing.numbering import next_number
-from billing.parties import bill_to_facts, seller_facts
+from billing.parties import bill_to_facts, bill_to_of, seller_facts
 from billing.rollup import refresh
 
 if TYPE_CHECKING:
@@ -89,13 +89,13 @@ def approve(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
 
 def issue(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
     """Give it a number; nothing of it changes afterwards. Raises InvoiceError with all that stands in the way."""
-    with _step(invoice_id, InvoiceAction.ISSUE, user, reason) as (invoice, profile):
+    with _step(invoice_id, InvoiceAction.ISSUE, user, reason) as (invoice, _):
         _require_unchanged(invoice, invoice.approved_digest)
         if blockers := blockers_of(invoice):
             raise InvoiceError(" ".join(blockers))
         invoice.issued_at = timezone.now()
         invoice.issued_on = invoice.issued_at.astimezone(ZoneInfo(invoice.account.time_zone)).date()
-        invoice.due_on = invoice.issued_on + timedelta(days=profile.payment_days)
+        invoice.due_on = invoice.issued_on + timedelta(days=bill_to_of(invoice).payment_days)
         invoice.state = InvoiceState.ISSUED
         invoice.series, invoice.number = next_number(InvoiceKind(invoice.kind), invoice.issued_on)
     return invoice

@@ -81,6 +81,8 @@ class SpoolFile:
 
     def read(self, most: int) -> list[CloseCall]:
         """The next closes that wait, up to that many; `forget_read` then says what became of them."""
+        # What an earlier read has returned, and nobody has said anything of since, is not on the books.
+        self._tried_again = 0
         if self._read_to >= self._size:
             self._tried_again = min(most, len(self._deferred))
             return self._deferred[: self._tried_again]

@@ -187,6 +187,22 @@ def test_a_try_of_deferred_records_that_fails_loses_none(path: Path) -> None:
     file.close()
 
 
+def test_a_try_of_deferred_records_that_fails_loses_none_when_others_come_meanwhile(path: Path) -> None:
+    first, second, third = closes(3)
+    file = SpoolFile.create(path)
+    file.append([first, second])
+    file.forget_read(deferred=file.read(10))
+    assert file.read(10) == [first, second]
+    # The database went away, so nothing was said of them, and a call under way ended.
+    file.append([third])
+    assert file.read(10) == [third]
+    file.forget_read()
+    assert file.waiting_bytes > 0
+    assert file.read(10) == [first, second]
+    file.close()
+    assert read_all(SpoolFile.take_over(path)) == [first, second, third]
+
+
 # --- Whose it is ------------------------------------------------------------------------------------------------------
 
 

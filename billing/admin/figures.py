@@ -36,6 +36,11 @@ def money(amount: Decimal, currency: str) -> SafeString:
     )
 
 
+def sentence_case(text: str) -> str:
+    """With a capital first; names in it keep theirs."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def state_badge(invoice: Invoice) -> SafeString:
     state = InvoiceState(invoice.state)
     return badge(_STATE_TONES[state], state.label)

@@ -23,6 +23,7 @@ from billing.admin.figures import (
     margin_percent,
     margin_text,
     money,
+    sentence_case,
     state_badge,
 )
 from billing.admin.invoicepage import invoice_page
@@ -40,7 +41,7 @@ _RELATED = ("account", "original", "plan_version__plan", "exchange_rate", "prepa
 
 @admin.register(Invoice)
 class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
-    list_display = ("invoice", "amount", "change", "margin", "estimated", "flagged", "state_since")
+    list_display = ("invoice", "amount", "state_since", "change", "margin", "estimated", "flagged")
     list_display_links = ("invoice",)
     list_filter = ("state", MonthFilter, FlaggedFilter, "kind", AccountFilter)
     list_select_related = ("account",)
@@ -89,7 +90,7 @@ class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
         invoice = self.get_object(request, object_id)
         context: dict[str, Any] = {}
         if invoice is not None and self.has_view_permission(request, invoice):
-            context = {"title": str(invoice).capitalize() if not invoice.label else invoice.label, "subtitle": None}
+            context = {"title": sentence_case(str(invoice)), "subtitle": None}
             context |= {"invoice": invoice, "page": invoice_page(invoice, user_of(request))}
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 

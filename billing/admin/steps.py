@@ -17,6 +17,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from billing import crediting, invoicing, review
+from billing.admin.figures import sentence_case
 from billing.admin.pages import page_context, user_of
 from billing.admin.stepforms import CreditForm, PaymentForm, ReasonedForm, StepForm
 from billing.blockers import blockers_of
@@ -175,5 +176,4 @@ def perform(step: Step, invoice: Invoice, *, user: User, reason: str, **details:
 def _said(invoice: Invoice, step: Step) -> str:
     if step.action == InvoiceAction.CREDIT:
         return f"The draft of a credit note over {invoice.original} was made: submit it next."
-    name = str(invoice)
-    return f"{name[:1].upper()}{name[1:]} was {step.action.label}."
+    return f"{sentence_case(str(invoice))} was {step.action.label}."

@@ -1,0 +1,127 @@
+"""A month's end in a real browser: two people take an invoice from draft to PDF, and the policy has no complaint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import Group, User
+from playwright.sync_api import Page, expect
+
+from billing import exporting
+from billing.groups import make_groups
+from billing.models import ExportJob, Invoice
+from tests.billing.admin.pages import make_draft, make_issued, make_submitted
+from tests.browser.conftest import PASSWORD
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+SignIn = Callable[[str], Page]
+
+
+def join(name: str, group: str) -> None:
+    make_groups()
+    user = User.objects.create_user(name, password=PASSWORD, is_staff=True)
+    user.groups.add(Group.objects.get(name=group))
+
+
+@pytest.fixture
+def preparer(sign_in: SignIn) -> Page:
+    join("paula", "Billing preparers")
+    return sign_in("paula")
+
+
+@pytest.fixture
+def approver(sign_in: SignIn) -> Page:
+    join("abel", "Billing approvers")
+    return sign_in("abel")
+
+
+def press(page: Page, label: str, reason: str = "") -> None:
+    """The button, and then the one on the page that asks."""
+    page.locator(".object-tools").get_by_role("link", name=label).click()
+    page.get_by_label("Reason").fill(reason)
+    page.get_by_role("button", name=label).click()
+
+
+def test_from_draft_to_pdf_by_two_people(preparer: Page, approver: Page, complaints: list[str], tmp_path: Path) -> None:
+    invoice = make_draft()
+    preparer.goto("/admin/billing/invoice/")
+    preparer.locator("#result_list").get_by_role("link", name="Acme").click()
+    preparer.wait_for_load_state("networkidle")
+    press(preparer, "Submit", "October is complete")
+    expect(preparer.get_by_text("was submitted for review")).to_be_visible()
+    expect(preparer.locator(".object-tools").get_by_role("link", name="Approve")).to_have_count(0)
+
+    approver.goto("/admin/billing/invoice/?state__exact=in_review")
+    approver.locator("#result_list").get_by_role("link", name="Acme").click()
+    expect(approver.get_by_text("October is complete")).to_be_visible()
+    press(approver, "Approve")
+    press(approver, "Issue")
+    expect(approver.get_by_text("was issued")).to_be_visible()
+    invoice.refresh_from_db()
+    with approver.expect_download() as download:
+        approver.get_by_role("link", name="PDF").click()
+    download.value.save_as(tmp_path / "invoice.pdf")
+
+    assert (invoice.state, str(invoice.approved_by), str(invoice.prepared_by)) == ("issued", "abel", "paula")
+    assert download.value.suggested_filename == f"{invoice.label}.pdf"
+    assert (tmp_path / "invoice.pdf").read_bytes().startswith(b"%PDF-")
+    assert complaints == []
+
+
+def test_drafts_are_submitted_together(preparer: Page, complaints: list[str]) -> None:
+    make_draft("One")
+    make_draft("Two")
+    preparer.goto("/admin/billing/invoice/")
+    preparer.locator("#action-toggle").check()
+    preparer.locator("select[name=action]").select_option("submit_selected")
+    preparer.get_by_role("button", name="Go").click()
+    expect(preparer.get_by_text("2 invoices, 4.00 USD")).to_be_visible()
+    preparer.get_by_role("button", name="Submit").click()
+    expect(preparer.get_by_text("2 invoices submitted for review.")).to_be_visible()
+
+    assert Invoice.objects.filter(state="in_review").count() == 2
+    assert complaints == []
+
+
+def test_the_chart_of_the_month_is_drawn(approver: Page, complaints: list[str]) -> None:
+    invoice = make_submitted()
+    approver.goto(f"/admin/billing/invoice/{invoice.pk}/change/")
+    approver.wait_for_load_state("networkidle")
+
+    assert approver.evaluate("document.getElementById('day-chart').toDataURL().length") > 3000
+    assert complaints == []
+
+
+def test_no_page_violates_the_policy_or_is_wider_than_a_phone(sign_in: SignIn, complaints: list[str]) -> None:
+    User.objects.create_superuser("admin", password=PASSWORD)
+    page = sign_in("admin")
+    page.set_viewport_size({"width": 390, "height": 844})
+    draft, submitted, issued = make_draft("Draft"), make_submitted("Submitted"), make_issued("Issued")
+    job = ExportJob.objects.create(period_start="2026-10-01", formats=["csv"])
+    exporting.run_export(job.pk)
+    paths = (
+        "invoice/",
+        "invoice/close/",
+        "invoice/check/",
+        f"invoice/{draft.pk}/change/",
+        f"invoice/{issued.pk}/change/",
+        f"invoice/{draft.pk}/step/submit/",
+        f"invoice/{submitted.pk}/step/void/",
+        f"invoice/{issued.pk}/step/pay/",
+        f"invoice/{issued.pk}/step/credit/",
+        f"invoice/{issued.pk}/document/",
+        "exportjob/",
+        "exportjob/run/",
+        f"exportjob/{job.pk}/change/",
+    )
+
+    for path in paths:
+        response = page.goto(f"/admin/billing/{path}")
+        assert response is not None
+        assert response.status == 200, path
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390, path
+        assert complaints == [], path

@@ -203,8 +203,8 @@ def _wreak(goal: Goal, stage: Stage, load: Load) -> None:
     with ThreadPoolExecutor(len(stage.sites) + 1) as pool:
         wreckers = [pool.submit(_break, goal, stage, clock)]
         for number, site in enumerate(stage.sites):
-            kills = Kills(stage, site, random.Random(f"{goal.seed} site {number}"))
-            wreckers.append(pool.submit(_kill, goal, stage, kills, clock))
+            draw = random.Random(f"{goal.seed} site {number}")
+            wreckers.append(pool.submit(_kill, goal, stage, Kills(stage, site, draw), draw, clock))
         try:
             for wrecker in wreckers:
                 wrecker.result()
@@ -215,8 +215,7 @@ def _wreak(goal: Goal, stage: Stage, load: Load) -> None:
         time.sleep(_POLL_S)
 
 
-def _kill(goal: Goal, stage: Stage, kills: Kills, clock: _Clock) -> None:
-    draw = random.Random(f"{goal.seed} pauses")
+def _kill(goal: Goal, stage: Stage, kills: Kills, draw: random.Random, clock: _Clock) -> None:
     wanted = max(goal.kills, goal.crashes)
     turns = 0
 
@@ -226,7 +225,7 @@ def _kill(goal: Goal, stage: Stage, kills: Kills, clock: _Clock) -> None:
     while clock.allows(is_asked_for=wanted > 0, is_reached=is_reached()):
         if (turns + 1) % goal.kills_per_restart == 0:
             has_struck = kills.restart_site()
-        elif crashed(stage.happened) * wanted < goal.crashes * (killed(stage.happened) + 1):
+        elif draw.random() * wanted < goal.crashes:
             has_struck = kills.crash_worker()
         else:
             has_struck = kills.kill_worker()

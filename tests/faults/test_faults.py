@@ -47,15 +47,16 @@ def test_processes_that_are_killed_and_a_database_that_goes_away_leave_exact_boo
 ) -> None:
     goal = Goal(
         seed=7,
-        kills=8,
-        crashes=6,
-        outages=1 if IS_SQLITE else 6,
-        kills_per_restart=5,
+        # The one worker of a gateway on SQLite may be killed only every few seconds, its server at any time.
+        kills=3 if IS_SQLITE else 8,
+        crashes=1 if IS_SQLITE else 4,
+        outages=1 if IS_SQLITE else 4,
+        kills_per_restart=2 if IS_SQLITE else 5,
         kinds=() if IS_SQLITE else ("database refuses", "network resets", "network cut", "keys locked"),
         workers=WORKERS,
     )
     report = run(goal, folder=tmp_path, upstream=upstream)
-    assert report.kills >= 8
+    assert report.kills >= goal.kills
     assert report.database_outages >= goal.outages
     assert_books_are_exact(report)
 

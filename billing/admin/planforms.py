@@ -53,7 +53,8 @@ class PlanRateForm(ModelForm[PlanRate]):
         model = PlanRate
         fields = RATE_FIELDS
         widgets = {
-            "model_pattern": forms.TextInput(attrs={"class": "vTextField gw-mono", "spellcheck": "false"}),
+            "model_pattern": forms.TextInput(attrs={"class": "gw-mono", "size": 14, "spellcheck": "false"}),
+            "meter": forms.Select(attrs={"class": "bl-meter"}),
             "price_per_million": forms.TextInput(attrs=_NUMBER),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from django.contrib import admin
@@ -36,9 +37,24 @@ def _restore(plan: Plan) -> str | None:
     return "Restored." if changed else None
 
 
-class VersionInline(ReadOnlyInline[PlanVersion, Plan]):
+class _TermsColumns:
+    @admin.display(description="Markup", ordering="markup_percent")
+    def markup(self, version: PlanVersion) -> SafeString:
+        return _number(version.markup_percent, "%")
+
+    @admin.display(description="Flat fee", ordering="flat_fee")
+    def fee(self, version: PlanVersion) -> SafeString:
+        return _number(version.flat_fee, version.currency)
+
+    @admin.display(description="Commitment", ordering="minimum_commitment")
+    def commitment(self, version: PlanVersion) -> SafeString:
+        return _number(version.minimum_commitment, version.currency)
+
+
+class VersionInline(_TermsColumns, ReadOnlyInline[PlanVersion, Plan]):
     model = PlanVersion
-    fields = ("since", "currency", "markup_percent", "flat_fee", "minimum_commitment", "fixed_prices", "state")
+    show_change_link = False
+    fields = ("since", "markup", "fee", "commitment", "fixed_prices", "state")
     readonly_fields = fields
     verbose_name_plural = "Versions: each holds from its month until the next one's"
 
@@ -47,8 +63,9 @@ class VersionInline(ReadOnlyInline[PlanVersion, Plan]):
         return versions.order_by("-effective_from").annotate(prices=Count("rates"))
 
     @admin.display(description="From")
-    def since(self, version: PlanVersion) -> str:
-        return f"{version.effective_from:%Y-%m}"
+    def since(self, version: PlanVersion) -> SafeString:
+        url = reverse("admin:billing_planversion_change", args=(version.pk,))
+        return format_html('<a href="{}">{}</a>', url, f"{version.effective_from:%Y-%m}")
 
     @admin.display(description="Fixed prices")
     def fixed_prices(self, version: PlanVersion) -> str:
@@ -73,7 +90,6 @@ class PlanAdmin(ConfirmedActionsAdmin[Plan]):
             done="archived",
             applies_to=lambda plan: plan.archived_at is None,
             perform=_archive,
-            is_dangerous=True,
         ),
         ConfirmedAction(
             name="restore",
@@ -145,10 +161,10 @@ class RateInline(TabularInline[PlanRate, PlanVersion]):
 
 
 @admin.register(PlanVersion)
-class PlanVersionAdmin(GatewayAdmin[PlanVersion]):
+class PlanVersionAdmin(_TermsColumns, GatewayAdmin[PlanVersion]):
     form = PlanVersionForm
     change_form_template = "admin/billing/plan/version.html"
-    list_display = ("plan", "since", "currency", "markup_percent", "flat_fee", "minimum_commitment")
+    list_display = ("plan", "since", "markup", "fee", "commitment")
     list_display_links = ("plan", "since")
     list_filter = ("plan", "currency")
     list_select_related = ("plan",)
@@ -212,6 +228,13 @@ class PlanVersionAdmin(GatewayAdmin[PlanVersion]):
     @admin.display(description="From", ordering="effective_from")
     def since(self, version: PlanVersion) -> str:
         return f"{version.effective_from:%Y-%m}"
+
+
+def _number(value: Decimal, unit: str) -> SafeString:
+    """Without needless zeros."""
+    text = f"{value:,f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return format_html('<span class="gw-num">{} <span class="gw-hint">{}</span></span>', text, unit)
 
 
 def _may_edit(request: HttpRequest, version: PlanVersion | None) -> bool:

@@ -76,7 +76,7 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
         return ("account",) if obj else ()
 
     def get_fieldsets(self, request: HttpRequest, obj: BillingProfile | None = None) -> Any:
-        if obj is None or obj.time_zone == obj.account.time_zone:
+        if obj is None or not _has_zone_to_come(obj):
             return self.fieldsets
         until = f"The account's days are counted in {obj.account.time_zone} until {obj.time_zone_from}."
         return (*self.fieldsets[:-1], ("Calendar", {"fields": (_ZONE,), "description": until}))
@@ -92,7 +92,7 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
 
     @admin.display(description="Time zone", ordering="time_zone")
     def zone(self, profile: BillingProfile) -> SafeString | str:
-        if profile.time_zone == profile.account.time_zone:
+        if not _has_zone_to_come(profile):
             return profile.time_zone
         since = f"from {profile.time_zone_from} on, until then {profile.account.time_zone}"
         return format_html('{}<span class="gw-hint gw-below">{}</span>', profile.time_zone, since)
@@ -100,3 +100,7 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
     @admin.display(description="Payment terms", ordering="payment_days")
     def payment_terms(self, profile: BillingProfile) -> str:
         return f"{profile.payment_days} days"
+
+
+def _has_zone_to_come(profile: BillingProfile) -> bool:
+    return profile.time_zone_from is not None and profile.time_zone != profile.account.time_zone

@@ -263,13 +263,12 @@ async def test_a_full_disk_refuses_new_calls_and_settles_those_under_way(books: 
 async def test_an_open_does_not_wait_behind_a_batch_that_hangs(
     books: BooksWriter, key: ApiKey, database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "_SLOW_TURN_S", 0.05)
     await books.submit(an_open(key))
     database.gate.clear()
     database.was_called.clear()
     first = books.submit(an_open(key))
     await asyncio.to_thread(database.was_called.wait, 5)
-    await asyncio.sleep(0.1)
+    monkeypatch.setattr(writer_module, "_SLOW_TURN_S", 0.0)
     with pytest.raises(BooksUnavailable):
         await books.submit(an_open(key))
     database.gate.set()

@@ -92,16 +92,17 @@ def compute(invoice: Invoice, profile: BillingProfile, *, user: User | None) -> 
     lines = [line for part in parts for line in _rows_of(invoice, part, cutoff_at)]
     for position, line in enumerate(lines, start=1):
         line.position = position
-    if not lines and invoice.pk is None:
+    is_new = invoice._state.adding
+    if not lines and is_new:
         return None
-    before = None if invoice.pk is None else invoice.total
+    before = invoice.total
     invoice.cutoff_at = cutoff_at
     _set_totals(invoice, lines)
     _set_estimates(invoice, parts)
     _set_comparison(invoice, lines, profile)
     _write(invoice, lines, parts)
-    if before is None or before != invoice.total:
-        note_event(invoice, InvoiceAction.DRAFT if before is None else InvoiceAction.RECOMPUTE, "", user=user)
+    if is_new or before != invoice.total:
+        note_event(invoice, InvoiceAction.DRAFT if is_new else InvoiceAction.RECOMPUTE, "", user=user)
     return invoice
 
 
@@ -296,13 +297,15 @@ def _set_comparison(invoice: Invoice, lines: Sequence[InvoiceLine], profile: Bil
 
 
 def _write(invoice: Invoice, lines: Sequence[InvoiceLine], parts: Iterable[_Part]) -> None:
-    is_new = invoice.pk is None
+    is_new = invoice._state.adding
     invoice.save(force_insert=is_new)
     if not is_new:
         invoice.lines.all().delete()
         invoice.billed_usage.all().delete()
     usage = [row for part in parts for row in part.usage]
-    for row in (*lines, *usage):
+    for line in lines:
+        line.invoice = invoice
+    for row in usage:
         row.invoice = invoice
     InvoiceLine.objects.bulk_create(lines)
     BilledUsage.objects.bulk_create(usage)

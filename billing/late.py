@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date
-from decimal import Decimal
 from typing import Any
 
 from django.db.models import QuerySet, Sum
@@ -42,14 +41,11 @@ def added_lines(rows: QuerySet[InvoiceLine]) -> tuple[ChargeLine, ...]:
 
 def billed_usage(invoice: Invoice, period: Period) -> dict[tuple[str, str, int | None], dict[str, Any]]:
     """Sums of `UsageSums` by (provider, model, rate set id) over the account's other invoices."""
-    rows = BilledUsage.objects.filter(invoice__in=_others(invoice), period_start=period.start)
-    sums = rows.values("provider", "model", "rate_set_id").annotate(
+    rows = BilledUsage.objects.filter(invoice__in=_others(invoice), period_start=period.start).order_by()
+    sums = rows.values_list("provider", "model", "rate_set_id").annotate(
         **{f"sum_{name}": ExactSum(name) for name in SUM_FIELDS}
     )
-    return {
-        (row["provider"], row["model"], row["rate_set_id"]): {name: row[f"sum_{name}"] for name in SUM_FIELDS}
-        for row in sums.order_by()
-    }
+    return {tuple(row[:3]): dict(zip(SUM_FIELDS, row[3:], strict=True)) for row in sums}
 
 
 def changed_periods(invoice: Invoice) -> list[tuple[Period, Invoice]]:
@@ -107,7 +103,7 @@ def _added(rows: list[InvoiceLine]) -> ChargeLine:
 
 
 def _digest_of(rows: Iterable[InvoiceLine]) -> tuple[int, ...]:
-    total = NO_DIGEST
+    total: tuple[int, ...] = NO_DIGEST
     for row in rows:
         if row.digest:
             total = tuple(a + b for a, b in zip(total, words_of_hex(row.digest), strict=True))

@@ -33,7 +33,7 @@ def _changes(names: Iterator[str]) -> str:
 
 
 def _columns(model: type[Invoice | PlanVersion]) -> list[str]:
-    return [field.column for field in model._meta.concrete_fields]
+    return [str(field.column) for field in model._meta.concrete_fields]
 
 
 _CONTENT = _changes(name for name in _columns(Invoice) if name not in _COURSE_FIELDS)
@@ -93,9 +93,8 @@ def _of_plans() -> Iterator[Trigger]:
     frozen = "state NOT IN ('draft', 'void')"
     used = f"EXISTS (SELECT 1 FROM billing_invoice WHERE plan_version_id IN ({{versions}}) AND {frozen})"  # noqa: S608
     text = "invoices stand on this version of the plan: add a version"
-    for event, rows in (("UPDATE", ("OLD",)), ("DELETE", ("OLD",))):
-        versions = ", ".join(f"{row}.id" for row in rows)
-        yield Trigger("billing_planversion", event, text, lookup=used.format(versions=versions))
+    for event in ("UPDATE", "DELETE"):
+        yield Trigger("billing_planversion", event, text, lookup=used.format(versions="OLD.id"))
     for event, rows in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):
         versions = ", ".join(f"{row}.version_id" for row in rows)
         yield Trigger("billing_planrate", event, text, lookup=used.format(versions=versions))

@@ -45,7 +45,7 @@ class _Sums:
 
     calls: int = 0
     cost_pico: int = 0
-    tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TOKEN_FIELDS, 0))
+    tokens: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(TOKEN_FIELDS, 0))
     digest: list[int] = field(default_factory=lambda: [0] * len(DIGEST_FIELDS))
 
     def figures(self) -> dict[str, int]:
@@ -120,8 +120,8 @@ def _problems_of_numbers() -> Iterator[str]:
         found = Invoice.objects.filter(series=series).aggregate(numbered=Count("id"), highest=Max("number"))
         if found["numbered"] != series.last_number or (found["highest"] or 0) != series.last_number:
             yield (
-                f"Series {series.name}: {series.last_number} numbers were given, {found['numbered']} invoices have one, "
-                f"the highest is {found['highest'] or 0}."
+                f"Series {series.name}: {series.last_number} numbers were given, {found['numbered']} invoices have "
+                f"one, the highest is {found['highest'] or 0}."
             )
 
 
@@ -148,8 +148,10 @@ def _problems_of_usage(regular: Invoice, findings: Findings) -> Iterator[str]:
     yield from _problems_of_lines(expected, added_lines(lines))
 
 
-def _count_calls(account_id: int, period: Period, cutoff: datetime, findings: Findings) -> dict[Key, _Sums]:
-    """From the rows themselves, as of the cutoff."""
+def _count_calls(account_id: int, period: Period, cutoff: datetime | None, findings: Findings) -> dict[Key, _Sums]:
+    """From the rows themselves, as of the cutoff; nothing before there is one."""
+    if cutoff is None:
+        return {}
     rows = Usage.objects.filter(
         account=account_id, local_day__gte=period.start, local_day__lt=period.end, recorded_at__lte=cutoff
     ).filter(status__in=_CLOSED)
@@ -173,7 +175,8 @@ def _add_call(sums: dict[Key, _Sums], row: Usage, adjustments: Iterable[UsageAdj
         return
     total = sums[row.provider, row.model, rate_set_id]
     total.calls += 1
-    for source in (row, *adjustments):
+    sources: list[Usage | UsageAdjustment] = [row, *adjustments]
+    for source in sources:
         total.cost_pico += 0 if source.cost is None else usd_to_pico(source.cost)
         for name in TOKEN_FIELDS:
             total.tokens[name] += getattr(source, name)

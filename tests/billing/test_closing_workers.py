@@ -23,7 +23,7 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections
 
-from billing import review
+from billing import invoicing, review
 from billing.closing import close_due_months
 from billing.enums import InvoiceState
 from billing.errors import InvoiceError
@@ -175,7 +175,7 @@ def test_many_hands_issue_each_invoice_once_and_leave_no_gap(monkeypatch: pytest
         submit(pk, user=preparer)
         approve(pk, user=approver)
     draw = random.Random(12)
-    record = review.note_event
+    record = invoicing.note_event
 
     def note_or_die(*args: object, **values: object) -> None:
         # After the number was taken, within the transaction that took it.

@@ -22,6 +22,7 @@ import pytest
 import time_machine
 from django.core.management import call_command
 from django.utils import timezone
+from openai.types.chat import ChatCompletionMessageParam
 
 from billing.documents import render_pdf
 from billing.models import Invoice, Plan, PlanRate, PlanVersion
@@ -70,11 +71,12 @@ def accounts(transactional_db: None) -> tuple[Account, Account]:
 def ask(base_url: str, secret: str, model: str, number: int) -> None:
     """As an application does, with the official SDK: whole and streamed, one caller in six doesn't wait for the end."""
     with openai.OpenAI(base_url=base_url, api_key=secret, max_retries=0) as client:
-        messages = [{"role": "user", "content": f"question {number} " * (1 + number % 7)}]
+        content = f"question {number} " * (1 + number % 7)
+        messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": content}]
         if number % 3:
-            client.chat.completions.create(model=model, messages=messages)  # type: ignore[call-overload]
+            client.chat.completions.create(model=model, messages=messages)
             return
-        with client.chat.completions.create(model=model, messages=messages, stream=True) as stream:  # type: ignore[call-overload]
+        with client.chat.completions.create(model=model, messages=messages, stream=True) as stream:
             for _ in stream:
                 if number % 6 == 0:
                     break

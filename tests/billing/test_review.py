@@ -240,7 +240,7 @@ def test_no_line_is_added_to_an_issued_invoice_nor_moved_to_it(issued: Invoice) 
 def test_replacing_an_issued_invoice_is_refused(issued: Invoice) -> None:
     if connection.vendor != "sqlite":
         pytest.skip("INSERT OR REPLACE is SQLite's")
-    columns = ", ".join(field.column for field in Invoice._meta.concrete_fields)
+    columns = ", ".join(str(field.column) for field in Invoice._meta.concrete_fields)
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA recursive_triggers = OFF")
         with pytest.raises(IntegrityError):

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from billing.periods import Period
 from llm.enums import AdjustmentSource, Meter
 from llm.models import ReratingRun, Usage, UsageAdjustment
 from llm.prices import set_price
-from llm.rerating import rerate
+from llm.rerating import ReratingReport, rerate
 from llm.verification import verify
 from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account
 
 pytestmark = pytest.mark.django_db
 
-OCTOBER = {"first_day": date(2026, 10, 1), "last_day": date(2026, 10, 31)}
+OCTOBER = Period.parse("2026-10")
+
+
+def rerate_month(model: str, reason: str, *, period: Period = OCTOBER, is_dry: bool = False) -> ReratingReport:
+    return rerate("openai", model, first_day=period.start, last_day=period.last_day, reason=reason, is_dry=is_dry)
 
 
 def correct_price(**per_million: str) -> None:
@@ -35,7 +40,7 @@ def call() -> Usage:
 
 def test_a_corrected_price_adjusts_each_call_once(call: Usage) -> None:
     correct_price(input="3", output="8")
-    report = rerate("openai", "gpt-4o", **OCTOBER, reason="the list was wrong")
+    report = rerate_month("gpt-4o", "the list was wrong")
     adjustment = call.adjustments.get()
     assert (report.calls, report.changed, report.unpriced) == (1, 1, 0)
     assert (adjustment.source, adjustment.cost, adjustment.prompt_tokens) == (
@@ -48,21 +53,21 @@ def test_a_corrected_price_adjusts_each_call_once(call: Usage) -> None:
     run = ReratingRun.objects.get()
     assert (run.calls, run.cost_before, run.cost_after) == (1, Decimal(2), Decimal(3))
     assert run.ended_at is not None
-    assert rerate("openai", "gpt-4o", **OCTOBER, reason="again").changed == 0
+    assert rerate_month("gpt-4o", "again").changed == 0
     assert ReratingRun.objects.count() == 1
     assert verify().sentences == []
 
 
 def test_a_price_that_is_corrected_twice_leaves_two_adjustments(call: Usage) -> None:
     correct_price(input="3", output="8")
-    rerate("openai", "gpt-4o", **OCTOBER, reason="first")
+    rerate_month("gpt-4o", "first")
     set_price(
         "openai",
         "gpt-4o",
         effective_from=datetime(2026, 10, 2, tzinfo=UTC),
         rates={Meter.INPUT: Decimal("2.5"), Meter.OUTPUT: Decimal(8)},
     )
-    rerate("openai", "gpt-4o", **OCTOBER, reason="second")
+    rerate_month("gpt-4o", "second")
     assert [adjustment.cost for adjustment in call.adjustments.order_by("id")] == [Decimal(1), Decimal("-0.5")]
 
 
@@ -70,14 +75,14 @@ def test_calls_without_a_price_get_one(call: Usage) -> None:
     unpriced = make_call(call.account, model="new-1", prompt_tokens=1_000_000)
     assert list(Usage.objects.unpriced()) == [unpriced]
     make_price("new-1", input="1", output="1")
-    rerate("openai", "new-1", **OCTOBER, reason="it has a price now")
+    rerate_month("new-1", "it has a price now")
     assert unpriced.adjustments.get().cost == Decimal(1)
     assert not Usage.objects.unpriced().exists()
 
 
 def test_a_dry_run_writes_nothing(call: Usage) -> None:
     correct_price(input="3", output="8")
-    report = rerate("openai", "gpt-4o", **OCTOBER, reason="try", is_dry=True)
+    report = rerate_month("gpt-4o", "try", is_dry=True)
     assert (report.changed, report.before_pico, report.after_pico) == (1, 2 * 10**12, 3 * 10**12)
     assert not UsageAdjustment.objects.exists()
     assert not ReratingRun.objects.exists()
@@ -85,9 +90,8 @@ def test_a_dry_run_writes_nothing(call: Usage) -> None:
 
 def test_other_days_and_models_are_left_alone(call: Usage) -> None:
     correct_price(input="3", output="8")
-    november = {"first_day": date(2026, 11, 1), "last_day": date(2026, 11, 30)}
-    assert rerate("openai", "gpt-4o", **november, reason="no").calls == 0
-    assert rerate("openai", "gpt-4", **OCTOBER, reason="no").calls == 0
+    assert rerate_month("gpt-4o", "no", period=OCTOBER.following).calls == 0
+    assert rerate_month("gpt-4", "no").calls == 0
     assert not UsageAdjustment.objects.exists()
 
 

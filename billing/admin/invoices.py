@@ -113,11 +113,13 @@ class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
         kind = "" if invoice.kind == "regular" else f", {invoice.get_kind_display()}"
         label = f" · {invoice.label}" if invoice.label else ""
         return format_html(
-            '<span class="gw-model">{}</span><span class="gw-hint gw-below gw-num">{}{}{}</span>',
+            '<span class="gw-model">{}</span><span class="gw-hint gw-below gw-num">{}{}{}</span>'
+            '<span class="bl-narrow">{}</span>',
             invoice.account.name,
             invoice.period,
             kind,
             label,
+            state_badge(invoice),
         )
 
     @admin.display(description="Total")

@@ -19,6 +19,11 @@ PAGES = {
     "add profile": "/admin/billing/billingprofile/add/",
     "rates": "/admin/billing/exchangerate/",
     "add rate": "/admin/billing/exchangerate/add/",
+    "plans": "/admin/billing/plan/",
+    "add plan": "/admin/billing/plan/add/",
+    "versions": "/admin/billing/planversion/",
+    "days": "/admin/billing/dailyusage/",
+    "imports": "/admin/billing/costimport/",
     "usage": "/admin/llm/usage/",
     "keys": "/admin/llm/apikey/",
     "add key": "/admin/llm/apikey/add/",
@@ -34,10 +39,15 @@ OPEN = {
     "Key managers": {"usage", "keys", "add key", "limits", "add limit", "routes"},
     "Billing preparers": {
         *("queue", "close", "export", "exports", "profiles", "add profile", "rates", "add rate"),
-        *("usage", "keys"),
+        *("plans", "add plan", "versions", "days", "imports", "usage", "keys"),
     },
-    "Billing approvers": {"queue", "exports", "profiles", "rates", "usage", "keys"},
-    "Auditors": {"queue", "exports", "profiles", "rates", "usage", "keys", "limits", "routes", "checks", "prices"},
+    "Billing approvers": {
+        *("queue", "exports", "profiles", "rates", "plans", "versions", "days", "imports", "usage", "keys"),
+    },
+    "Auditors": {
+        *("queue", "exports", "profiles", "rates", "plans", "versions", "days", "imports"),
+        *("usage", "keys", "limits", "routes", "checks", "prices"),
+    },
 }
 
 

@@ -5,6 +5,8 @@ A day is an account's own. What was recorded since the last refresh is not in it
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -12,13 +14,17 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from django.db.models import Min, QuerySet, Sum
+from django.core.cache import cache
+from django.db.models import QuerySet, Sum
 
 from billing.models import DailyUsage, RollupMark
 from billing.models.rollups import COST_FIELDS
 from llm.fields import ExactSum
 from llm.models import Account, ApiKey
 from llm.money import exact_sum
+
+CHEAP_SECONDS = 0.1
+KEPT_SECONDS = 3600
 
 _K = TypeVar("_K", bound=Hashable)
 
@@ -108,6 +114,23 @@ class UsageReport:
 
 
 def usage_report(question: UsageQuestion) -> UsageReport:
+    """What took a while to read is kept until the rollups move on: until then nothing can change it."""
+    state = _state(question.account_id)
+    as_of = _oldest(state)
+    if as_of is None:
+        return _read_report(question, as_of)
+    name = f"billing:report:{hashlib.sha256(repr((question, state)).encode()).hexdigest()}"
+    kept: UsageReport | None = cache.get(name)
+    if kept is not None:
+        return kept
+    started = time.monotonic()
+    report = _read_report(question, as_of)
+    if time.monotonic() - started > CHEAP_SECONDS:
+        cache.set(name, report, KEPT_SECONDS)
+    return report
+
+
+def _read_report(question: UsageQuestion, as_of: datetime | None) -> UsageReport:
     """Reads the days twice: once by day and model, once by account, or by key of the account."""
     cells = _read(question, "local_day", "provider", "model")
     days = _added(cells, lambda cell: cell[0])
@@ -117,7 +140,7 @@ def usage_report(question: UsageQuestion) -> UsageReport:
     is_of_one = question.account_id is not None
     return UsageReport(
         question=question,
-        as_of=rolled_up_to(question.account_id),
+        as_of=as_of,
         total=_sum(days.values()),
         by_day=by_day,
         by_model=by_model,
@@ -140,11 +163,23 @@ def by_key(question: UsageQuestion) -> tuple[NamedUsage, ...]:
 
 def rolled_up_to(account_id: int | None = None) -> datetime | None:
     """Up to when everything is in the rollups, of an account or of all; None where there is one whose days are not."""
-    marks = RollupMark.objects.all() if account_id is None else RollupMark.objects.filter(account=account_id)
-    if marks.filter(cutoff_at=None).exists():
-        return None
-    oldest: datetime | None = marks.aggregate(oldest=Min("cutoff_at"))["oldest"]
-    return oldest
+    return _oldest(_state(account_id))
+
+
+_State = Sequence[tuple[int, datetime | None]]
+
+
+def _state(account_id: int | None) -> _State:
+    """How far each account is: while this is the same, so are the rollups."""
+    marks = RollupMark.objects.order_by("account")
+    if account_id is not None:
+        marks = marks.filter(account=account_id)
+    return list(marks.values_list("account_id", "cutoff_at"))
+
+
+def _oldest(state: _State) -> datetime | None:
+    moments = [cutoff_at for _, cutoff_at in state if cutoff_at is not None]
+    return min(moments) if moments and len(moments) == len(state) else None
 
 
 _Cells = Sequence[tuple[tuple[Any, ...], UsageFigures]]

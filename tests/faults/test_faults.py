@@ -52,7 +52,9 @@ def test_processes_that_are_killed_and_a_database_that_goes_away_leave_exact_boo
         crashes=1 if IS_SQLITE else 4,
         outages=1 if IS_SQLITE else 4,
         kills_per_restart=2 if IS_SQLITE else 5,
-        kinds=() if IS_SQLITE else ("database refuses", "network resets", "network cut", "keys locked"),
+        kinds=("database file locked",)
+        if IS_SQLITE
+        else ("database refuses", "network resets", "network cut", "keys locked"),
         workers=WORKERS,
     )
     report = run(goal, folder=tmp_path, upstream=upstream)

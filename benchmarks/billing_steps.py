@@ -17,7 +17,7 @@ from benchmarks.billing_data import END, write_late_calls
 from billing.closing import close_month
 from billing.models import DailyUsage
 from billing.periods import Period
-from billing.reports import UsageQuestion, usage_report
+from billing.reports import UsageQuestion, by_key, usage_report
 from billing.rollup import refresh, usage_sums_of
 from llm.models import Account
 
@@ -115,13 +115,15 @@ def _closing(name: str, *, most: float | None) -> Figure:
 
 def measure_reports() -> Iterator[Figure]:
     busiest = Account.objects.order_by("id")[0]
-    yield _report("usage report of a month, all accounts", UsageQuestion(MONTH.start, MONTH.last_day))
-    yield _report("the same of the busiest account", UsageQuestion(MONTH.start, MONTH.last_day, account_id=busiest.pk))
+    whole = UsageQuestion(MONTH.start, MONTH.last_day)
+    of_one = UsageQuestion(MONTH.start, MONTH.last_day, account_id=busiest.pk)
+    by_key(whole)  # Pages of the table that nobody has read since they were written cost a write once.
+    yield _report("usage report of a month, all accounts", whole)
+    yield _report("the same again, before the next refresh", whole)
+    yield _report("the same of the busiest account", of_one)
 
 
 def _report(name: str, question: UsageQuestion) -> Figure:
-    """The second of two: pages of the table that nobody has read since they were written cost a write once."""
-    usage_report(question)
     seconds, report = _timed(lambda: usage_report(question))
     return Figure(name, seconds * 1000, "ms", most=300, note=f"{report.total.calls:,} calls")
 

@@ -51,8 +51,13 @@ class InvoiceAction(models.TextChoices):
     CREDIT = "credit", "credited"
 
 
-class ExportState(models.TextChoices):
+class JobState(models.TextChoices):
     WAITING = "waiting", "waiting"
     RUNNING = "running", "running"
     DONE = "done", "done"
     FAILED = "failed", "failed"
+
+
+class MonthJobKind(models.TextChoices):
+    CLOSE = "close", "closing"
+    VERIFY = "verify", "check"

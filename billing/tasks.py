@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from celery import shared_task
 
-from billing import closing, exporting, rollup
+from billing import closing, exporting, monthjobs, rollup
 
 _log = structlog.get_logger("billing.tasks")
 
@@ -30,6 +30,17 @@ def run_export(job_id: int) -> None:
 
 
 @shared_task(ignore_result=True)
+def run_month_job(job_id: int) -> None:
+    monthjobs.run_month_job(job_id)
+
+
+@shared_task(ignore_result=True)
 def run_waiting_exports() -> None:
     """Exports whose message was lost, or whose worker was killed."""
     exporting.run_waiting()
+
+
+@shared_task(ignore_result=True)
+def run_waiting_month_jobs() -> None:
+    """The same of closings and checks: of their own, for an export may take hours."""
+    monthjobs.run_waiting()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -11,6 +11,9 @@ from billing.enums import LineKind, TierMode
 from llm.types import TokenCounts
 
 NO_DIGEST = (0,) * 8
+
+Progress = Callable[[int, int], None]
+"""Told of long work from time to time how much is done, and of how much, about."""
 
 EXACT_DECIMALS = 24
 """Of an unrounded amount: pico-units (12) times a percentage (6) times a rate of exchange (6)."""

@@ -25,7 +25,7 @@ from billing.periods import Period
 from billing.plans import terms_of
 from billing.rating import rate
 from billing.rollup import rates_of
-from billing.types import ChargeLine, UsageSum
+from billing.types import ChargeLine, Progress, UsageSum
 from llm.digests import DIGEST_FIELDS
 from llm.enums import UsageStatus
 from llm.models import Usage, UsageAdjustment
@@ -55,18 +55,23 @@ class _Sums:
         return [word % 2**32 for word in self.digest]
 
 
-def verify_month(period: Period, *, account_id: int | None = None) -> Findings:
-    """Every frozen invoice of the month: `rows` counts the calls that were read, `windows` the invoices."""
+def verify_month(period: Period, *, account_id: int | None = None, on_progress: Progress | None = None) -> Findings:
+    """Every frozen invoice of the month: `rows` counts the calls that were read, `windows` the invoices.
+
+    on_progress: of regular invoices, whose calls are what takes long.
+    """
     findings = Findings()
     invoices = _invoices(period, account_id)
     for invoice in invoices.select_related("account", "plan_version").order_by("account", "id"):
         findings.windows += 1
         for problem in (*_problems_of_sums(invoice), *_problems_of_course(invoice)):
             findings.add(f"{_name(invoice)}: {problem}.")
-    regular = invoices.filter(kind=InvoiceKind.REGULAR).select_related("account", "plan_version")
-    for invoice in regular.order_by("account"):
+    regular = invoices.filter(kind=InvoiceKind.REGULAR).select_related("account", "plan_version").order_by("account")
+    for done, invoice in enumerate(regular, start=1):
         for problem in _problems_of_usage(invoice, findings):
             findings.add(f"{invoice.account}, {period}: {problem}.")
+        if on_progress is not None:
+            on_progress(done, len(regular))
     for sentence in _problems_of_numbers():
         findings.add(sentence)
     return findings

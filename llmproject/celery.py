@@ -39,6 +39,7 @@ app.conf.beat_schedule = {
     "refresh_rollups": {"task": "billing.tasks.refresh_rollups", "schedule": crontab(minute=5), "options": HOURLY},
     "close_due_months": {"task": "billing.tasks.close_due_months", "schedule": crontab(minute=20), "options": HOURLY},
     "run_exports": {"task": "billing.tasks.run_waiting_exports", "schedule": 60.0, "options": {"expires": 60}},
+    "run_month_jobs": {"task": "billing.tasks.run_waiting_month_jobs", "schedule": 60.0, "options": {"expires": 60}},
     "prune_windows": {"task": "llm.tasks.prune_windows", "schedule": crontab(hour=4, minute=10), "options": NIGHTLY},
 }
 

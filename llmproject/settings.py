@@ -258,7 +258,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "AccountStatusEnum": "llm.enums.AccountStatus",
         "CallStatusEnum": "llm.enums.UsageStatus",
-        "ExportStateEnum": "billing.enums.ExportState",
+        "ExportStateEnum": "billing.enums.JobState",
         "InvoiceKindEnum": "billing.enums.InvoiceKind",
         "InvoiceStateEnum": "billing.enums.InvoiceState",
         "LineKindEnum": "billing.enums.LineKind",

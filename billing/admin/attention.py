@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 from django.urls import reverse
 
-from billing.enums import ExportState, InvoiceState
-from billing.models import ExportJob, Invoice
+from billing.enums import InvoiceState, JobState
+from billing.models import ExportJob, Invoice, MonthJob
+from billing.models.jobs import Job
 from llm.admin.attention import Attention, counted, look_too, things
 
 OLD_AFTER = timedelta(days=7)
@@ -31,11 +32,20 @@ def _old_drafts(now: datetime) -> Attention | None:
 
 
 def _failed_exports(now: datetime) -> Attention | None:
-    number = counted(ExportJob.objects.filter(state=ExportState.FAILED, ended_at__gte=now - FAILED_WITHIN))
+    return _failed(ExportJob, now, "export", link="Exports")
+
+
+def _failed_month_jobs(now: datetime) -> Attention | None:
+    return _failed(MonthJob, now, "month job", link="Month jobs")
+
+
+def _failed(model: type[Job], now: datetime, thing: str, *, link: str) -> Attention | None:
+    failed = model._default_manager.filter(state=JobState.FAILED, ended_at__gte=now - FAILED_WITHIN)
+    number = counted(failed)
     if not number:
         return None
-    url = f"{reverse('admin:billing_exportjob_changelist')}?state__exact={ExportState.FAILED}"
-    return Attention(f"{things(number, 'export')} failed within the last {FAILED_WITHIN.days} days", url, "Exports")
+    url = f"{reverse(f'admin:billing_{model._meta.model_name}_changelist')}?state__exact={JobState.FAILED}"
+    return Attention(f"{things(number, thing)} failed within the last {FAILED_WITHIN.days} days", url, link)
 
 
 def _invoices_url(state: InvoiceState) -> str:
@@ -45,3 +55,4 @@ def _invoices_url(state: InvoiceState) -> str:
 look_too(_waiting_invoices, permission="billing.view_invoice")
 look_too(_old_drafts, permission="billing.view_invoice")
 look_too(_failed_exports, permission="billing.view_exportjob")
+look_too(_failed_month_jobs, permission="billing.view_invoice")

@@ -1,27 +1,35 @@
-"""Pages for a whole month: draft its invoices, and check those that are frozen against their calls."""
+"""A whole month: draft its invoices, and check those that are frozen against their calls. A worker does either."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.contrib import messages
-from django.db import OperationalError
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils import timezone
+from django.utils.safestring import SafeString
 
-from billing.admin.pages import AccountNameField, MonthField, page_context, require, user_of
-from billing.admin.steps import BUSY
-from billing.closing import ClosingReport, close_month
+from billing.admin.jobs import JobAdmin, ask_for
+from billing.admin.pages import AccountNameField, MonthField, page_context, require
+from billing.background import queue_month_job
+from billing.enums import JobState, MonthJobKind
+from billing.models import MonthJob
 from billing.periods import Period
-from billing.verify import verify_month
+from llm.admin.format import NOTHING, badge
 
 if TYPE_CHECKING:
     from billing.admin.invoices import InvoiceAdmin
 
-MOST_NAMED = 10
+_COUNT_LABELS = {
+    "drafted": "Drafted",
+    "kept": "Submitted before, kept",
+    "empty": "Without usage",
+    "invoices": "Invoices checked",
+    "calls": "Calls read",
+}
+_PROBLEM_LABELS = {MonthJobKind.CLOSE: "Could not be billed", MonthJobKind.VERIFY: "Differences"}
 
 
 def last_month() -> str:
@@ -34,46 +42,50 @@ class MonthForm(forms.Form):
 
 
 def close_view(invoice_admin: InvoiceAdmin, request: HttpRequest) -> HttpResponse:
-    """Drafts are made by a POST; what came of it is said on the queue."""
     require(request, "billing.view_invoice", "billing.prepare_invoice")
-    form = MonthForm(request.POST if request.method == "POST" else None)
-    if form.is_bound and form.is_valid():
-        period = form.cleaned_data["month"]
-        try:
-            report = close_month(period, account=form.cleaned_data["account"], user=user_of(request))
-        except OperationalError:
-            form.add_error(None, BUSY)
-        else:
-            _tell(invoice_admin, request, period, report)
-            return HttpResponseRedirect(f"{reverse('admin:billing_invoice_changelist')}?month={period}")
-    context = page_context(invoice_admin, request, "Close a month", form=form)
-    return TemplateResponse(request, "admin/billing/invoice/close.html", context)
+    return _ask(invoice_admin, request, MonthJobKind.CLOSE, title="Close a month")
 
 
 def verify_view(invoice_admin: InvoiceAdmin, request: HttpRequest) -> HttpResponse:
-    """Reads every call of the month, so it is asked for by a POST; it changes nothing."""
     require(request, "billing.view_invoice")
+    return _ask(invoice_admin, request, MonthJobKind.VERIFY, title="Check a month")
+
+
+def _ask(invoice_admin: InvoiceAdmin, request: HttpRequest, kind: MonthJobKind, *, title: str) -> HttpResponse:
+    """A GET may propose month and account; a POST asks for the job."""
     data = request.POST if request.method == "POST" else None
-    form = MonthForm(data, initial={"month": request.GET.get("month") or last_month()})
-    context: dict[str, Any] = {"form": form}
+    proposed = {"month": request.GET.get("month") or last_month(), "account": request.GET.get("account", "")}
+    form = MonthForm(data, initial=proposed)
     if form.is_bound and form.is_valid():
         period, account = form.cleaned_data["month"], form.cleaned_data["account"]
-        try:
-            found = verify_month(period, account_id=None if account is None else account.pk)
-        except OperationalError:
-            form.add_error(None, "There are too many calls to check them while you wait: run “manage.py verify_books”.")
-        else:
-            context |= {"findings": found, "period": period}
-    page = page_context(invoice_admin, request, "Check a month", **context)
-    return TemplateResponse(request, "admin/billing/invoice/verify.html", page)
+        return ask_for(request, MonthJob(kind=kind, period_start=period.start, account=account), queue_month_job)
+    context = page_context(invoice_admin, request, title, form=form, kind=kind)
+    return TemplateResponse(request, "admin/billing/invoice/month.html", context)
 
 
-def _tell(invoice_admin: InvoiceAdmin, request: HttpRequest, period: Period, report: ClosingReport) -> None:
-    parts = ((report.drafted, "drafted"), (report.kept, "submitted before and kept"), (report.empty, "without usage"))
-    counted = ", ".join(f"{len(names):,} {what}" for names, what in parts if names)
-    level = messages.SUCCESS if report.drafted or not report.failed else messages.WARNING
-    invoice_admin.message_user(request, f"{period}: {counted or 'nothing to bill'}.", level)
-    for name, why in report.failed[:MOST_NAMED]:
-        invoice_admin.message_user(request, f"{name}: {why}", messages.ERROR)
-    if (more := len(report.failed) - MOST_NAMED) > 0:
-        invoice_admin.message_user(request, f"{more:,} more accounts could not be billed.", messages.ERROR)
+@admin.register(MonthJob)
+class MonthJobAdmin(JobAdmin[MonthJob]):
+    """What a job says, its invoices say too: it is for whoever may look at those."""
+
+    unit = "accounts"
+    list_display = ("job", "state_now", "how_far", "problems_found", "asked_by", "asked_at")
+    list_filter = ("state", "kind")
+    list_select_related = ("requested_by", "account")
+
+    def has_view_permission(self, request: HttpRequest, obj: MonthJob | None = None) -> bool:
+        return request.user.has_perm("billing.view_invoice")
+
+    def page_of(self, job: MonthJob) -> dict[str, Any]:
+        figures = [(_COUNT_LABELS.get(name, name), number) for name, number in job.counts.items()]
+        label = _PROBLEM_LABELS[MonthJobKind(job.kind)]
+        return {"figures": [*figures, (label, job.problems)], "problems_label": label}
+
+    @admin.display(description="Job")
+    def job(self, job: MonthJob) -> str:
+        return str(job)
+
+    @admin.display(description="Problems")
+    def problems_found(self, job: MonthJob) -> SafeString | str:
+        if job.state != JobState.DONE:
+            return NOTHING
+        return badge("problems", f"{job.problems:,}") if job.problems else badge("no problems", "none")

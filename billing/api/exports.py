@@ -20,7 +20,7 @@ from billing.api.fields import MonthField, ViewedSerializer
 from billing.api.filters import ExportFilters
 from billing.background import queue_export
 from billing.downloads import Download, file_of, files_of
-from billing.enums import ExportState
+from billing.enums import JobState
 from billing.exports import FORMATS
 from billing.models import ExportJob
 from billing.periods import Period
@@ -45,13 +45,13 @@ class ExportSerializer(ViewedSerializer[ExportJob]):
     id = serializers.IntegerField()
     period = MonthField(source="period_start")
     formats = serializers.ListField(child=serializers.CharField())
-    state = serializers.ChoiceField(choices=ExportState.choices)
+    state = serializers.ChoiceField(choices=JobState.choices)
     requested_by = serializers.CharField(allow_null=True)
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     ended_at = serializers.DateTimeField(allow_null=True)
-    progress_rows = serializers.IntegerField(help_text="Rows of usage written so far.")
-    total_rows = serializers.IntegerField()
+    progress_rows = serializers.IntegerField(source="progress", help_text="Rows of usage written so far.")
+    total_rows = serializers.IntegerField(source="total")
     error = serializers.CharField(help_text="Why it failed; empty otherwise.")
     files = serializers.SerializerMethodField(help_text="Once it is done.")
 

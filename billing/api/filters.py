@@ -15,7 +15,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
 from billing.api.viewer import viewer_of
-from billing.enums import ExportState, InvoiceKind, InvoiceState
+from billing.enums import InvoiceKind, InvoiceState, JobState
 from billing.models.invoices import FINAL_STATES
 from billing.periods import Period
 from llm.enums import LimitMetric, UsageStatus
@@ -161,7 +161,7 @@ class InvoiceFilters(filters.FilterSet):
 
 class ExportFilters(filters.FilterSet):
     period = MonthFilter(field_name="period_start", help_text="A month such as 2026-10.")
-    state = filters.ChoiceFilter(choices=ExportState.choices)
+    state = filters.ChoiceFilter(choices=JobState.choices)
 
 
 class LimitFilters(filters.FilterSet):

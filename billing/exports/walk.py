@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,12 +15,10 @@ from billing.exports.files import ExportFiles
 from billing.exports.manifest import NAME, Manifest, Totals
 from billing.models import DailyUsage, Invoice, InvoiceLine
 from billing.models.invoices import FINAL_STATES, InvoiceQuerySet
+from billing.types import Progress
 
 SCRIPT = Path(__file__).with_name("verify_export.py")
 INVOICES_AT_A_TIME = 100
-
-Progress = Callable[[int, int], None]
-"""Told after each invoice how many rows of usage are written, and of how many, about."""
 
 
 def invoice_ids(scope: Scope) -> list[int]:
@@ -44,7 +42,10 @@ def write_export(
     formats: Mapping[str, type[FormatWriter]],
     on_progress: Progress,
 ) -> Manifest:
-    """All files of an export, on disk when this returns. ids: as `invoice_ids` gives them."""
+    """All files of an export, on disk when this returns.
+
+    ids: as `invoice_ids` gives them. on_progress: of rows of usage.
+    """
     totals, about = Totals(), _rows_to_come(scope)
     with ExitStack() as stack:
         files = stack.enter_context(ExportFiles(folder))

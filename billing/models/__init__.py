@@ -1,7 +1,7 @@
 """Billing's tables. Import models from here."""
 
-from billing.models.exports import ExportJob
 from billing.models.invoices import BilledUsage, Invoice, InvoiceEvent, InvoiceLine, InvoiceSeries
+from billing.models.jobs import ExportJob, MonthJob
 from billing.models.plans import Plan, PlanRate, PlanVersion
 from billing.models.profiles import BillingProfile, ExchangeRate
 from billing.models.reconciliation import CostImport, ProviderCost
@@ -18,6 +18,7 @@ __all__ = (
     "InvoiceEvent",
     "InvoiceLine",
     "InvoiceSeries",
+    "MonthJob",
     "Plan",
     "PlanRate",
     "PlanVersion",

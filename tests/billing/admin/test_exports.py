@@ -10,7 +10,7 @@ from django.test import Client
 
 from billing import exporting
 from billing.downloads import files_of
-from billing.enums import ExportState
+from billing.enums import JobState
 from billing.models import ExportJob
 from tests.billing.admin.pages import make_issued, sign_in, text_of
 
@@ -18,19 +18,6 @@ pytestmark = pytest.mark.django_db
 
 RUNNER = ("run_export", "view_exportjob")
 RUN = "/admin/billing/exportjob/run/"
-
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, settings: Any) -> None:
-    settings.BILLING_EXPORT_DIR = tmp_path / "exports"
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Jobs that were handed to Celery."""
-    found: list[Any] = []
-    monkeypatch.setattr("billing.background.app.send_task", lambda name, args: found.append((name, args)))
-    return found
 
 
 def body(response: Any) -> bytes:
@@ -83,7 +70,7 @@ def test_no_other_file_is_served(name: str, tmp_path: Path) -> None:
     (tmp_path / "exports").mkdir()
     (tmp_path / "exports" / "secret").write_text("secret")
     job = ExportJob.objects.create(
-        period_start="2026-10-01", state=ExportState.DONE, folder="2026-10-1", manifest={"files": []}
+        period_start="2026-10-01", state=JobState.DONE, folder="2026-10-1", manifest={"files": []}
     )
 
     answer = sign_in("finn", *RUNNER).get(f"/admin/billing/exportjob/{job.pk}/file/{name}/")
@@ -96,7 +83,7 @@ def test_no_other_file_is_served(name: str, tmp_path: Path) -> None:
 def test_a_running_export_shows_how_far_it_is() -> None:
     client = sign_in("finn", *RUNNER)
     job = ExportJob.objects.create(
-        period_start="2026-10-01", state=ExportState.RUNNING, progress_rows=250, total_rows=1000, formats=["csv"]
+        period_start="2026-10-01", state=JobState.RUNNING, progress=250, total=1000, formats=["csv"]
     )
 
     assert "250 of 1,000" in text_of(client.get("/admin/billing/exportjob/"))

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from django.test import Client
-from django.urls import reverse
 
 from billing.enums import InvoiceState
 from billing.models import Invoice
@@ -154,47 +153,3 @@ def test_batches_are_for_those_who_may() -> None:
 
     invoice.refresh_from_db()
     assert invoice.state == InvoiceState.IN_REVIEW
-
-
-def test_a_month_is_closed_from_the_queue() -> None:
-    client = sign_in("pat", *PREPARER)
-    make_draft()
-    url = reverse("admin:billing_invoice_close")
-
-    assert "Close the month" in text_of(client.get(url))
-    answer = client.post(url, {"month": "2026-10", "account": "acme"}, follow=True)
-
-    assert "2026-10: 1 drafted." in text_of(answer)
-    assert Invoice.objects.count() == 1
-    assert "is not a month" in text_of(client.post(url, {"month": "2026-13"}))
-    assert "No account has this name" in text_of(client.post(url, {"month": "2026-10", "account": "nobody"}))
-
-
-def test_closing_says_which_accounts_could_not_be_billed() -> None:
-    client = sign_in("pat", *PREPARER)
-    draft = make_draft()
-    type(draft.account.billing_profile).objects.update(currency="EUR")
-
-    answer = client.post(reverse("admin:billing_invoice_close"), {"month": "2026-10"}, follow=True)
-
-    assert "Acme: The plan" in text_of(answer)
-    assert Invoice.objects.count() == 1
-
-
-def test_a_month_is_checked_against_its_calls(admin_client: Client) -> None:
-    invoice = make_submitted()
-    url = reverse("admin:billing_invoice_verify")
-
-    assert "findings" not in admin_client.get(url).context
-    assert "Every line agrees with its calls" in text_of(admin_client.post(url, {"month": "2026-10"}))
-
-    Invoice.objects.filter(pk=invoice.pk).update(content_digest="f" * 64)
-    assert "what stands there is not what was submitted" in text_of(admin_client.post(url, {"month": "2026-10"}))
-
-
-def test_pages_of_a_month_are_for_those_who_may() -> None:
-    viewer = sign_in("vera", "view_invoice")
-    assert viewer.get(reverse("admin:billing_invoice_close")).status_code == 403
-    assert viewer.post(reverse("admin:billing_invoice_close"), {"month": "2026-10"}).status_code == 403
-    assert sign_in("nina").get(reverse("admin:billing_invoice_verify")).status_code == 403
-    assert Invoice.objects.count() == 0

@@ -13,7 +13,7 @@ from django.core.asgi import get_asgi_application
 from django.db import connection
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
-from billing.enums import ExportState
+from billing.enums import JobState
 from billing.models import ExportJob
 from llmproject.celery import app
 from tests.billing.api.asking import API, Asker, make_staff, staff_asker
@@ -49,7 +49,7 @@ def done(settings: Settings, tmp_path: Path) -> ExportJob:
     return ExportJob.objects.create(
         period_start=date(2026, 10, 1),
         formats=["csv"],
-        state=ExportState.DONE,
+        state=JobState.DONE,
         folder="job-1",
         manifest={"files": files},
         requested_by=make_staff(name="asker"),
@@ -117,7 +117,7 @@ def test_a_broker_that_is_away_fails_no_request(staff: Asker, monkeypatch: pytes
     monkeypatch.setattr(app, "send_task", refuse)
 
     assert staff.post("exports/", {"period": "2026-10"}).status_code == 201
-    assert ExportJob.objects.get().state == ExportState.WAITING
+    assert ExportJob.objects.get().state == JobState.WAITING
 
 
 def test_files_are_listed_from_the_manifest_and_fetched(staff: Asker, done: ExportJob) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
-from billing import exporting
-from billing.enums import ExportState, InvoiceState
+from billing import jobs
+from billing.enums import InvoiceState, JobState
 from billing.exporting import run_export, run_waiting
 from billing.exports import walk
 from billing.models import ExportJob
@@ -40,7 +40,7 @@ def folder(settings: Settings, tmp_path: Path) -> Path:
 def worker(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process at work on job 7."""
     folder.mkdir()
-    command = [sys.executable, "-c", HOLD_THE_LOCK, str(folder / ".job-7.lock")]
+    command = [sys.executable, "-c", HOLD_THE_LOCK, str(folder / ".exportjob-7.lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
@@ -61,7 +61,7 @@ def test_a_job_ends_with_its_folder_and_manifest(folder: Path) -> None:
     make_job()
     job = run_export(7)
     job.refresh_from_db()
-    assert (job.state, job.folder, job.error) == (ExportState.DONE, "2026-10-7", "")
+    assert (job.state, job.folder, job.error) == (JobState.DONE, "2026-10-7", "")
     assert job.manifest == json.loads((folder / job.folder / "manifest.json").read_bytes())
     assert job.manifest is not None
     assert job.manifest["totals"]["USD"]["total"] == "10.00"
@@ -76,7 +76,7 @@ def test_a_job_that_is_done_is_left_alone(folder: Path) -> None:
     done = run_export(7)
     make_invoice(make_profile(make_account("Other")), state=InvoiceState.ISSUED, number=18)
     again = run_export(7)
-    assert (again.state, again.ended_at, again.manifest) == (ExportState.DONE, done.ended_at, done.manifest)
+    assert (again.state, again.ended_at, again.manifest) == (JobState.DONE, done.ended_at, done.manifest)
     assert run_waiting() == []
 
 
@@ -84,7 +84,7 @@ def test_a_job_that_fails_says_why_and_leaves_nothing(folder: Path) -> None:
     make_job()
     job = run_export(7)
     job.refresh_from_db()
-    assert (job.state, job.error) == (ExportState.FAILED, "There are no invoices for 2026-10.")
+    assert (job.state, job.error) == (JobState.FAILED, "There are no invoices for 2026-10.")
     assert (job.folder, job.manifest) == ("", None)
     assert visible(folder) == []
 
@@ -104,23 +104,24 @@ def test_a_job_that_breaks_is_not_tried_for_ever(folder: Path, monkeypatch: pyte
     with pytest.raises(ZeroDivisionError):
         run_waiting()
     job = ExportJob.objects.get(pk=7)
-    assert (job.state, job.error) == (ExportState.FAILED, "It failed for a reason that stands in the log.")
+    assert job.state == JobState.FAILED
+    assert job.error == "It failed for a reason that stands in the log: see to that, and ask again."
     assert visible(folder) == []
     assert run_waiting() == []
 
 
 def test_a_job_that_another_worker_is_at_is_left_to_it(folder: Path, worker: subprocess.Popen[str]) -> None:
     make_invoice(state=InvoiceState.ISSUED)
-    make_job(state=ExportState.RUNNING, progress_rows=4)
+    make_job(state=JobState.RUNNING, progress=4)
     job = run_export(7)
     job.refresh_from_db()
-    assert (job.state, job.progress_rows, job.started_at) == (ExportState.RUNNING, 4, None)
+    assert (job.state, job.progress, job.started_at) == (JobState.RUNNING, 4, None)
     assert visible(folder) == []
 
 
 def test_a_job_whose_worker_was_killed_is_taken_up_again(folder: Path, worker: subprocess.Popen[str]) -> None:
     make_invoice(state=InvoiceState.ISSUED)
-    make_job(state=ExportState.RUNNING, progress_rows=4)
+    make_job(state=JobState.RUNNING, progress=4)
     # It was killed once while it wrote, and once before it could say that it was done.
     for name in (".2026-10-7.abc.partial", "2026-10-7"):
         (folder / name).mkdir()
@@ -128,7 +129,7 @@ def test_a_job_whose_worker_was_killed_is_taken_up_again(folder: Path, worker: s
     worker.kill()
     worker.wait()
     [job] = run_waiting()
-    assert (job.state, job.progress_rows) == (ExportState.DONE, 0)
+    assert (job.state, job.progress) == (JobState.DONE, 0)
     assert visible(folder) == ["2026-10-7"]
     assert "half" not in (folder / "2026-10-7" / "usage.csv").read_text()
 
@@ -136,15 +137,15 @@ def test_a_job_whose_worker_was_killed_is_taken_up_again(folder: Path, worker: s
 def test_progress_is_written_while_a_job_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     make_invoice(state=InvoiceState.ISSUED)
     make_invoice(make_profile(make_account("Other")), state=InvoiceState.ISSUED, number=18)
-    monkeypatch.setattr(exporting, "_SECONDS_A_REPORT", 0)
+    monkeypatch.setattr(jobs, "_SECONDS_A_REPORT", 0)
     seen: list[tuple[str, int, int]] = []
 
     def spy(job: ExportJob, **values: object) -> None:
         set_values(job, **values)
-        seen.append(ExportJob.objects.values_list("state", "progress_rows", "total_rows").get(pk=job.pk))
+        seen.append(ExportJob.objects.values_list("state", "progress", "total").get(pk=job.pk))
 
-    set_values = exporting._set
-    monkeypatch.setattr(exporting, "_set", spy)
-    make_job(progress_rows=9)
+    set_values = jobs._set
+    monkeypatch.setattr(jobs, "_set", spy)
+    make_job(progress=9)
     run_export(7)
     assert seen == [("running", 0, 0)] * 3 + [("done", 0, 0)]

@@ -1,0 +1,94 @@
+"""What people ask for and a worker does: who asked, how far it is, and how it ended (see `billing.jobs`)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.text import capfirst
+
+from billing.enums import JobState, MonthJobKind
+from billing.periods import Period
+from llm.models import Account
+
+UNFINISHED_STATES = (JobState.WAITING, JobState.RUNNING)
+
+
+class Job(models.Model):
+    """One thing to do about a month. period_start: its first day.
+
+    progress of total: while it runs, in the unit of what it works through. error: a sentence, where it failed.
+    """
+
+    period_start = models.DateField()
+    state = models.CharField(max_length=10, choices=JobState.choices, default=JobState.WAITING)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    progress = models.BigIntegerField(default=0)
+    total = models.BigIntegerField(default=0)
+    error = models.CharField(max_length=500, blank=True, default="")
+
+    class Meta:
+        abstract = True
+        ordering = ("-id",)
+        constraints: ClassVar[tuple[models.BaseConstraint, ...]] = (
+            models.CheckConstraint(condition=Q(state__in=JobState.values), name="%(class)s_state_known"),
+        )
+
+    @property
+    def period(self) -> Period:
+        return Period(self.period_start)
+
+    @property
+    def is_unfinished(self) -> bool:
+        return self.state in UNFINISHED_STATES
+
+
+class ExportJob(Job):
+    """One export. formats: names of `billing.exports.FORMATS`. manifest: as it was written, once it is done.
+
+    progress of total: rows of usage. folder: below the export folder of the settings.
+    """
+
+    formats = models.JSONField(default=list)
+    folder = models.CharField(max_length=200, blank=True, default="")
+    manifest = models.JSONField(null=True, blank=True)
+
+    class Meta(Job.Meta):
+        permissions = (("run_export", "Can export a month"),)
+
+    def __str__(self) -> str:
+        return f"Export of {self.period}"
+
+
+class MonthJob(Job):
+    """A month closed or checked, of all accounts or one. progress of total: accounts.
+
+    counts: what came of it, by name: drafted, kept, empty; or invoices, calls. problems: accounts that could not be
+    billed, or differences that were found. findings: a sentence on each, up to a bound.
+    Whoever may look at invoices may look at these: there are no permissions of their own.
+    """
+
+    kind = models.CharField(max_length=10, choices=MonthJobKind.choices)
+    account = models.ForeignKey(Account, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    counts = models.JSONField(default=dict)
+    problems = models.PositiveIntegerField(default=0)
+    findings = models.JSONField(default=list)
+
+    class Meta(Job.Meta):
+        default_permissions = ()
+        constraints = (
+            *Job.Meta.constraints,
+            models.CheckConstraint(condition=Q(kind__in=MonthJobKind.values), name="monthjob_kind_known"),
+        )
+
+    def __str__(self) -> str:
+        whose = f", {self.account}" if self.account else ""
+        return f"{capfirst(self.get_kind_display())} of {self.period}{whose}"

@@ -26,9 +26,9 @@ from django.db import connection, connections
 
 from billing import invoicing, review
 from billing.closing import close_due_months
-from billing.enums import InvoiceState
+from billing.enums import InvoiceState, JobState, MonthJobKind
 from billing.errors import InvoiceError
-from billing.models import Invoice, InvoiceSeries
+from billing.models import Invoice, InvoiceSeries, MonthJob
 from billing.review import approve, issue, submit
 from billing.verify import verify_month
 from tests.billing.calls import make_call, make_price
@@ -70,11 +70,11 @@ class Workers:
         self._output = output
         self._mains = [self._start() for _ in range(WORKERS)]
 
-    def send(self, times: int) -> None:
-        """From another process, with the workers' own settings."""
+    def send(self, task: str, *args: int, times: int = 1) -> None:
+        """From another process, with the workers' own settings. task: of billing, by its name."""
         script = (
             "import django; django.setup(); from llmproject.celery import app; "
-            f"[app.send_task('billing.tasks.close_due_months', queue='{self._queue}') for _ in range({times})]"
+            f"[app.send_task('billing.tasks.{task}', args={args}, queue='{self._queue}') for _ in range({times})]"
         )
         environment = {**self._environment, "DJANGO_SETTINGS_MODULE": "llmproject.settings"}
         subprocess.run([sys.executable, "-c", script], cwd=settings.BASE_DIR, env=environment, check=True)
@@ -92,6 +92,11 @@ class Workers:
         elif children := [child for main in self._mains for child in self._children(main)]:
             with suppress(psutil.NoSuchProcess):
                 draw.choice(children).kill()
+
+    def kill_all(self) -> None:
+        """Whoever is at work is among them. Another one starts afterwards."""
+        self.stop()
+        self._mains = [self._start()]
 
     def stop(self) -> None:
         for main in self._mains:
@@ -149,7 +154,7 @@ def make_months() -> Counter[str]:
 def test_workers_that_are_killed_make_one_invoice_an_account_and_month(workers: Workers) -> None:
     owed = make_months()
     draw = random.Random(11)
-    workers.send(MESSAGES)
+    workers.send("close_due_months", times=MESSAGES)
     for _ in range(KILLS):
         time.sleep(draw.uniform(0, 2))
         workers.kill_one(draw)
@@ -169,8 +174,34 @@ def _await_invoices(workers: Workers, number: int) -> None:
         assert time.monotonic() < deadline, workers.log()
         if time.monotonic() - asked_at > BEAT_S:
             asked_at = time.monotonic()
-            workers.send(1)
+            workers.send("close_due_months")
         time.sleep(0.2)
+
+
+def test_a_closing_whose_worker_is_killed_is_taken_up_again(workers: Workers) -> None:
+    owed = make_months()
+    job = MonthJob.objects.create(kind=MonthJobKind.CLOSE, period_start=date(2026, 10, 1), requested_by=make_preparer())
+    workers.send("run_month_job", job.pk)
+    _await_state(workers, job, JobState.RUNNING, JobState.DONE)
+    workers.kill_all()
+    _await_state(workers, job, JobState.DONE)
+    assert (job.counts, job.problems, job.error) == ({"drafted": ACCOUNTS, "kept": 0, "empty": 0}, 0, "")
+    assert (job.progress, job.total) == (ACCOUNTS, ACCOUNTS)
+    # September was never billed: its usage is late on the invoice of October.
+    assert dict(Invoice.objects.values_list("account__name", "total")) == owed
+
+
+def _await_state(workers: Workers, job: MonthJob, *states: JobState) -> None:
+    """Messages may be lost with a worker: as beat does, waiting jobs are asked for meanwhile."""
+    deadline = time.monotonic() + PATIENCE_S
+    asked_at = time.monotonic()
+    while job.state not in states:
+        assert time.monotonic() < deadline, workers.log()
+        if time.monotonic() - asked_at > BEAT_S:
+            asked_at = time.monotonic()
+            workers.send("run_waiting_month_jobs")
+        time.sleep(0.01)
+        job.refresh_from_db()
 
 
 def test_many_hands_issue_each_invoice_once_and_leave_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,10 @@ os.environ["LLM_ENV_FILE"] = ""
 os.environ["VAR_DIR"] = str(_VAR)
 os.environ["SECRET_KEY"] = "a secret of the tests, long enough for what it is asked to protect"
 os.environ["LLM_KEY_PEPPER"] = "a pepper of the tests"
-os.environ.setdefault("DATABASE_URL", f"sqlite:///{_VAR}/db.sqlite3")
+_OURS = ["DJANGO_SETTINGS_MODULE", "VAR_DIR"]
+if "DATABASE_URL" not in os.environ:
+    os.environ["DATABASE_URL"] = f"sqlite:///{_VAR}/db.sqlite3"
+    _OURS.append("DATABASE_URL")
 
 import django  # noqa: E402
 import pytest  # noqa: E402
@@ -45,6 +48,13 @@ from llm.runtime import close_runtime  # noqa: E402
 from llm.triggers import drop_triggers, install_triggers  # noqa: E402
 from tests.fakes import FakeUpstream  # noqa: E402
 from tests.gateway_process import Gateway, GatewayPool  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The workers of a process that only distributes tests are to find folders of their own, not those of this one."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        for name in _OURS:
+            del os.environ[name]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -204,7 +204,7 @@ def test_a_stream_that_nobody_reads_is_drained_up_to_so_many_tokens(
     read_until(connection, b"\r\n\r\n")
     hang_up(connection)
     [row] = closed_usage()
-    [entry] = upstream.ledger.entries()
+    [entry] = upstream.ledger.wait_for(1)
     assert not entry.finished
     assert (row.status, row.outcome, row.usage_source) == ("estimated", "client_gone", "estimated")
     assert 20 <= row.completion_tokens < 500

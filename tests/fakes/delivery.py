@@ -13,6 +13,7 @@ from tests.fakes.scripts import Script
 
 COMMENT = b": keep-alive\n\n"
 SLOWEST_COMMENT_S = 0.01
+LOOK_AGAIN_S = 0.2
 # A reset throws away what the peer hasn't read yet, so it gets this long to read the events before the cut.
 READ_BEFORE_RESET_S = 0.01
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -55,6 +56,8 @@ class Delivery:
         self._call.status = self._plan.status
         await response.prepare(self._request)
         await _pause(script.body_delay_s)
+        while self._ledger.most_open < script.waits_for_calls:  # noqa: ASYNC110  # the ledger belongs to all threads
+            await asyncio.sleep(LOOK_AGAIN_S)
         await self._send_parts(response)
         if script.cut_after_events is not None:
             return await self._cut(response)

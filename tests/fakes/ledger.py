@@ -144,6 +144,7 @@ class Ledger:
         self._changed = threading.Condition()
         self._entries: list[Entry] = []
         self._open: set[int] = set()
+        self._most_open = 0
         self._ending = 0
         self._serial = 0
         self._generation = 0
@@ -170,6 +171,11 @@ class Ledger:
             if not self._changed.wait_for(lambda: len(self._open) >= count, timeout_s):
                 raise TimeoutError(f"{len(self._open)} of {count} calls open within {timeout_s} s")
 
+    @property
+    def most_open(self) -> int:
+        """How many calls have been open at the same time."""
+        return self._most_open
+
     def totals(self) -> Totals:
         """Sums over `entries()`."""
         return sum_up(self.entries(), open_calls=self.open_calls)
@@ -184,6 +190,7 @@ class Ledger:
         with self._changed:
             self._entries.clear()
             self._open.clear()
+            self._most_open = 0
             self._ending = 0
             self._generation += 1
 
@@ -191,6 +198,7 @@ class Ledger:
         with self._changed:
             self._serial += 1
             self._open.add(self._serial)
+            self._most_open = max(self._most_open, len(self._open))
             self._changed.notify_all()
             return OpenCall(self._serial, self._generation, dialect, path)
 

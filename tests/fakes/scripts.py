@@ -24,6 +24,7 @@ class Script:
     body_delay_s: float = 0.0
     event_delay_s: float = 0.0
     is_joined: bool = False  # all events in one write
+    waits_for_calls: int = 0  # after its head: until so many calls have been open at the same time
 
     # What the reply says. One word is one token; `chunks` alone makes up that many words, one an event.
     text: str | None = None

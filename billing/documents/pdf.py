@@ -14,10 +14,8 @@ from fpdf.fonts import TTFFont
 
 from billing.documents.accents import Box, runs_of
 from billing.documents.composing import Composer, Face
-from billing.documents.context import invoice_context
 from billing.documents.document import LANGUAGE, InvoiceDocument
 from billing.documents.layout import MM_PER_POINT, Cell, Page, Row, Style, paginate
-from billing.models import Invoice
 
 _FONTS = Path(__file__).parent / "fonts"
 _FAMILY = "DejaVu"
@@ -31,9 +29,8 @@ _MARK_SIZE = 110
 _ASCENT = 1.06
 
 
-def render_pdf(invoice: Invoice) -> bytes:
-    """Characters that the font lacks are replaced by a visible sign; see `typesetting.printable`."""
-    with PdfWriter(invoice_context(invoice)) as writer:
+def write_pdf(document: InvoiceDocument) -> bytes:
+    with PdfWriter(document) as writer:
         return writer.render()
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-
-from xlsxwriter import Workbook
-from xlsxwriter.format import Format
-from xlsxwriter.worksheet import Worksheet
+from typing import TYPE_CHECKING
 
 from billing.exports.base import Scope
 from billing.exports.cells import Value, harmless, text_of
 from billing.exports.files import ExportFiles
 from billing.exports.tabular import Rows, TabularWriter
+
+if TYPE_CHECKING:
+    from xlsxwriter import Workbook
+    from xlsxwriter.format import Format
+    from xlsxwriter.worksheet import Worksheet
 
 NAME = "export.xlsx"
 MOST_ROWS = 1_048_576
@@ -77,6 +79,9 @@ class SheetRows:
 
 class XlsxWriter(TabularWriter):
     def __init__(self, files: ExportFiles, scope: Scope) -> None:
+        # Not above: the web process knows the formats, but writes none.
+        from xlsxwriter import Workbook
+
         self._file = files.create(NAME)
         # Its temporary files lie beside it, so they go with the folder if the export fails.
         self._book = Workbook(

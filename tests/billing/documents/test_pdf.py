@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -12,6 +14,7 @@ from itertools import pairwise
 
 import pytest
 import time_machine
+from fpdf.fonts import TTFFont
 
 from billing.documents import invoice_context, render_pdf
 from billing.documents.pdf import PdfWriter
@@ -271,3 +274,18 @@ def test_every_page_of_what_was_not_issued_is_marked_large(
     assert len(pages) == 2
     for page in pages:
         assert [piece.text for piece in page if piece.size > 100] == mark
+
+
+@pytest.fixture
+def _rare_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_rare_collector")
+def test_a_pdf_leaves_no_font_in_memory(profile: BillingProfile) -> None:
+    render_pdf(make_invoice(profile))
+
+    assert [thing for thing in gc.get_objects() if type(thing) is TTFFont] == []

@@ -14,6 +14,7 @@ from django.conf import settings
 from billing.enums import InvoiceState
 from billing.models import BillingProfile, Invoice
 from billing.periods import Period
+from billing.timezones import zone_of_month
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def seller_facts() -> dict[str, Any]:
 def bill_to_facts(profile: BillingProfile, *, period: Period | None = None) -> dict[str, Any]:
     """What `Invoice.bill_to` holds: `BillTo` as JSON. period: the invoice's; without it the newest time zone counts."""
     facts = {field.name: getattr(profile, field.name) for field in fields(BillTo)}
-    return {**facts, "time_zone": _zone_of(profile, period)}
+    return facts if period is None else {**facts, "time_zone": zone_of_month(profile, period)}
 
 
 def seller_of(invoice: Invoice) -> Seller:
@@ -67,8 +68,3 @@ def bill_to_of(invoice: Invoice) -> BillTo:
 def _is_settled(invoice: Invoice) -> bool:
     """A draft that was sent back still holds what was frozen before, which no longer counts."""
     return invoice.state != InvoiceState.DRAFT
-
-
-def _zone_of(profile: BillingProfile, period: Period | None) -> str:
-    is_to_come = profile.time_zone_from is not None and period is not None and period.start < profile.time_zone_from
-    return profile.account.time_zone if is_to_come else profile.time_zone

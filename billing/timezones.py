@@ -18,15 +18,28 @@ from llm.models import Account
 def set_time_zone(profile_id: int, time_zone: str, *, now: datetime | None = None) -> BillingProfile:
     """Ask for a zone of the IANA database; it holds from the next month of the account's present zone on.
 
-    `time_zone_from` is None where that is the account's zone already.
+    `time_zone_from` is None where that is the account's zone already. What holds until then is kept for good: months
+    are billed after they have ended, by when the account may have a new zone.
     """
     profile = BillingProfile.objects.select_for_update(of=("self",)).select_related("account").get(pk=profile_id)
     is_to_come = time_zone != profile.account.time_zone
     today = _today_of(profile.account, now or timezone.now())
+    since = Period.of(today).following.start
     profile.time_zone = time_zone
-    profile.time_zone_from = Period.of(today).following.start if is_to_come else None
-    profile.save(update_fields=["time_zone", "time_zone_from"])
+    profile.time_zone_from = since if is_to_come else None
+    if is_to_come:
+        # A second change to the same day takes over from the same zone, also where the first has been applied.
+        profile.former_time_zones.setdefault(since.isoformat(), profile.account.time_zone)
+    profile.save(update_fields=["time_zone", "time_zone_from", "former_time_zones"])
     return profile
+
+
+def zone_of_month(profile: BillingProfile, period: Period) -> str:
+    """The zone whose days the account's month consists of, whether it is past, present or to come."""
+    for until, zone in sorted(profile.former_time_zones.items()):
+        if period.start.isoformat() < until:
+            return str(zone)
+    return profile.time_zone
 
 
 def apply_time_zones(*, now: datetime | None = None) -> int:

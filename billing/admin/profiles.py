@@ -9,14 +9,16 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.models import BillingProfile, Plan
 from billing.timezones import set_time_zone
-from llm.admin.accounts import TimeZoneInput
+from llm.admin.accounts import TimeZoneInput, keep_time_zone
 from llm.admin.base import GatewayAdmin, ModelForm
 from llm.admin.usagefilters import DateInput
+from llm.models import Account
 
 _ZONE = "time_zone"
 
@@ -100,6 +102,20 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
     @admin.display(description="Payment terms", ordering="payment_days")
     def payment_terms(self, profile: BillingProfile) -> str:
         return f"{profile.payment_days} days"
+
+
+def _where_zone_is_changed(request: HttpRequest, account: Account) -> SafeString | None:
+    profile: BillingProfile | None = getattr(account, "billing_profile", None)
+    if profile is None:
+        return None
+    url = reverse("admin:billing_billingprofile_change", args=(profile.pk,))
+    may_look = any(request.user.has_perm(f"billing.{action}_billingprofile") for action in ("view", "change"))
+    where = format_html('<a href="{}">billing profile</a>', url) if may_look else "billing profile"
+    to_come = f" From {profile.time_zone_from} on it is {profile.time_zone}." if _has_zone_to_come(profile) else ""
+    return format_html("It is changed in the {}, and holds from the next month on then.{}", where, to_come)
+
+
+keep_time_zone(_where_zone_is_changed)
 
 
 def _has_zone_to_come(profile: BillingProfile) -> bool:

@@ -235,6 +235,7 @@ class Migration(migrations.Migration):
                 ('payment_days', models.PositiveSmallIntegerField(default=30, help_text='Days from issue until the invoice is due.', verbose_name='payment terms')),
                 ('time_zone', models.CharField(default='UTC', max_length=64, validators=[llm.models.accounts.validate_time_zone])),
                 ('time_zone_from', models.DateField(blank=True, editable=False, null=True)),
+                ('former_time_zones', models.JSONField(blank=True, default=dict, editable=False)),
                 ('billed_from', models.DateField(blank=True, help_text='First day of the first month to be invoiced.', null=True)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('account', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='billing_profile', to='llm.account')),

@@ -25,6 +25,7 @@ class BillingProfile(models.Model):
 
     Its row is the lock under which the account's invoices are made and moved on.
     time_zone: whose days are counted from `time_zone_from` on, the first of a month; until then the account's own.
+    former_time_zones: what each zone took over from, by that first day; see `billing.timezones`.
     billed_from: the first month that is invoiced.
     """
 
@@ -50,6 +51,7 @@ class BillingProfile(models.Model):
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="profiles")
     time_zone = models.CharField(max_length=64, validators=[validate_time_zone], default="UTC")
     time_zone_from = models.DateField(null=True, blank=True, editable=False)
+    former_time_zones = models.JSONField(default=dict, blank=True, editable=False)
     billed_from = models.DateField(null=True, blank=True, help_text="First day of the first month to be invoiced.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zoneinfo
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,20 @@ from llm.enums import AccountStatus
 from llm.models import Account, ApiKey, Usage
 
 _CROSSED = "a limit's soft threshold is crossed. Empty: the gateway's own address gets it, if it has one."
+
+
+TimeZoneKeeper = Callable[[HttpRequest, Account], SafeString | None]
+
+
+def keep_time_zone(keeper: TimeZoneKeeper) -> None:
+    """For apps that stand on this one: a keeper says in a sentence where an account's zone is changed instead of here.
+
+    None: it doesn't keep the zone of this account.
+    """
+    _zone_keepers.append(keeper)
+
+
+_zone_keepers: list[TimeZoneKeeper] = []
 
 
 class TimeZoneInput(forms.TextInput):
@@ -134,6 +149,9 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
         ),
     )
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Account | None = None) -> Any:
+        return (*self.readonly_fields, "time_zone") if _where_zone_is_kept(request, obj) else self.readonly_fields
+
     def get_fieldsets(self, request: HttpRequest, obj: Account | None = None) -> Any:
         own = ("name", "state", "created", "last_call") if obj else ("name",)
         return (
@@ -142,8 +160,10 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
                 "Calendar",
                 {
                     "fields": ("time_zone",),
-                    "description": "Decides in which day and month a call counts. A call keeps the day it was given, "
-                    "so a change holds for calls from then on.",
+                    "description": format_html(
+                        "Decides in which day and month a call counts. A call keeps the day it was given. {}",
+                        _where_zone_is_kept(request, obj) or "A change holds for calls from then on.",
+                    ),
                 },
             ),
             ("Replies", {"fields": ("shows_cost",)}),
@@ -209,3 +229,9 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
     @admin.display(description="Created", ordering="created_at")
     def created(self, account: Account) -> str:
         return calendar_day(account.created_at)
+
+
+def _where_zone_is_kept(request: HttpRequest, account: Account | None) -> SafeString | None:
+    if account is None:
+        return None
+    return next((where for keeper in _zone_keepers if (where := keeper(request, account))), None)

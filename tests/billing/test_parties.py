@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 from pytest_django import Settings
@@ -9,6 +9,7 @@ from pytest_django import Settings
 from billing.enums import InvoiceState
 from billing.parties import BillTo, Seller, bill_to_facts, bill_to_of, seller_facts, seller_of
 from billing.periods import Period
+from billing.timezones import set_time_zone
 from tests.billing.factories import OCTOBER, make_account, make_invoice, make_profile
 
 SELLER = {
@@ -85,8 +86,8 @@ def test_what_was_frozen_before_a_fact_was_added_can_still_be_read() -> None:
 
 
 def test_time_zone_to_come_does_not_count_for_a_period_before_it() -> None:
-    account = make_account("Kiribati", time_zone="Pacific/Kiritimati")
-    profile = make_profile(account, time_zone="Europe/Berlin", time_zone_from=date(2026, 11, 1))
+    profile = make_profile(make_account("Kiribati", time_zone="Pacific/Kiritimati"))
+    profile = set_time_zone(profile.pk, "Europe/Berlin", now=datetime(2026, 10, 15, tzinfo=UTC))
 
     assert bill_to_facts(profile, period=Period(OCTOBER))["time_zone"] == "Pacific/Kiritimati"
     assert bill_to_facts(profile, period=Period(date(2026, 11, 1)))["time_zone"] == "Europe/Berlin"

@@ -6,8 +6,15 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from billing.timezones import apply_time_zones, set_time_zone
+from billing.closing import close_month
+from billing.models import Invoice
+from billing.parties import bill_to_of
+from billing.periods import Period
+from billing.review import submit
+from billing.timezones import apply_time_zones, set_time_zone, zone_of_month
+from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account, make_profile
+from tests.billing.people import make_preparer
 
 pytestmark = pytest.mark.django_db
 
@@ -51,3 +58,59 @@ def test_a_new_time_zone_holds_from_its_month_on() -> None:
     assert apply_time_zones(now=datetime(2026, 11, 1, tzinfo=UTC)) == 0
     account.refresh_from_db()
     assert account.time_zone == "Asia/Kathmandu"
+
+
+def test_each_month_is_of_the_zone_that_held_in_it() -> None:
+    profile = make_profile(make_account(time_zone="Asia/Kathmandu"))
+    set_time_zone(profile.pk, "UTC", now=datetime(2026, 10, 15, tzinfo=UTC))
+    apply_time_zones(now=datetime(2026, 11, 1, tzinfo=UTC))
+    profile = set_time_zone(profile.pk, "America/New_York", now=datetime(2026, 11, 15, tzinfo=UTC))
+    months = ("2026-01", "2026-10", "2026-11", "2026-12", "2027-06")
+    assert [zone_of_month(profile, Period.parse(month)) for month in months] == [
+        *("Asia/Kathmandu", "Asia/Kathmandu", "UTC", "America/New_York", "America/New_York")
+    ]
+
+
+def test_a_change_that_was_never_applied_leaves_the_zone_that_held() -> None:
+    """The job that applies changes did not run for a month."""
+    profile = make_profile(make_account(time_zone="Asia/Kathmandu"))
+    set_time_zone(profile.pk, "UTC", now=datetime(2026, 10, 15, tzinfo=UTC))
+    profile = set_time_zone(profile.pk, "America/New_York", now=datetime(2026, 11, 15, tzinfo=UTC))
+    months = ("2026-10", "2026-11", "2026-12")
+    assert [zone_of_month(profile, Period.parse(month)) for month in months] == [
+        *("Asia/Kathmandu", "Asia/Kathmandu", "America/New_York")
+    ]
+
+
+def test_a_zone_that_was_taken_back_never_was_one_of_a_month() -> None:
+    profile = make_profile(make_account(time_zone="UTC"))
+    set_time_zone(profile.pk, "Asia/Kathmandu", now=datetime(2026, 10, 15, tzinfo=UTC))
+    profile = set_time_zone(profile.pk, "UTC", now=datetime(2026, 10, 16, tzinfo=UTC))
+    assert {zone_of_month(profile, Period.parse(month)) for month in ("2026-09", "2026-10", "2026-11")} == {"UTC"}
+
+
+def test_a_change_beside_one_just_applied_keeps_the_zone_of_the_month_before() -> None:
+    """In Kiribati November has begun, and so the change was made; in Honolulu it is October for another day."""
+    profile = make_profile(make_account(time_zone="Pacific/Kiritimati"))
+    set_time_zone(profile.pk, "Pacific/Honolulu", now=datetime(2026, 10, 15, tzinfo=UTC))
+    moment = datetime(2026, 10, 31, 12, tzinfo=UTC)
+    assert apply_time_zones(now=moment) == 1
+    profile = set_time_zone(profile.pk, "UTC", now=moment)
+    months = ("2026-10", "2026-11")
+    assert [zone_of_month(profile, Period.parse(month)) for month in months] == ["Pacific/Kiritimati", "UTC"]
+
+
+def test_a_month_that_is_closed_after_a_change_names_the_zone_of_its_days() -> None:
+    account = make_account(time_zone="Asia/Kathmandu")
+    profile = make_profile(account)
+    price = make_price()
+    for day in (date(2026, 10, 31), date(2026, 11, 1)):
+        make_call(account, day=day, price=price, prompt_tokens=1_000_000)
+    set_time_zone(profile.pk, "UTC", now=datetime(2026, 10, 15, tzinfo=UTC))
+    apply_time_zones(now=datetime(2026, 11, 3, tzinfo=UTC))
+    for month in ("2026-10", "2026-11"):
+        close_month(Period.parse(month))
+    october, november = Invoice.objects.order_by("period_start")
+    assert [bill_to_of(draft).time_zone for draft in (october, november)] == ["Asia/Kathmandu", "UTC"]
+    frozen = submit(october.pk, user=make_preparer())
+    assert frozen.bill_to["time_zone"] == "Asia/Kathmandu"

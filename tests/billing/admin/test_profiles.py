@@ -13,6 +13,7 @@ from django.utils import timezone
 from billing.models import BillingProfile, Plan
 from billing.periods import Period
 from billing.plans import add_version, default_plan
+from billing.timezones import set_time_zone
 from llm.models import Account
 from tests.billing.factories import make_account, make_profile
 from tests.llm.admin.factories import staff_with
@@ -120,3 +121,45 @@ def test_the_list_takes_few_queries(admin_client: Client, django_assert_max_num_
     )
     with django_assert_max_num_queries(8):
         assert "1000 billing profiles" in admin_client.get(LIST).content.decode()
+
+
+def account_page(account: Account) -> str:
+    return f"/admin/llm/account/{account.pk}/change/"
+
+
+def account_form(**values: Any) -> dict[str, Any]:
+    inlines = {"keys-TOTAL_FORMS": "0", "keys-INITIAL_FORMS": "0"}
+    return {"name": "Acme", "time_zone": "UTC", "alert_email": "", "webhook_url": "", **inlines, **values}
+
+
+def test_the_zone_of_an_account_with_a_profile_is_not_changed_at_once(admin_client: Client) -> None:
+    account = make_account(time_zone="UTC")
+    profile = make_profile(account)
+    page = admin_client.get(account_page(account)).content.decode()
+    assert (
+        f'It is changed in the <a href="{page_of(profile)}">billing profile</a>, and holds from the next month' in page
+    )
+    assert 'name="time_zone"' not in page
+    changed = account_form(name="Acme Inc", time_zone="Asia/Tokyo")
+    assert admin_client.post(account_page(account), changed).status_code == 302
+    account.refresh_from_db()
+    assert (account.name, account.time_zone) == ("Acme Inc", "UTC")
+
+
+def test_an_account_without_a_profile_keeps_its_zone_itself(admin_client: Client) -> None:
+    account = make_account(time_zone="UTC")
+    page = admin_client.get(account_page(account)).content.decode()
+    assert 'name="time_zone"' in page
+    assert "A change holds for calls from then on." in page
+    assert admin_client.post(account_page(account), account_form(time_zone="Asia/Tokyo")).status_code == 302
+    account.refresh_from_db()
+    assert account.time_zone == "Asia/Tokyo"
+
+
+def test_an_account_says_which_zone_is_to_come() -> None:
+    account = make_account(time_zone="UTC")
+    set_time_zone(make_profile(account).pk, "Asia/Tokyo")
+    page = staff_with("change_account").get(account_page(account)).content.decode()
+    assert f"It is changed in the billing profile, and holds from the next month on then. From {next_month()}" in page
+    assert "on it is Asia/Tokyo." in page
+    assert "/admin/billing/billingprofile/" not in page

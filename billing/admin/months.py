@@ -68,7 +68,7 @@ class MonthJobAdmin(JobAdmin[MonthJob]):
     """What a job says, its invoices say too: it is for whoever may look at those."""
 
     unit = "accounts"
-    list_display = ("job", "state_now", "how_far", "problems_found", "asked_by", "asked_at")
+    list_display = ("job", "state_now", "problems_found", "how_far", "asked_by", "asked_at")
     list_filter = ("state", "kind")
     list_select_related = ("requested_by", "account")
 

@@ -9,9 +9,10 @@ import pytest
 from django.contrib.auth.models import Group, User
 from playwright.sync_api import Page, expect
 
-from billing import exporting
+from billing import exporting, monthjobs
+from billing.enums import MonthJobKind
 from billing.groups import make_groups
-from billing.models import ExportJob, Invoice
+from billing.models import ExportJob, Invoice, MonthJob
 from tests.billing.admin.pages import make_draft, make_issued, make_submitted
 from tests.browser.conftest import PASSWORD
 
@@ -102,6 +103,9 @@ def test_no_page_violates_the_policy_or_is_wider_than_a_phone(sign_in: SignIn, c
     draft, submitted, issued = make_draft("Draft"), make_submitted("Submitted"), make_issued("Issued")
     job = ExportJob.objects.create(period_start="2026-10-01", formats=["csv"])
     exporting.run_export(job.pk)
+    closing = MonthJob.objects.create(period_start="2026-10-01", kind=MonthJobKind.CLOSE)
+    monthjobs.run_month_job(closing.pk)
+    waiting = MonthJob.objects.create(period_start="2026-10-01", kind=MonthJobKind.VERIFY)
     paths = (
         "invoice/",
         "invoice/close/",
@@ -123,6 +127,9 @@ def test_no_page_violates_the_policy_or_is_wider_than_a_phone(sign_in: SignIn, c
         "exportjob/",
         "exportjob/run/",
         f"exportjob/{job.pk}/change/",
+        "monthjob/",
+        f"monthjob/{closing.pk}/change/",
+        f"monthjob/{waiting.pk}/change/",
     )
 
     for path in paths:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from django.db.models import Sum
+from django.db.models import Count, QuerySet
 from django.utils import timezone
 
 from billing.enums import InvoiceKind
-from billing.models import DailyUsage, Invoice
+from billing.models import Invoice
 from billing.periods import Period
+from billing.rollup import usage_sums
+from billing.types import UsageSum
 from llm.models import Account, Usage
 
 MOST_NAMED = 10
@@ -32,22 +35,29 @@ class Unsettled:
 
 
 def unsettled_of(account_id: int, period: Period) -> Unsettled:
-    """Read from indexes that hold such calls alone, and from the rollups."""
-    calls = Usage.objects.filter(account=account_id, local_day__gte=period.start, local_day__lt=period.end)
-    unpriced = (
-        DailyUsage.objects.filter(
-            account=account_id, local_day__gte=period.start, local_day__lt=period.end, is_billable=True
-        )
-        .filter(unpriced_calls__gt=0)
-        .values_list("provider", "model")
-        .annotate(number=Sum("unpriced_calls"))
-        .order_by("provider", "model")
-    )
-    return Unsettled(
-        open_calls=calls.open().count(),
-        undecided_calls=calls.undecided().count(),
-        unpriced=tuple((f"{provider} {model}", number) for provider, model, number in unpriced),
-    )
+    """As the rollups and the calls are now."""
+    return unsettled_calls({account_id: usage_sums(account_id, period)}, period)[account_id]
+
+
+def unsettled_calls(usage: Mapping[int, Iterable[UsageSum]], period: Period) -> dict[int, Unsettled]:
+    """By account. usage: the period's, by account; of calls that are no usage yet there are indexes of their own."""
+    calls = Usage.objects.filter(account__in=usage, local_day__gte=period.start, local_day__lt=period.end)
+    open_calls, undecided_calls = _count(calls.open()), _count(calls.undecided())
+    return {
+        account_id: Unsettled(open_calls[account_id], undecided_calls[account_id], _unpriced(sums))
+        for account_id, sums in usage.items()
+    }
+
+
+def _count(calls: QuerySet[Usage]) -> Counter[int]:
+    return Counter(dict(calls.order_by().values_list("account_id").annotate(number=Count("id"))))
+
+
+def _unpriced(usage: Iterable[UsageSum]) -> tuple[tuple[str, int], ...]:
+    calls: Counter[tuple[str, str]] = Counter()
+    for each in usage:
+        calls[each.provider, each.model] += each.unpriced_calls
+    return tuple((f"{provider} {model}", number) for (provider, model), number in sorted(calls.items()) if number)
 
 
 def blockers_of(invoice: Invoice, *, now: datetime | None = None) -> list[str]:

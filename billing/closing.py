@@ -7,7 +7,7 @@ anew. So a job that is delivered twice, or a worker that is killed, costs nothin
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,13 +15,14 @@ from zoneinfo import ZoneInfo
 
 import structlog
 from django.conf import settings
+from django.db.models import QuerySet
 from django.db.models.functions import TruncMonth
 from django.utils import timezone
 
 from billing.enums import InvoiceKind, InvoiceState
 from billing.errors import BillingError
-from billing.invoicing import draft_invoice
-from billing.late import changed_periods
+from billing.invoicing import Outcome, draft_invoices
+from billing.late import changed_periods, invoices_of, others_of
 from billing.models import BillingProfile, DailyUsage, Invoice
 from billing.periods import Period
 from billing.plans import profile_of
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("billing")
 
+ACCOUNTS_AT_A_TIME = 10
+"""In one transaction: so long do those wait who want to move one of their invoices."""
+
 
 @dataclass
 class ClosingReport:
@@ -45,22 +49,38 @@ class ClosingReport:
     empty: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, account: Account, invoice: Invoice | None) -> None:
-        if invoice is None:
+    def add(self, account: Account, period: Period, outcome: Outcome) -> None:
+        if isinstance(outcome, BillingError):
+            log.warning("an account could not be billed", account=account.name, period=str(period), reason=str(outcome))
+            self.failed.append((account.name, str(outcome)))
+        elif outcome is None:
             self.empty.append(account.name)
-        elif invoice.state == InvoiceState.DRAFT:
+        elif outcome.state == InvoiceState.DRAFT:
             self.drafted.append(account.name)
         else:
             self.kept.append(account.name)
 
 
-def close_month(period: Period, *, account: Account | None = None, user: User | None = None) -> ClosingReport:
-    """Draft the month's invoice of every account, or of one; drafts that exist are computed anew."""
-    accounts = [account] if account is not None else list(Account.objects.order_by("id"))
+def close_month(
+    period: Period,
+    *,
+    account: Account | None = None,
+    user: User | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ClosingReport:
+    """Draft the month's invoice of every account, or of one; drafts that exist are computed anew.
+
+    on_progress: called as (accounts done, of how many).
+    """
+    accounts = [account] if account is not None else list(_accounts())
     refresh(account_ids=None if account is None else [account.pk])
     report = ClosingReport()
-    for each in accounts:
-        _close(each, period, report, user=user)
+    done = 0
+    for some in _batches(accounts):
+        _close(some, period, report, user=user)
+        done += len(some)
+        if on_progress is not None:
+            on_progress(done, len(accounts))
     return report
 
 
@@ -73,14 +93,30 @@ def close_due_months(*, now: datetime | None = None) -> ClosingReport:
     apply_time_zones(now=now)
     refresh()
     report = ClosingReport()
-    used, settled, drafts = _months_used(), _months_settled(), _months_drafted()
-    for account in Account.objects.select_related("billing_profile").order_by("id"):
-        last = last_ended(account, now)
-        due = used[account.pk] | drafts[account.pk] | _month_of_fees(account, last)
-        for period in sorted(due - settled[account.pk]):
-            if period <= last and _is_billed(account, period):
-                _close(account, period, report, user=None)
+    due = _accounts_by_month_due(now)
+    for period in sorted(due):
+        for some in _batches(due[period]):
+            _close(some, period, report, user=None)
     return report
+
+
+def _accounts_by_month_due(now: datetime) -> dict[Period, list[Account]]:
+    used, settled, drafts = _months_used(), _months_settled(), _months_drafted()
+    due: dict[Period, list[Account]] = defaultdict(list)
+    for account in _accounts():
+        last = last_ended(account, now)
+        for period in (used[account.pk] | drafts[account.pk] | _month_of_fees(account, last)) - settled[account.pk]:
+            if period <= last and _is_billed(account, period):
+                due[period].append(account)
+    return due
+
+
+def _accounts() -> QuerySet[Account]:
+    return Account.objects.select_related("billing_profile").order_by("id")
+
+
+def _batches(accounts: Sequence[Account]) -> Iterator[Sequence[Account]]:
+    return (accounts[start : start + ACCOUNTS_AT_A_TIME] for start in range(0, len(accounts), ACCOUNTS_AT_A_TIME))
 
 
 def last_ended(account: Account, now: datetime) -> Period:
@@ -89,26 +125,34 @@ def last_ended(account: Account, now: datetime) -> Period:
     return Period.of(local.date()).previous
 
 
-def _close(account: Account, period: Period, report: ClosingReport, *, user: User | None) -> None:
-    try:
-        for invoice in _documents(account, period, user):
-            report.add(account, invoice)
-    except BillingError as error:
-        log.warning("an account could not be billed", account=account.name, period=str(period), reason=str(error))
-        report.failed.append((account.name, str(error)))
+def _close(accounts: Sequence[Account], period: Period, report: ClosingReport, *, user: User | None) -> None:
+    """A regular invoice each; of closed accounts that used nothing, supplements for what came late."""
+    closed = [account for account in accounts if account.status == AccountStatus.CLOSED and not _used(account, period)]
+    _draft([account for account in accounts if account not in closed], period, report, user=user)
+    for account in closed:
+        # An invoice of the next month would have taken these, but there will be none.
+        future = Invoice(account=account, currency=profile_of(account).currency, period_start=period.end)
+        others = others_of(future, invoices_of([account.pk])[account.pk])
+        for late in changed_periods({account.pk: others}, period.following).get(account.pk, ()):
+            _draft([account], late, report, user=user, kind=InvoiceKind.SUPPLEMENT)
 
 
-def _documents(account: Account, period: Period, user: User | None) -> Iterator[Invoice | None]:
-    """The regular invoice; of a closed account that used nothing, supplements for what came late."""
-    is_closed = account.status == AccountStatus.CLOSED
-    used = DailyUsage.objects.filter(account=account, local_day__gte=period.start, local_day__lt=period.end)
-    if not is_closed or used.exists():
-        yield draft_invoice(account, period, user=user, is_fresh=True)
-        return
-    # An invoice of the next month would have taken these, but there will be none.
-    future = Invoice(account=account, currency=profile_of(account).currency, period_start=period.end)
-    for late, _ in changed_periods(future):
-        yield draft_invoice(account, late, user=user, kind=InvoiceKind.SUPPLEMENT, is_fresh=True)
+def _draft(
+    accounts: Sequence[Account],
+    period: Period,
+    report: ClosingReport,
+    *,
+    user: User | None,
+    kind: InvoiceKind = InvoiceKind.REGULAR,
+) -> None:
+    outcomes = draft_invoices(accounts, period, user=user, kind=kind)
+    for account in accounts:
+        report.add(account, period, outcomes[account.pk])
+
+
+def _used(account: Account, period: Period) -> bool:
+    days = DailyUsage.objects.filter(account=account, local_day__gte=period.start, local_day__lt=period.end)
+    return days.exists()
 
 
 def _month_of_fees(account: Account, last: Period) -> set[Period]:

@@ -13,10 +13,11 @@ from django.db.models import QuerySet
 from billing.currencies import DECIMALS, format_amount
 from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
 from billing.errors import InvoiceError
-from billing.invoicing import lock_profile, note_event, tax_of
+from billing.invoicing import lock_profile, note_event
 from billing.models import Invoice, InvoiceLine
 from billing.models.invoices import FINAL_STATES
 from billing.review import require_permission
+from billing.totals import tax_of
 from llm.money import exact_sum, round_half_away
 
 if TYPE_CHECKING:

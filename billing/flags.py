@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time
 from decimal import Decimal
 
@@ -75,7 +75,8 @@ def _is_below_cost(invoice: Invoice) -> bool:
     return invoice.subtotal < invoice.cost_usd * (invoice.per_usd or 1)
 
 
-def has_new_key(account_id: int, period: Period) -> bool:
-    """Whether a key of the account was made in the period, by UTC days."""
+def accounts_with_new_keys(account_ids: Iterable[int], period: Period) -> frozenset[int]:
+    """Those of which a key was made in the period, by UTC days."""
     first, end = (datetime.combine(day, time.min, UTC) for day in (period.start, period.end))
-    return ApiKey.objects.filter(account=account_id, created_at__gte=first, created_at__lt=end).exists()
+    keys = ApiKey.objects.filter(account__in=account_ids, created_at__gte=first, created_at__lt=end)
+    return frozenset(keys.order_by().values_list("account_id", flat=True).distinct())

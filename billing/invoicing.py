@@ -1,42 +1,39 @@
-"""From a month's usage to a draft: lines, totals, and what of the usage they bill.
+"""Drafts: made from a month's usage, and computed anew as often as one likes, until they are submitted.
 
-A draft is computed anew as often as one likes, from the account's rollups as of their cutoff; submitting it freezes it.
-Everything happens under the lock of the account's billing profile, so an account's invoices come one after the other.
+Everything happens under the lock of the account's billing profile, so an account's invoices come one after the other,
+and as of the cutoff of its rollups, which are locked too. Whoever locks several accounts does so by ascending id,
+profiles before rollups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from django.db import transaction
+from django.db import DEFAULT_DB_ALIAS, transaction
 
-from billing.blockers import unsettled_of
-from billing.currencies import COST_CURRENCY, DECIMALS
+from billing.blockers import Unsettled, unsettled_calls
 from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
-from billing.errors import InvoiceError, NotBillableError
-from billing.exchange import rate_on
-from billing.flags import flags_of, has_new_key
-from billing.late import billed_lines, billed_usage, changed_periods, regular_of
-from billing.models import BilledUsage, BillingProfile, ExchangeRate, Invoice, InvoiceEvent, InvoiceLine, PlanVersion
-from billing.models.rollups import SUM_FIELDS
+from billing.errors import BillingError, InvoiceError
+from billing.flags import accounts_with_new_keys
+from billing.late import Others, changed_periods, invoices_of, others_of
+from billing.models import BilledUsage, BillingProfile, Invoice, InvoiceEvent, InvoiceLine
 from billing.periods import Period
-from billing.plans import profile_of, terms_of, version_in_force
-from billing.rating import difference, rate
-from billing.rollup import lock_rollups, refresh, usage_sums
-from billing.types import ChargeLine, UsageSum
-from llm.digests import DIGEST_FIELDS, digest_hex
+from billing.plans import profile_of
+from billing.reckoning import Lookups, parts_of, rows_of, set_terms
+from billing.rollup import lock_rollups, refresh, usage_sums_of
+from billing.totals import set_comparison, set_estimates, set_totals
+from billing.types import UsageSum
+from llm.bulk import insert_rows
 from llm.models import Account
-from llm.money import exact_sum, pico_to_usd, round_half_away
-from llm.types import TOKEN_FIELDS
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-_MOST_DESCRIPTION = 300
+Outcome = Invoice | BillingError | None
+"""What came of an account: its invoice, why it can't be billed, or None where there is nothing to bill."""
 
 
 def draft_invoice(
@@ -45,22 +42,38 @@ def draft_invoice(
     *,
     user: User | None = None,
     kind: InvoiceKind = InvoiceKind.REGULAR,
-    is_fresh: bool = False,
 ) -> Invoice | None:
     """The account's draft of the period, made or computed anew; None where there is nothing to bill.
 
     One that was submitted already is returned as it is. kind: regular, or a supplement, which bills only what changed
-    in a period since it was billed. is_fresh: the rollups were refreshed just now. Raises NotBillableError.
+    in a period since it was billed. Raises NotBillableError.
     """
-    profile_of(account)
-    if not is_fresh:
-        refresh(account_ids=[account.pk])
+    refresh(account_ids=[account.pk])
+    return _result(draft_invoices([account], period, user=user, kind=kind)[account.pk])
+
+
+def draft_invoices(
+    accounts: Sequence[Account], period: Period, *, user: User | None = None, kind: InvoiceKind = InvoiceKind.REGULAR
+) -> dict[int, Outcome]:
+    """`draft_invoice` of each, in one transaction, by account id. Refresh the rollups first."""
+    for account in accounts:
+        if getattr(account, "billing_profile", None) is None:
+            profile_of(account)
     with transaction.atomic():
-        profile = lock_profile(account.pk)
-        invoice = _current(account, period, profile.currency, kind)
-        if invoice is not None and invoice.state != InvoiceState.DRAFT:
-            return invoice
-        return compute(invoice or _new(account, period, profile, kind), profile, user=user)
+        profiles = lock_profiles([account.pk for account in accounts])
+        invoices = invoices_of(profiles)
+        found = {
+            account_id: _found(invoices[account_id], period, profile.currency, kind)
+            or Invoice(account=profile.account, period_start=period.start, currency=profile.currency, kind=kind)
+            for account_id, profile in profiles.items()
+        }
+        kept = {account_id: invoice for account_id, invoice in found.items() if invoice.state != InvoiceState.DRAFT}
+        drafts = [
+            _Draft.of(invoice, profiles[account_id], invoices[account_id])
+            for account_id, invoice in found.items()
+            if account_id not in kept
+        ]
+        return {**kept, **_compute(drafts, period, user=user)}
 
 
 def recompute(invoice_id: int, *, user: User | None = None) -> Invoice:
@@ -72,44 +85,39 @@ def recompute(invoice_id: int, *, user: User | None = None) -> Invoice:
         invoice = Invoice.objects.select_for_update(of=("self",)).select_related("account").get(pk=invoice_id)
         if invoice.state != InvoiceState.DRAFT or invoice.kind == InvoiceKind.CREDIT_NOTE:
             raise InvoiceError("Only a draft can be computed anew: send the invoice back first.")
-        return compute(invoice, profile, user=user) or invoice
+        compute(invoice, profile, user=user)
+        return invoice
 
 
 def lock_profile(account_id: int) -> BillingProfile:
     """Until the transaction ends nobody else makes or moves an invoice of the account."""
-    return (
-        BillingProfile.objects.select_for_update(of=("self",)).select_related("account", "plan").get(account=account_id)
-    )
+    return lock_profiles([account_id])[account_id]
 
 
-def compute(invoice: Invoice, profile: BillingProfile, *, user: User | None) -> Invoice | None:
-    """Fill a draft under the profile's lock. None, and nothing is written, where a new one would be empty."""
-    cutoff_at = lock_rollups(invoice.account_id)
-    if cutoff_at is None:
-        raise InvoiceError(f"The usage of {invoice.account} is being summed up right now: try again in a minute.")
-    _set_terms(invoice, profile)
-    parts = list(_parts(invoice))
-    lines = [line for part in parts for line in _rows_of(invoice, part, cutoff_at)]
-    for position, line in enumerate(lines, start=1):
-        line.position = position
-    is_new = invoice._state.adding
-    if not lines and is_new:
-        return None
-    before = invoice.total
-    invoice.cutoff_at = cutoff_at
-    _set_totals(invoice, lines)
-    _set_estimates(invoice, parts)
-    _set_comparison(invoice, lines, profile)
-    _write(invoice, lines, parts)
-    if is_new or before != invoice.total:
-        note_event(invoice, InvoiceAction.DRAFT if is_new else InvoiceAction.RECOMPUTE, "", user=user)
-    return invoice
+def lock_profiles(account_ids: Collection[int]) -> dict[int, BillingProfile]:
+    """`lock_profile` of each, by account id."""
+    profiles = BillingProfile.objects.select_for_update(of=("self",)).select_related("account", "plan")
+    return {profile.account_id: profile for profile in profiles.filter(account__in=account_ids).order_by("account")}
+
+
+def compute(invoice: Invoice, profile: BillingProfile, *, user: User | None) -> None:
+    """Fill a draft that is there already, under the profile's lock. Raises InvoiceError or NotBillableError."""
+    account_id = invoice.account_id
+    draft = _Draft.of(invoice, profile, invoices_of([account_id])[account_id])
+    _result(_compute([draft], invoice.period, user=user)[account_id])
 
 
 def note_event(
     invoice: Invoice, action: InvoiceAction, from_state: str, *, user: User | None, reason: str = ""
 ) -> None:
-    InvoiceEvent.objects.create(
+    event_of(invoice, action, from_state, user=user, reason=reason).save(force_insert=True)
+
+
+def event_of(
+    invoice: Invoice, action: InvoiceAction, from_state: str, *, user: User | None, reason: str = ""
+) -> InvoiceEvent:
+    """A line of the invoice's history, not saved yet."""
+    return InvoiceEvent(
         invoice=invoice,
         action=action,
         from_state=from_state,
@@ -120,192 +128,139 @@ def note_event(
     )
 
 
-# --- Which invoice, under which terms ---------------------------------------------------------------------------------
-
-
-def _current(account: Account, period: Period, currency: str, kind: InvoiceKind) -> Invoice | None:
-    found = Invoice.objects.filter(account=account, period_start=period.start, currency=currency, kind=kind)
-    if kind == InvoiceKind.SUPPLEMENT:
-        found = found.filter(state=InvoiceState.DRAFT)
-    return found.exclude(state=InvoiceState.VOID).select_related("account").first()
-
-
-def _new(account: Account, period: Period, profile: BillingProfile, kind: InvoiceKind) -> Invoice:
-    return Invoice(account=account, period_start=period.start, currency=profile.currency, kind=kind)
-
-
-def _set_terms(invoice: Invoice, profile: BillingProfile) -> None:
-    """Plan, rate of exchange and tax as they hold now for the period. Raises NotBillableError."""
-    invoice.tax_percent = profile.tax_percent
-    if (regular := regular_of(invoice)) is not None:
-        invoice.plan_version = regular.plan_version
-        invoice.exchange_rate, invoice.per_usd = regular.exchange_rate, regular.per_usd
-        return
-    version = version_in_force(profile.plan, invoice.period)
-    if version.currency != invoice.currency:
-        raise NotBillableError(
-            f"The plan “{profile.plan}” has prices in {version.currency}, the profile bills in {invoice.currency}: "
-            "give the plan a version in that currency, or change the profile."
-        )
-    invoice.plan_version = version
-    invoice.exchange_rate = _exchange_rate(invoice)
-    invoice.per_usd = None if invoice.exchange_rate is None else invoice.exchange_rate.per_usd
-
-
-def _exchange_rate(invoice: Invoice) -> ExchangeRate | None:
-    return None if invoice.currency == COST_CURRENCY else rate_on(invoice.currency, invoice.period.last_day)
-
-
-# --- What it bills ----------------------------------------------------------------------------------------------------
+# --- Several at once --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """What the invoice bills of one period: the difference to what others billed of it."""
+class _Draft:
+    """invoices: of its account, those that are void left out. others: of these, what bills usage beside it."""
 
-    period: Period
-    version: PlanVersion
-    lines: Sequence[ChargeLine]
+    invoice: Invoice
+    profile: BillingProfile
+    invoices: Sequence[Invoice]
+    others: Others
+
+    @classmethod
+    def of(cls, invoice: Invoice, profile: BillingProfile, invoices: Sequence[Invoice]) -> _Draft:
+        return cls(invoice, profile, invoices, others_of(invoice, invoices))
+
+    @property
+    def account_id(self) -> int:
+        return self.invoice.account_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Books:
+    """What drafts of one period are reckoned from, by account id: as of the cutoffs, until the transaction ends."""
+
+    cutoffs: Mapping[int, datetime | None]
+    usage: Mapping[int, Sequence[UsageSum]]
+    late: Mapping[int, Sequence[Period]]
+    unsettled: Mapping[int, Unsettled]
+    with_new_keys: Collection[int]
+
+    @classmethod
+    def locked(cls, drafts: Sequence[_Draft], period: Period) -> _Books:
+        """In as many queries for many accounts as for one."""
+        ids = [draft.account_id for draft in drafts]
+        cutoffs = lock_rollups(ids)
+        usage = usage_sums_of(ids, period)
+        late = changed_periods({draft.account_id: draft.others for draft in drafts}, period)
+        return cls(cutoffs, usage, late, unsettled_calls(usage, period), accounts_with_new_keys(ids, period))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reckoned:
+    """What a draft holds from now on. action: what its history says of that, if anything."""
+
+    invoice: Invoice
+    lines: Sequence[InvoiceLine]
     usage: Sequence[BilledUsage]
+    action: InvoiceAction | None
 
 
-def _parts(invoice: Invoice) -> Iterator[_Part]:
-    """The invoice's own period first, then earlier ones that have changed since they were billed."""
-    yield _part(invoice, invoice.period, invoice.plan_version, invoice.per_usd)
-    if invoice.kind == InvoiceKind.REGULAR:
-        for period, regular in changed_periods(invoice):
-            yield _part(invoice, period, regular.plan_version, regular.per_usd)
+def _compute(drafts: Sequence[_Draft], period: Period, *, user: User | None) -> dict[int, Outcome]:
+    """At most one draft an account: everything is read, then reckoned, then written."""
+    if not drafts:
+        return {}
+    books, lookups = _Books.locked(drafts, period), Lookups()
+    outcomes: dict[int, Outcome] = {}
+    reckoned = []
+    for draft in drafts:
+        try:
+            result = _reckon(draft, books, lookups)
+        except BillingError as error:
+            outcomes[draft.account_id] = error
+            continue
+        outcomes[draft.account_id] = None if result is None else draft.invoice
+        if result is not None:
+            reckoned.append(result)
+    _write(reckoned, user=user)
+    return outcomes
 
 
-def _part(invoice: Invoice, period: Period, version: PlanVersion, per_usd: Decimal | None) -> _Part:
-    decimals = DECIMALS[invoice.currency]
-    usage = usage_sums(invoice.account_id, period)
-    try:
-        lines = rate(usage, terms_of(version), per_usd=per_usd, decimals=decimals)
-    except ValueError as error:
-        raise NotBillableError(f"The plan “{version}” doesn't fit what was used: {error}.") from error
-    if billed := billed_lines(invoice, period):
-        lines = difference(lines, billed, decimals=decimals)
-    return _Part(period, version, lines, _unbilled(invoice, period, usage))
-
-
-def _unbilled(invoice: Invoice, period: Period, usage: Iterable[UsageSum]) -> list[BilledUsage]:
-    """Rows of the usage that no other invoice bills; negative where others billed what is gone."""
-    billed = billed_usage(invoice, period)
-    now = {(each.provider, each.model, each.rate_set_id): _sums(each) for each in usage}
-    rows = []
-    for key in sorted({*now, *billed}, key=lambda key: (key[0], key[1], key[2] or 0)):
-        sums = _subtracted(now.get(key), billed.get(key))
-        if any(sums.values()):
-            provider, model, rate_set_id = key
-            rows.append(
-                BilledUsage(period_start=period.start, provider=provider, model=model, rate_set_id=rate_set_id, **sums)
-            )
-    return rows
-
-
-def _sums(usage: UsageSum) -> dict[str, Any]:
-    return {
-        "calls": usage.calls,
-        "estimated_calls": usage.estimated_calls,
-        "unpriced_calls": usage.unpriced_calls,
-        **{name: getattr(usage.counts, name) for name in TOKEN_FIELDS},
-        "cost": pico_to_usd(usage.cost_pico),
-        "estimated_cost": pico_to_usd(usage.estimated_cost_pico),
-        **dict(zip(DIGEST_FIELDS, usage.digest, strict=True)),
-    }
-
-
-def _subtracted(now: dict[str, Any] | None, billed: dict[str, Any] | None) -> dict[str, Any]:
-    """Digests are sums modulo 2**32: what is left of one is a digest again."""
-    nothing = dict.fromkeys(SUM_FIELDS, Decimal(0))
-    now, billed = now or nothing, billed or nothing
-    left = {name: now[name] - billed[name] for name in SUM_FIELDS}
-    for name in SUM_FIELDS:
-        if name in DIGEST_FIELDS:
-            left[name] = int(left[name]) % 2**32
-        elif not name.endswith("cost"):
-            left[name] = int(left[name])
-    return left
-
-
-def _rows_of(invoice: Invoice, part: _Part, cutoff_at: datetime) -> Iterator[InvoiceLine]:
-    is_late = part.period != invoice.period
-    for line in part.lines:
-        description = f"{part.period}: {line.description}" if is_late else line.description
-        yield InvoiceLine(
-            kind=line.kind,
-            key=line.key,
-            period_start=part.period.start,
-            plan_version=part.version,
-            description=description[:_MOST_DESCRIPTION],
-            provider=line.provider,
-            model=line.model,
-            meter=line.meter,
-            quantity=line.quantity,
-            unit_price=line.unit_price,
-            exact_amount=line.exact_amount,
-            amount=line.amount,
-            residual=line.residual,
-            cost_usd=pico_to_usd(line.cost_pico),
-            calls=line.calls,
-            digest=digest_hex(line.digest) if any(line.digest) else "",
-            cutoff_at=cutoff_at,
-        )
-
-
-# --- What it comes to -------------------------------------------------------------------------------------------------
-
-
-def _set_totals(invoice: Invoice, lines: Iterable[InvoiceLine]) -> None:
-    lines = list(lines)
-    invoice.subtotal = exact_sum(line.amount for line in lines)
-    invoice.tax = tax_of(invoice.subtotal, invoice.tax_percent, invoice.currency)
-    invoice.total = invoice.subtotal + invoice.tax
-    invoice.cost_usd = exact_sum(line.cost_usd for line in lines)
-
-
-def tax_of(subtotal: Decimal, percent: Decimal, currency: str) -> Decimal:
-    """On the sum of rounded lines, rounded half away from zero to the currency's decimals."""
-    return round_half_away(subtotal * percent / 100, DECIMALS[currency])
-
-
-def _set_estimates(invoice: Invoice, parts: Iterable[_Part]) -> None:
-    rows = [row for part in parts for row in part.usage]
-    cost = exact_sum(row.cost for row in rows)
-    estimated = exact_sum(row.estimated_cost for row in rows)
-    # With free models there is no cost to take a share of: calls stand in for it.
-    if cost <= 0:
-        cost, estimated = (Decimal(sum(getattr(row, name) for row in rows)) for name in ("calls", "estimated_calls"))
-    share = int(estimated * 1000 / cost) if cost > 0 else 0
-    invoice.estimated_permille = min(1000, max(0, share))
-
-
-def _set_comparison(invoice: Invoice, lines: Sequence[InvoiceLine], profile: BillingProfile) -> None:
-    earlier = Invoice.objects.filter(account=invoice.account_id, kind=InvoiceKind.REGULAR, currency=invoice.currency)
-    earlier = earlier.filter(period_start__lt=invoice.period_start).exclude(state=InvoiceState.VOID)
-    previous = earlier.filter(period_start=invoice.period.previous.start).first()
-    invoice.previous_total = None if previous is None else previous.total
-    invoice.flags = flags_of(
+def _reckon(draft: _Draft, books: _Books, lookups: Lookups) -> _Reckoned | None:
+    """None where a new draft would be empty. Raises BillingError."""
+    invoice, account_id = draft.invoice, draft.account_id
+    cutoff_at = books.cutoffs[account_id]
+    if cutoff_at is None:
+        raise InvoiceError(f"The usage of {invoice.account} is being summed up right now: try again in a minute.")
+    set_terms(invoice, draft.profile, draft.others, lookups)
+    late = books.late.get(account_id, ())
+    parts = list(parts_of(invoice, books.usage[account_id], late, draft.others, lookups))
+    lines = [line for part in parts for line in rows_of(invoice, part, cutoff_at)]
+    usage = [row for part in parts for row in part.usage]
+    is_new, before = invoice._state.adding, invoice.total
+    if is_new and not lines:
+        return None
+    invoice.cutoff_at = cutoff_at
+    set_totals(invoice, lines)
+    set_estimates(invoice, usage)
+    set_comparison(
         invoice,
         lines,
-        profile=profile,
-        unsettled=unsettled_of(invoice.account_id, invoice.period),
-        is_first=not earlier.exists(),
-        is_key_new=has_new_key(invoice.account_id, invoice.period),
+        draft.invoices,
+        profile=draft.profile,
+        unsettled=books.unsettled[account_id],
+        is_key_new=account_id in books.with_new_keys,
+    )
+    action = InvoiceAction.DRAFT if is_new else InvoiceAction.RECOMPUTE if before != invoice.total else None
+    return _Reckoned(invoice, lines, usage, action)
+
+
+def _write(reckoned: Sequence[_Reckoned], *, user: User | None) -> None:
+    """The invoices, with these lines and usage in the place of those that they had."""
+    known = [each.invoice for each in reckoned if not each.invoice._state.adding]
+    for invoice in known:
+        invoice.save()
+    if known:
+        # Not delete(), which reads every line to see that no credit note cites it: the database sees that too.
+        InvoiceLine.objects.filter(invoice__in=known)._raw_delete(DEFAULT_DB_ALIAS)
+        BilledUsage.objects.filter(invoice__in=known)._raw_delete(DEFAULT_DB_ALIAS)
+    Invoice.objects.bulk_create(each.invoice for each in reckoned if each.invoice._state.adding)
+    for each in reckoned:
+        for position, line in enumerate(each.lines, start=1):
+            line.invoice, line.position = each.invoice, position
+        for row in each.usage:
+            row.invoice = each.invoice
+    insert_rows(InvoiceLine, (line for each in reckoned for line in each.lines))
+    insert_rows(BilledUsage, (row for each in reckoned for row in each.usage))
+    InvoiceEvent.objects.bulk_create(
+        event_of(each.invoice, each.action, "", user=user) for each in reckoned if each.action is not None
     )
 
 
-def _write(invoice: Invoice, lines: Sequence[InvoiceLine], parts: Iterable[_Part]) -> None:
-    is_new = invoice._state.adding
-    invoice.save(force_insert=is_new)
-    if not is_new:
-        invoice.lines.all().delete()
-        invoice.billed_usage.all().delete()
-    usage = [row for part in parts for row in part.usage]
-    for line in lines:
-        line.invoice = invoice
-    for row in usage:
-        row.invoice = invoice
-    InvoiceLine.objects.bulk_create(lines)
-    BilledUsage.objects.bulk_create(usage)
+def _found(invoices: Iterable[Invoice], period: Period, currency: str, kind: InvoiceKind) -> Invoice | None:
+    """The period's invoice of that kind; of supplements only one that isn't submitted."""
+    for invoice in invoices:
+        if (invoice.period, invoice.currency, invoice.kind) != (period, currency, kind):
+            continue
+        if kind != InvoiceKind.SUPPLEMENT or invoice.state == InvoiceState.DRAFT:
+            return invoice
+    return None
+
+
+def _result(outcome: Outcome) -> Invoice | None:
+    if isinstance(outcome, BillingError):
+        raise outcome
+    return outcome

@@ -1,21 +1,21 @@
 """What was billed of a period so far, and which billed periods have changed since.
 
 Billed is what stands on frozen invoices that aren't void; credit notes give money back, they don't unbill usage.
+`others`: such invoices of one account and currency, see `others_of`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
 from django.db.models import QuerySet, Sum
 from django.db.models.functions import TruncMonth
 
-from billing.enums import InvoiceKind, LineKind
+from billing.enums import InvoiceKind, InvoiceState, LineKind
 from billing.models import BilledUsage, DailyUsage, Invoice, InvoiceLine
-from billing.models.invoices import FROZEN_STATES
 from billing.models.rollups import SUM_FIELDS
 from billing.periods import Period
 from billing.types import NO_DIGEST, ChargeLine
@@ -25,10 +25,40 @@ from llm.money import exact_sum, usd_to_pico
 
 _COUNTED = ("calls", *DIGEST_FIELDS)
 
+Others = Sequence[Invoice]
 
-def billed_lines(invoice: Invoice, period: Period) -> tuple[ChargeLine, ...]:
-    """The lines of the period on the account's other invoices, added up by key."""
-    return added_lines(InvoiceLine.objects.filter(invoice__in=_others(invoice), period_start=period.start))
+
+def invoices_of(account_ids: Iterable[int]) -> Mapping[int, list[Invoice]]:
+    """The accounts' invoices that aren't void, by period, with the terms that they were reckoned under."""
+    found: dict[int, list[Invoice]] = defaultdict(list)
+    rows = Invoice.objects.filter(account__in=account_ids).exclude(state=InvoiceState.VOID)
+    for invoice in rows.select_related("plan_version", "exchange_rate").order_by("period_start", "id"):
+        found[invoice.account_id].append(invoice)
+    return found
+
+
+def others_of(invoice: Invoice, invoices: Iterable[Invoice]) -> Others:
+    """Those of the account's invoices that bill usage beside this one."""
+    return [
+        each
+        for each in invoices
+        if each.is_frozen
+        and each.kind != InvoiceKind.CREDIT_NOTE
+        and each.currency == invoice.currency
+        and each.pk != invoice.pk
+    ]
+
+
+def regular_of(others: Others, period: Period) -> Invoice | None:
+    """The frozen regular invoice of the period: what comes late is charged under its terms."""
+    return next((each for each in others if _is_regular(each) and each.period == period), None)
+
+
+def billed_lines(others: Others, period: Period) -> tuple[ChargeLine, ...]:
+    """The lines of the period on these invoices, added up by key."""
+    if not (billing := _that_can_bill(others, period)):
+        return ()
+    return added_lines(InvoiceLine.objects.filter(invoice__in=billing, period_start=period.start))
 
 
 def added_lines(rows: QuerySet[InvoiceLine]) -> tuple[ChargeLine, ...]:
@@ -39,48 +69,49 @@ def added_lines(rows: QuerySet[InvoiceLine]) -> tuple[ChargeLine, ...]:
     return tuple(_added(group) for group in by_key.values())
 
 
-def billed_usage(invoice: Invoice, period: Period) -> dict[tuple[str, str, int | None], dict[str, Any]]:
-    """Sums of `UsageSums` by (provider, model, rate set id) over the account's other invoices."""
-    rows = BilledUsage.objects.filter(invoice__in=_others(invoice), period_start=period.start).order_by()
+def billed_usage(others: Others, period: Period) -> dict[tuple[str, str, int | None], dict[str, Any]]:
+    """Sums of `UsageSums` by (provider, model, rate set id) over these invoices."""
+    if not (billing := _that_can_bill(others, period)):
+        return {}
+    rows = BilledUsage.objects.filter(invoice__in=billing, period_start=period.start).order_by()
     sums = rows.values_list("provider", "model", "rate_set_id").annotate(
         **{f"sum_{name}": ExactSum(name) for name in SUM_FIELDS}
     )
     return {tuple(row[:3]): dict(zip(SUM_FIELDS, row[3:], strict=True)) for row in sums}
 
 
-def changed_periods(invoice: Invoice) -> list[tuple[Period, Invoice]]:
-    """Billed periods before the invoice's own whose usage isn't what was billed, each with its regular invoice.
+def changed_periods(others_by_account: Mapping[int, Others], before: Period) -> dict[int, list[Period]]:
+    """Billed periods before that one whose usage isn't what was billed, by account.
 
     Usage is compared by calls and digests: a correction changes them as a new call does.
     """
-    regular = {
-        each.period_start: each
-        for each in _others(invoice)
-        .filter(kind=InvoiceKind.REGULAR, period_start__lt=invoice.period_start)
-        .select_related("plan_version", "exchange_rate")
+    billed_periods = {
+        account_id: sorted(each.period for each in others if _is_regular(each) and each.period < before)
+        for account_id, others in others_by_account.items()
     }
-    if not regular:
-        return []
-    now = _usage_now(invoice.account_id, min(regular), invoice.period_start)
-    billed = _usage_billed(invoice)
-    return [
-        (Period(start), regular[start])
-        for start in sorted(regular)
-        if now.get(start, _nothing()) != billed.get(start, _nothing())
-    ]
+    account_ids = [account_id for account_id, periods in billed_periods.items() if periods]
+    if not account_ids:
+        return {}
+    first = min(billed_periods[account_id][0] for account_id in account_ids)
+    now = _usage_now(account_ids, first, before)
+    billed = _usage_billed([each for account_id in account_ids for each in others_by_account[account_id]])
+    return {
+        account_id: [
+            period
+            for period in billed_periods[account_id]
+            if now.get((account_id, period.start)) != billed.get((account_id, period.start))
+        ]
+        for account_id in account_ids
+    }
 
 
-def regular_of(invoice: Invoice) -> Invoice | None:
-    """The frozen invoice that a supplement adds to: what came late is charged under its terms."""
-    if invoice.kind != InvoiceKind.SUPPLEMENT:
-        return None
-    regular = _others(invoice).filter(kind=InvoiceKind.REGULAR, period_start=invoice.period_start)
-    return regular.select_related("plan_version", "exchange_rate").first()
+def _is_regular(invoice: Invoice) -> bool:
+    return invoice.kind == InvoiceKind.REGULAR
 
 
-def _others(invoice: Invoice) -> QuerySet[Invoice]:
-    others = Invoice.objects.filter(account=invoice.account_id, currency=invoice.currency, state__in=FROZEN_STATES)
-    return others.exclude(kind=InvoiceKind.CREDIT_NOTE).exclude(pk=invoice.pk)
+def _that_can_bill(others: Others, period: Period) -> list[int]:
+    """Ids; an invoice bills its own period and earlier ones."""
+    return [each.pk for each in others if each.period >= period]
 
 
 def _added(rows: list[InvoiceLine]) -> ChargeLine:
@@ -110,26 +141,25 @@ def _digest_of(rows: Iterable[InvoiceLine]) -> tuple[int, ...]:
     return total
 
 
-def _usage_now(account_id: int, first: date, end: date) -> dict[date, tuple[int, ...]]:
+_Counted = dict[tuple[int, date], tuple[int, ...]]
+"""By account and first day of a month: calls and digest; not there where both are nothing."""
+
+
+def _usage_now(account_ids: Iterable[int], first: Period, before: Period) -> _Counted:
     days = DailyUsage.objects.filter(
-        account=account_id, is_billable=True, local_day__gte=first, local_day__lt=end
-    ).annotate(month=TruncMonth("local_day"))
-    return _by_period(days, "month")
+        account__in=account_ids, is_billable=True, local_day__gte=first.start, local_day__lt=before.start
+    )
+    return _counted(days.annotate(month=TruncMonth("local_day")), "account_id", "month")
 
 
-def _usage_billed(invoice: Invoice) -> dict[date, tuple[int, ...]]:
-    return _by_period(BilledUsage.objects.filter(invoice__in=_others(invoice)), "period_start")
+def _usage_billed(others: Others) -> _Counted:
+    rows = BilledUsage.objects.filter(invoice__in=[each.pk for each in others])
+    return _counted(rows, "invoice__account_id", "period_start")
 
 
-def _by_period(rows: QuerySet[Any], start: str) -> dict[date, tuple[int, ...]]:
-    sums = rows.values(start).annotate(**{f"sum_{name}": Sum(name) for name in _COUNTED}).order_by()
-    return {row[start]: _counted(row[f"sum_{name}"] for name in _COUNTED) for row in sums}
-
-
-def _counted(values: Iterable[int]) -> tuple[int, ...]:
-    calls, *words = values
-    return (calls, *(word % 2**32 for word in words))
-
-
-def _nothing() -> tuple[int, ...]:
-    return (0, *NO_DIGEST)
+def _counted(rows: QuerySet[Any], *group: str) -> _Counted:
+    sums = rows.values_list(*group).annotate(**{f"sum_{name}": Sum(name) for name in _COUNTED}).order_by()
+    found = {
+        (account_id, start): (calls, *(word % 2**32 for word in words)) for account_id, start, calls, *words in sums
+    }
+    return {key: counted for key, counted in found.items() if any(counted)}

@@ -18,13 +18,13 @@ from django.db.models import Count, Max
 from billing.content import content_digest
 from billing.currencies import DECIMALS
 from billing.enums import InvoiceKind, InvoiceState
-from billing.invoicing import tax_of
 from billing.late import added_lines
 from billing.models import BilledUsage, Invoice, InvoiceLine, InvoiceSeries
 from billing.periods import Period
 from billing.plans import terms_of
 from billing.rating import rate
 from billing.rollup import rates_of
+from billing.totals import tax_of
 from billing.types import ChargeLine, Progress, UsageSum
 from llm.digests import DIGEST_FIELDS
 from llm.enums import UsageStatus

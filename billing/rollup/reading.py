@@ -23,14 +23,15 @@ _GROUP = ("account_id", "provider", "model", "rate_set_id")
 _SUMS: dict[str, Any] = {f"sum_{name}": ExactSum(name) if name in COST_FIELDS else Sum(name) for name in SUM_FIELDS}
 
 
-def lock_rollups(account_id: int) -> datetime | None:
-    """Inside a transaction: the moment up to which the account's rollups hold all and nothing later.
+def lock_rollups(account_ids: Collection[int]) -> Mapping[int, datetime | None]:
+    """Inside a transaction: by account, the moment up to which its rollups hold all and nothing later.
 
     Until the transaction ends they stay as they are. None: `refresh` has not made them yet, or was cut off midway; they
-    say nothing until it has. Who locks several accounts does so by ascending id.
+    say nothing until it has.
     """
-    mark = RollupMark.objects.select_for_update().filter(account=account_id).values_list("cutoff_at", flat=True)
-    return mark.first()
+    marks = RollupMark.objects.select_for_update().filter(account__in=account_ids).order_by("account")
+    found = dict(marks.values_list("account_id", "cutoff_at"))
+    return {account_id: found.get(account_id) for account_id in account_ids}
 
 
 def usage_sums(account_id: int, period: Period) -> tuple[UsageSum, ...]:

@@ -8,12 +8,16 @@ from decimal import Decimal
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from billing.closing import close_due_months, close_month, last_ended
 from billing.enums import InvoiceKind, InvoiceState
-from billing.models import Invoice
+from billing.invoicing import draft_invoices
+from billing.models import BilledUsage, Invoice, InvoiceEvent, InvoiceLine
 from billing.periods import Period
 from billing.review import approve, issue, submit, void
+from billing.rollup import refresh
 from llm.enums import AccountStatus
 from llm.models import Account
 from tests.billing.calls import make_call, make_price
@@ -68,6 +72,51 @@ def test_one_account_that_cannot_be_billed_stops_no_other() -> None:
     [(name, why)] = report.failed
     assert name == "Bad"
     assert "the profile bills in EUR" in why
+
+
+def test_accounts_that_are_closed_together_each_owe_their_own() -> None:
+    price = make_price()
+    accounts = [make_account(f"Account {number:02}") for number in range(23)]
+    for number, account in enumerate(accounts):
+        make_call(account, price=price, prompt_tokens=number * 1_000_000)
+    steps: list[tuple[int, int]] = []
+    report = close_month(OCTOBER, on_progress=lambda done, of: steps.append((done, of)))
+    assert (report.drafted, report.empty) == ([account.name for account in accounts[1:]], [accounts[0].name])
+    assert steps == [(10, 23), (20, 23), (23, 23)]
+    totals = dict(Invoice.objects.values_list("account__name", "total"))
+    assert totals == {account.name: Decimal(2 * number) for number, account in enumerate(accounts) if number}
+    assert close_month(OCTOBER).drafted == report.drafted
+    assert dict(Invoice.objects.values_list("account__name", "total")) == totals
+    assert InvoiceLine.objects.count() == BilledUsage.objects.count() == InvoiceEvent.objects.count() == 22
+
+
+def test_late_usage_goes_to_the_account_that_had_it() -> None:
+    price = make_price()
+    punctual, late = make_account("Punctual"), make_account("Late")
+    for account in (punctual, late):
+        make_call(account, price=price, prompt_tokens=1_000_000)
+        issued(account)
+        make_call(account, day=date(2026, 11, 5), price=price, prompt_tokens=1_000_000)
+    make_call(late, price=price, prompt_tokens=3_000_000)
+    close_month(OCTOBER.following)
+    november = Invoice.objects.filter(period_start=OCTOBER.end)
+    assert dict(november.values_list("account__name", "total")) == {"Punctual": Decimal(2), "Late": Decimal(8)}
+
+
+def test_ten_accounts_are_closed_in_as_many_queries_as_one() -> None:
+    price = make_price()
+    for number in range(10):
+        account = make_account(f"Account {number}")
+        make_profile(account)
+        make_call(account, price=price, prompt_tokens=1_000_000)
+    refresh()
+    accounts = list(Account.objects.select_related("billing_profile"))
+    with CaptureQueriesContext(connection) as for_one:
+        draft_invoices(accounts[:1], OCTOBER)
+    with CaptureQueriesContext(connection) as for_nine:
+        draft_invoices(accounts[1:], OCTOBER)
+    assert len(for_nine) == len(for_one)
+    assert Invoice.objects.count() == 10
 
 
 @pytest.mark.parametrize(

@@ -187,9 +187,9 @@ def test_sums_beyond_64_bits_are_exact(key: ApiKey) -> None:
 
 
 def test_the_mark_is_the_accounts_cutoff_and_none_before_it_was_rolled_up(key: ApiKey) -> None:
-    assert lock_rollups(key.account_id) is None
+    assert lock_rollups([key.account_id]) == {key.account_id: None}
     cutoff = refresh()
-    assert lock_rollups(key.account_id) == cutoff
+    assert lock_rollups([key.account_id]) == {key.account_id: cutoff}
 
 
 def test_usage_sums_name_the_rates_that_gave_the_cost(key: ApiKey) -> None:
@@ -272,10 +272,10 @@ def test_an_account_that_was_left_half_written_says_nothing_until_it_is_made_who
         patch.setattr("billing.rollup.sqlite.time.sleep", die_in_time)
         with pytest.raises(_KilledError):
             refresh()
-    assert lock_rollups(key.account_id) is None
+    assert lock_rollups([key.account_id]) == {key.account_id: None}
     cutoff = refresh()
     assert cutoff > before
-    assert lock_rollups(key.account_id) == cutoff
+    assert lock_rollups([key.account_id]) == {key.account_id: cutoff}
     assert rolled_up_rows() == expected_rows(cutoff)
 
 

@@ -81,7 +81,7 @@ def running(*jobs: Callable[[], None]) -> Iterator[None]:
 
 def read_as_one_state(key: ApiKey) -> None:
     with transaction.atomic():
-        cutoff = lock_rollups(key.account_id)
+        cutoff = lock_rollups([key.account_id])[key.account_id]
         if cutoff is not None:
             closed = Usage.objects.filter(account=key.account_id, status="settled", recorded_at__lte=cutoff)
             rolled_up = DailyUsage.objects.filter(account=key.account_id).aggregate(calls=Sum("calls"))["calls"] or 0

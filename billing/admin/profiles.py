@@ -112,7 +112,7 @@ def _where_zone_is_changed(request: HttpRequest, account: Account) -> SafeString
     may_look = any(request.user.has_perm(f"billing.{action}_billingprofile") for action in ("view", "change"))
     where = format_html('<a href="{}">billing profile</a>', url) if may_look else "billing profile"
     to_come = f" From {profile.time_zone_from} on it is {profile.time_zone}." if _has_zone_to_come(profile) else ""
-    return format_html("It is changed in the {}, and holds from the next month on then.{}", where, to_come)
+    return format_html("It is changed in the {}; a new one holds from the next month on.{}", where, to_come)
 
 
 keep_time_zone(_where_zone_is_changed)

@@ -105,6 +105,14 @@ def test_a_month_is_checked_against_its_calls() -> None:
     assert "what stands there is not what was submitted" in run(client)
 
 
+def test_a_check_of_a_month_without_submitted_invoices_says_so() -> None:
+    client = sign_in("vera", "view_invoice")
+    make_draft()
+    client.post(VERIFY, {"month": "2026-10"})
+
+    assert "there was nothing to check" in run(client)
+
+
 def test_more_findings_than_are_shown_are_counted() -> None:
     said = {"problems": 3400, "findings": ["One.", "Two."], "counts": {"calls": 9}}
     job = make_job(MonthJobKind.VERIFY, state=JobState.DONE, **said)

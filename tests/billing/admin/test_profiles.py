@@ -136,9 +136,7 @@ def test_the_zone_of_an_account_with_a_profile_is_not_changed_at_once(admin_clie
     account = make_account(time_zone="UTC")
     profile = make_profile(account)
     page = admin_client.get(account_page(account)).content.decode()
-    assert (
-        f'It is changed in the <a href="{page_of(profile)}">billing profile</a>, and holds from the next month' in page
-    )
+    assert f'It is changed in the <a href="{page_of(profile)}">billing profile</a>; a new one holds from' in page
     assert 'name="time_zone"' not in page
     changed = account_form(name="Acme Inc", time_zone="Asia/Tokyo")
     assert admin_client.post(account_page(account), changed).status_code == 302
@@ -160,6 +158,6 @@ def test_an_account_says_which_zone_is_to_come() -> None:
     account = make_account(time_zone="UTC")
     set_time_zone(make_profile(account).pk, "Asia/Tokyo")
     page = staff_with("change_account").get(account_page(account)).content.decode()
-    assert f"It is changed in the billing profile, and holds from the next month on then. From {next_month()}" in page
+    assert f"It is changed in the billing profile; a new one holds from the next month on. From {next_month()}" in page
     assert "on it is Asia/Tokyo." in page
     assert "/admin/billing/billingprofile/" not in page

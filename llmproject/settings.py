@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from llmproject.broker import BROKER_SCHEMES, broker_settings
 from llmproject.database import database_settings
 from llmproject.env import EnvReader
 from llmproject.logging import configure_structlog, logging_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-BROKER_SCHEMES = ("filesystem", "redis", "rediss", "amqp", "amqps")
 
 read = EnvReader()
 if env_file := os.environ.get("LLM_ENV_FILE", ".env"):
@@ -146,18 +146,8 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_REDIRECT_STDOUTS = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {}
-if CELERY_BROKER_URL.startswith("filesystem:"):
-    CELERY_BROKER_TRANSPORT = "llmproject.filebroker:Transport"
-    queue_folder = read.private_folder(VAR_DIR / "broker" / "queue")
-    CELERY_BROKER_TRANSPORT_OPTIONS = {
-        "data_folder_in": str(queue_folder),
-        "data_folder_out": str(queue_folder),
-        "control_folder": str(read.private_folder(VAR_DIR / "broker" / "control")),
-    }
-elif CELERY_BROKER_URL.startswith(("redis:", "rediss:")):
-    # Longer than the longest job: Redis hands a job that isn't acknowledged by then to a second worker.
-    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 6 * 3600}
+# Each setting that depends on the kind of broker.
+globals().update(broker_settings(read, CELERY_BROKER_URL, var_dir=VAR_DIR))
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "celerybeat-schedule")
 
 # --- Django -----------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Workers:
             "CELERY_BROKER_URL": broker,
             "VAR_DIR": str(folder),
         }
-        self._has_fragile_pool = broker.startswith("filesystem:")
+        self._has_processes = not broker.startswith("filesystem:")
         self._output = output
         self._mains = [self._start() for _ in range(WORKERS)]
 
@@ -82,9 +82,9 @@ class Workers:
     def kill_one(self, draw: random.Random) -> None:
         """A process of a pool, which its worker replaces, or a whole worker, which is started again.
 
-        Without an asynchronous broker a pool shares a lock, which dies with who holds it: there it is whole workers.
+        The file broker's workers have threads: there it is whole workers.
         """
-        if self._has_fragile_pool or draw.random() < 0.2:
+        if not self._has_processes or draw.random() < 0.2:
             victim = draw.choice(self._mains)
             self._mains.remove(victim)
             self._kill(victim)

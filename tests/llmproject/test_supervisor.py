@@ -128,7 +128,7 @@ def test_nothing_outlives_a_supervisor_that_is_killed(supervise: Start) -> None:
     port = free_port()
     supervised = supervise("-m", "llmproject.supervisor", "15", WEB_PORT=str(port))
     wait_for_gateway(supervised, port)
-    assert len(supervised.family) >= 6
+    assert len(supervised.family) >= 4
     supervised.process.kill()
     assert supervised.left(timeout_s=STOP_S) == []
 

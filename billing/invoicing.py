@@ -240,9 +240,9 @@ def _write(reckoned: Sequence[_Reckoned], *, user: User | None) -> None:
     Invoice.objects.bulk_create(each.invoice for each in reckoned if each.invoice._state.adding)
     for each in reckoned:
         for position, line in enumerate(each.lines, start=1):
-            line.invoice, line.position = each.invoice, position
+            line.invoice_id, line.position = each.invoice.pk, position
         for row in each.usage:
-            row.invoice = each.invoice
+            row.invoice_id = each.invoice.pk
     insert_rows(InvoiceLine, (line for each in reckoned for line in each.lines))
     insert_rows(BilledUsage, (row for each in reckoned for row in each.usage))
     InvoiceEvent.objects.bulk_create(

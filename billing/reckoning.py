@@ -90,7 +90,7 @@ def rows_of(invoice: Invoice, part: Part, cutoff_at: datetime) -> Iterator[Invoi
             kind=line.kind,
             key=line.key,
             period_start=part.period.start,
-            plan_version=part.version,
+            plan_version_id=part.version.pk,
             description=description[:_MOST_DESCRIPTION],
             provider=line.provider,
             model=line.model,

@@ -112,8 +112,7 @@ def _compare(
     if cost is None:
         report.unpriced += 1
         return None
-    rated = [each.rate_set_id for each in adjustments if each.rate_set_id is not None]
-    if (cost.pico, cost.rate_set_id) == (figures.cost_pico, rated[-1] if rated else row.rate_set_id):
+    if cost.pico == figures.cost_pico and cost.rate_set_id in (None, figures.rate_set_id):
         return None
     report.changed += 1
     report.before_pico += figures.cost_pico or 0

@@ -17,8 +17,8 @@ from django.db import connection
 from django.db.models import Count
 
 from llm.books.clock import database_now
-from llm.books.figures import Figures, figures_of
-from llm.enums import Outcome, UsageStatus
+from llm.books.figures import Figures, figures_of, is_in_doubt
+from llm.enums import AdjustmentSource, Outcome, UsageStatus
 from llm.models import ApiKey, BooksCheck, LimitWindow, Process, Usage, UsageAdjustment
 from llm.money import usd_to_pico
 from llm.price_rows import load_snapshots
@@ -130,8 +130,6 @@ class _Verification:
             yield "it was closed before it was opened, or recorded before it was closed"
         if row.outcome == Outcome.PENDING:
             yield "it is closed and has no outcome"
-        if row.is_disputed and row.is_billable:
-            yield "its figures are disputed and billable nevertheless"
         if not row.is_as_written:
             yield "its digest is not that of its values: they were changed, or written past the books"
         yield from self._problems_of_cost(row)
@@ -230,9 +228,11 @@ def _problems_of_adjustments(row: Usage, adjustments: Sequence[UsageAdjustment])
     for adjustment in adjustments:
         if not adjustment.is_as_written:
             yield f"the digest of its adjustment {adjustment.pk} ({adjustment.source}) is not that of its values"
-    repeated = [source for source, count in Counter(each.source for each in adjustments).items() if count > 1]
-    if repeated:
+    counted = Counter((each.source, each.rerating_id) for each in adjustments)
+    if repeated := [source for (source, _), count in counted.items() if count > 1]:
         yield f"it was adjusted more than once by {', '.join(repeated)}"
+    if not is_in_doubt(row) and AdjustmentSource.DECISION in {each.source for each in adjustments}:
+        yield "staff decided on it, but it is neither lost nor disputed"
     totals = figures_of(row, adjustments)
     if min(getattr(totals.counts, name) for name in TOKEN_FIELDS) < 0 or (totals.cost_pico or 0) < 0:
         yield "with its adjustments it has negative tokens or a negative cost"

@@ -44,11 +44,11 @@ def look_too(look: Look, *, permission: str) -> None:
     _LOOKS[look] = permission
 
 
-def _lost_calls(now: datetime) -> Attention | None:
+def _undecided_calls(now: datetime) -> Attention | None:
     number = counted(Usage.objects.undecided())
     if not number:
         return None
-    text = f"{things(number, 'lost call')} {'waits' if number == 1 else 'wait'} for a decision"
+    text = f"{things(number, 'lost or disputed call')} {'waits' if number == 1 else 'wait'} for a decision"
     return Attention(text, queue_url(), "Decide")
 
 
@@ -103,7 +103,7 @@ def things(number: int, thing: str) -> str:
 
 
 _LOOKS: dict[Look, str] = {
-    _lost_calls: "llm.view_usage",
+    _undecided_calls: "llm.view_usage",
     _refused_writes: "llm.view_refusedwrite",
     _books_check: "llm.view_bookscheck",
     _given_up: "llm.view_outbox",

@@ -9,7 +9,7 @@ from django.db.models import Prefetch
 
 from llm.admin.format import signed_count, signed_usd
 from llm.books.figures import Figures, figures_of
-from llm.enums import Outcome, UsageStatus
+from llm.enums import UsageStatus
 from llm.models import Usage, UsageAdjustment
 from llm.money import pico_to_usd
 
@@ -58,14 +58,12 @@ class CallFigures:
 
     @property
     def is_undecided(self) -> bool:
-        """Its process died, and nobody knows yet what it used."""
-        return self.call.outcome == Outcome.LOST and not self.figures.is_known
+        """It was lost or is disputed, and nobody has said yet what it used."""
+        return not self.figures.is_known
 
     @property
     def why_not_billable(self) -> str:
-        if self.is_undecided:
-            return "Not billable until somebody decides."
-        return "Not billable: its figures are disputed." if self.call.is_disputed else "Not billable."
+        return "Not billable until somebody decides." if self.is_undecided else "Not billable."
 
 
 def call_figures(call: Usage) -> CallFigures:

@@ -1,4 +1,4 @@
-"""The page on which staff decide on a call whose process died: what it used, and whether it is billed."""
+"""The page on which staff decide on a call in doubt: what it used, and whether it is billed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from django.urls import reverse
 from llm.admin.corrections import CallFigures, call_figures
 from llm.admin.format import exact_usd
 from llm.admin.usagefilters import UNDECIDED
-from llm.books.adjusting import cost_by_row_price, decide_lost_call
+from llm.books.adjusting import cost_in_force, decide_call
 from llm.books.figures import figures_of
-from llm.models import Usage
+from llm.models import RefusedWrite, Usage
 from llm.money import pico_to_usd
 from llm.types import TokenCounts
 
@@ -84,16 +84,19 @@ def decision_view(usage_admin: UsageAdmin, request: HttpRequest, object_id: obje
     if not known.is_undecided:
         return _refuse(usage_admin, request, call, "What this call has used is known already.")
     form = DecisionForm(request.POST if request.method == "POST" else None)
-    if form.is_bound and form.is_valid() and _can_be_priced(call, form):
+    if form.is_bound and form.is_valid() and _can_be_priced(known, form):
         return _decide(usage_admin, request, call, form)
     return TemplateResponse(request, "admin/llm/usage/decide.html", _context(usage_admin, request, known, form))
 
 
-def _can_be_priced(call: Usage, form: DecisionForm) -> bool:
+def _can_be_priced(known: CallFigures, form: DecisionForm) -> bool:
     """A correction can't take a cost back: typed figures without one would keep that of the estimate."""
-    if form.counts is None or call.cost is None or cost_by_row_price(call, form.counts) is not None:
+    if form.counts is None or known.cost is None:
         return True
-    form.add_error(None, "The price that was in force when the call started has no cost for so many tokens.")
+    adjustments = [each.adjustment for each in known.corrections]
+    if cost_in_force(known.call, adjustments, form.counts, service_tier=known.call.service_tier) is not None:
+        return True
+    form.add_error(None, "The price of this call has no cost for so many tokens.")
     return False
 
 
@@ -101,12 +104,20 @@ def _context(usage_admin: UsageAdmin, request: HttpRequest, known: CallFigures, 
     return {
         **usage_admin.admin_site.each_context(request),
         "opts": usage_admin.opts,
-        "title": "Decide on a lost call",
+        "title": "Decide on a disputed call" if known.call.is_disputed else "Decide on a lost call",
         "call": known.call,
         "known": known,
+        "claims": _claims_of(known.call),
         "form": form,
         "queue": queue_url(),
     }
+
+
+def _claims_of(call: Usage) -> list[Any]:
+    """Absurd figures as the upstream sent them; those of a lost call came too late, and were refused."""
+    refused = RefusedWrite.objects.filter(usage_id=call.pk).order_by("id").values_list("document", flat=True)
+    claims = [call.disputed_usage, *(document.get("disputed_usage") for document in refused)]
+    return [claim for claim in claims if claim is not None]
 
 
 def _decide(usage_admin: UsageAdmin, request: HttpRequest, call: Usage, form: DecisionForm) -> HttpResponse:
@@ -122,7 +133,7 @@ def _decide(usage_admin: UsageAdmin, request: HttpRequest, call: Usage, form: De
 def _record(usage_admin: UsageAdmin, request: HttpRequest, call: Usage, form: DecisionForm) -> str:
     """Says what was decided. Raises ValueError where somebody was quicker."""
     is_billable = form.cleaned_data["billable"] == "yes"
-    decide_lost_call(
+    decide_call(
         call.pk,
         counts=form.counts,
         is_billable=is_billable,

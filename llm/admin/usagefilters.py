@@ -56,7 +56,7 @@ def _text(label: str, *, proposals: str = "", placeholder: str = "any") -> forms
     return forms.CharField(label=label, required=False, max_length=200, widget=forms.TextInput(attrs))
 
 
-_OUTCOMES = [(FAILED, "failed, any way"), (UNDECIDED, "lost, undecided"), *Outcome.choices]
+_OUTCOMES = [(FAILED, "failed, any way"), (UNDECIDED, "waits for a decision"), *Outcome.choices]
 
 
 class UsageFilterForm(forms.Form):

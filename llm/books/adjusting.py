@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -9,11 +10,11 @@ from django.db import transaction
 
 from llm.books.clock import lock_books
 from llm.books.figures import Figures, figures_of
-from llm.enums import AdjustmentSource, Outcome, UsageStatus
-from llm.models import LimitWindow, ReratingRun, Usage, UsageAdjustment
+from llm.enums import AdjustmentSource, UsageStatus
+from llm.models import LimitWindow, RateSet, ReratingRun, Usage, UsageAdjustment
 from llm.money import pico_to_usd
 from llm.price_rows import load_snapshots
-from llm.pricing import known_cost
+from llm.pricing import Cost, known_cost
 from llm.types import TOKEN_FIELDS, TokenCounts
 
 if TYPE_CHECKING:
@@ -65,10 +66,10 @@ def adjust(
 
 
 @transaction.atomic
-def decide_lost_call(
+def decide_call(
     usage_id: UUID, *, counts: TokenCounts | None, is_billable: bool, reason: str, user: User | None
 ) -> UsageAdjustment:
-    """What staff decide of a call whose process died. counts: None keeps the estimate; costs follow the row's price.
+    """What staff decide of a call that was lost, or is disputed. counts: None keeps the estimate.
 
     Raises ValueError with a sentence where it is no such call or was decided already.
     """
@@ -77,26 +78,44 @@ def decide_lost_call(
     lock_books()
     # Locked before the question is asked: a late settlement may arrive at this very moment, and it knows better.
     row = Usage.objects.select_for_update().get(pk=usage_id)
-    figures = figures_of(row, row.adjustments.order_by("id"))
-    if row.outcome != Outcome.LOST or figures.is_known:
+    earlier = list(row.adjustments.order_by("id"))
+    figures = figures_of(row, earlier)
+    if figures.is_known:
         raise ValueError("What this call has used is known already.")
     decided = figures.counts if counts is None else counts
+    cost = cost_in_force(row, earlier, decided, service_tier=row.service_tier)
     return adjust(
         usage_id,
         AdjustmentSource.DECISION,
         counts=decided,
-        cost_pico=cost_by_row_price(row, decided),
+        cost_pico=None if cost is None else cost.pico,
+        rate_set_id=other_rate_set(cost, figures),
         is_billable=is_billable,
         reason=reason.strip(),
         user=user,
     )
 
 
-def cost_by_row_price(row: Usage, counts: TokenCounts) -> int | None:
-    """Pico-units of USD at the price that was frozen when the call was opened; None when that doesn't price it."""
-    price = None if row.price_id is None else load_snapshots([row.price_id])[row.price_id]
-    cost = known_cost(counts, price, service_tier=row.service_tier)
-    return None if cost is None else cost.pico
+def cost_in_force(
+    row: Usage, adjustments: Sequence[UsageAdjustment], counts: TokenCounts, *, service_tier: str
+) -> Cost | None:
+    """What so many tokens cost at the price that was frozen when the call was opened, or at that of its last re-rating.
+
+    adjustments: all of the row's, oldest first. None when that price doesn't price them.
+    """
+    price_id = row.price_id
+    rerated = next((each for each in reversed(adjustments) if each.source == AdjustmentSource.RERATING), None)
+    if rerated is not None:
+        if rerated.rate_set_id is None:
+            return Cost(0, None)  # It was declared free.
+        price_id = RateSet.objects.values_list("price_id", flat=True).get(pk=rerated.rate_set_id)
+    price = None if price_id is None else load_snapshots([price_id])[price_id]
+    return known_cost(counts, price, service_tier=service_tier)
+
+
+def other_rate_set(cost: Cost | None, before: Figures) -> int | None:
+    """What an adjustment says of the rates: None where they stay."""
+    return None if cost is None or cost.rate_set_id == before.rate_set_id else cost.rate_set_id
 
 
 def _move_windows(row: Usage, before: Figures, after: Figures) -> None:

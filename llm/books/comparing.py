@@ -11,11 +11,13 @@ from uuid import UUID
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError
 
 from llm.books import statements
-from llm.books.adjusting import adjust
+from llm.books.adjusting import adjust, cost_in_force, other_rate_set
+from llm.books.figures import figures_of
 from llm.books.operations import CloseCall, Closed, Conflict, Result, Unanswered
 from llm.enums import AdjustmentSource, Outcome, UsageStatus
-from llm.models import Usage
+from llm.models import Usage, UsageAdjustment
 from llm.money import usd_to_pico
+from llm.pricing import Cost
 
 _LATE = "The settlement of this call came after its process was taken for dead."
 
@@ -55,21 +57,35 @@ def _result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
 
 
 def _correct(row: Usage, close: CloseCall) -> Result:
-    """The call's own process knows better than the reaper did."""
-    earlier = row.adjustments.filter(source=AdjustmentSource.SPOOL).first()
+    """The call's own process knows better than the reaper did, unless it has nothing but disputed figures."""
+    adjustments = list(row.adjustments.order_by("id"))
+    earlier = next((each for each in adjustments if each.source == AdjustmentSource.SPOOL), None)
     if earlier is not None:
         is_same = earlier.reason.endswith(_fingerprint(close))
         return Closed(is_new=False) if is_same else Conflict("this call was corrected with other figures")
+    if close.is_disputed:
+        return Conflict("this call was lost, and what its upstream had said is disputed: decide what it used")
     is_void = close.status == UsageStatus.VOID
+    cost = _cost_now(row, adjustments, close)
     adjust(
         row.id,
         AdjustmentSource.SPOOL,
         counts=close.counts,
-        cost_pico=0 if is_void else close.cost_pico,
+        cost_pico=None if cost is None else cost.pico,
+        rate_set_id=other_rate_set(cost, figures_of(row, adjustments)),
         is_billable=close.is_billable and not is_void,
         reason=f"{_LATE} {_fingerprint(close)}",
     )
     return Closed()
+
+
+def _cost_now(row: Usage, adjustments: Sequence[UsageAdjustment], close: CloseCall) -> Cost | None:
+    """As the process reckoned it, but at the price of a re-rating that came before it."""
+    if close.status == UsageStatus.VOID:
+        return Cost(0, None)
+    if any(each.source == AdjustmentSource.RERATING for each in adjustments):
+        return cost_in_force(row, adjustments, close.counts, service_tier=close.service_tier)
+    return None if close.cost_pico is None else Cost(close.cost_pico, close.rate_set_id)
 
 
 def _fingerprint(close: CloseCall) -> str:

@@ -12,18 +12,19 @@ from llm.money import usd_to_pico
 from llm.types import TOKEN_FIELDS, TokenCounts
 
 DECIDING = frozenset({AdjustmentSource.SPOOL, AdjustmentSource.DECISION, AdjustmentSource.PROVIDER})
-"""Adjustments after which it is known what a lost call has used."""
+"""Adjustments after which it is known what a call in doubt has used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """cost_pico: None when unpriced. is_known: see `units_used`."""
+    """cost_pico: None when unpriced. rate_set_id: what gave the cost last. is_known: see `units_used`."""
 
     status: str
     counts: TokenCounts
     cost_pico: int | None
     is_billable: bool
     is_known: bool
+    rate_set_id: int | None
 
     def units_used(self, metric: str, held: int) -> int:
         return units_used(
@@ -41,7 +42,8 @@ def figures_of(row: Usage, adjustments: Iterable[UsageAdjustment]) -> Figures:
     totals = {name: getattr(row, name) for name in TOKEN_FIELDS}
     cost_pico = None if row.cost is None else usd_to_pico(row.cost)
     is_billable = row.is_billable
-    is_known = not row.is_disputed and row.outcome != Outcome.LOST
+    is_known = not is_in_doubt(row)
+    rate_set_id = row.rate_set_id
     for adjustment in adjustments:
         for name in TOKEN_FIELDS:
             totals[name] += getattr(adjustment, name)
@@ -49,4 +51,11 @@ def figures_of(row: Usage, adjustments: Iterable[UsageAdjustment]) -> Figures:
             cost_pico = (cost_pico or 0) + usd_to_pico(adjustment.cost)
         is_billable = adjustment.is_billable
         is_known = is_known or adjustment.source in DECIDING
-    return Figures(row.status, TokenCounts(**totals, extra_meters=row.extra_meters), cost_pico, is_billable, is_known)
+        rate_set_id = adjustment.rate_set_id or rate_set_id
+    counts = TokenCounts(**totals, extra_meters=row.extra_meters)
+    return Figures(row.status, counts, cost_pico, is_billable, is_known, rate_set_id)
+
+
+def is_in_doubt(row: Usage) -> bool:
+    """Whether its row can't say what it used: its process died, or its upstream said what can't be true."""
+    return row.is_disputed or row.outcome == Outcome.LOST

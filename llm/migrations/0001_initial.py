@@ -483,7 +483,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='usage',
-            index=models.Index(condition=models.Q(('outcome', 'lost')), fields=['id'], name='usage_lost'),
+            index=models.Index(condition=models.Q(('outcome', 'lost'), ('is_disputed', True), _connector='OR'), fields=['id'], name='usage_in_doubt'),
         ),
         migrations.AddIndex(
             model_name='usage',
@@ -520,6 +520,10 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='usage',
             constraint=models.CheckConstraint(condition=models.Q(('cost', None), ('cost__gte', 0), _connector='OR'), name='usage_cost_not_negative'),
+        ),
+        migrations.AddConstraint(
+            model_name='usage',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('outcome', 'lost'), ('is_disputed', True), _connector='OR', _negated=True), ('is_billable', False), _connector='OR'), name='usage_in_doubt_not_billable'),
         ),
         migrations.AddConstraint(
             model_name='usage',

@@ -20,6 +20,9 @@ from llm.models.digested import NO_DIGEST, WHOLE_DIGEST, Digested
 from llm.money import usd_to_pico
 from llm.types import TOKEN_FIELDS
 
+IN_DOUBT = Q(outcome=Outcome.LOST) | Q(is_disputed=True)
+"""Nobody knows what these have used: their process died, or what their upstream said can't be true."""
+
 _CLOSED = ~Q(status=UsageStatus.OPEN)
 
 # A day somewhere on Earth begins 14 hours before and ends 12 hours after it does in UTC; ids are of the gateways'
@@ -53,9 +56,9 @@ class UsageQuerySet(models.QuerySet["Usage"]):
         return self.filter(closed, cost=None).exclude(adjustments__cost__isnull=False)
 
     def undecided(self) -> UsageQuerySet:
-        """Calls whose process died, until a late settlement or staff say what they used."""
+        """Calls in doubt, until a late settlement, the provider or staff say what they used."""
         decided = ("spool", "decision", "provider")
-        return self.filter(outcome=Outcome.LOST).exclude(adjustments__source__in=decided)
+        return self.filter(IN_DOUBT).exclude(adjustments__source__in=decided)
 
 
 class Usage(Digested):
@@ -135,7 +138,7 @@ class Usage(Digested):
             models.Index(
                 fields=["id"], condition=Q(status__in=["settled", "estimated"], cost=None), name="usage_unpriced"
             ),
-            models.Index(fields=["id"], condition=Q(outcome=Outcome.LOST), name="usage_lost"),
+            models.Index(fields=["id"], condition=IN_DOUBT, name="usage_in_doubt"),
             models.Index(fields=["upstream_response_id"], condition=~Q(upstream_response_id=""), name="usage_response"),
             BlockRangeIndex(fields=["recorded_at"], autosummarize=True, name="usage_recorded"),
         )
@@ -157,6 +160,7 @@ class Usage(Digested):
                 name="usage_parts_within_totals",
             ),
             models.CheckConstraint(condition=Q(cost=None) | Q(cost__gte=0), name="usage_cost_not_negative"),
+            models.CheckConstraint(condition=~IN_DOUBT | Q(is_billable=False), name="usage_in_doubt_not_billable"),
             models.CheckConstraint(
                 condition=Q(
                     status=UsageStatus.OPEN,

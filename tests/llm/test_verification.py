@@ -129,7 +129,6 @@ def test_sound_books_have_no_finding(key: ApiKey, closed: Usage) -> None:
         ("completion_tokens = 5", "but its tokens at its price cost 68000000 pico-USD"),
         ("rate_set_id = NULL", "its cost was computed with rates"),
         ("price_id = NULL, rate_set_id = NULL", "but its tokens at its price cost unknown"),
-        ("is_disputed = TRUE", "its figures are disputed and billable nevertheless"),
     ],
 )
 def test_a_wrong_row_is_named(closed: Usage, assignments: str, finding: str) -> None:

@@ -97,6 +97,18 @@ def lost_row(key: ApiKey, **values: Any) -> Usage:
     return usage_row(key, **{**lost, **values})
 
 
+def disputed_row(key: ApiKey, **values: Any) -> Usage:
+    """A call whose upstream said that it had used -5 tokens: counted by us, and not billable until somebody decides."""
+    disputed = {
+        "status": UsageStatus.ESTIMATED,
+        "usage_source": UsageSource.ESTIMATED,
+        "is_billable": False,
+        "is_disputed": True,
+        "disputed_usage": {"prompt_tokens": -5},
+    }
+    return usage_row(key, **{**disputed, **values})
+
+
 def make_limit(account: Account, *, used: int = 0, held: int = 0, **values: Any) -> Limit:
     """1,000 tokens per month, with what is used and held of the current one."""
     limit = Limit.objects.create(account=account, **{"metric": "tokens", "per": "month", "amount": 1000, **values})

@@ -12,6 +12,7 @@ from django.utils import timezone
 from llm.admin.attention import attention_for
 from llm.models import BooksCheck, RefusedWrite
 from tests.llm.admin.factories import (
+    disputed_row,
     lost_row,
     make_account,
     make_key,
@@ -40,7 +41,7 @@ def make_everything() -> None:
     now = timezone.now()
     account = make_account()
     key = make_key(account)
-    save(lost_row(key, opened_at=now), lost_row(key, opened_at=now))
+    save(*(make(key, opened_at=now) for make in (lost_row, lost_row, disputed_row)))
     RefusedWrite.objects.create(digest="a", usage_id=uuid4(), reason="late", document={})
     make_check(ago=HOURS, problems=3)
     make_message(account, given_up_at=now)
@@ -66,7 +67,7 @@ def test_all_that_is_wrong_is_said_with_links(admin_user: User, admin_client: Cl
     page = admin_client.get("/admin/").content.decode()
 
     assert texts(admin_user) == [
-        "2 lost calls wait for a decision",
+        "3 lost or disputed calls wait for a decision",
         "The books refused 1 write within the last 7 days",
         "The last check of the books found 3 problems",
         "1 message was given up",
@@ -113,7 +114,7 @@ def test_counts_are_bounded(admin_user: User, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("permission", "text"),
     [
-        ("view_usage", "2 lost calls"),
+        ("view_usage", "3 lost or disputed calls"),
         ("view_refusedwrite", "The books refused"),
         ("view_bookscheck", "The last check"),
         ("view_outbox", "1 message"),

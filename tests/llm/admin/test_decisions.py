@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -9,11 +10,21 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from llm.admin.format import NOTHING, signed_count, signed_usd
-from llm.books.adjusting import decide_lost_call
+from llm.books.adjusting import decide_call
 from llm.enums import Meter
-from llm.models import Usage, UsageAdjustment
+from llm.models import RefusedWrite, Usage, UsageAdjustment
 from llm.prices import set_price
-from tests.llm.admin.factories import NOON, lost_row, make_account, make_key, messages_of, save, staff_with, usage_row
+from tests.llm.admin.factories import (
+    NOON,
+    disputed_row,
+    lost_row,
+    make_account,
+    make_key,
+    messages_of,
+    save,
+    staff_with,
+    usage_row,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -27,6 +38,14 @@ def call() -> Usage:
     rates = {Meter.INPUT: Decimal(1), Meter.OUTPUT: Decimal(10)}
     price = set_price("openai", "gpt-test", rates=rates, effective_from=NOON)
     (row,) = save(lost_row(make_key(make_account()), price=price, rate_set=price.rate_sets.get()))
+    return row
+
+
+@pytest.fixture
+def disputed(call: Usage) -> Usage:
+    """As `call`, but its upstream said what can't be true."""
+    claim = {"prompt_tokens": -5, "note": "<b>bold</b>"}
+    (row,) = save(disputed_row(call.api_key, price=call.price, rate_set=call.rate_set, disputed_usage=claim))
     return row
 
 
@@ -100,10 +119,10 @@ def test_two_who_decide_at_once_decide_once(admin_client: Client, call: Usage, m
 
     def somebody_was_quicker(*args: Any, **kwargs: Any) -> UsageAdjustment:
         monkeypatch.undo()
-        decide_lost_call(call.pk, counts=None, is_billable=False, reason="First.", user=None)
-        return decide_lost_call(*args, **kwargs)
+        decide_call(call.pk, counts=None, is_billable=False, reason="First.", user=None)
+        return decide_call(*args, **kwargs)
 
-    monkeypatch.setattr("llm.admin.decisions.decide_lost_call", somebody_was_quicker)
+    monkeypatch.setattr("llm.admin.decisions.decide_call", somebody_was_quicker)
 
     response = admin_client.post(decide_url(call), decision())
 
@@ -159,11 +178,56 @@ def test_who_may_change_usage_decides_but_edits_nothing(call: Usage) -> None:
 def test_the_queue_holds_what_nobody_has_decided(admin_client: Client, call: Usage) -> None:
     key = call.api_key
     late, decided = save(lost_row(key), lost_row(key))
-    decide_lost_call(decided.pk, counts=None, is_billable=True, reason="Known.", user=None)
+    decide_call(decided.pk, counts=None, is_billable=True, reason="Known.", user=None)
     values: dict[str, Any] = {"usage": late, "is_billable": True, "recorded_at": NOON, "reason": "late"}
     UsageAdjustment(source="spool", **values).stamp_digest().save()
 
     assert [row.pk for row in admin_client.get(QUEUE).context["cl"].result_list] == [call.pk]
+
+
+def test_disputed_calls_wait_in_the_same_queue(admin_client: Client, call: Usage, disputed: Usage) -> None:
+    assert {row.pk for row in admin_client.get(QUEUE).context["cl"].result_list} == {call.pk, disputed.pk}
+
+    decide_call(disputed.pk, counts=None, is_billable=False, reason="Ours, then.", user=None)
+
+    assert [row.pk for row in admin_client.get(QUEUE).context["cl"].result_list] == [call.pk]
+
+
+def test_who_decides_on_a_disputed_call_sees_what_its_upstream_said(admin_client: Client, disputed: Usage) -> None:
+    page = admin_client.get(decide_url(disputed)).content.decode()
+
+    assert "Decide on a disputed call" in page
+    assert "can&#x27;t be true" in page or "can't be true" in page
+    assert "&quot;prompt_tokens&quot;: -5" in page
+    assert "<b>bold" not in page
+
+
+def test_a_disputed_call_is_billed_by_what_staff_found_out(admin_client: Client, disputed: Usage) -> None:
+    detail = f"{LIST}{disputed.pk}/change/"
+    assert "not billable until somebody decides" in admin_client.get(detail).content.decode()
+    form = decision(figures="typed", prompt_tokens="1000", completion_tokens="10", reason="Their dashboard.")
+
+    response = admin_client.post(decide_url(disputed), form)
+
+    adjustment = disputed.adjustments.get()
+    assert messages_of(response) == ["Decided: 1,000 tokens in, 10 out, $0.0011, billable."]
+    assert (adjustment.source, adjustment.prompt_tokens, adjustment.completion_tokens) == ("decision", 900, -10)
+    assert (adjustment.cost, adjustment.is_billable, adjustment.rate_set) == (Decimal("0.0008"), True, None)
+    assert "until somebody decides" not in admin_client.get(detail).content.decode()
+    disputed.refresh_from_db()
+    assert (disputed.is_disputed, disputed.is_billable, disputed.prompt_tokens) == (True, False, 100)
+
+
+def test_absurd_figures_that_came_too_late_are_shown_with_the_lost_call(admin_client: Client, call: Usage) -> None:
+    document = {"disputed_usage": {"prompt_tokens": -17}}
+    RefusedWrite.objects.create(digest="a", usage_id=call.pk, reason="disputed", document=document)
+    RefusedWrite.objects.create(digest="b", usage_id=uuid4(), reason="of another", document={"disputed_usage": -99})
+
+    page = admin_client.get(decide_url(call)).content.decode()
+
+    assert "Decide on a lost call" in page
+    assert "&quot;prompt_tokens&quot;: -17" in page
+    assert "-99" not in page
 
 
 def test_lists_and_pages_show_the_resulting_figures(admin_client: Client, admin_user: User, call: Usage) -> None:

@@ -15,7 +15,17 @@ from django.test.utils import CaptureQueriesContext
 from llm.admin.paginator import Cursor, read_page
 from llm.enums import Outcome
 from llm.models import ApiKey, Usage
-from tests.llm.admin.factories import NOON, lost_row, make_account, make_key, on, open_row, save, usage_row
+from tests.llm.admin.factories import (
+    NOON,
+    disputed_row,
+    lost_row,
+    make_account,
+    make_key,
+    on,
+    open_row,
+    save,
+    usage_row,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -115,8 +125,9 @@ def test_a_window_reads_forward_too() -> None:
         ({"status": "void"}, {"failed"}),
         ({"outcome": "failed"}, {"failed"}),
         ({"outcome": "timeout"}, {"failed"}),
-        ({"outcome": "undecided"}, {"lost"}),
-        ({"outcome": "undecided", "account": "Acme"}, set()),
+        ({"outcome": "undecided"}, {"lost", "streamed"}),
+        ({"outcome": "undecided", "account": "Acme"}, {"streamed"}),
+        ({"outcome": "undecided", "cost": "disputed"}, {"streamed"}),
         ({"outcome": "lost"}, {"lost"}),
         ({"source": "drained"}, {"old"}),
         ({"cost": "unpriced"}, {"unpriced"}),
@@ -136,7 +147,7 @@ def test_filters(admin_client: Client, query: dict[str, str], expected: set[str]
         ),
         "unpriced": usage_row(key, cost=None, provider="echo"),
         "old": usage_row(key, opened_at=on(date(2026, 11, 19)), model="gpt-special", usage_source="drained"),
-        "streamed": usage_row(key, is_stream=True, is_disputed=True),
+        "streamed": disputed_row(key, is_stream=True),
         "other": open_row(other),
         "lost": lost_row(other),
     }

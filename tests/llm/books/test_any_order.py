@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from llm.books.adjusting import decide_lost_call
+from llm.books.adjusting import decide_call
 from llm.books.commit import commit_batch
 from llm.books.figures import figures_of
 from llm.books.operations import Ask, CloseCall, Closed, Conflict, OpenCall, Opened, Refused, Result
@@ -43,11 +43,15 @@ COSTS_NOTHING = 0
 
 @dataclass
 class Call:
-    """What the model knows of a call that is on the books. final: its figures, once they are known."""
+    """What the model knows of a call that is on the books. final: its figures, once they are known.
+
+    doubt: figures of its row that nobody relies on, since it is lost or disputed.
+    """
 
     held: int
     status: str = "open"
     is_lost: bool = False
+    doubt: TokenCounts | None = None
     final: TokenCounts | None = None
     closes: list[CloseCall] = field(default_factory=list)
 
@@ -137,6 +141,11 @@ class Books(RuleBasedStateMachine):
         close = self._close(call_id, status, tokens)
         self._expect(close, *commit_batch([close]))
 
+    @rule(call_id=calls, tokens=st.integers(0, 60))
+    def close_with_absurd_figures(self, call_id: UUID, tokens: int) -> None:
+        close = self._disputed(call_id, tokens)
+        self._expect(close, *commit_batch([close]))
+
     @rule(call_id=calls, times=st.integers(1, 3))
     def repeat(self, call_id: UUID, times: int) -> None:
         for close in self._closes_of(call_id) * times:
@@ -155,24 +164,30 @@ class Books(RuleBasedStateMachine):
         call = self._model.get(call_id)
         if call is not None and call.status == "open":
             assert result == Closed()
-            call.status, call.is_lost = "estimated", True
+            call.status, call.is_lost, call.doubt = "estimated", True, TokenCounts(3, 0)
 
     @rule(call_id=calls, tokens=st.none() | st.integers(0, 60))
     def decide(self, call_id: UUID, tokens: int | None) -> None:
         counts = None if tokens is None else TokenCounts(tokens, 0)
         call = self._model.get(call_id)
-        if call is not None and call.is_lost and call.final is None:
-            decide_lost_call(call_id, counts=counts, is_billable=True, reason="because", user=None)
-            call.final = TokenCounts(3, 0) if counts is None else counts
+        if call is not None and call.doubt is not None and call.final is None:
+            decide_call(call_id, counts=counts, is_billable=True, reason="because", user=None)
+            call.final = call.doubt if counts is None else counts
             self._has_decided = True
         elif call is not None:
             with pytest.raises(ValueError, match="known already"):
-                decide_lost_call(call_id, counts=counts, is_billable=True, reason="because", user=None)
+                decide_call(call_id, counts=counts, is_billable=True, reason="because", user=None)
 
-    @rule(call_ids=st.lists(calls, min_size=1, max_size=3), tokens=st.integers(0, 60), torn=st.integers(0, 30))
-    def die_with_a_spool(self, call_ids: list[UUID], tokens: int, torn: int) -> None:
+    @rule(
+        call_ids=st.lists(calls, min_size=1, max_size=3),
+        tokens=st.integers(0, 60),
+        torn=st.integers(0, 30),
+        is_absurd=st.booleans(),
+    )
+    def die_with_a_spool(self, call_ids: list[UUID], tokens: int, torn: int, is_absurd: bool) -> None:
         """Its last record may be torn; what is whole is replayed, maybe twice."""
-        closes = [self._close(call_id, UsageStatus.SETTLED, tokens) for call_id in call_ids]
+        settled = [self._close(call_id, UsageStatus.SETTLED, tokens) for call_id in call_ids]
+        closes = [self._disputed(call_id, tokens) for call_id in call_ids] if is_absurd else settled
         path = self._folder / f"{uuid7()}{SUFFIX}"
         file = SpoolFile.create(path)
         file.append(closes)
@@ -241,6 +256,10 @@ class Books(RuleBasedStateMachine):
         cost = COSTS_NOTHING if most == 0 else None
         return a_close(call_id, status=status, counts=TokenCounts(most, 0), cost_pico=cost)
 
+    def _disputed(self, call_id: UUID, tokens: int) -> CloseCall:
+        close = self._close(call_id, UsageStatus.ESTIMATED, tokens)
+        return replace(close, is_disputed=True, is_billable=False, disputed_usage={"prompt_tokens": -tokens})
+
     def _closes_of(self, call_id: UUID) -> list[CloseCall]:
         call = self._model.get(call_id)
         return list(call.closes) if call else []
@@ -262,9 +281,11 @@ class Books(RuleBasedStateMachine):
             return False
         if call.status == "open":
             call.status = close.status.value
-        elif call.closes or not call.is_lost:
+            call.doubt = close.counts if close.is_disputed else None
+        elif call.closes or not call.is_lost or close.is_disputed:
             return close in call.closes
-        call.final = close.counts
+        if not close.is_disputed:
+            call.final = close.counts
         call.closes.append(close)
         return True
 

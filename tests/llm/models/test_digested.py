@@ -15,7 +15,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import Count, Sum
 from django.utils import timezone
 
-from llm.books.adjusting import adjust, decide_lost_call
+from llm.books.adjusting import adjust, decide_call
 from llm.books.commit import commit_batch
 from llm.books.operations import Closed
 from llm.books.reaper import reap
@@ -143,7 +143,7 @@ def test_a_fraction_of_a_second_comes_back_whatever_its_length(key: ApiKey, mome
 def test_an_adjustment_is_what_its_digest_says(key: ApiKey, admin_user: User) -> None:
     [decided, late, corrected] = save(lost_row(key), lost_row(key), usage_row(key))
     reason = "„Their“ invoice,\r\nline 2: \\ \t 🦙"
-    decide_lost_call(decided.pk, counts=COUNTS, is_billable=True, reason=reason, user=admin_user)
+    decide_call(decided.pk, counts=COUNTS, is_billable=True, reason=reason, user=admin_user)
     commit_batch([a_close(late.pk)])
     adjust(
         corrected.pk,

@@ -16,7 +16,7 @@ from llm.enums import Outcome, UsageStatus
 from llm.models import ApiKey, Usage
 from llm.triggers import drop_triggers
 from llm.types import TOKEN_FIELDS
-from tests.llm.admin.factories import NOON, make_account, make_key, open_row, save, usage_row
+from tests.llm.admin.factories import NOON, lost_row, make_account, make_key, open_row, save, usage_row
 
 pytestmark = pytest.mark.django_db
 
@@ -35,6 +35,8 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any], str]] = [
     (SETTLED, {"reasoning_tokens": 21}, "usage_parts_within_totals"),
     (SETTLED, {"audio_output_tokens": 21}, "usage_parts_within_totals"),
     (SETTLED, {"cost": Decimal("-0.000000000001")}, "usage_cost_not_negative"),
+    (SETTLED, {"is_disputed": True}, "usage_in_doubt_not_billable"),
+    (SETTLED, {"outcome": "lost"}, "usage_in_doubt_not_billable"),
     (SETTLED, {"closed_at": None}, "usage_open_or_closed"),
     (SETTLED, {"outcome": "pending"}, "usage_open_or_closed"),
     (SETTLED, {"status": "open"}, "usage_open_or_closed"),
@@ -186,6 +188,7 @@ def many(key: ApiKey) -> None:
     """Many closed and priced calls, and three of each kind that is searched for."""
     save(*(usage_row(key) for _ in range(3000)))
     save(*(open_row(key) for _ in range(3)), *(usage_row(key, cost=None) for _ in range(3)))
+    save(*(lost_row(key) for _ in range(2)), usage_row(key, is_disputed=True, is_billable=False))
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE llm_usage")
 
@@ -197,8 +200,9 @@ def many(key: ApiKey) -> None:
         (Usage.objects.open(), "usage_open"),
         (Usage.objects.open().order_by("id"), "usage_open"),
         (Usage.objects.unpriced(), "usage_unpriced"),
+        (Usage.objects.undecided(), "usage_in_doubt"),
     ],
-    ids=["open", "oldest open", "unpriced"],
+    ids=["open", "oldest open", "unpriced", "undecided"],
 )
 def test_the_few_rows_that_need_somebody_are_found_without_reading_the_others(
     rows: QuerySet[Usage], index: str

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.db.models import Count, QuerySet
@@ -23,10 +24,15 @@ MOST_NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """Calls of a period that nobody can bill yet. unpriced: by "provider model"."""
+    """Calls of a period of which something isn't known yet. unpriced: by "provider model".
+
+    undecided_calls: lost ones. disputed_calls: undecided too, but they block nothing: by themselves they are never
+    billed, and what staff decide later goes to the next invoice; else a broken upstream could hold up every month.
+    """
 
     open_calls: int
     undecided_calls: int
+    disputed_calls: int
     unpriced: tuple[tuple[str, int], ...]
 
     @property
@@ -42,15 +48,19 @@ def unsettled_of(account_id: int, period: Period) -> Unsettled:
 def unsettled_calls(usage: Mapping[int, Iterable[UsageSum]], period: Period) -> dict[int, Unsettled]:
     """By account. usage: the period's, by account; of calls that are no usage yet there are indexes of their own."""
     calls = Usage.objects.filter(account__in=usage, local_day__gte=period.start, local_day__lt=period.end)
-    open_calls, undecided_calls = _count(calls.open()), _count(calls.undecided())
+    open_calls = _count(calls.open(), "account_id")
+    undecided = _count(calls.undecided(), "account_id", "is_disputed")
     return {
-        account_id: Unsettled(open_calls[account_id], undecided_calls[account_id], _unpriced(sums))
+        account_id: Unsettled(
+            open_calls[account_id,], undecided[account_id, False], undecided[account_id, True], _unpriced(sums)
+        )
         for account_id, sums in usage.items()
     }
 
 
-def _count(calls: QuerySet[Usage]) -> Counter[int]:
-    return Counter(dict(calls.order_by().values_list("account_id").annotate(number=Count("id"))))
+def _count(calls: QuerySet[Usage], *group: str) -> Counter[tuple[Any, ...]]:
+    counted = calls.order_by().values_list(*group).annotate(number=Count("id"))
+    return Counter({tuple(key): number for *key, number in counted})
 
 
 def _unpriced(usage: Iterable[UsageSum]) -> tuple[tuple[str, int], ...]:

@@ -14,6 +14,7 @@ from llm.models import ApiKey
 FLAGS: Mapping[str, str] = {
     "open": "open calls",
     "undecided": "lost calls",
+    "disputed": "disputed calls",
     "unpriced": "unpriced calls",
     "estimated": "many estimates",
     "jump": "jump against last month",
@@ -43,6 +44,7 @@ def flags_of(
     found = {
         "open": unsettled.open_calls > 0,
         "undecided": unsettled.undecided_calls > 0,
+        "disputed": unsettled.disputed_calls > 0,
         "unpriced": unsettled.unpriced_calls > 0,
         "estimated": invoice.estimated_permille >= ESTIMATED_PERMILLE,
         "jump": _jumps(invoice.total, invoice.previous_total),

@@ -25,7 +25,7 @@ _STATE_TONES = {
     InvoiceState.VOID: "void",
 }
 _STOPPING_FLAGS = ("open", "undecided", "unpriced")
-_WORRYING_FLAGS = ("estimated", "jump", "negative", "loss", "profile")
+_WORRYING_FLAGS = ("disputed", "estimated", "jump", "negative", "loss", "profile")
 _USD_DECIMALS = 2
 
 

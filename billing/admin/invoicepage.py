@@ -28,6 +28,7 @@ from llm.models import ApiKey
 FLAG_MEANINGS = {
     "open": "Calls of the month are under way; they block the issue.",
     "undecided": "Calls were lost with their process; somebody must decide what they used.",
+    "disputed": "Upstreams reported absurd usage; such calls are not billed unless somebody decides so, under Usage.",
     "unpriced": "Calls have no price and are charged at nothing; they block the issue.",
     "estimated": "Of 5 % of the cost or more the tokens were counted by us, not reported by the provider.",
     "jump": "The total differs by more than half from the month before.",

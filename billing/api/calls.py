@@ -84,7 +84,13 @@ class CallSerializer(ViewedSerializer[Usage]):
         source="rate_set_id", required=False, allow_null=True, help_text="The rates that gave the cost. For staff."
     )
     is_billable = serializers.BooleanField()
-    is_disputed = serializers.BooleanField()
+    is_disputed = serializers.BooleanField(help_text="Whether the provider's report was absurd, and not counted.")
+    is_undecided = serializers.SerializerMethodField(
+        help_text="Whether it was lost or is disputed, and nobody has said yet what it used; it is not billable then."
+    )
+
+    def get_is_undecided(self, call: Usage) -> bool:
+        return not figures_of(call, call.adjustments.all()).is_known
 
     def to_representation(self, instance: Usage) -> dict[str, Any]:
         shown = super().to_representation(instance)

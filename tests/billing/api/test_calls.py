@@ -16,7 +16,7 @@ from llm.enums import AdjustmentSource, UsageSource, UsageStatus
 from llm.models import ApiKey, Usage, UsageAdjustment
 from tests.billing.api.asking import Asker, customer, staff_asker
 from tests.billing.factories import make_account
-from tests.llm.admin.factories import NOON, make_key, open_row, save, usage_row
+from tests.llm.admin.factories import NOON, disputed_row, lost_row, make_key, open_row, save, usage_row
 
 pytestmark = pytest.mark.django_db
 
@@ -68,6 +68,22 @@ def test_a_call_without_a_price_has_no_cost(staff: Asker, key: ApiKey) -> None:
     save(usage_row(key, cost=None), open_row(key))
 
     assert [row["cost"] for row in staff.results("calls/")] == [None, None]
+
+
+def test_calls_that_somebody_must_decide_on_say_so(staff: Asker, key: ApiKey) -> None:
+    settled, lost, disputed, decided = save(usage_row(key), lost_row(key), disputed_row(key), disputed_row(key))
+    adjust(decided, is_billable=True)
+
+    shown = {
+        row["id"]: (row["is_disputed"], row["is_undecided"], row["is_billable"]) for row in staff.results("calls/")
+    }
+
+    assert shown == {
+        str(settled.id): (False, False, True),
+        str(lost.id): (False, True, False),
+        str(disputed.id): (True, True, False),
+        str(decided.id): (True, False, True),
+    }
 
 
 def test_a_customer_sees_its_own_calls_without_our_side_of_them() -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 _LABEL = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
+# With room on both sides: months beside these are reckoned with too, and the calendar has no year 0 and no year 10000.
+_FIRST_YEAR, _LAST_YEAR = 2000, 2999
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,10 +28,12 @@ class Period:
 
     @classmethod
     def parse(cls, text: str) -> Period:
-        """`2026-10`. Raises ValueError with a sentence."""
+        """`2026-10`, from 2000-01 to 2999-12. Raises ValueError with a sentence."""
         match = _LABEL.fullmatch(text.strip())
-        if match is None or match[1] == "0000":
+        if match is None:
             raise ValueError(f"“{text}” is not a month such as 2026-10")
+        if not _FIRST_YEAR <= int(match[1]) <= _LAST_YEAR:
+            raise ValueError(f"“{text}” is not a month from {_FIRST_YEAR}-01 to {_LAST_YEAR}-12")
         return cls(date(int(match[1]), int(match[2]), 1))
 
     @classmethod

@@ -44,6 +44,7 @@ def credit(invoice_id: int, *, user: User, reason: str, amounts: Mapping[int, De
         note.save(force_insert=True)
         _add_lines(note, chosen)
         _set_totals(note, original)
+        _require_covered(note, original)
         note.save()
         note_event(note, InvoiceAction.DRAFT, "", user=user, reason=reason)
         note_event(original, InvoiceAction.CREDIT, original.state, user=user, reason=reason)
@@ -134,7 +135,24 @@ def _set_totals(note: Invoice, original: Invoice) -> None:
     note.subtotal = exact_sum(note.lines.values_list("amount", flat=True))
     others = list(_notes(original).exclude(pk=note.pk))
     tax_left = original.tax + exact_sum(other.tax for other in others)
-    is_last = original.subtotal + note.subtotal + exact_sum(other.subtotal for other in others) == 0
+    is_last = _left(note, original) == 0
     tax = tax_of(note.subtotal, note.tax_percent, note.currency)
     note.tax = -tax_left if is_last else max(tax, -tax_left)
     note.total = note.subtotal + note.tax
+
+
+def _require_covered(note: Invoice, original: Invoice) -> None:
+    """Lines can come to more than their invoice, which has discounts: no more is given back than was asked for."""
+    if _left(note, original) < min(original.subtotal, Decimal(0)):
+        amounts = (-note.subtotal, _left(note, original) - note.subtotal)
+        asked, left = (format_amount(each, note.currency) for each in amounts)
+        raise InvoiceError(
+            f"{asked} {note.currency} is more than the {left} that are left of invoice {original.label} without tax: "
+            "credit less, or all that is left of it."
+        )
+
+
+def _left(note: Invoice, original: Invoice) -> Decimal:
+    """Of the original's subtotal, after the note and those before it."""
+    others = _notes(original).exclude(pk=note.pk)
+    return original.subtotal + note.subtotal + exact_sum(others.values_list("subtotal", flat=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 
 import pytest
@@ -10,9 +11,11 @@ from billing.crediting import credit, creditable
 from billing.enums import InvoiceKind, InvoiceState
 from billing.errors import InvoiceError
 from billing.invoicing import draft_invoice
-from billing.models import Invoice
+from billing.models import Invoice, Plan
 from billing.periods import Period
+from billing.plans import add_version
 from billing.review import approve, issue, submit, void
+from llm.models import Account
 from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account, make_profile
 from tests.billing.people import make_approver, make_person, make_preparer
@@ -73,6 +76,30 @@ def test_credits_by_line_add_up_to_the_invoice_and_no_further(issued: Invoice) -
         credit(issued.pk, user=user, reason="again")
     assert Invoice.objects.filter(kind=InvoiceKind.CREDIT_NOTE).count() == 2
     assert second.credits.count() == 1
+
+
+def test_no_more_is_credited_than_the_invoice_asked_for() -> None:
+    """A line of 20 with a discount of 5: the line alone has more left than the invoice."""
+    discounted = issued_with_discount(make_account("Discounted"))
+    user, usage = make_approver("ann"), discounted.lines.order_by("position")[0]
+    assert (usage.amount, discounted.subtotal) == (Decimal(20), Decimal(15))
+    with pytest.raises(InvoiceError, match=r"15\.01 USD is more than the 15\.00 that are left of invoice INV-"):
+        credit(discounted.pk, user=user, reason="too much", amounts={usage.pk: Decimal("15.01")})
+    assert not discounted.credit_notes.exists()
+    credit(discounted.pk, user=user, reason="a part", amounts={usage.pk: Decimal(14)})
+    with pytest.raises(InvoiceError, match=r"1\.01 USD is more than the 1\.00 that are left"):
+        credit(discounted.pk, user=user, reason="again too much", amounts={usage.pk: Decimal("1.01")})
+    assert credit(discounted.pk, user=user, reason="the rest").total == Decimal(-1)
+
+
+def issued_with_discount(account: Account) -> Invoice:
+    plan = Plan.objects.create(name="A quarter off")
+    add_version(plan, effective_from=date(2026, 1, 1), discount_percent=Decimal(25))
+    make_profile(account, plan=plan)
+    make_call(account, price=make_price("gpt-quarter", input="20"), model="gpt-quarter", prompt_tokens=1_000_000)
+    draft = draft_invoice(account, OCTOBER)
+    assert draft is not None
+    return through_review(draft)
 
 
 def test_a_void_credit_note_gives_nothing_back(issued: Invoice) -> None:

@@ -102,7 +102,10 @@ def issue(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
 
 
 def mark_paid(invoice_id: int, *, user: User, paid_on: date, reason: str = "") -> Invoice:
+    """paid_on: maybe before the issue, but not before the month, nor after today, wherever that is."""
     with _step(invoice_id, InvoiceAction.PAY, user, reason) as (invoice, _):
+        if not invoice.period_start <= paid_on <= timezone.now().date() + timedelta(days=1):
+            raise InvoiceError(f"{paid_on.isoformat()} is not a day on which {invoice.label} can have been paid.")
         invoice.paid_on = paid_on
         invoice.state = InvoiceState.PAID
     return invoice

@@ -10,20 +10,11 @@ from llm.triggers import Trigger
 _ISSUED = "('issued', 'paid')"
 _PAID_FIELDS = ("state", "paid_on")
 
-# From submit on an invoice says what it says: what may still change is how far it has come.
+# From submit on an invoice says what it says, and who submitted it: what may still change is how far it has come.
 _COURSE_FIELDS = frozenset(
     {
-        *("state", "series_id", "number", "content_digest", "approved_digest", "needs_second_person"),
-        *(
-            "prepared_by_id",
-            "approved_by_id",
-            "submitted_at",
-            "approved_at",
-            "issued_at",
-            "issued_on",
-            "due_on",
-            "paid_on",
-        ),
+        *("state", "series_id", "number", "content_digest", "approved_digest", "approved_by_id", "approved_at"),
+        *("issued_at", "issued_on", "due_on", "paid_on"),
     }
 )
 

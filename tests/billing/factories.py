@@ -103,7 +103,7 @@ def _reckon_totals(invoice: Invoice) -> None:
 
 def _freeze(invoice: Invoice, profile: BillingProfile) -> None:
     invoice.bill_to, invoice.seller = bill_to_facts(profile, period=invoice.period), seller_facts()
-    invoice.prepared_by = make_user("preparer")
+    invoice.prepared_by = invoice.prepared_by or make_user("preparer")
     invoice.content_digest = content_digest(invoice)
 
 

@@ -198,6 +198,14 @@ def test_a_void_invoice_leaves_its_month_to_another(submitted: Invoice, approver
     assert another.pk != gone.pk
 
 
+@pytest.mark.parametrize("days", [-100_000, 2])
+def test_a_day_on_which_it_cannot_have_been_paid_is_refused(issued: Invoice, approver: User, days: int) -> None:
+    paid_on = timezone.now().date() + timedelta(days=days)
+    with pytest.raises(InvoiceError, match=f"{paid_on} is not a day on which INV-"):
+        mark_paid(issued.pk, user=approver, paid_on=paid_on)
+    assert_unchanged(issued, InvoiceState.ISSUED)
+
+
 def test_an_issued_invoice_is_not_voided(issued: Invoice, approver: User) -> None:
     with pytest.raises(InvoiceError, match="is issued by now"):
         void(issued.pk, user=approver, reason="no")
@@ -225,6 +233,24 @@ def test_raw_sql_changes_nothing_of_an_issued_invoice(issued: Invoice, sql: str)
     with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(sql)
     assert_unchanged(issued, InvoiceState.ISSUED)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE billing_invoice SET needs_second_person = NOT needs_second_person",
+        "UPDATE billing_invoice SET prepared_by_id = (SELECT max(id) FROM auth_user)",
+        "UPDATE billing_invoice SET total = subtotal + 1",
+    ],
+)
+def test_raw_sql_changes_neither_content_nor_preparer_under_review(
+    submitted: Invoice, approver: User, sql: str
+) -> None:
+    """Nor whether a second person must look."""
+    assert approver.pk != submitted.prepared_by_id
+    with pytest.raises(IntegrityError, match="under review"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(sql)
+    assert_unchanged(submitted, InvoiceState.IN_REVIEW)
 
 
 def test_no_line_is_added_to_an_issued_invoice_nor_moved_to_it(issued: Invoice) -> None:

@@ -32,10 +32,10 @@ def unflag(invoice: Invoice) -> Invoice:
     return invoice
 
 
-def make_unflagged(name: str) -> Invoice:
-    """In review. Flags are part of what submit freezes, so they are taken away before."""
-    profile = make_profile(make_account(name))
-    return make_invoice(profile, state=InvoiceState.IN_REVIEW, needs_second_person=False, cost_usd=Decimal(0))
+def make_unflagged(name: str, **values: Any) -> Invoice:
+    """In review, submitted by somebody else unless `prepared_by` is given: what submit froze stays."""
+    defaults = {"needs_second_person": False, "cost_usd": Decimal(0)}
+    return make_invoice(make_profile(make_account(name)), state=InvoiceState.IN_REVIEW, **{**defaults, **values})
 
 
 def test_a_row_says_what_a_reviewer_asks(admin_client: Client) -> None:
@@ -126,10 +126,7 @@ def test_only_unflagged_invoices_of_others_are_approved_at_once() -> None:
     client = sign_in("alex", *APPROVER)
     good = make_unflagged("Good")
     flagged = make_submitted("Flagged")
-    own = make_unflagged("Own")
-    Invoice.objects.filter(pk=good.pk).update(prepared_by=flagged.prepared_by)
-    mine = {"prepared_by": client.session["_auth_user_id"], "needs_second_person": True}
-    Invoice.objects.filter(pk=own.pk).update(**mine)
+    own = make_unflagged("Own", prepared_by_id=int(client.session["_auth_user_id"]), needs_second_person=True)
 
     question = text_of(act(client, "approve_unflagged", good, flagged, own))
     assert "1 invoice, " in question

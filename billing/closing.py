@@ -7,7 +7,7 @@ anew. So a job that is delivered twice, or a worker that is killed, costs nothin
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.db.models.functions import TruncMonth
 from django.utils import timezone
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("billing")
 
+_FARTHEST_AHEAD = timedelta(hours=14)
+"""Of UTC: so much earlier a day begins in Kiritimati."""
 ACCOUNTS_AT_A_TIME = 10
 """In one transaction: so long do those wait who want to move one of their invoices."""
 
@@ -70,17 +72,21 @@ def close_month(
 ) -> ClosingReport:
     """Draft the month's invoice of every account, or of one; drafts that exist are computed anew.
 
-    on_progress: called as (accounts done, of how many).
+    Accounts that are not invoiced yet in that month count as empty, unless one is asked for by name.
+    on_progress: called as (accounts done, of how many). Raises BillingError where the month has not begun anywhere.
     """
-    accounts = [account] if account is not None else list(_accounts())
+    if period.start > (timezone.now() + _FARTHEST_AHEAD).date():
+        raise BillingError(f"{period} has not begun: close it once it is over.")
     refresh(account_ids=None if account is None else [account.pk])
     report = ClosingReport()
-    done = 0
+    accounts = [account] if account is not None else _accounts_billed_in(period, report)
+    done = len(report.empty)
+    of = done + len(accounts)
     for some in _batches(accounts):
         _close(some, period, report, user=user)
         done += len(some)
         if on_progress is not None:
-            on_progress(done, len(accounts))
+            on_progress(done, of)
     return report
 
 
@@ -115,6 +121,24 @@ def _accounts() -> QuerySet[Account]:
     return Account.objects.select_related("billing_profile").order_by("id")
 
 
+def _accounts_billed_in(period: Period, report: ClosingReport) -> list[Account]:
+    """All but those whose invoices begin later, and those that came later: they would owe fees for it.
+
+    They are noted as empty.
+    """
+    accounts = list(_accounts())
+    newcomers = [account.pk for account in accounts if account.created_at.date() >= period.end]
+    with_usage = _days_used(newcomers, period).values_list("account_id", flat=True) if newcomers else ()
+    too_early = set(newcomers) - set(with_usage)
+    found = []
+    for account in accounts:
+        if account.pk in too_early or not _is_billed(account, period):
+            report.empty.append(account.name)
+        else:
+            found.append(account)
+    return found
+
+
 def _batches(accounts: Sequence[Account]) -> Iterator[Sequence[Account]]:
     return (accounts[start : start + ACCOUNTS_AT_A_TIME] for start in range(0, len(accounts), ACCOUNTS_AT_A_TIME))
 
@@ -126,15 +150,33 @@ def last_ended(account: Account, now: datetime) -> Period:
 
 
 def _close(accounts: Sequence[Account], period: Period, report: ClosingReport, *, user: User | None) -> None:
-    """A regular invoice each; of closed accounts that used nothing, supplements for what came late."""
+    """A regular invoice each; supplements for what came late where no regular invoice will take it."""
     closed = [account for account in accounts if account.status == AccountStatus.CLOSED and not _used(account, period)]
     _draft([account for account in accounts if account not in closed], period, report, user=user)
-    for account in closed:
-        # An invoice of the next month would have taken these, but there will be none.
-        future = Invoice(account=account, currency=profile_of(account).currency, period_start=period.end)
-        others = others_of(future, invoices_of([account.pk])[account.pk])
-        for late in changed_periods({account.pk: others}, period.following).get(account.pk, ()):
-            _draft([account], late, report, user=user, kind=InvoiceKind.SUPPLEMENT)
+    currencies = _former_currencies(accounts)
+    for account in accounts:
+        if account in closed:
+            currencies[account.pk].add(profile_of(account).currency)
+        for currency in sorted(currencies[account.pk]):
+            _supplement(account, currency, period, report, user=user)
+
+
+def _supplement(account: Account, currency: str, until: Period, report: ClosingReport, *, user: User | None) -> None:
+    """One for each month that was billed in that currency and has changed since."""
+    future = Invoice(account=account, currency=currency, period_start=until.end)
+    others = others_of(future, invoices_of([account.pk])[account.pk])
+    for late in changed_periods({account.pk: others}, until.following).get(account.pk, ()):
+        _draft([account], late, report, user=user, kind=InvoiceKind.SUPPLEMENT)
+
+
+def _former_currencies(accounts: Iterable[Account]) -> dict[int, set[str]]:
+    """By account: in which its usage was billed, though it is billed in another by now."""
+    billed = Invoice.objects.frozen().filter(account__in=[account.pk for account in accounts])
+    former = billed.exclude(kind=InvoiceKind.CREDIT_NOTE).exclude(currency=F("account__billing_profile__currency"))
+    found: dict[int, set[str]] = defaultdict(set)
+    for account_id, currency in former.order_by().values_list("account_id", "currency").distinct():
+        found[account_id].add(currency)
+    return found
 
 
 def _draft(
@@ -151,8 +193,13 @@ def _draft(
 
 
 def _used(account: Account, period: Period) -> bool:
-    days = DailyUsage.objects.filter(account=account, local_day__gte=period.start, local_day__lt=period.end)
-    return days.exists()
+    return _days_used([account.pk], period).exists()
+
+
+def _days_used(account_ids: Collection[int], period: Period) -> QuerySet[DailyUsage]:
+    return DailyUsage.objects.filter(
+        account__in=account_ids, local_day__gte=period.start, local_day__lt=period.end
+    ).order_by()
 
 
 def _month_of_fees(account: Account, last: Period) -> set[Period]:

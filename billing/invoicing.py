@@ -18,7 +18,7 @@ from billing.blockers import Unsettled, unsettled_calls
 from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
 from billing.errors import BillingError, InvoiceError
 from billing.flags import accounts_with_new_keys
-from billing.late import Others, changed_periods, invoices_of, others_of
+from billing.late import Others, changed_periods, invoices_of, others_of, regular_of
 from billing.models import BilledUsage, BillingProfile, Invoice, InvoiceEvent, InvoiceLine
 from billing.periods import Period
 from billing.plans import profile_of
@@ -63,8 +63,8 @@ def draft_invoices(
         profiles = lock_profiles([account.pk for account in accounts])
         invoices = invoices_of(profiles)
         found = {
-            account_id: _found(invoices[account_id], period, profile.currency, kind)
-            or Invoice(account=profile.account, period_start=period.start, currency=profile.currency, kind=kind)
+            account_id: _found(invoices[account_id], period, kind)
+            or Invoice(account=profile.account, period_start=period.start, kind=kind)
             for account_id, profile in profiles.items()
         }
         kept = {account_id: invoice for account_id, invoice in found.items() if invoice.state != InvoiceState.DRAFT}
@@ -142,6 +142,12 @@ class _Draft:
 
     @classmethod
     def of(cls, invoice: Invoice, profile: BillingProfile, invoices: Sequence[Invoice]) -> _Draft:
+        """In the profile's currency as it now is; a supplement in that of the invoice which it adds to."""
+        invoice.currency = profile.currency
+        if invoice.kind == InvoiceKind.SUPPLEMENT:
+            frozen = [each for each in invoices if each.is_frozen]
+            regular = regular_of(frozen, invoice.period)
+            invoice.currency = profile.currency if regular is None else regular.currency
         return cls(invoice, profile, invoices, others_of(invoice, invoices))
 
     @property
@@ -250,10 +256,10 @@ def _write(reckoned: Sequence[_Reckoned], *, user: User | None) -> None:
     )
 
 
-def _found(invoices: Iterable[Invoice], period: Period, currency: str, kind: InvoiceKind) -> Invoice | None:
-    """The period's invoice of that kind; of supplements only one that isn't submitted."""
+def _found(invoices: Iterable[Invoice], period: Period, kind: InvoiceKind) -> Invoice | None:
+    """The period's invoice of that kind, in whatever currency; of supplements only one that isn't submitted."""
     for invoice in invoices:
-        if (invoice.period, invoice.currency, invoice.kind) != (period, currency, kind):
+        if (invoice.period, invoice.kind) != (period, kind):
             continue
         if kind != InvoiceKind.SUPPLEMENT or invoice.state == InvoiceState.DRAFT:
             return invoice

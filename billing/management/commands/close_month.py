@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from billing.closing import close_month
+from billing.errors import BillingError
 from billing.periods import Period
 from llm.models import Account
 
@@ -26,7 +27,10 @@ class Command(BaseCommand):
             period = Period.parse(options["month"])
         except ValueError as error:
             raise CommandError(f"{error}.") from error
-        report = close_month(period, account=_account(options["account"]))
+        try:
+            report = close_month(period, account=_account(options["account"]))
+        except BillingError as error:
+            raise CommandError(str(error)) from error
         self.stdout.write(
             f"{period}: {len(report.drafted):,} drafts, {len(report.kept):,} submitted before, "
             f"{len(report.empty):,} accounts with nothing to bill."

@@ -140,7 +140,8 @@ def _problems_of_usage(regular: Invoice, findings: Findings) -> Iterator[str]:
     billing = billing.exclude(kind=InvoiceKind.CREDIT_NOTE)
     usage = BilledUsage.objects.filter(invoice__in=billing, period_start=period.start)
     lines = InvoiceLine.objects.filter(invoice__in=billing, period_start=period.start)
-    cutoff = lines.aggregate(last=Max("cutoff_at"))["last"] or regular.cutoff_at
+    # Not of the lines: what came late may have changed calls and digests alone.
+    cutoff = usage.aggregate(last=Max("invoice__cutoff_at"))["last"] or regular.cutoff_at
     counted = _count_calls(regular.account_id, period, cutoff, findings)
     billed = _add_billed(usage)
     yield from _differences(counted, billed)

@@ -11,6 +11,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from billing.closing import close_month
+from billing.invoicing import draft_invoice
 from billing.models import BilledUsage, Invoice, InvoiceLine, InvoiceSeries
 from billing.periods import Period
 from billing.review import approve, issue, submit
@@ -119,3 +120,17 @@ def test_the_command_tells_and_fails(books: Usage, capsys: pytest.CaptureFixture
         call_command("verify_books", "--month", "2026-10")
     with pytest.raises(CommandError, match="is not a month"):
         call_command("verify_books", "--month", "10/2026")
+
+
+def test_what_came_late_without_any_figure_is_in_order(books: Usage) -> None:
+    """A call that used nothing and a correction by nothing are on no line, but in what December bills of October."""
+    december = NOVEMBER.following
+    make_call(books.account, price=books.price)
+    adjust_call(books, AdjustmentSource.DECISION)
+    make_call(books.account, price=books.price, day=date(2026, 12, 1), prompt_tokens=10)
+    draft = draft_invoice(books.account, december)
+    assert draft is not None
+    submit(draft.pk, user=make_preparer("pre-december"))
+    assert sum(row.calls for row in BilledUsage.objects.filter(invoice=draft, period_start=OCTOBER.start)) == 1
+    assert not draft.lines.filter(period_start=OCTOBER.start).exists()
+    assert findings() == []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import structlog
 
 from llm.dialects.base import ParsedRequest, WireFormat
-from llm.dialects.usage_figures import MAX_COUNT
+from llm.dialects.usage_figures import MOST_TOKENS
 from llm.providers.base import BaseLLMProvider
 from llm.providers.counting import count_message_tokens
 from llm.types import ChatMessage, TokenCounts
@@ -49,6 +49,6 @@ def _count(provider: BaseLLMProvider, messages: Sequence[ChatMessage], model: st
 
 
 def _checked(count: object) -> int:
-    if type(count) is not int or not 0 <= count <= MAX_COUNT:
+    if type(count) is not int or not 0 <= count <= MOST_TOKENS:
         raise ValueError("no number of tokens that the books can hold")
     return count

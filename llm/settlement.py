@@ -11,6 +11,7 @@ import orjson
 from llm.books.operations import CloseCall, OpenCall, clean_text
 from llm.books.settling import void_close
 from llm.dialects.base import Reading
+from llm.dialects.usage_figures import MOST_TOKENS
 from llm.enums import Outcome, UsageSource, UsageStatus
 from llm.errors import (
     UpstreamError,
@@ -21,9 +22,6 @@ from llm.errors import (
 )
 from llm.pricing import PriceSnapshot, known_cost
 from llm.types import TOKEN_FIELDS, TokenCounts
-
-MOST_TOKENS = 10**12
-"""More than any call can use: the figure is a mistake of the upstream."""
 
 _MOST_DISPUTED_CHARACTERS = 4000
 

@@ -16,10 +16,11 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Count
 
+from llm.books.adjusting import DECLARED_FREE, last_rerating
 from llm.books.clock import database_now
 from llm.books.figures import Figures, figures_of, is_in_doubt
 from llm.enums import AdjustmentSource, Outcome, UsageStatus
-from llm.models import ApiKey, BooksCheck, LimitWindow, Process, Usage, UsageAdjustment
+from llm.models import ApiKey, BooksCheck, LimitWindow, Process, RateSet, Usage, UsageAdjustment
 from llm.money import usd_to_pico
 from llm.price_rows import load_snapshots
 from llm.pricing import PriceSnapshot, known_cost
@@ -32,6 +33,7 @@ KEPT_FINDINGS = 100
 
 _CHUNK = 2000
 _FORGOTTEN_AFTER = timedelta(hours=1)
+_BRING_THEIR_COST = frozenset({AdjustmentSource.SPOOL, AdjustmentSource.PROVIDER})
 
 
 @dataclass
@@ -96,6 +98,7 @@ class _Verification:
         self._sums: defaultdict[int, _Sums] = defaultdict(_Sums)
         self._accounts = dict(ApiKey.objects.values_list("id", "account_id"))
         self._prices: dict[int, PriceSnapshot] = {}
+        self._prices_of_rates: dict[int, int] = {}
         self._alive = set(
             Process.objects.filter(seen_at__gte=self._now - _FORGOTTEN_AFTER).values_list("id", flat=True)
         )
@@ -105,8 +108,8 @@ class _Verification:
             self._findings.add(f"The database's trigger {name} is missing: run “manage.py migrate”.")
         for rows in _chunks():
             self._findings.rows += len(rows)
-            self._load_prices(rows)
             adjustments = _adjustments_of(rows)
+            self._load_prices(rows, adjustments)
             for row in rows:
                 self._check(row, adjustments.get(row.pk, []))
         self._check_windows()
@@ -116,6 +119,7 @@ class _Verification:
 
     def _check(self, row: Usage, adjustments: Sequence[UsageAdjustment]) -> None:
         problems = [*self._problems_of(row), *_problems_of_adjustments(row, adjustments)]
+        problems += self._problems_of_corrected_cost(row, adjustments)
         for problem in problems:
             self._findings.add(f"Call {row.pk}: {problem}.")
         self._add_holds(row, figures_of(row, adjustments))
@@ -159,9 +163,31 @@ class _Verification:
         elif cost is not None and cost.rate_set_id != row.rate_set_id:
             yield f"its cost was computed with rates {cost.rate_set_id}, not {row.rate_set_id}"
 
-    def _load_prices(self, rows: Iterable[Usage]) -> None:
-        missing = {row.price_id for row in rows if row.price_id is not None} - set(self._prices)
-        if missing:
+    def _problems_of_corrected_cost(self, row: Usage, adjustments: Sequence[UsageAdjustment]) -> Iterator[str]:
+        """Late settlements and providers' reports may cost what no column tells: extra meters, a service tier."""
+        if not adjustments or {each.source for each in adjustments} & _BRING_THEIR_COST:
+            return
+        figures = figures_of(row, adjustments)
+        rerated = last_rerating(adjustments)
+        rates = None if rerated is None else rerated.rate_set_id
+        price_id = row.price_id if rates is None else self._prices_of_rates[rates]
+        price = None if price_id is None else self._prices.get(price_id)
+        is_free = rerated is not None and rates is None
+        cost = DECLARED_FREE if is_free else known_cost(figures.counts, price, service_tier=row.service_tier)
+        expected = None if cost is None else cost.pico
+        if figures.cost_pico != expected:
+            yield (
+                f"with its adjustments its cost is {_pico(figures.cost_pico)}, "
+                f"but its tokens at its price cost {_pico(expected)}"
+            )
+
+    def _load_prices(self, rows: Iterable[Usage], adjustments: Mapping[UUID, Sequence[UsageAdjustment]]) -> None:
+        corrections = [each for corrected in adjustments.values() for each in corrected]
+        rates = {each.rate_set_id for each in corrections if each.rate_set_id is not None}
+        if unknown := rates - set(self._prices_of_rates):
+            self._prices_of_rates |= dict(RateSet.objects.filter(pk__in=unknown).values_list("pk", "price_id"))
+        wanted = {row.price_id for row in rows if row.price_id is not None} | set(self._prices_of_rates.values())
+        if missing := wanted - set(self._prices):
             self._prices |= load_snapshots(missing)
 
     # --- Limits -------------------------------------------------------------------------------------------------------

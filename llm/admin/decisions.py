@@ -18,15 +18,13 @@ from llm.admin.format import exact_usd
 from llm.admin.usagefilters import UNDECIDED
 from llm.books.adjusting import cost_in_force, decide_call
 from llm.books.figures import figures_of
+from llm.dialects.usage_figures import MOST_TOKENS
 from llm.models import RefusedWrite, Usage
 from llm.money import pico_to_usd
 from llm.types import TokenCounts
 
 if TYPE_CHECKING:
     from llm.admin.usage import UsageAdmin
-
-MOST_TOKENS = 10**9
-"""Of one call: a thousand times the largest context window there is."""
 
 DECIDING_PERMISSION = "llm.change_usage"
 ESTIMATE, TYPED = "estimate", "typed"
@@ -90,7 +88,7 @@ def decision_view(usage_admin: UsageAdmin, request: HttpRequest, object_id: obje
 
 
 def _can_be_priced(known: CallFigures, form: DecisionForm) -> bool:
-    """A correction can't take a cost back: typed figures without one would keep that of the estimate."""
+    """`decide_call` refuses the others; here it is said beside what was typed."""
     if form.counts is None or known.cost is None:
         return True
     adjustments = [each.adjustment for each in known.corrections]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 
+DECLARED_FREE = Cost(0, None)
+
+
 @transaction.atomic
 def adjust(
     usage_id: UUID,
@@ -71,7 +74,7 @@ def decide_call(
 ) -> UsageAdjustment:
     """What staff decide of a call that was lost, or is disputed. counts: None keeps the estimate.
 
-    Raises ValueError with a sentence where it is no such call or was decided already.
+    Raises ValueError with a sentence where it is no such call, was decided already, or has no price for so much.
     """
     if not reason.strip():
         raise ValueError("Give a reason.")
@@ -82,14 +85,20 @@ def decide_call(
     figures = figures_of(row, earlier)
     if figures.is_known:
         raise ValueError("What this call has used is known already.")
-    decided = figures.counts if counts is None else counts
-    cost = cost_in_force(row, earlier, decided, service_tier=row.service_tier)
+    if counts is None:
+        counts, cost_pico, rate_set_id = figures.counts, figures.cost_pico, None
+    else:
+        cost = cost_in_force(row, earlier, counts, service_tier=row.service_tier)
+        if cost is None and figures.cost_pico is not None:
+            # A correction can't take a cost back: that of the estimate would stay.
+            raise ValueError("The price of this call has no cost for so many tokens.")
+        cost_pico, rate_set_id = None if cost is None else cost.pico, other_rate_set(cost, figures)
     return adjust(
         usage_id,
         AdjustmentSource.DECISION,
-        counts=decided,
-        cost_pico=None if cost is None else cost.pico,
-        rate_set_id=other_rate_set(cost, figures),
+        counts=counts,
+        cost_pico=cost_pico,
+        rate_set_id=rate_set_id,
         is_billable=is_billable,
         reason=reason.strip(),
         user=user,
@@ -104,13 +113,18 @@ def cost_in_force(
     adjustments: all of the row's, oldest first. None when that price doesn't price them.
     """
     price_id = row.price_id
-    rerated = next((each for each in reversed(adjustments) if each.source == AdjustmentSource.RERATING), None)
+    rerated = last_rerating(adjustments)
     if rerated is not None:
         if rerated.rate_set_id is None:
-            return Cost(0, None)  # It was declared free.
+            return DECLARED_FREE
         price_id = RateSet.objects.values_list("price_id", flat=True).get(pk=rerated.rate_set_id)
     price = None if price_id is None else load_snapshots([price_id])[price_id]
     return known_cost(counts, price, service_tier=service_tier)
+
+
+def last_rerating(adjustments: Sequence[UsageAdjustment]) -> UsageAdjustment | None:
+    """Its rates are what prices the call; where it has none, the call was declared free. adjustments: oldest first."""
+    return next((each for each in reversed(adjustments) if each.source == AdjustmentSource.RERATING), None)
 
 
 def other_rate_set(cost: Cost | None, before: Figures) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 from llm.books.admission import Admission, LimitRow, Window, admit, units_used
 from llm.books.operations import CloseCall, OpenCall, Opened, Refused, Result, Stale
 from llm.books.session import Row, Situation, WindowKey, moment_of
-from llm.enums import AccountStatus, LimitMetric, LimitPer, OutboxKind, UsageStatus
+from llm.enums import AccountStatus, LimitMetric, LimitPer, OutboxKind, Outcome
 from llm.windows import period_of
 
 
@@ -182,7 +182,7 @@ def used_by(close: CloseCall, metric: str, held: int) -> int:
         status=close.status,
         total_tokens=close.counts.total_tokens,
         cost_pico=close.cost_pico,
-        is_known=not close.is_disputed and not (close.status == UsageStatus.ESTIMATED and not close.is_billable),
+        is_known=not close.is_disputed and close.outcome != Outcome.LOST,
     )
 
 

@@ -25,7 +25,7 @@ _EXTRA_METERS = {"num_search_queries": "web_searches", "num_sources_used": "sear
 def read_usage(usage: Any) -> tuple[TokenCounts | None, Mapping[str, Any] | None]:
     """(counts, absurd): both None when there is no usage, or none that says both prompt and completion tokens.
 
-    absurd: the object as it came, when a figure in it is negative, not a whole number, beyond 10^12, or a part is
+    absurd: the object as it came, when a figure in it is negative, not a whole number, beyond 10^9, or a part is
     larger than its total.
     """
     if usage is None or usage == {}:

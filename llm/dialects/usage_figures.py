@@ -7,7 +7,8 @@ from typing import Any
 
 from llm.types import TokenCounts
 
-MAX_COUNT = 10**12
+MOST_TOKENS = 10**9
+"""Of one call: a thousand times the largest context window there is. What is beyond is a mistake of the upstream."""
 
 
 class AbsurdFigureError(Exception):
@@ -19,7 +20,7 @@ def count_of(source: Mapping[str, Any], name: str) -> int | None:
     value = source.get(name)
     if value is None:
         return None
-    if type(value) is not int or not 0 <= value <= MAX_COUNT:
+    if type(value) is not int or not 0 <= value <= MOST_TOKENS:
         raise AbsurdFigureError
     return value
 

@@ -69,6 +69,7 @@ def test_a_price_that_is_corrected_twice_leaves_two_adjustments(call: Usage) -> 
     )
     rerate_month("gpt-4o", "second")
     assert [adjustment.cost for adjustment in call.adjustments.order_by("id")] == [Decimal(1), Decimal("-0.5")]
+    assert verify().sentences == []
 
 
 def test_calls_without_a_price_get_one(call: Usage) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from llm.books.commit import commit_batch
 from llm.books.operations import CloseCall, Closed, OpenCall
 from llm.dialects.base import Reading
+from llm.dialects.usage_figures import MOST_TOKENS
 from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
 from llm.errors import (
     UpstreamError,
@@ -26,7 +27,7 @@ from llm.errors import (
 from llm.ids import boot_id, uuid7
 from llm.models import Usage
 from llm.pricing import PriceSnapshot, RateSetSnapshot
-from llm.settlement import MOST_TOKENS, Ending, close_of, close_of_undone, outcome_of, void_of
+from llm.settlement import Ending, close_of, close_of_undone, outcome_of, void_of
 from llm.types import TOKEN_FIELDS, TokenCounts
 from tests.llm.books.making import a_key, an_open
 

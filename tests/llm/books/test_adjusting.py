@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from llm.books.adjusting import decide_call
+from llm.books.adjusting import adjust, decide_call
 from llm.books.commit import commit_batch
 from llm.books.figures import Figures, figures_of
 from llm.books.operations import Ask, CloseCall, Closed, Conflict, OpenCall
 from llm.books.replay import commit_surely
-from llm.enums import LimitMetric, LimitPer, Meter, Outcome, UsageSource, UsageStatus
+from llm.enums import AdjustmentSource, LimitMetric, LimitPer, Meter, Outcome, UsageSource, UsageStatus
 from llm.limits import set_limit
 from llm.models import ApiKey, CatalogVersion, LimitWindow, Price, Rate, RateSet, RefusedWrite, Usage
 from llm.prices import set_price
@@ -181,7 +181,7 @@ def test_what_a_re_rating_has_made_free_stays_free(key: ApiKey) -> None:
     set_price("openai", "upstream-name", effective_from=datetime(2021, 1, 1, tzinfo=UTC), is_free=True)
     assert [rerate_all().changed for _ in range(2)] == [1, 0]
     decide(row, TokenCounts(100, 0))
-    assert (known(row).cost_pico, rerate_all().changed) == (0, 0)
+    assert (known(row).cost_pico, rerate_all().changed, verify().sentences) == (0, 0, [])
 
 
 def test_a_call_without_a_price_is_decided_at_that_of_a_re_rating(key: ApiKey) -> None:
@@ -192,6 +192,14 @@ def test_a_call_without_a_price_is_decided_at_that_of_a_re_rating(key: ApiKey) -
     assert (known(row).cost_pico, known(row).rate_set_id) == (200_000_000, corrected.rate_sets.get().pk)
 
 
+def test_what_the_calls_price_cannot_price_is_not_decided(key: ApiKey) -> None:
+    price = price_of(2020, usd=10**6)
+    row = disputed(opened(key, price), price)
+    with pytest.raises(ValueError, match="has no cost for so many tokens"):
+        decide(row, TokenCounts(10**9, 0))
+    assert not row.adjustments.exists()
+
+
 def test_a_decision_names_the_rates_of_the_tier_that_it_reaches(key: ApiKey) -> None:
     price = price_of(2020, usd=1)
     dearer = RateSet.objects.create(price=price, min_prompt_tokens=50)
@@ -199,3 +207,25 @@ def test_a_decision_names_the_rates_of_the_tier_that_it_reaches(key: ApiKey) -> 
     row = disputed(opened(key, price), price)
     decide(row, TokenCounts(100, 0))
     assert (known(row).cost_pico, known(row).rate_set_id) == (300_000_000, dearer.pk)
+
+
+# --- What `verify_books` says of it -----------------------------------------------------------------------------------
+
+
+def test_a_decision_at_a_wrong_price_is_found(key: ApiKey) -> None:
+    price = price_of(2020, usd=1)
+    row = disputed(opened(key, price), price)
+    adjust(
+        row.pk, AdjustmentSource.DECISION, counts=TokenCounts(7, 0), cost_pico=9, is_billable=True, reason="by a bug"
+    )
+    wrong = "with its adjustments its cost is 9 pico-USD, but its tokens at its price cost 7000000 pico-USD"
+    assert verify().sentences == [f"Call {row.pk}: {wrong}."]
+
+
+def test_a_decision_on_a_call_that_nobody_doubts_is_found(key: ApiKey) -> None:
+    price = price_of(2020, usd=1)
+    row = closed(doubtful(opened(key, price), price))
+    adjust(
+        row.pk, AdjustmentSource.DECISION, counts=TokenCounts(10, 2), cost_pico=30_000_000, is_billable=True, reason="?"
+    )
+    assert verify().sentences == [f"Call {row.pk}: staff decided on it, but it is neither lost nor disputed."]

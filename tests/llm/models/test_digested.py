@@ -141,7 +141,7 @@ def test_a_fraction_of_a_second_comes_back_whatever_its_length(key: ApiKey, mome
 
 
 def test_an_adjustment_is_what_its_digest_says(key: ApiKey, admin_user: User) -> None:
-    [decided, late, corrected] = save(lost_row(key), lost_row(key), usage_row(key))
+    [decided, late, corrected] = save(lost_row(key, cost=None), lost_row(key), usage_row(key))
     reason = "„Their“ invoice,\r\nline 2: \\ \t 🦙"
     decide_call(decided.pk, counts=COUNTS, is_billable=True, reason=reason, user=admin_user)
     commit_batch([a_close(late.pk)])

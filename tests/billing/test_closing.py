@@ -14,24 +14,15 @@ from django.test.utils import CaptureQueriesContext
 from billing.closing import close_due_months, close_month, last_ended
 from billing.enums import InvoiceKind, InvoiceState
 from billing.invoicing import draft_invoices
-from billing.models import (
-    BilledUsage,
-    BillingProfile,
-    ExchangeRate,
-    Invoice,
-    InvoiceEvent,
-    InvoiceLine,
-    Plan,
-)
+from billing.models import BilledUsage, Invoice, InvoiceEvent, InvoiceLine, Plan
 from billing.periods import Period
 from billing.plans import add_version
 from billing.review import approve, issue, submit, void
 from billing.rollup import refresh
-from billing.verify import verify_month
 from llm.enums import AccountStatus
 from llm.models import Account
 from tests.billing.calls import make_call, make_price
-from tests.billing.factories import make_account, make_exchange_rate, make_profile
+from tests.billing.factories import make_account, make_profile
 from tests.billing.people import make_approver, make_preparer
 
 pytestmark = pytest.mark.django_db
@@ -207,56 +198,6 @@ def test_late_usage_of_a_closed_account_gets_a_supplement() -> None:
     final = issued_supplement(supplement)
     assert final.label.endswith("-000002")
     assert close_month(OCTOBER.following).drafted == []
-
-
-def bill_in_euros(account: Account) -> None:
-    """From now on, at 0.5 EUR a USD, so that a figure in the wrong currency shows."""
-    euros = Plan.objects.create(name="Cost in euros")
-    add_version(euros, effective_from=date(2026, 1, 1), currency="EUR")
-    if not ExchangeRate.objects.exists():
-        make_exchange_rate("EUR", "0.5", on=date(2026, 1, 1))
-    BillingProfile.objects.filter(account=account).update(plan=euros, currency="EUR")
-    account.refresh_from_db()
-
-
-def test_a_month_that_was_billed_is_not_billed_again_in_another_currency() -> None:
-    account = make_account()
-    make_call(account, price=make_price(), prompt_tokens=1_000_000)
-    regular = issued(account)
-    bill_in_euros(account)
-    assert close_month(OCTOBER).kept == [account.name]
-    assert close_due_months(now=AFTER_OCTOBER).drafted == []
-    assert Invoice.objects.get() == regular
-
-
-def test_a_draft_changes_its_currency_with_the_profile() -> None:
-    account = make_account()
-    make_call(account, price=make_price(), prompt_tokens=1_000_000)
-    close_month(OCTOBER)
-    bill_in_euros(account)
-    assert close_month(OCTOBER).drafted == [account.name]
-    draft = Invoice.objects.get()
-    assert (draft.currency, draft.total, draft.per_usd) == ("EUR", Decimal(1), Decimal("0.5"))
-    assert submit(draft.pk, user=make_preparer()).currency == "EUR"
-
-
-def test_late_usage_of_months_in_a_former_currency_gets_a_supplement_in_it() -> None:
-    account = make_account()
-    price = make_price()
-    make_call(account, price=price, prompt_tokens=1_000_000)
-    issued(account)
-    bill_in_euros(account)
-    make_call(account, price=price, prompt_tokens=500_000)
-    make_call(account, day=date(2026, 11, 5), price=price, prompt_tokens=3_000_000)
-    for _ in range(2):
-        assert close_month(OCTOBER.following).drafted == [account.name] * 2
-    supplement = Invoice.objects.get(kind=InvoiceKind.SUPPLEMENT)
-    assert (supplement.period, supplement.currency, supplement.total) == (OCTOBER, "USD", Decimal(1))
-    november = Invoice.objects.get(period_start=date(2026, 11, 1))
-    assert (november.kind, november.currency, november.total) == (InvoiceKind.REGULAR, "EUR", Decimal(3))
-    issued_supplement(supplement)
-    assert close_month(OCTOBER.following).drafted == [account.name]
-    assert verify_month(OCTOBER).sentences == []
 
 
 def issued_supplement(supplement: Invoice) -> Invoice:

@@ -53,7 +53,7 @@ def issued(period: Period) -> Invoice:
     return issue(draft.pk, user=approver)
 
 
-def said(invoice: Invoice) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def said(invoice: Invoice) -> Any:
     return Invoice.objects.filter(pk=invoice.pk).values()[0], list(invoice.lines.order_by("position").values())
 
 

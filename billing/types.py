@@ -17,6 +17,8 @@ Progress = Callable[[int, int], None]
 
 EXACT_DECIMALS = 24
 """Of an unrounded amount: pico-units (12) times a percentage (6) times a rate of exchange (6)."""
+EXACT_DIGITS = 38
+"""Of an amount with all of its decimals; no column holds more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from llm.models import Account
 from llm.models.accounts import validate_time_zone
 
 RATE_DECIMALS = 6
+MOST_PER_USD = 10_000_000
+"""A slip of the keyboard beyond; ten times the weakest currency's rate."""
+MOST_PAYMENT_DAYS = 3650
 
 
 class BillingProfile(models.Model):
@@ -63,6 +66,8 @@ class BillingProfile(models.Model):
         return self.legal_name
 
     def clean(self) -> None:
+        if self.payment_days > MOST_PAYMENT_DAYS:
+            raise ValidationError({"payment_days": f"Give {MOST_PAYMENT_DAYS} days at the most."})
         if self.plan_id and self.plan.versions.exclude(currency=self.currency).exists():
             raise ValidationError({"currency": f"The plan “{self.plan}” has prices in another currency."})
 
@@ -90,3 +95,7 @@ class ExchangeRate(models.Model):
     def clean(self) -> None:
         if self.currency == COST_CURRENCY:
             raise ValidationError({"currency": f"{COST_CURRENCY} is what rates are given for: it has none itself."})
+        # Empty where a form was filled in wrongly.
+        per_usd = Decimal(self.per_usd or 0)
+        if not per_usd.is_nan() and per_usd > MOST_PER_USD:
+            raise ValidationError({"per_usd": f"No currency is that weak: give {MOST_PER_USD:,} at the most."})

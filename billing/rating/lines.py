@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from billing.enums import LineKind
 from billing.rating.sums import added_digests
-from billing.types import EXACT_DECIMALS, ChargeLine, UsageSum
+from billing.types import EXACT_DECIMALS, EXACT_DIGITS, ChargeLine, UsageSum
 from llm.enums import Meter
 from llm.money import PICO_DECIMALS, PRICE_DECIMALS, from_units, round_half_away, to_units
 from llm.pricing import REQUESTS
@@ -96,7 +96,10 @@ def usd_of(cost_pico: int) -> Decimal:
 
 def at_exact_decimals(value: Decimal) -> Decimal:
     """The same number with 24 decimals, so that equal figures are equal texts. Raises ValueError beyond them."""
-    return from_units(to_units(value, EXACT_DECIMALS), EXACT_DECIMALS)
+    units = to_units(value, EXACT_DECIMALS)
+    if abs(units) >= 10**EXACT_DIGITS:
+        raise ValueError(f"{value:f} is more than a line can hold")
+    return from_units(units, EXACT_DECIMALS)
 
 
 def _key_of(meter: str, basis: str, calls: Calls) -> str:

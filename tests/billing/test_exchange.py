@@ -61,6 +61,7 @@ def test_a_rate_says_who_set_it_and_where_it_is_from() -> None:
         {"per_usd": Decimal("-0.92")},
         {"per_usd": Decimal("0.9200001")},
         {"per_usd": Decimal("NaN")},
+        {"per_usd": Decimal(10_000_001)},
         {"per_usd": 0.92},
         {"source": "  "},
     ],

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from billing.closing import close_month
 from billing.enums import InvoiceState, LineKind
 from billing.errors import InvoiceError, NotBillableError
 from billing.invoicing import draft_invoice, recompute
@@ -164,6 +165,22 @@ def test_another_currency_is_charged_at_the_stored_rate() -> None:
     invoice = drafted(account)
     assert (invoice.total, invoice.per_usd, invoice.exchange_rate) == (Decimal("2.02"), Decimal("0.92"), rate)
     assert invoice.lines.get().exact_amount == Decimal("2.024")
+
+
+def test_an_amount_that_no_line_holds_stops_no_other_account() -> None:
+    typo, other = make_account("Typo"), make_account("Other")
+    euros = plan()
+    PlanVersion.objects.update(currency="EUR")
+    make_profile(typo, plan=euros, currency="EUR")
+    make_exchange_rate("EUR", "1" + "0" * 20)
+    price = make_price()
+    for account in (typo, other):
+        make_call(account, price=price, prompt_tokens=1_000_000)
+    report = close_month(OCTOBER)
+    [(name, why)] = report.failed
+    assert (name, report.drafted) == (typo.name, [other.name])
+    assert "doesn't fit what was used: 200000000000000000000" in why
+    assert why.endswith(" is more than a line can hold.")
 
 
 def test_without_a_rate_of_exchange_nothing_is_written() -> None:

@@ -8,17 +8,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from django.db import connection
 
-from benchmarks.billing_data import END, write_late_calls
+from benchmarks.billing_data import END, START, write_late_calls
 from billing.closing import close_month
 from billing.models import DailyUsage
 from billing.periods import Period
-from billing.reports import UsageQuestion, by_key, usage_report
+from billing.reports import UsageFigures, UsageQuestion, by_account, by_key, usage_report
 from billing.rollup import refresh, usage_sums_of
+from billing.rollup.summaries import mark_all_stale, mark_stale, summarise
 from llm.models import Account
 
 MONTH = Period.of(END.date()).previous
@@ -67,6 +69,7 @@ def measure_rollups() -> Iterator[Figure]:
     bare = _measure_bare()
     yield bare
     yield _measure_first_refresh(bare)
+    yield _measure_summaries()
     yield from _measure_next_refreshes()
     yield _measure_sums()
 
@@ -86,6 +89,12 @@ def _measure_first_refresh(bare: Figure) -> Figure:
     with connection.cursor() as cursor:
         cursor.execute("VACUUM (ANALYZE) billing_dailyusage")
     return Figure("first refresh", seconds, "s", most=2 * bare.value, note=note)
+
+
+def _measure_summaries() -> Figure:
+    mark_all_stale(START.date(), END.date())
+    seconds, _ = _timed(summarise)
+    return Figure("summing up all days again", seconds, "s", note="a part of the first refresh")
 
 
 def _measure_next_refreshes() -> Iterator[Figure]:
@@ -117,15 +126,29 @@ def measure_reports() -> Iterator[Figure]:
     busiest = Account.objects.order_by("id")[0]
     whole = UsageQuestion(MONTH.start, MONTH.last_day)
     of_one = UsageQuestion(MONTH.start, MONTH.last_day, account_id=busiest.pk)
-    by_key(whole)  # Pages of the table that nobody has read since they were written cost a write once.
-    yield _report("usage report of a month, all accounts", whole)
-    yield _report("the same again, before the next refresh", whole)
-    yield _report("the same of the busiest account", of_one)
+    by_key(whole)  # Pages of `DailyUsage` that nobody has read since they were written cost a write once.
+    yield _report("usage report of a month, all accounts", lambda: _of_all(whole), most=300)
+    mark_stale([MONTH.last_day - timedelta(days=1), MONTH.last_day])
+    yield _report("the same with two days that are stale", lambda: _of_all(whole))
+    summarise()
+    yield _report("usage of a month of the busiest account", lambda: _of_one(of_one), most=300)
 
 
-def _report(name: str, question: UsageQuestion) -> Figure:
-    seconds, report = _timed(lambda: usage_report(question))
-    return Figure(name, seconds * 1000, "ms", most=300, note=f"{report.total.calls:,} calls")
+def _of_all(question: UsageQuestion) -> UsageFigures:
+    """By day, model and account."""
+    by_account(question)
+    return usage_report(question).total
+
+
+def _of_one(question: UsageQuestion) -> UsageFigures:
+    """By day, model and key."""
+    by_key(question)
+    return usage_report(question).total
+
+
+def _report(name: str, read: Callable[[], UsageFigures], *, most: float | None = None) -> Figure:
+    seconds, total = _timed(read)
+    return Figure(name, seconds * 1000, "ms", most=most, note=f"{total.calls:,} calls")
 
 
 def measure_export(folder: Path) -> Iterator[Figure]:

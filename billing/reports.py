@@ -1,30 +1,28 @@
 """Usage of some days by day, model, account and key, as frozen dataclasses. Read from the rollups alone.
 
 A day is an account's own. What was recorded since the last refresh is not in it: `as_of` says when that was.
+
+Usage of all accounts is read from days that are summed up (`rows_with`). An account's is read from its own rows, and so
+is that of all accounts where it is to be by account and of one model, or by key: nothing else takes longer.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from django.core.cache import cache
-from django.db.models import QuerySet, Sum
+from django.db.models import Count, Min, Sum
 
-from billing.models import DailyUsage, RollupMark
+from billing.models import RollupMark
 from billing.models.rollups import COST_FIELDS
+from billing.rollup import rows_with
 from llm.fields import ExactSum
 from llm.models import Account, ApiKey
 from llm.money import exact_sum
-
-CHEAP_SECONDS = 0.1
-KEPT_SECONDS = 3600
 
 _K = TypeVar("_K", bound=Hashable)
 
@@ -40,10 +38,11 @@ class UsageQuestion:
     provider: str | None = None
     model: str | None = None
 
-    def rows(self) -> QuerySet[DailyUsage]:
+    @property
+    def narrowed(self) -> Mapping[str, int | str]:
+        """Column -> the only value that is wanted of it."""
         wanted = {name: getattr(self, name) for name in ("account_id", "api_key_id", "provider", "model")}
-        narrowed = {name: value for name, value in wanted.items() if value is not None}
-        return DailyUsage.objects.filter(local_day__range=(self.first, self.last), **narrowed).order_by()
+        return {name: value for name, value in wanted.items() if value is not None}
 
     @property
     def days(self) -> Sequence[date]:
@@ -98,10 +97,9 @@ class NamedUsage:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """by_day: every day that was asked for, in order. The others: what has any usage, by cost, the dearest first.
+    """by_day: every day that was asked for, in order. by_model: what has any usage, by cost, the dearest first.
 
-    by_account: empty where one account was asked for. by_key: only where one was. as_of: what was recorded until then
-    is in it; None where an account's days are being made.
+    as_of: what was recorded until then is in it; None where an account's days are being made.
     """
 
     question: UsageQuestion
@@ -109,77 +107,42 @@ class UsageReport:
     total: UsageFigures
     by_day: tuple[DayUsage, ...]
     by_model: tuple[ModelUsage, ...]
-    by_account: tuple[NamedUsage, ...] = field(default=())
-    by_key: tuple[NamedUsage, ...] = field(default=())
 
 
 def usage_report(question: UsageQuestion) -> UsageReport:
-    """What took a while to read is kept until the rollups move on: until then nothing can change it."""
-    state = _state(question.account_id)
-    as_of = _oldest(state)
-    if as_of is None:
-        return _read_report(question, as_of)
-    name = f"billing:report:{hashlib.sha256(repr((question, state)).encode()).hexdigest()}"
-    kept: UsageReport | None = cache.get(name)
-    if kept is not None:
-        return kept
-    started = time.monotonic()
-    report = _read_report(question, as_of)
-    if time.monotonic() - started > CHEAP_SECONDS:
-        cache.set(name, report, KEPT_SECONDS)
-    return report
-
-
-def _read_report(question: UsageQuestion, as_of: datetime | None) -> UsageReport:
-    """Reads the days twice: once by day and model, once by account, or by key of the account."""
+    as_of = rolled_up_to(question.account_id)
     cells = _read(question, "local_day", "provider", "model")
     days = _added(cells, lambda cell: cell[0])
     models = _added(cells, lambda cell: (cell[1], cell[2]))
-    by_day = tuple(DayUsage(day, days.get(day, UsageFigures())) for day in question.days)
-    by_model = tuple(ModelUsage(*name, figures) for name, figures in _dearest(models))
-    is_of_one = question.account_id is not None
     return UsageReport(
         question=question,
         as_of=as_of,
         total=_sum(days.values()),
-        by_day=by_day,
-        by_model=by_model,
-        by_account=() if is_of_one else by_account(question),
-        by_key=by_key(question) if is_of_one else (),
+        by_day=tuple(DayUsage(day, days.get(day, UsageFigures())) for day in question.days),
+        by_model=tuple(ModelUsage(*name, figures) for name, figures in _dearest(models)),
     )
 
 
 def by_account(question: UsageQuestion) -> tuple[NamedUsage, ...]:
-    figures = {account_id: found for (account_id,), found in _read(question, "account_id")}
+    """What has any usage, the dearest first."""
+    figures = _added(_read(question, "account_id"), lambda cell: int(cell[0]))
     names = dict(Account.objects.filter(id__in=figures).order_by().values_list("id", "name"))
     return tuple(NamedUsage(account_id, names[account_id], found) for account_id, found in _dearest(figures))
 
 
 def by_key(question: UsageQuestion) -> tuple[NamedUsage, ...]:
-    figures = {key_id: found for (key_id,), found in _read(question, "api_key_id")}
+    """What has any usage, the dearest first."""
+    figures = _added(_read(question, "api_key_id"), lambda cell: int(cell[0]))
     keys = ApiKey.objects.in_bulk(list(figures))
     return tuple(NamedUsage(key_id, str(keys[key_id]), found) for key_id, found in _dearest(figures))
 
 
 def rolled_up_to(account_id: int | None = None) -> datetime | None:
     """Up to when everything is in the rollups, of an account or of all; None where there is one whose days are not."""
-    return _oldest(_state(account_id))
-
-
-_State = Sequence[tuple[int, datetime | None]]
-
-
-def _state(account_id: int | None) -> _State:
-    """How far each account is: while this is the same, so are the rollups."""
-    marks = RollupMark.objects.order_by("account")
-    if account_id is not None:
-        marks = marks.filter(account=account_id)
-    return list(marks.values_list("account_id", "cutoff_at"))
-
-
-def _oldest(state: _State) -> datetime | None:
-    moments = [cutoff_at for _, cutoff_at in state if cutoff_at is not None]
-    return min(moments) if moments and len(moments) == len(state) else None
+    marks = RollupMark.objects.all() if account_id is None else RollupMark.objects.filter(account=account_id)
+    found = marks.aggregate(oldest=Min("cutoff_at"), marks=Count("pk"), moments=Count("cutoff_at"))
+    oldest: datetime | None = found["oldest"]
+    return oldest if found["marks"] == found["moments"] else None
 
 
 _Cells = Sequence[tuple[tuple[Any, ...], UsageFigures]]
@@ -189,8 +152,13 @@ _SUM_OF: Mapping[str, Callable[[list[Any]], Any]] = {name: exact_sum if name in 
 
 
 def _read(question: UsageQuestion, *columns: str) -> _Cells:
-    rows = question.rows().values_list(*columns).annotate(**_SUMS)
-    return [(row[: len(columns)], UsageFigures(*row[len(columns) :])) for row in rows]
+    """A group may be there more than once."""
+    wanted = {"local_day__range": (question.first, question.last), **question.narrowed}
+    return [
+        (row[: len(columns)], UsageFigures(*row[len(columns) :]))
+        for rows in rows_with("local_day", *question.narrowed, *columns)
+        for row in rows.filter(**wanted).values_list(*columns).annotate(**_SUMS)
+    ]
 
 
 def _added(cells: _Cells, key: Callable[[tuple[Any, ...]], _K]) -> dict[_K, UsageFigures]:

@@ -62,14 +62,13 @@ def _rows(report: UsageReport, by: str) -> Iterator[ReportRow]:
     elif by == "model":
         yield from (ReportRow(each.model, each.figures, each.provider) for each in report.by_model)
     elif by == "account":
-        found = report.by_account or by_account(report.question)
-        yield from (ReportRow(each.name, each.figures) for each in found)
+        yield from (ReportRow(each.name, each.figures) for each in by_account(report.question))
     else:
         yield from _rows_of_keys(report)
 
 
 def _rows_of_keys(report: UsageReport) -> Iterator[ReportRow]:
     """Keys of different accounts are often called the same."""
-    found = report.by_key or by_key(report.question)
+    found = by_key(report.question)
     owners = dict(ApiKey.objects.filter(pk__in=[each.id for each in found]).values_list("pk", "account__name"))
     yield from (ReportRow(each.name, each.figures, owners[each.id]) for each in found)

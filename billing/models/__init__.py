@@ -6,8 +6,10 @@ from billing.models.plans import Plan, PlanRate, PlanVersion
 from billing.models.profiles import BillingProfile, ExchangeRate
 from billing.models.reconciliation import CostImport, ProviderCost
 from billing.models.rollups import DailyUsage, RollupMark
+from billing.models.summaries import AccountDay, ModelDay, StaleDay
 
 __all__ = (
+    "AccountDay",
     "BilledUsage",
     "BillingProfile",
     "CostImport",
@@ -18,10 +20,12 @@ __all__ = (
     "InvoiceEvent",
     "InvoiceLine",
     "InvoiceSeries",
+    "ModelDay",
     "MonthJob",
     "Plan",
     "PlanRate",
     "PlanVersion",
     "ProviderCost",
     "RollupMark",
+    "StaleDay",
 )

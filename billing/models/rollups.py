@@ -14,11 +14,11 @@ from llm.money import PICO_DECIMALS
 from llm.types import TOKEN_FIELDS
 
 
-class UsageSums(models.Model):
+class CallSums(models.Model):
     """Sums over calls, adjustments included. Void and open calls are in none.
 
     cost: USD, of priced calls alone; unpriced_calls: the others that used tokens. estimated_*: of calls whose tokens
-    were counted by us. digest_*: sums of the digests of the rows and adjustments that the figures came from.
+    were counted by us.
     """
 
     calls = models.BigIntegerField(default=0)
@@ -34,6 +34,14 @@ class UsageSums(models.Model):
     audio_output_tokens = models.BigIntegerField(default=0)
     cost = ExactDecimalField(decimals=PICO_DECIMALS, default=0)
     estimated_cost = ExactDecimalField(decimals=PICO_DECIMALS, default=0)
+
+    class Meta:
+        abstract = True
+
+
+class UsageSums(CallSums):
+    """digest_*: sums of the digests of the rows and adjustments that the figures came from."""
+
     digest_0 = models.BigIntegerField(default=0)
     digest_1 = models.BigIntegerField(default=0)
     digest_2 = models.BigIntegerField(default=0)

@@ -3,9 +3,21 @@
 A row of `DailyUsage` is a function of the books and of the account's cutoff alone: of all calls that were closed, and
 all adjustments that were recorded, up to it. So a day is never added to; it is thrown away and made anew whole, in the
 transaction that moves the account's mark. Whoever does that twice, at once or half changes nothing.
+
+What all accounts have used is summed up a second time, by day and model and by day and account: `summaries`.
 """
 
 from billing.rollup.keeping import rebuild, refresh
 from billing.rollup.reading import lock_rollups, rates_of, usage_sums, usage_sums_of
+from billing.rollup.summaries import days_summed_wrongly, rows_with
 
-__all__ = ("lock_rollups", "rates_of", "rebuild", "refresh", "usage_sums", "usage_sums_of")
+__all__ = (
+    "days_summed_wrongly",
+    "lock_rollups",
+    "rates_of",
+    "rebuild",
+    "refresh",
+    "rows_with",
+    "usage_sums",
+    "usage_sums_of",
+)

@@ -10,6 +10,7 @@ from django.db import connection
 from billing.rollup import postgresql, sqlite
 from billing.rollup.cutoff import take_cutoff
 from billing.rollup.plan import Plan, plan_to
+from billing.rollup.summaries import mark_all_stale, summarise
 
 OnProgress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
@@ -20,10 +21,13 @@ def refresh(*, account_ids: Collection[int] | None = None) -> datetime:
 
     Any number of processes may do this at once, and end at any moment: each account's mark tells how far it is. When
     this returns an account is as far, or further, or (SQLite) somebody else is bringing it further.
+    Days are summed up over all accounts only where all were asked for: for one it would take too long.
     Raises OperationalError where no cutoff was to be had.
     """
     cutoff = take_cutoff()
     _carry_out(plan_to(cutoff, account_ids=account_ids))
+    if account_ids is None:
+        summarise()
     return cutoff
 
 
@@ -40,7 +44,10 @@ def rebuild(
     any is made whole and counts as one.
     """
     cutoff = take_cutoff()
-    return _carry_out(plan_to(cutoff, account_ids=account_ids, anew=(first, last)), on_progress)
+    mark_all_stale(first, last)
+    made = _carry_out(plan_to(cutoff, account_ids=account_ids, anew=(first, last)), on_progress)
+    summarise()
+    return made
 
 
 def _carry_out(plan: Plan, on_progress: OnProgress | None = None) -> int:

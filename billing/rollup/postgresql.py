@@ -28,6 +28,10 @@ _DELETE = (
     "WHERE d.account_id = t.account_id AND d.local_day = t.day"
 )
 _DELETE_WHOLE = "DELETE FROM billing_dailyusage WHERE account_id = ANY(%(accounts)s::bigint[])"
+_AND_MARK_STALE = (
+    "WITH written AS ({write} RETURNING local_day) "
+    "INSERT INTO billing_staleday (local_day) SELECT DISTINCT local_day FROM written"
+)
 
 
 def carry_out(plan: Plan) -> Iterator[int]:
@@ -89,10 +93,12 @@ def _lock_marks(account_ids: Sequence[int], cutoff: datetime) -> list[int]:
 
 def _make_anew(delete: str, scope: str, cutoff: datetime, **chosen: Sequence[object]) -> None:
     parameters: dict[str, Any] = {**chosen, "cutoff": cutoff}
+    # In this order a day's rows stand together, and an account's in it: to read either is to read a few pages.
+    rows = f"{days_sql(scope, 'postgresql')} ORDER BY local_day, account_id"
+    insert = f"INSERT INTO billing_dailyusage ({', '.join(COLUMNS)}) {rows}"
     with connection.cursor() as cursor:
-        cursor.execute(delete, parameters)
-        columns = ", ".join(COLUMNS)
-        cursor.execute(f"INSERT INTO billing_dailyusage ({columns}) {days_sql(scope, 'postgresql')}", parameters)
+        for write in (delete, insert):
+            cursor.execute(_AND_MARK_STALE.format(write=write), parameters)
 
 
 def _move_marks(account_ids: Sequence[int], cutoff: datetime) -> None:

@@ -22,6 +22,7 @@ from django.db.models import QuerySet
 from billing.models import DailyUsage, RollupMark
 from billing.rollup.plan import Days, Plan
 from billing.rollup.statements import COLUMNS, DAYS_OF_ACCOUNT, days_sql
+from billing.rollup.summaries import mark_stale
 from llm.books.statements import moment_text
 from llm.models import Usage
 
@@ -88,6 +89,7 @@ def _write(task: _Task) -> None:
         _take(task)
         _delete(task, slices[0], most=ROWS_AT_A_TIME)
         _insert(rows)
+        mark_stale(slices[0])
         _finish(task)
 
 
@@ -101,9 +103,11 @@ def _write_piecemeal(task: _Task, slices: Sequence[Sequence[date]]) -> None:
         while deleted:
             with _claimed(task):
                 deleted = _delete(task, days, most=ROWS_AT_A_TIME)
+                mark_stale(days)
         for start in range(0, len(rows), ROWS_AT_A_TIME):
             with _claimed(task):
                 _insert(rows[start : start + ROWS_AT_A_TIME])
+                mark_stale(days)
     with _claimed(task):
         _finish(task)
 

@@ -11,11 +11,12 @@ from django.contrib.auth.models import User
 from billing.content import content_digest
 from billing.currencies import DECIMALS
 from billing.enums import InvoiceKind, InvoiceState, LineKind
-from billing.models import BillingProfile, ExchangeRate, Invoice, InvoiceLine, InvoiceSeries, PlanVersion
+from billing.models import BillingProfile, DailyUsage, ExchangeRate, Invoice, InvoiceLine, InvoiceSeries, PlanVersion
 from billing.models.invoices import FINAL_STATES, FROZEN_STATES
 from billing.parties import bill_to_facts, seller_facts
 from billing.plans import default_plan
-from llm.models import Account
+from billing.rollup.summaries import mark_stale
+from llm.models import Account, ApiKey
 from llm.money import round_half_away
 
 OCTOBER = date(2026, 10, 1)
@@ -36,6 +37,13 @@ def make_profile(account: Account | None = None, **values: Any) -> BillingProfil
     account = account or make_account()
     defaults = {"legal_name": account.name, "plan": default_plan(), "time_zone": account.time_zone}
     return BillingProfile.objects.create(account=account, **{**defaults, **values})
+
+
+def make_daily_usage(key: ApiKey, day: date, **values: Any) -> DailyUsage:
+    """A row of the rollups; its day is not summed up yet."""
+    mark_stale([day])
+    defaults = {"provider": "openai", "model": "gpt", "calls": 1, "prompt_tokens": 10, "completion_tokens": 5}
+    return DailyUsage.objects.create(account_id=key.account_id, api_key=key, local_day=day, **{**defaults, **values})
 
 
 def make_exchange_rate(currency: str, per_usd: str, *, on: date = date(2026, 10, 30)) -> ExchangeRate:

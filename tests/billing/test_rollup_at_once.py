@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import date
 
 import pytest
 from django.db import OperationalError, connections, transaction
 from django.db.models import Sum
 
-from billing.models import DailyUsage
-from billing.rollup import lock_rollups, refresh
+from billing.models import DailyUsage, StaleDay
+from billing.rollup import days_summed_wrongly, lock_rollups, refresh
 from llm.books.adjusting import adjust
 from llm.books.commit import commit_batch
 from llm.books.operations import Operation
@@ -95,21 +96,31 @@ def test_workers_writers_and_readers_at_once(keys: list[ApiKey]) -> None:
         lambda: refresh_one(keys[0]),
         lambda: make_calls(keys, random.Random()),
         lambda: read_as_one_state(random.choice(keys)),
+        check_sums,
     ):
         time.sleep(3)
     cutoff = refresh()
     assert Usage.objects.count() > 0
     assert cutoffs() == {cutoff}
     assert rolled_up_rows() == expected_rows(cutoff)
+    check_sums()
+    assert StaleDay.objects.count() == 0
 
 
 def test_killed_workers_leave_nothing_counted_twice_or_missed(keys: list[ApiKey]) -> None:
-    with running(lambda: make_calls(keys, random.Random()), lambda: read_as_one_state(random.choice(keys))):
+    with running(lambda: make_calls(keys, random.Random()), lambda: read_as_one_state(random.choice(keys)), check_sums):
         for _ in range(3):
             kill_a_worker()
     cutoff = refresh()
     assert cutoffs() == {cutoff}
     assert rolled_up_rows() == expected_rows(cutoff)
+    check_sums()
+    assert StaleDay.objects.count() == 0
+
+
+def check_sums() -> None:
+    """Of days that are not stale, at any moment."""
+    assert days_summed_wrongly(date(2000, 1, 1), date(2999, 12, 31)) == []
 
 
 def refresh_all() -> None:

@@ -12,8 +12,9 @@ from django.test import Client
 from django.utils import timezone
 
 from billing.models import DailyUsage
+from billing.rollup.summaries import mark_stale
 from llm.models import Account, ApiKey
-from tests.billing.factories import make_account
+from tests.billing.factories import make_account, make_daily_usage
 from tests.llm.admin.factories import make_key, staff_with
 
 pytestmark = pytest.mark.django_db
@@ -23,10 +24,7 @@ OCTOBER = {"first": "2026-10-01", "last": "2026-10-03"}
 
 
 def make_day(key: ApiKey, day: date, **values: Any) -> DailyUsage:
-    defaults = {"provider": "openai", "model": "gpt", "calls": 2, "prompt_tokens": 10, "completion_tokens": 5}
-    return DailyUsage.objects.create(
-        account_id=key.account_id, api_key=key, local_day=day, **{**defaults, "cost": Decimal(2), **values}
-    )
+    return make_daily_usage(key, day, **{"calls": 2, "cost": Decimal(2), **values})
 
 
 @pytest.fixture
@@ -130,6 +128,7 @@ def test_a_thousand_accounts_take_few_queries(admin_client: Client, django_asser
         )
         for key in keys
     )
+    mark_stale(date(2026, 10, day) for day in (1, 2, 3))
     for by in ("day", "model", "account", "key"):
         with django_assert_max_num_queries(14):
             found = rows(admin_client, by=by)

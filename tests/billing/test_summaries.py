@@ -1,0 +1,143 @@
+"""Days summed up over all accounts: whatever happens, reports say what the rows of days add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields, replace
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from billing.models import AccountDay, DailyUsage, ModelDay, StaleDay
+from billing.reports import UsageFigures, UsageQuestion, by_account, by_key, usage_report
+from billing.rollup import days_summed_wrongly, rebuild, refresh
+from billing.rollup.summaries import mark_stale, summarise
+from llm.books.clock import database_now
+from llm.models import ApiKey
+from tests.billing.factories import make_account, make_daily_usage
+from tests.billing.reported import added_by_hand, reported
+from tests.billing.rollup_histories import DAYS, FIRST_DAY
+from tests.llm.admin.factories import make_key, save, usage_row
+
+pytestmark = pytest.mark.django_db
+
+LAST_DAY = FIRST_DAY + timedelta(days=DAYS - 1)
+ALL = UsageQuestion(FIRST_DAY, LAST_DAY)
+NEXT_DAY = FIRST_DAY + timedelta(days=1)
+FIGURES = tuple(each.name for each in fields(UsageFigures))
+
+Totals = dict[Any, UsageFigures]
+
+
+@pytest.fixture
+def key() -> ApiKey:
+    return make_key(make_account())
+
+
+def test_days_that_are_stale_are_read_from_their_rows_and_the_others_from_their_sums(key: ApiKey) -> None:
+    for day in (FIRST_DAY, NEXT_DAY):
+        make_daily_usage(key, day)
+    summarise()
+    DailyUsage.objects.update(calls=100)
+    assert calls_by_day() == {FIRST_DAY: 1, NEXT_DAY: 1}
+    mark_stale([NEXT_DAY])
+    assert calls_by_day() == {FIRST_DAY: 1, NEXT_DAY: 100}
+    assert [each.figures.calls for each in by_account(ALL)] == [101]
+    summarise()
+    assert calls_by_day() == {FIRST_DAY: 1, NEXT_DAY: 100}
+
+
+def calls_by_day() -> dict[date, int]:
+    return {each.day: each.figures.calls for each in usage_report(ALL).by_day if each.figures.calls}
+
+
+def test_what_the_sums_do_not_know_is_read_from_the_rows(key: ApiKey) -> None:
+    make_daily_usage(key, FIRST_DAY)
+    summarise()
+    DailyUsage.objects.update(calls=100)
+    of_model = replace(ALL, model="gpt", provider="openai")
+    for question in (ALL, of_model):
+        assert usage_report(question).total.calls == 1
+    for question in (replace(ALL, account_id=key.account_id), replace(ALL, api_key_id=key.pk)):
+        assert usage_report(question).total.calls == 100
+    assert [by_account(question)[0].figures.calls for question in (ALL, of_model)] == [1, 100]
+    assert by_key(ALL)[0].figures.calls == 100
+
+
+def test_a_day_is_summed_up_exactly_beyond_64_bits(key: ApiKey) -> None:
+    most = Decimal("9999999999999999999999999.999999999999")
+    for number in range(3):
+        make_daily_usage(key, FIRST_DAY, model=f"model {number}", cost=most, estimated_cost=most.copy_negate())
+    summarise()
+    account = AccountDay.objects.get()
+    assert account.cost == Decimal("29999999999999999999999999.999999999997")
+    assert account.estimated_cost == Decimal("-29999999999999999999999999.999999999997")
+    assert set(ModelDay.objects.values_list("cost", flat=True)) == {most}
+
+
+def test_a_refresh_sums_up_what_it_wrote_and_leaves_other_days_alone(key: ApiKey) -> None:
+    call_on(key, FIRST_DAY)
+    refresh()
+    ModelDay.objects.update(calls=7)
+    call_on(key, NEXT_DAY)
+    refresh()
+    assert dict(ModelDay.objects.values_list("local_day", "calls")) == {FIRST_DAY: 7, NEXT_DAY: 1}
+    assert StaleDay.objects.count() == 0
+
+
+def call_on(key: ApiKey, day: date) -> None:
+    save(usage_row(key, local_day=day, recorded_at=database_now()))
+
+
+def test_a_refresh_of_some_accounts_leaves_its_days_stale_until_that_of_all(key: ApiKey) -> None:
+    call_on(key, FIRST_DAY)
+    refresh(account_ids=[key.account_id])
+    assert stale_days() == {FIRST_DAY}
+    assert usage_report(ALL).total.calls == 1
+    refresh()
+    assert stale_days() == set()
+    assert ModelDay.objects.get().calls == 1
+
+
+def stale_days() -> Collection[date]:
+    return {*StaleDay.objects.values_list("local_day", flat=True)}
+
+
+def test_a_day_of_which_nothing_is_left_has_no_sums(key: ApiKey) -> None:
+    make_daily_usage(key, FIRST_DAY)
+    summarise()
+    DailyUsage.objects.all().delete()
+    mark_stale([FIRST_DAY])
+    summarise()
+    assert (ModelDay.objects.count(), AccountDay.objects.count(), StaleDay.objects.count()) == (0, 0, 0)
+
+
+def test_a_refresh_takes_sums_away_with_rows_that_have_no_calls(key: ApiKey) -> None:
+    make_daily_usage(key, FIRST_DAY)
+    summarise()
+    refresh()
+    assert (DailyUsage.objects.count(), ModelDay.objects.count(), AccountDay.objects.count()) == (0, 0, 0)
+
+
+def test_a_rebuild_makes_sums_anew_also_where_no_row_is_left(key: ApiKey) -> None:
+    for day in (FIRST_DAY, NEXT_DAY):
+        call_on(key, day)
+    refresh()
+    ModelDay.objects.update(cost=Decimal(9))
+    AccountDay.objects.filter(local_day=NEXT_DAY).delete()
+    AccountDay.objects.create(account=key.account, local_day=LAST_DAY, calls=5)
+    assert days_summed_wrongly(FIRST_DAY, LAST_DAY) == [FIRST_DAY, NEXT_DAY, LAST_DAY]
+    assert days_summed_wrongly(NEXT_DAY, NEXT_DAY) == [NEXT_DAY]
+    rebuild(first=NEXT_DAY, last=LAST_DAY, account_ids=[key.account_id])
+    assert days_summed_wrongly(FIRST_DAY, LAST_DAY) == [FIRST_DAY]
+    rebuild(first=FIRST_DAY, last=FIRST_DAY)
+    assert days_summed_wrongly(FIRST_DAY, LAST_DAY) == []
+    assert reported(ALL) == added_by_hand(ALL)
+    assert AccountDay.objects.count() == 2
+
+
+def test_a_stale_day_is_not_wrong(key: ApiKey) -> None:
+    make_daily_usage(key, FIRST_DAY)
+    assert days_summed_wrongly(FIRST_DAY, LAST_DAY) == []

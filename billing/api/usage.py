@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from typing import Any
 
@@ -19,7 +20,9 @@ from billing.api.fields import ExactField, ViewedSerializer
 from billing.api.filters import DayField, UsageFilters
 from billing.models import DailyUsage
 from billing.reports import rolled_up_to
+from billing.rollup import rows_with
 from llm.fields import ExactSum
+from llm.money import exact_sum
 from llm.types import TOKEN_FIELDS
 
 MOST_ROWS = 10_000
@@ -30,8 +33,10 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = {
     "model": {"model": "model"},
     "account": {"account": "account_id", "account_name": "account__name"},
 }
+_NARROWING: Mapping[str, str] = {"account": "account_id", "key": "api_key_id", "model": "model"}
 _FIGURES = ("calls", "estimated_calls", "unpriced_calls", *TOKEN_FIELDS, "cost")
 _SUMS = {f"sum_{name}": ExactSum(name) for name in _FIGURES}
+_Figures = dict[str, Any]
 
 
 class UsageFiguresSerializer(ViewedSerializer[Any]):
@@ -93,17 +98,25 @@ class UsageView(ManagementView):
         tags=["management"],
     )
     def get(self, request: Request) -> Response:
-        rows = self.filter_queryset(self.of_viewer(self.get_queryset()))
-        first = self._day("from") or timezone.now().date().replace(day=1)
         by = request.query_params.get("by") or "day"
+        sources = [self.filter_queryset(self.of_viewer(rows)) for rows in rows_with(*self._columns(by))]
+        first = self._day("from") or timezone.now().date().replace(day=1)
         summary = {
             "by": by,
             "first": first,
             "last": self._day("to"),
             "as_of": self._as_of(),
-            **_summary(rows.filter(local_day__gte=first), by),
+            **_summary([rows.filter(local_day__gte=first) for rows in sources], by),
         }
         return Response(UsageSummarySerializer(summary, context=self.get_serializer_context()).data)
+
+    def _columns(self, by: str) -> Iterator[str]:
+        """What rows are grouped and narrowed by. Any, where the parameters are wrong: the filters say so."""
+        yield "local_day"
+        yield next(iter(_COLUMNS.get(by, _COLUMNS["day"]).values()))
+        if self.viewer.account_id is not None:
+            yield "account_id"
+        yield from (column for name, column in _NARROWING.items() if self.request.query_params.get(name))
 
     def _day(self, name: str) -> date | None:
         """As the filter has read it already."""
@@ -116,24 +129,27 @@ class UsageView(ManagementView):
         return rolled_up_to(self.viewer.account_id or (int(account) if account else None))
 
 
-def _summary(rows: QuerySet[DailyUsage], by: str) -> dict[str, Any]:
+def _summary(sources: Iterable[QuerySet[Any]], by: str) -> dict[str, Any]:
     """Raises ValidationError where there are more groups than an answer should have."""
-    groups = list(_groups(rows, by))
+    groups: dict[tuple[Any, ...], list[_Figures]] = defaultdict(list)
+    for rows in sources:
+        for group, figures in _groups(rows, by):
+            groups[group].append(figures)
     if len(groups) > MOST_ROWS:
         raise ValidationError({"by": f"There are more than {MOST_ROWS:,} rows. Narrow it by account or model."})
-    return {"total": _total(rows), "results": groups}
+    results = [
+        {**dict(zip(_COLUMNS[by], group, strict=True)), **_added(figures)} for group, figures in sorted(groups.items())
+    ]
+    return {"total": _added(results), "results": results}
 
 
-def _groups(rows: QuerySet[DailyUsage], by: str) -> Iterator[dict[str, Any]]:
-    columns = _COLUMNS[by]
-    grouped = rows.order_by().values(*columns.values()).annotate(**_SUMS).order_by(*columns.values())
+def _groups(rows: QuerySet[Any], by: str) -> Iterator[tuple[tuple[Any, ...], _Figures]]:
+    columns = _COLUMNS[by].values()
+    grouped = rows.order_by().values_list(*columns).annotate(**_SUMS).order_by(*columns)
     for row in grouped[: MOST_ROWS + 1]:
-        yield {**{name: row[column] for name, column in columns.items()}, **_figures(row)}
+        yield row[: len(columns)], dict(zip(_FIGURES, row[len(columns) :], strict=True))
 
 
-def _total(rows: QuerySet[DailyUsage]) -> dict[str, Any]:
-    return _figures(rows.order_by().aggregate(**_SUMS))
-
-
-def _figures(sums: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: sums[f"sum_{name}"] or 0 for name in _FIGURES}
+def _added(parts: Collection[Mapping[str, Any]]) -> _Figures:
+    counts = {name: sum(part[name] for part in parts) for name in _FIGURES if name != "cost"}
+    return {**counts, "cost": exact_sum(part["cost"] for part in parts)}

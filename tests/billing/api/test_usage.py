@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,9 +10,10 @@ import pytest
 import time_machine
 
 from billing.models import DailyUsage, RollupMark
+from billing.rollup.summaries import summarise
 from llm.models import ApiKey
 from tests.billing.api.asking import Asker, customer, staff_asker
-from tests.billing.factories import make_account
+from tests.billing.factories import make_account, make_daily_usage
 from tests.llm.admin.factories import make_key
 
 pytestmark = pytest.mark.django_db
@@ -23,17 +24,14 @@ OCTOBER = {"from": "2026-10-01", "to": "2026-10-31"}
 
 def make_day(key: ApiKey, **values: Any) -> DailyUsage:
     defaults = {
-        "account_id": key.account_id,
-        "api_key": key,
-        "local_day": DAY,
-        "provider": "openai",
+        "day": values.pop("local_day", DAY),
         "model": "small",
         "calls": 2,
         "prompt_tokens": 100,
         "completion_tokens": 20,
         "cost": Decimal("0.000000000001"),
     }
-    return DailyUsage.objects.create(**{**defaults, **values})
+    return make_daily_usage(key, **{**defaults, **values})
 
 
 @pytest.fixture
@@ -118,6 +116,29 @@ def test_an_account_that_is_shown_its_cost_sees_it() -> None:
     make_day(key)
 
     assert asker.get("usage/", OCTOBER).json()["total"]["cost"] == "0.000000000001"
+
+
+@pytest.mark.parametrize("query", [{}, {"model": "small"}, {"account": 0}])
+@pytest.mark.parametrize("by", ["day", "model", "account", "key"])
+def test_figures_are_the_same_before_and_after_days_are_summed_up(staff: Asker, by: str, query: dict[str, Any]) -> None:
+    one, other = make_key(make_account()), make_key(make_account("Other"))
+    asked: dict[str, Any] = {**OCTOBER, "by": by, **query}
+    if "account" in query:
+        asked["account"] = one.account_id
+    for day in (DAY, DAY + timedelta(days=1)):
+        for key, values in ((one, {}), (one, {"model": "large"}), (other, {"provider": "azure"})):
+            make_day(key, local_day=day, **values)
+    before = staff.get("usage/", asked).json()
+
+    summarise()
+    assert staff.get("usage/", asked).json() == before
+
+    row = make_day(one, local_day=DAY, provider="azure")
+    mixed = staff.get("usage/", asked).json()
+    assert mixed["total"]["calls"] == before["total"]["calls"] + row.calls
+    assert sum(group["calls"] for group in mixed["results"]) == mixed["total"]["calls"]
+    summarise()
+    assert staff.get("usage/", asked).json() == mixed
 
 
 def test_nothing_is_zero(staff: Asker) -> None:

@@ -23,7 +23,7 @@ from billing.models import BilledUsage, Invoice, InvoiceLine, InvoiceSeries
 from billing.periods import Period
 from billing.plans import terms_of
 from billing.rating import rate
-from billing.rollup import rates_of
+from billing.rollup import days_summed_wrongly, rates_of
 from billing.totals import tax_of
 from billing.types import ChargeLine, Progress, UsageSum
 from llm.digests import DIGEST_FIELDS
@@ -74,6 +74,9 @@ def verify_month(period: Period, *, account_id: int | None = None, on_progress: 
             on_progress(done, len(regular))
     for sentence in _problems_of_numbers():
         findings.add(sentence)
+    if account_id is None:
+        for sentence in _problems_of_summaries(period):
+            findings.add(sentence)
     return findings
 
 
@@ -128,6 +131,14 @@ def _problems_of_numbers() -> Iterator[str]:
                 f"Series {series.name}: {series.last_number} numbers were given, {found['numbered']} invoices have "
                 f"one, the highest is {found['highest'] or 0}."
             )
+
+
+def _problems_of_summaries(period: Period) -> Iterator[str]:
+    for day in days_summed_wrongly(period.start, period.last_day):
+        yield (
+            f"{day}: its sums over all accounts are not those of its rows; reports are wrong until “manage.py "
+            f"rebuild_rollups --from {day} --to {day}” has run."
+        )
 
 
 # --- An invoice's usage, and what it should cost ----------------------------------------------------------------------

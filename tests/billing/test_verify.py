@@ -12,7 +12,7 @@ from django.db import connection
 
 from billing.closing import close_month
 from billing.invoicing import draft_invoice
-from billing.models import BilledUsage, Invoice, InvoiceLine, InvoiceSeries
+from billing.models import AccountDay, BilledUsage, DailyUsage, Invoice, InvoiceLine, InvoiceSeries
 from billing.periods import Period
 from billing.review import approve, issue, submit
 from billing.verify import verify_month
@@ -110,6 +110,17 @@ def test_an_invoice_that_skipped_a_state_is_found(books: Usage) -> None:
     assert findings() == [
         f"{Invoice.objects.get(period_start=OCTOBER.start).label}: its history does not end in the state that it is in."
     ]
+
+
+def test_a_day_whose_sums_over_all_accounts_are_wrong_is_named(books: Usage) -> None:
+    AccountDay.objects.update(prompt_tokens=1)
+    days = sorted(DailyUsage.objects.filter(local_day__lt=NOVEMBER.start).values_list("local_day", flat=True))
+    assert findings() == [
+        f"{day}: its sums over all accounts are not those of its rows; reports are wrong until “manage.py "
+        f"rebuild_rollups --from {day} --to {day}” has run."
+        for day in days
+    ]
+    assert len(days) == 1
 
 
 def test_the_command_tells_and_fails(books: Usage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,9 +15,10 @@ from django.db.models import QuerySet, Sum
 from django.db.models.functions import TruncMonth
 
 from billing.enums import InvoiceKind, InvoiceState, LineKind
-from billing.models import BilledUsage, DailyUsage, Invoice, InvoiceLine
+from billing.models import BilledUsage, Invoice, InvoiceLine
 from billing.models.rollups import SUM_FIELDS
 from billing.periods import Period
+from billing.rollup import rows_with
 from billing.types import NO_DIGEST, ChargeLine
 from llm.digests import DIGEST_FIELDS, words_of_hex
 from llm.fields import ExactSum
@@ -146,20 +147,30 @@ _Counted = dict[tuple[int, date], tuple[int, ...]]
 
 
 def _usage_now(account_ids: Iterable[int], first: Period, before: Period) -> _Counted:
-    days = DailyUsage.objects.filter(
-        account__in=account_ids, is_billable=True, local_day__gte=first.start, local_day__lt=before.start
+    """The accounts' rollups are locked."""
+    wanted = {
+        "account__in": account_ids,
+        "is_billable": True,
+        "local_day__range": (first.start, before.previous.last_day),
+    }
+    by_month = (
+        rows.filter(**wanted).annotate(month=TruncMonth("local_day"))
+        for rows in rows_with("account_id", "local_day", "is_billable")
     )
-    return _counted(days.annotate(month=TruncMonth("local_day")), "account_id", "month")
+    return _counted(by_month, "account_id", "month")
 
 
 def _usage_billed(others: Others) -> _Counted:
     rows = BilledUsage.objects.filter(invoice__in=[each.pk for each in others])
-    return _counted(rows, "invoice__account_id", "period_start")
+    return _counted([rows], "invoice__account_id", "period_start")
 
 
-def _counted(rows: QuerySet[Any], *group: str) -> _Counted:
-    sums = rows.values_list(*group).annotate(**{f"sum_{name}": Sum(name) for name in _COUNTED}).order_by()
-    found = {
-        (account_id, start): (calls, *(word % 2**32 for word in words)) for account_id, start, calls, *words in sums
-    }
-    return {key: counted for key, counted in found.items() if any(counted)}
+def _counted(parts: Iterable[QuerySet[Any]], *group: str) -> _Counted:
+    sums = {f"sum_{name}": Sum(name) for name in _COUNTED}
+    added: dict[tuple[int, date], tuple[int, ...]] = {}
+    for rows in parts:
+        for account_id, start, *found in rows.order_by().values_list(*group).annotate(**sums):
+            before = added.get((account_id, start), (0,) * len(_COUNTED))
+            added[account_id, start] = tuple(map(sum, zip(before, found, strict=True)))
+    counted = {key: (calls, *(word % 2**32 for word in words)) for key, (calls, *words) in added.items()}
+    return {key: counts for key, counts in counted.items() if any(counts)}

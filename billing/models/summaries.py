@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
-from billing.models.rollups import CallSums
+from billing.models.rollups import CallSums, UsageSums
 from llm.models import Account
 
 
@@ -23,15 +23,16 @@ class ModelDay(CallSums):
         return f"{self.local_day} {self.model}"
 
 
-class AccountDay(CallSums):
-    """One day of an account, of all models."""
+class AccountDay(UsageSums):
+    """One day of an account, of all models. Its digests tell whether what was billed of a month is what is there."""
 
-    local_day = models.DateField()
+    local_day = models.DateField(db_index=True)
     account = models.ForeignKey(Account, on_delete=models.PROTECT, db_index=False, related_name="+")
+    is_billable = models.BooleanField(default=True)
 
     class Meta:
-        ordering = ("-local_day", "account")
-        constraints = (models.UniqueConstraint(fields=["local_day", "account"], name="accountday_once"),)
+        ordering = ("-local_day", "account", "-is_billable")
+        constraints = (models.UniqueConstraint(fields=["account", "local_day", "is_billable"], name="accountday_once"),)
 
     def __str__(self) -> str:
         return f"{self.account} {self.local_day}"

@@ -23,7 +23,7 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 
 from billing.models import AccountDay, DailyUsage, ModelDay, StaleDay
-from billing.models.rollups import COST_FIELDS, COUNT_FIELDS
+from billing.models.rollups import COST_FIELDS, COUNT_FIELDS, SUM_FIELDS
 from llm.fields import ExactSum
 
 PAUSE_S = 0.02
@@ -33,13 +33,13 @@ Summary = type[ModelDay] | type[AccountDay]
 
 _GROUPS: Mapping[Summary, Sequence[str]] = {
     ModelDay: ("local_day", "provider", "model"),
-    AccountDay: ("local_day", "account_id"),
+    AccountDay: ("local_day", "account_id", "is_billable"),
 }
-_SUMS: dict[str, Any] = {f"sum_{name}": ExactSum(name) for name in (*COUNT_FIELDS, *COST_FIELDS)}
+_SUMMED: Mapping[Summary, Sequence[str]] = {ModelDay: (*COUNT_FIELDS, *COST_FIELDS), AccountDay: SUM_FIELDS}
 
 
 def rows_with(*columns: str) -> Sequence[QuerySet[Any]]:
-    """Rows that have these columns, and those of `CallSums`: together, all usage.
+    """Rows that have these columns and those of `CallSums`, by account alone also digests: together, all usage.
 
     From days that are summed up where their sums have the columns, else from `DailyUsage`. Several rows may be of one
     day and group, also of two of the querysets: add them.
@@ -76,7 +76,8 @@ def days_summed_wrongly(first: date, last: date) -> Sequence[date]:
     """Of those that are not stale."""
     wrong: set[date] = set()
     for summary, group in _GROUPS.items():
-        summed, rows = (_settled(model, group, first, last) for model in (summary, DailyUsage))
+        sums = {f"sum_{name}": ExactSum(name) for name in _SUMMED[summary]}
+        summed, rows = (_settled(model, group, sums, first, last) for model in (summary, DailyUsage))
         wrong.update(row[0] for row in (*summed.difference(rows), *rows.difference(summed)))
     return sorted(wrong)
 
@@ -96,16 +97,19 @@ def _sum_up(day: date) -> None:
 
 def _insert_sql(summary: Summary, group: str) -> str:
     exact_sum = "LLM_EXACT_SUM" if connection.vendor == "sqlite" else "SUM"
-    sums = (*(f"SUM({name})" for name in COUNT_FIELDS), *(f"{exact_sum}({name})" for name in COST_FIELDS))
+    columns = _SUMMED[summary]
+    sums = (f"{exact_sum if name in COST_FIELDS else 'SUM'}({name})" for name in columns)
     return (
-        f"INSERT INTO {summary._meta.db_table} ({group}, {', '.join((*COUNT_FIELDS, *COST_FIELDS))}) "  # noqa: S608
+        f"INSERT INTO {summary._meta.db_table} ({group}, {', '.join(columns)}) "  # noqa: S608
         f"SELECT {group}, {', '.join(sums)} FROM billing_dailyusage WHERE local_day = %s GROUP BY {group}"
     )
 
 
-def _settled(model: type[Any], group: Sequence[str], first: date, last: date) -> QuerySet[Any]:
+def _settled(
+    model: type[Any], group: Sequence[str], sums: Mapping[str, ExactSum], first: date, last: date
+) -> QuerySet[Any]:
     """In one statement with the days that are stale: no writer comes in between."""
     stale = StaleDay.objects.order_by().values("local_day")
     rows = model.objects.filter(local_day__range=(first, last)).exclude(local_day__in=stale).order_by()
-    groups: QuerySet[Any] = rows.values_list(*group).annotate(**_SUMS)
+    groups: QuerySet[Any] = rows.values_list(*group).annotate(**sums)
     return groups

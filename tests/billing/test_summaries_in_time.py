@@ -110,7 +110,9 @@ def test_reports_are_what_rows_of_days_add_up_to_whatever_happens(seed: int, mon
     assert StaleDay.objects.count() == 0
     assert reported(ALL) == added_by_hand(ALL)
     assert sums_of(ModelDay, "local_day", "provider", "model") == sums_of_rows("local_day", "provider", "model")
-    assert sums_of(AccountDay, "local_day", "account_id") == sums_of_rows("local_day", "account_id")
+    assert sums_of(AccountDay, "local_day", "account_id", "is_billable") == sums_of_rows(
+        "local_day", "account_id", "is_billable"
+    )
 
 
 def sums_of(model: type[ModelDay] | type[AccountDay], *group: str) -> dict[Any, list[Any]]:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -26,7 +27,7 @@ from billing.late import changed_periods, invoices_of, others_of
 from billing.models import BillingProfile, DailyUsage, Invoice
 from billing.periods import Period
 from billing.plans import profile_of
-from billing.rollup import refresh
+from billing.rollup import refresh, rows_with
 from billing.timezones import apply_time_zones
 from llm.enums import AccountStatus
 from llm.models import Account
@@ -112,7 +113,7 @@ def _accounts_by_month_due(now: datetime) -> dict[Period, list[Account]]:
     for account in _accounts():
         last = last_ended(account, now)
         for period in (used[account.pk] | drafts[account.pk] | _month_of_fees(account, last)) - settled[account.pk]:
-            if period <= last and _is_billed(account, period):
+            if period <= last and is_billed(account, period):
                 due[period].append(account)
     return due
 
@@ -132,7 +133,7 @@ def _accounts_billed_in(period: Period, report: ClosingReport) -> list[Account]:
     too_early = set(newcomers) - set(with_usage)
     found = []
     for account in accounts:
-        if account.pk in too_early or not _is_billed(account, period):
+        if account.pk in too_early or not is_billed(account, period):
             report.empty.append(account.name)
         else:
             found.append(account)
@@ -207,15 +208,21 @@ def _month_of_fees(account: Account, last: Period) -> set[Period]:
     return {last} if account.created_at.date() < last.end else set()
 
 
-def _is_billed(account: Account, period: Period) -> bool:
+def is_billed(account: Account, period: Period) -> bool:
     profile: BillingProfile | None = getattr(account, "billing_profile", None)
     return profile is None or profile.billed_from is None or period.start >= profile.billed_from
 
 
 def _months_used() -> dict[int, set[Period]]:
     """Months with billable usage, by account."""
-    rows = DailyUsage.objects.filter(is_billable=True).annotate(month=TruncMonth("local_day"))
-    return _periods_by_account(rows.values_list("account_id", "month").order_by().distinct())
+    parts = (
+        rows.filter(is_billable=True)
+        .annotate(month=TruncMonth("local_day"))
+        .values_list("account_id", "month")
+        .distinct()
+        for rows in rows_with("account_id", "local_day", "is_billable")
+    )
+    return _periods_by_account(chain.from_iterable(parts))
 
 
 def _months_settled() -> dict[int, set[Period]]:

@@ -51,7 +51,7 @@ def make_call(
         key or make_key(account),
         opened_at=opened_at,
         local_day=day,
-        recorded_at=timezone.now(),
+        recorded_at=values.pop("recorded_at", timezone.now()),
         model=model,
         upstream_model=model,
         price=price,

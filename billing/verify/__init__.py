@@ -1,0 +1,107 @@
+"""Invoices against the calls that they bill: everything is reckoned again from usage rows, not from rollups.
+
+The books' own checks are in `llm.verification`; this one starts where those end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, cast
+
+from django.db.models import Count, Max
+
+from billing.currencies import DECIMALS
+from billing.enums import InvoiceKind
+from billing.models import BilledUsage, Invoice, InvoiceLine, InvoiceSeries
+from billing.periods import Period
+from billing.plans import terms_of
+from billing.rating import rate
+from billing.rollup import days_summed_wrongly
+from billing.types import Progress
+from billing.verify.invoices import problems_of_course, problems_of_sums
+from billing.verify.lines import problems_of_lines
+from billing.verify.recount import add_billed, count_calls, problems_of_usage, usage_sums
+from billing.verify.unbilled import problems_of_unbilled
+from llm.books.clock import database_now
+from llm.verification import Findings
+
+
+def verify_month(
+    period: Period,
+    *,
+    account_id: int | None = None,
+    now: datetime | None = None,
+    on_progress: Progress | None = None,
+) -> Findings:
+    """Every frozen invoice of the month, and who has none: `rows` counts the invoices' calls, `windows` the invoices.
+
+    now: until when accounts had time to be billed. on_progress: of regular invoices, whose calls are what takes long.
+    """
+    findings = Findings()
+    invoices = _invoices(period, account_id)
+    for invoice in invoices.select_related("account", "plan_version").order_by("account", "id"):
+        findings.windows += 1
+        for problem in (*problems_of_sums(invoice), *problems_of_course(invoice)):
+            findings.add(f"{_name(invoice)}: {problem}.")
+    regular = invoices.filter(kind=InvoiceKind.REGULAR).select_related("account", "plan_version").order_by("account")
+    for done, invoice in enumerate(regular, start=1):
+        for problem in _problems_of_month(invoice, findings):
+            findings.add(f"{invoice.account}, {period}: {problem}.")
+        if on_progress is not None:
+            on_progress(done, len(regular))
+    for sentence in (*problems_of_unbilled(period, account_id, now or database_now()), *_problems_of_numbers()):
+        findings.add(sentence)
+    if account_id is None:
+        for sentence in _problems_of_summaries(period):
+            findings.add(sentence)
+    return findings
+
+
+def _invoices(period: Period, account_id: int | None) -> Any:
+    found = Invoice.objects.frozen().filter(period_start=period.start)
+    return found if account_id is None else found.filter(account=account_id)
+
+
+def _name(invoice: Invoice) -> str:
+    return invoice.label or f"{invoice.get_kind_display()} {invoice.pk} of {invoice.account}, {invoice.period}"
+
+
+def _problems_of_month(regular: Invoice, findings: Findings) -> Iterator[str]:
+    """The month's calls against all that was billed of them, on this invoice and on later ones."""
+    period = regular.period
+    billing = Invoice.objects.frozen().filter(account=regular.account_id, currency=regular.currency)
+    billing = billing.exclude(kind=InvoiceKind.CREDIT_NOTE)
+    usage = BilledUsage.objects.filter(invoice__in=billing, period_start=period.start)
+    lines = InvoiceLine.objects.filter(invoice__in=billing, period_start=period.start)
+    # Not of the lines: what came late may have changed calls and digests alone.
+    cutoff = cast("datetime", usage.aggregate(last=Max("invoice__cutoff_at"))["last"] or regular.cutoff_at)
+    counted = count_calls(regular.account_id, period, cutoff, findings)
+    problems = list(problems_of_usage(counted, add_billed(usage)))
+    yield from (sentence for _, sentence in problems)
+    expected = rate(
+        usage_sums(counted),
+        terms_of(regular.plan_version),
+        per_usd=regular.per_usd,
+        decimals=DECIMALS[regular.currency],
+    )
+    differing = {(provider, model) for (provider, model, _), _ in problems}
+    yield from problems_of_lines(expected, lines, cutoff=cutoff, differing=differing)
+
+
+def _problems_of_numbers() -> Iterator[str]:
+    for series in InvoiceSeries.objects.order_by("name"):
+        found = Invoice.objects.filter(series=series).aggregate(numbered=Count("id"), highest=Max("number"))
+        if found["numbered"] != series.last_number or (found["highest"] or 0) != series.last_number:
+            yield (
+                f"Series {series.name}: {series.last_number} numbers were given, {found['numbered']} invoices have "
+                f"one, the highest is {found['highest'] or 0}."
+            )
+
+
+def _problems_of_summaries(period: Period) -> Iterator[str]:
+    for day in days_summed_wrongly(period.start, period.last_day):
+        yield (
+            f"{day}: its sums over all accounts are not those of its rows; reports are wrong until “manage.py "
+            f"rebuild_rollups --from {day} --to {day}” has run."
+        )

@@ -1,0 +1,57 @@
+"""What an invoice says of itself: its digest, its sums, its taxes, its course. No usage is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from billing.content import content_digest
+from billing.currencies import DECIMALS
+from billing.enums import InvoiceKind, InvoiceState
+from billing.models import Invoice, InvoiceLine
+from billing.rating.lines import price_of
+from billing.totals import tax_of
+from llm.money import exact_arithmetic, exact_sum, round_half_away
+
+
+def problems_of_sums(invoice: Invoice) -> Iterator[str]:
+    lines = list(invoice.lines.order_by("position"))
+    if content_digest(invoice, lines) != invoice.content_digest:
+        yield "what stands there is not what was submitted"
+    for line in lines:
+        yield from _problems_of_line(line, DECIMALS[invoice.currency])
+    subtotal = exact_sum(line.amount for line in lines)
+    if subtotal != invoice.subtotal:
+        yield f"its lines come to {subtotal:f}, its subtotal is {invoice.subtotal:f}"
+    if invoice.kind != InvoiceKind.CREDIT_NOTE and invoice.tax != tax_of(
+        invoice.subtotal, invoice.tax_percent, invoice.currency
+    ):
+        yield f"its tax is {invoice.tax:f}"
+    if invoice.total != invoice.subtotal + invoice.tax:
+        yield f"its total is {invoice.total:f}"
+
+
+def _problems_of_line(line: InvoiceLine, decimals: int) -> Iterator[str]:
+    if line.exact_amount != exact_sum((line.amount, line.residual)):
+        yield f"line {line.position} is {line.amount:f} plus {line.residual:f}, not {line.exact_amount:f}"
+    elif round_half_away(line.exact_amount, decimals) != line.amount:
+        yield f"line {line.position} rounds {line.exact_amount:f} to {line.amount:f}"
+    if line.unit_price is None or line.quantity is None:
+        return
+    with exact_arithmetic():
+        exact = price_of(line.quantity, line.unit_price)
+    if exact != line.exact_amount:
+        yield (
+            f"line {line.position} charges {line.exact_amount:f} for {line.quantity:,}, "
+            f"which at its unit price of {line.unit_price:f} come to {exact:f}"
+        )
+
+
+def problems_of_course(invoice: Invoice) -> Iterator[str]:
+    events = list(invoice.events.order_by("id").values_list("to_state", flat=True))
+    if not events or events[-1] != invoice.state:
+        yield "its history does not end in the state that it is in"
+    if invoice.kind == InvoiceKind.CREDIT_NOTE and invoice.original is not None:
+        notes = invoice.original.credit_notes.exclude(state=InvoiceState.VOID)
+        credited = exact_sum(notes.values_list("total", flat=True))
+        if invoice.original.total + credited < 0 <= invoice.original.total:
+            yield f"its credit notes give back {-credited:f}, more than the invoice's {invoice.original.total:f}"

@@ -1,0 +1,52 @@
+"""Accounts that owe a month and have no invoice of it: it was voided and not closed again, or never closed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from datetime import datetime
+
+from django.db.models import Exists, OuterRef, QuerySet
+
+from billing.closing import is_billed, last_ended
+from billing.enums import InvoiceKind, InvoiceState
+from billing.models import Invoice
+from billing.periods import Period
+from billing.verify.recount import CLOSED, count_calls
+from llm.models import Account, Usage
+from llm.verification import Findings
+
+
+def problems_of_unbilled(period: Period, account_id: int | None, now: datetime) -> Iterator[str]:
+    """Whole sentences. A draft is an invoice; usage that no line would tell of isn't owed.
+
+    Accounts that are billed from a later month on, or whose month isn't over by now, are left out.
+    """
+    for account in _accounts_without_invoice(period, account_id):
+        if period > last_ended(account, now) or not is_billed(account, period):
+            continue
+        counted = count_calls(account.pk, period, now, Findings()).values()
+        if any(sums.is_chargeable for sums in counted):
+            yield _sentence(account, period, sum(sums.calls for sums in counted))
+
+
+def _accounts_without_invoice(period: Period, account_id: int | None) -> QuerySet[Account]:
+    """Those that have calls in the month."""
+    invoices = _invoices(period).exclude(state=InvoiceState.VOID).filter(account=OuterRef("pk"))
+    calls = Usage.objects.near_days(period.start, period.last_day).filter(
+        account=OuterRef("pk"), local_day__gte=period.start, local_day__lt=period.end, status__in=CLOSED
+    )
+    accounts = Account.objects.filter(~Exists(invoices), Exists(calls)).select_related("billing_profile").order_by("id")
+    return accounts if account_id is None else accounts.filter(pk=account_id)
+
+
+def _invoices(period: Period) -> QuerySet[Invoice]:
+    """Regular ones: usage that came late is on another only where there was a regular one before."""
+    return Invoice.objects.filter(kind=InvoiceKind.REGULAR, period_start=period.start)
+
+
+def _sentence(account: Account, period: Period, calls: int) -> str:
+    was_voided = _invoices(period).filter(account=account).exists()
+    what = "its invoice is void, and nothing else bills" if was_voided else "it has no invoice, and nothing bills"
+    command = f"manage.py close_month {period} --account {shlex.quote(account.name)}"
+    return f"{account}, {period}: {what} its {calls:,} billable calls: close the month for it by “{command}”."

@@ -84,7 +84,7 @@ def _export(job: ExportJob, on_progress: Progress) -> Mapping[str, object]:
     folder = settings.BILLING_EXPORT_DIR / f"{job.period}-{job.pk}"
     remove_partials(folder)
     shutil.rmtree(folder, ignore_errors=True)
-    manifest = export_month(job.period, folder, job.formats, on_progress=on_progress)
+    manifest = export_month(job.period, folder, job.formats, account=job.account, on_progress=on_progress)
     rows = manifest.rows["usage"]
     return {"folder": folder.name, "manifest": manifest.document, "progress": rows, "total": rows}
 

@@ -77,6 +77,7 @@ class Migration(migrations.Migration):
                 ('formats', models.JSONField(default=list)),
                 ('folder', models.CharField(blank=True, default='', max_length=200)),
                 ('manifest', models.JSONField(blank=True, null=True)),
+                ('account', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='llm.account')),
                 ('requested_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
             options={
@@ -183,7 +184,7 @@ class Migration(migrations.Migration):
                 ('provider', models.CharField(max_length=50)),
                 ('model', models.CharField(max_length=200)),
                 ('rate_set', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='llm.rateset')),
-                ('invoice', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='billed_usage', to='billing.invoice')),
+                ('invoice', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='billed_usage', to='billing.invoice')),
             ],
             options={
                 'ordering': ('invoice', 'period_start', 'provider', 'model', 'rate_set'),
@@ -305,7 +306,7 @@ class Migration(migrations.Migration):
                 ('digest', models.CharField(blank=True, default='', max_length=64)),
                 ('cutoff_at', models.DateTimeField(blank=True, null=True)),
                 ('credited_line', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='credits', to='billing.invoiceline')),
-                ('invoice', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='lines', to='billing.invoice')),
+                ('invoice', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='lines', to='billing.invoice')),
                 ('plan_version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='billing.planversion')),
             ],
             options={

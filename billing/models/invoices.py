@@ -191,7 +191,8 @@ class InvoiceLine(models.Model):
     the sum of their rows' digests; a model's lines share them.
     """
 
-    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
+    # No index of its own, here and on BilledUsage: one that begins with it is there already.
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, db_index=False, related_name="lines")
     position = models.PositiveIntegerField()
     kind = models.CharField(max_length=15, choices=LineKind.choices)
     key = models.CharField(max_length=500)
@@ -231,7 +232,7 @@ class BilledUsage(UsageSums):
     correction took something back.
     """
 
-    invoice = models.ForeignKey(Invoice, on_delete=models.CASCADE, related_name="billed_usage")
+    invoice = models.ForeignKey(Invoice, on_delete=models.CASCADE, db_index=False, related_name="billed_usage")
     period_start = models.DateField()
     provider = models.CharField(max_length=50)
     model = models.CharField(max_length=200)

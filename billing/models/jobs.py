@@ -54,9 +54,11 @@ class Job(models.Model):
 class ExportJob(Job):
     """One export. formats: names of `billing.exports.FORMATS`. manifest: as it was written, once it is done.
 
+    account: the only one that is exported, for the customer and so without our costs; None for all of them.
     progress of total: rows of usage. folder: below the export folder of the settings.
     """
 
+    account = models.ForeignKey(Account, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
     formats = models.JSONField(default=list)
     folder = models.CharField(max_length=200, blank=True, default="")
     manifest = models.JSONField(null=True, blank=True)
@@ -65,7 +67,7 @@ class ExportJob(Job):
         permissions = (("run_export", "Can export a month"),)
 
     def __str__(self) -> str:
-        return f"Export of {self.period}"
+        return f"Export of {self.period}{_whose(self.account)}"
 
 
 class MonthJob(Job):
@@ -90,5 +92,8 @@ class MonthJob(Job):
         )
 
     def __str__(self) -> str:
-        whose = f", {self.account}" if self.account else ""
-        return f"{capfirst(self.get_kind_display())} of {self.period}{whose}"
+        return f"{capfirst(self.get_kind_display())} of {self.period}{_whose(self.account)}"
+
+
+def _whose(account: Account | None) -> str:
+    return f", {account}" if account else ""

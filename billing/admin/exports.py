@@ -13,7 +13,7 @@ from django.urls import URLPattern, path
 
 from billing.admin.jobs import JobAdmin, ask_for
 from billing.admin.months import last_month
-from billing.admin.pages import MonthField, page_context, require
+from billing.admin.pages import AccountNameField, MonthField, page_context, require
 from billing.background import queue_export
 from billing.downloads import Download, file_of, files_of
 from billing.exports import FORMATS
@@ -32,6 +32,10 @@ _FORMAT_LABELS = {
 
 class ExportForm(forms.Form):
     month = MonthField(initial=last_month)
+    account = AccountNameField(
+        required=False,
+        help_text="Empty: all of them. That of one is for the customer: without our costs, and its keys can fetch it.",
+    )
     formats = forms.MultipleChoiceField(
         choices=[(name, _FORMAT_LABELS.get(name, name)) for name in FORMATS],
         initial=["csv"],
@@ -42,7 +46,8 @@ class ExportForm(forms.Form):
 @admin.register(ExportJob)
 class ExportJobAdmin(JobAdmin[ExportJob]):
     unit = "rows of usage"
-    list_display = ("month", "state_now", "how_far", "in_formats", "asked_by", "asked_at")
+    list_display = ("month", "whose", "state_now", "how_far", "in_formats", "asked_by", "asked_at")
+    list_select_related = ("requested_by", "account")
 
     def get_urls(self) -> list[URLPattern]:
         return [
@@ -57,6 +62,10 @@ class ExportJobAdmin(JobAdmin[ExportJob]):
     def page_of(self, job: ExportJob) -> dict[str, Any]:
         return {"files": files_of(job)}
 
+    @admin.display(description="Account")
+    def whose(self, job: ExportJob) -> str:
+        return str(job.account or "all")
+
     @admin.display(description="Formats")
     def in_formats(self, job: ExportJob) -> str:
         return ", ".join(job.formats)
@@ -66,14 +75,15 @@ def run_view(export_admin: ExportJobAdmin, request: HttpRequest) -> HttpResponse
     require(request, *RUN_PERMISSIONS)
     form = ExportForm(request.POST if request.method == "POST" else None)
     if form.is_bound and form.is_valid():
-        period, formats = form.cleaned_data["month"], form.cleaned_data["formats"]
-        return ask_for(request, ExportJob(period_start=period.start, formats=formats), queue_export)
+        asked = form.cleaned_data
+        job = ExportJob(period_start=asked["month"].start, account=asked["account"], formats=asked["formats"])
+        return ask_for(request, job, queue_export)
     context = page_context(export_admin, request, "Export a month", form=form)
     return TemplateResponse(request, "admin/billing/exportjob/run.html", context)
 
 
 def file_view(export_admin: ExportJobAdmin, request: HttpRequest, object_id: int, name: str) -> HttpResponseBase:
-    require(request, *RUN_PERMISSIONS)
+    require(request, "billing.view_exportjob")
     job = export_admin.get_object(request, str(object_id))
     found = None if job is None else file_of(job, name)
     if found is None:

@@ -32,7 +32,7 @@ class MonthField(forms.CharField):
 
 
 class AccountNameField(forms.CharField):
-    """An account by its name, proposed while people type; empty is None."""
+    """An account by its name, in whatever case where only one has it, proposed while people type; empty is None."""
 
     widget = forms.TextInput(attrs={"list": "gw-accounts", "autocomplete": "off", "spellcheck": "false"})
 
@@ -40,7 +40,8 @@ class AccountNameField(forms.CharField):
         text: str = super().clean(value)
         if not text:
             return None
-        account = Account.objects.filter(name__iexact=text).order_by("pk").first()
+        alike = Account.objects.filter(name__iexact=text).order_by("pk")
+        account = Account.objects.filter(name=text).first() or alike.first()
         if account is None:
             raise ValidationError("No account has this name.")
         return account

@@ -23,18 +23,20 @@ from billing.api.pagination import IdPagination
 from billing.api.viewer import Viewer, viewer_of
 from llm.api.views import OneRenderer
 
+_READS_ONLY = "An API key only reads here. Whatever is to be started, such as an export, ask the gateway's staff for."
+
 _M = TypeVar("_M", bound=Model)
 
 
 class MayAsk(BasePermission):
-    """Staff by their permissions, 403 says which one is needed. Customers read, and see no door that isn't theirs."""
+    """Staff by their permissions, 403 says which one is needed. Customers read, and start nothing."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         viewer = viewer_of(request)
         if viewer.account_id is not None:
-            if not view.serves_customers:
-                raise NotFound
-            return request.method in SAFE_METHODS
+            if request.method not in SAFE_METHODS:
+                raise PermissionDenied(_READS_ONLY)
+            return True
         needed = view.permissions.get(request.method or "", view.permissions["GET"])
         if not request.user.is_authenticated:
             return False
@@ -44,13 +46,12 @@ class MayAsk(BasePermission):
 
 
 class ManagementView(GenericAPIView[Any]):
-    """permissions: by method, that of GET for all others. serves_customers: whether a customer's key sees it at all.
+    """permissions: by method, that of GET for all others.
 
     account_path: from the rows to their account; a customer sees only those of its own.
     """
 
     permissions: ClassVar[dict[str, str]]
-    serves_customers: ClassVar[bool] = True
     account_path: ClassVar[str] = "account"
 
     authentication_classes: Sequence[type[BaseAuthentication]] = (CredentialAuthentication, SessionAuthentication)

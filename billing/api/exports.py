@@ -1,10 +1,12 @@
-"""Exports of a month: asked for, watched, fetched. For staff alone."""
+"""Exports of a month: staff ask for them, watch and fetch them. Customers fetch those of their own account."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_field
@@ -19,11 +21,12 @@ from billing.api.base import ManagementView
 from billing.api.fields import MonthField, ViewedSerializer
 from billing.api.filters import ExportFilters
 from billing.background import queue_export
-from billing.downloads import Download, file_of, files_of
+from billing.downloads import MANIFEST, Download, file_of, files_of
 from billing.enums import JobState
 from billing.exports import FORMATS
 from billing.models import ExportJob
 from billing.periods import Period
+from llm.models import Account
 
 
 class ExportFileSerializer(serializers.Serializer[Any]):
@@ -34,31 +37,45 @@ class ExportFileSerializer(serializers.Serializer[Any]):
     url = serializers.SerializerMethodField()
 
     def get_url(self, file: dict[str, Any]) -> str:
-        return reverse(
-            "export-file",
-            kwargs={"pk": self.context["export_id"], "name": file["name"]},
-            request=self.context.get("request"),
-        )
+        return _url_of(self.context["export_id"], file["name"], self.context)
 
 
 class ExportSerializer(ViewedSerializer[ExportJob]):
+    """What is in the files is told by docs/export.md."""
+
+    staff_only = frozenset(("requested_by", "error"))
+
     id = serializers.IntegerField()
+    account = serializers.IntegerField(
+        source="account_id", allow_null=True, help_text="The only one in it, without our costs; null: all of them."
+    )
+    account_name = serializers.CharField(source="account.name", allow_null=True)
     period = MonthField(source="period_start")
     formats = serializers.ListField(child=serializers.CharField())
     state = serializers.ChoiceField(choices=JobState.choices)
-    requested_by = serializers.CharField(allow_null=True)
+    requested_by = serializers.CharField(required=False, allow_null=True, help_text="For staff.")
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     ended_at = serializers.DateTimeField(allow_null=True)
     progress_rows = serializers.IntegerField(source="progress", help_text="Rows of usage written so far.")
     total_rows = serializers.IntegerField(source="total")
-    error = serializers.CharField(help_text="Why it failed; empty otherwise.")
+    error = serializers.CharField(required=False, help_text="Why it failed; empty otherwise. For staff.")
     files = serializers.SerializerMethodField(help_text="Once it is done.")
+    manifest_url = serializers.SerializerMethodField(
+        help_text="The file that names the others. With all of them in one folder, verify_export.py checks it."
+    )
 
     @extend_schema_field(ExportFileSerializer(many=True))
     def get_files(self, job: ExportJob) -> Any:
         context = {**self.context, "export_id": job.pk}
         return ExportFileSerializer(files_of(job), many=True, context=context).data
+
+    def get_manifest_url(self, job: ExportJob) -> str | None:
+        return _url_of(job.pk, MANIFEST, self.context) if files_of(job) else None
+
+
+def _url_of(export_id: int, name: str, context: Mapping[str, Any]) -> str:
+    return reverse("export-file", kwargs={"pk": export_id, "name": name}, request=context.get("request"))
 
 
 class PeriodField(serializers.CharField):
@@ -73,6 +90,14 @@ class PeriodField(serializers.CharField):
 
 class ExportRequestSerializer(serializers.Serializer[Any]):
     period = PeriodField(help_text="A month such as 2026-10.")
+    account = serializers.PrimaryKeyRelatedField(
+        queryset=Account.objects.all(),
+        pk_field=serializers.IntegerField(),
+        allow_null=True,
+        default=None,
+        help_text="An account's id: the only one that is exported, for the customer. null: all of them.",
+        error_messages={"does_not_exist": "There is none with this id."},
+    )
     formats = serializers.ListField(
         child=serializers.ChoiceField(choices=[(name, name) for name in FORMATS]),
         allow_empty=False,
@@ -82,9 +107,14 @@ class ExportRequestSerializer(serializers.Serializer[Any]):
 
 
 class _ExportsView(ManagementView):
-    queryset = ExportJob.objects.select_related("requested_by")
+    queryset = ExportJob.objects.all()
     permissions = {"GET": "billing.view_exportjob", "POST": "billing.run_export"}
-    serves_customers = False
+
+    def get_queryset(self) -> QuerySet[ExportJob]:
+        """Customers: an export of all accounts has theirs in it, and is still none of theirs."""
+        jobs = ExportJob.objects.all()
+        seen = jobs if self.viewer.is_staff else jobs.filter(state=JobState.DONE)
+        return self.of_viewer(seen).select_related("account", "requested_by")
 
 
 class ExportsView(_ExportsView, ListAPIView[ExportJob]):
@@ -98,7 +128,7 @@ class ExportsView(_ExportsView, ListAPIView[ExportJob]):
     @extend_schema(
         operation_id="exports_create",
         summary="Export a month",
-        description="The export runs in the background: read it until its state is done or failed.",
+        description="For staff. The export runs in the background: read it until its state is done or failed.",
         request=ExportRequestSerializer,
         responses={201: ExportSerializer},
         tags=["management"],
@@ -109,6 +139,7 @@ class ExportsView(_ExportsView, ListAPIView[ExportJob]):
         asked.is_valid(raise_exception=True)
         job = ExportJob.objects.create(
             period_start=asked.validated_data["period"].start,
+            account=asked.validated_data["account"],
             formats=list(dict.fromkeys(asked.validated_data["formats"])),
             requested_by_id=request.user.pk,
         )

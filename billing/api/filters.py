@@ -160,8 +160,11 @@ class InvoiceFilters(filters.FilterSet):
 
 
 class ExportFilters(filters.FilterSet):
+    account = _account_filter()
     period = MonthFilter(field_name="period_start", help_text="A month such as 2026-10.")
-    state = filters.ChoiceFilter(choices=JobState.choices)
+    state = filters.ChoiceFilter(
+        choices=JobState.choices, help_text=f"Customers see only those that are {JobState.DONE}."
+    )
 
 
 class LimitFilters(filters.FilterSet):

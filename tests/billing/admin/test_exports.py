@@ -12,7 +12,8 @@ from billing import exporting
 from billing.downloads import files_of
 from billing.enums import JobState
 from billing.models import ExportJob
-from tests.billing.admin.pages import make_issued, sign_in, text_of
+from tests.billing.admin.pages import make_issued, member_of, sign_in, text_of
+from tests.billing.factories import make_account
 
 pytestmark = pytest.mark.django_db
 
@@ -50,6 +51,34 @@ def test_a_month_is_exported_and_fetched(
     first = client.get(f"/admin/billing/exportjob/{job.pk}/file/{names[0]}/")
     assert first.headers["Content-Disposition"] == f'attachment; filename="{names[0]}"'
     assert invoice.label.encode() in body(first)
+
+
+def test_one_account_is_exported_for_the_customer() -> None:
+    client = sign_in("finn", *RUNNER)
+    make_account("acme")
+    invoice = make_issued()
+
+    assert '<option value="Acme">' in text_of(client.get(RUN))
+    client.post(RUN, {"month": "2026-10", "formats": ["csv"], "account": "Acme"})
+    job = exporting.run_export(ExportJob.objects.get().pk)
+
+    assert (job.account, job.state) == (invoice.account, JobState.DONE)
+    page = text_of(client.get(f"/admin/billing/exportjob/{job.pk}/change/"))
+    assert "Export of 2026-10, Acme" in page
+    assert "for the customer, without our costs" in page
+    assert ">Acme</td>" in text_of(client.get("/admin/billing/exportjob/"))
+
+
+@pytest.mark.parametrize("group", ["Auditors", "Billing approvers", "Billing preparers"])
+def test_whoever_may_look_at_exports_may_fetch_them(group: str) -> None:
+    make_issued()
+    job = ExportJob.objects.create(period_start="2026-10-01", formats=["csv"])
+    exporting.run_export(job.pk)
+    client = member_of(group)
+    file = f"/admin/billing/exportjob/{job.pk}/file/invoices.csv/"
+
+    assert file in text_of(client.get(f"/admin/billing/exportjob/{job.pk}/change/"))
+    assert body(client.get(file)).startswith(b"invoice_id,")
 
 
 def test_an_export_that_failed_says_why() -> None:
@@ -99,7 +128,8 @@ def test_exports_are_for_those_who_may() -> None:
     for client in (sign_in("vera", "view_exportjob"), sign_in("nina")):
         assert client.get(RUN).status_code == 403
         assert client.post(RUN, {"month": "2026-10", "formats": ["csv"]}).status_code == 403
-        assert client.get(file).status_code == 403
+    assert sign_in("olga", "run_export").get(file).status_code == 403
+    assert client.get(file).status_code == 403
     assert Client().get(file).status_code == 302
     assert ExportJob.objects.count() == 1
 
@@ -109,5 +139,8 @@ def test_a_wrong_form_exports_nothing() -> None:
 
     assert "is not a month" in text_of(client.post(RUN, {"month": "2026", "formats": ["csv"]}))
     assert "This field is required." in text_of(client.post(RUN, {"month": "2026-10"}))
+    assert "No account has this name." in text_of(
+        client.post(RUN, {"month": "2026-10", "formats": ["csv"], "account": "Nobody"})
+    )
     assert "Select a valid choice" in text_of(client.post(RUN, {"month": "2026-10", "formats": ["pdf"]}))
     assert not ExportJob.objects.exists()

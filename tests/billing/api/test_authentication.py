@@ -10,6 +10,7 @@ from django.test import Client
 from django.utils import timezone
 from rest_framework.authtoken.models import Token
 
+from billing.models import ExportJob
 from llm.keys import revoke_key
 from llm.models import ApiKey
 from tests.billing.api.asking import API, Asker, customer, make_staff, staff_asker
@@ -133,12 +134,14 @@ def test_two_credentials_are_one_too_many() -> None:
     assert (response.status_code, "Two different" in response.json()["detail"]) == (401, True)
 
 
-def test_customers_see_no_door_that_isn_t_theirs() -> None:
+def test_customers_start_nothing() -> None:
     _, asker = customer(make_account())
 
-    assert asker.refusal("exports/", status=404) == "Not found."
-    assert asker.refusal("exports/1/", status=404) == "Not found."
-    assert asker.post("exports/", {"period": "2026-10"}).status_code == 404
+    response = asker.post("exports/", {"period": "2026-10"})
+
+    assert (response.status_code, list(response.json())) == (403, ["detail"])
+    assert response.json()["detail"].startswith("An API key only reads here.")
+    assert not ExportJob.objects.exists()
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])

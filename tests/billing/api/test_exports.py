@@ -17,6 +17,7 @@ from billing.enums import JobState
 from billing.models import ExportJob
 from llmproject.celery import app
 from tests.billing.api.asking import API, Asker, make_staff, staff_asker
+from tests.billing.factories import make_account
 
 pytestmark = pytest.mark.django_db
 
@@ -74,7 +75,23 @@ def test_an_export_is_asked_for_and_queued_once_it_is_committed(
         "waiting",
         "finance",
     )
-    assert shown["files"] == []
+    assert (shown["account"], shown["account_name"]) == (None, None)
+    assert (shown["files"], shown["manifest_url"]) == ([], None)
+
+
+def test_an_export_of_one_account_is_asked_for_by_its_id(staff: Asker, sent: list[Any]) -> None:
+    account = make_account("Acme")
+    make_account("Other")
+
+    response = staff.post("exports/", {"period": "2026-10", "account": account.pk})
+
+    job = ExportJob.objects.get()
+    assert (response.status_code, job.account) == (201, account)
+    assert (response.json()["account"], response.json()["account_name"]) == (account.pk, "Acme")
+    assert [shown["id"] for shown in staff.results("exports/", {"account": account.pk})] == [job.pk]
+    assert staff.post("exports/", {"period": "2026-10", "account": None}).status_code == 201
+    assert ExportJob.objects.latest("pk").account is None
+    assert len(staff.results("exports/")) == 2
 
 
 @pytest.mark.parametrize(
@@ -86,6 +103,14 @@ def test_an_export_is_asked_for_and_queued_once_it_is_committed(
         ({"period": "2026-10", "formats": []}, "formats: This list may not be empty."),
         ({"period": "2026-10", "formats": ["pdf"]}, 'formats.0: "pdf" is not a valid choice.'),
         ({"period": "2026-10", "formats": "csv"}, 'formats: Expected a list of items but got type "str".'),
+        ({"period": "2026-10", "account": 4711}, "account: There is none with this id."),
+        ({"period": "2026-10", "account": 10**30}, "account: There is none with this id."),
+        ({"period": "2026-10", "account": -1}, "account: There is none with this id."),
+        ({"period": "2026-10", "account": "Acme"}, "account: A valid integer is required."),
+        ({"period": "2026-10", "account": 1.5}, "account: A valid integer is required."),
+        ({"period": "2026-10", "account": True}, "account: A valid integer is required."),
+        ({"period": "2026-10", "account": [1]}, "account: A valid integer is required."),
+        ('{"period": "2026-10", "account": 1e400}', "account: "),
         ([], "Invalid data. Expected a dictionary, but got list."),
         ("{", "JSON parse error"),
         ("[" * 100_000, "The JSON is nested too deep."),

@@ -70,6 +70,25 @@ def test_a_job_ends_with_its_folder_and_manifest(folder: Path) -> None:
     assert visible(folder) == ["2026-10-7"]
 
 
+def test_a_job_of_one_account_leaves_out_the_others_and_our_costs(folder: Path) -> None:
+    account = make_account("Acme")
+    invoice = make_invoice(make_profile(account), state=InvoiceState.ISSUED)
+    make_invoice(make_profile(make_account("Other")), state=InvoiceState.ISSUED, number=18)
+    job = make_job(account=account)
+    assert str(job) == "Export of 2026-10, Acme"
+    manifest = run_export(7).manifest
+    assert manifest is not None
+    assert (manifest["account_id"], [row["number"] for row in manifest["invoices"]]) == (account.pk, [invoice.label])
+    assert "cost_usd" not in (folder / "2026-10-7" / "usage.csv").read_text()
+
+
+def test_a_job_of_an_account_without_invoices_says_so(folder: Path) -> None:
+    make_invoice(make_profile(make_account("Other")), state=InvoiceState.ISSUED)
+    make_job(account=make_account("Acme"))
+    assert run_export(7).error == "There are no invoices of Acme for 2026-10."
+    assert visible(folder) == []
+
+
 def test_a_job_that_is_done_is_left_alone(folder: Path) -> None:
     make_invoice(state=InvoiceState.ISSUED)
     make_job()

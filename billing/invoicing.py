@@ -211,8 +211,6 @@ def _reckon(draft: _Draft, books: _Books, lookups: Lookups) -> _Reckoned | None:
     cutoff_at = books.cutoffs[account_id]
     if cutoff_at is None:
         raise InvoiceError(f"The usage of {invoice.account} is being summed up right now: try again in a minute.")
-    if any(_is_twin(each, invoice) for each in draft.invoices):
-        raise InvoiceError(f"{invoice.period} of {invoice.account} is on two invoices: void one of them.")
     set_terms(invoice, draft.profile, draft.others, lookups)
     late = books.late.get(account_id, ())
     parts = list(parts_of(invoice, books.usage[account_id], late, draft.others, lookups))
@@ -234,12 +232,6 @@ def _reckon(draft: _Draft, books: _Books, lookups: Lookups) -> _Reckoned | None:
     )
     action = InvoiceAction.DRAFT if is_new else InvoiceAction.RECOMPUTE if before != invoice.total else None
     return _Reckoned(invoice, lines, usage, action)
-
-
-def _is_twin(other: Invoice, invoice: Invoice) -> bool:
-    """Whether both would bill the month. Those of one currency can't be: the database sees to that."""
-    regular = InvoiceKind.REGULAR
-    return other.kind == invoice.kind == regular and other.period == invoice.period and other.pk != invoice.pk
 
 
 def _write(reckoned: Sequence[_Reckoned], *, user: User | None) -> None:

@@ -543,7 +543,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='invoice',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind', 'regular'), models.Q(('state', 'void'), _negated=True)), fields=('account', 'period_start', 'currency'), name='invoice_regular_once'),
+            constraint=models.UniqueConstraint(condition=models.Q(('kind', 'regular'), models.Q(('state', 'void'), _negated=True)), fields=('account', 'period_start'), name='invoice_regular_once'),
         ),
         migrations.AddConstraint(
             model_name='invoice',

@@ -123,7 +123,7 @@ class Invoice(models.Model):
             models.CheckConstraint(condition=Q(kind__in=InvoiceKind.values), name="invoice_kind_known"),
             models.CheckConstraint(condition=Q(state__in=InvoiceState.values), name="invoice_state_known"),
             models.UniqueConstraint(
-                fields=["account", "period_start", "currency"],
+                fields=["account", "period_start"],
                 condition=Q(kind=InvoiceKind.REGULAR) & ~Q(state=InvoiceState.VOID),
                 name="invoice_regular_once",
             ),

@@ -6,14 +6,14 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
+from django.db import IntegrityError
 
 from billing.closing import close_due_months, close_month
 from billing.enums import InvoiceKind
-from billing.errors import InvoiceError
 from billing.models import BillingProfile, ExchangeRate, Invoice, Plan
 from billing.periods import Period
 from billing.plans import add_version
-from billing.review import approve, issue, submit, void
+from billing.review import approve, issue, submit
 from billing.verify import verify_month
 from llm.models import Account
 from tests.billing.calls import make_call, make_price
@@ -69,20 +69,11 @@ def test_a_draft_changes_its_currency_with_the_profile() -> None:
     assert submit(draft.pk, user=make_preparer()).currency == "EUR"
 
 
-def test_two_drafts_of_a_month_are_left_to_people() -> None:
-    account = make_account()
-    make_call(account, price=make_price(), prompt_tokens=1_000_000)
-    profile = make_profile(account)
-    drafts = [make_invoice(profile, currency=currency) for currency in ("USD", "EUR")]
-    sentence = f"2026-10 of {account.name} is on two invoices: void one of them."
-    assert close_month(OCTOBER).failed == [(account.name, sentence)]
-    for draft in drafts:
-        with pytest.raises(InvoiceError, match=sentence):
-            submit(draft.pk, user=make_preparer(f"p{draft.pk}"))
-    void(drafts[1].pk, user=make_approver(), reason="the other one holds")
-    assert close_month(OCTOBER).drafted == [account.name]
-    drafts[0].refresh_from_db()
-    assert (drafts[0].currency, drafts[0].total) == ("USD", Decimal(2))
+def test_a_month_has_one_invoice_whatever_its_currency() -> None:
+    profile = make_profile(make_account())
+    make_invoice(profile, currency="USD")
+    with pytest.raises(IntegrityError):
+        make_invoice(profile, currency="EUR")
 
 
 def test_late_usage_of_months_in_a_former_currency_gets_a_supplement_in_it() -> None:

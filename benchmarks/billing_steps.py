@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import TypeVar
 from django.db import connection
 
 from benchmarks.billing_data import END, START, write_late_calls
+from benchmarks.procstat import peak_rss_mb
 from billing.closing import close_month
 from billing.models import DailyUsage
 from billing.periods import Period
@@ -152,17 +152,16 @@ def _report(name: str, read: Callable[[], UsageFigures], *, most: float | None =
 
 
 def measure_export(folder: Path) -> Iterator[Figure]:
-    """In a process of its own, whose memory is looked at when it has ended."""
+    """In a process of its own."""
     command = [sys.executable, "manage.py", "export_month", str(MONTH), "--include-drafts", "--format", "csv,jsonl"]
     started = time.perf_counter()
     process = subprocess.Popen([*command, "--out", str(folder / "export")])
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    megabytes_of_memory = peak_rss_mb(process)
     seconds = time.perf_counter() - started
     if process.returncode:
         raise StepFailedError(f"export_month ended with {process.returncode}")
     megabytes = sum(file.stat().st_size for file in (folder / "export").iterdir()) / 1e6
-    yield Figure("export of a month, largest memory", used.ru_maxrss / 1000, "MB", most=200)
+    yield Figure("export of a month, largest memory", megabytes_of_memory, "MB", most=200)
     yield Figure("export of a month", seconds, "s", note=f"{megabytes:,.0f} MB of CSV and JSON lines")
 
 

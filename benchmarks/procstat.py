@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _PROC = Path("/proc")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -70,6 +73,20 @@ def cpu_ms_between(before: Mapping[int, float], after: Mapping[int, float]) -> f
     if before.keys() != after.keys():
         raise ProcessesChangedError(f"processes {sorted(before)} became {sorted(after)}: did a worker die?")
     return sum(after.values()) - sum(before.values())
+
+
+def peak_rss_mb(process: subprocess.Popen[Any]) -> float:
+    """The most memory that it had by its end, which is waited for; looked at five times a second.
+
+    What the kernel says after its end won't do: that begins with the memory of the process that it was forked from.
+    """
+    peak = 0
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            lines = (_PROC / str(process.pid) / "status").read_text().splitlines()
+            peak = max([peak, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))])
+        time.sleep(0.2)
+    return peak * 1024 / 1e6
 
 
 def rss_mb(pid: int) -> float:

@@ -1,4 +1,4 @@
-"""Months are closed by real Celery workers that are killed at random, and issued by many people at once."""
+"""Months are closed by real Celery workers and beats that are killed at random, and issued by many people at once."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from uuid import uuid4
 import psutil
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db import connection, connections
 
 from billing import invoicing, review
@@ -29,6 +30,7 @@ from billing.closing import close_due_months
 from billing.enums import InvoiceState, JobState, MonthJobKind
 from billing.errors import InvoiceError
 from billing.models import Invoice, InvoiceSeries, MonthJob
+from billing.periods import Period
 from billing.review import approve, issue, submit
 from billing.verify import verify_month
 from tests.billing.calls import make_call, make_price
@@ -41,9 +43,20 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.django_db(transacti
 ACCOUNTS = 8
 IS_SQLITE = connection.vendor == "sqlite"
 # SQLite has one writer at a time.
-WORKERS, CONCURRENCY = (1, 2) if IS_SQLITE else (4, 4)
-MESSAGES, KILLS = 8, 6
+WORKERS, CONCURRENCY, BEATS, HANDS = (1, 2, 1, 1) if IS_SQLITE else (4, 4, 2, 3)
+NUMBERS_AT_KILLS, KILLS_BEAT_AT = (0, 0, 0, 1, 5, 10), 1
+"""So many invoices are issued by then: some die while drafts are made, others while they are computed anew."""
 PATIENCE_S, BEAT_S = 240.0, 10.0
+BEAT_SCRIPT = """
+import sys
+from llmproject.celery import app
+queue, schedule_file = sys.argv[1:]
+entry = {"task": "billing.tasks.close_due_months", "schedule": 2.0, "options": {"queue": queue}}
+app.conf.beat_schedule = {"close_due_months": entry}
+for _ in range(2):
+    app.send_task(entry["task"], queue=queue)
+app.Beat(schedule=schedule_file, quiet=True).run()
+"""
 
 
 def brokers() -> list[str]:
@@ -51,12 +64,8 @@ def brokers() -> list[str]:
     return found if IS_SQLITE or not settings.REDIS_URL else [*found, settings.REDIS_URL]
 
 
-def kind(url: str) -> str:
-    return url.partition(":")[0]
-
-
 class Workers:
-    """Celery workers on one broker and a queue of their own, and a file broker's folder of their own."""
+    """Celery workers on one broker and a queue of their own, and a file broker's folder of their own; later beats."""
 
     def __init__(self, broker: str, folder: Path, output: IO[bytes]) -> None:
         self._queue = f"closing-{uuid4().hex}"
@@ -67,14 +76,16 @@ class Workers:
             "VAR_DIR": str(folder),
         }
         self._has_processes = not broker.startswith("filesystem:")
+        self._folder = folder
         self._output = output
         self._mains = [self._start() for _ in range(WORKERS)]
+        self._beats: list[subprocess.Popen[bytes]] = []
 
-    def send(self, task: str, *args: int, times: int = 1) -> None:
+    def send(self, task: str, *args: int) -> None:
         """From another process, with the workers' own settings. task: of billing, by its name."""
         script = (
             "import django; django.setup(); from llmproject.celery import app; "
-            f"[app.send_task('billing.tasks.{task}', args={args}, queue='{self._queue}') for _ in range({times})]"
+            f"app.send_task('billing.tasks.{task}', args={args}, queue='{self._queue}')"
         )
         environment = {**self._environment, "DJANGO_SETTINGS_MODULE": "llmproject.settings"}
         subprocess.run([sys.executable, "-c", script], cwd=settings.BASE_DIR, env=environment, check=True)
@@ -93,13 +104,25 @@ class Workers:
             with suppress(psutil.NoSuchProcess):
                 draw.choice(children).kill()
 
+    def start_beats(self) -> None:
+        """Each asks at once, twice, and then every other second; they don't know of each other."""
+        self._beats = [self._start_beat(number) for number in range(BEATS)]
+
+    def beats_running(self) -> int:
+        return sum(beat.poll() is None for beat in self._beats)
+
+    def kill_beat(self) -> None:
+        """The first of them. It starts again with the schedule that it left."""
+        self._kill(self._beats[0])
+        self._beats[0] = self._start_beat(0)
+
     def kill_all(self) -> None:
         """Whoever is at work is among them. Another one starts afterwards."""
         self.stop()
         self._mains = [self._start()]
 
     def stop(self) -> None:
-        for main in self._mains:
+        for main in (*self._beats, *self._mains):
             self._kill(main)
 
     def log(self) -> str:
@@ -107,9 +130,15 @@ class Workers:
         return self._output.read().decode(errors="replace")[-4000:]
 
     def _start(self) -> subprocess.Popen[bytes]:
-        celery = [sys.executable, "-m", "celery", "-A", "llmproject", "--quiet", "worker", "--without-gossip"]
+        celery = ["-m", "celery", "-A", "llmproject", "--quiet", "worker", "--without-gossip", "--without-mingle"]
+        return self._run(*celery, "-Q", self._queue, "--concurrency", str(CONCURRENCY))
+
+    def _start_beat(self, number: int) -> subprocess.Popen[bytes]:
+        return self._run("-c", BEAT_SCRIPT, self._queue, str(self._folder / f"schedule-{number}"))
+
+    def _run(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*celery, "--without-mingle", "-Q", self._queue, "--concurrency", str(CONCURRENCY)],
+            [sys.executable, *arguments],
             cwd=settings.BASE_DIR,
             env=self._environment,
             stdout=self._output,
@@ -131,7 +160,7 @@ class Workers:
                 child.kill()
 
 
-@pytest.fixture(params=brokers(), ids=kind)
+@pytest.fixture(params=brokers(), ids=lambda url: url.partition(":")[0])
 def workers(request: pytest.FixtureRequest, transactional_db: None, tmp_path: Path) -> Iterator[Workers]:
     with ExitStack() as stack:
         running = Workers(request.param, tmp_path, stack.enter_context(TemporaryFile()))
@@ -151,31 +180,58 @@ def make_months() -> Counter[str]:
     return owed
 
 
-def test_workers_that_are_killed_make_one_invoice_an_account_and_month(workers: Workers) -> None:
+def test_workers_and_beats_that_are_killed_make_one_invoice_an_account_and_month(workers: Workers) -> None:
+    """People issue what is drafted while the others are still closing and being killed."""
     owed = make_months()
+    preparer, approver = make_preparer(), make_approver()
     draw = random.Random(11)
-    workers.send("close_due_months", times=MESSAGES)
-    for _ in range(KILLS):
-        time.sleep(draw.uniform(0, 2))
-        workers.kill_one(draw)
-    _await_invoices(workers, 2 * ACCOUNTS)
+    workers.start_beats()
+    with ThreadPoolExecutor(HANDS) as pool:
+        hands = [pool.submit(issue_what_comes, seed, preparer, approver) for seed in range(HANDS)]
+        for numbers in NUMBERS_AT_KILLS:
+            time.sleep(draw.uniform(0, 1))
+            while Invoice.objects.final().count() < numbers and not all(hand.done() for hand in hands):
+                time.sleep(0.02)
+            workers.kill_one(draw)
+            if numbers == KILLS_BEAT_AT:
+                workers.kill_beat()
+    assert [hand.result() for hand in hands] == [True] * HANDS, workers.log()
+    assert workers.beats_running() == BEATS, workers.log()
+    workers.stop()
     found = Counter(Invoice.objects.values_list("account__name", "period_start"))
-    assert set(found.values()) == {1}
+    assert (len(found), set(found.values())) == (2 * ACCOUNTS, {1})
     for name, months_cost in owed.items():
         totals = Invoice.objects.filter(account__name=name).values_list("total", flat=True)
         assert list(totals) == [Decimal(months_cost)] * 2
+    assert_numbers_without_gaps(2 * ACCOUNTS)
 
 
-def _await_invoices(workers: Workers, number: int) -> None:
-    """What a killed worker had taken from Redis comes back hours later: as in production, beat asks again meanwhile."""
+def issue_what_comes(seed: int, preparer: User, approver: User) -> bool:
+    """Whether everything was issued in time. Others are at the same invoices: who comes second is refused."""
+    draw = random.Random(seed)
     deadline = time.monotonic() + PATIENCE_S
-    asked_at = time.monotonic()
-    while Invoice.objects.count() < number:
-        assert time.monotonic() < deadline, workers.log()
-        if time.monotonic() - asked_at > BEAT_S:
-            asked_at = time.monotonic()
-            workers.send("close_due_months")
-        time.sleep(0.2)
+    steps = ((submit, preparer), (approve, approver), (issue, approver))
+    try:
+        while Invoice.objects.final().count() < 2 * ACCOUNTS:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(draw.uniform(0, 0.2))
+            ids = Invoice.objects.exclude(state=InvoiceState.ISSUED).values_list("pk", flat=True)
+            for pk in draw.sample([*ids], min(len(ids), 2)):
+                for step, user in steps:
+                    with suppress(InvoiceError):
+                        step(pk, user=user)
+        return True
+    finally:
+        connections.close_all()
+
+
+def assert_numbers_without_gaps(invoices: int) -> None:
+    numbers = Invoice.objects.filter(state=InvoiceState.ISSUED).values_list("number", flat=True)
+    assert sorted(number for number in numbers if number is not None) == list(range(1, invoices + 1))
+    assert InvoiceSeries.objects.get().last_number == invoices
+    for month in ("2026-09", "2026-10"):
+        assert verify_month(Period.parse(month)).sentences == []
 
 
 def test_a_closing_whose_worker_is_killed_is_taken_up_again(workers: Workers) -> None:
@@ -238,7 +294,4 @@ def test_many_hands_issue_each_invoice_once_and_leave_no_gap(monkeypatch: pytest
     with ThreadPoolExecutor(hands) as pool:
         list(pool.map(issue_all, range(hands)))
     monkeypatch.undo()
-    numbers = Invoice.objects.filter(state=InvoiceState.ISSUED).values_list("number", flat=True)
-    assert sorted(number for number in numbers if number is not None) == list(range(1, len(ids) + 1))
-    assert InvoiceSeries.objects.get().last_number == len(ids)
-    assert verify_month(Invoice.objects.all()[0].period).sentences == []
+    assert_numbers_without_gaps(len(ids))

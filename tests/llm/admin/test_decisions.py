@@ -221,13 +221,15 @@ def test_a_disputed_call_is_billed_by_what_staff_found_out(admin_client: Client,
 def test_absurd_figures_that_came_too_late_are_shown_with_the_lost_call(admin_client: Client, call: Usage) -> None:
     document = {"disputed_usage": {"prompt_tokens": -17}}
     RefusedWrite.objects.create(digest="a", usage_id=call.pk, reason="disputed", document=document)
-    RefusedWrite.objects.create(digest="b", usage_id=uuid4(), reason="of another", document={"disputed_usage": -99})
+    RefusedWrite.objects.create(
+        digest="b", usage_id=uuid4(), reason="of another", document={"disputed_usage": -9_876_543}
+    )
 
     page = admin_client.get(decide_url(call)).content.decode()
 
     assert "Decide on a lost call" in page
     assert "&quot;prompt_tokens&quot;: -17" in page
-    assert "-99" not in page
+    assert "-9876543" not in page
 
 
 def test_lists_and_pages_show_the_resulting_figures(admin_client: Client, admin_user: User, call: Usage) -> None:

@@ -39,7 +39,7 @@ log = structlog.get_logger("billing")
 
 _FARTHEST_AHEAD = timedelta(hours=14)
 """Of UTC: so much earlier a day begins in Kiritimati."""
-ACCOUNTS_AT_A_TIME = 10
+ACCOUNTS_AT_A_TIME = 20
 """In one transaction: so long do those wait who want to move one of their invoices."""
 
 

@@ -127,7 +127,7 @@ def _unbilled(period: Period, usage: Iterable[UsageSum], others: Others) -> list
     now = {(each.provider, each.model, each.rate_set_id): _sums(each) for each in usage}
     rows = []
     for key in sorted({*now, *billed}, key=lambda key: (key[0], key[1], key[2] or 0)):
-        sums = _subtracted(now.get(key), billed.get(key))
+        sums = _subtracted(now.get(key), billed[key]) if key in billed else now[key]
         if any(sums.values()):
             provider, model, rate_set_id = key
             rows.append(
@@ -144,14 +144,13 @@ def _sums(usage: UsageSum) -> dict[str, Any]:
         **{name: getattr(usage.counts, name) for name in TOKEN_FIELDS},
         "cost": pico_to_usd(usage.cost_pico),
         "estimated_cost": pico_to_usd(usage.estimated_cost_pico),
-        **dict(zip(DIGEST_FIELDS, usage.digest, strict=True)),
+        **{name: word % 2**32 for name, word in zip(DIGEST_FIELDS, usage.digest, strict=True)},
     }
 
 
-def _subtracted(now: dict[str, Any] | None, billed: dict[str, Any] | None) -> dict[str, Any]:
+def _subtracted(now: dict[str, Any] | None, billed: dict[str, Any]) -> dict[str, Any]:
     """Digests are sums modulo 2**32: what is left of one is a digest again."""
-    nothing = dict.fromkeys(SUM_FIELDS, Decimal(0))
-    now, billed = now or nothing, billed or nothing
+    now = now or dict.fromkeys(SUM_FIELDS, Decimal(0))
     left = {name: now[name] - billed[name] for name in SUM_FIELDS}
     for name in SUM_FIELDS:
         if name in DIGEST_FIELDS:

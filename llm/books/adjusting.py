@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from llm.books.clock import lock_books
 from llm.books.figures import Figures, figures_of
+from llm.books.statements import moment_text
+from llm.books.windows import lock_windows, window_statements
 from llm.enums import AdjustmentSource, UsageStatus
-from llm.models import LimitWindow, RateSet, ReratingRun, Usage, UsageAdjustment
+from llm.models import RateSet, ReratingRun, Usage, UsageAdjustment
 from llm.money import pico_to_usd
 from llm.price_rows import load_snapshots
 from llm.pricing import Cost, known_cost
@@ -37,10 +40,11 @@ def adjust(
     rate_set_id: int | None = None,
     rerating: ReratingRun | None = None,
 ) -> UsageAdjustment:
-    """Make these the call's figures, whatever was known before; its limits' windows follow.
+    """Make these the call's figures, whatever was known before.
 
-    rate_set_id: what gave the cost, where that is not what gave it before. Raises ValueError where the row is open or
-    void, or was adjusted by this source, or this re-rating, already.
+    Its limits' windows follow; a soft threshold that is crossed by it is told. rate_set_id: what gave the cost, where
+    that is not what gave it before. Raises ValueError where the row is open or void, or was adjusted by this source,
+    or this re-rating, already.
     """
     now = lock_books()
     row = Usage.objects.select_for_update().get(pk=usage_id)
@@ -64,7 +68,7 @@ def adjust(
     )
     adjustment.stamp_digest()
     adjustment.save(force_insert=True)
-    _move_windows(row, before, figures_of(row, [*earlier, adjustment]))
+    _move_windows(row, before, figures_of(row, [*earlier, adjustment]), now=now)
     return adjustment
 
 
@@ -132,11 +136,15 @@ def other_rate_set(cost: Cost | None, before: Figures) -> int | None:
     return None if cost is None or cost.rate_set_id == before.rate_set_id else cost.rate_set_id
 
 
-def _move_windows(row: Usage, before: Figures, after: Figures) -> None:
+def _move_windows(row: Usage, before: Figures, after: Figures, *, now: datetime) -> None:
     held: dict[int, int] = dict(row.holds or ())
-    for window in (
-        LimitWindow.objects.select_for_update(of=("self",)).select_related("limit").filter(id__in=held).order_by("id")
-    ):
-        metric = window.limit.metric
-        window.used += after.units_used(metric, held[window.pk]) - before.units_used(metric, held[window.pk])
-        window.save(update_fields=["used"])
+    if not held:
+        return
+    windows = lock_windows(held)
+    for window in windows:
+        metric, units = window.limit.metric, held[window.id]
+        window.add(used=after.units_used(metric, units) - before.units_used(metric, units))
+    moment = moment_text(now, connection.vendor)
+    with connection.cursor() as cursor:
+        for sql, parameters in window_statements(windows, vendor=connection.vendor, moment=moment):
+            cursor.execute(sql, parameters)

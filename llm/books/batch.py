@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from llm.books.admission import Admission, LimitRow, Window, admit, units_used
+from llm.books.admission import Admission, Window, admit, units_used
 from llm.books.operations import CloseCall, OpenCall, Opened, Refused, Result, Stale
 from llm.books.session import Row, Situation, WindowKey, moment_of
-from llm.enums import AccountStatus, LimitMetric, LimitPer, OutboxKind, Outcome
+from llm.books.windows import limit_of, window_of
+from llm.enums import AccountStatus, Outcome
 from llm.windows import period_of
 
 
@@ -69,7 +70,7 @@ class Judgement:
 
     def take_windows(self, rows: Iterable[Row]) -> None:
         for row in rows:
-            window = Window(row[0], limit_of(row[1:8]), moment_of(row[8]), row[9], row[10], bool(row[11]))
+            window = window_of(row)
             self._windows[window.id] = self._by_start[window.limit.id, window.starts_at] = window
 
     def missing_windows(self, wanted: Iterable[WindowKey]) -> set[WindowKey]:
@@ -134,39 +135,10 @@ class Judgement:
         self.holds[id(operation)] = admission.holds
         return Opened(self.now, admission.max_output_tokens, admission.limits)
 
-    # --- What is written of it ----------------------------------------------------------------------------------------
-
-    def window_rows(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "id": window.id,
-                "used": window.added_used,
-                "held": window.added_held,
-                "announces": window.crosses_soft_threshold,
-            }
-            for window in self._windows.values()
-            if window.has_changed
-        ]
-
-    def message_rows(self, *, moment: str) -> list[dict[str, Any]]:
-        """One mail and one webhook for each window whose soft threshold this batch crosses."""
-        crossed = [window for window in self._windows.values() if window.crosses_soft_threshold]
-        return [
-            {
-                "kind": kind.value,
-                "cause": f"limit:{window.limit.id}:{window.starts_at:%Y%m%dT%H%M%SZ}:{kind.value}",
-                "event": "limit.threshold",
-                "account_id": window.limit.account_id,
-                "payload": _payload(window),
-                "created_at": moment,
-            }
-            for window in crossed
-            for kind in OutboxKind
-        ]
-
-
-def limit_of(row: Row) -> LimitRow:
-    return LimitRow(row[0], row[1], row[2], LimitMetric(row[3]), LimitPer(row[4]), row[5], row[6])
+    @property
+    def windows(self) -> Collection[Window]:
+        """With what the batch adds to them."""
+        return self._windows.values()
 
 
 def holds_of(value: Any) -> Sequence[tuple[int, int]]:
@@ -184,19 +156,3 @@ def used_by(close: CloseCall, metric: str, held: int) -> int:
         cost_pico=close.cost_pico,
         is_known=not close.is_disputed and close.outcome != Outcome.LOST,
     )
-
-
-def _payload(window: Window) -> dict[str, Any]:
-    """What the message is about; names are looked up when it is sent."""
-    limit = window.limit
-    return {
-        "account_id": limit.account_id,
-        "api_key_id": limit.api_key_id,
-        "limit_id": limit.id,
-        "metric": limit.metric.value,
-        "per": limit.per.value,
-        "amount": limit.amount,
-        "used": window.used,
-        "percent": limit.soft_percent,
-        "window_starts_at": window.starts_at.isoformat(),
-    }

@@ -13,11 +13,12 @@ from uuid import UUID
 import orjson
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
 
-from llm.books import limit_statements, statements
+from llm.books import statements
 from llm.books.batch import Judgement, holds_of
 from llm.books.comparing import compare
 from llm.books.operations import CloseCall, Closed, Failed, OpenCall, Opened, Operation, Result
 from llm.books.session import BatchSession, Situation, Statement, WindowKey, batch_session
+from llm.books.windows import window_statements
 from llm.digests import OpenedFacts
 from llm.enums import UsageStatus
 from llm.models import Usage
@@ -145,10 +146,9 @@ def _statements(judgement: Judgement, opens: Sequence[OpenCall], closing: Sequen
     parts = (
         (statements.insert_sql(vendor), open_rows),
         (statements.update_sql(vendor), close_rows),
-        (limit_statements.update_windows_sql(vendor), judgement.window_rows()),
-        (limit_statements.insert_messages_sql(vendor), judgement.message_rows(moment=moment)),
     )
-    return [(sql, (orjson.dumps(rows).decode(),)) for sql, rows in parts if rows]
+    written = [(sql, (orjson.dumps(rows).decode(),)) for sql, rows in parts if rows]
+    return [*written, *window_statements(judgement.windows, vendor=vendor, moment=moment)]
 
 
 def _after_refusal(operation: Operation, error: Exception) -> Result:

@@ -11,6 +11,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from billing import closing
 from billing.closing import close_due_months, close_month, last_ended
 from billing.enums import InvoiceKind, InvoiceState
 from billing.invoicing import draft_invoices
@@ -75,7 +76,8 @@ def test_one_account_that_cannot_be_billed_stops_no_other() -> None:
     assert "the profile bills in EUR" in why
 
 
-def test_accounts_that_are_closed_together_each_owe_their_own() -> None:
+def test_accounts_that_are_closed_together_each_owe_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "ACCOUNTS_AT_A_TIME", 20)
     price = make_price()
     accounts = [make_account(f"Account {number:02}") for number in range(23)]
     for number, account in enumerate(accounts):

@@ -16,7 +16,7 @@ from llm.books.operations import Ask, CloseCall, Closed, Conflict, OpenCall
 from llm.books.replay import commit_surely
 from llm.enums import AdjustmentSource, LimitMetric, LimitPer, Meter, Outcome, UsageSource, UsageStatus
 from llm.limits import set_limit
-from llm.models import ApiKey, CatalogVersion, LimitWindow, Price, Rate, RateSet, RefusedWrite, Usage
+from llm.models import ApiKey, CatalogVersion, LimitWindow, Outbox, Price, Rate, RateSet, RefusedWrite, Usage
 from llm.prices import set_price
 from llm.rerating import ReratingReport, rerate
 from llm.types import TokenCounts
@@ -105,6 +105,20 @@ def test_a_disputed_call_counts_with_all_that_it_held_until_staff_have_decided(k
     assert (used(), list(Usage.objects.undecided())) == (45, [])
     assert (known(row).counts.total_tokens, known(row).is_billable, known(row).is_known) == (45, True, True)
     assert verify().sentences == []
+
+
+def test_a_decision_that_crosses_a_soft_threshold_tells_it_once(key: ApiKey) -> None:
+    set_limit(key.account, None, LimitMetric.TOKENS, LimitPer.TOTAL, 1000, 50)
+    rows = [disputed(opened(key)) for _ in range(2)]
+    assert (used(), Outbox.objects.count()) == (600, 2)
+    Outbox.objects.all().delete()
+    LimitWindow.objects.update(is_announced=False, used=300)
+    decide(rows[0], TokenCounts(90, 60))
+    assert (used(), Outbox.objects.count()) == (150, 0)
+    decide(rows[1], TokenCounts(600, 50))
+    messages = list(Outbox.objects.order_by("kind"))
+    assert [(message.kind, message.payload["used"]) for message in messages] == [("mail", 500), ("webhook", 500)]
+    assert LimitWindow.objects.get().is_announced
 
 
 def test_a_disputed_call_is_decided_once(key: ApiKey) -> None:

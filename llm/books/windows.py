@@ -1,0 +1,89 @@
+"""Windows of limits as the books read and write them, with the messages that a crossed soft threshold causes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import orjson
+from django.db import connection
+
+from llm.books import limit_statements
+from llm.books.admission import LimitRow, Window
+from llm.books.session import Row, Statement, moment_of
+from llm.enums import LimitMetric, LimitPer, OutboxKind
+
+
+def limit_of(row: Row) -> LimitRow:
+    """row: as `limits_sql` yields it."""
+    return LimitRow(row[0], row[1], row[2], LimitMetric(row[3]), LimitPer(row[4]), row[5], row[6])
+
+
+def window_of(row: Row) -> Window:
+    """row: as `windows_sql` yields it."""
+    return Window(row[0], limit_of(row[1:8]), moment_of(row[8]), row[9], row[10], bool(row[11]))
+
+
+def lock_windows(ids: Collection[int]) -> list[Window]:
+    """Inside a transaction, locked by id as everybody locks them."""
+    vendor = connection.vendor
+    with connection.cursor() as cursor:
+        cursor.execute(
+            limit_statements.windows_sql(vendor), [json.dumps([*ids]) if vendor == "sqlite" else [*ids], "[]"]
+        )
+        return [window_of(row) for row in cursor.fetchall()]
+
+
+def window_statements(windows: Collection[Window], *, vendor: str, moment: str) -> Iterator[Statement]:
+    """What writes the windows' additions, and one mail and one webhook for each whose soft threshold they cross.
+
+    moment: now, as `moment_text` has it.
+    """
+    changed = [
+        {
+            "id": window.id,
+            "used": window.added_used,
+            "held": window.added_held,
+            "announces": window.crosses_soft_threshold,
+        }
+        for window in windows
+        if window.has_changed
+    ]
+    parts: Sequence[tuple[str, list[dict[str, Any]]]] = (
+        (limit_statements.update_windows_sql(vendor), changed),
+        (limit_statements.insert_messages_sql(vendor), _messages(windows, moment)),
+    )
+    return ((sql, (orjson.dumps(rows).decode(),)) for sql, rows in parts if rows)
+
+
+def _messages(windows: Collection[Window], moment: str) -> list[dict[str, Any]]:
+    crossed = [window for window in windows if window.crosses_soft_threshold]
+    return [
+        {
+            "kind": kind.value,
+            "cause": f"limit:{window.limit.id}:{window.starts_at:%Y%m%dT%H%M%SZ}:{kind.value}",
+            "event": "limit.threshold",
+            "account_id": window.limit.account_id,
+            "payload": _payload(window),
+            "created_at": moment,
+        }
+        for window in crossed
+        for kind in OutboxKind
+    ]
+
+
+def _payload(window: Window) -> dict[str, Any]:
+    """What the message is about; names are looked up when it is sent."""
+    limit = window.limit
+    return {
+        "account_id": limit.account_id,
+        "api_key_id": limit.api_key_id,
+        "limit_id": limit.id,
+        "metric": limit.metric.value,
+        "per": limit.per.value,
+        "amount": limit.amount,
+        "used": window.used,
+        "percent": limit.soft_percent,
+        "window_starts_at": window.starts_at.isoformat(),
+    }

@@ -130,7 +130,7 @@ def _accounts_billed_in(period: Period, report: ClosingReport) -> list[Account]:
     """
     accounts = list(_accounts())
     newcomers = [account.pk for account in accounts if account.created_at.date() >= period.end]
-    with_usage = _days_used(newcomers, period).values_list("account_id", flat=True) if newcomers else ()
+    with_usage = _days_used(newcomers, period).values_list("account_id", flat=True).distinct() if newcomers else ()
     too_early = set(newcomers) - set(with_usage)
     found = []
     for account in accounts:

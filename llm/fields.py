@@ -133,6 +133,8 @@ class ExactDecimalField(_Field[_Set_contra, _Get_co]):
     def __init__(self, *args: Any, decimals: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.decimals = decimals
+        self._unit = Decimal(1).scaleb(-decimals)
+        self._bound = Decimal(1).scaleb(_SUM_DIGITS - decimals)
 
     def deconstruct(self) -> Any:
         name, path, args, kwargs = super().deconstruct()
@@ -144,15 +146,14 @@ class ExactDecimalField(_Field[_Set_contra, _Get_co]):
     def from_db_value(self, value: Any, expression: object, connection: BaseDatabaseWrapper) -> Decimal | None:
         if value is None:
             return None
-        return from_units(_decode(value) if isinstance(value, str) else self._units(value), self.decimals)
+        return from_units(_decode(value), self.decimals) if isinstance(value, str) else self._exact(value)
 
     def to_python(self, value: object) -> Decimal | None:
         """Raises ValidationError, for forms and fixtures."""
         if value is None:
             return None
         try:
-            amount = Decimal(value) if isinstance(value, str) else value
-            return from_units(self._units(amount), self.decimals)
+            return self._exact(Decimal(value) if isinstance(value, str) else value)
         except (TypeError, ValueError, InvalidOperation) as error:
             message = f"“{value}” is no number with at most {self.decimals} decimals."
             raise ValidationError(message, code="invalid") from error
@@ -162,7 +163,7 @@ class ExactDecimalField(_Field[_Set_contra, _Get_co]):
         value = super().get_prep_value(value)
         if value is None or hasattr(value, "resolve_expression"):
             return value
-        return from_units(self._units(value), self.decimals)
+        return self._exact(value)
 
     def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
         value = super().get_db_prep_value(value, connection, prepared)
@@ -178,6 +179,12 @@ class ExactDecimalField(_Field[_Set_contra, _Get_co]):
         return super().formfield(
             **{"form_class": forms.DecimalField, "max_digits": _SUM_DIGITS, "decimal_places": self.decimals, **kwargs}
         )
+
+    def _exact(self, value: object) -> Decimal:
+        """With all of its decimals; what has them already, as most has, is only looked at."""
+        if type(value) is Decimal and value and value.same_quantum(self._unit) and -self._bound < value < self._bound:
+            return value
+        return from_units(self._units(value), self.decimals)
 
     def _units(self, value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and value == 0:

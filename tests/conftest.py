@@ -57,6 +57,17 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """More than cores: much of what tests do is to wait for processes that they have started."""
+    return max(1, (os.cpu_count() or 1) * 3 // 2)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow ones begin first: at the end all workers would wait for the last of them."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _require_services() -> None:
     """Where CI names a service, its absence ends the run: a suite that quietly does without proves nothing."""

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.enums import Dialect, Outcome, UsageStatus
-from llm.fields import AmountField, ExactSum, PriceField, _decode, _encode
+from llm.fields import AmountField, ExactDecimalField, ExactSum, PriceField, _decode, _encode
 from llm.models import Account, ApiKey, Usage
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -218,6 +218,33 @@ def test_forms_and_fixtures_read_text() -> None:
     for bad in ("1e-7", "abc", "NaN", 2.5):
         with pytest.raises(ValidationError):
             field.to_python(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("1.50", "1.50"),
+        ("1.5", "1.50"),
+        ("1E+2", "100.00"),
+        ("0", "0.00"),
+        ("-0.00", "0.00"),
+        (f"-{'9' * 36}.99", f"-{'9' * 36}.99"),
+    ],
+)
+def test_an_exact_decimal_has_all_of_its_decimals(text: str, kept: str) -> None:
+    field: ExactDecimalField[Any, Any] = ExactDecimalField(decimals=2)
+
+    assert str(field.to_python(text)) == str(field.get_prep_value(Decimal(text))) == kept
+
+
+@pytest.mark.parametrize("bad", ["1.005", f"1{'0' * 36}.00", "NaN", "-sNaN", "Infinity"])
+def test_what_an_exact_decimal_cannot_hold_is_refused(bad: str) -> None:
+    field: ExactDecimalField[Any, Any] = ExactDecimalField(decimals=2)
+
+    with pytest.raises(ValidationError):
+        field.to_python(bad)
+    with pytest.raises(ValueError, match=r"decimals|digits|finite"):
+        field.get_prep_value(Decimal(bad))
 
 
 def test_the_form_field_bounds_the_decimals() -> None:

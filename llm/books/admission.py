@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from llm.books.operations import Ask, Exceeded
 from llm.enums import LimitMetric, LimitPer, UsageStatus
 from llm.money import PICO
 from llm.types import LimitState
-from llm.windows import Period, period_of
 
 MICRO: int = 10**6
 PICO_PER_MICRO: int = PICO // MICRO
@@ -65,6 +65,13 @@ class Window:
         return not self.is_announced and soft is not None and self.used * 100 >= self.limit.amount * soft > 0
 
 
+class BindingWindow(NamedTuple):
+    """A window of the period that a call falls into. ends_at: None where that has no end."""
+
+    window: Window
+    ends_at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """holds: (window id, units) each, [] where the call is refused. max_output_tokens: lowered by a limit, or None."""
@@ -75,23 +82,24 @@ class Admission:
     exceeded: Exceeded | None = None
 
 
-def admit(windows: Sequence[Window], ask: Ask, *, now: datetime, time_zone: str) -> Admission:
+def admit(binding: Sequence[BindingWindow], ask: Ask, *, now: datetime) -> Admission:
     """Take the call's holds in all of these windows, or say which limit stands in the way and take none.
 
     A call that asks for more than a whole limit gets a lower output maximum, if that makes it fit.
     """
+    windows = [window for window, _ in binding]
     maximum = _clamped_output(windows, ask)
     asked = [_units(window.limit.metric, ask, maximum) for window in windows]
-    for window, units in zip(windows, asked, strict=True):
-        exceeded = _obstacle(window, units, ask, _period(window.limit, time_zone, now), now)
+    for each, units in zip(binding, asked, strict=True):
+        exceeded = _obstacle(each, units, ask, now)
         if exceeded is not None:
-            return Admission(exceeded=exceeded, limits=_states(windows, time_zone, now))
+            return Admission(exceeded=exceeded, limits=_states(binding))
     holds = []
     for window, units in zip(windows, asked, strict=True):
         window.add(held=units or 0)
         holds.append((window.id, units or 0))
     is_lowered = maximum is not None and maximum != ask.output_tokens
-    return Admission(tuple(holds), maximum if is_lowered else None, _states(windows, time_zone, now))
+    return Admission(tuple(holds), maximum if is_lowered else None, _states(binding))
 
 
 def units_used(metric: str, held: int, *, status: str, total_tokens: int, cost_pico: int | None, is_known: bool) -> int:
@@ -143,7 +151,8 @@ def _units(metric: LimitMetric, ask: Ask, maximum: int | None) -> int | None:
     return -(-(ask.input_pico + ask.choices * maximum * ask.output_token_pico) // PICO_PER_MICRO)
 
 
-def _obstacle(window: Window, units: int | None, ask: Ask, period: Period, now: datetime) -> Exceeded | None:
+def _obstacle(binding: BindingWindow, units: int | None, ask: Ask, now: datetime) -> Exceeded | None:
+    window, ends_at = binding
     limit = window.limit
     why = ""
     if units is None:
@@ -157,21 +166,17 @@ def _obstacle(window: Window, units: int | None, ask: Ask, period: Period, now: 
         kind = "busy"
     else:
         return None
-    resets_in_s = None if period.ends_at is None else (period.ends_at - now).total_seconds()
+    resets_in_s = None if ends_at is None else (ends_at - now).total_seconds()
     return Exceeded(kind, limit.metric, limit.per, limit.amount, limit.api_key_id is not None, resets_in_s, why)
 
 
-def _states(windows: Sequence[Window], time_zone: str, now: datetime) -> tuple[LimitState, ...]:
+def _states(binding: Sequence[BindingWindow]) -> tuple[LimitState, ...]:
     return tuple(
         LimitState(
             window.limit.metric,
             window.limit.amount,
             max(0, window.limit.amount - window.used - window.held),
-            _period(window.limit, time_zone, now).ends_at,
+            ends_at,
         )
-        for window in windows
+        for window, ends_at in binding
     )
-
-
-def _period(limit: LimitRow, time_zone: str, now: datetime) -> Period:
-    return period_of(limit.per, time_zone, now)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from llm.books.admission import Admission, Window, admit, units_used
+from llm.books.admission import Admission, BindingWindow, LimitRow, Window, admit, units_used
+from llm.books.foresight import WantedWindow, WindowKey
 from llm.books.operations import CloseCall, OpenCall, Opened, Refused, Result, Stale
-from llm.books.session import Row, Situation, WindowKey, moment_of
+from llm.books.session import Row, Situation, moment_of
 from llm.books.windows import limit_of, window_of
 from llm.enums import AccountStatus, Outcome
 from llm.windows import period_of
@@ -59,14 +60,13 @@ class Judgement:
         self._limits = [limit_of(row) for row in situation.limit_rows]
         self._windows: dict[int, Window] = {}
         self._by_start: dict[WindowKey, Window] = {}
+        self._wanted_by_key: dict[int, Sequence[WantedWindow]] = {}
 
     # --- Which windows are needed -------------------------------------------------------------------------------------
 
-    def wanted_windows(self, opens: Iterable[OpenCall]) -> set[WindowKey]:
-        """(limit id, start) of the current windows that bind these opens."""
-        if not self._limits:
-            return set()
-        return {key for operation in opens for key in self._window_keys(operation)}
+    def wanted_windows(self, opens: Iterable[OpenCall]) -> dict[int, Sequence[WantedWindow]]:
+        """Those that bind these opens, by id of the key; keys without any are left out."""
+        return {operation.key_id: windows for operation in opens if (windows := self._wanted(operation))}
 
     def take_windows(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -76,15 +76,22 @@ class Judgement:
     def missing_windows(self, wanted: Iterable[WindowKey]) -> set[WindowKey]:
         return {key for key in wanted if key not in self._by_start}
 
-    def _window_keys(self, operation: OpenCall) -> list[WindowKey]:
+    def _wanted(self, operation: OpenCall) -> Sequence[WantedWindow]:
         key = self._keys.get(operation.key_id)
-        if key is None or operation.ask is None:
-            return []
-        return [
-            (limit.id, period_of(limit.per, key.time_zone, self.now).starts_at)
-            for limit in self._limits
-            if limit.binds(account_id=operation.account_id, key_id=operation.key_id)
-        ]
+        if not self._limits or key is None or operation.ask is None:
+            return ()
+        found = self._wanted_by_key.get(key.id)
+        if found is None:
+            found = self._wanted_by_key[key.id] = [
+                self._wanted_of(limit, key)
+                for limit in self._limits
+                if limit.binds(account_id=key.account_id, key_id=key.id)
+            ]
+        return found
+
+    def _wanted_of(self, limit: LimitRow, key: KeyState) -> WantedWindow:
+        period = period_of(limit.per, key.time_zone, self.now)
+        return WantedWindow((limit.id, period.starts_at), period.ends_at)
 
     # --- Closes come first: what they release, the opens of the same batch may take -----------------------------------
 
@@ -125,11 +132,11 @@ class Judgement:
         return operation.price_until is None or self.now < operation.price_until
 
     def _admission(self, operation: OpenCall) -> Opened | Refused:
-        keys = self._window_keys(operation) if self._limits else []
-        if not keys or operation.ask is None:
+        wanted = self._wanted(operation)
+        if not wanted or operation.ask is None:
             return Opened(self.now)
-        windows = [self._by_start[key] for key in keys]
-        admission: Admission = admit(windows, operation.ask(), now=self.now, time_zone=self.time_zone_of(operation))
+        binding = [BindingWindow(self._by_start[each.key], each.ends_at) for each in wanted]
+        admission: Admission = admit(binding, operation.ask(), now=self.now)
         if admission.exceeded is not None:
             return Refused("limit", admission.exceeded, admission.limits)
         self.holds[id(operation)] = admission.holds

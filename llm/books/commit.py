@@ -16,15 +16,15 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 from llm.books import statements
 from llm.books.batch import Judgement, holds_of
 from llm.books.comparing import compare
+from llm.books.foresight import UnforeseenWindowsError, WindowForesight, WindowKey
 from llm.books.operations import CloseCall, Closed, Failed, OpenCall, Opened, Operation, Result
-from llm.books.session import BatchSession, Situation, Statement, WindowKey, batch_session
+from llm.books.session import BatchSession, Situation, Statement, batch_session
 from llm.books.windows import window_statements
 from llm.digests import OpenedFacts
 from llm.enums import UsageStatus
 from llm.models import Usage
 
-_existing_windows: set[WindowKey] = set()
-_MOST_REMEMBERED = 10_000
+_foresight = WindowForesight()
 
 Closing = tuple[CloseCall, OpenedFacts]
 """A close that counts, and what its row was opened with: the row's digest covers both."""
@@ -66,43 +66,57 @@ def _write(operations: Sequence[Operation], lock_timeout_ms: int) -> dict[int, R
     """Results by id() of the operation, but for closes whose row was not open."""
     opens = [operation for operation in operations if isinstance(operation, OpenCall)]
     closes = [operation for operation in operations if isinstance(operation, CloseCall)]
+    try:
+        return _write_once(opens, closes, _foresight.windows_of(opens), lock_timeout_ms)
+    except UnforeseenWindowsError:
+        return _write_once(opens, closes, None, lock_timeout_ms)
+
+
+def _write_once(
+    opens: Sequence[OpenCall], closes: Sequence[CloseCall], foreseen: set[WindowKey] | None, lock_timeout_ms: int
+) -> dict[int, Result]:
+    """foreseen: see `BatchSession.read`."""
     touched_ids = [close.id.hex for close in closes] + [each.id.hex for each in opens if each.is_stillborn]
     with batch_session() as session:
-        situation = session.read({each.key_id for each in opens}, touched_ids, lock_timeout_ms=lock_timeout_ms)
+        key_ids = {each.key_id for each in opens}
+        situation = session.read(key_ids, touched_ids, foreseen=foreseen, lock_timeout_ms=lock_timeout_ms)
         judgement = Judgement(situation)
-        wanted = _lock_windows(session, judgement, situation, opens)
+        wanted_by_key = judgement.wanted_windows(opens)
+        wanted = {window.key for windows in wanted_by_key.values() for window in windows}
+        if situation.window_rows is None:
+            _lock_windows(session, judgement, situation, wanted, new=wanted - (foreseen or set()))
+        else:
+            judgement.take_windows(situation.window_rows)
+            if judgement.missing_windows(wanted):
+                raise UnforeseenWindowsError
         closing = _release(judgement, situation, closes)
         opening = [each for each in opens if judgement.judge(each) and each.id not in situation.touched]
         closing += _release_new(judgement, opening, closes)
         session.write(_statements(judgement, opening, closing))
-    _remember_windows(wanted)
+    _foresight.learn(opens, wanted_by_key)
     return {**judgement.results, **{id(close): Closed() for close, _ in closing}}
 
 
 def _lock_windows(
-    session: BatchSession, judgement: Judgement, situation: Situation, opens: Sequence[OpenCall]
-) -> set[WindowKey]:
-    """The windows that the opens want; the batch has locked them, and those that its closes hold."""
+    session: BatchSession,
+    judgement: Judgement,
+    situation: Situation,
+    wanted: set[WindowKey],
+    *,
+    new: set[WindowKey],
+) -> None:
+    """The windows that are wanted, and those that the closes hold. new: as for `BatchSession.lock_windows`."""
     held = {
         window_id
         for row in situation.touched.values()
         if row.status == UsageStatus.OPEN
         for window_id, _ in holds_of(row.holds)
     }
-    wanted = judgement.wanted_windows(opens)
     if held or wanted:
-        judgement.take_windows(session.lock_windows(held, wanted, new=wanted - _existing_windows))
+        judgement.take_windows(session.lock_windows(held, wanted, new=new))
     if missing := judgement.missing_windows(wanted):
         # Cleared away meanwhile, or their transaction was rolled back by whoever else took part in it.
         judgement.take_windows(session.lock_windows((), missing, new=missing))
-    return wanted
-
-
-def _remember_windows(wanted: set[WindowKey]) -> None:
-    """They are committed, so that no batch of this process need make them again."""
-    if len(_existing_windows) > _MOST_REMEMBERED:
-        _existing_windows.clear()
-    _existing_windows.update(wanted)
 
 
 def _release(judgement: Judgement, situation: Situation, closes: Sequence[CloseCall]) -> list[Closing]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from llm.books.statements import rows_sql
+from llm.enums import UsageStatus
 
 LIMIT_COLUMNS = "l.id, l.account_id, l.api_key_id, l.metric, l.per, l.amount, l.soft_percent"
 _OF_KEYS = (
@@ -34,6 +35,20 @@ def limits_sql(vendor: str) -> str:
 def windows_sql(vendor: str) -> str:
     """Windows by id, and by limit and start, locked by id. Two parameters: ids, and a document of the others."""
     ids = "SELECT value FROM json_each(%s)" if vendor == "sqlite" else "SELECT unnest(%s::bigint[])"
+    return _windows_among(ids, vendor)
+
+
+@cache
+def windows_of_calls_sql() -> str:
+    """PostgreSQL: `windows_sql`, of the windows that these open calls hold instead of those with these ids."""
+    return _windows_among(
+        "SELECT (hold ->> 0)::bigint FROM llm_usage u CROSS JOIN jsonb_array_elements(u.holds) AS h(hold) "  # noqa: S608
+        f"WHERE u.id = ANY(%s::uuid[]) AND u.status = '{UsageStatus.OPEN.value}' AND u.holds IS NOT NULL",
+        "postgresql",
+    )
+
+
+def _windows_among(ids: str, vendor: str) -> str:
     lock = "" if vendor == "sqlite" else " FOR UPDATE OF w"
     return (
         f"SELECT {_WINDOW_COLUMNS} FROM llm_limitwindow w JOIN llm_limit l ON l.id = w.limit_id WHERE w.id IN ("  # noqa: S608

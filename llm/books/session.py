@@ -1,9 +1,9 @@
 """How a batch talks to the database: few trips, each of several statements.
 
 Trips are most of what a small batch costs, so on PostgreSQL the statements of each trip are sent together: one to
-begin and read, one to lock windows (only where there are limits), one to write and commit. Inside a transaction of
-somebody else (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same statements go one by
-one in Django's own transaction.
+begin and read, one to lock windows (only where limits bind that were not foreseen), one to write and commit. Inside a
+transaction of somebody else (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same
+statements go one by one in Django's own transaction.
 
 Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, windows by id.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -22,12 +22,10 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from llm.books import limit_statements, statements
+from llm.books.foresight import WindowKey
 from llm.digests import OpenedFacts
 
 Row = tuple[Any, ...]
-WindowKey = tuple[int, datetime]
-"""A limit's id, and where the window begins."""
-
 Statement = tuple[str, Sequence[Any]]
 
 
@@ -61,6 +59,7 @@ class Situation:
     key_rows: Sequence[Row]
     limit_rows: Sequence[Row]
     touched: Mapping[UUID, TouchedRow]
+    window_rows: Sequence[Row] | None = None
 
 
 class BatchSession:
@@ -71,8 +70,19 @@ class BatchSession:
         self._is_joined = is_joined
         self._vendor = connection.vendor
 
-    def read(self, key_ids: Collection[int], touched_ids: Sequence[str], *, lock_timeout_ms: int = 0) -> Situation:
-        """lock_timeout_ms: how long this transaction waits for a lock; 0 leaves it to the connection."""
+    def read(
+        self,
+        key_ids: Collection[int],
+        touched_ids: Sequence[str],
+        *,
+        foreseen: Collection[WindowKey] | None = None,
+        lock_timeout_ms: int = 0,
+    ) -> Situation:
+        """lock_timeout_ms: how long this transaction waits for a lock; 0 leaves it to the connection.
+
+        foreseen: windows to lock in this very trip, with those that the touched rows hold; None: none of either.
+        Where trips are not joined, none are locked in any case.
+        """
         statement_list: list[Statement] = []
         if self._vendor == "sqlite":
             statement_list.append(("SELECT coalesce((SELECT version FROM llm_catalogversion WHERE id = 1), 0)", ()))
@@ -84,9 +94,15 @@ class BatchSession:
             statement_list.append((limit_statements.limits_sql(self._vendor), (self._ids(list(key_ids)),)))
         if touched_ids:
             statement_list.append((statements.rows_touched_sql(self._vendor), (self._ids(touched_ids),)))
+        has_windows = foreseen is not None and self._is_joined
+        if foreseen is not None and has_windows:
+            keys = self._window_keys(foreseen)
+            statement_list.append((limit_statements.windows_of_calls_sql(), (self._ids(touched_ids), keys)))
         start = f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms:d}; " if lock_timeout_ms else "BEGIN; "
         found = self._run(statement_list, before=start, skip=start.count(";"))
-        return self._situation(found, has_keys=bool(key_ids), has_touched=bool(touched_ids))
+        window_rows = found.pop() if has_windows else None
+        situation = self._situation(found, has_keys=bool(key_ids), has_touched=bool(touched_ids))
+        return replace(situation, window_rows=window_rows)
 
     def lock_windows(
         self, ids: Collection[int], wanted: Collection[WindowKey], *, new: Collection[WindowKey] = ()

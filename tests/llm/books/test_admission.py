@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.books.admission import Admission, LimitRow, Window, admit, units_used
+from llm.books.admission import Admission, BindingWindow, LimitRow, Window, admit, units_used
 from llm.books.operations import Ask
 from llm.enums import LimitMetric, LimitPer
+from llm.windows import period_of
 
 NOW = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
 MONTH = datetime(2026, 11, 1, tzinfo=UTC)
@@ -33,7 +34,8 @@ def ask(**changes: Any) -> Ask:
 
 
 def decide(windows: list[Window], asked: Ask) -> Admission:
-    return admit(windows, asked, now=NOW, time_zone="UTC")
+    binding = [BindingWindow(window, period_of(window.limit.per, "UTC", NOW).ends_at) for window in windows]
+    return admit(binding, asked, now=NOW)
 
 
 def kind_of(admission: Admission) -> str | None:

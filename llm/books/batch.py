@@ -144,8 +144,9 @@ class Judgement:
 
     @property
     def windows(self) -> Collection[Window]:
-        """With what the batch adds to them."""
-        return self._windows.values()
+        """With what the batch adds to them; without those that were locked on a wrong guess."""
+        wanted = {each.key for windows in self._wanted_by_key.values() for each in windows}
+        return [window for key, window in self._by_start.items() if window.has_changed or key in wanted]
 
 
 def holds_of(value: Any) -> Sequence[tuple[int, int]]:

@@ -8,6 +8,7 @@ the limits) it decides on what it reads inside its own transaction.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 import orjson
@@ -66,46 +67,39 @@ def _write(operations: Sequence[Operation], lock_timeout_ms: int) -> dict[int, R
     """Results by id() of the operation, but for closes whose row was not open."""
     opens = [operation for operation in operations if isinstance(operation, OpenCall)]
     closes = [operation for operation in operations if isinstance(operation, CloseCall)]
-    try:
-        return _write_once(opens, closes, _foresight.windows_of(opens), lock_timeout_ms)
-    except UnforeseenWindowsError:
-        return _write_once(opens, closes, None, lock_timeout_ms)
+    foreseen = _foresight.windows_of(opens, closes)
+    if foreseen is not None:
+        with suppress(UnforeseenWindowsError):
+            return _write_once(opens, closes, foreseen, lock_timeout_ms)
+    return _write_once(opens, closes, None, lock_timeout_ms)
 
 
 def _write_once(
     opens: Sequence[OpenCall], closes: Sequence[CloseCall], foreseen: set[WindowKey] | None, lock_timeout_ms: int
 ) -> dict[int, Result]:
-    """foreseen: see `BatchSession.read`."""
+    """foreseen: see `BatchSession.read`. Raises UnforeseenWindowsError where it is not all that is wanted."""
     touched_ids = [close.id.hex for close in closes] + [each.id.hex for each in opens if each.is_stillborn]
     with batch_session() as session:
         key_ids = {each.key_id for each in opens}
         situation = session.read(key_ids, touched_ids, foreseen=foreseen, lock_timeout_ms=lock_timeout_ms)
         judgement = Judgement(situation)
-        wanted_by_key = judgement.wanted_windows(opens)
-        wanted = {window.key for windows in wanted_by_key.values() for window in windows}
-        if situation.window_rows is None:
-            _lock_windows(session, judgement, situation, wanted, new=wanted - (foreseen or set()))
-        else:
-            judgement.take_windows(situation.window_rows)
-            if judgement.missing_windows(wanted):
-                raise UnforeseenWindowsError
+        wanted = judgement.wanted_windows(opens)
+        _lock_windows(session, judgement, situation, {each.key for windows in wanted.values() for each in windows})
         closing = _release(judgement, situation, closes)
         opening = [each for each in opens if judgement.judge(each) and each.id not in situation.touched]
         closing += _release_new(judgement, opening, closes)
         session.write(_statements(judgement, opening, closing))
-    _foresight.learn(opens, wanted_by_key)
+    _foresight.learn(opens, wanted)
     return {**judgement.results, **{id(close): Closed() for close, _ in closing}}
 
 
-def _lock_windows(
-    session: BatchSession,
-    judgement: Judgement,
-    situation: Situation,
-    wanted: set[WindowKey],
-    *,
-    new: set[WindowKey],
-) -> None:
-    """The windows that are wanted, and those that the closes hold. new: as for `BatchSession.lock_windows`."""
+def _lock_windows(session: BatchSession, judgement: Judgement, situation: Situation, wanted: set[WindowKey]) -> None:
+    """Those that are wanted, and those that the closes hold; nothing more where some were locked already."""
+    if situation.window_rows is not None:
+        judgement.take_windows(situation.window_rows)
+        if judgement.missing_windows(wanted):
+            raise UnforeseenWindowsError
+        return
     held = {
         window_id
         for row in situation.touched.values()
@@ -113,10 +107,7 @@ def _lock_windows(
         for window_id, _ in holds_of(row.holds)
     }
     if held or wanted:
-        judgement.take_windows(session.lock_windows(held, wanted, new=new))
-    if missing := judgement.missing_windows(wanted):
-        # Cleared away meanwhile, or their transaction was rolled back by whoever else took part in it.
-        judgement.take_windows(session.lock_windows((), missing, new=missing))
+        judgement.take_windows(session.lock_windows(held, wanted))
 
 
 def _release(judgement: Judgement, situation: Situation, closes: Sequence[CloseCall]) -> list[Closing]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from llm.books.operations import OpenCall
+from llm.books.operations import CloseCall, OpenCall
 
 WindowKey = tuple[int, datetime]
 """A limit's id, and where the window begins."""
@@ -34,12 +34,13 @@ class WindowForesight:
 
     def __init__(self) -> None:
         self._by_key: dict[int, Sequence[WantedWindow]] = {}
-        self._has_limits = False
+        self._accounts: set[int] = set()
 
-    def windows_of(self, opens: Sequence[OpenCall]) -> set[WindowKey] | None:
-        """Windows that exist; None where a key is new or one of its periods is over, or where nobody has limits."""
-        if not self._has_limits:
-            return None
+    def windows_of(self, opens: Sequence[OpenCall], closes: Sequence[CloseCall]) -> set[WindowKey] | None:
+        """What to lock beside what the closes hold; empty where that is all.
+
+        None where a guess is no good: where a key is new or one of its periods is over, and where nobody has limits.
+        """
         now = datetime.now(UTC)
         foreseen: set[WindowKey] = set()
         for each in opens:
@@ -47,13 +48,17 @@ class WindowForesight:
             if windows is None or any(window.ends_at is not None and window.ends_at <= now for window in windows):
                 return None
             foreseen.update(window.key for window in windows)
-        return foreseen
+        has_limits = foreseen or any(close.account_id in self._accounts for close in closes)
+        return foreseen if has_limits else None
 
     def learn(self, opens: Sequence[OpenCall], wanted: Mapping[int, Sequence[WantedWindow]]) -> None:
-        """wanted: what the opens did want, by id of the key. It is committed."""
+        """wanted: what the opens did want, by id of the key."""
         if len(self._by_key) > self.MOST_KEYS:
             self._by_key.clear()
-            self._has_limits = False
+            self._accounts.clear()
         for each in opens:
+            if each.ask is None:
+                continue
             self._by_key[each.key_id] = wanted.get(each.key_id, ())
-        self._has_limits = self._has_limits or bool(wanted)
+            if each.key_id in wanted:
+                self._accounts.add(each.account_id)

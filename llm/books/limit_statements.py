@@ -34,27 +34,35 @@ def limits_sql(vendor: str) -> str:
 @cache
 def windows_sql(vendor: str) -> str:
     """Windows by id, and by limit and start, locked by id. Two parameters: ids, and a document of the others."""
-    ids = "SELECT value FROM json_each(%s)" if vendor == "sqlite" else "SELECT unnest(%s::bigint[])"
-    return _windows_among(ids, vendor)
+    if vendor == "sqlite":
+        return _windows_where(f"w.id IN (SELECT value FROM json_each(%s) UNION ALL {_ids_by_start(vendor)})")  # noqa: S608
+    return _locked(f"SELECT unnest(%s::bigint[]) UNION ALL {_ids_by_start(vendor)}")
 
 
 @cache
 def windows_of_calls_sql() -> str:
-    """PostgreSQL: `windows_sql`, of the windows that these open calls hold instead of those with these ids."""
-    return _windows_among(
-        "SELECT (hold ->> 0)::bigint FROM llm_usage u CROSS JOIN jsonb_array_elements(u.holds) AS h(hold) "  # noqa: S608
-        f"WHERE u.id = ANY(%s::uuid[]) AND u.status = '{UsageStatus.OPEN.value}' AND u.holds IS NOT NULL",
-        "postgresql",
+    """PostgreSQL: as `windows_sql`, of the windows that these open calls hold instead of those with these ids."""
+    held = (
+        "SELECT (hold ->> 0)::bigint FROM llm_usage u CROSS JOIN LATERAL "  # noqa: S608
+        "jsonb_array_elements(CASE jsonb_typeof(u.holds) WHEN 'array' THEN u.holds END) AS h(hold) "
+        f"WHERE u.id = ANY(%s::uuid[]) AND u.status = '{UsageStatus.OPEN.value}'"
     )
+    return _locked(f"{held} UNION ALL {_ids_by_start('postgresql')}")
 
 
-def _windows_among(ids: str, vendor: str) -> str:
-    lock = "" if vendor == "sqlite" else " FOR UPDATE OF w"
-    return (
-        f"SELECT {_WINDOW_COLUMNS} FROM llm_limitwindow w JOIN llm_limit l ON l.id = w.limit_id WHERE w.id IN ("  # noqa: S608
-        f"{ids} UNION SELECT x.id FROM llm_limitwindow x JOIN {rows_sql(_KEY_SHAPE, vendor)} "
-        f"ON x.limit_id = v.limit_id AND x.starts_at = v.starts_at) ORDER BY w.id{lock}"
-    )
+def _ids_by_start(vendor: str) -> str:
+    found = "SELECT x.id FROM llm_limitwindow x WHERE x.limit_id = v.limit_id AND x.starts_at = v.starts_at"
+    return f"SELECT ({found}) FROM {rows_sql(_KEY_SHAPE, vendor)}"  # noqa: S608
+
+
+def _locked(ids: str) -> str:
+    """An array, not a subquery: the planner would take it for many rows, and read all windows instead of these."""
+    return f"{_windows_where(f'w.id = ANY(ARRAY({ids}))')} FOR UPDATE OF w"
+
+
+def _windows_where(condition: str) -> str:
+    windows = "llm_limitwindow w JOIN llm_limit l ON l.id = w.limit_id"
+    return f"SELECT {_WINDOW_COLUMNS} FROM {windows} WHERE {condition} ORDER BY w.id"  # noqa: S608
 
 
 @cache

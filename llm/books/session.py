@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -59,7 +59,7 @@ class Situation:
     key_rows: Sequence[Row]
     limit_rows: Sequence[Row]
     touched: Mapping[UUID, TouchedRow]
-    window_rows: Sequence[Row] | None = None
+    window_rows: Sequence[Row] | None
 
 
 class BatchSession:
@@ -80,8 +80,8 @@ class BatchSession:
     ) -> Situation:
         """lock_timeout_ms: how long this transaction waits for a lock; 0 leaves it to the connection.
 
-        foreseen: windows to lock in this very trip, with those that the touched rows hold; None: none of either.
-        Where trips are not joined, none are locked in any case.
+        foreseen: windows to lock in this very trip, with those that the touched rows hold. Where it is None, or trips
+        are not joined, no windows are locked yet.
         """
         statement_list: list[Statement] = []
         if self._vendor == "sqlite":
@@ -94,28 +94,23 @@ class BatchSession:
             statement_list.append((limit_statements.limits_sql(self._vendor), (self._ids(list(key_ids)),)))
         if touched_ids:
             statement_list.append((statements.rows_touched_sql(self._vendor), (self._ids(touched_ids),)))
-        has_windows = foreseen is not None and self._is_joined
-        if foreseen is not None and has_windows:
-            keys = self._window_keys(foreseen)
+        keys = self._window_keys(foreseen) if foreseen is not None and self._is_joined else None
+        if keys is not None:
             statement_list.append((limit_statements.windows_of_calls_sql(), (self._ids(touched_ids), keys)))
         start = f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms:d}; " if lock_timeout_ms else "BEGIN; "
         found = self._run(statement_list, before=start, skip=start.count(";"))
-        window_rows = found.pop() if has_windows else None
-        situation = self._situation(found, has_keys=bool(key_ids), has_touched=bool(touched_ids))
-        return replace(situation, window_rows=window_rows)
+        window_rows = None if keys is None else found.pop()
+        return self._situation(found, window_rows, has_keys=bool(key_ids), has_touched=bool(touched_ids))
 
-    def lock_windows(
-        self, ids: Collection[int], wanted: Collection[WindowKey], *, new: Collection[WindowKey] = ()
-    ) -> Sequence[Row]:
-        """Windows by id and by key, locked by id. new: those of the wanted ones that are made before, if they are not.
+    def lock_windows(self, ids: Collection[int], wanted: Collection[WindowKey]) -> Sequence[Row]:
+        """Windows by id and by key, locked by id. Those of the wanted ones that don't exist are made before.
 
         Before: who waits for another's new window has no window locked yet, so nobody waits in a circle.
         """
-        batch: list[Statement] = [
-            (limit_statements.windows_sql(self._vendor), (self._ids(list(ids)), self._window_keys(wanted)))
-        ]
-        if new:
-            batch.insert(0, (limit_statements.insert_windows_sql(self._vendor), (self._window_keys(new),)))
+        keys = self._window_keys(wanted)
+        batch: list[Statement] = [(limit_statements.windows_sql(self._vendor), (self._ids(list(ids)), keys))]
+        if wanted:
+            batch.insert(0, (limit_statements.insert_windows_sql(self._vendor), (keys,)))
         return self._run(batch)[-1]
 
     def write(self, writes: Sequence[Statement]) -> None:
@@ -125,7 +120,9 @@ class BatchSession:
         sql = "; ".join((*(text for text, _ in writes), "COMMIT"))
         self._cursor.execute(sql, [parameter for _, parameters in writes for parameter in parameters])
 
-    def _situation(self, found: list[list[Row]], *, has_keys: bool, has_touched: bool) -> Situation:
+    def _situation(
+        self, found: list[list[Row]], window_rows: Sequence[Row] | None, *, has_keys: bool, has_touched: bool
+    ) -> Situation:
         if self._vendor == "sqlite":
             # One writer at a time: BEGIN IMMEDIATE is the lock, and its host's clock is the database's.
             now, version = datetime.now(UTC), found.pop(0)[0][0]
@@ -136,7 +133,8 @@ class BatchSession:
             key_rows = [row[2:] for row in first if row[2] is not None]
         limit_rows = found.pop(0) if has_keys else []
         touched = [TouchedRow.of(row, self._vendor) for row in found.pop(0)] if has_touched else ()
-        return Situation(now, version, key_rows, limit_rows, {row.opened.id: row for row in touched})
+        touched_by_id = {row.opened.id: row for row in touched}
+        return Situation(now, version, key_rows, limit_rows, touched_by_id, window_rows)
 
     def _run(self, batch: Sequence[Statement], *, before: str = "", skip: int = 0) -> list[list[Row]]:
         """The rows of each statement. before: as many statements as `skip`, which go first where joined."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +16,7 @@ from llm.books.foresight import WantedWindow, WindowForesight
 from llm.books.operations import Ask, Closed, OpenCall, Opened, Refused, Result
 from llm.enums import LimitMetric, LimitPer
 from llm.limits import archive_limit, set_limit
-from llm.models import ApiKey, Limit, LimitWindow
+from llm.models import ApiKey, Limit, LimitWindow, Outbox, Usage
 from tests.llm.books.making import a_close, a_key, an_open
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -31,14 +32,18 @@ def foresight(monkeypatch: pytest.MonkeyPatch) -> WindowForesight:
     return fresh
 
 
+def ask() -> Ask:
+    return Ask(requests=1, input_tokens=10, output_tokens=10)
+
+
 def opening(key: ApiKey) -> OpenCall:
-    return an_open(key, ask=lambda: Ask(requests=1, input_tokens=10, output_tokens=10))
+    return an_open(key, ask=ask)
 
 
 def call(key: ApiKey) -> list[Result]:
     """One that is opened in a batch and settled in the next one."""
     operation = opening(key)
-    return [*commit_batch([operation]), *commit_batch([a_close(operation.id)])]
+    return [*commit_batch([operation]), *commit_batch([a_close(operation.id, account_id=key.account_id)])]
 
 
 # --- What is foreseen -------------------------------------------------------------------------------------------------
@@ -48,32 +53,41 @@ def call(key: ApiKey) -> list[Result]:
 def test_the_windows_of_keys_that_are_known_are_foreseen_until_one_of_their_periods_is_over(
     foresight: WindowForesight,
 ) -> None:
-    known, free, new = an_open(a_key("a")), an_open(a_key("b")), an_open(a_key("c"))
+    known, free, new = (an_open(a_key(name), ask=ask) for name in "abc")
     foresight.learn([known, free], {known.key_id: [MINUTE, EVER]})
 
     with time_machine.travel(NOON + timedelta(seconds=59), tick=False):
-        assert foresight.windows_of([known, free]) == {MINUTE.key, EVER.key}
-        assert foresight.windows_of([free]) == foresight.windows_of([]) == set()
-        assert foresight.windows_of([known, new]) is None
+        assert foresight.windows_of([known, free], []) == {MINUTE.key, EVER.key}
+        assert foresight.windows_of([known, new], []) is None
     with time_machine.travel(NOON + timedelta(seconds=60), tick=False):
-        assert foresight.windows_of([known]) is None
-        assert foresight.windows_of([free]) == set()
+        assert foresight.windows_of([known], []) is None
 
 
 @pytest.mark.django_db
-def test_nothing_is_foreseen_where_nobody_has_limits(foresight: WindowForesight) -> None:
-    free = an_open(a_key())
-    foresight.learn([free], {})
-    assert foresight.windows_of([free]) is None
+def test_calls_without_limits_lock_nothing(foresight: WindowForesight) -> None:
+    known, free = an_open(a_key("a"), ask=ask), an_open(a_key("b"), ask=ask)
+    foresight.learn([known, free], {known.key_id: [EVER]})
+
+    assert foresight.windows_of([], []) is None
+    assert foresight.windows_of([free], [a_close(free.id, account_id=free.account_id)]) is None
+    assert foresight.windows_of([free], [a_close(known.id, account_id=known.account_id)]) == set()
+
+
+@pytest.mark.django_db
+def test_what_was_never_asked_teaches_nothing(foresight: WindowForesight) -> None:
+    known = an_open(a_key(), ask=ask)
+    foresight.learn([known], {known.key_id: [EVER]})
+    foresight.learn([replace(known, ask=None, is_stillborn=True)], {})
+    assert foresight.windows_of([known], []) == {EVER.key}
 
 
 @pytest.mark.django_db
 def test_foresight_never_grows_beyond_a_bound(foresight: WindowForesight, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WindowForesight, "MOST_KEYS", 2)
     for number in range(4):
-        foresight.learn([an_open(a_key(), key_id=number)], {number: [EVER]})
-    assert foresight.windows_of([an_open(a_key(), key_id=0)]) is None
-    assert foresight.windows_of([an_open(a_key(), key_id=3)]) == {EVER.key}
+        foresight.learn([an_open(a_key(), key_id=number, ask=ask)], {number: [EVER]})
+    assert foresight.windows_of([an_open(a_key(), key_id=0)], []) is None
+    assert foresight.windows_of([an_open(a_key(), key_id=3)], []) == {EVER.key}
 
 
 # --- What comes of it -------------------------------------------------------------------------------------------------
@@ -128,6 +142,30 @@ def test_a_limit_that_was_foreseen_and_is_no_more_holds_nobody_back() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_of_a_window_that_was_locked_in_vain_nobody_is_told() -> None:
+    key = a_key()
+    set_limit(key.account, None, LimitMetric.TOKENS, LimitPer.MONTH, 1000, None)
+    call(key)
+    # A threshold that is crossed already, taken back before any call.
+    limit, _ = set_limit(key.account, None, LimitMetric.TOKENS, LimitPer.MONTH, 20, 50)
+    archive_limit(limit)
+
+    assert [type(result) for result in call(key)] == [Opened, Closed]
+    assert not Outbox.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_period_that_begins_while_nobody_looks_costs_nothing_but_a_second_try(foresight: WindowForesight) -> None:
+    key = a_key()
+    limit, _ = set_limit(key.account, None, LimitMetric.REQUESTS, LimitPer.MONTH, 10, None)
+    last_month = LimitWindow.objects.create(limit=limit, starts_at=datetime(2026, 1, 1, tzinfo=UTC), used=7)
+    foresight.learn([opening(key)], {key.pk: [WantedWindow((limit.pk, last_month.starts_at), None)]})
+
+    assert [type(result) for result in call(key)] == [Opened, Closed]
+    assert list(LimitWindow.objects.order_by("id").values_list("used", "held")) == [(7, 0), (1, 0)]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_window_that_was_foreseen_and_cleared_away_is_made_again() -> None:
     key = a_key()
     set_limit(key.account, None, LimitMetric.REQUESTS, LimitPer.MONTH, 10, None)
@@ -155,3 +193,26 @@ def test_what_a_call_holds_is_released_where_its_key_has_no_limits_any_more() ->
         ("acme", 1, 0),
         ("globex", 1, 1),
     }
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite foresees nothing")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("holds", ["null", "{}", "[]"])
+def test_holds_that_say_nothing_hold_nothing(holds: str) -> None:
+    key = a_key()
+    set_limit(key.account, None, LimitMetric.REQUESTS, LimitPer.MONTH, 10, None)
+    call(key)
+    odd = opening(key)
+    names = [field.column for field in Usage._meta.concrete_fields if field.name not in ("id", "holds")]
+    open_row = opening(key)
+    commit_batch([open_row])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO llm_usage (id, holds, {', '.join(names)}) "  # noqa: S608
+            f"SELECT %s, %s::jsonb, {', '.join(names)} FROM llm_usage WHERE id = %s",
+            [odd.id, holds, open_row.id],
+        )
+
+    assert commit_batch([a_close(odd.id, account_id=key.account_id)]) == [Closed()]
+    assert LimitWindow.objects.get().held == 1

@@ -27,8 +27,7 @@ _OUTBOX_SHAPE = {
 @cache
 def limits_sql(vendor: str) -> str:
     """The limits in force of these keys and of their accounts, by id."""
-    keys = "IN (SELECT value FROM json_each(%s))" if vendor == "sqlite" else "= ANY(%s::bigint[])"
-    return f"SELECT DISTINCT {LIMIT_COLUMNS} FROM {_OF_KEYS} {keys} ORDER BY l.id"  # noqa: S608
+    return f"SELECT DISTINCT {LIMIT_COLUMNS} FROM {_OF_KEYS} {_among(vendor)} ORDER BY l.id"  # noqa: S608
 
 
 @cache
@@ -80,12 +79,17 @@ def insert_windows_sql(vendor: str) -> str:
 
 @cache
 def update_windows_sql(vendor: str) -> str:
+    """Two parameters: a document of what is added, and its ids, which tell the planner how few windows those are."""
     shape = {"id": "bigint", "used": "bigint", "held": "bigint", "announces": "boolean"}
     return (
         "UPDATE llm_limitwindow SET used = llm_limitwindow.used + v.used, held = llm_limitwindow.held + v.held, "  # noqa: S608
         f"is_announced = (llm_limitwindow.is_announced OR v.announces) FROM {rows_sql(shape, vendor)} "
-        "WHERE llm_limitwindow.id = v.id"
+        f"WHERE llm_limitwindow.id = v.id AND llm_limitwindow.id {_among(vendor)}"
     )
+
+
+def _among(vendor: str) -> str:
+    return "IN (SELECT value FROM json_each(%s))" if vendor == "sqlite" else "= ANY(%s::bigint[])"
 
 
 @cache

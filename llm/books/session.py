@@ -10,7 +10,7 @@ Locks are taken in one order everywhere: the books' advisory lock, usage rows by
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,11 +87,11 @@ class BatchSession:
         if self._vendor == "sqlite":
             statement_list.append(("SELECT coalesce((SELECT version FROM llm_catalogversion WHERE id = 1), 0)", ()))
             if key_ids:
-                statement_list.append((statements.READ_KEYS_SQLITE, (_document(list(key_ids)),)))
+                statement_list.append((statements.READ_KEYS_SQLITE, (self._ids(key_ids),)))
         else:
             statement_list.append((statements.READ_POSTGRESQL, (statements.BOOKS_LOCK, list(key_ids))))
         if key_ids:
-            statement_list.append((limit_statements.limits_sql(self._vendor), (self._ids(list(key_ids)),)))
+            statement_list.append((limit_statements.limits_sql(self._vendor), (self._ids(key_ids),)))
         if touched_ids:
             statement_list.append((statements.rows_touched_sql(self._vendor), (self._ids(touched_ids),)))
         keys = self._window_keys(foreseen) if foreseen is not None and self._is_joined else None
@@ -108,7 +108,7 @@ class BatchSession:
         Before: who waits for another's new window has no window locked yet, so nobody waits in a circle.
         """
         keys = self._window_keys(wanted)
-        batch: list[Statement] = [(limit_statements.windows_sql(self._vendor), (self._ids(list(ids)), keys))]
+        batch: list[Statement] = [(limit_statements.windows_sql(self._vendor), (self._ids(ids), keys))]
         if wanted:
             batch.insert(0, (limit_statements.insert_windows_sql(self._vendor), (keys,)))
         return self._run(batch)[-1]
@@ -157,14 +157,14 @@ class BatchSession:
     def _fetch(self) -> list[Row]:
         return list(self._cursor.fetchall()) if self._cursor.description else []
 
-    def _ids(self, ids: Sequence[Any]) -> Any:
-        return _document(ids) if self._vendor == "sqlite" else list(ids)
+    def _ids(self, ids: Iterable[Any]) -> str | list[Any]:
+        return statements.id_list(ids, self._vendor)
 
     def _window_keys(self, keys: Collection[WindowKey]) -> str:
         vendor = self._vendor
-        return _document(
+        return orjson.dumps(
             [{"limit_id": limit, "starts_at": statements.moment_text(starts_at, vendor)} for limit, starts_at in keys]
-        )
+        ).decode()
 
 
 @contextmanager
@@ -194,7 +194,3 @@ def _roll_back(cursor: CursorWrapper) -> None:
         cursor.execute("ROLLBACK")
     except Exception:  # noqa: BLE001  # the first error is the one that is told
         connection.close()
-
-
-def _document(value: object) -> str:
-    return orjson.dumps(value).decode()

@@ -5,12 +5,14 @@ PostgreSQL and SQLite differ in how a JSON document becomes rows and in a few ty
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
 from operator import itemgetter
 from typing import Any
 from zoneinfo import ZoneInfo
+
+import orjson
 
 from llm.books.operations import CloseCall, OpenCall
 from llm.digests import DIGEST_FIELDS, ClosedFacts, OpenedFacts, digest_words, usage_text
@@ -222,6 +224,12 @@ def rows_sql(columns: Mapping[str, str], vendor: str) -> str:
         return f"(SELECT {picked} FROM json_each(%s)) AS v"  # noqa: S608
     shape = ", ".join(f"{name} {kind}" for name, kind in columns.items())
     return f"jsonb_to_recordset(%s::jsonb) AS v({shape})"
+
+
+def id_list(ids: Iterable[Any], vendor: str) -> str | list[Any]:
+    """Ids as one parameter: an array, or its JSON text on SQLite, which has none."""
+    found = list(ids)
+    return orjson.dumps(found).decode() if vendor == "sqlite" else found
 
 
 def _literal(value: object, name: str, vendor: str) -> str:

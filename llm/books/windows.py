@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import orjson
@@ -12,6 +11,7 @@ from django.db import connection
 from llm.books import limit_statements
 from llm.books.admission import LimitRow, Window
 from llm.books.session import Row, Statement, moment_of
+from llm.books.statements import id_list
 from llm.enums import LimitMetric, LimitPer, OutboxKind
 
 
@@ -29,9 +29,7 @@ def lock_windows(ids: Collection[int]) -> list[Window]:
     """Inside a transaction, locked by id as everybody locks them."""
     vendor = connection.vendor
     with connection.cursor() as cursor:
-        cursor.execute(
-            limit_statements.windows_sql(vendor), [json.dumps([*ids]) if vendor == "sqlite" else [*ids], "[]"]
-        )
+        cursor.execute(limit_statements.windows_sql(vendor), [id_list(ids, vendor), "[]"])
         return [window_of(row) for row in cursor.fetchall()]
 
 
@@ -40,21 +38,22 @@ def window_statements(windows: Collection[Window], *, vendor: str, moment: str) 
 
     moment: now, as `moment_text` has it.
     """
-    changed = [
-        {
-            "id": window.id,
-            "used": window.added_used,
-            "held": window.added_held,
-            "announces": window.crosses_soft_threshold,
-        }
-        for window in windows
-        if window.has_changed
-    ]
-    parts: Sequence[tuple[str, list[dict[str, Any]]]] = (
-        (limit_statements.update_windows_sql(vendor), changed),
-        (limit_statements.insert_messages_sql(vendor), _messages(windows, moment)),
-    )
-    return ((sql, (orjson.dumps(rows).decode(),)) for sql, rows in parts if rows)
+    changed = [window for window in windows if window.has_changed]
+    if changed:
+        additions = orjson.dumps([_addition(window) for window in changed]).decode()
+        ids = id_list((window.id for window in changed), vendor)
+        yield limit_statements.update_windows_sql(vendor), (additions, ids)
+    if messages := _messages(windows, moment):
+        yield limit_statements.insert_messages_sql(vendor), (orjson.dumps(messages).decode(),)
+
+
+def _addition(window: Window) -> dict[str, Any]:
+    return {
+        "id": window.id,
+        "used": window.added_used,
+        "held": window.added_held,
+        "announces": window.crosses_soft_threshold,
+    }
 
 
 def _messages(windows: Collection[Window], moment: str) -> list[dict[str, Any]]:

@@ -204,7 +204,7 @@ def test_holds_that_say_nothing_hold_nothing(holds: str) -> None:
     set_limit(key.account, None, LimitMetric.REQUESTS, LimitPer.MONTH, 10, None)
     call(key)
     odd = opening(key)
-    names = [field.column for field in Usage._meta.concrete_fields if field.name not in ("id", "holds")]
+    names = [field.attname for field in Usage._meta.concrete_fields if field.name not in ("id", "holds")]
     open_row = opening(key)
     commit_batch([open_row])
     with connection.cursor() as cursor:

@@ -6,7 +6,7 @@ from billing.models.plans import Plan, PlanRate, PlanVersion
 from billing.models.profiles import BillingProfile, ExchangeRate
 from billing.models.reconciliation import CostImport, ProviderCost
 from billing.models.rollups import DailyUsage, RollupMark
-from billing.models.summaries import AccountDay, ModelDay, StaleDay
+from billing.models.summaries import AccountDay, KeyDay, ModelDay, StaleDay
 
 __all__ = (
     "AccountDay",
@@ -20,6 +20,7 @@ __all__ = (
     "InvoiceEvent",
     "InvoiceLine",
     "InvoiceSeries",
+    "KeyDay",
     "ModelDay",
     "MonthJob",
     "Plan",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 
 from billing.models.rollups import CallSums, UsageSums
-from llm.models import Account
+from llm.models import Account, ApiKey
 
 
 class ModelDay(CallSums):
@@ -36,6 +36,22 @@ class AccountDay(UsageSums):
 
     def __str__(self) -> str:
         return f"{self.account} {self.local_day}"
+
+
+class KeyDay(CallSums):
+    """One day of a key, of all models."""
+
+    local_day = models.DateField(db_index=True)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, db_index=False, related_name="+")
+    api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, db_index=False, related_name="+")
+
+    class Meta:
+        ordering = ("-local_day", "account", "api_key")
+        indexes = (models.Index(fields=["account", "local_day"], name="keyday_account"),)
+        constraints = (models.UniqueConstraint(fields=["api_key", "local_day", "account"], name="keyday_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.api_key} {self.local_day}"
 
 
 class StaleDay(models.Model):

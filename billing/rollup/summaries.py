@@ -22,20 +22,23 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
-from billing.models import AccountDay, DailyUsage, ModelDay, StaleDay
+from billing.models import AccountDay, DailyUsage, KeyDay, ModelDay, StaleDay
 from billing.models.rollups import COST_FIELDS, COUNT_FIELDS, SUM_FIELDS
 from llm.fields import ExactSum
 
 PAUSE_S = 0.02
 """SQLite: whoever waits for its lock looks for it now and then; who takes it again at once keeps it."""
 
-Summary = type[ModelDay] | type[AccountDay]
+Summary = type[ModelDay] | type[AccountDay] | type[KeyDay]
 
 _GROUPS: Mapping[Summary, Sequence[str]] = {
     ModelDay: ("local_day", "provider", "model"),
     AccountDay: ("local_day", "account_id", "is_billable"),
+    KeyDay: ("local_day", "account_id", "api_key_id"),
 }
-_SUMMED: Mapping[Summary, Sequence[str]] = {ModelDay: (*COUNT_FIELDS, *COST_FIELDS), AccountDay: SUM_FIELDS}
+"""The smallest first."""
+_CALL_SUMS = (*COUNT_FIELDS, *COST_FIELDS)
+_SUMMED: Mapping[Summary, Sequence[str]] = {ModelDay: _CALL_SUMS, AccountDay: SUM_FIELDS, KeyDay: _CALL_SUMS}
 
 
 def rows_with(*columns: str) -> Sequence[QuerySet[Any]]:

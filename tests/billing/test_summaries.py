@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from billing.models import AccountDay, DailyUsage, ModelDay, StaleDay
+from billing.models import AccountDay, DailyUsage, KeyDay, ModelDay, StaleDay
 from billing.reports import UsageFigures, UsageQuestion, by_account, by_key, usage_report
 from billing.rollup import days_summed_wrongly, rebuild, refresh
 from billing.rollup.summaries import mark_stale, summarise
@@ -60,10 +60,11 @@ def test_what_the_sums_do_not_know_is_read_from_the_rows(key: ApiKey) -> None:
     of_model = replace(ALL, model="gpt", provider="openai")
     for question in (ALL, of_model):
         assert usage_report(question).total.calls == 1
-    for question in (replace(ALL, account_id=key.account_id), replace(ALL, api_key_id=key.pk)):
+    of_account, of_key = replace(ALL, account_id=key.account_id), replace(ALL, api_key_id=key.pk)
+    for question in (of_account, of_key):
         assert usage_report(question).total.calls == 100
-    assert [by_account(question)[0].figures.calls for question in (ALL, of_model)] == [1, 100]
-    assert by_key(ALL)[0].figures.calls == 100
+    assert [by_account(question)[0].figures.calls for question in (ALL, of_key, of_model)] == [1, 1, 100]
+    assert [by_key(question)[0].figures.calls for question in (ALL, of_account, of_key, of_model)] == [1, 1, 1, 100]
 
 
 def test_a_day_is_summed_up_exactly_beyond_64_bits(key: ApiKey) -> None:
@@ -111,14 +112,16 @@ def test_a_day_of_which_nothing_is_left_has_no_sums(key: ApiKey) -> None:
     DailyUsage.objects.all().delete()
     mark_stale([FIRST_DAY])
     summarise()
-    assert (ModelDay.objects.count(), AccountDay.objects.count(), StaleDay.objects.count()) == (0, 0, 0)
+    for summary in (ModelDay, AccountDay, KeyDay, StaleDay):
+        assert not summary.objects.exists()
 
 
 def test_a_refresh_takes_sums_away_with_rows_that_have_no_calls(key: ApiKey) -> None:
     make_daily_usage(key, FIRST_DAY)
     summarise()
     refresh()
-    assert (DailyUsage.objects.count(), ModelDay.objects.count(), AccountDay.objects.count()) == (0, 0, 0)
+    for model in (DailyUsage, ModelDay, AccountDay, KeyDay):
+        assert not model.objects.exists()
 
 
 def test_a_rebuild_makes_sums_anew_also_where_no_row_is_left(key: ApiKey) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from django.db import connection, connections
 
-from billing.models import AccountDay, ModelDay, StaleDay
+from billing.models import AccountDay, KeyDay, ModelDay, StaleDay
 from billing.reports import UsageQuestion, by_account, usage_report
 from billing.rollup import days_summed_wrongly, summaries
-from billing.rollup.summaries import summarise
+from billing.rollup.summaries import Summary, summarise
 from llm.models import ApiKey
 from tests.billing.factories import make_account, make_daily_usage
 from tests.llm.admin.factories import make_key
@@ -80,10 +80,10 @@ def thread(job: Callable[[], None]) -> Iterator[None]:
 
 
 @pytest.fixture
-def halt(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[ModelDay] | type[AccountDay]], Halt]:
+def halt(monkeypatch: pytest.MonkeyPatch) -> Callable[[Summary], Halt]:
     """Before the day is read for these sums, when it is no longer stale in the transaction that reads."""
 
-    def make(summary: type[ModelDay] | type[AccountDay]) -> Halt:
+    def make(summary: Summary) -> Halt:
         halt, original = Halt(), summaries._insert_sql
 
         def insert_sql(wanted: Any, *arguments: Any) -> str:
@@ -121,19 +121,20 @@ def assert_report_of(calls: int) -> None:
 def test_the_second_of_two_waits_and_takes_in_what_came_meanwhile(key: ApiKey, halt: Callable[..., Halt]) -> None:
     make_daily_usage(key, DAY, calls=1)
     of_first = halt(ModelDay)
-    with summing_up(of_first), thread(summarise):
+    with summing_up(of_first):
         make_daily_usage(key, DAY, calls=10, model="late")
-        wait_for_a_lock()
-        assert_report_of(11)
-        of_first.may_go_on.set()
+        with thread(summarise):
+            wait_for_a_lock()
+            assert_report_of(11)
+            of_first.may_go_on.set()
     assert StaleDay.objects.count() == 0
     assert_report_of(11)
-    assert (ModelDay.objects.count(), AccountDay.objects.count()) == (2, 1)
+    assert [summary.objects.count() for summary in (ModelDay, AccountDay, KeyDay)] == [2, 1, 1]
 
 
-@pytest.mark.parametrize("summary", [ModelDay, AccountDay])
+@pytest.mark.parametrize("summary", [ModelDay, AccountDay, KeyDay])
 def test_a_day_that_is_written_while_it_is_summed_up_stays_stale(
-    key: ApiKey, halt: Callable[..., Halt], summary: type[ModelDay] | type[AccountDay]
+    key: ApiKey, halt: Callable[..., Halt], summary: Summary
 ) -> None:
     make_daily_usage(key, DAY, calls=1)
     with summing_up(halt(summary)):
@@ -152,5 +153,5 @@ def test_two_who_sum_up_many_days_leave_the_sums_of_one(key: ApiKey) -> None:
             make_daily_usage(key, DAY.replace(day=number), model=model)
     with thread(summarise), thread(summarise):
         summarise()
-    assert (StaleDay.objects.count(), ModelDay.objects.count(), AccountDay.objects.count()) == (0, 56, 28)
+    assert [model.objects.count() for model in (StaleDay, ModelDay, AccountDay, KeyDay)] == [0, 56, 28, 28]
     assert days_summed_wrongly(DAY.replace(day=1), DAY.replace(day=28)) == []

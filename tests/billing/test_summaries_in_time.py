@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date, timedelta
@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from billing.models import AccountDay, DailyUsage, ModelDay, StaleDay
+from billing.models import AccountDay, DailyUsage, KeyDay, ModelDay, StaleDay
 from billing.models.rollups import COST_FIELDS, COUNT_FIELDS
 from billing.reports import UsageQuestion, usage_report
 from billing.rollup import days_summed_wrongly, rebuild, refresh, summaries
 from billing.rollup import sqlite as sqlite_rollup
-from billing.rollup.summaries import summarise
+from billing.rollup.summaries import Summary, summarise
 from llm.books.clock import database_now
 from llm.models import ApiKey
 from tests.billing.factories import make_account
@@ -109,13 +109,16 @@ def test_reports_are_what_rows_of_days_add_up_to_whatever_happens(seed: int, mon
     refresh()
     assert StaleDay.objects.count() == 0
     assert reported(ALL) == added_by_hand(ALL)
-    assert sums_of(ModelDay, "local_day", "provider", "model") == sums_of_rows("local_day", "provider", "model")
-    assert sums_of(AccountDay, "local_day", "account_id", "is_billable") == sums_of_rows(
-        "local_day", "account_id", "is_billable"
-    )
+    groups: Mapping[Summary, Sequence[str]] = {
+        ModelDay: ("local_day", "provider", "model"),
+        AccountDay: ("local_day", "account_id", "is_billable"),
+        KeyDay: ("local_day", "account_id", "api_key_id"),
+    }
+    for summary, group in groups.items():
+        assert sums_of(summary, *group) == sums_of_rows(*group)
 
 
-def sums_of(model: type[ModelDay] | type[AccountDay], *group: str) -> dict[Any, list[Any]]:
+def sums_of(model: Summary, *group: str) -> dict[Any, list[Any]]:
     rows = model.objects.all()
     found = {tuple(getattr(row, name) for name in group): figures_of(row) for row in rows}
     assert len(found) == len(rows)
@@ -143,7 +146,7 @@ def call_on(key: ApiKey, day: date, *models: str) -> None:
     save(*(usage_row(key, local_day=day, recorded_at=database_now(), model=model) for model in models))
 
 
-@pytest.mark.parametrize("sums_before_death", range(4))
+@pytest.mark.parametrize("sums_before_death", range(6))
 def test_who_is_killed_summing_up_leaves_right_reports_and_the_next_refresh_ends_the_work(
     key: ApiKey, monkeypatch: pytest.MonkeyPatch, sums_before_death: int
 ) -> None:
@@ -152,10 +155,10 @@ def test_who_is_killed_summing_up_leaves_right_reports_and_the_next_refresh_ends
     for day in (FIRST_DAY, NEXT_DAY):
         call_on(key, day, "b")
     with monkeypatch.context() as patch:
-        die_after(sums_before_death, patch, (summaries, "_insert_sql"))  # Each day by model, then by account.
+        die_after(sums_before_death, patch, (summaries, "_insert_sql"))  # Each day three times.
         with pytest.raises(_KilledError):
             refresh()
-    assert stale_days() == ({FIRST_DAY, NEXT_DAY} if sums_before_death < 2 else {NEXT_DAY})
+    assert stale_days() == ({FIRST_DAY, NEXT_DAY} if sums_before_death < 3 else {NEXT_DAY})
     assert reported(ALL) == added_by_hand(ALL)
     assert usage_report(ALL).total.calls == 3
     refresh()

@@ -2,8 +2,8 @@
 
 A day is an account's own. What was recorded since the last refresh is not in it: `as_of` says when that was.
 
-Usage of all accounts is read from days that are summed up (`rows_with`). An account's or key's by model is read from its
-own rows, and so is that of all accounts where it is to be by account or key and of one model: nothing else takes longer.
+Usage of all accounts is read from days that are summed up (`rows_with`). An account's or a key's by model is read from
+its own rows. So is that of all accounts where it is to be by account or key and of one model: nothing takes longer.
 """
 
 from __future__ import annotations

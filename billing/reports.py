@@ -21,7 +21,6 @@ from billing.models import RollupMark
 from billing.models.rollups import COST_FIELDS
 from billing.rollup import rows_with
 from llm.fields import ExactSum
-from llm.models import Account, ApiKey
 from llm.money import exact_sum
 
 _K = TypeVar("_K", bound=Hashable)
@@ -87,11 +86,10 @@ class ModelUsage:
 
 
 @dataclass(frozen=True, slots=True)
-class NamedUsage:
+class IdUsage:
     """Of an account, or of a key."""
 
     id: int
-    name: str
     figures: UsageFigures
 
 
@@ -123,18 +121,14 @@ def usage_report(question: UsageQuestion) -> UsageReport:
     )
 
 
-def by_account(question: UsageQuestion) -> tuple[NamedUsage, ...]:
+def by_account(question: UsageQuestion) -> tuple[IdUsage, ...]:
     """What has any usage, the dearest first."""
-    figures = _added(_read(question, "account_id"), lambda cell: int(cell[0]))
-    names = dict(Account.objects.filter(id__in=figures).order_by().values_list("id", "name"))
-    return tuple(NamedUsage(account_id, names[account_id], found) for account_id, found in _dearest(figures))
+    return _by_id(question, "account_id")
 
 
-def by_key(question: UsageQuestion) -> tuple[NamedUsage, ...]:
+def by_key(question: UsageQuestion) -> tuple[IdUsage, ...]:
     """What has any usage, the dearest first."""
-    figures = _added(_read(question, "api_key_id"), lambda cell: int(cell[0]))
-    keys = ApiKey.objects.in_bulk(list(figures))
-    return tuple(NamedUsage(key_id, str(keys[key_id]), found) for key_id, found in _dearest(figures))
+    return _by_id(question, "api_key_id")
 
 
 def rolled_up_to(account_id: int | None = None) -> datetime | None:
@@ -151,6 +145,11 @@ _SUMS: dict[str, Any] = {f"sum_{name}": ExactSum(name) if name in COST_FIELDS el
 _SUM_OF: Mapping[str, Callable[[list[Any]], Any]] = {name: exact_sum if name in COST_FIELDS else sum for name in _NAMES}
 
 
+def _by_id(question: UsageQuestion, column: str) -> tuple[IdUsage, ...]:
+    figures = _added(_read(question, column), lambda cell: int(cell[0]))
+    return tuple(IdUsage(found_id, found) for found_id, found in _dearest(figures))
+
+
 def _read(question: UsageQuestion, *columns: str) -> _Cells:
     """A group may be there more than once."""
     wanted = {"local_day__range": (question.first, question.last), **question.narrowed}
@@ -165,7 +164,7 @@ def _added(cells: _Cells, key: Callable[[tuple[Any, ...]], _K]) -> dict[_K, Usag
     groups: dict[_K, list[UsageFigures]] = defaultdict(list)
     for cell, figures in cells:
         groups[key(cell)].append(figures)
-    return {name: _sum(group) for name, group in groups.items()}
+    return {name: group[0] if len(group) == 1 else _sum(group) for name, group in groups.items()}
 
 
 def _sum(figures: Collection[UsageFigures]) -> UsageFigures:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,11 @@ from django.template.response import TemplateResponse
 from billing.admin.pages import page_context
 from billing.admin.usageform import UsageReportForm
 from billing.models import DailyUsage
-from billing.reports import UsageFigures, UsageReport, by_account, by_key, usage_report
+from billing.reports import IdUsage, UsageFigures, UsageReport, by_account, by_key, usage_report
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.secrets import without_secrets
 from llm.admin.usagefilters import proposed_models
-from llm.models import ApiKey
+from llm.models import Account, ApiKey
 
 MOST_ROWS = 500
 
@@ -43,8 +43,8 @@ class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
         context = page_context(self, request, "Usage by day", form=form, proposed_models=proposed_models)
         if form.is_valid():
             report = usage_report(form.question())
-            rows = list(_rows(report, form.cleaned_data["by"]))
-            context |= {"report": report, "rows": rows[:MOST_ROWS], "left_out": max(0, len(rows) - MOST_ROWS)}
+            rows, left_out = _rows(report, form.cleaned_data["by"])
+            context |= {"report": report, "rows": rows, "left_out": left_out}
             context["title"] = f"Usage by {form.cleaned_data['by']}"
         return TemplateResponse(request, "admin/billing/usage/report.html", context)
 
@@ -55,20 +55,26 @@ class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
         raise Http404
 
 
-def _rows(report: UsageReport, by: str) -> Iterator[ReportRow]:
-    """Days in order, all others the dearest first."""
+def _rows(report: UsageReport, by: str) -> tuple[Sequence[ReportRow], int]:
+    """Days in order, all others the dearest first; and how many more there are."""
     if by == "day":
-        yield from (ReportRow(f"{each.day:%Y-%m-%d}", each.figures) for each in report.by_day)
-    elif by == "model":
-        yield from (ReportRow(each.model, each.figures, each.provider) for each in report.by_model)
-    elif by == "account":
-        yield from (ReportRow(each.name, each.figures) for each in by_account(report.question))
-    else:
-        yield from _rows_of_keys(report)
+        return [ReportRow(f"{each.day:%Y-%m-%d}", each.figures) for each in report.by_day], 0
+    if by == "model":
+        models = report.by_model
+        shown = [ReportRow(each.model, each.figures, each.provider) for each in models[:MOST_ROWS]]
+        return shown, len(models) - len(shown)
+    find, name = (by_account, _rows_of_accounts) if by == "account" else (by_key, _rows_of_keys)
+    found = find(report.question)
+    shown = name(found[:MOST_ROWS])
+    return shown, len(found) - len(shown)
 
 
-def _rows_of_keys(report: UsageReport) -> Iterator[ReportRow]:
+def _rows_of_accounts(found: Sequence[IdUsage]) -> list[ReportRow]:
+    accounts = Account.objects.in_bulk([each.id for each in found])
+    return [ReportRow(accounts[each.id].name, each.figures) for each in found]
+
+
+def _rows_of_keys(found: Sequence[IdUsage]) -> list[ReportRow]:
     """Keys of different accounts are often called the same."""
-    found = by_key(report.question)
-    owners = dict(ApiKey.objects.filter(pk__in=[each.id for each in found]).values_list("pk", "account__name"))
-    yield from (ReportRow(each.name, each.figures, owners[each.id]) for each in found)
+    keys = ApiKey.objects.select_related("account").in_bulk([each.id for each in found])
+    return [ReportRow(str(keys[each.id]), each.figures, keys[each.id].account.name) for each in found]

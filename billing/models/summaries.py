@@ -47,8 +47,7 @@ class KeyDay(CallSums):
 
     class Meta:
         ordering = ("-local_day", "account", "api_key")
-        indexes = (models.Index(fields=["account", "local_day"], name="keyday_account"),)
-        constraints = (models.UniqueConstraint(fields=["api_key", "local_day", "account"], name="keyday_once"),)
+        constraints = (models.UniqueConstraint(fields=["account", "local_day", "api_key"], name="keyday_once"),)
 
     def __str__(self) -> str:
         return f"{self.api_key} {self.local_day}"

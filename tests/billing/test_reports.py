@@ -13,7 +13,7 @@ from billing.reports import ModelUsage, UsageFigures, UsageQuestion, by_account,
 from billing.rollup import refresh
 from billing.rollup.summaries import summarise
 from llm.books.clock import database_now
-from llm.models import ApiKey
+from llm.models import Account, ApiKey
 from tests.billing.factories import make_account, make_daily_usage
 from tests.llm.admin.factories import make_key
 
@@ -62,22 +62,20 @@ def test_days_models_and_accounts_each_add_up_to_the_total(key: ApiKey) -> None:
         ("openai", "gpt", 4),
         ("anthropic", "claude", 1),
     ]
-    assert [(each.name, each.figures.cost) for each in by_account(ALL)] == [
+    names = dict(Account.objects.values_list("pk", "name"))
+    assert [(names[each.id], each.figures.cost) for each in by_account(ALL)] == [
         ("Other", Decimal("7.000000000001")),
         ("Acme", Decimal(4)),
     ]
 
 
-def test_usage_of_one_account_by_key_names_its_keys(key: ApiKey) -> None:
+def test_usage_of_one_account_by_key_has_its_keys_alone(key: ApiKey) -> None:
     second = make_key(key.account, "second")
     make_day(key, cost=Decimal(1))
     make_day(second)
     make_day(make_key(make_account("Other")))
     of_one = UsageQuestion(FIRST, LAST, account_id=key.account_id)
-    assert [(each.id, each.name, each.figures.cost) for each in by_key(of_one)] == [
-        (second.pk, str(second), Decimal(2)),
-        (key.pk, str(key), Decimal(1)),
-    ]
+    assert [(each.id, each.figures.cost) for each in by_key(of_one)] == [(second.pk, Decimal(2)), (key.pk, Decimal(1))]
     assert [each.id for each in by_account(of_one)] == [key.account_id]
     assert usage_report(of_one).total.calls == 2
 
@@ -116,7 +114,7 @@ def test_sums_are_exact_beyond_64_bits(key: ApiKey) -> None:
     assert by_account(ALL)[0].figures.cost == report.total.cost
 
 
-@pytest.mark.parametrize(("is_summed", "of_report", "of_accounts"), [(False, 4, 4), (True, 3, 3)])
+@pytest.mark.parametrize(("is_summed", "of_report", "of_accounts"), [(False, 4, 3), (True, 3, 2)])
 def test_a_report_takes_few_queries_however_many_accounts(
     key: ApiKey, django_assert_num_queries: Any, is_summed: bool, of_report: int, of_accounts: int
 ) -> None:

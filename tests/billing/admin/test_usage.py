@@ -134,3 +134,4 @@ def test_a_thousand_accounts_take_few_queries(admin_client: Client, django_asser
             found = rows(admin_client, by=by)
         assert found[0] == ("Total", "1,000", "$1,000.00")
         assert len(found) == {"day": 4, "model": 2}.get(by, 501)
+    assert "500 more are in the total" in admin_client.get(PAGE, {**OCTOBER, "by": "key"}).content.decode()

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from django.db import connection
 from django.db.models import Sum
 
 from billing.models import DailyUsage, RollupMark
@@ -41,6 +42,7 @@ def usage_sums(account_id: int, period: Period) -> tuple[UsageSum, ...]:
 
 def usage_sums_of(account_ids: Collection[int], period: Period) -> Mapping[int, tuple[UsageSum, ...]]:
     """`usage_sums` of each of these accounts, in two queries."""
+    _make_room_for_sums()
     rows = list(
         DailyUsage.objects.filter(
             account__in=account_ids, local_day__gte=period.start, local_day__lt=period.end, is_billable=True
@@ -54,6 +56,13 @@ def usage_sums_of(account_ids: Collection[int], period: Period) -> Mapping[int, 
     for row in sorted(rows, key=lambda row: (row["provider"], row["model"], row["rate_set_id"] or 0)):
         found[row["account_id"]].append(_usage_sum(row, rates.get(row["rate_set_id"], {})))
     return {account_id: tuple(found[account_id]) for account_id in account_ids}
+
+
+def _make_room_for_sums() -> None:
+    """Until the transaction ends: PostgreSQL expects far more sums than there are, and would sort all days for them."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('work_mem', '64MB', true)")
 
 
 def rates_of(rate_set_ids: Iterable[int | None]) -> Mapping[int, Mapping[str, int]]:

@@ -21,7 +21,7 @@ from billing.flags import accounts_with_new_keys
 from billing.late import Others, changed_periods, invoices_of, others_of, regular_of
 from billing.models import BilledUsage, BillingProfile, Invoice, InvoiceEvent, InvoiceLine
 from billing.periods import Period
-from billing.plans import profile_of
+from billing.plans import make_profiles
 from billing.reckoning import Lookups, parts_of, rows_of, set_terms
 from billing.rollup import lock_rollups, refresh, usage_sums_of
 from billing.totals import set_comparison, set_estimates, set_totals
@@ -56,9 +56,7 @@ def draft_invoices(
     accounts: Sequence[Account], period: Period, *, user: User | None = None, kind: InvoiceKind = InvoiceKind.REGULAR
 ) -> dict[int, Outcome]:
     """`draft_invoice` of each, in one transaction, by account id. Refresh the rollups first."""
-    for account in accounts:
-        if getattr(account, "billing_profile", None) is None:
-            profile_of(account)
+    make_profiles(accounts)
     with transaction.atomic():
         profiles = lock_profiles([account.pk for account in accounts])
         invoices = invoices_of(profiles)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from decimal import Decimal
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -71,10 +71,24 @@ def default_plan() -> Plan:
 
 
 def profile_of(account: Account) -> BillingProfile:
-    """The account's profile, made from what the account says and the default plan where it has none yet."""
-    made_from: dict[str, Any] = {"legal_name": account.name, "time_zone": account.time_zone, "plan": default_plan}
-    profile, _ = BillingProfile.objects.get_or_create(account=account, defaults=made_from)
-    return profile
+    """The account's profile, made where it has none yet."""
+    make_profiles([account])
+    return BillingProfile.objects.get(account=account)
+
+
+def make_profiles(accounts: Iterable[Account]) -> None:
+    """A profile for each that has none yet, from what the account says and the default plan."""
+    missing = [account for account in accounts if getattr(account, "billing_profile", None) is None]
+    if not missing:
+        return
+    plan = default_plan()
+    BillingProfile.objects.bulk_create(
+        (
+            BillingProfile(account_id=each.pk, legal_name=each.name, time_zone=each.time_zone, plan=plan)
+            for each in missing
+        ),
+        ignore_conflicts=True,
+    )
 
 
 def is_used(version: PlanVersion) -> bool:

@@ -41,7 +41,7 @@ def usage_sums(account_id: int, period: Period) -> tuple[UsageSum, ...]:
 
 
 def usage_sums_of(account_ids: Collection[int], period: Period) -> Mapping[int, tuple[UsageSum, ...]]:
-    """`usage_sums` of each of these accounts, in two queries."""
+    """`usage_sums` of each of these accounts, in as many queries as for one."""
     _make_room_for_sums()
     rows = list(
         DailyUsage.objects.filter(

@@ -218,11 +218,12 @@ def test_usage_sums_of_a_period_take_its_first_and_last_day_and_no_other(key: Ap
     assert [sums.counts.prompt_tokens for sums in usage_sums(key.account_id, NOVEMBER)] == [110]
 
 
-def test_usage_sums_of_many_accounts_take_two_queries(key: ApiKey, django_assert_num_queries: Any) -> None:
+def test_usage_sums_of_many_accounts_are_read_together(key: ApiKey, django_assert_num_queries: Any) -> None:
     other, idle = make_key(make_account("Other")), make_account("Idle")
     save(call_now(key), call_now(other, cost=Decimal(2)), call_now(other, rate_set=make_rate_set("gpt-test")))
     refresh()
-    with django_assert_num_queries(2):
+    # Sums and rates; before them PostgreSQL is given memory.
+    with django_assert_num_queries(2 if connection.vendor == "sqlite" else 3):
         found = usage_sums_of([key.account_id, other.account_id, idle.pk], NOVEMBER)
     assert {account_id: len(sums) for account_id, sums in found.items()} == {
         key.account_id: 1,

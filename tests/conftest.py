@@ -47,6 +47,7 @@ from llm.models import Account  # noqa: E402
 from llm.runtime import close_runtime  # noqa: E402
 from llm.triggers import drop_triggers, install_triggers  # noqa: E402
 from tests.fakes import FakeUpstream  # noqa: E402
+from tests.faults.cluster import server_programs  # noqa: E402
 from tests.gateway_process import Gateway, GatewayPool  # noqa: E402
 
 
@@ -70,9 +71,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _require_services() -> None:
-    """Where CI names a service, its absence ends the run: a suite that quietly does without proves nothing."""
+    """What CI counts on ends the run where it is missing: a suite that quietly does without proves nothing."""
     if not os.environ.get("REQUIRE_SERVICES"):
         return
+    if shutil.which("curl") is None:
+        pytest.exit("curl is missing.", returncode=1)
+    if server_programs() is None:
+        pytest.exit("There is no PostgreSQL server on this machine that tests could crash.", returncode=1)
     for name in ("DATABASE_URL", "CELERY_BROKER_URL", "REDIS_URL"):
         address = urlsplit(os.environ.get(name, ""))
         if address.hostname is None or address.port is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,16 @@ from django.template.response import TemplateResponse
 from billing.admin.pages import page_context
 from billing.admin.usageform import UsageReportForm
 from billing.models import DailyUsage
-from billing.reports import IdUsage, UsageFigures, UsageReport, by_account, by_key, usage_report
+from billing.reports import (
+    DayUsage,
+    IdUsage,
+    ModelUsage,
+    UsageFigures,
+    UsageReport,
+    by_account,
+    by_key,
+    usage_report,
+)
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.secrets import without_secrets
 from llm.admin.usagefilters import proposed_models
@@ -43,9 +52,15 @@ class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
         context = page_context(self, request, "Usage by day", form=form, proposed_models=proposed_models)
         if form.is_valid():
             report = usage_report(form.question())
-            rows, left_out = _rows(report, form.cleaned_data["by"])
-            context |= {"report": report, "rows": rows, "left_out": left_out}
-            context["title"] = f"Usage by {form.cleaned_data['by']}"
+            by = form.cleaned_data["by"]
+            find, rows_of = _GROUPINGS[by]
+            found = find(report)
+            context |= {
+                "report": report,
+                "rows": rows_of(found[:MOST_ROWS]),
+                "left_out": max(0, len(found) - MOST_ROWS),
+            }
+            context["title"] = f"Usage by {by}"
         return TemplateResponse(request, "admin/billing/usage/report.html", context)
 
     def change_view(
@@ -55,18 +70,12 @@ class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
         raise Http404
 
 
-def _rows(report: UsageReport, by: str) -> tuple[Sequence[ReportRow], int]:
-    """Days in order, all others the dearest first; and how many more there are."""
-    if by == "day":
-        return [ReportRow(f"{each.day:%Y-%m-%d}", each.figures) for each in report.by_day], 0
-    if by == "model":
-        models = report.by_model
-        shown = [ReportRow(each.model, each.figures, each.provider) for each in models[:MOST_ROWS]]
-        return shown, len(models) - len(shown)
-    find, name = (by_account, _rows_of_accounts) if by == "account" else (by_key, _rows_of_keys)
-    found = find(report.question)
-    shown = name(found[:MOST_ROWS])
-    return shown, len(found) - len(shown)
+def _rows_of_days(found: Sequence[DayUsage]) -> list[ReportRow]:
+    return [ReportRow(f"{each.day:%Y-%m-%d}", each.figures) for each in found]
+
+
+def _rows_of_models(found: Sequence[ModelUsage]) -> list[ReportRow]:
+    return [ReportRow(each.model, each.figures, each.provider) for each in found]
 
 
 def _rows_of_accounts(found: Sequence[IdUsage]) -> list[ReportRow]:
@@ -78,3 +87,13 @@ def _rows_of_keys(found: Sequence[IdUsage]) -> list[ReportRow]:
     """Keys of different accounts are often called the same."""
     keys = ApiKey.objects.select_related("account").in_bulk([each.id for each in found])
     return [ReportRow(str(keys[each.id]), each.figures, keys[each.id].account.name) for each in found]
+
+
+_Grouping = tuple[Callable[[UsageReport], Sequence[Any]], Callable[[Sequence[Any]], list[ReportRow]]]
+# What a report is grouped by: how that is found, days in order and all others the dearest first, and how it is shown.
+_GROUPINGS: Mapping[str, _Grouping] = {
+    "day": (lambda report: report.by_day, _rows_of_days),
+    "model": (lambda report: report.by_model, _rows_of_models),
+    "account": (lambda report: by_account(report.question), _rows_of_accounts),
+    "key": (lambda report: by_key(report.question), _rows_of_keys),
+}

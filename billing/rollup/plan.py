@@ -5,7 +5,6 @@ A plan needs no lock. What somebody else has brought further since is made once 
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 from django.db import connection
 
 from billing.rollup.statements import among, days_between_sql, touched_sql
-from llm.books.statements import moment_text
+from llm.books.statements import id_list, moment_text
 from llm.models import Account
 
 Days = frozenset[date]
@@ -68,9 +67,8 @@ def _pairs(
         return []
     vendor = connection.vendor
     accounts = among(vendor) if is_narrow else ""
-    ids = list(marks)
     parameters: dict[str, Any] = {
-        "accounts": json.dumps(ids) if vendor == "sqlite" else ids,
+        "accounts": id_list(marks, vendor),
         "floor": moment_text(min(marks.values()), vendor),
         "cutoff": moment_text(cutoff, vendor),
     }

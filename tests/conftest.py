@@ -9,6 +9,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 # Before Django reads its settings: nothing of the machine's own configuration reaches a test.
@@ -38,8 +39,8 @@ from django.conf import settings as django_settings  # noqa: E402
 # Slow hashing is for real passwords.
 django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
-from django.db import connection  # noqa: E402
-from django.db.backends.base.operations import BaseDatabaseOperations  # noqa: E402
+from django.core.management.commands.flush import Command as FlushCommand  # noqa: E402
+from django.db import connection, transaction  # noqa: E402
 from pytest_django import DjangoDbBlocker  # noqa: E402
 
 from llm.keys import create_key, get_or_create_account  # noqa: E402
@@ -48,7 +49,7 @@ from llm.runtime import close_runtime  # noqa: E402
 from llm.triggers import drop_triggers, install_triggers  # noqa: E402
 from tests.fakes import FakeUpstream  # noqa: E402
 from tests.faults.cluster import server_programs  # noqa: E402
-from tests.gateway_process import Gateway, GatewayPool  # noqa: E402
+from tests.gateway_process import Gateway, GatewayPool, latest_logs  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,6 +68,15 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow ones begin first: at the end all workers would wait for the last of them."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """A failed test shows what the gateways said that were running."""
+    report = yield
+    if report.failed:
+        report.sections += [(f"log of {url}", log) for url, log in latest_logs().items()]
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -110,19 +120,23 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 
 @pytest.fixture(scope="session", autouse=True)
 def _flush_past_triggers() -> Iterator[None]:
-    """Between two tests SQLite deletes row by row, which the books' triggers refuse; PostgreSQL truncates."""
-    flush = BaseDatabaseOperations.execute_sql_flush
+    """Between two tests SQLite deletes row by row, which the books' triggers refuse; PostgreSQL truncates.
 
-    def flush_without_triggers(self: BaseDatabaseOperations, sql_list: list[str]) -> None:
-        if self.connection.vendor != "sqlite":
-            flush(self, sql_list)
+    All of it in one transaction: gateways that run beside would starve behind dozens that follow without a pause.
+    """
+    flush = FlushCommand.handle
+
+    def flush_without_triggers(self: FlushCommand, **options: Any) -> None:
+        if connection.vendor != "sqlite":
+            flush(self, **options)
             return
-        drop_triggers(self.connection)
-        flush(self, sql_list)
-        install_triggers(using=self.connection.alias)
+        with transaction.atomic():
+            drop_triggers(connection)
+            flush(self, **options)
+            install_triggers()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BaseDatabaseOperations, "execute_sql_flush", flush_without_triggers)
+        patch.setattr(FlushCommand, "handle", flush_without_triggers)
         yield
 
 

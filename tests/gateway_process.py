@@ -21,7 +21,8 @@ from django.conf import settings
 from django.db import connection
 
 _ROOT = Path(__file__).resolve().parent.parent
-_START_SECONDS = 30
+_START_SECONDS = 60
+_TOLD_CHARACTERS = 4_000
 
 
 class Gateway:
@@ -50,12 +51,14 @@ class Gateway:
             stdout=self._output,
             stderr=subprocess.STDOUT,
         )
+        _running.append(self)
         self._wait_until_it_answers()
 
     def log(self) -> str:
         """All that the server has written so far."""
-        self._output.seek(0)
-        return self._output.read().decode()
+        output = self._output.fileno()
+        # Not by seeking: the server writes where the file's one position is.
+        return os.pread(output, os.fstat(output).st_size, 0).decode()
 
     def workers(self) -> list[psutil.Process]:
         """The processes that serve; the main one only watches over them."""
@@ -74,6 +77,10 @@ class Gateway:
 
     def close(self) -> None:
         self.stop()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        _running.remove(self)
         self._output.close()
         self._folder.cleanup()
 
@@ -87,8 +94,7 @@ class Gateway:
         self.process.kill()
         self.process.wait()
         log = self.log()
-        self._output.close()
-        self._folder.cleanup()
+        self._clean_up()
         raise RuntimeError(f"the gateway did not start:\n{log}")
 
     def __enter__(self) -> Self:
@@ -96,6 +102,14 @@ class Gateway:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_running: list[Gateway] = []
+
+
+def latest_logs() -> dict[str, str]:
+    """What each gateway of this process wrote last, by the address it has: why a test failed may stand there."""
+    return {gateway.url: gateway.log()[-_TOLD_CHARACTERS:] for gateway in _running}
 
 
 class GatewayPool:

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,12 +30,16 @@ if "DATABASE_URL" not in os.environ:
     _OURS.append("DATABASE_URL")
 
 import django  # noqa: E402
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 django.setup()
 
 from django.conf import settings as django_settings  # noqa: E402
 
+# The machine's load must not fail a test.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 # Slow hashing is for real passwords.
 django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
@@ -71,10 +75,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failed test shows what the gateways said that were running."""
     report = yield
-    if report.failed:
+    if report.failed and "_gateway_pool" in getattr(item, "fixturenames", ()):
         report.sections += [(f"log of {url}", log) for url, log in latest_logs().items()]
     return report
 

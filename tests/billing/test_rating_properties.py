@@ -8,7 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.currencies import DECIMALS
@@ -31,8 +31,7 @@ RATES: dict[int, dict[str, int]] = {
 
 tokens = st.integers(0, MOST) | st.integers(0, 2000)
 
-# The machine's load must not fail a test.
-examples = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples = settings(max_examples=30)
 
 
 def decimals_of(places: int, least: int, most: int) -> st.SearchStrategy[Decimal]:

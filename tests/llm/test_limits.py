@@ -11,7 +11,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.books.commit import commit_batch
@@ -130,7 +130,6 @@ def test_a_very_long_text_is_refused_and_not_repeated() -> None:
 
 
 @given(st.sampled_from(LimitMetric), st.integers(0, MOST_UNITS))
-@settings(deadline=None)
 def test_an_amount_is_read_as_it_is_written(metric: LimitMetric, units: int) -> None:
     assert parse_amount(metric, amount_digits(metric, units)) == units
 

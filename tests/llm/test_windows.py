@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from llm import windows
@@ -66,7 +66,6 @@ def check(per: LimitPer, zone: str, moment: datetime) -> None:
 @example(LimitPer.DAY, "Africa/Cairo", datetime(2025, 4, 24, 22, 30, tzinfo=UTC))
 @example(LimitPer.MONTH, "Africa/Cairo", datetime(2026, 10, 29, 21, 30, tzinfo=UTC))
 @example(LimitPer.HOUR, "Asia/Kathmandu", datetime(2026, 11, 20, 12, 20, tzinfo=UTC))
-@settings(deadline=None)
 def test_periods_follow_each_other_without_gap_or_overlap(per: LimitPer, zone: str, moment: datetime) -> None:
     assume(per is not LimitPer.HOUR or zone not in HALF_HOUR_ZONES)
     check(per, zone, moment)
@@ -94,7 +93,6 @@ def test_hours_follow_each_other_where_clocks_move_by_half_an_hour(zone: str) ->
 
 
 @given(zones, moments)
-@settings(deadline=None)
 def test_days_and_months_are_those_of_the_calendar_on_the_wall(zone: str, moment: datetime) -> None:
     info = ZoneInfo(zone)
     today = moment.astimezone(info).date()
@@ -105,7 +103,6 @@ def test_days_and_months_are_those_of_the_calendar_on_the_wall(zone: str, moment
 
 
 @given(zones, moments)
-@settings(deadline=None)
 def test_an_hour_begins_with_minute_zero_on_the_wall(zone: str, moment: datetime) -> None:
     assume(zone not in HALF_HOUR_ZONES)
     starts_at, ends_at = fresh_period(LimitPer.HOUR, zone, moment)
@@ -116,21 +113,18 @@ def test_an_hour_begins_with_minute_zero_on_the_wall(zone: str, moment: datetime
 
 
 @given(zones, moments)
-@settings(deadline=None)
 def test_minutes_are_the_same_everywhere(zone: str, moment: datetime) -> None:
     starts_at = moment.replace(second=0, microsecond=0)
     assert fresh_period(LimitPer.MINUTE, zone, moment) == Period(starts_at, starts_at + timedelta(minutes=1))
 
 
 @given(zones, moments)
-@settings(deadline=None)
 def test_a_limit_in_all_has_one_period(zone: str, moment: datetime) -> None:
     assert fresh_period(LimitPer.TOTAL, zone, moment) == Period(EVER, None)
     assert Period(EVER, None).contains(moment)
 
 
 @given(st.sampled_from(LimitPer), st.sampled_from([z for z in ZONES if z not in HALF_HOUR_ZONES]), moments, moments)
-@settings(deadline=None)
 def test_a_period_does_not_depend_on_which_were_asked_for_before(
     per: LimitPer, zone: str, before: datetime, moment: datetime
 ) -> None:
@@ -140,7 +134,6 @@ def test_a_period_does_not_depend_on_which_were_asked_for_before(
 
 
 @given(st.sampled_from(LimitPer), zones, moments, zones)
-@settings(deadline=None)
 def test_the_zone_in_which_a_moment_is_written_is_no_matter(
     per: LimitPer, zone: str, moment: datetime, written_in: str
 ) -> None:

@@ -297,7 +297,6 @@ def test_in_any_order_every_call_is_on_the_books_once_and_limits_hold() -> None:
         settings=settings(
             max_examples=25,
             stateful_step_count=25,
-            deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
     )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.dialects.json_text import find_member, with_usage_cost, without_member
@@ -66,7 +66,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["usage", "a", "b", '"', "{"]), VALUES))
 def test_a_member_is_found_wherever_it_stands(value: dict[str, object]) -> None:
     text = orjson.dumps(value)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.dialects.sse import Event, EventSplitter, read_event, split_events
@@ -36,7 +36,6 @@ def test_events_are_parted_whatever_ends_their_lines(stream: bytes, events: list
     assert split_events(stream) == events
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([b"data: x", b": c", b"event: e", b"\n", b"\r\n", b"\n\n", b"\r\n\r\n", b"\r\r"])),
     st.data(),

@@ -44,13 +44,13 @@ hypothesis.settings.load_profile("untimed")
 django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 from django.core.management.commands.flush import Command as FlushCommand  # noqa: E402
-from django.db import connection, transaction  # noqa: E402
+from django.db import connection  # noqa: E402
 from pytest_django import DjangoDbBlocker  # noqa: E402
 
 from llm.keys import create_key, get_or_create_account  # noqa: E402
 from llm.models import Account  # noqa: E402
 from llm.runtime import close_runtime  # noqa: E402
-from llm.triggers import drop_triggers, install_triggers  # noqa: E402
+from tests.emptying import Emptier  # noqa: E402
 from tests.fakes import FakeUpstream  # noqa: E402
 from tests.faults.cluster import server_programs  # noqa: E402
 from tests.gateway_process import Gateway, GatewayPool, latest_logs  # noqa: E402
@@ -125,24 +125,14 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _flush_past_triggers() -> Iterator[None]:
-    """Between two tests SQLite deletes row by row, which the books' triggers refuse; PostgreSQL truncates.
+def _empty_quickly() -> Iterator[None]:
+    emptier = Emptier(FlushCommand.handle)
 
-    All of it in one transaction: gateways that run beside would starve behind dozens that follow without a pause.
-    """
-    flush = FlushCommand.handle
-
-    def flush_without_triggers(self: FlushCommand, **options: Any) -> None:
-        if connection.vendor != "sqlite":
-            flush(self, **options)
-            return
-        with transaction.atomic():
-            drop_triggers(connection)
-            flush(self, **options)
-            install_triggers()
+    def handle(self: FlushCommand, **options: Any) -> None:
+        emptier.handle(self, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FlushCommand, "handle", flush_without_triggers)
+        patch.setattr(FlushCommand, "handle", handle)
         yield
 
 

@@ -1,0 +1,89 @@
+"""An empty database between two tests that commit: what `flush` leaves behind, in a tenth of its time.
+
+`flush` empties every table, and each app then makes its first rows anew: permissions, groups. A test leaves rows in a
+few tables and the first rows as they were, so it is enough to delete the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
+from typing import Any
+
+from django.core.management.commands.flush import Command as FlushCommand
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from llm.triggers import drop_triggers, install_triggers
+
+Rows = list[tuple[Any, ...]]
+
+
+class Emptier:
+    """Takes the place of `FlushCommand.handle`."""
+
+    def __init__(self, flush: Callable[..., None]) -> None:
+        self._flush = flush
+        self._first_rows: Mapping[str, Rows] | None = None
+
+    @cached_property
+    def _tables(self) -> list[str]:
+        return sorted(connection.introspection.django_table_names(only_existing=True, include_views=False))
+
+    def handle(self, command: FlushCommand, **options: Any) -> None:
+        """In one transaction: gateways that run beside would starve behind dozens that follow without a pause."""
+        with transaction.atomic(), connection.cursor() as cursor:
+            if connection.vendor == "postgresql":
+                cursor.execute(f"LOCK TABLE {', '.join(self._tables)} IN ACCESS EXCLUSIVE MODE")
+            if _may_delete(cursor) and self._has_first_rows(cursor):
+                _delete_all(cursor, _filled(cursor, self._tables) - {*self._first_rows})
+            else:
+                self._make_first_rows(cursor, command, options)
+
+    def _has_first_rows(self, cursor: CursorWrapper) -> bool:
+        return self._first_rows is not None and _rows_of(cursor, self._first_rows) == self._first_rows
+
+    def _make_first_rows(self, cursor: CursorWrapper, command: FlushCommand, options: Mapping[str, Any]) -> None:
+        if connection.vendor == "sqlite":
+            # It deletes row by row, which the books' triggers refuse; PostgreSQL truncates.
+            drop_triggers(connection)
+        self._flush(command, **options)
+        install_triggers()
+        self._first_rows = _rows_of(cursor, _filled(cursor, self._tables))
+
+
+def _may_delete(cursor: CursorWrapper) -> bool:
+    """Past the triggers: PostgreSQL lets superusers do that."""
+    if connection.vendor == "sqlite":
+        return True
+    cursor.execute("SELECT current_setting('is_superuser') = 'on'")
+    return bool(cursor.fetchone()[0])
+
+
+def _delete_all(cursor: CursorWrapper, tables: Collection[str]) -> None:
+    if not tables:
+        return
+    if connection.vendor == "sqlite":
+        names = ", ".join(f"'{table}'" for table in tables)
+        cursor.execute(f"SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ({names})")  # noqa: S608
+        for (name,) in cursor.fetchall():
+            cursor.execute(f"DROP TRIGGER {name}")
+    else:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+    for table in sorted(tables):
+        cursor.execute(f"DELETE FROM {table}")  # noqa: S608
+    if connection.vendor == "sqlite":
+        install_triggers()
+
+
+def _filled(cursor: CursorWrapper, tables: Collection[str]) -> set[str]:
+    cursor.execute(" UNION ALL ".join(f"SELECT '{table}' WHERE EXISTS (SELECT 1 FROM {table})" for table in tables))  # noqa: S608
+    return {name for (name,) in cursor.fetchall()}
+
+
+def _rows_of(cursor: CursorWrapper, tables: Collection[str]) -> Mapping[str, Rows]:
+    found = {}
+    for table in tables:
+        cursor.execute(f"SELECT * FROM {table} ORDER BY 1")  # noqa: S608
+        found[table] = cursor.fetchall()
+    return found

@@ -22,10 +22,10 @@ run: $(VENV)/runtime.stamp
 	@exec $(PY) manage.py up
 
 test: $(VENV)/dev.stamp
-	$(PY) -m pytest -n auto
+	$(PY) -m pytest -n auto --dist loadgroup
 
 check: lint
-	$(PY) -m pytest -n auto
+	$(PY) -m pytest -n auto --dist loadgroup
 
 lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff format --check .

@@ -32,7 +32,8 @@ from tests.fakes.recordings import load
 from tests.gateway_process import GatewayPool
 
 # Without the mark there would be no test database for `replays`, which fills it before any test begins.
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.django_db]
+# Whichever process has a test of them replays them all: one is enough.
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.django_db, pytest.mark.xdist_group("recordings")]
 
 _BESIDE_THE_REPOSITORY = Path(__file__).resolve().parents[3] / "shared" / "traffic"
 DIRECTORY = Path(os.environ.get("LLM_TRAFFIC_DIR") or _BESIDE_THE_REPOSITORY)

@@ -13,7 +13,17 @@ from tests.e2e.callers import PATIENCE_S, Application
 from tests.fakes import FakeUpstream
 from tests.gateway_process import Gateway
 
+_OWN_GATEWAYS = ("impatient", "strict", "cancelling", "bookless")
+
 METRICS_TOKEN = "the token of whoever may read the metrics"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one gateway go to one process, which then need not start it again."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if (name := next((name for name in _OWN_GATEWAYS if name in names), None)) is not None:
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session")

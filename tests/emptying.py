@@ -35,13 +35,11 @@ class Emptier:
         with transaction.atomic(), connection.cursor() as cursor:
             if connection.vendor == "postgresql":
                 cursor.execute(f"LOCK TABLE {', '.join(self._tables)} IN ACCESS EXCLUSIVE MODE")
-            if _may_delete(cursor) and self._has_first_rows(cursor):
-                _delete_all(cursor, _filled(cursor, self._tables) - {*self._first_rows})
+            first = self._first_rows
+            if first is not None and _may_delete(cursor) and _rows_of(cursor, first) == first:
+                _delete_all(cursor, _filled(cursor, self._tables) - first.keys())
             else:
                 self._make_first_rows(cursor, command, options)
-
-    def _has_first_rows(self, cursor: CursorWrapper) -> bool:
-        return self._first_rows is not None and _rows_of(cursor, self._first_rows) == self._first_rows
 
     def _make_first_rows(self, cursor: CursorWrapper, command: FlushCommand, options: Mapping[str, Any]) -> None:
         if connection.vendor == "sqlite":

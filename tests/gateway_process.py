@@ -20,6 +20,8 @@ import psutil
 from django.conf import settings
 from django.db import connection
 
+from tests.output import written_to
+
 _ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60
 _TOLD_CHARACTERS = 4_000
@@ -56,9 +58,7 @@ class Gateway:
 
     def log(self) -> str:
         """All that the server has written so far."""
-        output = self._output.fileno()
-        # Not by seeking: the server writes where the file's one position is.
-        return os.pread(output, os.fstat(output).st_size, 0).decode()
+        return written_to(self._output)
 
     def workers(self) -> list[psutil.Process]:
         """The processes that serve; the main one only watches over them."""

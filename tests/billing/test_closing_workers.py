@@ -37,6 +37,7 @@ from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account
 from tests.billing.people import make_approver, make_preparer
 from tests.gateway_process import _database_environment
+from tests.output import written_to
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -108,8 +109,10 @@ class Workers:
         """Each asks at once, twice, and then every other second; they don't know of each other."""
         self._beats = [self._start_beat(number) for number in range(BEATS)]
 
-    def beats_running(self) -> int:
-        return sum(beat.poll() is None for beat in self._beats)
+    def running(self) -> tuple[int, int]:
+        """How many workers and how many beats have not ended by themselves."""
+        workers, beats = (sum(each.poll() is None for each in some) for some in (self._mains, self._beats))
+        return workers, beats
 
     def kill_beat(self) -> None:
         """The first of them. It starts again with the schedule that it left."""
@@ -126,8 +129,7 @@ class Workers:
             self._kill(main)
 
     def log(self) -> str:
-        self._output.seek(0)
-        return self._output.read().decode(errors="replace")[-4000:]
+        return written_to(self._output)[-4000:]
 
     def _start(self) -> subprocess.Popen[bytes]:
         celery = ["-m", "celery", "-A", "llmproject", "--quiet", "worker", "--without-gossip", "--without-mingle"]
@@ -196,7 +198,7 @@ def test_workers_and_beats_that_are_killed_make_one_invoice_an_account_and_month
             if numbers == KILLS_BEAT_AT:
                 workers.kill_beat()
     assert [hand.result() for hand in hands] == [True] * HANDS, workers.log()
-    assert workers.beats_running() == BEATS, workers.log()
+    assert workers.running() == (WORKERS, BEATS), workers.log()
     workers.stop()
     found = Counter(Invoice.objects.values_list("account__name", "period_start"))
     assert (len(found), set(found.values())) == (2 * ACCOUNTS, {1})

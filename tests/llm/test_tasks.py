@@ -30,6 +30,7 @@ from llmproject.supervisor import gateway_programs
 from tests.gateway_process import _database_environment
 from tests.llm.books.making import a_key
 from tests.llm.receivers import Receiver, running_receiver
+from tests.output import written_to
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 DAY_S = 24 * 3600
@@ -150,8 +151,7 @@ class Worker(NamedTuple):
     output: IO[bytes]
 
     def log(self) -> str:
-        self.output.seek(0)
-        return self.output.read().decode()
+        return written_to(self.output)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
@@ -26,6 +27,8 @@ from llm.providers.registry import build_provider
 
 if TYPE_CHECKING:
     from llm.calls import RequestTask
+
+log = structlog.get_logger("llm.books")
 
 T = TypeVar("T")
 
@@ -76,6 +79,7 @@ class Runtime:
             async with asyncio.timeout(patience_s() or None):
                 return await loop.run_in_executor(self._executor, _with_fresh_connection, read)
         except (OperationalError, InterfaceError, TimeoutError) as error:
+            log.warning("database unavailable for a read", error=type(error).__name__)
             if not is_statement_timeout(error):
                 self._database_away_until = loop.time() + _AWAY_FOR_S
             raise BooksUnavailable(_AWAY) from error

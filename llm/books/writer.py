@@ -55,6 +55,7 @@ class BooksWriter:
         self._is_stopping = False
         self._has_company = False
         self._busy_since: float | None = None
+        self._slow_since: float | None = None
         self._beat_at = 0.0
         self._beat_interval_s = beat_interval_s()
         self._reported: metrics.BooksFigures | None = None
@@ -114,9 +115,17 @@ class BooksWriter:
 
     def _turns_away(self, account_id: int) -> bool:
         """Whether an open is better refused now than kept waiting: nothing piles up behind a database that hangs."""
+        return not self.takes_calls or self._is_slow() or self._lockouts.is_out(account_id)
+
+    def _is_slow(self) -> bool:
+        """Says so in the log, once a turn: nothing else would tell why calls are refused."""
         since = self._busy_since
-        is_slow = since is not None and time.monotonic() - since > _SLOW_TURN_S
-        return not self.takes_calls or is_slow or self._lockouts.is_out(account_id)
+        if since is None or time.monotonic() - since <= _SLOW_TURN_S:
+            return False
+        if since != self._slow_since:
+            self._slow_since = since
+            log.warning("the books are slow, so calls are refused", seconds=_SLOW_TURN_S, waiting=self.waiting)
+        return True
 
     # --- The thread ---------------------------------------------------------------------------------------------------
 

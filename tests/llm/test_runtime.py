@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from django.db import InterfaceError, OperationalError
+from structlog.testing import capture_logs
 
 from llm import runtime as runtime_module
 from llm.calls import RequestTask
@@ -90,8 +91,11 @@ async def test_a_database_that_is_away_is_told_as_such(kind: type[Exception]) ->
     def fail() -> None:
         raise kind("server closed the connection, password=hunter2")
 
-    with pytest.raises(BooksUnavailable) as away:
+    with pytest.raises(BooksUnavailable) as away, capture_logs() as entries:
         await runtime().run_db(fail)
+    assert [(entry["event"], entry["error"]) for entry in entries] == [
+        ("database unavailable for a read", kind.__name__)
+    ]
     assert (away.value.http_status, away.value.retry_after_s) == (503, 5.0)
     assert "hunter2" not in away.value.message
 

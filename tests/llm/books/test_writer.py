@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from structlog.testing import capture_logs
 
 from llm.books import backlog as backlog_module
 from llm.books import spool as spool_module
@@ -268,8 +269,11 @@ async def test_an_open_does_not_wait_behind_a_batch_that_hangs(
     first = books.submit(an_open(key))
     await asyncio.to_thread(database.was_called.wait, 5)
     monkeypatch.setattr(writer_module, "_SLOW_TURN_S", 0.0)
-    with pytest.raises(BooksUnavailable):
-        await books.submit(an_open(key))
+    with capture_logs() as entries:
+        for _ in range(2):
+            with pytest.raises(BooksUnavailable):
+                await books.submit(an_open(key))
+    assert [entry["event"] for entry in entries] == ["the books are slow, so calls are refused"]
     database.gate.set()
     assert isinstance((await first)[0], Opened)
 

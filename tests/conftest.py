@@ -28,6 +28,10 @@ _OURS = ["DJANGO_SETTINGS_MODULE", "VAR_DIR"]
 if "DATABASE_URL" not in os.environ:
     os.environ["DATABASE_URL"] = f"sqlite:///{_VAR}/db.sqlite3"
     _OURS.append("DATABASE_URL")
+if "REDIS_URL" in os.environ and "PYTEST_XDIST_WORKER" in os.environ:
+    # A database for each process: who clears the cache empties a whole one.
+    _number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % 15 + 1
+    os.environ["REDIS_URL"] = urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{_number}").geturl()
 
 import django  # noqa: E402
 import hypothesis  # noqa: E402

@@ -27,6 +27,7 @@ from llm.books.lockouts import Lockouts
 from llm.books.operations import OpenCall, Operation, Result
 from llm.books.replay import commit_surely, is_lock_timeout, unanswered_closes
 from llm.books.spool import Spool
+from llm.books.turns import TurnWatch
 from llm.books.waiting import AWAY, Waiting, acknowledge, deliver, refuse
 from llm.deadlines import bounded, patience_s
 from llm.errors import BooksUnavailable
@@ -34,8 +35,6 @@ from llm.errors import BooksUnavailable
 log = structlog.get_logger("llm.books")
 
 _RETRY_S = 0.5
-# Where the thread has been at work for longer than this, new calls don't wait for it.
-_SLOW_TURN_S = 2.0
 # A transaction costs the same for one row as for ten. Where several came together, the next ones are given this long to
 # gather; a lone caller never waits for company.
 _LINGER_S = 0.001
@@ -54,8 +53,7 @@ class BooksWriter:
         self._start_lock = threading.Lock()
         self._is_stopping = False
         self._has_company = False
-        self._busy_since: float | None = None
-        self._slow_since: float | None = None
+        self._turns = TurnWatch()
         self._beat_at = 0.0
         self._beat_interval_s = beat_interval_s()
         self._reported: metrics.BooksFigures | None = None
@@ -115,17 +113,7 @@ class BooksWriter:
 
     def _turns_away(self, account_id: int) -> bool:
         """Whether an open is better refused now than kept waiting: nothing piles up behind a database that hangs."""
-        return not self.takes_calls or self._is_slow() or self._lockouts.is_out(account_id)
-
-    def _is_slow(self) -> bool:
-        """Says so in the log, once a turn: nothing else would tell why calls are refused."""
-        since = self._busy_since
-        if since is None or time.monotonic() - since <= _SLOW_TURN_S:
-            return False
-        if since != self._slow_since:
-            self._slow_since = since
-            log.warning("the books are slow, so calls are refused", seconds=_SLOW_TURN_S, waiting=self.waiting)
-        return True
+        return not self.takes_calls or self._turns.is_slow() or self._lockouts.is_out(account_id)
 
     # --- The thread ---------------------------------------------------------------------------------------------------
 
@@ -141,14 +129,14 @@ class BooksWriter:
     def _turn(self) -> bool:
         """One batch, and what is left over from before. False once asked to stop and nothing waits any more."""
         batch = self._gather()
-        self._busy_since = time.monotonic()
+        self._turns.begin()
         self._has_company = len(batch) > 1
         if batch:
             self._write_safely(batch)
         if not self._is_stopping:
             self._guard(self._catch_up)
         self._report()
-        self._busy_since = None
+        self._turns.end()
         return not (self._is_stopping and self._queue.empty())
 
     def _gather(self) -> list[Waiting]:

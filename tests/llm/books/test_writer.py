@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from llm.books import backlog as backlog_module
 from llm.books import spool as spool_module
+from llm.books import turns
 from llm.books import writer as writer_module
 from llm.books.operations import Ask, Closed, OpenCall, Opened, Operation, Refused, Result
 from llm.books.replay import commit_surely, replay_abandoned
@@ -268,7 +269,7 @@ async def test_an_open_does_not_wait_behind_a_batch_that_hangs(
     database.was_called.clear()
     first = books.submit(an_open(key))
     await asyncio.to_thread(database.was_called.wait, 5)
-    monkeypatch.setattr(writer_module, "_SLOW_TURN_S", 0.0)
+    monkeypatch.setattr(turns, "_SLOW_S", 0.0)
     with capture_logs() as entries:
         for _ in range(2):
             with pytest.raises(BooksUnavailable):

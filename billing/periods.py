@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import NamedTuple
 
 _LABEL = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
 # With room on both sides: months beside these are reckoned with too, and the calendar has no year 0 and no year 10000.
@@ -63,3 +64,16 @@ class Period:
 
     def __str__(self) -> str:
         return f"{self.start:%Y-%m}"
+
+
+class Third(NamedTuple):
+    """Days 1 to 10 of a month, 11 to 20, or the others; both days included."""
+
+    first: date
+    last: date
+
+    @classmethod
+    def of(cls, day: date) -> Third:
+        number = min((day.day - 1) // 10, 2)
+        first = day.replace(day=10 * number + 1)
+        return cls(first, Period.of(day).last_day if number == 2 else first + timedelta(days=9))

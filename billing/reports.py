@@ -1,4 +1,4 @@
-"""Usage of some days by day, model, account and key, as frozen dataclasses. Read from the rollups alone.
+"""Usage of some days by day, model, account and key, in records that never change. Read from the rollups alone.
 
 A day is an account's own. What was recorded since the last refresh is not in it: `as_of` says when that was.
 
@@ -9,11 +9,11 @@ its own rows. So is that of all accounts where it is to be by account or key and
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.db.models import Count, Min, Sum
 
@@ -48,8 +48,7 @@ class UsageQuestion:
         return [self.first + timedelta(days=offset) for offset in range((self.last - self.first).days + 1)]
 
 
-@dataclass(frozen=True, slots=True)
-class UsageFigures:
+class UsageFigures(NamedTuple):
     """cost: USD, of priced calls alone. estimated: of calls whose tokens were counted by us."""
 
     calls: int = 0
@@ -85,8 +84,7 @@ class ModelUsage:
     figures: UsageFigures
 
 
-@dataclass(frozen=True, slots=True)
-class IdUsage:
+class IdUsage(NamedTuple):
     """Of an account, or of a key."""
 
     id: int
@@ -140,9 +138,9 @@ def rolled_up_to(account_id: int | None = None) -> datetime | None:
 
 
 _Cells = Sequence[tuple[tuple[Any, ...], UsageFigures]]
-_NAMES = tuple(each.name for each in fields(UsageFigures))
+_NAMES = UsageFigures._fields
 _SUMS: dict[str, Any] = {f"sum_{name}": ExactSum(name) if name in COST_FIELDS else Sum(name) for name in _NAMES}
-_SUM_OF: Mapping[str, Callable[[list[Any]], Any]] = {name: exact_sum if name in COST_FIELDS else sum for name in _NAMES}
+_SUM_OF: Sequence[Callable[[Iterable[Any]], Any]] = [exact_sum if name in COST_FIELDS else sum for name in _NAMES]
 
 
 def _by_id(question: UsageQuestion, column: str) -> tuple[IdUsage, ...]:
@@ -152,11 +150,10 @@ def _by_id(question: UsageQuestion, column: str) -> tuple[IdUsage, ...]:
 
 def _read(question: UsageQuestion, *columns: str) -> _Cells:
     """A group may be there more than once."""
-    wanted = {"local_day__range": (question.first, question.last), **question.narrowed}
     return [
-        (row[: len(columns)], UsageFigures(*row[len(columns) :]))
-        for rows in rows_with("local_day", *question.narrowed, *columns)
-        for row in rows.filter(**wanted).values_list(*columns).annotate(**_SUMS)
+        (row[: len(columns)], UsageFigures._make(row[len(columns) :]))
+        for rows in rows_with(*question.narrowed, *columns, days=(question.first, question.last))
+        for row in rows.filter(**question.narrowed).values_list(*columns).annotate(**_SUMS)
     ]
 
 
@@ -168,7 +165,8 @@ def _added(cells: _Cells, key: Callable[[tuple[Any, ...]], _K]) -> dict[_K, Usag
 
 
 def _sum(figures: Collection[UsageFigures]) -> UsageFigures:
-    return UsageFigures(**{name: _SUM_OF[name]([getattr(each, name) for each in figures]) for name in _NAMES})
+    columns = zip(*figures, strict=True) if figures else [()] * len(_NAMES)
+    return UsageFigures._make(add(column) for add, column in zip(_SUM_OF, columns, strict=True))
 
 
 def _dearest(groups: Mapping[_K, UsageFigures]) -> list[tuple[_K, UsageFigures]]:

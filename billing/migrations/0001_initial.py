@@ -478,6 +478,32 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='KeyThird',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('calls', models.BigIntegerField(default=0)),
+                ('estimated_calls', models.BigIntegerField(default=0)),
+                ('unpriced_calls', models.BigIntegerField(default=0)),
+                ('prompt_tokens', models.BigIntegerField(default=0)),
+                ('completion_tokens', models.BigIntegerField(default=0)),
+                ('cache_read_tokens', models.BigIntegerField(default=0)),
+                ('cache_write_5m_tokens', models.BigIntegerField(default=0)),
+                ('cache_write_1h_tokens', models.BigIntegerField(default=0)),
+                ('reasoning_tokens', models.BigIntegerField(default=0)),
+                ('audio_input_tokens', models.BigIntegerField(default=0)),
+                ('audio_output_tokens', models.BigIntegerField(default=0)),
+                ('cost', llm.fields.ExactDecimalField(decimals=12, default=0)),
+                ('estimated_cost', llm.fields.ExactDecimalField(decimals=12, default=0)),
+                ('local_day', models.DateField(db_index=True)),
+                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='llm.account')),
+                ('api_key', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='llm.apikey')),
+            ],
+            options={
+                'ordering': ('-local_day', 'account', 'api_key'),
+                'constraints': [models.UniqueConstraint(fields=('account', 'local_day', 'api_key'), name='keythird_once')],
+            },
+        ),
+        migrations.CreateModel(
             name='StaleDay',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

@@ -6,7 +6,7 @@ from billing.models.plans import Plan, PlanRate, PlanVersion
 from billing.models.profiles import BillingProfile, ExchangeRate
 from billing.models.reconciliation import CostImport, ProviderCost
 from billing.models.rollups import DailyUsage, RollupMark
-from billing.models.summaries import AccountDay, KeyDay, ModelDay, StaleDay
+from billing.models.summaries import AccountDay, KeyDay, KeyThird, ModelDay, StaleDay
 
 __all__ = (
     "AccountDay",
@@ -21,6 +21,7 @@ __all__ = (
     "InvoiceLine",
     "InvoiceSeries",
     "KeyDay",
+    "KeyThird",
     "ModelDay",
     "MonthJob",
     "Plan",

@@ -53,6 +53,24 @@ class KeyDay(CallSums):
         return f"{self.api_key} {self.local_day}"
 
 
+class KeyThird(CallSums):
+    """A third of a month of a key (`Third`), of all models. Made of `KeyDay`.
+
+    local_day: its first one.
+    """
+
+    local_day = models.DateField(db_index=True)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, db_index=False, related_name="+")
+    api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, db_index=False, related_name="+")
+
+    class Meta:
+        ordering = ("-local_day", "account", "api_key")
+        constraints = (models.UniqueConstraint(fields=["account", "local_day", "api_key"], name="keythird_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.api_key} from {self.local_day}"
+
+
 class StaleDay(models.Model):
     """A day of which `DailyUsage` was written, and that has not been summed up since.
 

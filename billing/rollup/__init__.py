@@ -4,7 +4,7 @@ A row of `DailyUsage` is a function of the books and of the account's cutoff alo
 all adjustments that were recorded, up to it. So a day is never added to; it is thrown away and made anew whole, in the
 transaction that moves the account's mark. Whoever does that twice, at once or half changes nothing.
 
-What all accounts have used is summed up a second time, by day and model and by day and account: `summaries`.
+What all accounts have used is summed up a second time, by day and model, account or key: `summaries`.
 """
 
 from billing.rollup.keeping import rebuild, refresh

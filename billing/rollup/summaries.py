@@ -5,8 +5,11 @@ nobody waits for another. To sum a day up is one transaction too: it takes these
 
 - A write whose row was taken away was committed before the day was read, and is in the sums.
 - A write that is committed later has a row that was not there to be taken: the day stays stale.
-- Of two who sum up the same day the second waits at the rows that the first has taken, until its sums are there.
+- One sums up at a time. So of two who do the same day the second finds it done, and of two who do days of the same
+  third of a month the second reads what the first has written.
 - Who is killed leaves days stale, or half a transaction. Stale days are read from their rows until the next refresh.
+- A third of a month is summed up anew with any of its days, in the same transaction: where none of them is stale its
+  sums are those of its days, of which they spare a report nine rows in ten.
 
 Whoever knows which days are stale may read the others from their sums at any later moment: those were right then, and
 who has replaced them since has put in what was right by that time.
@@ -15,44 +18,56 @@ who has replaced them since has put in what was right by that time.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, timedelta
+from functools import reduce
+from itertools import groupby
+from operator import or_
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, Model, Q, QuerySet
 
-from billing.models import AccountDay, DailyUsage, KeyDay, ModelDay, StaleDay
+from billing.models import AccountDay, DailyUsage, KeyDay, KeyThird, ModelDay, StaleDay
 from billing.models.rollups import COST_FIELDS, COUNT_FIELDS, SUM_FIELDS
+from billing.periods import Third
 from llm.fields import ExactSum
 
 PAUSE_S = 0.02
 """SQLite: whoever waits for its lock looks for it now and then; who takes it again at once keeps it."""
 
-Summary = type[ModelDay] | type[AccountDay] | type[KeyDay]
+Days = tuple[date, date]
+"""The first and the last; both included."""
+SummaryOfDay = type[ModelDay] | type[AccountDay] | type[KeyDay]
+Summary = SummaryOfDay | type[KeyThird]
 
-_GROUPS: Mapping[Summary, Sequence[str]] = {
-    ModelDay: ("local_day", "provider", "model"),
-    AccountDay: ("local_day", "account_id", "is_billable"),
-    KeyDay: ("local_day", "account_id", "api_key_id"),
+_GROUPS: Mapping[SummaryOfDay, Sequence[str]] = {
+    ModelDay: ("provider", "model"),
+    AccountDay: ("account_id", "is_billable"),
+    KeyDay: ("account_id", "api_key_id"),
 }
-"""The smallest first."""
-_CALL_SUMS = (*COUNT_FIELDS, *COST_FIELDS)
-_SUMMED: Mapping[Summary, Sequence[str]] = {ModelDay: _CALL_SUMS, AccountDay: SUM_FIELDS, KeyDay: _CALL_SUMS}
+"""What a day is summed up by. The smallest first."""
+_LOCK = 0x6C6C6D73
+_ONE_DAY = timedelta(days=1)
 
 
-def rows_with(*columns: str) -> Sequence[QuerySet[Any]]:
-    """Rows that have these columns and those of `CallSums`, by account alone also digests: together, all usage.
+def rows_with(*columns: str, days: Days | None = None) -> Sequence[QuerySet[Any]]:
+    """Rows of these days (None: all) that have these columns and those of `CallSums`; together, all usage.
 
-    From days that are summed up where their sums have the columns, else from `DailyUsage`. Several rows may be of one
-    day and group, also of two of the querysets: add them.
+    From days that are summed up where their sums have the columns, else from `DailyUsage`. Rows by account alone have
+    digests too. Several rows may be of one day and group, also of two of the querysets: add them. `local_day` of a row
+    may be the first of several days, unless it is among the columns or no days are given.
     """
-    summary = next((each for each, group in _GROUPS.items() if {*columns} <= {*group}), None)
+    summary = next((each for each, group in _GROUPS.items() if {*columns} <= {"local_day", *group}), None)
     if summary is None:
-        return (DailyUsage.objects.order_by(),)
-    stale = _stale_days()
-    summed: QuerySet[Any] = summary.objects.exclude(local_day__in=stale).order_by()
-    return (summed, DailyUsage.objects.filter(local_day__in=stale).order_by()) if stale else (summed,)
+        return (_within(days, DailyUsage),)
+    by_day, stale = _within(days, summary), _stale_days()
+    thirds: list[QuerySet[Any]] = []
+    if summary is KeyDay and days is not None and "local_day" not in columns:
+        whole, others = _in_thirds(days, stale)
+        thirds, by_day = [KeyThird.objects.filter(whole).order_by()], KeyDay.objects.filter(others).order_by()
+    unsummed = [_within(days, DailyUsage).filter(local_day__in=stale)] if stale else []
+    return [*thirds, by_day.exclude(local_day__in=stale), *unsummed]
 
 
 def mark_stale(days: Iterable[date]) -> None:
@@ -62,26 +77,29 @@ def mark_stale(days: Iterable[date]) -> None:
 
 def mark_all_stale(first: date, last: date) -> None:
     """All days that are summed up, also those of which no row is left."""
-    for summary in _GROUPS:
-        days = summary.objects.filter(local_day__range=(first, last)).order_by()
-        mark_stale(days.values_list("local_day", flat=True).distinct())
+    for summary in (*_GROUPS, KeyThird):
+        mark_stale(_days_of(summary, (first, last)))
 
 
 def summarise() -> None:
-    """Sum up the days that are stale. Never inside a transaction: each day's is its own."""
-    for day in _stale_days():
-        _sum_up(day)
+    """Sum up the days that are stale. Never inside a transaction: it has its own."""
+    for days in _portions():
+        _sum_up(days)
         if connection.vendor == "sqlite":
             time.sleep(PAUSE_S)
 
 
 def days_summed_wrongly(first: date, last: date) -> Sequence[date]:
-    """Of those that are not stale."""
+    """Of those that are not stale. A third of a month that is wrong itself is named by its first day."""
     wrong: set[date] = set()
+    stale, days = StaleDay.objects.order_by(), (first, last)
+    of_settled_days = Q(local_day__range=days) & ~Q(local_day__in=stale.values("local_day"))
     for summary, group in _GROUPS.items():
-        sums = {f"sum_{name}": ExactSum(name) for name in _SUMMED[summary]}
-        summed, rows = (_settled(model, group, sums, first, last) for model in (summary, DailyUsage))
-        wrong.update(row[0] for row in (*summed.difference(rows), *rows.difference(summed)))
+        wrong.update(row[0] for row in _differences(summary, DailyUsage, ("local_day", *group), of_settled_days))
+    for third in {Third.of(day) for summary in (KeyDay, KeyThird) for day in _days_of(summary, days)}:
+        of_settled_third = Q(~Exists(stale.filter(local_day__range=third)), local_day__range=third)
+        if _differences(KeyThird, KeyDay, _GROUPS[KeyDay], of_settled_third):
+            wrong.add(third.first)
     return sorted(wrong)
 
 
@@ -89,30 +107,72 @@ def _stale_days() -> Sequence[date]:
     return list(StaleDay.objects.order_by("local_day").values_list("local_day", flat=True).distinct())
 
 
-def _sum_up(day: date) -> None:
+def _days_of(summary: Summary, days: Days) -> Iterable[date]:
+    """Under which of these days there are any sums."""
+    return _within(days, summary).values_list("local_day", flat=True).distinct()
+
+
+def _within(days: Days | None, model: type[Any]) -> QuerySet[Any]:
+    rows: QuerySet[Any] = model.objects.order_by()
+    return rows if days is None else rows.filter(local_day__range=days)
+
+
+def _in_thirds(days: Days, stale: Iterable[date]) -> tuple[Q, Q]:
+    """Conditions: of rows of `KeyThird` for the whole thirds without a stale day, and of days that are in none."""
+    head, tail = Third.of(days[0]), Third.of(days[1])
+    first = head.first if head.first == days[0] else head.last + _ONE_DAY
+    last = tail.last if tail.last == days[1] else tail.first - _ONE_DAY
+    if first > last:
+        return Q(pk__in=()), Q(local_day__range=days)
+    broken = {Third.of(day) for day in stale if first <= day <= last}
+    others = (days[0], first - _ONE_DAY), (last + _ONE_DAY, days[1]), *broken
+    thirds = Q(local_day__range=(first, last)) & ~Q(local_day__in=[third.first for third in broken])
+    return thirds, reduce(or_, (Q(local_day__range=each) for each in others))
+
+
+def _portions() -> Iterator[Sequence[date]]:
+    """Stale days of one third of a month each; on SQLite, where all others wait meanwhile, each day by itself."""
+    name: Callable[[date], object] = Third.of if connection.vendor == "postgresql" else str
+    return (list(days) for _, days in groupby(_stale_days(), name))
+
+
+def _sum_up(days: Sequence[date]) -> None:
+    """Days of one third of a month, as far as they are stale."""
+    third = Third.of(days[0])
     with transaction.atomic(durable=True), connection.cursor() as cursor:
-        if not StaleDay.objects.filter(local_day=day).delete()[0]:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        taken = [day for day in days if StaleDay.objects.filter(local_day=day).delete()[0]]
+        if not taken:
             return
         for summary, group in _GROUPS.items():
-            summary.objects.filter(local_day=day).delete()
-            cursor.execute(_insert_sql(summary, ", ".join(group)), [day.isoformat()])
+            summary.objects.filter(local_day__in=taken).delete()
+            for day in taken:
+                cursor.execute(_insert_sql(summary, DailyUsage, group), [day, day, day])
+        KeyThird.objects.filter(local_day=third.first).delete()
+        cursor.execute(_insert_sql(KeyThird, KeyDay, _GROUPS[KeyDay]), [third.first, *third])
 
 
-def _insert_sql(summary: Summary, group: str) -> str:
+def _insert_sql(summary: Summary, source: type[Model], group: Sequence[str]) -> str:
+    """Three parameters: the day that the sums stand under, and the first and the last of what they are made of."""
     exact_sum = "LLM_EXACT_SUM" if connection.vendor == "sqlite" else "SUM"
-    columns = _SUMMED[summary]
+    columns, groups = _summed_columns(summary), ", ".join(group)
     sums = (f"{exact_sum if name in COST_FIELDS else 'SUM'}({name})" for name in columns)
     return (
-        f"INSERT INTO {summary._meta.db_table} ({group}, {', '.join(columns)}) "  # noqa: S608
-        f"SELECT {group}, {', '.join(sums)} FROM billing_dailyusage WHERE local_day = %s GROUP BY {group}"
+        f"INSERT INTO {summary._meta.db_table} (local_day, {groups}, {', '.join(columns)}) "  # noqa: S608
+        f"SELECT %s, {groups}, {', '.join(sums)} FROM {source._meta.db_table} "
+        f"WHERE local_day BETWEEN %s AND %s GROUP BY {groups}"
     )
 
 
-def _settled(
-    model: type[Any], group: Sequence[str], sums: Mapping[str, ExactSum], first: date, last: date
-) -> QuerySet[Any]:
-    """In one statement with the days that are stale: no writer comes in between."""
-    stale = StaleDay.objects.order_by().values("local_day")
-    rows = model.objects.filter(local_day__range=(first, last)).exclude(local_day__in=stale).order_by()
-    groups: QuerySet[Any] = rows.values_list(*group).annotate(**sums)
-    return groups
+def _differences(summary: Summary, source: type[Any], group: Sequence[str], condition: Q) -> Sequence[Any]:
+    """Groups whose sums are not those of the source, each in one statement: no writer comes in between."""
+    sums = {f"sum_{name}": ExactSum(name) for name in _summed_columns(summary)}
+    summed, made_of = (
+        model.objects.filter(condition).order_by().values_list(*group).annotate(**sums) for model in (summary, source)
+    )
+    return [*summed.difference(made_of), *made_of.difference(summed)]
+
+
+def _summed_columns(summary: Summary) -> Sequence[str]:
+    return SUM_FIELDS if summary is AccountDay else (*COUNT_FIELDS, *COST_FIELDS)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from typing import Any
 
 from billing.models import DailyUsage
 from billing.reports import UsageFigures, UsageQuestion, by_account, by_key, usage_report
 
-FIGURES = tuple(each.name for each in fields(UsageFigures))
+FIGURES = UsageFigures._fields
 
 Totals = dict[Any, UsageFigures]
 

@@ -59,7 +59,7 @@ class Historian:
     def write(self, calls: int, *, corrections: int = 0) -> None:
         save(*(self._call(self.random.choice(self.keys)) for _ in range(calls)))
         closed = list(Usage.objects.filter(status__in=("settled", "estimated")))
-        for row in self.random.choices(closed, k=corrections):
+        for row in self.random.choices(closed, k=corrections if closed else 0):
             self._correct(row)
 
     def _call(self, key: ApiKey) -> Usage:

@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from billing.periods import Period
+from billing.periods import Period, Third
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,23 @@ def test_a_month_at_the_calendars_end_is_refused_where_it_is_read(text: str) -> 
     """Its neighbours could not be reckoned with."""
     with pytest.raises(ValueError, match=f"“{text}” is not a month from 2000-01 to 2999-12"):
         Period.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("year", "month", "firsts_and_lasts"),
+    [
+        (2026, 10, [(1, 10), (11, 20), (21, 31)]),
+        (2026, 9, [(1, 10), (11, 20), (21, 30)]),
+        (2026, 2, [(1, 10), (11, 20), (21, 28)]),
+        (2028, 2, [(1, 10), (11, 20), (21, 29)]),
+    ],
+)
+def test_each_day_of_a_month_is_in_one_of_its_thirds(
+    year: int, month: int, firsts_and_lasts: list[tuple[int, int]]
+) -> None:
+    period = Period(date(year, month, 1))
+    for day in period.days:
+        first, last = Third.of(day)
+        assert first <= day <= last
+    thirds = sorted({Third.of(day) for day in period.days})
+    assert [(third.first.day, third.last.day) for third in thirds] == firsts_and_lasts

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from billing.models import AccountDay, DailyUsage, KeyDay, ModelDay, StaleDay
+from billing.models import AccountDay, DailyUsage, KeyDay, KeyThird, ModelDay, StaleDay
 from billing.reports import UsageFigures, UsageQuestion, by_account, by_key, usage_report
 from billing.rollup import days_summed_wrongly, rebuild, refresh
 from billing.rollup.summaries import mark_stale, summarise
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 LAST_DAY = FIRST_DAY + timedelta(days=DAYS - 1)
 ALL = UsageQuestion(FIRST_DAY, LAST_DAY)
 NEXT_DAY = FIRST_DAY + timedelta(days=1)
-FIGURES = tuple(each.name for each in fields(UsageFigures))
+FIGURES = UsageFigures._fields
 
 Totals = dict[Any, UsageFigures]
 
@@ -51,6 +51,47 @@ def test_days_that_are_stale_are_read_from_their_rows_and_the_others_from_their_
 
 def calls_by_day() -> dict[date, int]:
     return {each.day: each.figures.calls for each in usage_report(ALL).by_day if each.figures.calls}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "calls"),
+    [
+        pytest.param(1, 31, 3000, id="a month"),
+        pytest.param(1, 20, 2000, id="two thirds"),
+        pytest.param(11, 31, 2000, id="the others"),
+        pytest.param(5, 25, 1200, id="a third between days"),
+        pytest.param(11, 19, 100, id="a third but for a day"),
+        pytest.param(2, 31, 2100, id="a month but for a day"),
+        pytest.param(6, 15, 200, id="no third"),
+        pytest.param(21, 30, 100, id="the last third but for a day"),
+    ],
+)
+def test_usage_by_key_is_read_from_thirds_of_months_and_the_days_beside_them(
+    key: ApiKey, first: int, last: int, calls: int
+) -> None:
+    sum_up_each_third(key)
+    question = UsageQuestion(OCTOBER.replace(day=first), OCTOBER.replace(day=last))
+    assert [each.figures.calls for each in by_key(question)] == [calls]
+
+
+OCTOBER = date(2026, 10, 1)
+
+
+def sum_up_each_third(key: ApiKey) -> None:
+    """Each has one call, on its sixth day: 1000 according to thirds, 100 to days of keys, 10 to the rows of days."""
+    for day in (6, 15, 25):
+        make_daily_usage(key, OCTOBER.replace(day=day))
+    summarise()
+    KeyThird.objects.update(calls=1000)
+    KeyDay.objects.update(calls=100)
+    DailyUsage.objects.update(calls=10)
+
+
+@pytest.mark.parametrize(("stale", "calls"), [(15, 2010), (16, 2100)])
+def test_of_a_third_with_a_stale_day_the_others_are_read(key: ApiKey, stale: int, calls: int) -> None:
+    sum_up_each_third(key)
+    mark_stale([OCTOBER.replace(day=stale)])
+    assert [each.figures.calls for each in by_key(UsageQuestion(OCTOBER, OCTOBER.replace(day=31)))] == [calls]
 
 
 def test_what_the_sums_do_not_know_is_read_from_the_rows(key: ApiKey) -> None:
@@ -112,7 +153,7 @@ def test_a_day_of_which_nothing_is_left_has_no_sums(key: ApiKey) -> None:
     DailyUsage.objects.all().delete()
     mark_stale([FIRST_DAY])
     summarise()
-    for summary in (ModelDay, AccountDay, KeyDay, StaleDay):
+    for summary in (ModelDay, AccountDay, KeyDay, KeyThird, StaleDay):
         assert not summary.objects.exists()
 
 
@@ -120,7 +161,7 @@ def test_a_refresh_takes_sums_away_with_rows_that_have_no_calls(key: ApiKey) -> 
     make_daily_usage(key, FIRST_DAY)
     summarise()
     refresh()
-    for model in (DailyUsage, ModelDay, AccountDay, KeyDay):
+    for model in (DailyUsage, ModelDay, AccountDay, KeyDay, KeyThird):
         assert not model.objects.exists()
 
 
@@ -139,6 +180,19 @@ def test_a_rebuild_makes_sums_anew_also_where_no_row_is_left(key: ApiKey) -> Non
     assert days_summed_wrongly(FIRST_DAY, LAST_DAY) == []
     assert reported(ALL) == added_by_hand(ALL)
     assert AccountDay.objects.count() == 2
+
+
+def test_a_third_that_is_wrong_is_named_by_its_first_day_and_made_anew_with_it(key: ApiKey) -> None:
+    call_on(key, OCTOBER.replace(day=15))
+    refresh()
+    other = make_key(make_account("other"))
+    KeyThird.objects.create(local_day=OCTOBER, account=other.account, api_key=other, calls=5)
+    KeyThird.objects.update(cost=Decimal(9))
+    first, second = OCTOBER, OCTOBER.replace(day=11)
+    assert days_summed_wrongly(OCTOBER, OCTOBER.replace(day=31)) == [first, second]
+    rebuild(first=first, last=second)
+    assert days_summed_wrongly(OCTOBER, OCTOBER.replace(day=31)) == []
+    assert [(third.api_key, third.local_day, third.calls) for third in KeyThird.objects.all()] == [(key, second, 1)]
 
 
 def test_a_stale_day_is_not_wrong(key: ApiKey) -> None:

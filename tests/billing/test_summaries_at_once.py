@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.db import connection, connections
 
-from billing.models import AccountDay, KeyDay, ModelDay, StaleDay
+from billing.models import AccountDay, KeyDay, KeyThird, ModelDay, StaleDay
 from billing.reports import UsageQuestion, by_account, usage_report
 from billing.rollup import days_summed_wrongly, summaries
 from billing.rollup.summaries import Summary, summarise
@@ -129,10 +129,10 @@ def test_the_second_of_two_waits_and_takes_in_what_came_meanwhile(key: ApiKey, h
             of_first.may_go_on.set()
     assert StaleDay.objects.count() == 0
     assert_report_of(11)
-    assert [summary.objects.count() for summary in (ModelDay, AccountDay, KeyDay)] == [2, 1, 1]
+    assert [summary.objects.count() for summary in (ModelDay, AccountDay, KeyDay, KeyThird)] == [2, 1, 1, 1]
 
 
-@pytest.mark.parametrize("summary", [ModelDay, AccountDay, KeyDay])
+@pytest.mark.parametrize("summary", [ModelDay, AccountDay, KeyDay, KeyThird])
 def test_a_day_that_is_written_while_it_is_summed_up_stays_stale(
     key: ApiKey, halt: Callable[..., Halt], summary: Summary
 ) -> None:
@@ -147,11 +147,26 @@ def test_a_day_that_is_written_while_it_is_summed_up_stays_stale(
     assert_report_of(11)
 
 
+def test_two_days_of_one_third_that_are_summed_up_at_once_are_both_in_its_sums(
+    key: ApiKey, halt: Callable[..., Halt]
+) -> None:
+    make_daily_usage(key, DAY, calls=1)
+    of_first, other_day = halt(KeyThird), DAY.replace(day=6)
+    with summing_up(of_first):
+        make_daily_usage(key, other_day, calls=10)
+        with thread(lambda: summaries._sum_up([other_day])):
+            wait_for_a_lock()
+            of_first.may_go_on.set()
+    assert KeyThird.objects.get().calls == 11
+    assert days_summed_wrongly(DAY, other_day) == []
+
+
 def test_two_who_sum_up_many_days_leave_the_sums_of_one(key: ApiKey) -> None:
     for number in range(1, 29):
         for model in "ab":
             make_daily_usage(key, DAY.replace(day=number), model=model)
     with thread(summarise), thread(summarise):
         summarise()
-    assert [model.objects.count() for model in (StaleDay, ModelDay, AccountDay, KeyDay)] == [0, 56, 28, 28]
+    models = (StaleDay, ModelDay, AccountDay, KeyDay, KeyThird)
+    assert [model.objects.count() for model in models] == [0, 56, 28, 28, 3]
     assert days_summed_wrongly(DAY.replace(day=1), DAY.replace(day=28)) == []

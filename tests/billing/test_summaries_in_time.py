@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from billing.models import AccountDay, DailyUsage, KeyDay, ModelDay, StaleDay
+from billing.models import AccountDay, DailyUsage, KeyDay, KeyThird, ModelDay, StaleDay
 from billing.models.rollups import COST_FIELDS, COUNT_FIELDS
+from billing.periods import Third
 from billing.reports import UsageQuestion, usage_report
 from billing.rollup import days_summed_wrongly, rebuild, refresh, summaries
 from billing.rollup import sqlite as sqlite_rollup
@@ -30,7 +31,8 @@ from tests.llm.admin.factories import make_key, save, usage_row
 pytestmark = pytest.mark.django_db
 
 LAST_DAY = FIRST_DAY + timedelta(days=DAYS - 1)
-NEXT_DAY = FIRST_DAY + timedelta(days=1)
+OTHER_DAY = FIRST_DAY + timedelta(days=4)
+"""In another third of a month: it is summed up in a transaction of its own."""
 ALL = UsageQuestion(FIRST_DAY, LAST_DAY)
 PIECES = ((sqlite_rollup, "_insert"), (sqlite_rollup, "_delete"))
 
@@ -75,6 +77,7 @@ def some_questions(chance: random.Random) -> list[UsageQuestion]:
         replace(ALL, model="small", provider=chance.choice((None, "anthropic"))),
         replace(ALL, account_id=key.account_id, model=chance.choice((None, "large"))),
         replace(ALL, api_key_id=key.pk),
+        UsageQuestion(date(2026, 10, chance.choice((1, 11, 21, 25))), date(2026, 11, chance.choice((5, 10, 20)))),
     ]
 
 
@@ -116,6 +119,7 @@ def test_reports_are_what_rows_of_days_add_up_to_whatever_happens(seed: int, mon
     }
     for summary, group in groups.items():
         assert sums_of(summary, *group) == sums_of_rows(*group)
+    assert sums_of(KeyThird, *groups[KeyDay]) == sums_of_rows(*groups[KeyDay], of_day=lambda day: Third.of(day).first)
 
 
 def sums_of(model: Summary, *group: str) -> dict[Any, list[Any]]:
@@ -125,9 +129,11 @@ def sums_of(model: Summary, *group: str) -> dict[Any, list[Any]]:
     return found
 
 
-def sums_of_rows(*group: str) -> dict[Any, list[Any]]:
+def sums_of_rows(*group: str, of_day: Callable[[date], date] = lambda day: day) -> dict[Any, list[Any]]:
+    """of_day: the day that a day's rows are added to."""
     rows: dict[Any, list[list[Any]]] = defaultdict(list)
     for row in DailyUsage.objects.all():
+        row.local_day = of_day(row.local_day)
         rows[tuple(getattr(row, name) for name in group)].append(figures_of(row))
     return {name: [sum(column) for column in zip(*figures, strict=True)] for name, figures in rows.items()}
 
@@ -146,19 +152,19 @@ def call_on(key: ApiKey, day: date, *models: str) -> None:
     save(*(usage_row(key, local_day=day, recorded_at=database_now(), model=model) for model in models))
 
 
-@pytest.mark.parametrize("sums_before_death", range(6))
+@pytest.mark.parametrize("sums_before_death", range(8))
 def test_who_is_killed_summing_up_leaves_right_reports_and_the_next_refresh_ends_the_work(
     key: ApiKey, monkeypatch: pytest.MonkeyPatch, sums_before_death: int
 ) -> None:
     call_on(key, FIRST_DAY, "a")
     refresh()
-    for day in (FIRST_DAY, NEXT_DAY):
+    for day in (FIRST_DAY, OTHER_DAY):
         call_on(key, day, "b")
     with monkeypatch.context() as patch:
-        die_after(sums_before_death, patch, (summaries, "_insert_sql"))  # Each day three times.
+        die_after(sums_before_death, patch, (summaries, "_insert_sql"))  # Each day four times.
         with pytest.raises(_KilledError):
             refresh()
-    assert stale_days() == ({FIRST_DAY, NEXT_DAY} if sums_before_death < 3 else {NEXT_DAY})
+    assert stale_days() == ({FIRST_DAY, OTHER_DAY} if sums_before_death < 4 else {OTHER_DAY})
     assert reported(ALL) == added_by_hand(ALL)
     assert usage_report(ALL).total.calls == 3
     refresh()

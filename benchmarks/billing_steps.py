@@ -7,18 +7,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TypeVar
 
+from django.contrib.auth import get_user_model
 from django.db import connection
+from django.test import Client
+from django.urls import reverse
 
 from benchmarks.billing_data import END, START, write_late_calls
 from benchmarks.procstat import peak_rss_mb
 from billing.closing import close_month
 from billing.models import DailyUsage
 from billing.periods import Period
-from billing.reports import UsageFigures, UsageQuestion, by_account, by_key, usage_report
 from billing.rollup import refresh, usage_sums_of
 from billing.rollup.summaries import mark_all_stale, mark_stale, summarise
 from llm.models import Account
@@ -123,32 +125,40 @@ def _closing(name: str, *, most: float | None) -> Figure:
 
 
 def measure_reports() -> Iterator[Figure]:
+    """Pages as the admin shows them, the first visit of each; the templates were read before."""
+    client = _client_of_staff()
+    _page(client, MONTH.start - timedelta(days=1), MONTH.start - timedelta(days=1), by="key")
+    whole, so_far = MONTH.last_day, MONTH.start + timedelta(days=25)
+    for by in ("day", "account", "key"):
+        yield _report(f"usage of a month by {by}, all accounts", client, whole, by=by)
+    yield _report("usage by key until the 26th", client, so_far, by="key")
     busiest = Account.objects.order_by("id")[0]
-    whole = UsageQuestion(MONTH.start, MONTH.last_day)
-    of_one = UsageQuestion(MONTH.start, MONTH.last_day, account_id=busiest.pk)
-    yield _report("usage report of a month, all accounts", lambda: _of_all(whole), most=300)
-    yield _report("the same by key", lambda: _by_key(whole), most=300)
+    yield _report("usage of a month of the busiest account", client, whole, by="key", account=busiest.name)
     mark_stale([MONTH.last_day - timedelta(days=1), MONTH.last_day])
-    yield _report("the same with two days that are stale", lambda: _of_all(whole))
+    yield _report("usage by key with two days that are stale", client, whole, by="key", most=None)
     summarise()
-    yield _report("usage of a month of the busiest account", lambda: _by_key(of_one), most=300)
 
 
-def _of_all(question: UsageQuestion) -> UsageFigures:
-    """By day, model and account."""
-    by_account(question)
-    return usage_report(question).total
+def _client_of_staff() -> Client:
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("bench"))
+    return client
 
 
-def _by_key(question: UsageQuestion) -> UsageFigures:
-    """By day, model and key."""
-    by_key(question)
-    return usage_report(question).total
+def _report(name: str, client: Client, last: date, *, most: float | None = 300, **choices: str) -> Figure:
+    seconds, size = _timed(lambda: _page(client, MONTH.start, last, **choices))
+    return Figure(name, seconds * 1000, "ms", most=most, note=f"{size / 1000:,.0f} kB")
 
 
-def _report(name: str, read: Callable[[], UsageFigures], *, most: float | None = None) -> Figure:
-    seconds, total = _timed(read)
-    return Figure(name, seconds * 1000, "ms", most=most, note=f"{total.calls:,} calls")
+def _page(client: Client, first: date, last: date, **choices: str) -> int:
+    """Bytes of the page. Raises StepFailedError where it is none."""
+    query = {"first": f"{first}", "last": f"{last}", **choices}
+    reply = client.get(
+        reverse("admin:billing_dailyusage_changelist"), query, secure=True, headers={"host": "localhost"}
+    )
+    if reply.status_code != 200 or b"gw-sum" not in reply.content:
+        raise StepFailedError(f"the page of {query} was answered with {reply.status_code}, or has no total")
+    return len(reply.content)
 
 
 def measure_export(folder: Path) -> Iterator[Figure]:

@@ -8,20 +8,21 @@ its own rows. So is that of all accounts where it is to be by account or key and
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from heapq import nsmallest
 from typing import Any, NamedTuple, TypeVar
 
-from django.db.models import Count, Min, Sum
+from django.db.models import Count, Min, QuerySet, Sum
 
 from billing.models import RollupMark
 from billing.models.rollups import COST_FIELDS
 from billing.rollup import rows_with
 from llm.fields import ExactSum
-from llm.money import exact_sum
+from llm.money import exact_arithmetic, exact_sum
 
 _K = TypeVar("_K", bound=Hashable)
 
@@ -107,7 +108,8 @@ class UsageReport:
 
 def usage_report(question: UsageQuestion) -> UsageReport:
     as_of = rolled_up_to(question.account_id)
-    cells = _read(question, "local_day", "provider", "model")
+    columns = ("local_day", "provider", "model")
+    cells = _read(_sources(question, *columns), *columns)
     days = _added(cells, lambda cell: cell[0])
     models = _added(cells, lambda cell: (cell[1], cell[2]))
     return UsageReport(
@@ -119,14 +121,14 @@ def usage_report(question: UsageQuestion) -> UsageReport:
     )
 
 
-def by_account(question: UsageQuestion) -> tuple[IdUsage, ...]:
-    """What has any usage, the dearest first."""
-    return _by_id(question, "account_id")
+def by_account(question: UsageQuestion, *, most: int | None = None) -> tuple[IdUsage, ...]:
+    """What has any usage, the dearest first; at most so many of them."""
+    return _by_id(question, "account_id", most)
 
 
-def by_key(question: UsageQuestion) -> tuple[IdUsage, ...]:
-    """What has any usage, the dearest first."""
-    return _by_id(question, "api_key_id")
+def by_key(question: UsageQuestion, *, most: int | None = None) -> tuple[IdUsage, ...]:
+    """What has any usage, the dearest first; at most so many of them."""
+    return _by_id(question, "api_key_id", most)
 
 
 def rolled_up_to(account_id: int | None = None) -> datetime | None:
@@ -143,17 +145,38 @@ _SUMS: dict[str, Any] = {f"sum_{name}": ExactSum(name) if name in COST_FIELDS el
 _SUM_OF: Sequence[Callable[[Iterable[Any]], Any]] = [exact_sum if name in COST_FIELDS else sum for name in _NAMES]
 
 
-def _by_id(question: UsageQuestion, column: str) -> tuple[IdUsage, ...]:
-    figures = _added(_read(question, column), lambda cell: int(cell[0]))
+def _by_id(question: UsageQuestion, column: str, most: int | None) -> tuple[IdUsage, ...]:
+    sources = _sources(question, column)
+    if most is not None:
+        dearest = _dearest_ids(sources, column, most)
+        sources = [rows.filter(**{f"{column}__in": dearest}) for rows in sources]
+    figures = _added(_read(sources, column), lambda cell: int(cell[0]))
     return tuple(IdUsage(found_id, found) for found_id, found in _dearest(figures))
 
 
-def _read(question: UsageQuestion, *columns: str) -> _Cells:
+def _dearest_ids(sources: Iterable[QuerySet[Any]], column: str, most: int) -> list[int]:
+    """In any order. Apart from the figures, since most of what those take is to read rows that nobody will see."""
+    calls: Counter[int] = Counter()
+    costs: defaultdict[int, Decimal] = defaultdict(Decimal)
+    with exact_arithmetic():
+        for rows in sources:
+            for found_id, some, cost in rows.values_list(column).annotate(Sum("calls"), ExactSum("cost")):
+                calls[found_id] += some
+                costs[found_id] += cost
+    return nsmallest(most, costs, key=lambda found_id: _rank(found_id, costs[found_id], calls[found_id]))
+
+
+def _sources(question: UsageQuestion, *columns: str) -> Sequence[QuerySet[Any]]:
+    found = rows_with(*question.narrowed, *columns, days=(question.first, question.last))
+    return [rows.filter(**question.narrowed) for rows in found]
+
+
+def _read(sources: Iterable[QuerySet[Any]], *columns: str) -> _Cells:
     """A group may be there more than once."""
     return [
         (row[: len(columns)], UsageFigures._make(row[len(columns) :]))
-        for rows in rows_with(*question.narrowed, *columns, days=(question.first, question.last))
-        for row in rows.filter(**question.narrowed).values_list(*columns).annotate(**_SUMS)
+        for rows in sources
+        for row in rows.values_list(*columns).annotate(**_SUMS)
     ]
 
 
@@ -170,4 +193,8 @@ def _sum(figures: Collection[UsageFigures]) -> UsageFigures:
 
 
 def _dearest(groups: Mapping[_K, UsageFigures]) -> list[tuple[_K, UsageFigures]]:
-    return sorted(groups.items(), key=lambda group: (-group[1].cost, -group[1].calls, str(group[0])))
+    return sorted(groups.items(), key=lambda group: _rank(group[0], group[1].cost, group[1].calls))
+
+
+def _rank(name: Hashable, cost: Decimal, calls: int) -> tuple[Any, ...]:
+    return -cost, -calls, str(name)

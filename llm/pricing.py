@@ -46,17 +46,21 @@ class ImpossibleCountsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RateSetSnapshot:
-    """rates: meter -> pico-units a unit. service_tier: "" for the standard one."""
+    """rates: meter -> pico-units a unit. service_tier: "" for the standard one. dearest_*: of all classes of token."""
 
     id: int
     min_prompt_tokens: int
     service_tier: str
     rates: Mapping[str, int]
+    dearest_prompt_rate: int = field(init=False, repr=False, compare=False)
+    dearest_completion_rate: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for meter, pico in self.rates.items():
             if type(pico) is not int or pico < 0:
                 raise TypeError(f"the rate of {meter} must be whole pico-units of 0 or more, not {pico!r}")
+        for name, meters in (("dearest_prompt_rate", _PROMPT_METERS), ("dearest_completion_rate", _COMPLETION_METERS)):
+            object.__setattr__(self, name, max(self.rates.get(meter, 0) for meter in meters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +155,15 @@ def dearest_pico(price: PriceSnapshot, *, prompt_tokens_bound: int) -> tuple[int
     Whatever tiers and token classes it turns out to use, with a prompt of up to that many tokens. Extra meters but
     the fee per request are not bounded here.
     """
-    reachable = [rate_set for rate_set in price.rate_sets if rate_set.min_prompt_tokens <= prompt_tokens_bound]
-    if price.is_free or not reachable:
+    if price.is_free:
         return 0, 0
-    return (
-        max(
-            rate_set.rates.get(REQUESTS, 0) + prompt_tokens_bound * _dearest(rate_set, _PROMPT_METERS)
-            for rate_set in reachable
-        ),
-        max(_dearest(rate_set, _COMPLETION_METERS) for rate_set in reachable),
-    )
+    input_pico = output_pico = 0
+    for each in price.rate_sets:
+        if each.min_prompt_tokens <= prompt_tokens_bound:
+            fee = each.rates.get(REQUESTS, 0)
+            input_pico = max(input_pico, fee + prompt_tokens_bound * each.dearest_prompt_rate)
+            output_pico = max(output_pico, each.dearest_completion_rate)
+    return input_pico, output_pico
 
 
 def token_meters(counts: TokenCounts, own: Container[str]) -> tuple[tuple[str, int], ...]:
@@ -203,7 +206,3 @@ def _extra(extra_meters: Mapping[str, int]) -> Iterable[tuple[str, int]]:
         if units < 0:
             raise ImpossibleCountsError(f"{units} units of {meter}")
         yield meter, units
-
-
-def _dearest(rate_set: RateSetSnapshot, meters: tuple[str, ...]) -> int:
-    return max((rate_set.rates.get(meter, 0) for meter in meters), default=0)

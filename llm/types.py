@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from llm.enums import LimitMetric
 
@@ -43,8 +43,7 @@ class TokenCounts:
 TOKEN_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(TokenCounts) if f.name.endswith("_tokens"))
 
 
-@dataclass(frozen=True, slots=True)
-class LimitState:
+class LimitState(NamedTuple):
     """What a limit leaves after a call has taken its hold. amount, remaining: its units. resets_at: None for never."""
 
     metric: LimitMetric

@@ -29,7 +29,8 @@ from llm.admin.secrets import without_secrets
 from llm.admin.usagefilters import proposed_models
 from llm.models import Account, ApiKey
 
-MOST_ROWS = 500
+MOST_ROWS = 200
+"""Of all but days, of which no report has more than a year's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,8 @@ class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
             by = form.cleaned_data["by"]
             find, rows_of = _GROUPINGS[by]
             found = find(report)
-            context |= {
-                "report": report,
-                "rows": rows_of(found[:MOST_ROWS]),
-                "left_out": max(0, len(found) - MOST_ROWS),
-            }
+            most = len(found) if by == "day" else MOST_ROWS
+            context |= {"report": report, "rows": rows_of(found[:most]), "is_cut_at": most if len(found) > most else 0}
             context["title"] = f"Usage by {by}"
         return TemplateResponse(request, "admin/billing/usage/report.html", context)
 
@@ -90,10 +88,11 @@ def _rows_of_keys(found: Sequence[IdUsage]) -> list[ReportRow]:
 
 
 _Grouping = tuple[Callable[[UsageReport], Sequence[Any]], Callable[[Sequence[Any]], list[ReportRow]]]
-# What a report is grouped by: how that is found, days in order and all others the dearest first, and how it is shown.
+# What a report is grouped by: how that is found, days in order and all others the dearest first, at least one more than
+# are shown where there are more; and how it is shown.
 _GROUPINGS: Mapping[str, _Grouping] = {
     "day": (lambda report: report.by_day, _rows_of_days),
     "model": (lambda report: report.by_model, _rows_of_models),
-    "account": (lambda report: by_account(report.question), _rows_of_accounts),
-    "key": (lambda report: by_key(report.question), _rows_of_keys),
+    "account": (lambda report: by_account(report.question, most=MOST_ROWS + 1), _rows_of_accounts),
+    "key": (lambda report: by_key(report.question, most=MOST_ROWS + 1), _rows_of_keys),
 }

@@ -55,6 +55,16 @@ class Window:
         self.added_used += used
         self.added_held += held
 
+    def has_room_for(self, units: int | None) -> bool:
+        """None: nobody can say for how much."""
+        return units is not None and self.used + self.held + units <= self.limit.amount
+
+    def hold(self, units: int) -> tuple[int, int]:
+        """As the open row says it: the window's id, and how much."""
+        self.held += units
+        self.added_held += units
+        return self.id, units
+
     @property
     def has_changed(self) -> bool:
         return bool(self.added_used or self.added_held)
@@ -72,8 +82,7 @@ class BindingWindow(NamedTuple):
     ends_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """holds: (window id, units) each, [] where the call is refused. max_output_tokens: lowered by a limit, or None."""
 
     holds: tuple[tuple[int, int], ...] = ()
@@ -87,19 +96,14 @@ def admit(binding: Sequence[BindingWindow], ask: Ask, *, now: datetime) -> Admis
 
     A call that asks for more than a whole limit gets a lower output maximum, if that makes it fit.
     """
-    windows = [window for window, _ in binding]
-    maximum = _clamped_output(windows, ask)
-    asked = [_units(window.limit.metric, ask, maximum) for window in windows]
+    maximum = _clamped_output(binding, ask)
+    asked = [_units(window.limit.metric, ask, maximum) for window, _ in binding]
     for each, units in zip(binding, asked, strict=True):
-        exceeded = _obstacle(each, units, ask, now)
-        if exceeded is not None:
-            return Admission(exceeded=exceeded, limits=_states(binding))
-    holds = []
-    for window, units in zip(windows, asked, strict=True):
-        window.add(held=units or 0)
-        holds.append((window.id, units or 0))
+        if not each.window.has_room_for(units):
+            return Admission(exceeded=_obstacle(each, units, ask, now), limits=_states(binding))
+    holds = tuple([window.hold(units or 0) for (window, _), units in zip(binding, asked, strict=True)])
     is_lowered = maximum is not None and maximum != ask.output_tokens
-    return Admission(tuple(holds), maximum if is_lowered else None, _states(binding))
+    return Admission(holds, maximum if is_lowered else None, _states(binding))
 
 
 def units_used(metric: str, held: int, *, status: str, total_tokens: int, cost_pico: int | None, is_known: bool) -> int:
@@ -117,10 +121,10 @@ def units_used(metric: str, held: int, *, status: str, total_tokens: int, cost_p
     return held if cost_pico is None else -(-cost_pico // PICO_PER_MICRO)
 
 
-def _clamped_output(windows: Iterable[Window], ask: Ask) -> int | None:
+def _clamped_output(binding: Iterable[BindingWindow], ask: Ask) -> int | None:
     """The output maximum of one choice under which the call fits into each whole limit; as asked where it does."""
     maximum = ask.output_tokens
-    for window in windows:
+    for window, _ in binding:
         room = _room_for_output(window.limit, ask)
         if room is not None:
             maximum = min(max(room, 1), ask.unstated_output_tokens if maximum is None else maximum)
@@ -151,7 +155,8 @@ def _units(metric: LimitMetric, ask: Ask, maximum: int | None) -> int | None:
     return -(-(ask.input_pico + ask.choices * maximum * ask.output_token_pico) // PICO_PER_MICRO)
 
 
-def _obstacle(binding: BindingWindow, units: int | None, ask: Ask, now: datetime) -> Exceeded | None:
+def _obstacle(binding: BindingWindow, units: int | None, ask: Ask, now: datetime) -> Exceeded:
+    """Why there is no room in the window."""
     window, ends_at = binding
     limit = window.limit
     why = ""
@@ -162,21 +167,15 @@ def _obstacle(binding: BindingWindow, units: int | None, ask: Ask, now: datetime
         kind = "too_large" if limit.amount else "spent"
     elif window.used + units > limit.amount:
         kind = "spent"
-    elif window.used + window.held + units > limit.amount:
-        kind = "busy"
     else:
-        return None
+        kind = "busy"
     resets_in_s = None if ends_at is None else (ends_at - now).total_seconds()
     return Exceeded(kind, limit.metric, limit.per, limit.amount, limit.api_key_id is not None, resets_in_s, why)
 
 
 def _states(binding: Sequence[BindingWindow]) -> tuple[LimitState, ...]:
-    return tuple(
-        LimitState(
-            window.limit.metric,
-            window.limit.amount,
-            max(0, window.limit.amount - window.used - window.held),
-            ends_at,
-        )
-        for window, ends_at in binding
-    )
+    return tuple([_state(window, window.limit, ends_at) for window, ends_at in binding])
+
+
+def _state(window: Window, limit: LimitRow, ends_at: datetime | None) -> LimitState:
+    return LimitState(limit.metric, limit.amount, max(0, limit.amount - window.used - window.held), ends_at)

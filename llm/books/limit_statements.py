@@ -12,7 +12,6 @@ _OF_KEYS = (
     "llm_limit l JOIN llm_apikey k ON k.account_id = l.account_id AND (l.api_key_id IS NULL OR l.api_key_id = k.id) "
     "WHERE l.archived_at IS NULL AND k.id"
 )
-_WINDOW_COLUMNS = f"w.id, {LIMIT_COLUMNS}, w.starts_at, w.used, w.held, w.is_announced"
 _KEY_SHAPE = {"limit_id": "bigint", "starts_at": "timestamptz"}
 _OUTBOX_SHAPE = {
     "kind": "text",
@@ -34,7 +33,8 @@ def limits_sql(vendor: str) -> str:
 def windows_sql(vendor: str) -> str:
     """Windows by id, and by limit and start, locked by id. Two parameters: ids, and a document of the others."""
     if vendor == "sqlite":
-        return _windows_where(f"w.id IN (SELECT value FROM json_each(%s) UNION ALL {_ids_by_start(vendor)})")  # noqa: S608
+        ids = f"SELECT value FROM json_each(%s) UNION ALL {_ids_by_start(vendor)}"  # noqa: S608
+        return _windows_where(f"w.id IN ({ids})", starts_at="CAST(strftime('%%s', w.starts_at) AS integer)")
     return _locked(f"SELECT unnest(%s::bigint[]) UNION ALL {_ids_by_start(vendor)}")
 
 
@@ -56,12 +56,15 @@ def _ids_by_start(vendor: str) -> str:
 
 def _locked(ids: str) -> str:
     """An array, not a subquery: the planner would take it for many rows, and read all windows instead of these."""
-    return f"{_windows_where(f'w.id = ANY(ARRAY({ids}))')} FOR UPDATE OF w"
+    where = _windows_where(f"w.id = ANY(ARRAY({ids}))", starts_at="EXTRACT(EPOCH FROM w.starts_at)::bigint")
+    return f"{where} FOR UPDATE OF w"
 
 
-def _windows_where(condition: str) -> str:
+def _windows_where(condition: str, *, starts_at: str) -> str:
+    """starts_at: whole seconds since 1970, which drivers read faster than a timestamp; no window begins between two."""
+    columns = f"w.id, {LIMIT_COLUMNS}, {starts_at}, w.used, w.held, w.is_announced"
     windows = "llm_limitwindow w JOIN llm_limit l ON l.id = w.limit_id"
-    return f"SELECT {_WINDOW_COLUMNS} FROM {windows} WHERE {condition} ORDER BY w.id"  # noqa: S608
+    return f"SELECT {columns} FROM {windows} WHERE {condition} ORDER BY w.id"  # noqa: S608
 
 
 @cache

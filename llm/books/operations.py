@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from llm.enums import Dialect, LimitMetric, LimitPer, Outcome, UsageSource, UsageStatus
 from llm.types import LimitState, TokenCounts
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What a call may use at most, whatever tiers and token classes it turns out to use.
 
     requests: 0 where an earlier call of the same request counts already. input_tokens, output_tokens: None where nobody

@@ -89,7 +89,7 @@ class BatchSession:
             if key_ids:
                 statement_list.append((statements.READ_KEYS_SQLITE, (self._ids(key_ids),)))
         else:
-            statement_list.append((statements.READ_POSTGRESQL, (statements.BOOKS_LOCK, list(key_ids))))
+            statement_list.append((statements.READ_POSTGRESQL, (self._ids(key_ids),)))
         if key_ids:
             statement_list.append((limit_statements.limits_sql(self._vendor), (self._ids(key_ids),)))
         if touched_ids:
@@ -145,26 +145,26 @@ class BatchSession:
         for _ in range(skip):
             self._cursor.nextset()
         results = []
-        for _ in batch:
-            results.append(self._fetch())
+        for text, _ in batch:
+            results.append(self._fetch(text))
             self._cursor.nextset()
         return results
 
     def _run_one(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
         self._cursor.execute(sql, list(parameters))
-        return self._fetch()
+        return self._fetch(sql)
 
-    def _fetch(self) -> list[Row]:
-        return list(self._cursor.fetchall()) if self._cursor.description else []
+    def _fetch(self, sql: str) -> list[Row]:
+        """What a statement reads. Not asked of the cursor: to say so it would describe each column."""
+        return list(self._cursor.fetchall()) if sql.startswith(("SELECT", "WITH")) else []
 
-    def _ids(self, ids: Iterable[Any]) -> str | list[Any]:
+    def _ids(self, ids: Iterable[Any]) -> str:
         return statements.id_list(ids, self._vendor)
 
-    def _window_keys(self, keys: Collection[WindowKey]) -> str:
-        vendor = self._vendor
-        return orjson.dumps(
-            [{"limit_id": limit, "starts_at": statements.moment_text(starts_at, vendor)} for limit, starts_at in keys]
-        ).decode()
+    def _window_keys(self, keys: Iterable[tuple[int, datetime | str]]) -> str:
+        if self._vendor == "sqlite":
+            keys = [(limit, statements.moment_text(starts_at, "sqlite")) for limit, starts_at in keys]
+        return orjson.dumps([{"limit_id": limit, "starts_at": starts_at} for limit, starts_at in keys]).decode()
 
 
 @contextmanager

@@ -27,7 +27,7 @@ _KEYS_AND_ACCOUNTS = "llm_apikey k JOIN llm_account a ON a.id = k.account_id"
 
 # The lock is taken before the clock is read, so that a cutoff under the exclusive lock misses no earlier stamp.
 READ_POSTGRESQL = (
-    "WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%s)) "  # noqa: S608
+    f"WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({BOOKS_LOCK})) "  # noqa: S608
     "SELECT clock_timestamp(), coalesce((SELECT version FROM llm_catalogversion WHERE id = 1), 0), "
     f"{KEYS} FROM held LEFT JOIN ({_KEYS_AND_ACCOUNTS}) ON k.id = ANY(%s::bigint[])"
 )
@@ -226,10 +226,12 @@ def rows_sql(columns: Mapping[str, str], vendor: str) -> str:
     return f"jsonb_to_recordset(%s::jsonb) AS v({shape})"
 
 
-def id_list(ids: Iterable[Any], vendor: str) -> str | list[Any]:
-    """Ids as one parameter: an array, or its JSON text on SQLite, which has none."""
-    found = list(ids)
-    return orjson.dumps(found).decode() if vendor == "sqlite" else found
+def id_list(ids: Iterable[Any], vendor: str) -> str:
+    """Numbers or hex digits as one parameter: the text of an array, or of a JSON list on SQLite, which has no arrays.
+
+    As a text, since a driver that is given a list looks at each of its items to find out what array that makes.
+    """
+    return orjson.dumps(list(ids)).decode() if vendor == "sqlite" else f"{{{','.join(map(str, ids))}}}"
 
 
 def _literal(value: object, name: str, vendor: str) -> str:

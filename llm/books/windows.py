@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -10,19 +12,20 @@ from django.db import connection
 
 from llm.books import limit_statements
 from llm.books.admission import LimitRow, Window
-from llm.books.session import Row, Statement, moment_of
+from llm.books.session import Row, Statement
 from llm.books.statements import id_list
 from llm.enums import LimitMetric, LimitPer, OutboxKind
 
 
+@lru_cache(maxsize=10_000)
 def limit_of(row: Row) -> LimitRow:
-    """row: as `limits_sql` yields it."""
+    """row: as `limits_sql` yields it. The same limits come with batch after batch."""
     return LimitRow(row[0], row[1], row[2], LimitMetric(row[3]), LimitPer(row[4]), row[5], row[6])
 
 
 def window_of(row: Row) -> Window:
     """row: as `windows_sql` yields it."""
-    return Window(row[0], limit_of(row[1:8]), moment_of(row[8]), row[9], row[10], bool(row[11]))
+    return Window(row[0], limit_of(row[1:8]), datetime.fromtimestamp(row[8], UTC), row[9], row[10], bool(row[11]))
 
 
 def lock_windows(ids: Collection[int]) -> list[Window]:

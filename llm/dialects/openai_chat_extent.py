@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from llm.dialects.base import Extent
@@ -19,24 +19,24 @@ _TOOL_TEMPLATE_TOKENS = 1024
 
 def extent_of(body: Mapping[str, Any], raw_bytes: int) -> Extent:
     """A token is at least one byte of text, and JSON never makes a text shorter: the body's bytes are the bound."""
-    if any(map(_is_of_unknown_size, _parts(body))):
+    messages = body.get("messages")
+    if isinstance(messages, list) and any(map(_is_of_unknown_size, messages)):
         return Extent(None, _unbounded(body))
     has_tools = bool(body.get("tools") or body.get("functions"))
     return Extent(raw_bytes + _TEMPLATE_TOKENS + has_tools * _TOOL_TEMPLATE_TOKENS, _unbounded(body))
 
 
-def _parts(body: Mapping[str, Any]) -> Iterator[Any]:
-    messages = body.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        if isinstance(message, dict):
-            if message.get("audio"):
-                yield message["audio"]
-            content = message.get("content")
-            yield from content if isinstance(content, list) else ()
+def _is_of_unknown_size(message: Any) -> bool:
+    if not isinstance(message, dict):
+        return False
+    audio, content = message.get("audio"), message.get("content")
+    if audio and not _is_text(audio):
+        return True
+    return isinstance(content, list) and not all(map(_is_text, content))
 
 
-def _is_of_unknown_size(part: Any) -> bool:
-    return not isinstance(part, str) and not (isinstance(part, dict) and part.get("type") in _TEXT_PARTS)
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str) or (isinstance(part, dict) and part.get("type") in _TEXT_PARTS)
 
 
 def _unbounded(body: Mapping[str, Any]) -> str:

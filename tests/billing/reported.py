@@ -16,6 +16,9 @@ Totals = dict[Any, UsageFigures]
 
 def reported(question: UsageQuestion) -> dict[str, Totals]:
     report = usage_report(question)
+    for by_id in (by_account, by_key):
+        found = by_id(question)
+        assert [by_id(question, most=most) for most in (0, 1, 3, 100)] == [found[:most] for most in (0, 1, 3, 100)]
     assert [each.day for each in report.by_day] == list(question.days)
     return {
         "total": {None: report.total} if report.total.calls else {},

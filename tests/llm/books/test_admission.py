@@ -30,7 +30,7 @@ def a_window(metric: LimitMetric, amount: int, *, used: int = 0, held: int = 0, 
 
 
 def ask(**changes: Any) -> Ask:
-    return replace(Ask(requests=1, input_tokens=100, output_tokens=50, input_pico=0, output_token_pico=0), **changes)
+    return Ask(requests=1, input_tokens=100, output_tokens=50, input_pico=0, output_token_pico=0)._replace(**changes)
 
 
 def decide(windows: list[Window], asked: Ask) -> Admission:

@@ -161,10 +161,14 @@ class BatchSession:
     def _ids(self, ids: Iterable[Any]) -> str:
         return statements.id_list(ids, self._vendor)
 
-    def _window_keys(self, keys: Iterable[tuple[int, datetime | str]]) -> str:
-        if self._vendor == "sqlite":
-            keys = [(limit, statements.moment_text(starts_at, "sqlite")) for limit, starts_at in keys]
-        return orjson.dumps([{"limit_id": limit, "starts_at": starts_at} for limit, starts_at in keys]).decode()
+    def _window_keys(self, keys: Collection[WindowKey]) -> str:
+        """PostgreSQL takes a moment as JSON has it; SQLite's is text, as Django stores it."""
+        is_text = self._vendor == "sqlite"
+        rows = [
+            {"limit_id": limit, "starts_at": statements.moment_text(starts_at, "sqlite") if is_text else starts_at}
+            for limit, starts_at in keys
+        ]
+        return orjson.dumps(rows).decode()
 
 
 @contextmanager

@@ -38,37 +38,28 @@ class AccountDay(UsageSums):
         return f"{self.account} {self.local_day}"
 
 
-class KeyDay(CallSums):
-    """One day of a key, of all models."""
+class KeySums(CallSums):
+    """Sums of a key, of all models."""
 
     local_day = models.DateField(db_index=True)
     account = models.ForeignKey(Account, on_delete=models.PROTECT, db_index=False, related_name="+")
     api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, db_index=False, related_name="+")
 
     class Meta:
+        abstract = True
         ordering = ("-local_day", "account", "api_key")
-        constraints = (models.UniqueConstraint(fields=["account", "local_day", "api_key"], name="keyday_once"),)
+        constraints = (models.UniqueConstraint(fields=["account", "local_day", "api_key"], name="%(class)s_once"),)
 
     def __str__(self) -> str:
         return f"{self.api_key} {self.local_day}"
 
 
-class KeyThird(CallSums):
-    """A third of a month of a key (`Third`), of all models. Made of `KeyDay`.
+class KeyDay(KeySums):
+    """One day of a key."""
 
-    local_day: its first one.
-    """
 
-    local_day = models.DateField(db_index=True)
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, db_index=False, related_name="+")
-    api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, db_index=False, related_name="+")
-
-    class Meta:
-        ordering = ("-local_day", "account", "api_key")
-        constraints = (models.UniqueConstraint(fields=["account", "local_day", "api_key"], name="keythird_once"),)
-
-    def __str__(self) -> str:
-        return f"{self.api_key} from {self.local_day}"
+class KeyThird(KeySums):
+    """A third of a month of a key (`Third`). Made of `KeyDay`. local_day: its first one."""
 
 
 class StaleDay(models.Model):

@@ -7,9 +7,10 @@ from typing import Any
 
 from llm.dialects.base import Extent
 
+# Tuples, not sets: what a caller sends as a type may be anything, and to ask a set for a list raises.
 # Parts that are text, whose tokens are bounded by their bytes. All others may be worth any number of tokens.
-_TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
-_CALLERS_OWN_TOOLS = frozenset({"function", "custom"})
+_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+_CALLERS_OWN_TOOLS = ("function", "custom")
 
 _TEMPLATE_TOKENS = 256
 """What a chat template adds that is in no byte of the request: role markers, the model's own system prompt."""

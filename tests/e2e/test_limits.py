@@ -270,3 +270,23 @@ def test_what_is_disputed_gives_nothing_back(
     [held] = dict(row.holds or ()).values()
     assert row.is_disputed
     assert windows() == [(held, 0)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user", "content": [{"type": ["text"], "text": "x"}]}]},
+        {"messages": [{"role": "user", "content": "x", "audio": {"type": {}}}]},
+        {"tools": [{"type": ["function"]}]},
+    ],
+)
+def test_a_type_that_is_no_text_is_refused_as_what_has_no_bound(
+    application: Application, limit: Callable[..., None], fields: dict[str, Any]
+) -> None:
+    set_price(**_PRICE)
+    for metric, amount in (("tokens", 1_000_000), ("cost", "1.00")):
+        limit(metric, "day", amount)
+    refused = application.chat(**fields)
+    assert refused.status_code == 400
+    assert error_of(refused)["code"] == "limit_not_applicable"
+    assert Usage.objects.count() == 0

@@ -19,6 +19,7 @@ from granian.server import Server
 
 from llmproject.logging import logging_settings
 from llmproject.parentwatch import die_with_supervisor
+from llmproject.stopsignals import hold_stop_signals_of_children
 
 # Requests that one worker handles at a time; granian's own figure would stop a worker at a few hundred streams.
 BACKPRESSURE = 16_384
@@ -33,6 +34,7 @@ MANY_FILES = 65_536
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     die_with_supervisor()
+    hold_stop_signals_of_children()
     raise_open_files_limit()
     share_metrics(options.metrics_folder / str(options.port))
     Server(

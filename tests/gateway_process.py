@@ -30,7 +30,7 @@ _TOLD_CHARACTERS = 4_000
 class Gateway:
     """One running web server. `openai_base_url` is what an application would be given."""
 
-    def __init__(self, environment: Mapping[str, str], *, workers: int = 1) -> None:
+    def __init__(self, environment: Mapping[str, str], *, workers: int = 1, is_awaited: bool = True) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.openai_base_url = f"{self.url}/v1"
@@ -54,7 +54,8 @@ class Gateway:
             stderr=subprocess.STDOUT,
         )
         _running.append(self)
-        self._wait_until_it_answers()
+        if is_awaited:
+            self._wait_until_it_answers()
 
     def log(self) -> str:
         """All that the server has written so far."""

@@ -85,15 +85,17 @@ def test_a_server_that_is_asked_to_stop_ends_its_streams_first(
     assert Usage.objects.open().count() == 0
 
 
-def test_a_server_that_is_asked_to_stop_twice_still_ends_its_streams_first(
+def test_a_server_that_is_asked_to_stop_again_and_again_still_ends_its_streams_first(
     start_own: StartOwn, upstream: FakeUpstream
 ) -> None:
     application = start_own()
     upstream.enqueue(Script(chunks=10, event_delay_s=0.1))
     stream = application.begin("gpt-4o", stream=True)
     read_until(stream, b'"word0 "')
-    application.gateway.process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
+    for _ in range(5):
+        for process in (application.gateway.process, *application.gateway.workers()):
+            process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
     application.gateway.process.send_signal(signal.SIGTERM)
     read_until(stream, b"data: [DONE]")
     stream.close()
@@ -128,6 +130,19 @@ def test_a_caller_who_left_is_read_on_for_while_the_server_stops(start_own: Star
     application.gateway.process.send_signal(signal.SIGTERM)
     assert application.gateway.process.wait(PATIENCE_S) == 0
     assert ending_of(closed_usage()[0]) == Ending("settled", "drained", "client_gone", (9, 10))
+
+
+@pytest.mark.parametrize("moment_s", [0.0, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_server_that_is_asked_to_stop_while_it_starts_stops(
+    gateway_environment: dict[str, str], workers: int, moment_s: float
+) -> None:
+    with Gateway(gateway_environment, workers=workers, is_awaited=False) as gateway:
+        wait_until(lambda: len(gateway.workers()) == workers, "the workers are forked")
+        time.sleep(moment_s)
+        assert gateway.stop(timeout_s=PATIENCE_S) == 0
+        assert gateway.log().count("Stopped worker") == workers
+        assert "refused to gracefully stop" not in gateway.log()
 
 
 # --- Killed -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from functools import cache
 from typing import Any
 
 import structlog
@@ -116,7 +117,7 @@ class _HttpExchange:
             watch.stop()
 
     async def _send_response(self, response: HttpResponseBase) -> None:
-        headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
+        headers = [(_header_name(name), value.encode("latin-1")) for name, value in response.items()]
         headers.append((b"openai-processing-ms", str(int((time.perf_counter() - self._started) * 1000)).encode()))
         self._has_begun = True
         await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
@@ -153,6 +154,12 @@ class _DisconnectWatch:
             self.has_fired = True
             if self._task is not None:
                 self._task.cancel()
+
+
+@cache
+def _header_name(name: str) -> bytes:
+    """As ASGI has it. Names are the gateway's own and few."""
+    return name.lower().encode("ascii")
 
 
 def _request(scope: Scope, body: bytes) -> ASGIRequest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, ClassVar
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
@@ -82,11 +84,32 @@ class AsyncAPIView(APIView):
             self.request.user = self.request.auth = caller  # type: ignore[assignment]  # as DRF's permissions know it
 
 
-class RelayResponse(StreamingHttpResponse):
+class ReplyResponse(HttpResponseBase):
+    """A response with headers that the gateway has made itself: Django would check and convert each of them twice.
+
+    reply_headers: in lower case, and ASCII without line breaks.
+    """
+
+    reply_headers: Mapping[str, str]
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        return chain(super().items(), self.reply_headers.items())
+
+
+class WholeResponse(ReplyResponse, HttpResponse):
+    """A reply of which all is there."""
+
+    def __init__(self, reply: Reply, body: bytes) -> None:
+        super().__init__(body, content_type=reply.content_type)
+        self.reply_headers = reply.headers
+
+
+class RelayResponse(ReplyResponse, StreamingHttpResponse):
     """A stream of the gateway. Its relay is told when the caller leaves, also before the first byte was asked for."""
 
-    def __init__(self, relay: Relay, *, content_type: str) -> None:
-        super().__init__(relay, content_type=content_type)
+    def __init__(self, reply: Reply, relay: Relay) -> None:
+        super().__init__(relay, content_type=reply.content_type)
+        self.reply_headers = reply.headers
         self.relay = relay
 
     def close(self) -> None:
@@ -96,13 +119,8 @@ class RelayResponse(StreamingHttpResponse):
 
 def response_of(reply: Reply, *, request_id: str) -> HttpResponseBase:
     """A reply of a request's task as Django's response; a streamed one tells its relay when the caller leaves."""
-    response: HttpResponseBase
-    if isinstance(reply.body, Relay):
-        response = RelayResponse(reply.body, content_type=reply.content_type)
-    else:
-        response = HttpResponse(reply.body, content_type=reply.content_type)
-    for name, value in reply.headers.items():
-        response[name] = value
+    body = reply.body
+    response = RelayResponse(reply, body) if isinstance(body, Relay) else WholeResponse(reply, body)
     response["x-request-id"] = request_id
     return response
 

@@ -6,7 +6,8 @@ A reply goes through as its bytes: numbers, spaces and unknown fields stay as th
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -54,6 +55,11 @@ def without_member(text: bytes, key: bytes) -> bytes:
     space = _SPACE.match(text, member.end)
     rest = text[space.end() :] if space else after
     return text[: member.key] + rest[1:].lstrip() if rest.startswith(b",") else text[: member.key] + after
+
+
+def with_members(text: bytes, members: Mapping[str, Any]) -> bytes:
+    """`text`, an object that has members but none of these, with these at its end."""
+    return text.rstrip()[:-1] + b"," + orjson.dumps(members)[1:]
 
 
 def with_usage_cost(text: bytes, cost: str) -> bytes:

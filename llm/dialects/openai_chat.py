@@ -15,7 +15,7 @@ import orjson
 
 from llm.dialects import openai_chat_render, openai_errors
 from llm.dialects.base import Extent, ParsedRequest, Reading, Rendered, StreamReader, StreamWriter
-from llm.dialects.json_text import with_usage_cost
+from llm.dialects.json_text import with_members, with_usage_cost
 from llm.dialects.openai_chat_extent import extent_of
 from llm.dialects.openai_chat_stream import OpenAIChatReader
 from llm.dialects.openai_chat_text import message_text, prompt_text
@@ -78,7 +78,11 @@ class OpenAIChat:
             changes["stream_options"] = {**_stream_options(request.body), "include_usage": True}
         if max_output_tokens is not None:
             changes |= _lowered_maximum(request.body, max_output_tokens, maximum_field)
-        return orjson.dumps({**request.body, **changes}) if changes else request.raw
+        if not changes:
+            return request.raw
+        if request.body.keys().isdisjoint(changes):
+            return with_members(request.raw, changes)
+        return orjson.dumps({**request.body, **changes})
 
     def read_whole(self, body: bytes) -> Reading:
         reply = _reply(body)

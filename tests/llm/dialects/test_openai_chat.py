@@ -118,10 +118,20 @@ def test_only_the_documented_touches_change_a_body() -> None:
     )
 
 
+def test_what_is_added_leaves_the_rest_of_a_body_as_its_bytes() -> None:
+    raw = b'{ "messages" : [{"role":"user","content":"\\u00fc}"}], "model":"m", "stream" : true, "seed": 1.0e3 \n} \n'
+
+    body = OPENAI_CHAT.upstream_body(OPENAI_CHAT.parse(raw), upstream_model="m", max_output_tokens=100)
+
+    assert body == raw.rstrip()[:-1] + b',"stream_options":{"include_usage":true},"max_completion_tokens":100}'
+    assert orjson.loads(body)["seed"] == 1000
+
+
 @pytest.mark.parametrize(
     ("fields", "sent"),
     [
         ({}, {"max_completion_tokens": 100}),
+        ({"max_completion_tokens": None}, {"max_completion_tokens": 100}),
         ({"max_tokens": 500}, {"max_tokens": 100}),
         ({"max_completion_tokens": 500}, {"max_completion_tokens": 100}),
         ({"max_tokens": 50}, {"max_tokens": 50}),

@@ -7,7 +7,7 @@ other open calls hold. So a limit can't be overspent, as long as upstreams keep 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from llm.types import LimitState
 
 MICRO: int = 10**6
 PICO_PER_MICRO: int = PICO // MICRO
+_METRICS = (LimitMetric.REQUESTS, LimitMetric.TOKENS, LimitMetric.COST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,11 @@ class LimitRow:
     per: LimitPer
     amount: int
     soft_percent: int | None
+    metric_index: int = field(init=False)
+    """Of its metric in `_METRICS`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metric_index", _METRICS.index(self.metric))
 
     def binds(self, *, account_id: int, key_id: int) -> bool:
         return self.account_id == account_id and self.api_key_id in (None, key_id)
@@ -54,6 +60,11 @@ class Window:
         self.held += held
         self.added_used += used
         self.added_held += held
+
+    @property
+    def left(self) -> int:
+        """What another call could hold at most."""
+        return max(0, self.limit.amount - self.used - self.held)
 
     def has_room_for(self, units: int | None) -> bool:
         """None: nobody can say for how much."""
@@ -97,11 +108,12 @@ def admit(binding: Sequence[BindingWindow], ask: Ask, *, now: datetime) -> Admis
     A call that asks for more than a whole limit gets a lower output maximum, if that makes it fit.
     """
     maximum = _clamped_output(binding, ask)
-    asked = [_units(window.limit.metric, ask, maximum) for window, _ in binding]
-    for each, units in zip(binding, asked, strict=True):
+    needs = _needs(ask, maximum)
+    for each in binding:
+        units = needs[each.window.limit.metric_index]
         if not each.window.has_room_for(units):
             return Admission(exceeded=_obstacle(each, units, ask, now), limits=_states(binding))
-    holds = tuple([window.hold(units or 0) for (window, _), units in zip(binding, asked, strict=True)])
+    holds = tuple([window.hold(needs[window.limit.metric_index] or 0) for window, _ in binding])
     is_lowered = maximum is not None and maximum != ask.output_tokens
     return Admission(holds, maximum if is_lowered else None, _states(binding))
 
@@ -127,7 +139,7 @@ def _clamped_output(binding: Iterable[BindingWindow], ask: Ask) -> int | None:
     for window, _ in binding:
         room = _room_for_output(window.limit, ask)
         if room is not None:
-            maximum = min(max(room, 1), ask.unstated_output_tokens if maximum is None else maximum)
+            maximum = min(ask.unstated_output_tokens if maximum is None else maximum, max(room, 1))
     return maximum
 
 
@@ -140,19 +152,17 @@ def _room_for_output(limit: LimitRow, ask: Ask) -> int | None:
     return None
 
 
-def _units(metric: LimitMetric, ask: Ask, maximum: int | None) -> int | None:
-    """What the call may use at most, in units of the metric; None where nobody can say."""
-    if metric is LimitMetric.REQUESTS:
-        return ask.requests
-    if metric is LimitMetric.TOKENS:
-        if ask.input_tokens is None or maximum is None:
-            return None
-        return ask.input_tokens + ask.choices * maximum
-    if ask.input_pico is None or ask.output_token_pico is None:
-        return None
-    if maximum is None:
-        return None if ask.output_token_pico else -(-ask.input_pico // PICO_PER_MICRO)
-    return -(-(ask.input_pico + ask.choices * maximum * ask.output_token_pico) // PICO_PER_MICRO)
+def _needs(ask: Ask, maximum: int | None) -> tuple[int | None, ...]:
+    """What the call may use at most, in the units of each of `_METRICS`; None where nobody can say."""
+    tokens = cost = None
+    if ask.input_tokens is not None and maximum is not None:
+        tokens = ask.input_tokens + ask.choices * maximum
+    if ask.input_pico is not None and ask.output_token_pico is not None:
+        if maximum is not None:
+            cost = -(-(ask.input_pico + ask.choices * maximum * ask.output_token_pico) // PICO_PER_MICRO)
+        elif not ask.output_token_pico:
+            cost = -(-ask.input_pico // PICO_PER_MICRO)
+    return ask.requests, tokens, cost
 
 
 def _obstacle(binding: BindingWindow, units: int | None, ask: Ask, now: datetime) -> Exceeded:
@@ -174,8 +184,4 @@ def _obstacle(binding: BindingWindow, units: int | None, ask: Ask, now: datetime
 
 
 def _states(binding: Sequence[BindingWindow]) -> tuple[LimitState, ...]:
-    return tuple([_state(window, window.limit, ends_at) for window, ends_at in binding])
-
-
-def _state(window: Window, limit: LimitRow, ends_at: datetime | None) -> LimitState:
-    return LimitState(limit.metric, limit.amount, max(0, limit.amount - window.used - window.held), ends_at)
+    return tuple([LimitState(window.limit.metric, window.limit.amount, window.left, end) for window, end in binding])

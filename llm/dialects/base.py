@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from llm.enums import Dialect
 from llm.errors import GatewayError
@@ -31,8 +31,7 @@ class ParsedRequest:
     choices: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """How much a request may make the upstream read, at most.
 
     input_tokens: None where it has parts (images, sound, files) whose size in tokens only the upstream knows.

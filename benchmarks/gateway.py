@@ -130,11 +130,17 @@ def _measure(options: argparse.Namespace) -> Report:
         )
         bench = Bench(options, gateway, upstream, keys)
         started_mb = _worker_mb(gateway)
-        runs = [_run(bench, SHAPES[name], count) for name in options.shapes for count in options.connections]
+        runs = [_run(bench, SHAPES[name], count) for name in _in_turns(options) for count in options.connections]
         memory = Memory(started_mb, runs[0].memory_mb, runs[-1].memory_mb, rss_mb(gateway.pid))
         if options.py_spy:
             _profile(bench, options.py_spy)
         return Report(machine, options.workers, memory, runs)
+
+
+def _in_turns(options: argparse.Namespace) -> Iterator[str]:
+    """Every other turn backwards: what a machine that grows slower costs, both of two neighbours pay as often."""
+    for turn in range(options.turns):
+        yield from reversed(options.shapes) if turn % 2 else options.shapes
 
 
 @contextlib.contextmanager
@@ -233,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--turns", type=int, default=1, help="how often each shape runs, every other turn backwards")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--database", choices=("postgres", "sqlite"), help="default: PostgreSQL if there is one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the figures, for a program")

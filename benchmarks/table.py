@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 from benchmarks.driver import Outcome
 from benchmarks.procstat import Machine
@@ -63,6 +64,7 @@ def render(report: Report) -> Iterator[str]:
     yield from _aligned([_COLUMNS, *(_cells(run) for run in report.runs)])
     yield ""
     yield from _threads(report)
+    yield from _turns(report)
     yield (
         f"worker's memory: {memory.started_mb:.0f} MB started, {memory.idle_mb:.0f} MB after the first run, "
         f"{memory.ended_mb:.0f} MB after all; main process: {memory.main_mb:.0f} MB"
@@ -92,22 +94,47 @@ def _cells(run: Run) -> tuple[str, ...]:
 
 
 def _threads(report: Report) -> Iterator[str]:
-    """Where the CPU of the busiest whole and streamed runs went: event loop (main), Rust, the books' writer."""
+    """Where the CPU of the busiest runs of a shape went on average: event loop (main), Rust, the books' writer."""
     connections = max(run.connections for run in report.runs)
+    for shape, runs in _by_shape(report, connections).items():
+        means = {name: fmean(run.thread_cpu_ms.get(name, 0) for run in runs) for name in runs[0].thread_cpu_ms}
+        threads = ", ".join(f"{name} {used:.2f}" for name, used in means.items() if used >= _LEAST_CPU_MS)
+        yield f"{shape}, {connections} connections, CPU ms a call by thread: {threads}"
+
+
+def _turns(report: Report) -> Iterator[str]:
+    """What shapes that ran several times cost on average, and how much more than the first one, turn by turn."""
+    for connections in sorted({run.connections for run in report.runs}):
+        (first, base), *others = _by_shape(report, connections).items()
+        if len(base) == 1:
+            continue
+        mean = fmean(run.gateway_cpu_ms for run in base)
+        yield f"{first}, {connections} connections, {len(base)} turns: {mean:.2f} ms CPU a call"
+        for shape, runs in others:
+            if len(runs) != len(base):
+                continue
+            more = [run.gateway_cpu_ms - its.gateway_cpu_ms for run, its in zip(runs, base, strict=True)]
+            error = stdev(more) / len(more) ** 0.5
+            mean = fmean(run.gateway_cpu_ms for run in runs)
+            yield (
+                f"{shape}, {connections} connections, {len(runs)} turns: {mean:.2f} ms CPU a call, "
+                f"{fmean(more):+.3f} beside {first} (standard error {error:.3f})"
+            )
+
+
+def _by_shape(report: Report, connections: int) -> dict[str, list[Run]]:
+    runs: dict[str, list[Run]] = {}
     for run in report.runs:
         if run.connections == connections:
-            threads = ", ".join(
-                f"{name} {used:.2f}" for name, used in run.thread_cpu_ms.items() if used >= _LEAST_CPU_MS
-            )
-            yield f"{run.shape}, {connections} connections, CPU ms a call by thread: {threads}"
+            runs.setdefault(run.shape, []).append(run)
+    return runs
 
 
 def _verdicts(report: Report) -> Iterator[str]:
-    for run in report.runs:
-        most = _MOST_CPU_MS.get((run.shape, run.connections))
-        if most is not None:
-            subject = f"{run.shape}, {run.connections} connections"
-            yield _verdict(subject, run.gateway_cpu_ms, most, unit="ms CPU a call")
+    for (shape, connections), most in _MOST_CPU_MS.items():
+        if runs := _by_shape(report, connections).get(shape):
+            mean = fmean(run.gateway_cpu_ms for run in runs)
+            yield _verdict(f"{shape}, {connections} connections", mean, most, unit="ms CPU a call")
     yield _verdict("idle worker", report.memory.idle_mb, _MOST_IDLE_MB, unit="MB")
 
 

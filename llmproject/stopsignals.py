@@ -49,6 +49,8 @@ def begin_drain_at_stop_signal(begin_drain: Callable[[], None]) -> None:
 
         for signum in STOP_SIGNALS:
             signal.signal(signum, on_signal)
+            # What a thread waits for in the kernel goes on after the signal.
+            signal.siginterrupt(signum, False)  # noqa: FBT003  # it takes no names
         _release()
         return has_arrived
 

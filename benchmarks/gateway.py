@@ -239,7 +239,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--turns", type=int, default=1, help="how often each shape runs, every other turn backwards")
+    parser.add_argument(
+        "--turns",
+        type=int,
+        choices=range(1, 1001),
+        metavar="N",
+        default=1,
+        help="how often each shape runs, every other turn backwards",
+    )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--database", choices=("postgres", "sqlite"), help="default: PostgreSQL if there is one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the figures, for a program")

@@ -97,7 +97,8 @@ def _threads(report: Report) -> Iterator[str]:
     """Where the CPU of the busiest runs of a shape went on average: event loop (main), Rust, the books' writer."""
     connections = max(run.connections for run in report.runs)
     for shape, runs in _by_shape(report, connections).items():
-        means = {name: fmean(run.thread_cpu_ms.get(name, 0) for run in runs) for name in runs[0].thread_cpu_ms}
+        names = dict.fromkeys(name for run in runs for name in run.thread_cpu_ms)
+        means = {name: fmean(run.thread_cpu_ms.get(name, 0) for run in runs) for name in names}
         threads = ", ".join(f"{name} {used:.2f}" for name, used in means.items() if used >= _LEAST_CPU_MS)
         yield f"{shape}, {connections} connections, CPU ms a call by thread: {threads}"
 

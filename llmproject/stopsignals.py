@@ -41,8 +41,8 @@ def begin_drain_at_stop_signal(begin_drain: Callable[[], None]) -> None:
             nonlocal is_stopping
             if not is_stopping:
                 is_stopping = True
-                begin_drain()
                 has_arrived.set()
+                begin_drain()
 
         def on_signal(_signum: int, _frame: FrameType | None) -> None:
             loop.call_soon_threadsafe(stop)

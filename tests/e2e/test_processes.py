@@ -89,18 +89,19 @@ def test_a_server_that_is_asked_to_stop_again_and_again_still_ends_its_streams_f
     start_own: StartOwn, upstream: FakeUpstream
 ) -> None:
     application = start_own()
-    upstream.enqueue(Script(chunks=10, event_delay_s=0.1))
+    processes = (application.gateway.process, *application.gateway.workers())
+    upstream.enqueue(Script(chunks=30, event_delay_s=0.1))
     stream = application.begin("gpt-4o", stream=True)
     read_until(stream, b'"word0 "')
     for _ in range(5):
-        for process in (application.gateway.process, *application.gateway.workers()):
+        for process in processes:
             process.send_signal(signal.SIGINT)
         time.sleep(0.1)
     application.gateway.process.send_signal(signal.SIGTERM)
     read_until(stream, b"data: [DONE]")
     stream.close()
     assert application.gateway.process.wait(PATIENCE_S) == 0
-    assert ending_of(closed_usage()[0]) == Ending("settled", "reported", "ok", (9, 10))
+    assert ending_of(closed_usage()[0]) == Ending("settled", "reported", "ok", (9, 30))
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from llm.enums import LimitPer
 
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
 """Where the one period of a limit "in all" begins."""
+_SECOND, _MINUTE, _HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 
 
 class Period(NamedTuple):
@@ -39,19 +41,45 @@ def _period_of(per: LimitPer, zone: ZoneInfo, moment: datetime) -> Period:
     if per is LimitPer.TOTAL:
         return Period(EVER, None)
     if per is LimitPer.MINUTE:
-        return _fixed(moment, timedelta(minutes=1), timedelta())
-    local = moment.astimezone(zone)
+        starts_at = _start(moment, _MINUTE, timedelta())
+        return Period(starts_at, starts_at + _MINUTE)
     if per is LimitPer.HOUR:
-        # By the offset in force: where clocks go back, the hour that comes twice is two periods.
-        return _fixed(moment, timedelta(hours=1), local.utcoffset() or timedelta())
-    first = local.date() if per is LimitPer.DAY else local.date().replace(day=1)
+        return _hour(moment, zone)
+    today = moment.astimezone(zone).date()
+    first = today if per is LimitPer.DAY else today.replace(day=1)
     after = first + timedelta(days=1) if per is LimitPer.DAY else (first + timedelta(days=32)).replace(day=1)
     return Period(_midnight(first, zone), _midnight(after, zone))
 
 
-def _fixed(moment: datetime, length: timedelta, offset: timedelta) -> Period:
-    since = (moment + offset - EVER) % length
-    return Period(moment - since, moment - since + length)
+def _hour(moment: datetime, zone: ZoneInfo) -> Period:
+    """By the offset in force: where clocks go back, the hour that comes twice is two periods.
+
+    It is cut where the offset changes within it, as on Lord Howe Island, whose clocks move by half an hour.
+    """
+    offset, second = _offset(moment, zone), moment.replace(microsecond=0)
+    starts_at = _start(moment, _HOUR, offset)
+    ends_at = starts_at + _HOUR
+    last = ends_at - _SECOND
+    if _offset(starts_at, zone) != offset:
+        starts_at = _change(zone, starts_at, second)
+    if _offset(last, zone) != offset:
+        ends_at = _change(zone, second, last)
+    return Period(starts_at, ends_at)
+
+
+def _change(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
+    """The first second with the offset that holds `after` the clock's change, both of them whole seconds."""
+    offset, seconds = _offset(after, zone), range(int((after - before) / _SECOND))
+    first = bisect_left(seconds, True, key=lambda each: _offset(before + each * _SECOND, zone) == offset)  # noqa: FBT003
+    return before + first * _SECOND
+
+
+def _offset(moment: datetime, zone: ZoneInfo) -> timedelta:
+    return moment.astimezone(zone).utcoffset() or timedelta()
+
+
+def _start(moment: datetime, length: timedelta, offset: timedelta) -> datetime:
+    return moment - (moment + offset - EVER) % length
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:

@@ -33,7 +33,7 @@ class LimitRow:
     amount: int
     soft_percent: int | None
     metric_index: int = field(init=False)
-    """Of its metric in `_METRICS`."""
+    """Of its metric in `_METRICS`: looked up by each call, and a member of an enum is slow to hash."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metric_index", _METRICS.index(self.metric))

@@ -39,6 +39,8 @@ def lock_windows(ids: Collection[int]) -> list[Window]:
 def window_statements(windows: Collection[Window], *, vendor: str, moment: str) -> Iterator[Statement]:
     """What writes the windows' additions, and one mail and one webhook for each whose soft threshold they cross.
 
+    A limit per minute is alerted at most once an hour: of equal causes the outbox keeps the first.
+
     moment: now, as `moment_text` has it.
     """
     changed = [window for window in windows if window.has_changed]
@@ -64,7 +66,7 @@ def _messages(windows: Collection[Window], moment: str) -> list[dict[str, Any]]:
     return [
         {
             "kind": kind.value,
-            "cause": f"limit:{window.limit.id}:{window.starts_at:%Y%m%dT%H%M%SZ}:{kind.value}",
+            "cause": f"limit:{window.limit.id}:{_alert_period(window):%Y%m%dT%H%M%SZ}:{kind.value}",
             "event": "limit.threshold",
             "account_id": window.limit.account_id,
             "payload": _payload(window),
@@ -73,6 +75,13 @@ def _messages(windows: Collection[Window], moment: str) -> list[dict[str, Any]]:
         for window in crossed
         for kind in OutboxKind
     ]
+
+
+def _alert_period(window: Window) -> datetime:
+    """What a limit is alerted for once: its window, but never more than once an hour; causes are unique."""
+    if window.limit.per is LimitPer.MINUTE:
+        return window.starts_at.replace(minute=0, second=0, microsecond=0)
+    return window.starts_at
 
 
 def _payload(window: Window) -> dict[str, Any]:

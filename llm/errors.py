@@ -199,7 +199,7 @@ def describe_exception(error: BaseException) -> dict[str, object]:
 
     Never its text, nor that of its causes: it may hold a prompt, a key, or a row of the database.
     """
-    classes = []
+    classes: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(classes) < _MAX_CAUSES:
         classes.append(type(cause).__name__)

@@ -7,6 +7,7 @@ that it made one for. Only that one's number is kept, in the database that all p
 
 from __future__ import annotations
 
+import re
 import secrets
 from datetime import timedelta
 from typing import cast
@@ -21,7 +22,7 @@ from django.utils import timezone
 from llm.models import UsedForm
 
 TOKEN_NAME = "form_token"  # noqa: S105 - a field's name
-_TOKEN_IS_OURS = RegexValidator(r"^[0-9A-Za-z_-]{16,40}\Z", "Open the form again.")
+_TOKEN = re.compile(r"[0-9A-Za-z_-]{16,40}\Z")
 DOUBLE_CLICK = timedelta(seconds=60)
 """A form that was claimed so long ago and has made nothing met a failure: it may be sent again."""
 KEPT = timedelta(days=30)
@@ -31,7 +32,9 @@ class OneTimeForm(forms.Form):
     """Shows a token of its own each time it is rendered unbound."""
 
     form_token = forms.CharField(
-        widget=forms.HiddenInput, initial=lambda: secrets.token_urlsafe(16), validators=[_TOKEN_IS_OURS]
+        widget=forms.HiddenInput,
+        initial=lambda: secrets.token_urlsafe(16),
+        validators=[RegexValidator(_TOKEN, "Open the form again.")],
     )
 
 
@@ -64,7 +67,7 @@ def _sent(request: HttpRequest) -> QuerySet[UsedForm]:
 def _token_of(request: HttpRequest) -> str:
     """As the form's field would accept it: "" stands for what no form of ours has."""
     token = request.POST.get(TOKEN_NAME, "")
-    return token if _TOKEN_IS_OURS.regex.match(token) else ""
+    return token if _TOKEN.match(token) else ""
 
 
 def _user_id(request: HttpRequest) -> int:

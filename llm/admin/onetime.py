@@ -22,7 +22,7 @@ from django.utils import timezone
 from llm.models import UsedForm
 
 TOKEN_NAME = "form_token"  # noqa: S105 - a field's name
-_TOKEN = re.compile(r"[0-9A-Za-z_-]{16,40}\Z")
+_TOKEN = re.compile(r"\A[0-9A-Za-z_-]{16,40}\Z")
 DOUBLE_CLICK = timedelta(seconds=60)
 """A form that was claimed so long ago and has made nothing met a failure: it may be sent again."""
 KEPT = timedelta(days=30)

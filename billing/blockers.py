@@ -7,17 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from django.db.models import Count, QuerySet
 from django.utils import timezone
 
+from billing.calendar import is_over, local_date
 from billing.enums import InvoiceKind
+from billing.errors import InvoiceError
 from billing.models import Invoice
 from billing.periods import Period
 from billing.rollup import usage_sums
 from billing.types import UsageSum
-from llm.models import Account, Usage
+from llm.models import Usage
 
 MOST_NAMED = 10
 
@@ -26,7 +27,8 @@ MOST_NAMED = 10
 class Unsettled:
     """Calls of a period of which something isn't known yet. unpriced: by "provider model".
 
-    undecided_calls: lost ones. disputed_calls: undecided too, but they block nothing: by themselves they are never
+    open_calls: in flight; what they use is billed late. undecided_calls: lost ones. disputed_calls:
+    undecided too, but they block nothing: by themselves they are never
     billed, and what staff decide later goes to the next invoice; else a broken upstream could hold up every month.
     """
 
@@ -74,24 +76,42 @@ def blockers_of(invoice: Invoice, *, now: datetime | None = None) -> list[str]:
     """Sentences, each with what to do; empty where the invoice can be issued once it is approved."""
     if invoice.kind == InvoiceKind.CREDIT_NOTE:
         return []
-    sentences = [] if _is_over(invoice.period, invoice.account, now or timezone.now()) else [_too_early(invoice)]
+    sentences = list(_too_early(invoice, now or timezone.now()))
     starts = {invoice.period_start, *invoice.lines.values_list("period_start", flat=True).distinct()}
     for start in sorted(starts):
         sentences += _sentences(Period(start), unsettled_of(invoice.account_id, Period(start)))
     return sentences
 
 
-def _is_over(period: Period, account: Account, now: datetime) -> bool:
-    return now.astimezone(ZoneInfo(account.time_zone)).date() >= period.end
+def require_ended(invoice: Invoice) -> None:
+    """Raises InvoiceError with a sentence where the invoice's month isn't over."""
+    for sentence in _too_early(invoice, timezone.now()):
+        raise InvoiceError(sentence)
 
 
-def _too_early(invoice: Invoice) -> str:
-    return f"{invoice.period} is not over in {invoice.account.time_zone}: issue the invoice afterwards."
+def _too_early(invoice: Invoice, now: datetime) -> Iterator[str]:
+    """Usage goes on until the month's end, and what is frozen before leaves the rest of it out."""
+    period, account = invoice.period, invoice.account
+    if not is_over(period, account, now):
+        yield (
+            f"{period} is not over in {account.time_zone}: the invoice can be submitted from {period.end.isoformat()} "
+            "on, or once the account is closed."
+        )
+    elif invoice.is_frozen and invoice.submitted_at is not None and not is_over(period, account, invoice.submitted_at):
+        day = local_date(account, invoice.submitted_at).isoformat()
+        yield f"It was submitted on {day}, before {period} was over: send it back and submit it again."
+
+
+def open_calls_note(invoice: Invoice) -> str:
+    """How many calls of the month are in flight: they hold up nothing, and are billed late. "" where there are none."""
+    if invoice.kind == InvoiceKind.CREDIT_NOTE:
+        return ""
+    number = unsettled_of(invoice.account_id, invoice.period).open_calls
+    calls = "1 call" if number == 1 else f"{number:,} calls"
+    return f"{calls} of {invoice.period} still in flight: late usage, billed on the next invoice." if number else ""
 
 
 def _sentences(period: Period, unsettled: Unsettled) -> Iterator[str]:
-    if number := unsettled.open_calls:
-        yield f"{number:,} calls of {period} are still open: wait until they have ended, or until they are reaped."
     if number := unsettled.undecided_calls:
         yield f"{number:,} calls of {period} were lost with their process: decide what they used, under Usage."
     for name, number in unsettled.unpriced[:MOST_NAMED]:

@@ -7,12 +7,11 @@ anew. So a job that is delivered twice, or a worker that is killed, costs nothin
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 import structlog
 from django.conf import settings
@@ -21,12 +20,13 @@ from django.db.models import F, QuerySet
 from django.db.models.functions import TruncMonth
 from django.utils import timezone
 
+from billing.calendar import first_month, is_closed_at, local_date, was_open_in
 from billing.enums import InvoiceKind, InvoiceState
 from billing.errors import BillingError
 from billing.invoicing import Outcome, draft_invoices
 from billing.late import changed_periods, invoices_of, others_of
-from billing.models import BillingProfile, DailyUsage, Invoice
-from billing.periods import Period
+from billing.models import BillingProfile, DailyUsage, Invoice, PlanVersion
+from billing.periods import Period, months_between
 from billing.plans import profile_of
 from billing.rollup import refresh, rows_with
 from billing.timezones import apply_time_zones
@@ -109,11 +109,12 @@ def close_due_months(*, now: datetime | None = None) -> ClosingReport:
 
 
 def _accounts_by_month_due(now: datetime) -> dict[Period, list[Account]]:
-    used, settled, drafts = _months_used(), _months_settled(), _months_drafted()
+    used, settled, drafts, terms = _months_used(), _months_settled(), _months_drafted(), _terms_by_plan()
     due: dict[Period, list[Account]] = defaultdict(list)
     for account in _accounts():
         last = last_ended(account, now)
-        for period in (used[account.pk] | drafts[account.pk] | _month_of_fees(account, last)) - settled[account.pk]:
+        fees = _months_of_fees(account, last, terms)
+        for period in (used[account.pk] | drafts[account.pk] | fees) - settled[account.pk]:
             if period <= last and is_billed(account, period):
                 due[period].append(account)
     return due
@@ -129,7 +130,7 @@ def _accounts_billed_in(period: Period, report: ClosingReport) -> list[Account]:
     They are noted as empty.
     """
     accounts = list(_accounts())
-    newcomers = [account.pk for account in accounts if account.created_at.date() >= period.end]
+    newcomers = [account.pk for account in accounts if first_month(account) > period]
     with_usage = _days_used(newcomers, period).values_list("account_id", flat=True).distinct() if newcomers else ()
     too_early = set(newcomers) - set(with_usage)
     found = []
@@ -146,14 +147,18 @@ def _batches(accounts: Sequence[Account]) -> Iterator[Sequence[Account]]:
 
 
 def last_ended(account: Account, now: datetime) -> Period:
-    """The latest month that has been over for BILLING_CLOSE_AFTER_HOURS where the account is."""
-    local = (now - timedelta(hours=settings.BILLING_CLOSE_AFTER_HOURS)).astimezone(ZoneInfo(account.time_zone))
-    return Period.of(local.date()).previous
+    """The latest month that has been over for BILLING_CLOSE_AFTER_HOURS where the account is.
+
+    An account that is closed ends its month that day.
+    """
+    moment = now - timedelta(hours=settings.BILLING_CLOSE_AFTER_HOURS)
+    month = Period.of(local_date(account, moment))
+    return month if is_closed_at(account, moment) else month.previous
 
 
 def _close(accounts: Sequence[Account], period: Period, report: ClosingReport, *, user: User | None) -> None:
     """A regular invoice each; supplements for what came late where no regular invoice will take it."""
-    closed = [account for account in accounts if account.status == AccountStatus.CLOSED and not _used(account, period)]
+    closed = [account for account in accounts if _owes_nothing(account, period)]
     _draft([account for account in accounts if account not in closed], period, report, user=user)
     currencies = _former_currencies(accounts)
     for account in accounts:
@@ -194,6 +199,12 @@ def _draft(
         report.add(account, period, outcomes[account.pk])
 
 
+def _owes_nothing(account: Account, period: Period) -> bool:
+    """Of a month after the account was closed: no fees, and only what its last calls used, if anything."""
+    is_closed = account.status == AccountStatus.CLOSED and not was_open_in(account, period)
+    return is_closed and not _used(account, period)
+
+
 def _used(account: Account, period: Period) -> bool:
     return _days_used([account.pk], period).exists()
 
@@ -204,9 +215,35 @@ def _days_used(account_ids: Collection[int], period: Period) -> QuerySet[DailyUs
     ).order_by()
 
 
-def _month_of_fees(account: Account, last: Period) -> set[Period]:
-    """The last month, which may have fees where it has no usage: not for who came after it."""
-    return {last} if account.created_at.date() < last.end else set()
+def _months_of_fees(account: Account, last: Period, terms: Mapping[int, Sequence[PlanVersion]]) -> set[Period]:
+    """Each month since the plan began whose terms have a fee or a commitment, however long nothing was drafted.
+
+    With the last month in any case, whose invoice takes what came late for earlier ones.
+    """
+    first = first_month(account)
+    profile: BillingProfile | None = getattr(account, "billing_profile", None)
+    months = {last} if first <= last else set()
+    if profile is None:
+        return months
+    starts = [first.start, profile.billed_from or first.start, profile.plan_from or first.start]
+    for version, end in _in_force(terms.get(profile.plan_id, ()), last):
+        if version.flat_fee or version.minimum_commitment:
+            since = Period.of(max(*starts, version.effective_from))
+            months |= set(months_between(since, end))
+    return months
+
+
+def _in_force(versions: Sequence[PlanVersion], last: Period) -> Iterator[tuple[PlanVersion, Period]]:
+    """Each version with the last month that it holds for. versions: of a plan, by their months."""
+    for version, following in zip(versions, [*versions[1:], None], strict=True):
+        yield version, last if following is None else min(last, Period(following.effective_from).previous)
+
+
+def _terms_by_plan() -> dict[int, list[PlanVersion]]:
+    found: dict[int, list[PlanVersion]] = defaultdict(list)
+    for version in PlanVersion.objects.order_by("effective_from"):
+        found[version.plan_id].append(version)
+    return found
 
 
 def is_billed(account: Account, period: Period) -> bool:

@@ -22,6 +22,11 @@ COST_CURRENCY = "USD"
 """What providers charge us in."""
 
 
+def currency_choices(*, without: str = "") -> list[tuple[str, str]]:
+    """The codes, for a form's field."""
+    return [(code, code) for code in sorted(DECIMALS) if code != without]
+
+
 def validate_currency(code: str) -> None:
     if code not in DECIMALS:
         raise ValidationError(f"“{code}” is no currency that can be billed in, such as USD, EUR or JPY.")

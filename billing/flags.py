@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
+from django.db.models import Q
+from django.utils import timezone
+
 from billing.blockers import Unsettled
+from billing.calendar import local_date
+from billing.enums import InvoiceKind, LineKind
 from billing.models import BillingProfile, Invoice, InvoiceLine
 from billing.periods import Period
 from llm.models import ApiKey
@@ -21,6 +26,7 @@ FLAGS: Mapping[str, str] = {
     "first": "first invoice",
     "new_key": "new key",
     "late": "late usage",
+    "catch_up": "fees of an earlier month",
     "negative": "negative line",
     "loss": "charged below cost",
     "profile": "incomplete profile",
@@ -29,6 +35,7 @@ FLAGS: Mapping[str, str] = {
 ESTIMATED_PERMILLE = 50
 """From this share of the cost on, estimates are worth a look."""
 JUMP_PERCENT = 50
+_FARTHEST_FROM_UTC = timedelta(hours=14)
 
 
 def flags_of(
@@ -51,6 +58,7 @@ def flags_of(
         "first": is_first,
         "new_key": is_key_new,
         "late": any(line.period_start != invoice.period_start for line in lines),
+        "catch_up": _is_catching_up(invoice, lines),
         "negative": any(line.amount < 0 for line in _charges(lines)),
         "loss": _is_below_cost(invoice),
         "profile": not (profile.address and profile.email),
@@ -77,8 +85,17 @@ def _is_below_cost(invoice: Invoice) -> bool:
     return invoice.subtotal < invoice.cost_usd * (invoice.per_usd or 1)
 
 
+def _is_catching_up(invoice: Invoice, lines: Sequence[InvoiceLine]) -> bool:
+    """A month of fees alone that nobody billed in its time."""
+    has_usage = any(line.kind == LineKind.USAGE for line in lines)
+    this_month = Period.of(local_date(invoice.account, timezone.now()))
+    return invoice.kind == InvoiceKind.REGULAR and not has_usage and invoice.period < this_month.previous
+
+
 def accounts_with_new_keys(account_ids: Iterable[int], period: Period) -> frozenset[int]:
-    """Those of which a key was made in the period, by UTC days."""
+    """Those of which a key was made in the period, by the account's own days."""
+    # Wherever the account is: a day begins 14 hours earlier there at the most, and ends 12 hours later.
     first, end = (datetime.combine(day, time.min, UTC) for day in (period.start, period.end))
-    keys = ApiKey.objects.filter(account__in=account_ids, created_at__gte=first, created_at__lt=end)
-    return frozenset(keys.order_by().values_list("account_id", flat=True).distinct())
+    near = Q(created_at__gte=first - _FARTHEST_FROM_UTC, created_at__lt=end + _FARTHEST_FROM_UTC)
+    keys = ApiKey.objects.filter(near, account__in=account_ids).select_related("account")
+    return frozenset(key.account_id for key in keys if Period.of(local_date(key.account, key.created_at)) == period)

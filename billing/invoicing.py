@@ -80,7 +80,7 @@ def recompute(invoice_id: int, *, user: User | None = None) -> Invoice:
     refresh(account_ids=[account_id])
     with transaction.atomic():
         profile = lock_profile(account_id)
-        invoice = Invoice.objects.select_for_update(of=("self",)).select_related("account").get(pk=invoice_id)
+        invoice = Invoice.objects.select_for_update().get(pk=invoice_id)
         if invoice.state != InvoiceState.DRAFT or invoice.kind == InvoiceKind.CREDIT_NOTE:
             raise InvoiceError("Only a draft can be computed anew: send the invoice back first.")
         compute(invoice, profile, user=user)
@@ -93,9 +93,13 @@ def lock_profile(account_id: int) -> BillingProfile:
 
 
 def lock_profiles(account_ids: Collection[int]) -> dict[int, BillingProfile]:
-    """`lock_profile` of each, by account id."""
-    profiles = BillingProfile.objects.select_for_update(of=("self",)).select_related("account", "plan")
-    return {profile.account_id: profile for profile in profiles.filter(account__in=account_ids).order_by("account")}
+    """`lock_profile` of each, by account id.
+
+    Accounts and plans are read by statements of their own, after the lock: a join would find them as they were before
+    the wait, and lose a profile whose plan was changed meanwhile.
+    """
+    profiles = BillingProfile.objects.select_for_update().filter(account__in=account_ids).order_by("account_id")
+    return {profile.account_id: profile for profile in profiles.prefetch_related("account", "plan")}
 
 
 def compute(invoice: Invoice, profile: BillingProfile, *, user: User | None) -> None:

@@ -66,6 +66,14 @@ class Period:
         return f"{self.start:%Y-%m}"
 
 
+def months_between(first: Period, last: Period) -> Iterator[Period]:
+    """Both included; none where the last is before the first."""
+    period = first
+    while period <= last:
+        yield period
+        period = period.following
+
+
 class Third(NamedTuple):
     """Days 1 to 10 of a month, 11 to 20, or the others; both days included."""
 

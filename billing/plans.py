@@ -101,12 +101,20 @@ def is_used(version: PlanVersion) -> bool:
     return frozen.filter(plan_version=version).exists() or lines.exists()
 
 
+def lock_plan(plan_id: int) -> None:
+    """Until the transaction ends, nobody else submits an invoice of the plan, or changes or adds a version of it.
+
+    no_key: a stronger lock would make those wait who only refer to the plan.
+    """
+    Plan.objects.select_for_update(no_key=True).get(pk=plan_id)
+
+
 def ensure_unused(version: PlanVersion) -> None:
     """Call it before changing or deleting a version or its rates, in the same transaction: no invoice comes between.
 
     Raises PlanVersionUsed with a sentence.
     """
-    PlanVersion.objects.select_for_update().get(pk=version.pk)
+    lock_plan(version.plan_id)
     if is_used(version):
         raise PlanVersionUsed(f"Invoices stand on “{version}”, so it stays as it is: add a version from a later month.")
 
@@ -145,6 +153,7 @@ def add_version(
         created_by=user,
     )
     version.full_clean()
+    lock_plan(plan.pk)
     if problems := [*problems_of_version(version), *problems_of_rates(rates)]:
         raise ValidationError(problems)
     version.save(force_insert=True)

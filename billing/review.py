@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from billing.blockers import blockers_of
+from billing.blockers import blockers_of, require_ended
+from billing.calendar import sellers_date
 from billing.content import content_digest
 from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
 from billing.errors import InvoiceError
@@ -25,6 +25,7 @@ from billing.invoicing import compute, lock_profile, note_event
 from billing.models import BillingProfile, Invoice
 from billing.numbering import next_number
 from billing.parties import bill_to_facts, bill_to_of, seller_facts
+from billing.plans import lock_plan
 from billing.rollup import refresh
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def submit(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
     refresh(account_ids=[Invoice.objects.values_list("account_id", flat=True).get(pk=invoice_id)])
     with _step(invoice_id, InvoiceAction.SUBMIT, user, reason) as (invoice, profile):
         if invoice.kind != InvoiceKind.CREDIT_NOTE:
+            require_ended(invoice)
+            lock_plan(profile.plan_id)
             compute(invoice, profile, user=user)
         if not invoice.lines.exists():
             raise InvoiceError("There is nothing on this invoice: void it instead.")
@@ -94,10 +97,10 @@ def issue(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
         if blockers := blockers_of(invoice):
             raise InvoiceError(" ".join(blockers))
         invoice.issued_at = timezone.now()
-        invoice.issued_on = invoice.issued_at.astimezone(ZoneInfo(invoice.account.time_zone)).date()
+        taken = next_number(InvoiceKind(invoice.kind), sellers_date(invoice.issued_at))
+        invoice.series, invoice.number, invoice.issued_on = taken
         invoice.due_on = invoice.issued_on + timedelta(days=bill_to_of(invoice).payment_days)
         invoice.state = InvoiceState.ISSUED
-        invoice.series, invoice.number = next_number(InvoiceKind(invoice.kind), invoice.issued_on)
     return invoice
 
 
@@ -156,7 +159,8 @@ def _step(invoice_id: int, action: InvoiceAction, user: User, reason: str) -> It
     account_id = Invoice.objects.values_list("account_id", flat=True).get(pk=invoice_id)
     with transaction.atomic():
         profile = lock_profile(account_id)
-        invoice = Invoice.objects.select_for_update(of=("self",)).select_related("account").get(pk=invoice_id)
+        # Without a join: after a wait for the lock it would find the account as it was before.
+        invoice = Invoice.objects.select_for_update().get(pk=invoice_id)
         former = InvoiceState(invoice.state)
         if former not in _FROM[action]:
             raise InvoiceError(f"This invoice is {former.label} by now: it can't be {action.label}.")

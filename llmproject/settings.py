@@ -93,6 +93,8 @@ BILLING_SELLER = {
     "email": read.text("BILLING_SELLER_EMAIL"),
     "payment": "\n".join(part.strip() for part in read.text("BILLING_SELLER_PAYMENT").split("|")),
 }
+# Its days date documents and choose their series.
+BILLING_SELLER_TIME_ZONE = read.time_zone("BILLING_SELLER_TIME_ZONE", "UTC")
 BILLING_INVOICE_SERIES = read.text("BILLING_INVOICE_SERIES", "INV")
 BILLING_CREDIT_SERIES = read.text("BILLING_CREDIT_SERIES", "CN")
 # Invoices of more than this, in USD, are approved by somebody else than who submitted them.

@@ -12,6 +12,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.admin.pages import user_of
+from billing.currencies import COST_CURRENCY, currency_choices
 from billing.exchange import add_rate
 from billing.models import ExchangeRate
 from llm.admin.base import GatewayAdmin, ModelForm
@@ -20,6 +21,7 @@ from llm.admin.usagefilters import DateInput
 
 
 class ExchangeRateForm(ModelForm[ExchangeRate]):
+    currency = forms.ChoiceField(choices=lambda: [("", "Choose a currency"), *currency_choices(without=COST_CURRENCY)])
     on = forms.DateField(widget=DateInput(), initial=lambda: timezone.now().date())
 
     class Meta:
@@ -27,9 +29,6 @@ class ExchangeRateForm(ModelForm[ExchangeRate]):
         fields = ("currency", "on", "per_usd", "source")
         labels = {"per_usd": "Units for 1 USD"}
         widgets = {"per_usd": forms.TextInput(attrs={"inputmode": "decimal", "class": "gw-rate"})}
-
-    def clean_currency(self) -> str:
-        return str(self.cleaned_data["currency"]).upper()
 
 
 @admin.register(ExchangeRate)

@@ -16,7 +16,7 @@ from django.urls import reverse
 
 from billing.admin.figures import change_text, estimated_share, flag_badges, margin_percent, margin_text, state_badge
 from billing.admin.steps import Step, open_steps
-from billing.blockers import blockers_of
+from billing.blockers import blockers_of, open_calls_note
 from billing.enums import InvoiceKind, InvoiceState
 from billing.models import DailyUsage, Invoice, InvoiceEvent, InvoiceLine
 from billing.models.invoices import FINAL_STATES
@@ -26,7 +26,7 @@ from llm.fields import ExactSum
 from llm.models import ApiKey
 
 FLAG_MEANINGS = {
-    "open": "Calls of the month are under way; they block the issue.",
+    "open": "Calls of the month are in flight; what they use is billed as late usage on the next invoice.",
     "undecided": "Calls were lost with their process; somebody must decide what they used.",
     "disputed": "Upstreams reported absurd usage; such calls are not billed unless somebody decides so, under Usage.",
     "unpriced": "Calls have no price and are charged at nothing; they block the issue.",
@@ -35,6 +35,7 @@ FLAG_MEANINGS = {
     "first": "The account was never billed before.",
     "new_key": "A key was made in the month.",
     "late": "There are lines of earlier months.",
+    "catch_up": "The month ended a while ago and had no invoice: its fee or minimum commitment is billed now.",
     "negative": "A charge is less than nothing: something is taken back.",
     "loss": "We pay the providers more than we charge.",
     "profile": "The billing profile has no address or no e-mail.",
@@ -88,6 +89,7 @@ class InvoicePage:
     estimated: str
     flags: Sequence[tuple[str, str]]
     blockers: Sequence[Blocker]
+    open_calls: str
     groups: Sequence[LineGroup]
     days: Sequence[dict[str, Any]]
     keys: Sequence[KeyUsage]
@@ -110,6 +112,7 @@ def invoice_page(invoice: Invoice, user: User) -> InvoicePage:
         estimated=estimated_share(invoice),
         flags=[(flag_badges([code]), FLAG_MEANINGS.get(code, "")) for code in invoice.flags],
         blockers=[] if is_settled else [_blocker(invoice, groups, each) for each in blockers_of(invoice)],
+        open_calls="" if is_settled else open_calls_note(invoice),
         groups=groups,
         days=_days(invoice, rows) if rows else [],
         keys=_keys(rows),
@@ -150,7 +153,6 @@ def _usage_url(invoice: Invoice, period: Period, **narrowed: str) -> str:
 
 
 _PLACES: dict[str, dict[str, str]] = {
-    "are still open": {"status": "open"},
     "were lost": {"outcome": "undecided"},
     "have no price": {"cost": "unpriced"},
     "calls without a price": {"cost": "unpriced"},

@@ -8,6 +8,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
+from billing.currencies import COST_CURRENCY, currency_choices
 from billing.models import Plan, PlanRate, PlanVersion
 from billing.periods import Period
 from billing.plans import problems_of_rates, problems_of_version
@@ -23,6 +24,7 @@ _NUMBER = {"inputmode": "decimal", "class": "gw-rate"}
 
 
 class PlanVersionForm(ModelForm[PlanVersion]):
+    currency = forms.ChoiceField(choices=currency_choices, initial=COST_CURRENCY)
     effective_from = forms.DateField(
         label="From", widget=DateInput(), help_text="First day of the first month that it holds for."
     )

@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 from billing.admin.pages import user_of
 from billing.admin.planforms import RATE_FIELDS, PlanRateForm, PlanRateFormSet, PlanVersionForm, copied_terms
 from billing.models import Plan, PlanRate, PlanVersion
-from billing.plans import PlanVersionUsed, ensure_unused, is_used
+from billing.plans import PlanVersionUsed, ensure_unused, is_used, lock_plan, problems_of_version
 from llm.admin.autocomplete import is_id
 from llm.admin.base import GatewayAdmin, ReadOnlyInline, TabularInline
 from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin, ObjectButton
@@ -222,6 +222,9 @@ class PlanVersionAdmin(_TermsColumns, GatewayAdmin[PlanVersion]):
             except PlanVersionUsed as error:
                 raise PermissionDenied(str(error)) from error
         else:
+            lock_plan(obj.plan_id)
+            if problems := problems_of_version(obj):
+                raise PermissionDenied(" ".join(problems))
             obj.created_by = user_of(request)
         obj.save()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 from django import forms
@@ -10,10 +11,15 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from billing.calendar import local_date
+from billing.countries import country_choices
+from billing.currencies import currency_choices
 from billing.models import BillingProfile, Plan
+from billing.periods import Period
 from billing.timezones import set_time_zone
 from llm.admin.accounts import TimeZoneInput, keep_time_zone
 from llm.admin.base import GatewayAdmin, ModelForm
@@ -26,15 +32,24 @@ _ZONE = "time_zone"
 class BillingProfileForm(ModelForm[BillingProfile]):
     """A currency that isn't the plan's is refused by the model."""
 
+    country = forms.ChoiceField(required=False)
+    currency = forms.ChoiceField(choices=currency_choices)
     billed_from = forms.DateField(
         required=False, widget=DateInput(), help_text="First day of the first month to be invoiced. Empty: all months."
+    )
+    plan_from = forms.DateField(
+        label="Plan in force from",
+        required=False,
+        widget=DateInput(),
+        help_text="First day of the first month that is invoiced for its fee or minimum commitment, even without "
+        "usage. Empty: since the account was created. A change of plan sets it to the current month.",
     )
 
     class Meta:
         model = BillingProfile
         fields = (
             *("account", "legal_name", "address", "country", "email", "tax_id", "tax_percent", "tax_note"),
-            *("po_number", "currency", "payment_days", "plan", "time_zone", "billed_from"),
+            *("po_number", "currency", "payment_days", "plan", "plan_from", "time_zone", "billed_from"),
         )
         widgets = {
             "address": forms.Textarea(attrs={"rows": 4, "cols": 40}),
@@ -50,12 +65,34 @@ class BillingProfileForm(ModelForm[BillingProfile]):
         if "plan" in self.fields:
             offered = Plan.objects.filter(Q(archived_at=None) | Q(pk=self.instance.plan_id))
             self.fields["plan"].queryset = offered  # type: ignore[attr-defined]
+        if "country" in self.fields:
+            self.fields["country"].choices = _countries(self.instance.country)  # type: ignore[attr-defined]
 
     def clean_billed_from(self) -> Any:
-        day = self.cleaned_data["billed_from"]
-        if day is not None and day.day != 1:
-            raise ValidationError("Invoices are for whole months: give the first day of one.")
-        return day
+        return _first_of_month(self.cleaned_data["billed_from"])
+
+    def clean_plan_from(self) -> Any:
+        return _first_of_month(self.cleaned_data["plan_from"])
+
+    def clean(self) -> dict[str, Any]:
+        """With another plan no earlier month's fee falls due, unless that is asked for."""
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        if self.instance.pk and "plan" in self.changed_data and "plan_from" not in self.changed_data:
+            data["plan_from"] = Period.of(local_date(self.instance.account, timezone.now())).start
+        return data
+
+
+def _countries(present: str) -> list[tuple[str, str]]:
+    """With the present one, even where it is none: saving a form must not drop it unnoticed."""
+    choices = [("", "Choose a country"), *country_choices()]
+    is_known = any(code == present for code, _ in choices)
+    return choices if is_known else [*choices, (present, f"{present} (no country: choose another)")]
+
+
+def _first_of_month(day: date | None) -> date | None:
+    if day is not None and day.day != 1:
+        raise ValidationError("Invoices are for whole months: give the first day of one.")
+    return day
 
 
 @admin.register(BillingProfile)
@@ -70,7 +107,7 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
     fieldsets = (
         (None, {"fields": ("account", "legal_name", "address", "country", "email", "po_number")}),
         ("Tax", {"fields": ("tax_id", "tax_percent", "tax_note")}),
-        ("Terms", {"fields": ("plan", "currency", "payment_days", "billed_from")}),
+        ("Terms", {"fields": ("plan", "plan_from", "currency", "payment_days", "billed_from")}),
         ("Calendar", {"fields": (_ZONE,)}),
     )
 
@@ -86,7 +123,8 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
     def save_model(self, request: HttpRequest, obj: BillingProfile, form: Any, change: bool) -> None:
         """Only what was edited, and the zone by the one service that knows from when on it may hold."""
         if change:
-            obj.save(update_fields=[name for name in form.changed_data if name != _ZONE])
+            changed = {name for name in form.changed_data if name != _ZONE}
+            obj.save(update_fields=changed | ({"plan_from"} if "plan" in changed else set()))
         else:
             obj.save()
         if not change or _ZONE in form.changed_data:

@@ -101,7 +101,7 @@ class Invoice(models.Model):
     submitted_at = models.DateTimeField(null=True, blank=True)
     approved_at = models.DateTimeField(null=True, blank=True)
     issued_at = models.DateTimeField(null=True, blank=True)
-    issued_on = models.DateField(null=True, blank=True, help_text="The date on the document, in the account's zone.")
+    issued_on = models.DateField(null=True, blank=True, help_text="The date on the document, where the seller is.")
     due_on = models.DateField(null=True, blank=True)
     paid_on = models.DateField(null=True, blank=True)
 

@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from billing.countries import validate_country
 from billing.currencies import COST_CURRENCY, validate_currency
 from billing.models.plans import PERCENT_DECIMALS, Plan
 from llm.fields import ExactDecimalField
@@ -29,13 +30,13 @@ class BillingProfile(models.Model):
     Its row is the lock under which the account's invoices are made and moved on.
     time_zone: whose days are counted from `time_zone_from` on, the first of a month; until then the account's own.
     former_time_zones: what each zone took over from, by that first day; see `billing.timezones`.
-    billed_from: the first month that is invoiced.
+    billed_from: the first month that is invoiced. plan_from: the first whose fees and commitment are due by this plan.
     """
 
     account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="billing_profile")
     legal_name = models.CharField(max_length=200)
     address = models.TextField(blank=True, default="", help_text="As it stands on the invoice, several lines.")
-    country = models.CharField(max_length=2, blank=True, default="", help_text="ISO code, such as DE.")
+    country = models.CharField(max_length=2, blank=True, default="", validators=[validate_country])
     email = models.EmailField(blank=True, default="", help_text="Where invoices go.")
     tax_id = models.CharField("tax ID", max_length=50, blank=True, default="")
     tax_percent = ExactDecimalField(
@@ -56,6 +57,13 @@ class BillingProfile(models.Model):
     time_zone_from = models.DateField(null=True, blank=True, editable=False)
     former_time_zones = models.JSONField(default=dict, blank=True, editable=False)
     billed_from = models.DateField(null=True, blank=True, help_text="First day of the first month to be invoiced.")
+    plan_from = models.DateField(
+        "plan in force from",
+        null=True,
+        blank=True,
+        help_text="First day of the first month whose fee and minimum commitment are due. Empty: since the account was "
+        "created. A change of plan sets it to the current month.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

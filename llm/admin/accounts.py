@@ -103,7 +103,8 @@ def _changes_status(to: AccountStatus) -> Any:
     def perform(account: Account) -> str | None:
         before = account.status
         # Only the status: whoever edits the same account meanwhile keeps their change, and we ours.
-        if not Account.objects.filter(pk=account.pk).exclude(status=to).update(status=to):
+        closed_at = timezone.now() if to is AccountStatus.CLOSED else None
+        if not Account.objects.filter(pk=account.pk).exclude(status=to).update(status=to, closed_at=closed_at):
             return None
         return f"Status changed from {before} to {to.value}."
 

@@ -41,6 +41,9 @@ class Account(models.Model):
         max_length=100, blank=True, default="", editable=False, help_text="Signs webhooks; made with the first one."
     )
     created_at = models.DateTimeField(auto_now_add=True)
+    closed_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When it was closed last; unknown where that was long ago."
+    )
 
     class Meta:
         ordering = ("name",)

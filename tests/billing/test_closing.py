@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -21,7 +22,7 @@ from billing.plans import add_version
 from billing.review import approve, issue, submit, void
 from billing.rollup import refresh
 from llm.enums import AccountStatus
-from llm.models import Account
+from llm.models import Account, ApiKey
 from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account, make_profile
 from tests.billing.people import make_approver, make_preparer
@@ -184,6 +185,107 @@ def test_a_month_is_closed_for_those_who_were_there_and_billed() -> None:
     assert (report.drafted, report.empty) == ([there.name, moved.name], [newcomer.name, later.name])
     assert {invoice.account for invoice in Invoice.objects.all()} == {there, moved}
     assert close_month(OCTOBER, account=newcomer).drafted == [newcomer.name]
+
+
+def months_drafted(account: Account) -> list[str]:
+    drafts = Invoice.objects.filter(account=account).order_by("period_start")
+    return [str(invoice.period) for invoice in drafts]
+
+
+def make_fees(**terms: Any) -> Plan:
+    plan = Plan.objects.create(name="Fees")
+    add_version(plan, effective_from=date(2026, 1, 1), **terms)
+    return plan
+
+
+@pytest.mark.parametrize("term", ["flat_fee", "minimum_commitment"])
+def test_fees_of_every_month_since_the_plan_began_are_due(term: str) -> None:
+    """The first run ever, or the first after months in which each failed."""
+    account = make_account(created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    Account.objects.update(created_at=datetime(2026, 7, 20, tzinfo=UTC))
+    plan = make_fees()
+    terms: dict[str, Any] = {term: Decimal(9)}
+    add_version(plan, effective_from=date(2026, 8, 1), **terms)
+    make_profile(account, plan=plan, address="1 Street", email="pay@acme.example")
+    close_due_months(now=datetime(2026, 12, 2, tzinfo=UTC))
+    assert months_drafted(account) == ["2026-08", "2026-09", "2026-10", "2026-11"]
+    flags = {str(invoice.period): "catch_up" in invoice.flags for invoice in Invoice.objects.all()}
+    assert (flags["2026-08"], flags["2026-09"]) == (True, True)
+    assert {invoice.total for invoice in Invoice.objects.all()} == {Decimal(9)}
+    close_due_months(now=datetime(2026, 12, 2, tzinfo=UTC))
+    assert Invoice.objects.count() == 4
+
+
+def test_fees_are_due_from_when_the_account_has_the_plan() -> None:
+    account = make_account()
+    Account.objects.update(created_at=datetime(2026, 1, 20, tzinfo=UTC))
+    make_profile(account, plan=make_fees(flat_fee=Decimal(9)), plan_from=date(2026, 9, 1))
+    close_due_months(now=AFTER_OCTOBER)
+    assert months_drafted(account) == ["2026-09", "2026-10"]
+
+
+def test_a_month_that_was_voided_is_not_due_again() -> None:
+    account = make_account()
+    Account.objects.update(created_at=datetime(2026, 9, 1, tzinfo=UTC))
+    make_profile(account, plan=make_fees(flat_fee=Decimal(9)))
+    close_due_months(now=AFTER_OCTOBER)
+    september = Invoice.objects.get(period_start=date(2026, 9, 1))
+    void(september.pk, user=make_approver(), reason="not agreed")
+    close_due_months(now=AFTER_OCTOBER)
+    assert months_drafted(account) == ["2026-09", "2026-10"]
+
+
+@pytest.mark.parametrize(
+    ("zone", "created_at", "months"),
+    [
+        ("Asia/Tokyo", datetime(2026, 10, 31, 20, tzinfo=UTC), []),
+        ("America/Los_Angeles", datetime(2026, 11, 1, 3, tzinfo=UTC), ["2026-10"]),
+        ("UTC", datetime(2026, 10, 31, 23, 59, 59, tzinfo=UTC), ["2026-10"]),
+    ],
+    ids=["1 Nov 05:00 in Tokyo", "31 Oct 20:00 in Los Angeles", "31 Oct 23:59:59 in UTC"],
+)
+def test_an_account_owes_fees_from_the_month_of_its_birth_where_it_is(
+    zone: str, created_at: datetime, months: list[str]
+) -> None:
+    account = make_account(time_zone=zone)
+    Account.objects.update(created_at=created_at)
+    make_profile(account, plan=make_fees(flat_fee=Decimal(9)))
+    close_due_months(now=AFTER_OCTOBER)
+    assert months_drafted(account) == months
+    assert close_month(OCTOBER).drafted == ([account.name] if months else [])
+
+
+def test_a_closed_account_owes_fees_until_the_month_in_which_it_was_closed() -> None:
+    account = make_account(status=AccountStatus.CLOSED, closed_at=datetime(2026, 10, 12, tzinfo=UTC))
+    Account.objects.update(created_at=datetime(2026, 9, 1, tzinfo=UTC))
+    make_profile(account, plan=make_fees(flat_fee=Decimal(9)))
+    close_due_months(now=datetime(2026, 12, 2, tzinfo=UTC))
+    assert months_drafted(account) == ["2026-09", "2026-10"]
+
+
+def test_the_month_of_an_account_that_was_closed_is_drafted_without_waiting_for_its_end() -> None:
+    account = make_account()
+    make_call(account, price=make_price(), prompt_tokens=1_000_000)
+    Account.objects.update(status=AccountStatus.CLOSED, closed_at=datetime(2026, 10, 16, tzinfo=UTC))
+    close_due_months(now=datetime(2026, 10, 17, tzinfo=UTC))
+    assert months_drafted(account) == ["2026-10"]
+
+
+@pytest.mark.parametrize(
+    ("zone", "created_at", "is_new"),
+    [
+        ("Asia/Tokyo", datetime(2026, 9, 30, 20, tzinfo=UTC), True),
+        ("Asia/Tokyo", datetime(2026, 10, 31, 20, tzinfo=UTC), False),
+        ("America/Los_Angeles", datetime(2026, 11, 1, 3, tzinfo=UTC), True),
+        ("America/Los_Angeles", datetime(2026, 10, 1, 3, tzinfo=UTC), False),
+    ],
+)
+def test_a_key_is_new_in_the_month_of_the_accounts_own_days(zone: str, created_at: datetime, is_new: bool) -> None:
+    account = make_account(time_zone=zone)
+    make_call(account, price=make_price(), prompt_tokens=1_000_000)
+    ApiKey.objects.update(created_at=created_at)
+    close_month(OCTOBER)
+    assert ("new_key" in Invoice.objects.get().flags) is is_new
 
 
 def test_late_usage_of_a_closed_account_gets_a_supplement() -> None:

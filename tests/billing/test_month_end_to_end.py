@@ -128,11 +128,10 @@ def test_every_figure_is_the_providers_ledger_times_price_and_plan(
 
     call_command("close_month", str(period))
     preparer, approver = make_preparer(), make_approver()
-    for invoice in Invoice.objects.all():
-        submit(invoice.pk, user=preparer)
-        approve(invoice.pk, user=approver)
     with time_machine.travel(timezone.now() + timedelta(days=32), tick=True):
         for invoice in Invoice.objects.all():
+            submit(invoice.pk, user=preparer)
+            approve(invoice.pk, user=approver)
             issue(invoice.pk, user=approver)
 
     wanted = expected_lines(upstream)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
+import time_machine
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
+from pytest_django import Settings
 
-from billing.blockers import blockers_of
+from billing.blockers import blockers_of, open_calls_note
 from billing.enums import InvoiceAction, InvoiceState
 from billing.errors import InvoiceError
 from billing.invoicing import draft_invoice
 from billing.models import BillingProfile, Invoice, InvoiceEvent, InvoiceLine, InvoiceSeries
 from billing.periods import Period
 from billing.review import approve, issue, mark_paid, send_back, steps_open_to, submit, void
+from llm.enums import AccountStatus
+from llm.models import Account, Price
 from llm.triggers import drop_triggers, install_triggers
 from tests.billing.calls import make_call, make_open_call, make_price
 from tests.billing.factories import make_account, make_profile
@@ -151,13 +156,20 @@ def test_a_profile_that_changes_after_submit_changes_nothing(submitted: Invoice,
     assert issue(submitted.pk, user=approver).bill_to["legal_name"] == "Acme"
 
 
-def test_open_calls_stop_the_issue_and_are_named(submitted: Invoice, approver: User) -> None:
-    approve(submitted.pk, user=approver)
-    make_open_call(submitted.account)
-    with pytest.raises(InvoiceError, match="1 calls of 2026-10 are still open"):
-        issue(submitted.pk, user=approver)
-    assert_unchanged(submitted, InvoiceState.APPROVED)
-    assert not InvoiceSeries.objects.filter(last_number__gt=0).exists()
+def test_calls_in_flight_are_billed_late_and_the_draft_says_how_many(
+    draft: Invoice, preparer: User, approver: User
+) -> None:
+    for _ in range(2):
+        make_open_call(draft.account)
+    assert open_calls_note(draft) == "2 calls of 2026-10 still in flight: late usage, billed on the next invoice."
+    submit(draft.pk, user=preparer)
+    approve(draft.pk, user=approver)
+    assert issue(draft.pk, user=approver).total == Decimal(2)
+    assert "open" in Invoice.objects.get().flags
+    make_call(draft.account, price=Price.objects.get(), prompt_tokens=1_000_000)
+    following = draft_invoice(draft.account, OCTOBER.following)
+    assert following is not None
+    assert [(line.period_start, line.amount) for line in following.lines.all()] == [(OCTOBER.start, Decimal(2))]
 
 
 def test_unpriced_calls_stop_the_issue(draft: Invoice, preparer: User, approver: User) -> None:
@@ -168,17 +180,94 @@ def test_unpriced_calls_stop_the_issue(draft: Invoice, preparer: User, approver:
         issue(draft.pk, user=approver)
 
 
-def test_a_month_that_is_not_over_is_not_issued(preparer: User, approver: User) -> None:
-    account = make_account()
+@pytest.mark.parametrize(
+    ("zone", "last_moment"),
+    [
+        ("UTC", datetime(2026, 10, 31, 23, 59, 59, tzinfo=UTC)),
+        ("Asia/Tokyo", datetime(2026, 10, 31, 14, 59, 59, tzinfo=UTC)),
+        ("America/Los_Angeles", datetime(2026, 11, 1, 6, 59, 59, tzinfo=UTC)),
+    ],
+)
+def test_a_month_that_is_not_over_where_the_account_is_cannot_be_submitted(
+    preparer: User, zone: str, last_moment: datetime
+) -> None:
+    account = make_account(time_zone=zone)
+    make_call(account, price=make_price(), prompt_tokens=1_000_000)
+    invoice = draft_invoice(account, OCTOBER)
+    assert invoice is not None
+    with time_machine.travel(last_moment, tick=False):
+        [sentence] = blockers_of(invoice)
+        assert sentence.startswith(f"2026-10 is not over in {zone}: the invoice can be submitted from 2026-11-01 on")
+        with pytest.raises(InvoiceError, match="is not over in"):
+            submit(invoice.pk, user=preparer)
+    assert_unchanged(invoice, InvoiceState.DRAFT)
+    with time_machine.travel(last_moment + timedelta(seconds=1), tick=False):
+        assert submit(invoice.pk, user=preparer).state == InvoiceState.IN_REVIEW
+
+
+def test_content_that_was_frozen_before_the_month_was_over_is_not_issued(submitted: Invoice, approver: User) -> None:
+    """As earlier versions let it be submitted."""
+    approve(submitted.pk, user=approver)
+    drop_triggers(connection)
+    Invoice.objects.filter(pk=submitted.pk).update(submitted_at=datetime(2026, 10, 10, tzinfo=UTC))
+    install_triggers()
+    with pytest.raises(InvoiceError, match="It was submitted on 2026-10-10, before 2026-10 was over: send it back"):
+        issue(submitted.pk, user=approver)
+    assert_unchanged(submitted, InvoiceState.APPROVED)
+    assert not InvoiceSeries.objects.filter(last_number__gt=0).exists()
+
+
+def test_an_account_that_is_closed_ends_its_month_that_day(preparer: User, approver: User) -> None:
     today = timezone.now().date()
+    account = make_account()
     make_call(account, day=today, price=make_price(), prompt_tokens=1_000_000)
     invoice = draft_invoice(account, Period.of(today))
     assert invoice is not None
+    Account.objects.update(status=AccountStatus.CLOSED, closed_at=timezone.now())
     submit(invoice.pk, user=preparer)
     approve(invoice.pk, user=approver)
-    with pytest.raises(InvoiceError, match="is not over in UTC"):
-        issue(invoice.pk, user=approver)
-    assert len(blockers_of(invoice)) == 1
+    assert issue(invoice.pk, user=approver).total == Decimal(2)
+
+
+# --- Numbers and dates ------------------------------------------------------------------------------------------------
+
+
+def approved(name: str, preparer: User, approver: User, **values: Any) -> Invoice:
+    account = make_account(name, **values)
+    make_call(account, price=Price.objects.first() or make_price(), prompt_tokens=1_000_000)
+    invoice = draft_invoice(account, OCTOBER)
+    assert invoice is not None
+    submit(invoice.pk, user=preparer)
+    return approve(invoice.pk, user=approver)
+
+
+def test_the_seller_dates_invoices_wherever_customers_are(preparer: User, approver: User, settings: Settings) -> None:
+    settings.BILLING_SELLER_TIME_ZONE = "Europe/Berlin"
+    zones = {"A": "Pacific/Kiritimati", "B": "Pacific/Pago_Pago", "C": "UTC"}
+    invoices = [approved(name, preparer, approver, time_zone=zone) for name, zone in zones.items()]
+    new_year = datetime(2026, 12, 31, 23, 30, tzinfo=UTC)
+    with time_machine.travel(new_year, tick=False):
+        issued = [issue(invoice.pk, user=approver) for invoice in invoices]
+    found = [(invoice.label, invoice.issued_on) for invoice in issued]
+    assert found == [(f"INV-2027-00000{number}", date(2027, 1, 1)) for number in (1, 2, 3)]
+
+
+def test_dates_never_run_against_the_numbers(preparer: User, approver: User, settings: Settings) -> None:
+    """The seller moved west, or a clock was wrong, or the customer's zone dated it in an earlier version."""
+    first, second, third = (approved(name, preparer, approver) for name in ("A", "B", "C"))
+    settings.BILLING_SELLER_TIME_ZONE = "Pacific/Kiritimati"
+    at = datetime(2026, 12, 31, 12, tzinfo=UTC)
+    with time_machine.travel(at, tick=False):
+        ahead = issue(first.pk, user=approver)
+        settings.BILLING_SELLER_TIME_ZONE = "Pacific/Pago_Pago"
+        behind = issue(second.pk, user=approver)
+    assert [(each.label, each.issued_on) for each in (ahead, behind)] == [
+        ("INV-2027-000001", date(2027, 1, 1)),
+        ("INV-2027-000002", date(2027, 1, 1)),
+    ]
+    with time_machine.travel(datetime(2027, 1, 5, tzinfo=UTC), tick=False):
+        later = issue(third.pk, user=approver)
+    assert (later.label, later.issued_on) == ("INV-2027-000003", date(2027, 1, 4))
 
 
 def test_content_that_was_tampered_with_is_neither_approved_nor_issued(submitted: Invoice, approver: User) -> None:

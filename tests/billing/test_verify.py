@@ -23,7 +23,7 @@ from tests.billing.calls import adjust_call, make_call, make_price
 from tests.billing.factories import make_account, make_profile
 from tests.billing.people import make_approver, make_preparer
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("every_month_is_over")]
 
 OCTOBER = Period.parse("2026-10")
 NOVEMBER = OCTOBER.following

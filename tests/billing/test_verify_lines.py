@@ -21,7 +21,7 @@ from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account
 from tests.billing.people import make_preparer
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("every_month_is_over")]
 
 NOVEMBER = OCTOBER.following
 INPUT, OUTPUT = "“gpt-4o, input tokens”", "“gpt-4o, output tokens”"

@@ -17,7 +17,7 @@ from tests.llm.admin.factories import staff_with
 pytestmark = pytest.mark.django_db
 
 LIST = "/admin/billing/exchangerate/"
-FORM = {"currency": "eur", "on": "2026-10-30", "per_usd": "0.92", "source": "ECB reference rate"}
+FORM = {"currency": "EUR", "on": "2026-10-30", "per_usd": "0.92", "source": "ECB reference rate"}
 
 
 def test_a_rate_is_added_with_who_did(admin_client: Client, admin_user: User) -> None:
@@ -35,8 +35,8 @@ def test_a_rate_is_added_with_who_did(admin_client: Client, admin_user: User) ->
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        ({"currency": "USD"}, "USD is what rates are given for"),
-        ({"currency": "XXX"}, "is no currency that can be billed in"),
+        ({"currency": "USD"}, "USD is not one of the available choices"),
+        ({"currency": "XXX"}, "XXX is not one of the available choices"),
         ({"per_usd": "0"}, "greater than or equal to 0.000001"),
         ({"per_usd": "0.1234567"}, "no more than 6 decimal places"),
         ({"source": " "}, "This field is required."),

@@ -11,6 +11,8 @@ from django.test import Client
 from billing.admin import steps
 from billing.enums import InvoiceKind, InvoiceState
 from billing.models import Invoice, InvoiceEvent
+from llm.enums import Outcome, UsageSource, UsageStatus
+from llm.models import Account
 from tests.billing.admin.pages import (
     APPROVER,
     PREPARER,
@@ -70,8 +72,7 @@ def test_calls_that_block_the_issue_are_named_with_links(admin_client: Client) -
 
     page = text_of(admin_client.get(page_url(invoice)))
 
-    assert "1 calls of 2026-10 are still open" in page
-    assert "status=open" in page
+    assert "1 call of 2026-10 still in flight: late usage, billed on the next invoice." in page
     assert "1 calls of 2026-10 to openai nobody-knows have no price" in page
     assert "cost=unpriced" in page
 
@@ -163,14 +164,23 @@ def test_a_step_out_of_state_is_a_sentence() -> None:
     assert (state_of(invoice), InvoiceEvent.objects.count()) == ("issued", events)
 
 
+def lose_call(account: Account) -> None:
+    lost: dict[str, Any] = {
+        "status": UsageStatus.ESTIMATED,
+        "usage_source": UsageSource.ESTIMATED,
+        "outcome": Outcome.LOST,
+    }
+    make_call(account, is_billable=False, **lost)
+
+
 def test_what_blocks_the_issue_is_said_on_its_page() -> None:
     invoice = make_submitted()
     approver = sign_in("ada", *APPROVER)
     approver.post(step_url(invoice, "approve"))
-    make_open_call(invoice.account)
+    lose_call(invoice.account)
 
     assert "It can't be issued yet." in text_of(approver.get(step_url(invoice, "issue")))
-    assert "are still open" in text_of(approver.post(step_url(invoice, "issue")))
+    assert "were lost with their process" in text_of(approver.post(step_url(invoice, "issue")))
     assert state_of(invoice) == "approved"
 
 

@@ -161,3 +161,47 @@ def test_an_account_says_which_zone_is_to_come() -> None:
     assert f"It is changed in the billing profile; a new one holds from the next month on. From {next_month()}" in page
     assert "on it is Asia/Tokyo." in page
     assert "/admin/billing/billingprofile/" not in page
+
+
+# --- What is chosen ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("country", ["XX", "de", "Germany", "EU"])
+def test_a_country_that_does_not_exist_is_refused(admin_client: Client, country: str) -> None:
+    response = admin_client.post(f"{LIST}add/", form(account=make_account().pk, country=country))
+    assert "is not one of the available choices" in response.content.decode()
+    assert not BillingProfile.objects.exists()
+
+
+def test_a_country_and_a_currency_are_chosen(admin_client: Client) -> None:
+    page = admin_client.get(f"{LIST}add/").content.decode()
+    assert '<option value="DE">Germany (DE)</option>' in page
+    assert '<option value="EUR">EUR</option>' in page
+    admin_client.post(f"{LIST}add/", form(account=make_account().pk, country="DE"))
+    assert BillingProfile.objects.get().country == "DE"
+
+
+def test_a_country_of_before_there_was_a_choice_is_neither_kept_nor_dropped_unnoticed(admin_client: Client) -> None:
+    profile = make_profile(country="XX")
+    assert "XX (no country: choose another)" in admin_client.get(page_of(profile)).content.decode()
+    response = admin_client.post(page_of(profile), form(country="XX", legal_name="Acme Inc"))
+    assert "is not a country code of ISO 3166-1" in response.content.decode()
+    profile.refresh_from_db()
+    assert (profile.country, profile.legal_name) == ("XX", "Acme")
+
+
+@pytest.mark.parametrize("currency", ["XXX", "usd", ""])
+def test_a_currency_that_can_not_be_billed_in_is_refused(admin_client: Client, currency: str) -> None:
+    admin_client.post(f"{LIST}add/", form(account=make_account().pk, currency=currency))
+    assert not BillingProfile.objects.exists()
+
+
+def test_another_plan_is_in_force_from_this_month_on_unless_asked_otherwise(admin_client: Client) -> None:
+    profile = make_profile()
+    for name, asked in (("Plus", None), ("Max", "2026-03-01")):
+        plan = Plan.objects.create(name=name)
+        add_version(plan, effective_from=date(2026, 1, 1))
+        admin_client.post(page_of(profile), form(plan=plan.pk, **({"plan_from": asked} if asked else {})))
+        profile.refresh_from_db()
+        expected = date.fromisoformat(asked) if asked else Period.of(timezone.now().date()).start
+        assert (profile.plan, profile.plan_from) == (plan, expected)

@@ -1,0 +1,102 @@
+"""A plan's version doesn't change, and none is added before it, while an invoice is submitted under its terms."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from decimal import Decimal
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import connection, connections, transaction
+
+from billing import plans
+from billing.invoicing import draft_invoice
+from billing.models import Invoice, Plan, PlanVersion
+from billing.periods import Period
+from billing.plans import PlanVersionUsed, add_version, ensure_unused
+from billing.review import submit
+from tests.billing.calls import make_call, make_price
+from tests.billing.factories import make_account, make_profile
+from tests.billing.people import make_preparer
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time"),
+]
+
+OCTOBER = Period.parse("2026-10")
+
+
+@pytest.fixture
+def version() -> PlanVersion:
+    plan = Plan.objects.create(name="Markup")
+    version = add_version(plan, effective_from=date(2026, 1, 1), markup_percent=Decimal(50))
+    account = make_account()
+    make_profile(account, plan=plan)
+    make_call(account, price=make_price(), prompt_tokens=1_000_000)
+    assert draft_invoice(account, OCTOBER) is not None
+    return version
+
+
+class Pause:
+    """Stops who submits once the terms are read, until somebody else has tried what they want to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.terms_are_read = threading.Event()
+        self.may_go_on = threading.Event()
+        terms_of = plans.terms_of
+
+        def read_and_wait(version: PlanVersion) -> object:
+            terms = terms_of(version)
+            self.terms_are_read.set()
+            self.may_go_on.wait(0.5)
+            return terms
+
+        monkeypatch.setattr("billing.reckoning.terms_of", read_and_wait)
+
+
+def submit_meanwhile(pause: Pause, change: Callable[[], object]) -> BaseException | None:
+    """What the change ended in, which began while the invoice was being submitted."""
+    preparer = make_preparer()
+
+    def submitting() -> None:
+        try:
+            submit(Invoice.objects.get().pk, user=preparer)
+        finally:
+            connections.close_all()
+
+    def changing() -> None:
+        try:
+            assert pause.terms_are_read.wait(10)
+            with transaction.atomic():
+                change()
+                pause.may_go_on.set()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(2) as pool:
+        submitted, changed = pool.submit(submitting), pool.submit(changing)
+        submitted.result(30)
+        return changed.exception(30)
+
+
+def test_a_version_is_not_changed_under_a_submit(version: PlanVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    def change() -> None:
+        ensure_unused(version)
+        PlanVersion.objects.filter(pk=version.pk).update(markup_percent=Decimal(10))
+
+    assert isinstance(submit_meanwhile(Pause(monkeypatch), change), PlanVersionUsed)
+    version.refresh_from_db()
+    assert (version.markup_percent, Invoice.objects.get().total) == (Decimal(50), Decimal(3))
+
+
+def test_no_version_is_added_under_a_submit_of_its_month(version: PlanVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    def add() -> None:
+        add_version(version.plan, effective_from=OCTOBER.start, markup_percent=Decimal(10))
+
+    assert isinstance(submit_meanwhile(Pause(monkeypatch), add), ValidationError)
+    assert PlanVersion.objects.filter(plan=version.plan).count() == 1
+    assert Invoice.objects.get().plan_version == version

@@ -108,7 +108,7 @@ def _compare(
     report.calls += 1
     figures = figures_of(row, adjustments)
     price = catalog.price_for(row.provider, row.upstream_model, at=row.opened_at)
-    cost = known_cost(figures.counts, price, service_tier=row.service_tier)
+    cost = known_cost(figures.counts, price, figures.service)
     if cost is None:
         report.unpriced += 1
         return None

@@ -21,7 +21,7 @@ from llm.errors import (
     UpstreamUnreachable,
 )
 from llm.pricing import PriceSnapshot, known_cost
-from llm.types import TOKEN_FIELDS, TokenCounts
+from llm.types import TOKEN_FIELDS, Service, TokenCounts
 
 _MOST_DISPUTED_CHARACTERS = 4000
 
@@ -52,7 +52,7 @@ def close_of(opened: OpenCall, price: PriceSnapshot | None, ending: Ending) -> C
     """
     reading = _disputed_if_absurd(ending.reading)
     counts, source = _figures(replace(ending, reading=reading))
-    cost = known_cost(counts, price, service_tier=reading.service_tier)
+    cost = known_cost(counts, price, Service(reading.service_tier))
     return CloseCall(
         id=opened.id,
         status=UsageStatus.ESTIMATED if source is UsageSource.ESTIMATED else UsageStatus.SETTLED,

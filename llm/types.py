@@ -42,6 +42,20 @@ class TokenCounts:
 
 TOKEN_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(TokenCounts) if f.name.endswith("_tokens"))
 
+END_USER_LENGTH = 32
+MAX_END_USER_CHARACTERS = 256
+MAX_FLAGS_LENGTH = 200
+MAX_TAGS = 8
+"""Bounds of what a row says beside its figures."""
+
+
+class Service(NamedTuple):
+    """How a provider says it served a call, in its own words; each decides what the call costs. Empty is standard."""
+
+    service_tier: str = ""
+    speed: str = ""
+    inference_geo: str = ""
+
 
 class LimitState(NamedTuple):
     """What a limit leaves after a call has taken its hold. amount, remaining: its units. resets_at: None for never."""

@@ -33,7 +33,6 @@ KEPT_FINDINGS = 100
 
 _CHUNK = 2000
 _FORGOTTEN_AFTER = timedelta(hours=1)
-_BRING_THEIR_COST = frozenset({AdjustmentSource.SPOOL, AdjustmentSource.PROVIDER})
 
 
 @dataclass
@@ -155,7 +154,7 @@ class _Verification:
         if min(getattr(counts, name) for name in TOKEN_FIELDS) < 0:
             yield "it has negative tokens"
             return
-        cost = known_cost(counts, price, service_tier=row.service_tier)
+        cost = known_cost(counts, price, row.service)
         expected = None if cost is None else cost.pico
         actual = None if row.cost is None else usd_to_pico(row.cost)
         if actual != expected:
@@ -164,16 +163,19 @@ class _Verification:
             yield f"its cost was computed with rates {cost.rate_set_id}, not {row.rate_set_id}"
 
     def _problems_of_corrected_cost(self, row: Usage, adjustments: Sequence[UsageAdjustment]) -> Iterator[str]:
-        """Late settlements and providers' reports may cost what no column tells: extra meters, a service tier."""
-        if not adjustments or {each.source for each in adjustments} & _BRING_THEIR_COST:
-            return
+        """A provider's report brings its own cost, and a late settlement of an earlier release one that no column
+        explains: it kept neither extra meters nor service.
+        """
         figures = figures_of(row, adjustments)
+        reported = AdjustmentSource.PROVIDER in {each.source for each in adjustments}
+        if not adjustments or reported or not figures.is_complete:
+            return
         rerated = last_rerating(adjustments)
         rates = None if rerated is None else rerated.rate_set_id
         price_id = row.price_id if rates is None else self._prices_of_rates[rates]
         price = None if price_id is None else self._prices.get(price_id)
         is_free = rerated is not None and rates is None
-        cost = DECLARED_FREE if is_free else known_cost(figures.counts, price, service_tier=row.service_tier)
+        cost = DECLARED_FREE if is_free else known_cost(figures.counts, price, figures.service)
         expected = None if cost is None else cost.pico
         if figures.cost_pico != expected:
             yield (

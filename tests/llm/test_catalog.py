@@ -19,6 +19,7 @@ from llm.enums import PriceSource
 from llm.errors import ModelNotFound, ModelUnpriced
 from llm.models import CatalogVersion, ModelRoute, Price, Rate, RateSet, RouteTarget
 from llm.models.catalog import ImmutableRowError
+from llm.types import Service
 
 pytestmark = pytest.mark.django_db
 
@@ -222,7 +223,7 @@ def test_rates_of_other_units_become_pico_units_a_unit() -> None:
 
     assert snapshot is not None
     (loaded,) = snapshot.rate_sets
-    assert (loaded.id, loaded.service_tier, loaded.min_prompt_tokens) == (rate_set.id, "flex", 5)
+    assert (loaded.id, loaded.service, loaded.min_prompt_tokens) == (rate_set.id, Service("flex"), 5)
     assert loaded.rates == {"web_searches": 10_000_000_000, "requests": 5_000_000_000}
 
 

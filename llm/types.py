@@ -39,6 +39,17 @@ class TokenCounts:
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
+    @property
+    def misfit(self) -> str:
+        """The total that its own parts exceed, "" where all fit. Audio may be cached too: each is held against the
+        total alone.
+        """
+        cached = self.cache_read_tokens + self.cache_write_5m_tokens + self.cache_write_1h_tokens
+        if max(cached, self.audio_input_tokens) > self.prompt_tokens:
+            return "prompt_tokens"
+        is_more = self.reasoning_tokens + self.audio_output_tokens > self.completion_tokens
+        return "completion_tokens" if is_more else ""
+
 
 TOKEN_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(TokenCounts) if f.name.endswith("_tokens"))
 

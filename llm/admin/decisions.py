@@ -21,13 +21,26 @@ from llm.books.figures import figures_of
 from llm.dialects.usage_figures import MOST_TOKENS
 from llm.models import RefusedWrite, Usage
 from llm.money import pico_to_usd
-from llm.types import TokenCounts
+from llm.types import TOKEN_FIELDS, Service, TokenCounts
 
 if TYPE_CHECKING:
     from llm.admin.usage import UsageAdmin
 
 DECIDING_PERMISSION = "llm.change_usage"
 ESTIMATE, TYPED = "estimate", "typed"
+
+
+_TOTALS = ("prompt_tokens", "completion_tokens")
+_TYPED_FIELDS = (*TOKEN_FIELDS, "web_searches", *Service._fields)
+
+
+def _units(label: str) -> forms.IntegerField:
+    return forms.IntegerField(label=label, required=False, min_value=0, max_value=MOST_TOKENS)
+
+
+def _word(label: str, name: str) -> forms.CharField:
+    longest = Usage._meta.get_field(name).max_length
+    return forms.CharField(label=label, required=False, max_length=longest, help_text="As the provider reports it.")
 
 
 class DecisionForm(forms.Form):
@@ -42,8 +55,18 @@ class DecisionForm(forms.Form):
         initial=ESTIMATE,
         widget=forms.RadioSelect,
     )
-    prompt_tokens = forms.IntegerField(label="Tokens in", required=False, min_value=0, max_value=MOST_TOKENS)
-    completion_tokens = forms.IntegerField(label="Tokens out", required=False, min_value=0, max_value=MOST_TOKENS)
+    prompt_tokens = _units("Tokens in, all of them")
+    completion_tokens = _units("Tokens out, all of them")
+    cache_read_tokens = _units("of tokens in: read from the cache")
+    cache_write_5m_tokens = _units("of tokens in: written to the 5 minute cache")
+    cache_write_1h_tokens = _units("of tokens in: written to the 1 hour cache")
+    audio_input_tokens = _units("of tokens in: audio")
+    reasoning_tokens = _units("of tokens out: reasoning")
+    audio_output_tokens = _units("of tokens out: audio")
+    web_searches = _units("Web searches")
+    service_tier = _word("Service tier", "service_tier")
+    speed = _word("Speed", "speed")
+    inference_geo = _word("Inference geo", "inference_geo")
     reason = forms.CharField(
         max_length=500,
         widget=forms.Textarea(attrs={"rows": 2, "cols": 60}),
@@ -52,20 +75,36 @@ class DecisionForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data
-        for name in ("prompt_tokens", "completion_tokens"):
-            is_given = data.get(name) is not None
-            if data.get("figures") == TYPED and not is_given and name not in self.errors:
+        is_typed = data.get("figures") == TYPED
+        for name in _TYPED_FIELDS:
+            is_given = data.get(name) not in (None, "")
+            if is_typed and not is_given and name in _TOTALS and name not in self.errors:
                 self.add_error(name, "Give a number; 0 is one.")
             if data.get("figures") == ESTIMATE and is_given:
                 self.add_error(name, "This would not count: choose the provider's records above, or clear it.")
+        if is_typed and not self.errors and self.counts is not None and (misfit := self.counts.misfit):
+            self.add_error(misfit, "The parts below are more than this total.")
         return data
 
     @property
     def counts(self) -> TokenCounts | None:
-        """None keeps the estimate."""
+        """None keeps the estimate. What is left empty was not used."""
         if self.cleaned_data["figures"] == ESTIMATE:
             return None
-        return TokenCounts(self.cleaned_data["prompt_tokens"], self.cleaned_data["completion_tokens"])
+        units = {name: self.cleaned_data[name] or 0 for name in TOKEN_FIELDS}
+        searches = self.cleaned_data["web_searches"]
+        return TokenCounts(**units, extra_meters={"web_searches": searches} if searches else {})
+
+    @property
+    def service(self) -> Service | None:
+        """None for what is known of it already."""
+        service = Service(*(self.cleaned_data[name] for name in Service._fields))
+        return service if any(service) else None
+
+    @property
+    def meter_fields(self) -> list[forms.BoundField]:
+        """Those beside the two totals, for the page."""
+        return [self[name] for name in _TYPED_FIELDS if name not in _TOTALS]
 
 
 def may_decide(request: HttpRequest) -> bool:
@@ -92,7 +131,8 @@ def _can_be_priced(known: CallFigures, form: DecisionForm) -> bool:
     if form.counts is None or known.cost is None:
         return True
     adjustments = [each.adjustment for each in known.corrections]
-    if cost_in_force(known.call, adjustments, form.counts, known.figures.service) is not None:
+    service = form.service or known.figures.service
+    if cost_in_force(known.call, adjustments, form.counts, service) is not None:
         return True
     form.add_error(None, "The price of this call has no cost for so many tokens.")
     return False
@@ -134,6 +174,7 @@ def _record(usage_admin: UsageAdmin, request: HttpRequest, call: Usage, form: De
     decide_call(
         call.pk,
         counts=form.counts,
+        service=form.service,
         is_billable=is_billable,
         reason=form.cleaned_data["reason"],
         user=cast("User", request.user),

@@ -14,6 +14,7 @@ from llm.books.clock import lock_books
 from llm.books.figures import Figures, figures_of, meter_differences
 from llm.books.statements import moment_text
 from llm.books.windows import lock_windows, window_statements
+from llm.dialects.usage_figures import MOST_TOKENS
 from llm.enums import AdjustmentSource, UsageStatus
 from llm.models import RateSet, ReratingRun, Usage, UsageAdjustment
 from llm.money import pico_to_usd
@@ -102,23 +103,33 @@ def adjust(
 
 @transaction.atomic
 def decide_call(
-    usage_id: UUID, *, counts: TokenCounts | None, is_billable: bool, reason: str, user: User | None
+    usage_id: UUID,
+    *,
+    counts: TokenCounts | None,
+    is_billable: bool,
+    reason: str,
+    user: User | None,
+    service: Service | None = None,
 ) -> UsageAdjustment:
     """What staff decide of a call that was lost, or is disputed. counts: None keeps the estimate.
 
-    Raises ValueError with a sentence where it is no such call, was decided already, or has no price for so much.
+    counts: of all meters. service: how the provider says that it served the call; None for what is known of it. Raises
+    ValueError with a sentence where it is no such call, was decided already, has figures that can't be, or has no price
+    for so much.
     """
     if not reason.strip():
         raise ValueError("Give a reason.")
+    if counts is not None:
+        _refuse_impossible(counts)
     # Locked before the question is asked: a late settlement may arrive at this very moment, and it knows better.
     call = lock_call(usage_id)
     figures = call.figures
     if figures.is_known:
         raise ValueError("What this call has used is known already.")
     if counts is None:
-        counts, cost_pico, rate_set_id = figures.counts, figures.cost_pico, None
+        counts, cost_pico, rate_set_id, service = figures.counts, figures.cost_pico, None, None
     else:
-        cost = cost_in_force(call.row, call.adjustments, counts, figures.service)
+        cost = cost_in_force(call.row, call.adjustments, counts, service or figures.service)
         if cost is None and figures.cost_pico is not None:
             # A correction can't take a cost back: that of the estimate would stay.
             raise ValueError("The price of this call has no cost for so many tokens.")
@@ -132,7 +143,16 @@ def decide_call(
         is_billable=is_billable,
         reason=reason.strip(),
         user=user,
+        service=service,
     )
+
+
+def _refuse_impossible(counts: TokenCounts) -> None:
+    units = [getattr(counts, name) for name in TOKEN_FIELDS] + list(counts.extra_meters.values())
+    if not all(0 <= each <= MOST_TOKENS for each in units):
+        raise ValueError(f"A call uses from 0 to {MOST_TOKENS:,} of each meter.")
+    if misfit := counts.misfit:
+        raise ValueError(f"The parts of the {misfit.replace('_', ' ')} are more than their total.")
 
 
 def cost_in_force(

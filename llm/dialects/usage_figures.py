@@ -36,9 +36,6 @@ def details_of(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def refuse_parts_above_totals(counts: TokenCounts) -> None:
-    """Raises AbsurdFigureError. Audio may also be cached, so it is held against the total alone."""
-    cached = counts.cache_read_tokens + counts.cache_write_5m_tokens + counts.cache_write_1h_tokens
-    if max(cached, counts.audio_input_tokens) > counts.prompt_tokens:
-        raise AbsurdFigureError
-    if counts.reasoning_tokens + counts.audio_output_tokens > counts.completion_tokens:
+    """Raises AbsurdFigureError."""
+    if counts.misfit:
         raise AbsurdFigureError

@@ -11,9 +11,13 @@ from django.test import Client
 
 from llm.admin.format import NOTHING, signed_count, signed_usd
 from llm.books.adjusting import decide_call
-from llm.enums import Meter
-from llm.models import RefusedWrite, Usage, UsageAdjustment
+from llm.books.figures import figures_of
+from llm.enums import Meter, PriceSource
+from llm.models import Price, Rate, RateSet, RefusedWrite, Usage, UsageAdjustment
 from llm.prices import set_price
+from llm.triggers import missing_triggers
+from llm.types import Service, TokenCounts
+from llm.verification import verify
 from tests.llm.admin.factories import (
     NOON,
     disputed_row,
@@ -250,3 +254,94 @@ def test_differences_carry_their_sign() -> None:
     assert [signed_count(number) for number in (1200, -35, 0)] == ["+1,200", "-35", NOTHING]
     amounts = (Decimal("1.25"), Decimal("-0.03"), Decimal(0), None)
     assert [signed_usd(amount) for amount in amounts] == ["+$1.25", "-$0.03", NOTHING, NOTHING]
+
+
+# --- All meters -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rich_call() -> Usage:
+    """A lost call of a model with a rate for each meter, standard and flex."""
+    price = Price.objects.create(
+        provider="openai", model="gpt-test", effective_from=NOON, source=PriceSource.STAFF, created_by=None
+    )
+    for tier, factor in (("", 2), ("flex", 1)):
+        rate_set = RateSet.objects.create(price=price, service_tier=tier)
+        for place, meter in enumerate(Meter, 1):
+            Rate.objects.create(rate_set=rate_set, meter=meter, amount=Decimal(place * factor))
+        Rate.objects.create(rate_set=rate_set, meter="web_searches", amount=Decimal(10), per_units=1000)
+    rates = price.rate_sets.get(service_tier="")
+    # 100 input at 2 and 20 output at 4 USD a million.
+    [row] = save(lost_row(make_key(make_account()), price=price, rate_set=rates, cost=Decimal("0.00028")))
+    return row
+
+
+ALL_METERS = {
+    "prompt_tokens": "1000",
+    "completion_tokens": "100",
+    "cache_read_tokens": "900",
+    "cache_write_5m_tokens": "10",
+    "cache_write_1h_tokens": "20",
+    "audio_input_tokens": "30",
+    "reasoning_tokens": "40",
+    "audio_output_tokens": "50",
+    "web_searches": "3",
+}
+
+
+def test_each_meter_of_a_decision_has_its_own_price(admin_client: Client, rich_call: Usage) -> None:
+    admin_client.post(decide_url(rich_call), decision(figures="typed", **ALL_METERS))
+
+    adjustment = UsageAdjustment.objects.get()
+    assert adjustment.cache_read_tokens == 900
+    assert adjustment.extra_meters == {"web_searches": 3}
+    figures = figures_of(rich_call, [adjustment])
+    assert figures.counts == TokenCounts(1000, 100, 900, 10, 20, 40, 30, 50, {"web_searches": 3})
+    # input 40, output 10, cache read 900, writes 10 and 20, audio 30 and 50, reasoning 40, at 2 to 16 USD a million.
+    tokens = 40 * 2 + 10 * 4 + 900 * 6 + 10 * 8 + 20 * 10 + 30 * 12 + 50 * 14 + 40 * 16
+    assert figures.cost_pico == tokens * 10**6 + 3 * 10**10
+    assert len(verify().sentences) == len(missing_triggers())
+
+
+def test_a_decision_takes_the_tier_of_the_providers_records(admin_client: Client, rich_call: Usage) -> None:
+    form = decision(figures="typed", prompt_tokens="1000", completion_tokens="0", service_tier="flex")
+    admin_client.post(decide_url(rich_call), form)
+    figures = figures_of(rich_call, UsageAdjustment.objects.all())
+    assert (figures.service, figures.cost_pico) == (Service("flex"), 1000 * 10**6)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"cache_read_tokens": "980"}, "The parts below are more than this total."),
+        ({"audio_input_tokens": "1001"}, "The parts below are more than this total."),
+        ({"reasoning_tokens": "60"}, "The parts below are more than this total."),
+        ({"web_searches": "-1"}, "greater than or equal to 0"),
+        ({"speed": "f" * 21}, "at most 20 characters"),
+        ({"speed": "fast"}, "The price of this call has no cost for so many tokens."),
+        ({"figures": "estimate", "prompt_tokens": "", "completion_tokens": ""}, "This would not count"),
+    ],
+)
+def test_figures_that_cannot_be_decide_nothing(
+    admin_client: Client, rich_call: Usage, values: dict[str, str], complaint: str
+) -> None:
+    response = admin_client.post(decide_url(rich_call), decision(**{"figures": "typed", **ALL_METERS, **values}))
+    assert response.status_code == 200
+    assert complaint in response.content.decode()
+    assert not UsageAdjustment.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("counts", "complaint"),
+    [
+        (TokenCounts(10, 0, cache_read_tokens=11), "The parts of the prompt tokens are more than their total."),
+        (TokenCounts(10, 5, reasoning_tokens=3, audio_output_tokens=3), "The parts of the completion tokens are"),
+        (TokenCounts(-1, 0), "A call uses from 0 to 1,000,000,000 of each meter."),
+        (TokenCounts(1, 0, extra_meters={"web_searches": -1}), "A call uses from 0 to 1,000,000,000 of each meter."),
+        (TokenCounts(10**9 + 1, 0), "A call uses from 0 to 1,000,000,000 of each meter."),
+    ],
+)
+def test_no_other_way_leads_to_figures_that_cannot_be(rich_call: Usage, counts: TokenCounts, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        decide_call(rich_call.pk, counts=counts, is_billable=True, reason="x", user=None)
+    assert not UsageAdjustment.objects.exists()

@@ -18,6 +18,8 @@ from billing.periods import Period
 from billing.rollup import usage_sums
 from billing.types import UsageSum
 from llm.models import Account, Usage
+from llm.prices import option_for
+from llm.reports import missing_rates_of
 
 MOST_NAMED = 10
 
@@ -77,8 +79,18 @@ def blockers_of(invoice: Invoice, *, now: datetime | None = None) -> list[str]:
     sentences = [] if _is_over(invoice.period, invoice.account, now or timezone.now()) else [_too_early(invoice)]
     starts = {invoice.period_start, *invoice.lines.values_list("period_start", flat=True).distinct()}
     for start in sorted(starts):
-        sentences += _sentences(Period(start), unsettled_of(invoice.account_id, Period(start)))
+        period = Period(start)
+        unsettled = unsettled_of(invoice.account_id, period)
+        sentences += _sentences(period, unsettled, _missing_rates(invoice.account_id, period, unsettled))
     return sentences
+
+
+def _missing_rates(account_id: int, period: Period, unsettled: Unsettled) -> dict[str, tuple[str, ...]]:
+    """What the prices of unpriced calls lack, by name as in `unpriced`; models without any price are left out."""
+    if not unsettled.unpriced:
+        return {}
+    calls = Usage.objects.unpriced().filter(account=account_id, local_day__gte=period.start, local_day__lt=period.end)
+    return {f"{provider} {model}": missing for (provider, model, _), missing in missing_rates_of(calls).items()}
 
 
 def _is_over(period: Period, account: Account, now: datetime) -> bool:
@@ -89,12 +101,20 @@ def _too_early(invoice: Invoice) -> str:
     return f"{invoice.period} is not over in {invoice.account.time_zone}: issue the invoice afterwards."
 
 
-def _sentences(period: Period, unsettled: Unsettled) -> Iterator[str]:
+def _sentences(period: Period, unsettled: Unsettled, missing: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     if number := unsettled.open_calls:
         yield f"{number:,} calls of {period} are still open: wait until they have ended, or until they are reaped."
     if number := unsettled.undecided_calls:
         yield f"{number:,} calls of {period} were lost with their process: decide what they used, under Usage."
     for name, number in unsettled.unpriced[:MOST_NAMED]:
-        yield f"{number:,} calls of {period} to {name} have no price: set one and run “manage.py rerate”."
+        yield f"{number:,} calls of {period} to {name} have no price{_how_to_price(missing.get(name, ()))}"
     if (more := len(unsettled.unpriced) - MOST_NAMED) > 0:
         yield f"{more:,} more models of {period} have calls without a price."
+
+
+def _how_to_price(missing: tuple[str, ...]) -> str:
+    """The end of the sentence. A caller may have chosen a tier, a speed or a tool that the price doesn't list."""
+    if not missing:
+        return ": set one and run “manage.py rerate”."
+    options = " ".join(map(option_for, missing))
+    return f" for {', '.join(missing)}: set one (“manage.py set_price” with {options}) and run “manage.py rerate”."

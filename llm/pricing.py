@@ -175,6 +175,17 @@ def known_cost(counts: TokenCounts, price: PriceSnapshot | None, service: Servic
     return cost if cost.pico <= MOST_PICO else None
 
 
+def missing_rates(counts: TokenCounts, price: PriceSnapshot, service: Service = STANDARD) -> tuple[str, ...]:
+    """Meters, or words such as `speed:fast`, for want of which a call has no cost; none where it has one."""
+    try:
+        cost_of(counts, price, service)
+    except PriceMissing as error:
+        return error.meters
+    except ImpossibleCountsError:
+        pass
+    return ()
+
+
 def dearest_pico(price: PriceSnapshot, *, prompt_tokens_bound: int) -> tuple[int, int]:
     """Pico-units that a call's input and fees, and each token of its output, cost at most.
 

@@ -16,11 +16,14 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from django.core.cache import cache
-from django.db.models import Count, Max, Min, Q, Sum
+from django.db.models import Count, Max, Min, Q, QuerySet, Sum
 
+from llm.books.figures import figures_of
 from llm.enums import AccountStatus, Outcome, UsageStatus
 from llm.fields import ExactSum
 from llm.models import Account, ApiKey, Usage
+from llm.price_rows import load_snapshots
+from llm.pricing import missing_rates
 
 FAILED_OUTCOMES = (
     Outcome.UPSTREAM_REFUSED,
@@ -33,6 +36,7 @@ FAILED_OUTCOMES = (
 
 MOST_OPEN_CALLS = 1000
 UNPRICED_CALLS_LOOKED_AT = 20_000
+UNPRICED_CALLS_EXPLAINED = 500
 
 # A report that took one second is shown for the next twenty, so that people who reload it take at most a twentieth of
 # the database; what comes within CHEAP_SECONDS is always read afresh.
@@ -173,6 +177,22 @@ def unpriced_models(*, looked_at: int = UNPRICED_CALLS_LOOKED_AT) -> list[Unpric
     )
     found = [UnpricedModel(*row) for row in rows]
     return sorted(found, key=lambda entry: (-entry.calls, entry.provider, entry.model))
+
+
+def missing_rates_of(calls: QuerySet[Usage]) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    """What the prices of these unpriced calls lack, by provider, model and the provider's own name of it.
+
+    Models without any price are left out. Reads the latest of the calls.
+    """
+    rows = list(calls.order_by("-id").prefetch_related("adjustments")[:UNPRICED_CALLS_EXPLAINED])
+    prices = load_snapshots(row.price_id for row in rows if row.price_id is not None)
+    found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for row in rows:
+        if row.price_id is not None:
+            figures = figures_of(row, row.adjustments.all())
+            missing = missing_rates(figures.counts, prices[row.price_id], figures.service)
+            found[row.provider, row.model, row.upstream_model].update(missing)
+    return {names: tuple(sorted(missing)) for names, missing in found.items() if missing}
 
 
 def busiest(groups: Iterable[tuple[str, Figures]]) -> tuple[NamedFigures, ...]:

@@ -8,11 +8,17 @@ Sources, read 2026-11 in anthropic 2.12 `types/usage.py`, `types/message_delta_u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from llm.dialects.usage_figures import AbsurdFigureError, count_of, details_of, refuse_parts_above_totals
 from llm.types import TokenCounts
+
+_TOOL_METERS = {"web_search_requests": "web_searches"}
+# Costs its tokens alone: platform.claude.com/docs/en/agents-and-tools/tool-use/web-fetch-tool, read 2026-11-30.
+_FREE_TOOLS = frozenset({"web_fetch_requests"})
+_TOOL_NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 
 
 def read_usage(usage: Any) -> tuple[TokenCounts | None, Mapping[str, Any] | None]:
@@ -48,7 +54,6 @@ def _counts(usage: Mapping[str, Any]) -> TokenCounts | None:
         return None
     cache_read = count_of(usage, "cache_read_input_tokens") or 0
     write_5m, write_1h = _cache_writes(usage)
-    web_searches = count_of(details_of(usage, "server_tool_use"), "web_search_requests")
     counts = TokenCounts(
         prompt_tokens=uncached + cache_read + write_5m + write_1h,
         completion_tokens=completion,
@@ -56,10 +61,19 @@ def _counts(usage: Mapping[str, Any]) -> TokenCounts | None:
         cache_write_5m_tokens=write_5m,
         cache_write_1h_tokens=write_1h,
         reasoning_tokens=count_of(details_of(usage, "output_tokens_details"), "thinking_tokens") or 0,
-        extra_meters={"web_searches": web_searches} if web_searches else {},
+        extra_meters=_server_tools(usage),
     )
     refuse_parts_above_totals(counts)
     return counts
+
+
+def _server_tools(usage: Mapping[str, Any]) -> dict[str, int]:
+    """Uses of tools that the provider runs. One that we don't know is a meter of its own: it has no rate, so the call
+    is unpriced rather than billed without it.
+    """
+    used = details_of(usage, "server_tool_use")
+    known = {name: count_of(used, name) for name in used if name not in _FREE_TOOLS and _TOOL_NAME.fullmatch(name)}
+    return {_TOOL_METERS.get(name, name): count for name, count in known.items() if count}
 
 
 def _cache_writes(usage: Mapping[str, Any]) -> tuple[int, int]:

@@ -4,6 +4,6 @@ genai-prices itself is imported only while it is read: its data takes tens of me
 """
 
 from llm.prices.importing import ImportSummary, import_prices
-from llm.prices.staff import PriceRefusedError, set_price
+from llm.prices.staff import PriceRefusedError, option_for, set_price
 
-__all__ = ("ImportSummary", "PriceRefusedError", "import_prices", "set_price")
+__all__ = ("ImportSummary", "PriceRefusedError", "import_prices", "option_for", "set_price")

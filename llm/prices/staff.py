@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from llm.types import Service
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
+_METER_NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _COLUMN: PriceField[Decimal, Decimal] = PriceField()
 
 
@@ -38,27 +40,40 @@ def set_price(
     rates: Mapping[Meter, Decimal] | None = None,
     is_free: bool = False,
     service: Service = STANDARD,
+    per_thousand: Mapping[str, Decimal] | None = None,
     note: str = "",
     created_by: User | None = None,
 ) -> Price:
     """Set what the exact model costs from a moment on, in USD per million tokens, until staff set another price.
 
     It wins over imported prices, later ones too. `rates` replaces all token rates of that service, whatever their
-    context tiers; what can't be said here carries over from the price in force at that moment: other services, rates of
-    extra meters (web searches), the context window. Calls already recorded keep their price.
+    context tiers. `per_thousand`: USD per thousand units of meters beside the tokens, such as `web_searches`. What
+    isn't said here carries over from the price in force at that moment: other services, rates of extra meters, the
+    context window. Calls already recorded keep their price.
     Raises PriceRefusedError; nothing is written then.
     """
     service = without_standard_words(service)
     _check_target(provider, model, effective_from)
     _check_rates(rates or {}, is_free=is_free, service=service)
+    extra = _extra_rates(per_thousand or {}, is_free=is_free)
     lock_catalog()
     _check_moment_is_vacant(provider, model, effective_from)
     current = _content_in_force(provider, model, effective_from)
     if is_free:
         content = PriceContent(rate_sets={}, is_free=True, context_window=current.context_window, note=note)
     else:
-        content = _with_rates(current, service, rates or {}, note)
+        content = _with_rates(current, service, rates or {}, extra, note)
     return write_prices([NewPrice(provider, model, effective_from, PriceSource.STAFF, content, created_by)])[0]
+
+
+def option_for(missing: str) -> str:
+    """The option of `set_price` that gives a price what it lacks (`llm.pricing.missing_rates`)."""
+    name, _, word = missing.partition(":")
+    if word:
+        return f"--{name.replace('_', '-')} {word}"
+    if name in Meter.values:
+        return f"--{name.removesuffix('_5m').replace('_', '-')} USD"
+    return f"--per-thousand {name}=USD"
 
 
 def _check_target(provider: str, model: str, effective_from: datetime) -> None:
@@ -84,12 +99,26 @@ def _check_rates(rates: Mapping[Meter, Decimal], *, is_free: bool, service: Serv
         if len(word) > longest:
             raise PriceRefusedError(f"The {name.replace('_', ' ')} has at most {longest} characters.")
     for meter, amount in rates.items():
-        try:
-            micro_usd = _COLUMN.get_prep_value(amount)
-        except (TypeError, ValueError) as error:
-            raise PriceRefusedError(f"The rate of {meter.label}: {error}.") from error
-        if micro_usd < 0:
-            raise PriceRefusedError(f"The rate of {meter.label} is negative; it must be 0 or more.")
+        _check_amount(meter.label, amount)
+
+
+def _check_amount(name: str, amount: Decimal) -> None:
+    try:
+        micro_usd = _COLUMN.get_prep_value(amount)
+    except (TypeError, ValueError) as error:
+        raise PriceRefusedError(f"The rate of {name}: {error}.") from error
+    if micro_usd < 0:
+        raise PriceRefusedError(f"The rate of {name} is negative; it must be 0 or more.")
+
+
+def _extra_rates(per_thousand: Mapping[str, Decimal], *, is_free: bool) -> dict[str, RateValue]:
+    if is_free and per_thousand:
+        raise PriceRefusedError("A free model has no rates: give either rates or free.")
+    for meter, amount in per_thousand.items():
+        if meter in Meter.values or not _METER_NAME.fullmatch(meter):
+            raise PriceRefusedError(f"“{meter}” is not the name of a meter beside the tokens, such as web_searches.")
+        _check_amount(meter, amount)
+    return {meter: RateValue(amount, 1000) for meter, amount in per_thousand.items()}
 
 
 def _check_moment_is_vacant(provider: str, model: str, effective_from: datetime) -> None:
@@ -111,7 +140,13 @@ def _content_in_force(provider: str, model: str, moment: datetime) -> PriceConte
     return content_of(Price.objects.get(pk=snapshot.id))
 
 
-def _with_rates(current: PriceContent, service: Service, rates: Mapping[Meter, Decimal], note: str) -> PriceContent:
+def _with_rates(
+    current: PriceContent,
+    service: Service,
+    rates: Mapping[Meter, Decimal],
+    given_extra: Mapping[str, RateValue],
+    note: str,
+) -> PriceContent:
     if any(service) and (STANDARD, 0) not in current.rate_sets:
         raise PriceRefusedError(
             f"Set the standard price first; the one of {', '.join(unusual_words(service))} stands beside it."
@@ -125,4 +160,4 @@ def _with_rates(current: PriceContent, service: Service, rates: Mapping[Meter, D
         replaced = current.rate_sets.get((STANDARD, 0), {})
     extra = {meter: rate for meter, rate in replaced.items() if meter not in Meter.values}
     own = {meter.value: RateValue(amount) for meter, amount in rates.items()}
-    return replace(current, rate_sets=others | {(service, 0): own | extra}, match=None, note=note)
+    return replace(current, rate_sets=others | {(service, 0): own | extra | given_extra}, match=None, note=note)

@@ -46,6 +46,7 @@ def make_call(
     counts = TokenCounts(**{name: values.pop(name, 0) for name in TOKEN_FIELDS})
     snapshot = None if price is None else load_snapshots([price.pk])[price.pk]
     cost = known_cost(counts, snapshot)
+    values = {"cost": None if cost is None else pico_to_usd(cost.pico), **values}
     opened_at = datetime.combine(day, time(12), UTC)
     row = usage_row(
         key or make_key(account),
@@ -55,8 +56,7 @@ def make_call(
         model=model,
         upstream_model=model,
         price=price,
-        rate_set_id=None if cost is None else cost.rate_set_id,
-        cost=None if cost is None else pico_to_usd(cost.pico),
+        rate_set_id=None if cost is None or values["cost"] is None else cost.rate_set_id,
         **{name: getattr(counts, name) for name in TOKEN_FIELDS},
         **values,
     )

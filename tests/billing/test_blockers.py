@@ -124,3 +124,28 @@ def test_a_disputed_call_that_is_decided_on_after_the_issue_is_billed_with_the_n
     november = draft(account, OCTOBER.following)
     late = [line.amount for line in november.lines.all() if line.period_start == OCTOBER.start]
     assert (late, november.subtotal) == ([Decimal(2)], Decimal(3))
+
+
+# --- Calls without a price --------------------------------------------------------------------------------------------
+
+
+def test_a_tier_that_a_caller_chose_is_named_with_what_sets_its_price(account: Account) -> None:
+    price = Price.objects.get()
+    make_call(account, prompt_tokens=10, price=price, cost=None, service_tier="flex", inference_geo="us")
+    make_call(account, prompt_tokens=10, model="mystery-1")
+    invoice = draft_invoice(account, OCTOBER)
+    assert blockers_of(invoice) == [
+        (
+            "1 calls of 2026-10 to openai gpt-4o have no price for inference_geo:us, service_tier:flex: set one "
+            "(“manage.py set_price” with --inference-geo us --service-tier flex) and run “manage.py rerate”."
+        ),
+        "1 calls of 2026-10 to openai mystery-1 have no price: set one and run “manage.py rerate”.",
+    ]
+
+
+def test_a_tool_without_a_price_is_named(account: Account) -> None:
+    price = Price.objects.get()
+    make_call(account, prompt_tokens=10, price=price, cost=None, extra_meters={"web_searches": 2})
+    [blocker] = blockers_of(draft_invoice(account, OCTOBER))
+    assert "to openai gpt-4o have no price for web_searches: set one" in blocker
+    assert "--per-thousand web_searches=USD" in blocker

@@ -7,6 +7,7 @@ import time_machine
 from django.core.management import CommandError, call_command
 
 from llm.models import Price, Rate
+from llm.prices import option_for
 
 pytestmark = pytest.mark.django_db
 
@@ -96,6 +97,30 @@ def test_so_does_a_price_of_a_speed_and_a_place() -> None:
     assert output.splitlines()[1:] == ["  standard: input 1.00", "  fast: input 6.00", "  fast, us: input 6.60"]
 
 
+def test_a_meter_beside_the_tokens_has_a_price_per_thousand_units() -> None:
+    output = run("anthropic", "claude-x", "--input", "1", "--per-thousand", "web_searches=10", "--from", "2026-11-01")
+    assert output.splitlines()[1] == "  standard: input 1.00, web_searches 10.00 per 1000"
+    later = run("anthropic", "claude-x", "--input", "2", "--per-thousand", "drone_flights=0.5")
+    assert later.splitlines()[1] == "  standard: input 2.00, web_searches 10.00 per 1000, drone_flights 0.50 per 1000"
+
+
+@pytest.mark.parametrize(
+    ("missing", "option"),
+    [
+        ("service_tier:flex", "--service-tier flex"),
+        ("inference_geo:us", "--inference-geo us"),
+        ("cache_write_5m", "--cache-write USD"),
+        ("cache_write_1h", "--cache-write-1h USD"),
+        ("web_searches", "--per-thousand web_searches=USD"),
+    ],
+)
+def test_there_is_an_option_for_whatever_a_price_lacks(missing: str, option: str) -> None:
+    assert option_for(missing) == option
+    name, _, value = option.partition(" ")
+    run("openai", "gpt-4o", "--input", "1", "--from", "2026-11-01")
+    run("openai", "gpt-4o", "--input", "1", name, value.replace("USD", "2"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -108,6 +133,10 @@ def test_so_does_a_price_of_a_speed_and_a_place() -> None:
         (("nobody", "gpt-4o", "--input", "1"), "“nobody” is no provider"),
         (("openai", "gpt-4o", "--input", "1", "--from", "soon"), "“soon” is no moment such as"),
         (("openai", "gpt-4o", "--input", "1", "--service-tier", "flex"), "Set the standard price first"),
+        (("openai", "gpt-4o", "--input", "1", "--per-thousand", "web_searches"), "“” is not a plain number"),
+        (("openai", "gpt-4o", "--input", "1", "--per-thousand", "input=1"), "“input” is not the name of a meter"),
+        (("openai", "gpt-4o", "--input", "1", "--per-thousand", "A b=1"), "“A b” is not the name of a meter"),
+        (("openai", "gpt-4o", "--free", "--per-thousand", "web_searches=1"), "give either rates or free"),
     ],
 )
 def test_a_bad_price_is_refused_and_nothing_is_written(arguments: tuple[str, ...], complaint: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -37,6 +37,13 @@ class Command(BaseCommand):
         parser.add_argument("model", help="The provider's own name of the model.")
         for option, meter in OPTIONS.items():
             parser.add_argument(f"--{option.replace('_', '-')}", metavar="USD", help=f"USD per million {meter.label}.")
+        parser.add_argument(
+            "--per-thousand",
+            action="append",
+            default=[],
+            metavar="METER=USD",
+            help="USD per thousand units of a meter beside the tokens, e.g. web_searches=10 (repeat).",
+        )
         parser.add_argument("--free", action="store_true", help="The model costs nothing.")
         parser.add_argument("--service-tier", default="", metavar="TIER", help="E.g. priority; default: standard.")
         parser.add_argument("--speed", default="", metavar="SPEED", help="E.g. fast; default: standard.")
@@ -51,6 +58,7 @@ class Command(BaseCommand):
                 options["provider"],
                 options["model"],
                 rates=_rates(options),
+                per_thousand=_per_thousand(options["per_thousand"]),
                 is_free=options["free"],
                 effective_from=parse_moment(options["moment"]) if options["moment"] else now,
                 service=Service(options["service_tier"], options["speed"], options["inference_geo"]),
@@ -71,6 +79,17 @@ def _rates(options: dict[str, Any]) -> dict[Meter, Decimal]:
                 rates[meter] = parse_usd_per_million(text)
             except ValueError as error:
                 raise CommandError(f"--{option.replace('_', '-')}: {error}.") from error
+    return rates
+
+
+def _per_thousand(given: Iterable[str]) -> dict[str, Decimal]:
+    rates = {}
+    for text in given:
+        meter, _, amount = text.partition("=")
+        try:
+            rates[meter] = parse_usd_per_million(amount)
+        except ValueError as error:
+            raise CommandError(f"--per-thousand {meter}: {error}.") from error
     return rates
 
 

@@ -50,6 +50,14 @@ from llm.types import TokenCounts
             {
                 "input_tokens": 10,
                 "output_tokens": 5,
+                "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 7, "drone_flights": 1, "idle": 0},
+            },
+            TokenCounts(10, 5, extra_meters={"web_searches": 2, "drone_flights": 1}),
+        ),
+        (
+            {
+                "input_tokens": 10,
+                "output_tokens": 5,
                 "cache_read_input_tokens": None,
                 "cache_creation": None,
                 "server_tool_use": None,

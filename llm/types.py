@@ -53,6 +53,7 @@ class TokenCounts:
 
 TOKEN_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(TokenCounts) if f.name.endswith("_tokens"))
 
+SERVICE_LENGTHS = {"service_tier": 50, "speed": 20, "inference_geo": 20}
 END_USER_LENGTH = 32
 MAX_END_USER_CHARACTERS = 256
 MAX_FLAGS_LENGTH = 200

@@ -21,7 +21,7 @@ from llm.books.figures import figures_of
 from llm.dialects.usage_figures import MOST_TOKENS
 from llm.models import RefusedWrite, Usage
 from llm.money import pico_to_usd
-from llm.types import TOKEN_FIELDS, Service, TokenCounts
+from llm.types import SERVICE_LENGTHS, TOKEN_FIELDS, Service, TokenCounts
 
 if TYPE_CHECKING:
     from llm.admin.usage import UsageAdmin
@@ -39,8 +39,7 @@ def _units(label: str) -> forms.IntegerField:
 
 
 def _word(label: str, name: str) -> forms.CharField:
-    longest = Usage._meta.get_field(name).max_length
-    return forms.CharField(label=label, required=False, max_length=longest, help_text="As the provider reports it.")
+    return forms.CharField(label=label, required=False, max_length=SERVICE_LENGTHS[name])
 
 
 class DecisionForm(forms.Form):

@@ -15,10 +15,10 @@ from django.utils import timezone
 from llm.catalog import MAX_NAME_LENGTH, load_catalog
 from llm.enums import Meter, PriceSource
 from llm.fields import PriceField
-from llm.models import Price, RateSet
+from llm.models import Price
 from llm.prices.content import NewPrice, PriceContent, RateValue, content_of, lock_catalog, write_prices
 from llm.pricing import STANDARD, priced_service, unusual_words, without_standard_words
-from llm.types import Service
+from llm.types import SERVICE_LENGTHS, Service
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -95,7 +95,7 @@ def _check_rates(rates: Mapping[Meter, Decimal], *, is_free: bool, service: Serv
     if not is_free and not {Meter.INPUT, Meter.OUTPUT} & rates.keys():
         raise PriceRefusedError("Give a rate of input or of output tokens, or say that the model is free.")
     for name, word in service._asdict().items():
-        longest = RateSet._meta.get_field(name).max_length or 0
+        longest = SERVICE_LENGTHS[name]
         if len(word) > longest:
             raise PriceRefusedError(f"The {name.replace('_', ' ')} has at most {longest} characters.")
     for meter, amount in rates.items():
@@ -160,4 +160,4 @@ def _with_rates(
         replaced = current.rate_sets.get((STANDARD, 0), {})
     extra = {meter: rate for meter, rate in replaced.items() if meter not in Meter.values}
     own = {meter.value: RateValue(amount) for meter, amount in rates.items()}
-    return replace(current, rate_sets=others | {(service, 0): own | extra | given_extra}, match=None, note=note)
+    return replace(current, rate_sets=others | {(service, 0): {**own, **extra, **given_extra}}, match=None, note=note)

@@ -134,6 +134,7 @@ def test_a_tier_that_a_caller_chose_is_named_with_what_sets_its_price(account: A
     make_call(account, prompt_tokens=10, price=price, cost=None, service_tier="flex", inference_geo="us")
     make_call(account, prompt_tokens=10, model="mystery-1")
     invoice = draft_invoice(account, OCTOBER)
+    assert invoice is not None
     assert blockers_of(invoice) == [
         (
             "1 calls of 2026-10 to openai gpt-4o have no price for inference_geo:us, service_tier:flex: set one "
@@ -146,6 +147,8 @@ def test_a_tier_that_a_caller_chose_is_named_with_what_sets_its_price(account: A
 def test_a_tool_without_a_price_is_named(account: Account) -> None:
     price = Price.objects.get()
     make_call(account, prompt_tokens=10, price=price, cost=None, extra_meters={"web_searches": 2})
-    [blocker] = blockers_of(draft_invoice(account, OCTOBER))
+    invoice = draft_invoice(account, OCTOBER)
+    assert invoice is not None
+    [blocker] = blockers_of(invoice)
     assert "to openai gpt-4o have no price for web_searches: set one" in blocker
     assert "--per-thousand web_searches=USD" in blocker

@@ -28,6 +28,7 @@ from billing.late import changed_periods, invoices_of, others_of
 from billing.models import BillingProfile, DailyUsage, Invoice
 from billing.periods import Period
 from billing.plans import profile_of
+from billing.reductions import draft_reductions
 from billing.rollup import refresh, rows_with
 from billing.timezones import apply_time_zones
 from llm.enums import AccountStatus
@@ -46,11 +47,16 @@ ACCOUNTS_AT_A_TIME = 1 if connection.vendor == "sqlite" else 20
 
 @dataclass
 class ClosingReport:
-    """By account name. kept: submitted before, so nothing was changed. failed: (account, why)."""
+    """By account name. kept: submitted before, so nothing was changed. failed: (account, why).
+
+    credited: drafts of credit notes over months that cost less than was billed of them, an account as often as it has
+    some.
+    """
 
     drafted: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    credited: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, account: Account, period: Period, outcome: Outcome) -> None:
@@ -161,12 +167,16 @@ def _close(accounts: Sequence[Account], period: Period, report: ClosingReport, *
             currencies[account.pk].add(profile_of(account).currency)
         for currency in sorted(currencies[account.pk]):
             _supplement(account, currency, period, report, user=user)
+    for account_id, notes in draft_reductions(accounts, user=user).items():
+        names = {account.pk: account.name for account in accounts}
+        report.credited.extend(names[account_id] for _ in notes)
 
 
 def _supplement(account: Account, currency: str, until: Period, report: ClosingReport, *, user: User | None) -> None:
     """One for each month that was billed in that currency and has changed since."""
     future = Invoice(account=account, currency=currency, period_start=until.end)
-    others = others_of(future, invoices_of([account.pk])[account.pk])
+    currency_now = profile_of(account).currency
+    others = others_of(future, invoices_of([account.pk])[account.pk], currency_now=currency_now)
     for late in changed_periods({account.pk: others}, until.following).get(account.pk, ()):
         _draft([account], late, report, user=user, kind=InvoiceKind.SUPPLEMENT)
 

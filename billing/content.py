@@ -15,28 +15,32 @@ from typing import Any
 import orjson
 
 from billing.models import Invoice, InvoiceLine
-
-VERSION = "invoice/1"
+from billing.taxes import plain
 
 _INVOICE_FIELDS = (
     *("account_id", "kind", "period_start", "currency", "plan_version_id", "exchange_rate_id", "per_usd"),
     *("original_id", "credit_sequence", "bill_to", "seller", "cutoff_at", "subtotal", "tax_percent", "tax", "total"),
     "cost_usd",
 )
+_INVOICE_FIELDS_2 = (*_INVOICE_FIELDS, "credit_kind", "taxes")
 _LINE_FIELDS = (
     *("position", "kind", "key", "period_start", "plan_version_id", "description", "provider", "model", "meter"),
     *("quantity", "unit_price", "exact_amount", "amount", "residual", "cost_usd", "calls", "digest", "cutoff_at"),
     "credited_line_id",
 )
+_LINE_FIELDS_2 = (*_LINE_FIELDS, "tax_percent", "per_usd")
+_FIELDS = {1: (_INVOICE_FIELDS, _LINE_FIELDS), 2: (_INVOICE_FIELDS_2, _LINE_FIELDS_2)}
+"""By `content_version`: a version is never changed, so that what was signed under it verifies for ever."""
 
 
 def content_digest(invoice: Invoice, lines: Iterable[InvoiceLine] | None = None) -> str:
     """SHA-256 of the content, 64 hex digits. lines: all of the invoice's, by position; read where not given."""
     lines = invoice.lines.order_by("position") if lines is None else lines
+    invoice_fields, line_fields = _FIELDS[invoice.content_version]
     content = {
-        "version": VERSION,
-        **_values(invoice, _INVOICE_FIELDS),
-        "lines": [_values(line, _LINE_FIELDS) for line in lines],
+        "version": f"invoice/{invoice.content_version}",
+        **_values(invoice, invoice_fields),
+        "lines": [_values(line, line_fields) for line in lines],
     }
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
@@ -47,8 +51,7 @@ def _values(row: Invoice | InvoiceLine, names: Iterable[str]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
-        text = f"{value:f}"
-        return (text.rstrip("0").rstrip(".") or "0") if "." in text else text
+        return plain(value)
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="microseconds")
     return value.isoformat() if isinstance(value, date) else value

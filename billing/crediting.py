@@ -1,35 +1,70 @@
-"""Credit notes: an issued invoice never changes; what it charged too much is given back by a document of its own."""
+"""Credit notes that people make: an issued invoice never changes; what it charged is given back by a document.
+
+Goodwill gives money back and no more: what it is for stays billed. A correction takes back what a line charged, so that
+the next draft bills it again, under the plan, the exchange rate and the tax that hold then. docs/accounting.md says
+which is for what.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from django.db import transaction
-from django.db.models import QuerySet
 
+from billing.credits import lasting_notes_of, left_by_line, left_of_month, new_note, set_credit_totals
 from billing.currencies import DECIMALS, format_amount
-from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
+from billing.enums import CreditKind, InvoiceAction, InvoiceKind, LineKind
 from billing.errors import InvoiceError
+from billing.goodwill import DESCRIPTION, KEY
 from billing.invoicing import lock_profile, note_event
-from billing.models import Invoice, InvoiceLine
+from billing.late import added_lines
+from billing.models import BilledUsage, Invoice, InvoiceLine
 from billing.models.invoices import FINAL_STATES
+from billing.periods import Period
+from billing.reckoning import unbilled_rows
 from billing.review import require_permission
-from billing.totals import tax_of
-from llm.money import exact_sum, round_half_away
+from billing.taxes import percent_of
+from billing.types import ChargeLine
+from llm.bulk import insert_rows
+from llm.digests import digest_hex
+from llm.money import exact_sum, pico_to_usd, round_half_away
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 
 def credit(invoice_id: int, *, user: User, reason: str, amounts: Mapping[int, Decimal] | None = None) -> Invoice:
-    """A draft credit note over an issued invoice, which then goes through review as any invoice does.
+    """A draft of a goodwill credit note over an issued invoice, which then goes through review as any invoice does.
 
     amounts: line id -> how much of it, without tax, in the invoice's currency; None credits all that is left of it.
     Raises InvoiceError where it was not issued, or a line has less left.
     """
+    with _crediting(invoice_id, user, reason) as original:
+        lines = [_goodwill(line, amount) for line, amount in _chosen(original, amounts)]
+        return _draft(original, CreditKind.GOODWILL, lines, user=user, reason=reason)
+
+
+def credit_and_bill_again(
+    invoice_id: int, *, user: User, reason: str, line_ids: Collection[int] | None = None
+) -> Invoice:
+    """A draft of a correcting credit note. Once it is issued, the next draft of the account bills what it takes back.
+
+    line_ids: of the invoice's lines; None takes back all of them. Of each it takes all that is left. Raises
+    InvoiceError where the invoice was not issued, or nothing is left of these lines.
+    """
+    with _crediting(invoice_id, user, reason) as original:
+        lines = _corrected(original, line_ids)
+        usage = unbilled_rows([original, *lasting_notes_of(original)]) if line_ids is None else []
+        return _draft(original, CreditKind.CORRECTION, lines, usage, user=user, reason=reason)
+
+
+@contextmanager
+def _crediting(invoice_id: int, user: User, reason: str) -> Iterator[Invoice]:
+    """The invoice, locked, with its account."""
     require_permission(user, InvoiceAction.CREDIT)
     if not reason.strip():
         raise InvoiceError("Give a reason.")
@@ -39,30 +74,36 @@ def credit(invoice_id: int, *, user: User, reason: str, amounts: Mapping[int, De
         original = Invoice.objects.select_for_update(of=("self",)).get(pk=invoice_id)
         if original.state not in FINAL_STATES or original.kind == InvoiceKind.CREDIT_NOTE:
             raise InvoiceError("Only an issued invoice can be credited.")
-        chosen = _chosen(original, amounts)
-        note = _note(original)
-        note.save(force_insert=True)
-        _add_lines(note, chosen)
-        _set_totals(note, original)
-        _require_covered(note, original)
-        note.save()
-        note_event(note, InvoiceAction.DRAFT, "", user=user, reason=reason)
-        note_event(original, InvoiceAction.CREDIT, original.state, user=user, reason=reason)
+        yield original
+
+
+def _draft(
+    original: Invoice,
+    kind: CreditKind,
+    lines: Sequence[InvoiceLine],
+    usage: Sequence[BilledUsage] = (),
+    *,
+    user: User,
+    reason: str,
+) -> Invoice:
+    _require_covered(original, lines)
+    note = new_note(original, kind)
+    set_credit_totals(note, lines)
+    note.save(force_insert=True)
+    for position, line in enumerate(lines, start=1):
+        line.invoice_id, line.position = note.pk, position
+    for row in usage:
+        row.invoice_id = note.pk
+    insert_rows(InvoiceLine, lines)
+    insert_rows(BilledUsage, usage)
+    note_event(note, InvoiceAction.DRAFT, "", user=user, reason=reason)
+    note_event(original, InvoiceAction.CREDIT, original.state, user=user, reason=reason)
     return note
 
 
 def creditable(original: Invoice) -> dict[int, Decimal]:
     """What is left of each line, without tax: its amount and the credit notes that aren't void. By line id."""
-    credited: dict[int, Decimal] = defaultdict(Decimal)
-    rows = InvoiceLine.objects.filter(invoice__in=_notes(original)).values_list("credited_line", "amount")
-    for line_id, amount in rows:
-        if line_id is not None:
-            credited[line_id] += amount
-    return {line.pk: line.amount + credited[line.pk] for line in original.lines.order_by("position")}
-
-
-def _notes(original: Invoice) -> QuerySet[Invoice]:
-    return Invoice.objects.filter(original=original).exclude(state=InvoiceState.VOID)
+    return left_by_line(original)
 
 
 def _chosen(original: Invoice, amounts: Mapping[int, Decimal] | None) -> list[tuple[InvoiceLine, Decimal]]:
@@ -92,67 +133,92 @@ def _require_creditable(original: Invoice, amount: Decimal, left: Decimal, *, is
         )
 
 
-def _note(original: Invoice) -> Invoice:
-    return Invoice(
-        account_id=original.account_id,
-        kind=InvoiceKind.CREDIT_NOTE,
-        period_start=original.period_start,
-        currency=original.currency,
-        plan_version_id=original.plan_version_id,
-        exchange_rate_id=original.exchange_rate_id,
-        per_usd=original.per_usd,
-        original=original,
-        credit_sequence=original.credit_notes.count() + 1,
-        cutoff_at=original.cutoff_at,
-        tax_percent=original.tax_percent,
+def _goodwill(line: InvoiceLine, amount: Decimal) -> InvoiceLine:
+    row = _line_of(line, line.invoice)
+    row.exact_amount = row.amount = -amount
+    row.residual = Decimal(0)
+    return row
+
+
+def _line_of(line: InvoiceLine, original: Invoice) -> InvoiceLine:
+    """What a credit note's line takes over from the one that it credits: all but its figures."""
+    return InvoiceLine(
+        kind=line.kind,
+        key=line.key,
+        period_start=line.period_start,
+        plan_version_id=line.plan_version_id,
+        tax_percent=percent_of(line, original),
+        per_usd=original.per_usd if line.per_usd is None else line.per_usd,
+        description=line.description,
+        provider=line.provider,
+        model=line.model,
+        meter=line.meter,
+        credited_line=line,
     )
 
 
-def _add_lines(note: Invoice, chosen: list[tuple[InvoiceLine, Decimal]]) -> None:
-    InvoiceLine.objects.bulk_create(
-        InvoiceLine(
-            invoice=note,
-            position=position,
-            kind=line.kind,
-            key=line.key,
-            period_start=line.period_start,
-            plan_version_id=line.plan_version_id,
-            description=line.description,
-            provider=line.provider,
-            model=line.model,
-            meter=line.meter,
-            exact_amount=-amount,
-            amount=-amount,
-            residual=Decimal(0),
-            credited_line=line,
-        )
-        for position, (line, amount) in enumerate(chosen, start=1)
-    )
+def _corrected(original: Invoice, line_ids: Collection[int] | None) -> list[InvoiceLine]:
+    """What is left of these lines, taken back: they, and what notes have changed of them since."""
+    chosen = list(original.lines.order_by("position"))
+    if line_ids is not None:
+        if unknown := set(line_ids) - {line.pk for line in chosen}:
+            raise InvoiceError(f"{len(unknown)} of these lines are not on invoice {original.label}.")
+        chosen = [line for line in chosen if line.pk in line_ids]
+    rows = [row for line in chosen for row in _taken_back(line, original, with_usage=line_ids is None)]
+    if not any(row.amount for row in rows):
+        raise InvoiceError("There is nothing left to credit.")
+    return rows
 
 
-def _set_totals(note: Invoice, original: Invoice) -> None:
-    """The tax follows the lines; the note that takes the last of them takes the last of the tax too."""
-    note.subtotal = exact_sum(note.lines.values_list("amount", flat=True))
-    others = list(_notes(original).exclude(pk=note.pk))
-    tax_left = original.tax + exact_sum(other.tax for other in others)
-    is_last = _left(note, original) == 0
-    tax = tax_of(note.subtotal, note.tax_percent, note.currency)
-    note.tax = -tax_left if is_last else max(tax, -tax_left)
-    note.total = note.subtotal + note.tax
+def _taken_back(line: InvoiceLine, original: Invoice, *, with_usage: bool) -> Iterator[InvoiceLine]:
+    """with_usage: with its quantities, costs and calls too, whose usage goes with the note that takes back everything."""
+    notes = [each.pk for each in lasting_notes_of(original) if not each.is_goodwill]
+    credits = InvoiceLine.objects.filter(invoice__in=notes, credited_line=line)
+    billed = added_lines(InvoiceLine.objects.filter(pk=line.pk) | credits)
+    for each in billed:
+        if each.kind != LineKind.GOODWILL and (each.exact_amount or each.amount or each.quantity or each.cost_pico):
+            yield _negative(each, line, original, with_usage=with_usage)
+    goodwill = exact_sum(each.amount for each in billed if each.kind == LineKind.GOODWILL)
+    given = [each.pk for each in lasting_notes_of(original) if each.is_goodwill]
+    rows = InvoiceLine.objects.filter(invoice__in=given, credited_line=line)
+    used_up = -exact_sum((goodwill, *rows.values_list("amount", flat=True)))
+    if used_up:
+        row = _line_of(line, original)
+        row.kind, row.key, row.description = LineKind.GOODWILL, KEY, DESCRIPTION
+        row.provider = row.model = row.meter = ""
+        row.exact_amount = row.amount = used_up
+        row.residual = Decimal(0)
+        yield row
 
 
-def _require_covered(note: Invoice, original: Invoice) -> None:
-    """Lines can come to more than their invoice, which has discounts: no more is given back than was asked for."""
-    if _left(note, original) < min(original.subtotal, Decimal(0)):
-        amounts = (-note.subtotal, _left(note, original) - note.subtotal)
-        asked, left = (format_amount(each, note.currency) for each in amounts)
-        raise InvoiceError(
-            f"{asked} {note.currency} is more than the {left} that are left of invoice {original.label} without tax: "
-            "credit less, or all that is left of it."
-        )
+def _negative(billed: ChargeLine, line: InvoiceLine, original: Invoice, *, with_usage: bool) -> InvoiceLine:
+    row = _line_of(line, original)
+    row.kind, row.key, row.meter = billed.kind, billed.key, billed.meter
+    row.description = billed.description
+    row.exact_amount, row.amount = -billed.exact_amount, -billed.amount
+    row.residual = exact_sum((row.exact_amount, -row.amount))
+    if with_usage:
+        row.quantity = None if billed.quantity is None else -billed.quantity
+        row.cost_usd = pico_to_usd(-billed.cost_pico)
+        row.calls = -billed.calls
+        digest = tuple(-word for word in billed.digest)
+        row.digest = digest_hex(digest) if any(digest) else ""
+    return row
 
 
-def _left(note: Invoice, original: Invoice) -> Decimal:
-    """Of the original's subtotal, after the note and those before it."""
-    others = _notes(original).exclude(pk=note.pk)
-    return original.subtotal + note.subtotal + exact_sum(others.values_list("subtotal", flat=True))
+def _require_covered(original: Invoice, lines: Iterable[InvoiceLine]) -> None:
+    """Lines can come to more than their invoice, which has discounts: no more is given back than was asked for.
+
+    For each month by itself, since each has its tax.
+    """
+    by_month: dict[Period, list[Decimal]] = defaultdict(list)
+    for line in lines:
+        by_month[Period(line.period_start)].append(-line.amount)
+    for period, amounts in sorted(by_month.items()):
+        asked, left = exact_sum(amounts), left_of_month(original, period)
+        if asked > max(left, Decimal(0)):
+            shown = [format_amount(each, original.currency) for each in (asked, left)]
+            raise InvoiceError(
+                f"{shown[0]} {original.currency} is more than the {shown[1]} that are left of invoice "
+                f"{original.label} without tax: credit less, or all that is left of it."
+            )

@@ -11,6 +11,18 @@ class InvoiceKind(models.TextChoices):
     CREDIT_NOTE = "credit_note", "credit note"
 
 
+class CreditKind(models.TextChoices):
+    """What a credit note is.
+
+    correction: what it credits is billed again, by the next draft. goodwill: what it credits stays billed, and is
+    never charged again. reduction: an issued month costs less than was charged, which the books found themselves.
+    """
+
+    CORRECTION = "correction", "correction"
+    GOODWILL = "goodwill", "goodwill"
+    REDUCTION = "reduction", "reduction"
+
+
 class InvoiceState(models.TextChoices):
     """Moves forward, but for `in_review` and `approved` -> `draft` (sent back). From `issued` on nothing changes."""
 
@@ -30,6 +42,7 @@ class LineKind(models.TextChoices):
     DISCOUNT = "discount", "discount"
     FLAT_FEE = "flat_fee", "flat fee"
     COMMITMENT = "commitment", "minimum commitment"
+    GOODWILL = "goodwill", "goodwill already credited"
 
 
 class TierMode(models.TextChoices):

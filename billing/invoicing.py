@@ -18,8 +18,9 @@ from billing.blockers import Unsettled, unsettled_calls
 from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
 from billing.errors import BillingError, InvoiceError
 from billing.flags import accounts_with_new_keys
-from billing.late import Others, changed_periods, invoices_of, others_of, regular_of
+from billing.late import Others, changed_periods, currency_of_month, invoices_of, others_of
 from billing.models import BilledUsage, BillingProfile, Invoice, InvoiceEvent, InvoiceLine
+from billing.models.invoices import CONTENT_VERSION
 from billing.periods import Period
 from billing.plans import make_profiles
 from billing.reckoning import Lookups, parts_of, rows_of, set_terms
@@ -143,10 +144,8 @@ class _Draft:
         """In the profile's currency as it now is; a supplement in that of the invoice which it adds to."""
         invoice.currency = profile.currency
         if invoice.kind == InvoiceKind.SUPPLEMENT:
-            frozen = [each for each in invoices if each.is_frozen]
-            regular = regular_of(frozen, invoice.period)
-            invoice.currency = profile.currency if regular is None else regular.currency
-        return cls(invoice, profile, invoices, others_of(invoice, invoices))
+            invoice.currency = currency_of_month(invoice.period, invoices, profile.currency)
+        return cls(invoice, profile, invoices, others_of(invoice, invoices, currency_now=profile.currency))
 
     @property
     def account_id(self) -> int:
@@ -211,13 +210,13 @@ def _reckon(draft: _Draft, books: _Books, lookups: Lookups) -> _Reckoned | None:
         raise InvoiceError(f"The usage of {invoice.account} is being summed up right now: try again in a minute.")
     set_terms(invoice, draft.profile, draft.others, lookups)
     late = books.late.get(account_id, ())
-    parts = list(parts_of(invoice, books.usage[account_id], late, draft.others, lookups))
+    parts = list(parts_of(invoice, books.usage[account_id], late, draft.others, draft.profile, lookups))
     lines = [line for part in parts for line in rows_of(invoice, part, cutoff_at)]
     usage = [row for part in parts for row in part.usage]
     is_new, before = invoice._state.adding, invoice.total
     if is_new and not lines:
         return None
-    invoice.cutoff_at = cutoff_at
+    invoice.cutoff_at, invoice.content_version = cutoff_at, CONTENT_VERSION
     set_totals(invoice, lines)
     set_estimates(invoice, usage)
     set_comparison(

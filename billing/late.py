@@ -1,13 +1,15 @@
 """What was billed of a period so far, and which billed periods have changed since.
 
-Billed is what stands on frozen invoices that aren't void; credit notes give money back, they don't unbill usage.
-`others`: such invoices of one account and currency, see `others_of`.
+Billed is what stands on frozen documents that aren't void: on invoices and supplements, less what reductions and
+corrections took back. Goodwill gives money back and leaves its usage billed; `billing.goodwill` says what it lessens.
+`others`: such documents of one account and currency, see `others_of`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -16,6 +18,7 @@ from django.db.models.functions import TruncMonth
 
 from billing.enums import InvoiceKind, InvoiceState, LineKind
 from billing.models import BilledUsage, Invoice, InvoiceLine
+from billing.models.invoices import FINAL_STATES
 from billing.models.rollups import SUM_FIELDS
 from billing.periods import Period
 from billing.rollup import rows_with
@@ -26,7 +29,31 @@ from llm.money import exact_sum, usd_to_pico
 
 _COUNTED = ("calls", *DIGEST_FIELDS)
 
-Others = Sequence[Invoice]
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What an account was charged in one currency, as far as it counts for a document that is being computed.
+
+    charging: documents that count, goodwill included. corrected: months of which a correction was issued in whatever
+    currency, and whether this currency is the one in which they are billed now.
+    """
+
+    currency: str
+    charging: Sequence[Invoice]
+    corrected: Mapping[Period, bool] = field(default_factory=dict)
+
+    @property
+    def billing(self) -> Sequence[Invoice]:
+        """Those whose lines bill usage, or take it back."""
+        return [each for each in self.charging if not each.is_goodwill]
+
+    @property
+    def goodwill(self) -> Sequence[Invoice]:
+        return [each for each in self.charging if each.is_goodwill]
+
+    @property
+    def corrections(self) -> Sequence[Invoice]:
+        return [each for each in self.charging if each.is_correction]
 
 
 def invoices_of(account_ids: Iterable[int]) -> Mapping[int, list[Invoice]]:
@@ -38,26 +65,64 @@ def invoices_of(account_ids: Iterable[int]) -> Mapping[int, list[Invoice]]:
     return found
 
 
-def others_of(invoice: Invoice, invoices: Iterable[Invoice]) -> Others:
-    """Those of the account's invoices that bill usage beside this one."""
-    return [
-        each
-        for each in invoices
-        if each.is_frozen
-        and each.kind != InvoiceKind.CREDIT_NOTE
-        and each.currency == invoice.currency
-        and each.pk != invoice.pk
-    ]
+def others_of(invoice: Invoice, invoices: Iterable[Invoice], *, currency_now: str) -> Others:
+    """Those of the account's documents that count beside this one, in its currency.
+
+    currency_now: that of the account's profile, in which a month is billed again that was corrected wholly.
+    """
+    charging = [each for each in invoices if is_charging(each) and each.pk != invoice.pk]
+    return Others(
+        invoice.currency,
+        [each for each in charging if each.currency == invoice.currency],
+        {
+            period: currency == invoice.currency
+            for period, currency in _currencies_of_corrected(charging, currency_now).items()
+        },
+    )
+
+
+def is_charging(invoice: Invoice) -> bool:
+    """As `InvoiceQuerySet.charging`."""
+    return invoice.is_frozen and (not invoice.is_correction or invoice.state in FINAL_STATES)
+
+
+def currency_of_month(period: Period, invoices: Sequence[Invoice], currency_now: str) -> str:
+    """In which the month is billed: once it was, late usage is charged in the same."""
+    charging = [each for each in invoices if is_charging(each)]
+    corrected = _currencies_of_corrected(charging, currency_now)
+    regular = next((each for each in charging if _is_regular(each) and each.period == period), None)
+    return corrected.get(period, currency_now if regular is None else regular.currency)
 
 
 def regular_of(others: Others, period: Period) -> Invoice | None:
-    """The frozen regular invoice of the period: what comes late is charged under its terms."""
-    return next((each for each in others if _is_regular(each) and each.period == period), None)
+    """The frozen regular invoice of the period."""
+    return next((each for each in others.charging if _is_regular(each) and each.period == period), None)
+
+
+def last_charge(others: Others, period: Period) -> InvoiceLine | None:
+    """A line of the document that billed the period last, since it was corrected; its terms hold for what comes late.
+
+    An invoice comes before a credit note, which has the tax of what it credits.
+    """
+    lines = InvoiceLine.objects.filter(invoice__in=[each.pk for each in others.billing], period_start=period.start)
+    found = list(lines.exclude(kind=LineKind.GOODWILL).select_related("invoice", "plan_version"))
+    corrected_at = [line.invoice.issued_at for line in found if line.invoice.is_correction and line.invoice.issued_at]
+    since = max(corrected_at, default=None)
+    charges = [
+        line
+        for line in found
+        if not line.invoice.is_correction and (since is None or _submitted(line.invoice) >= since.timestamp())
+    ]
+    return max(charges, key=lambda line: (not line.invoice.is_reduction, _submitted(line.invoice)), default=None)
+
+
+def _submitted(invoice: Invoice) -> float:
+    return 0.0 if invoice.submitted_at is None else invoice.submitted_at.timestamp()
 
 
 def billed_lines(others: Others, period: Period) -> tuple[ChargeLine, ...]:
     """The lines of the period on these invoices, added up by key."""
-    if not (billing := _that_can_bill(others, period)):
+    if not (billing := ids_that_can_bill(others, period)):
         return ()
     return added_lines(InvoiceLine.objects.filter(invoice__in=billing, period_start=period.start))
 
@@ -72,47 +137,100 @@ def added_lines(rows: QuerySet[InvoiceLine]) -> tuple[ChargeLine, ...]:
 
 def billed_usage(others: Others, period: Period) -> dict[tuple[str, str, int | None], dict[str, Any]]:
     """Sums of `UsageSums` by (provider, model, rate set id) over these invoices."""
-    if not (billing := _that_can_bill(others, period)):
-        return {}
-    rows = BilledUsage.objects.filter(invoice__in=billing, period_start=period.start).order_by()
+    billing = ids_that_can_bill(others, period)
+    return usage_on(billing, period.start) if billing else {}
+
+
+def usage_on(document_ids: Sequence[int], start: date) -> dict[tuple[str, str, int | None], dict[str, Any]]:
+    """`billed_usage` of one month, on these documents."""
+    rows = BilledUsage.objects.filter(invoice__in=document_ids, period_start=start).order_by()
     sums = rows.values_list("provider", "model", "rate_set_id").annotate(
         **{f"sum_{name}": ExactSum(name) for name in SUM_FIELDS}
     )
     return {tuple(row[:3]): dict(zip(SUM_FIELDS, row[3:], strict=True)) for row in sums}
 
 
-def changed_periods(others_by_account: Mapping[int, Others], before: Period) -> dict[int, list[Period]]:
-    """Billed periods before that one whose usage isn't what was billed, by account.
+def changed_periods(
+    others_by_account: Mapping[int, Others], before: Period | None = None
+) -> dict[int, list[Period]]:
+    """Billed periods before that one, or all of them, whose usage isn't what was billed, by account.
 
-    Usage is compared by calls and digests: a correction changes them as a new call does.
+    Usage is compared by calls and digests: a correction changes them as a new call does. A month of which lines were
+    credited to be billed again is among them too, whether its usage has changed or not. Asked for all, also those that
+    only later invoices have billed, because their own was voided.
     """
-    billed_periods = {
-        account_id: sorted(each.period for each in others if _is_regular(each) and each.period < before)
+    billed = _usage_billed([each for others in others_by_account.values() for each in others.billing])
+    found: dict[int, set[Period]] = {
+        account_id: {each.period for each in others.charging if _is_regular(each)}
         for account_id, others in others_by_account.items()
     }
-    account_ids = [account_id for account_id, periods in billed_periods.items() if periods]
-    if not account_ids:
+    if before is None:
+        for account_id, start in billed:
+            found[account_id].add(Period(start))
+    candidates = {
+        account_id: sorted(period for period in periods if before is None or period < before)
+        for account_id, periods in found.items()
+    }
+    changed = _changed({account_id: periods for account_id, periods in candidates.items() if periods}, billed)
+    for account_id, others in others_by_account.items():
+        if others.corrected:
+            again = {period for period, is_here in others.corrected.items() if is_here}
+            wanted = again.union(changed.get(account_id, ())) - _elsewhere(others)
+            changed[account_id] = sorted(period for period in wanted if before is None or period < before)
+    return changed
+
+
+def _changed(candidates: Mapping[int, Sequence[Period]], billed: _Counted) -> dict[int, list[Period]]:
+    if not candidates:
         return {}
-    first = min(billed_periods[account_id][0] for account_id in account_ids)
-    now = _usage_now(account_ids, first, before)
-    billed = _usage_billed([each for account_id in account_ids for each in others_by_account[account_id]])
+    first = min(periods[0] for periods in candidates.values())
+    last = max(periods[-1] for periods in candidates.values())
+    now = _usage_now(candidates, first, last)
     return {
         account_id: [
             period
-            for period in billed_periods[account_id]
+            for period in periods
             if now.get((account_id, period.start)) != billed.get((account_id, period.start))
         ]
-        for account_id in account_ids
+        for account_id, periods in candidates.items()
     }
+
+
+def _elsewhere(others: Others) -> set[Period]:
+    return {period for period, is_here in others.corrected.items() if not is_here}
+
+
+def _currencies_of_corrected(charging: Sequence[Invoice], currency_now: str) -> dict[Period, str]:
+    corrections = [each.pk for each in charging if each.is_correction]
+    if not corrections:
+        return {}
+    starts = InvoiceLine.objects.filter(invoice__in=corrections).order_by().values_list("period_start", flat=True)
+    return {
+        Period(start): _currency_of_corrected(Period(start), charging, currency_now) for start in set(starts.distinct())
+    }
+
+
+def _currency_of_corrected(period: Period, charging: Sequence[Invoice], currency_now: str) -> str:
+    """That of its latest invoice, unless all that was billed in it was taken back."""
+    billing = [each for each in charging if not each.is_goodwill]
+    rows = InvoiceLine.objects.filter(invoice__in=[each.pk for each in billing], period_start=period.start)
+    rows = rows.exclude(kind=LineKind.GOODWILL)
+    with_lines = set(rows.order_by().values_list("invoice_id", flat=True))
+    currency = max(
+        (each for each in billing if each.pk in with_lines and each.kind != InvoiceKind.CREDIT_NOTE),
+        key=_submitted,
+    ).currency
+    left = added_lines(rows.filter(invoice__currency=currency))
+    return currency if any(line.exact_amount or line.quantity for line in left) else currency_now
 
 
 def _is_regular(invoice: Invoice) -> bool:
     return invoice.kind == InvoiceKind.REGULAR
 
 
-def _that_can_bill(others: Others, period: Period) -> list[int]:
-    """Ids; an invoice bills its own period and earlier ones."""
-    return [each.pk for each in others if each.period >= period]
+def ids_that_can_bill(others: Others, period: Period) -> list[int]:
+    """Of documents; one bills its own period and earlier ones."""
+    return [each.pk for each in others.billing if each.period >= period]
 
 
 def _added(rows: list[InvoiceLine]) -> ChargeLine:
@@ -146,12 +264,12 @@ _Counted = dict[tuple[int, date], tuple[int, ...]]
 """By account and first day of a month: calls and digest; not there where both are nothing."""
 
 
-def _usage_now(account_ids: Iterable[int], first: Period, before: Period) -> _Counted:
+def _usage_now(account_ids: Iterable[int], first: Period, last: Period) -> _Counted:
     """The accounts' rollups are locked."""
     wanted = {
-        "account__in": account_ids,
+        "account__in": list(account_ids),
         "is_billable": True,
-        "local_day__range": (first.start, before.previous.last_day),
+        "local_day__range": (first.start, last.last_day),
     }
     by_month = (
         rows.filter(**wanted).annotate(month=TruncMonth("local_day"))
@@ -160,8 +278,8 @@ def _usage_now(account_ids: Iterable[int], first: Period, before: Period) -> _Co
     return _counted(by_month, "account_id", "month")
 
 
-def _usage_billed(others: Others) -> _Counted:
-    rows = BilledUsage.objects.filter(invoice__in=[each.pk for each in others])
+def _usage_billed(billing: Iterable[Invoice]) -> _Counted:
+    rows = BilledUsage.objects.filter(invoice__in=[each.pk for each in billing])
     return _counted([rows], "invoice__account_id", "period_start")
 
 

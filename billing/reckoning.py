@@ -10,19 +10,21 @@ from functools import cache
 from typing import Any
 
 from billing.currencies import COST_CURRENCY, DECIMALS
-from billing.enums import InvoiceKind
+from billing.enums import InvoiceKind, LineKind
 from billing.errors import NotBillableError
 from billing.exchange import rate_on
-from billing.late import Others, billed_lines, billed_usage, regular_of
+from billing.goodwill import goodwill_line
+from billing.late import Others, billed_lines, billed_usage, last_charge, regular_of, usage_on
 from billing.models import BilledUsage, BillingProfile, ExchangeRate, Invoice, InvoiceLine, Plan, PlanVersion
 from billing.models.rollups import SUM_FIELDS
 from billing.periods import Period
 from billing.plans import terms_of, version_in_force
 from billing.rating import difference, rate
 from billing.rollup import usage_sums
+from billing.taxes import percent_of
 from billing.types import ChargeLine, PlanTerms, UsageSum
 from llm.digests import DIGEST_FIELDS, digest_hex
-from llm.money import exact_arithmetic, pico_to_usd
+from llm.money import exact_arithmetic, exact_sum, pico_to_usd
 from llm.types import TOKEN_FIELDS
 
 _MOST_DESCRIPTION = 300
@@ -38,87 +40,180 @@ class Lookups:
 
 
 @dataclass(frozen=True, slots=True)
+class MonthTerms:
+    """What a month is charged under. per_usd: None in USD."""
+
+    version: PlanVersion
+    per_usd: Decimal | None
+    tax_percent: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
-    """What an invoice bills of one period: the difference to what others billed of it."""
+    """The difference between what a period comes to now and what was billed of it."""
 
     period: Period
-    version: PlanVersion
+    terms: MonthTerms
     lines: Sequence[ChargeLine]
     usage: Sequence[BilledUsage]
 
+    @property
+    def net(self) -> Decimal:
+        """Without tax."""
+        return exact_sum(line.amount for line in self.lines)
+
+    @property
+    def is_reduction(self) -> bool:
+        """It leaves as a credit note, or waits while goodwill makes up for it: no invoice gives money back."""
+        usage = exact_sum(line.amount for line in self.lines if line.kind != LineKind.GOODWILL)
+        return self.net < 0 or (self.net == 0 and usage < 0)
+
 
 def set_terms(invoice: Invoice, profile: BillingProfile, others: Others, lookups: Lookups) -> None:
-    """Plan, rate of exchange and tax as they hold now for the period. Raises NotBillableError."""
-    invoice.tax_percent = profile.tax_percent
-    if invoice.kind == InvoiceKind.SUPPLEMENT and (regular := regular_of(others, invoice.period)) is not None:
-        invoice.plan_version = regular.plan_version
-        invoice.exchange_rate, invoice.per_usd = regular.exchange_rate, regular.per_usd
-        return
-    version = lookups.version_in_force(profile.plan, invoice.period)
-    if version.currency != invoice.currency:
-        raise NotBillableError(
-            f"The plan “{profile.plan}” has prices in {version.currency}, the profile bills in {invoice.currency}: "
-            "give the plan a version in that currency, or change the profile."
-        )
-    invoice.plan_version = version
-    is_exchanged = invoice.currency != COST_CURRENCY
-    invoice.exchange_rate = lookups.rate_on(invoice.currency, invoice.period.last_day) if is_exchanged else None
-    invoice.per_usd = None if invoice.exchange_rate is None else invoice.exchange_rate.per_usd
-
-
-def parts_of(
-    invoice: Invoice, usage: Sequence[UsageSum], late: Iterable[Period], others: Others, lookups: Lookups
-) -> Iterator[Part]:
-    """The invoice's own period first, whose usage is given, then earlier ones that have changed since they were billed.
+    """Plan, exchange rate and tax of the invoice's own month: as they are now, or of a supplement those of its month.
 
     Raises NotBillableError.
     """
-    yield _part(invoice.period, usage, invoice, others, lookups)
+    if invoice.kind == InvoiceKind.SUPPLEMENT:
+        terms = terms_of_month(invoice.period, others, profile, lookups)
+    else:
+        terms = _terms_now(invoice.period, invoice.currency, profile, lookups)
+    invoice.plan_version, invoice.tax_percent, invoice.per_usd = terms.version, terms.tax_percent, terms.per_usd
+    is_exchanged = terms.per_usd is not None
+    invoice.exchange_rate = _exchange_rate(invoice, lookups) if is_exchanged else None
+
+
+def terms_of_month(period: Period, others: Others, profile: BillingProfile, lookups: Lookups) -> MonthTerms:
+    """Those of the month's invoice; of a month that was corrected since, those under which it was billed again.
+
+    Until it is, those that hold now, where they are in its currency. Raises NotBillableError.
+    """
+    is_corrected = period in others.corrected
+    regular = regular_of(others, period)
+    if is_corrected or regular is None:
+        line = last_charge(others, period)
+        if line is not None:
+            return MonthTerms(line.plan_version, _per_usd_of(line), percent_of(line, line.invoice))
+    if regular is None or (is_corrected and profile.currency == others.currency):
+        return _terms_now(period, others.currency, profile, lookups)
+    return MonthTerms(regular.plan_version, regular.per_usd, regular.tax_percent)
+
+
+def parts_of(
+    invoice: Invoice,
+    usage: Sequence[UsageSum],
+    late: Iterable[Period],
+    others: Others,
+    profile: BillingProfile,
+    lookups: Lookups,
+) -> Iterator[Part]:
+    """The invoice's own period first, whose usage is given, then earlier ones that cost more than was billed of them.
+
+    Raises NotBillableError.
+    """
+    own = MonthTerms(invoice.plan_version, invoice.per_usd, invoice.tax_percent)
+    part = _part(invoice.period, usage, own, others, lookups)
+    if not part.is_reduction:
+        yield part
+    elif not billed_lines(others, invoice.period):
+        raise NotBillableError(f"{invoice.period} comes to {part.net:f} {invoice.currency}, less than nothing.")
     if invoice.kind != InvoiceKind.REGULAR:
         return
     for period in late:
-        if (regular := regular_of(others, period)) is not None:
-            yield _part(period, usage_sums(invoice.account_id, period), regular, others, lookups)
+        part = part_of_month(invoice.account_id, period, others, profile, lookups)
+        if not part.is_reduction:
+            yield part
+
+
+def part_of_month(
+    account_id: int, period: Period, others: Others, profile: BillingProfile, lookups: Lookups
+) -> Part:
+    """Of a month that was billed before. Raises NotBillableError."""
+    terms = terms_of_month(period, others, profile, lookups)
+    return _part(period, usage_sums(account_id, period), terms, others, lookups)
 
 
 def rows_of(invoice: Invoice, part: Part, cutoff_at: datetime) -> Iterator[InvoiceLine]:
     """Without positions."""
-    is_late = part.period != invoice.period
     for line in part.lines:
-        description = f"{part.period}: {line.description}" if is_late else line.description
-        yield InvoiceLine(
-            kind=line.kind,
-            key=line.key,
-            period_start=part.period.start,
-            plan_version_id=part.version.pk,
-            description=description[:_MOST_DESCRIPTION],
-            provider=line.provider,
-            model=line.model,
-            meter=line.meter,
-            quantity=line.quantity,
-            unit_price=line.unit_price,
-            exact_amount=line.exact_amount,
-            amount=line.amount,
-            residual=line.residual,
-            cost_usd=pico_to_usd(line.cost_pico),
-            calls=line.calls,
-            digest=digest_hex(line.digest) if any(line.digest) else "",
-            cutoff_at=cutoff_at,
-        )
+        yield row_of(invoice, line, part.period, part.terms, cutoff_at=cutoff_at)
 
 
-def _part(period: Period, usage: Sequence[UsageSum], under: Invoice, others: Others, lookups: Lookups) -> Part:
-    """under: the invoice whose terms hold for the period."""
-    decimals = DECIMALS[under.currency]
-    version = under.plan_version
+def row_of(
+    invoice: Invoice, line: ChargeLine, period: Period, terms: MonthTerms, *, cutoff_at: datetime | None
+) -> InvoiceLine:
+    """Without its position."""
+    description = line.description if period == invoice.period else f"{period}: {line.description}"
+    return InvoiceLine(
+        kind=line.kind,
+        key=line.key,
+        period_start=period.start,
+        plan_version_id=terms.version.pk,
+        tax_percent=terms.tax_percent,
+        per_usd=terms.per_usd,
+        description=description[:_MOST_DESCRIPTION],
+        provider=line.provider,
+        model=line.model,
+        meter=line.meter,
+        quantity=line.quantity,
+        unit_price=line.unit_price,
+        exact_amount=line.exact_amount,
+        amount=line.amount,
+        residual=line.residual,
+        cost_usd=pico_to_usd(line.cost_pico),
+        calls=line.calls,
+        digest=digest_hex(line.digest) if any(line.digest) else "",
+        cutoff_at=cutoff_at,
+    )
+
+
+def _part(period: Period, usage: Sequence[UsageSum], terms: MonthTerms, others: Others, lookups: Lookups) -> Part:
+    decimals = DECIMALS[terms.version.currency]
     try:
-        lines = rate(usage, lookups.terms_of(version), per_usd=under.per_usd, decimals=decimals)
+        lines = rate(usage, lookups.terms_of(terms.version), per_usd=terms.per_usd, decimals=decimals)
     except ValueError as error:
-        raise NotBillableError(f"The plan “{version}” doesn't fit what was used: {error}.") from error
+        raise NotBillableError(f"The plan “{terms.version}” doesn't fit what was used: {error}.") from error
+    lines = (*lines, *goodwill_line(lines, period, others, decimals=decimals))
     if billed := billed_lines(others, period):
         lines = difference(lines, billed, decimals=decimals)
     with exact_arithmetic():
-        return Part(period, version, lines, _unbilled(period, usage, others))
+        return Part(period, terms, lines, _unbilled(period, usage, others))
+
+
+def _terms_now(period: Period, currency: str, profile: BillingProfile, lookups: Lookups) -> MonthTerms:
+    version = lookups.version_in_force(profile.plan, period)
+    if version.currency != currency:
+        raise NotBillableError(
+            f"The plan “{profile.plan}” has prices in {version.currency}, the profile bills in {currency}: "
+            "give the plan a version in that currency, or change the profile."
+        )
+    per_usd = None if currency == COST_CURRENCY else lookups.rate_on(currency, period.last_day).per_usd
+    return MonthTerms(version, per_usd, profile.tax_percent)
+
+
+def _per_usd_of(line: InvoiceLine) -> Decimal | None:
+    """Lines of version 1 don't say it: their invoice's month was charged at its rate."""
+    return line.invoice.per_usd if line.per_usd is None else line.per_usd
+
+
+def _exchange_rate(invoice: Invoice, lookups: Lookups) -> ExchangeRate:
+    """The row that the figure is from."""
+    found = lookups.rate_on(invoice.currency, invoice.period.last_day)
+    if found.per_usd == invoice.per_usd:
+        return found
+    rates = ExchangeRate.objects.filter(currency=invoice.currency, per_usd=invoice.per_usd)
+    return rates.filter(on__lte=invoice.period.last_day).latest("on")
+
+
+def unbilled_rows(documents: Sequence[Invoice]) -> list[BilledUsage]:
+    """The usage that these bill, taken back."""
+    starts = BilledUsage.objects.filter(invoice__in=documents).order_by().values_list("period_start", flat=True)
+    return [
+        BilledUsage(period_start=start, provider=provider, model=model, rate_set_id=rate_set_id, **sums)
+        for start in sorted(set(starts.distinct()))
+        for (provider, model, rate_set_id), billed in usage_on([each.pk for each in documents], start).items()
+        if any((sums := _subtracted(None, billed)).values())
+    ]
 
 
 def _unbilled(period: Period, usage: Iterable[UsageSum], others: Others) -> list[BilledUsage]:

@@ -23,9 +23,12 @@ from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
 from billing.errors import InvoiceError
 from billing.invoicing import compute, lock_profile, note_event
 from billing.models import BillingProfile, Invoice
+from billing.models.invoices import CONTENT_VERSION
 from billing.numbering import next_number
 from billing.parties import bill_to_facts, bill_to_of, seller_facts
+from billing.reductions import compute_reduction
 from billing.rollup import refresh
+from billing.taxes import set_taxes, taxes_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -53,7 +56,11 @@ def submit(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
     """Compute the draft a last time, freeze it, and hand it to review. Raises InvoiceError or NotBillableError."""
     refresh(account_ids=[Invoice.objects.values_list("account_id", flat=True).get(pk=invoice_id)])
     with _step(invoice_id, InvoiceAction.SUBMIT, user, reason) as (invoice, profile):
-        if invoice.kind != InvoiceKind.CREDIT_NOTE:
+        if invoice.is_reduction:
+            compute_reduction(invoice, profile, user=user)
+        elif invoice.kind == InvoiceKind.CREDIT_NOTE:
+            _bring_up_to_date(invoice)
+        else:
             compute(invoice, profile, user=user)
         if not invoice.lines.exists():
             raise InvoiceError("There is nothing on this invoice: void it instead.")
@@ -63,6 +70,13 @@ def submit(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
         invoice.prepared_by, invoice.submitted_at = user, timezone.now()
         invoice.state = InvoiceState.IN_REVIEW
     return invoice
+
+
+def _bring_up_to_date(note: Invoice) -> None:
+    """A note that was drafted under version 1 says its taxes from now on."""
+    if not note.taxes:
+        set_taxes(note, taxes_of(note))
+    note.content_version = CONTENT_VERSION
 
 
 def send_back(invoice_id: int, *, user: User, reason: str) -> Invoice:

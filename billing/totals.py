@@ -6,23 +6,16 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from billing.blockers import Unsettled
-from billing.currencies import DECIMALS
 from billing.enums import InvoiceKind
 from billing.flags import flags_of
 from billing.models import BilledUsage, BillingProfile, Invoice, InvoiceLine
-from llm.money import exact_sum, round_half_away
+from billing.taxes import set_taxes, taxes_due
+from llm.money import exact_sum
 
 
 def set_totals(invoice: Invoice, lines: Sequence[InvoiceLine]) -> None:
-    invoice.subtotal = exact_sum(line.amount for line in lines)
-    invoice.tax = tax_of(invoice.subtotal, invoice.tax_percent, invoice.currency)
-    invoice.total = invoice.subtotal + invoice.tax
+    set_taxes(invoice, taxes_due(invoice, lines))
     invoice.cost_usd = exact_sum(line.cost_usd for line in lines)
-
-
-def tax_of(subtotal: Decimal, percent: Decimal, currency: str) -> Decimal:
-    """On the sum of rounded lines, rounded half away from zero to the currency's decimals."""
-    return round_half_away(subtotal * percent / 100, DECIMALS[currency])
 
 
 def set_estimates(invoice: Invoice, usage: Sequence[BilledUsage]) -> None:

@@ -6,13 +6,15 @@ Amounts are in the invoice's currency unless they say otherwise. From `in_review
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
 from billing.currencies import MOST_DECIMALS, validate_currency
-from billing.enums import InvoiceAction, InvoiceKind, InvoiceState, LineKind
+from billing.enums import CreditKind, InvoiceAction, InvoiceKind, InvoiceState, LineKind
 from billing.models.plans import PERCENT_DECIMALS, PlanVersion
 from billing.models.profiles import RATE_DECIMALS, ExchangeRate
 from billing.models.rollups import UsageSums
@@ -26,6 +28,9 @@ FROZEN_STATES = (InvoiceState.IN_REVIEW, InvoiceState.APPROVED, InvoiceState.ISS
 """The content no longer follows the books."""
 
 FINAL_STATES = (InvoiceState.ISSUED, InvoiceState.PAID)
+CONTENT_VERSION = 2
+"""Of what a draft holds from now on; see `billing.content`. Rows of version 1 stay as they are."""
+
 _APPROVED_STATES = (InvoiceState.APPROVED, *FINAL_STATES)
 
 
@@ -49,13 +54,21 @@ class InvoiceQuerySet(models.QuerySet["Invoice"]):
     def final(self) -> InvoiceQuerySet:
         return self.filter(state__in=FINAL_STATES)
 
+    def charging(self) -> InvoiceQuerySet:
+        """Those that count in what was charged: frozen, and of corrections only what was issued.
+
+        Until then a correction may still be withdrawn, and nothing may be billed again for it.
+        """
+        return self.frozen().exclude(Q(credit_kind=CreditKind.CORRECTION) & ~Q(state__in=FINAL_STATES))
+
 
 class Invoice(models.Model):
     """One document: a month's invoice, a supplement, or a credit note, whose amounts are negative.
 
     period_start: first day of the month. number: of the series, once issued. cutoff_at: database clock; all usage
     recorded by then is in it, and nothing later. bill_to, seller: what the document says of both, frozen at submit.
-    exchange_rate, per_usd: where the currency isn't USD. cost_usd: what the providers charge us for the usage billed.
+    credit_kind: of credit notes alone. taxes: by rate, see `billing.taxes`; tax_percent is the rate of the invoice's own
+    month. exchange_rate, per_usd: where the currency isn't USD. cost_usd: what the providers charge us for the usage billed.
     previous_total: of the month before's invoice; None where there was none. estimated_permille: of the cost, by
     calls whose tokens were counted by us. flags: codes of what a reviewer should look at (see `billing.flags`).
     needs_second_person: frozen at submit. prepared_by, approved_by: None in their place means that nobody did yet.
@@ -63,6 +76,7 @@ class Invoice(models.Model):
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="invoices")
     kind = models.CharField(max_length=15, choices=InvoiceKind.choices, default=InvoiceKind.REGULAR)
+    credit_kind = models.CharField(max_length=10, choices=CreditKind.choices, blank=True, default="")
     state = models.CharField(max_length=10, choices=InvoiceState.choices, default=InvoiceState.DRAFT)
     period_start = models.DateField()
     currency = models.CharField(max_length=3, validators=[validate_currency])
@@ -82,12 +96,14 @@ class Invoice(models.Model):
     subtotal = ExactDecimalField(decimals=MOST_DECIMALS, default=0)
     tax_percent = ExactDecimalField(decimals=PERCENT_DECIMALS, default=0)
     tax = ExactDecimalField(decimals=MOST_DECIMALS, default=0)
+    taxes = models.JSONField(default=list, blank=True)
     total = ExactDecimalField(decimals=MOST_DECIMALS, default=0)
     cost_usd = ExactDecimalField(decimals=PICO_DECIMALS, default=0)
     previous_total = ExactDecimalField(decimals=MOST_DECIMALS, null=True, blank=True)
     estimated_permille = models.PositiveSmallIntegerField(default=0)
     flags = models.JSONField(default=list, blank=True)
 
+    content_version = models.PositiveSmallIntegerField(default=CONTENT_VERSION, editable=False)
     content_digest = models.CharField(max_length=64, blank=True, default="", help_text="SHA-256, since submit.")
     approved_digest = models.CharField(max_length=64, blank=True, default="", help_text="What the approver signed.")
     needs_second_person = models.BooleanField(default=True)
@@ -145,6 +161,16 @@ class Invoice(models.Model):
                 name="invoice_credit_note_cites",
             ),
             models.CheckConstraint(
+                condition=(Q(kind=InvoiceKind.CREDIT_NOTE, credit_kind__in=CreditKind.values))
+                | (~Q(kind=InvoiceKind.CREDIT_NOTE) & Q(credit_kind="")),
+                name="invoice_credit_note_says_why",
+            ),
+            # Version 1 had negative invoices: what was issued stays as it is.
+            models.CheckConstraint(
+                condition=Q(content_version__lt=CONTENT_VERSION) | Q(kind=InvoiceKind.CREDIT_NOTE) | Q(total__gte=Decimal(0)),
+                name="invoice_never_negative",
+            ),
+            models.CheckConstraint(
                 condition=~Q(state__in=FROZEN_STATES)
                 | (Q(prepared_by__isnull=False, cutoff_at__isnull=False) & ~Q(content_digest="")),
                 name="invoice_frozen_is_prepared",
@@ -180,6 +206,18 @@ class Invoice(models.Model):
     def is_frozen(self) -> bool:
         return self.state in FROZEN_STATES
 
+    @property
+    def is_goodwill(self) -> bool:
+        return self.credit_kind == CreditKind.GOODWILL
+
+    @property
+    def is_correction(self) -> bool:
+        return self.credit_kind == CreditKind.CORRECTION
+
+    @property
+    def is_reduction(self) -> bool:
+        return self.credit_kind == CreditKind.REDUCTION
+
 
 class InvoiceLine(models.Model):
     """One line. Late usage of an earlier month stands on lines of its own, whose `period_start` is that month.
@@ -187,7 +225,8 @@ class InvoiceLine(models.Model):
     key: names the line among all lines of its period, so that what was billed before can be set against it.
     quantity: tokens of the line's meter, or calls. unit_price: per million of them; None where there is none.
     exact_amount: unrounded. amount: as printed, rounded half away from zero to the currency's decimals.
-    residual: exact_amount - amount. cost_usd: its share of our cost. calls, digest: of the calls that it stands for, by
+    tax_percent: the rate of the line's month; None on lines of version 1, which follow their invoice's. per_usd: the
+    exchange rate that the line's month is charged at. residual: exact_amount - amount. cost_usd: its share of our cost. calls, digest: of the calls that it stands for, by
     the sum of their rows' digests; a model's lines share them.
     """
 
@@ -207,6 +246,8 @@ class InvoiceLine(models.Model):
     exact_amount = ExactDecimalField(decimals=EXACT_DECIMALS)
     amount = ExactDecimalField(decimals=MOST_DECIMALS)
     residual = ExactDecimalField(decimals=EXACT_DECIMALS)
+    tax_percent = ExactDecimalField(decimals=PERCENT_DECIMALS, null=True, blank=True)
+    per_usd = ExactDecimalField(decimals=RATE_DECIMALS, null=True, blank=True)
     cost_usd = ExactDecimalField(decimals=PICO_DECIMALS, default=0)
     calls = models.BigIntegerField(default=0)
     digest = models.CharField(max_length=64, blank=True, default="")
@@ -217,7 +258,15 @@ class InvoiceLine(models.Model):
         ordering = ("invoice", "position")
         constraints = (
             models.UniqueConstraint(fields=["invoice", "position"], name="invoiceline_position_once"),
-            models.UniqueConstraint(fields=["invoice", "period_start", "key"], name="invoiceline_key_once"),
+            # A credit note may take the same key back from two lines of its invoice.
+            models.UniqueConstraint(
+                fields=["invoice", "period_start", "key"],
+                condition=Q(credited_line=None),
+                name="invoiceline_key_once",
+            ),
+            models.UniqueConstraint(
+                fields=["invoice", "period_start", "key", "credited_line"], name="invoiceline_credited_key_once"
+            ),
             models.CheckConstraint(condition=Q(kind__in=LineKind.values), name="invoiceline_kind_known"),
         )
 

@@ -51,8 +51,11 @@ def _quantities(sums: UsageSum) -> dict[str, int]:
 
 
 def _rate_of(meter: str, sums: UsageSum) -> int | None:
-    """Pico-units a unit. None where none is known: only calls that were all priced and cost nothing are free."""
-    is_free = not sums.rates and not sums.cost_pico and not sums.unpriced_calls
+    """Pico-units a unit. None where none is known: only calls that were all priced and cost nothing are free.
+
+    They are so whatever rates they had before: their tokens must not use up what a plan includes.
+    """
+    is_free = not sums.cost_pico and not sums.unpriced_calls
     return 0 if is_free else sums.rates.get(meter)
 
 

@@ -9,7 +9,7 @@ from billing.currencies import DECIMALS
 from billing.enums import InvoiceKind, InvoiceState
 from billing.models import Invoice, InvoiceLine
 from billing.rating.lines import price_of
-from billing.totals import tax_of
+from billing.taxes import tax_of
 from llm.money import exact_arithmetic, exact_sum, round_half_away
 
 

@@ -111,14 +111,14 @@ def test_late_usage_stands_on_the_next_invoice_with_its_month() -> None:
     assert october.total == Decimal(2)
 
 
-def test_a_correction_of_a_billed_call_is_given_back_on_the_next_invoice() -> None:
+def test_a_correction_of_a_billed_call_stands_on_no_invoice() -> None:
     account = make_account()
     call = make_call(account, price=make_price(), prompt_tokens=1_000_000)
     submit(drafted(account).pk, user=make_preparer())
     adjust_call(call, AdjustmentSource.PROVIDER, prompt_tokens=-250_000, cost=Decimal("-0.5"))
-    november = drafted(account, NOVEMBER)
-    assert amounts(november) == [("2026-10: gpt-4o, input tokens", "-0.50")]
-    assert "negative" in november.flags
+    assert draft_invoice(account, NOVEMBER) is None
+    make_call(account, price=make_price(), day=date(2026, 11, 3), prompt_tokens=1_000_000)
+    assert amounts(drafted(account, NOVEMBER)) == [("gpt-4o, input tokens", "2.00")]
 
 
 def test_what_a_voided_invoice_would_have_billed_is_billed_by_the_next() -> None:

@@ -15,7 +15,7 @@ class Command(BaseCommand):
     help = (
         "Prices the calls of a model anew, after a price was set or corrected (set_price --from a moment before them). "
         "Each call that changes gets an adjustment; rows and issued invoices stay as they are, and what was billed "
-        "already is charged or given back on the account's next invoice."
+        "already is charged on the account's next invoice, or given back by a credit note on the month's own."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -1,0 +1,99 @@
+"""Credit notes, whatever their kind: what is left of an invoice, and the taxes that a note gives back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+from django.db.models import Max, Q, QuerySet
+
+from billing.enums import CreditKind, InvoiceKind, InvoiceState
+from billing.models import Invoice, InvoiceLine
+from billing.models.invoices import CONTENT_VERSION
+from billing.periods import Period
+from billing.taxes import Tax, nets_of, set_taxes, tax_of, taxes_of
+from llm.money import exact_sum
+
+
+def notes_of(original: Invoice) -> QuerySet[Invoice]:
+    """Those that hold something of the invoice: all but void ones."""
+    return Invoice.objects.filter(original=original).exclude(state=InvoiceState.VOID)
+
+
+def lasting_notes_of(original: Invoice) -> QuerySet[Invoice]:
+    """Without drafts of reductions, which are computed anew from what the others leave."""
+    return notes_of(original).exclude(Q(credit_kind=CreditKind.REDUCTION) & Q(state=InvoiceState.DRAFT))
+
+
+def new_note(original: Invoice, kind: CreditKind) -> Invoice:
+    """Not saved yet, without lines."""
+    last = original.credit_notes.aggregate(last=Max("credit_sequence"))["last"] or 0
+    return Invoice(
+        account_id=original.account_id,
+        kind=InvoiceKind.CREDIT_NOTE,
+        credit_kind=kind,
+        period_start=original.period_start,
+        currency=original.currency,
+        plan_version_id=original.plan_version_id,
+        exchange_rate_id=original.exchange_rate_id,
+        per_usd=original.per_usd,
+        original=original,
+        credit_sequence=last + 1,
+        cutoff_at=original.cutoff_at,
+        tax_percent=original.tax_percent,
+    )
+
+
+def left_by_line(original: Invoice) -> dict[int, Decimal]:
+    """What the notes leave of each line, without tax, by line id."""
+    return _left(original, lasting_notes_of(original))
+
+
+def left_of_month(original: Invoice, period: Period) -> Decimal:
+    """What the notes leave of the invoice's lines of that month, without tax."""
+    documents = [original.pk, *lasting_notes_of(original).values_list("pk", flat=True)]
+    lines = InvoiceLine.objects.filter(invoice__in=documents, period_start=period.start)
+    return exact_sum(lines.values_list("amount", flat=True))
+
+
+def set_credit_totals(note: Invoice, lines: Sequence[InvoiceLine]) -> None:
+    """Totals of a note with these lines: tax by rate, rounded, and never more than is left of it.
+
+    The note that takes the last of what an invoice charges at a rate takes the last of its tax too.
+    """
+    assert note.original is not None
+    others = list(lasting_notes_of(note.original).exclude(pk=note.pk))
+    charged = {each.percent: each for each in taxes_of(note.original)}
+    given = _given(others)
+    taxes = []
+    for percent, net in nets_of(note, lines).items():
+        nothing = Tax(percent, Decimal(0), Decimal(0))
+        whole, before = charged.get(percent, nothing), given.get(percent, nothing)
+        tax_left = whole.tax + before.tax
+        is_last = whole.net + before.net + net == 0
+        tax = -tax_left if is_last else max(tax_of(net, percent, note.currency), -tax_left)
+        taxes.append(Tax(percent, net, tax))
+    set_taxes(note, taxes)
+    note.content_version = CONTENT_VERSION
+    note.cost_usd = exact_sum(line.cost_usd for line in lines)
+
+
+def _given(notes: Iterable[Invoice]) -> dict[Decimal, Tax]:
+    by_rate: dict[Decimal, list[Tax]] = defaultdict(list)
+    for note in notes:
+        for each in taxes_of(note):
+            by_rate[each.percent].append(each)
+    return {
+        percent: Tax(percent, exact_sum(each.net for each in taxes), exact_sum(each.tax for each in taxes))
+        for percent, taxes in by_rate.items()
+    }
+
+
+def _left(original: Invoice, notes: QuerySet[Invoice]) -> dict[int, Decimal]:
+    credited: dict[int, Decimal] = defaultdict(Decimal)
+    rows = InvoiceLine.objects.filter(invoice__in=notes).values_list("credited_line", "amount")
+    for line_id, amount in rows:
+        if line_id is not None:
+            credited[line_id] += amount
+    return {line.pk: line.amount + credited[line.pk] for line in original.lines.order_by("position")}

@@ -1,0 +1,244 @@
+"""Months that cost less than was billed of them: what was charged too much is given back by credit notes.
+
+A reduction is the difference to what was billed, as late usage is, and below nothing. It goes against the invoices
+that billed the month, the last of them first, each with the month's own tax and no further than what is left of it. So
+no invoice is negative, and no tax is kept that was charged on nothing.
+
+Drafts are computed anew with each run, and by submit. Everything happens under the lock of the account's profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import structlog
+from django.db import DEFAULT_DB_ALIAS, transaction
+
+from billing.credits import left_of_month, new_note, set_credit_totals
+from billing.currencies import DECIMALS
+from billing.enums import CreditKind, InvoiceAction, InvoiceKind, InvoiceState
+from billing.errors import BillingError, InvoiceError
+from billing.invoicing import lock_profiles, note_event
+from billing.late import Others, changed_periods, invoices_of, others_of
+from billing.models import BilledUsage, BillingProfile, Invoice, InvoiceLine
+from billing.models.invoices import FINAL_STATES
+from billing.periods import Period
+from billing.reckoning import Lookups, MonthTerms, Part, part_of_month, row_of
+from billing.rollup import lock_rollups
+from billing.taxes import percent_of
+from billing.types import NO_DIGEST, ChargeLine
+from llm.bulk import insert_rows
+from llm.models import Account
+from llm.money import exact_sum
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+log = structlog.get_logger("billing")
+
+REASON = "The month costs less than was billed of it."
+NOTHING_LEFT = "Nothing of it is left to give back."
+
+_Place = tuple[int, Period]
+"""Id of an invoice, and the month whose charges a note takes back from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A credit note as it should be. usage: what it takes back of the month's usage, on the last note of a month."""
+
+    original: Invoice
+    period: Period
+    terms: MonthTerms
+    lines: Sequence[ChargeLine]
+    usage: Sequence[BilledUsage]
+
+
+def draft_reductions(accounts: Collection[Account], *, user: User | None = None) -> dict[int, list[Invoice]]:
+    """The drafts of credit notes that the accounts' books ask for, by account id; such drafts that nobody needs go.
+
+    Refresh the rollups first.
+    """
+    with transaction.atomic():
+        profiles = lock_profiles([account.pk for account in accounts])
+        invoices = invoices_of(profiles)
+        return {
+            account_id: found
+            for account_id, profile in profiles.items()
+            if (found := _draft_of_account(profile, invoices[account_id], user=user))
+        }
+
+
+def compute_reduction(note: Invoice, profile: BillingProfile, *, user: User | None) -> None:
+    """Fill the draft of a reduction anew, and its account's other ones. Raises InvoiceError where it isn't needed."""
+    drafts = _draft_of_account(profile, invoices_of([note.account_id])[note.account_id], user=user)
+    if note.pk not in {each.pk for each in drafts}:
+        raise InvoiceError(f"{NOTHING_LEFT} The next run withdraws this draft.")
+    note.refresh_from_db()
+
+
+def _draft_of_account(profile: BillingProfile, invoices: Sequence[Invoice], *, user: User | None) -> list[Invoice]:
+    """invoices: the account's, those that are void left out."""
+    former = {_place_of(each): each for each in invoices if each.is_reduction and each.state == InvoiceState.DRAFT}
+    if not former and not any(each.state in FINAL_STATES for each in invoices):
+        return []
+    cutoff_at = lock_rollups([profile.account_id])[profile.account_id]
+    if cutoff_at is None:
+        return list(former.values())
+    wanted = {(each.original.pk, each.period): each for each in _wanted(profile, invoices)}
+    for place in former.keys() - wanted.keys():
+        _withdraw(former[place], user=user)
+    return [_write(former.get(place), each, cutoff_at, user=user) for place, each in wanted.items()]
+
+
+def _place_of(note: Invoice) -> _Place:
+    starts = note.lines.order_by("position").values_list("period_start", flat=True)
+    return (note.original_id or 0, Period(starts.first() or note.period_start))
+
+
+def _wanted(profile: BillingProfile, invoices: Sequence[Invoice]) -> Iterator[_Wanted]:
+    """In every currency in which the account was billed."""
+    lookups = Lookups()
+    for currency in sorted({each.currency for each in invoices if each.state in FINAL_STATES}):
+        beside = Invoice(account_id=profile.account_id, currency=currency)
+        others = others_of(beside, invoices, currency_now=profile.currency)
+        for period in changed_periods({profile.account_id: others}).get(profile.account_id, ()):
+            try:
+                part = part_of_month(profile.account_id, period, others, profile, lookups)
+            except BillingError as error:
+                log.warning("a reduction could not be computed", account=profile.account_id, reason=str(error))
+                continue
+            if part.net < 0:
+                yield from _notes_for(part, others)
+
+
+def _notes_for(part: Part, others: Others) -> Iterator[_Wanted]:
+    """None while too little is left of what was issued: something else is on its way and has to arrive first."""
+    issued = [each for each in others.charging if each.state in FINAL_STATES and each.kind != InvoiceKind.CREDIT_NOTE]
+    left = [(each, left_of_month(each, part.period)) for each in sorted(issued, key=_issued_last)]
+    left = [(each, amount) for each, amount in left if amount > 0]
+    unit = Decimal(1).scaleb(-DECIMALS[others.currency])
+    missing = -part.net - exact_sum(amount for _, amount in left)
+    if not left or missing > unit * len(part.lines):
+        return
+    takes = list(_takes(left, -part.net))
+    shares = split([amount for _, amount in takes], part.lines)
+    for (original, _), lines in zip(takes, shares, strict=True):
+        usage = part.usage if lines is shares[-1] else ()
+        yield _Wanted(original, part.period, part.terms, lines, usage)
+
+
+def _issued_last(invoice: Invoice) -> tuple[float, int]:
+    issued_at = 0.0 if invoice.issued_at is None else invoice.issued_at.timestamp()
+    return (-issued_at, -invoice.pk)
+
+
+def _takes(left: Iterable[tuple[Invoice, Decimal]], due: Decimal) -> Iterator[tuple[Invoice, Decimal]]:
+    for invoice, amount in left:
+        if due > 0:
+            taken = min(amount, due)
+            due -= taken
+            yield invoice, taken
+
+
+def split(amounts: Sequence[Decimal], lines: Sequence[ChargeLine]) -> list[list[ChargeLine]]:
+    """The lines of a reduction on several notes, which give back these amounts.
+
+    All but the last have money alone; the last has the rest, with quantities and costs. Where rounding each line by
+    itself would give back more than was charged, a line of the last note gives back that much less.
+    """
+    rest = list(lines)
+    shares = []
+    for amount in amounts[:-1]:
+        share = []
+        for position, line in enumerate(rest):
+            piece = min(amount, -line.amount)
+            if piece > 0:
+                amount -= piece
+                share.append(_money(line, -piece))
+                rest[position] = _less(line, -piece)
+        shares.append(share)
+    excess = -exact_sum(line.amount for line in rest) - amounts[-1]
+    if excess > 0:
+        position = min(range(len(rest)), key=lambda index: rest[index].amount)
+        rest[position] = replace(rest[position], amount=exact_sum((rest[position].amount, excess)))
+    shares.append([line for line in rest if line.exact_amount or line.quantity or line.cost_pico])
+    return shares
+
+
+def _money(line: ChargeLine, amount: Decimal) -> ChargeLine:
+    exact = exact_sum((amount, line.exact_amount * 0))
+    return replace(
+        line,
+        exact_amount=exact,
+        amount=amount,
+        quantity=None,
+        unit_price=None,
+        cost_pico=0,
+        calls=0,
+        digest=NO_DIGEST,
+    )
+
+
+def _less(line: ChargeLine, amount: Decimal) -> ChargeLine:
+    return replace(
+        line,
+        exact_amount=exact_sum((line.exact_amount, -amount)),
+        amount=exact_sum((line.amount, -amount)),
+        unit_price=None,
+    )
+
+
+def _withdraw(note: Invoice, *, user: User | None) -> None:
+    former = note.state
+    note.state = InvoiceState.VOID
+    note.save(update_fields=["state"])
+    note_event(note, InvoiceAction.VOID, former, user=user, reason=NOTHING_LEFT)
+
+
+def _write(former: Invoice | None, wanted: _Wanted, cutoff_at: datetime, *, user: User | None) -> Invoice:
+    """The note, new or in the place of the draft that is there."""
+    note = former or new_note(wanted.original, CreditKind.REDUCTION)
+    before = note.total
+    note.cutoff_at = cutoff_at
+    lines = list(_rows(note, wanted, cutoff_at))
+    set_credit_totals(note, lines)
+    note.save()
+    if former is not None:
+        InvoiceLine.objects.filter(invoice=note)._raw_delete(DEFAULT_DB_ALIAS)
+        BilledUsage.objects.filter(invoice=note)._raw_delete(DEFAULT_DB_ALIAS)
+    for position, line in enumerate(lines, start=1):
+        line.invoice_id, line.position = note.pk, position
+    for row in wanted.usage:
+        row.invoice_id = note.pk
+    insert_rows(InvoiceLine, lines)
+    insert_rows(BilledUsage, wanted.usage)
+    if former is None:
+        note_event(note, InvoiceAction.DRAFT, "", user=user, reason=REASON)
+    elif before != note.total:
+        note_event(note, InvoiceAction.RECOMPUTE, "", user=user)
+    return note
+
+
+def _rows(note: Invoice, wanted: _Wanted, cutoff_at: datetime) -> Iterator[InvoiceLine]:
+    """At the tax that the invoice charged for the month. Each cites a line of it, its own where there is one."""
+    credited = list(wanted.original.lines.filter(period_start=wanted.period.start).order_by("position"))
+    percent = percent_of(credited[0], wanted.original)
+    terms = replace(wanted.terms, tax_percent=percent)
+    for line in wanted.lines:
+        row = row_of(note, line, wanted.period, terms, cutoff_at=cutoff_at)
+        row.credited_line = min(credited, key=lambda each: _distance(each, line))
+        yield row
+
+
+def _distance(cited: InvoiceLine, line: ChargeLine) -> tuple[bool, ...]:
+    return (
+        cited.key != line.key,
+        (cited.provider, cited.model, cited.meter) != (line.provider, line.model, line.meter),
+        (cited.provider, cited.model) != (line.provider, line.model),
+        cited.kind != line.kind,
+    )

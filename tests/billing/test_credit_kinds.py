@@ -1,0 +1,132 @@
+"""What a credit note is for: a correction is billed again, goodwill never, and a reduction comes by itself."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+import pytest
+
+from billing.closing import close_month
+from billing.crediting import credit, credit_and_bill_again
+from billing.enums import CreditKind, InvoiceKind, LineKind
+from billing.models import BillingProfile, Invoice, Plan
+from billing.plans import add_version
+from llm.models import Account
+from tests.billing.calls import make_call, make_price
+from tests.billing.factories import make_account, make_profile
+from tests.billing.months import (
+    IN_SEPTEMBER,
+    NOVEMBER,
+    OCTOBER,
+    SEPTEMBER,
+    approver,
+    charged,
+    close_and_issue,
+    drafts_of,
+    findings,
+    reprice,
+    through_review,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def account() -> Account:
+    return make_account()
+
+
+def september_of_100(account: Account, *, tax: str = "0") -> Invoice:
+    make_profile(account, tax_percent=Decimal(tax))
+    make_call(account, day=IN_SEPTEMBER, price=make_price(input="100"), prompt_tokens=1_000_000)
+    [invoice] = close_and_issue(account, SEPTEMBER)
+    assert invoice.subtotal == Decimal(100)
+    return invoice
+
+
+def test_a_corrected_month_ends_at_what_it_costs_now(account: Account) -> None:
+    september = september_of_100(account)
+    note = through_review(credit_and_bill_again(september.pk, user=approver(), reason="wrong price"))
+    assert (note.credit_kind, note.total) == (CreditKind.CORRECTION, Decimal(-100))
+    reprice("60")
+    [october] = close_and_issue(account, OCTOBER)
+    assert (october.kind, october.total) == (InvoiceKind.REGULAR, Decimal(60))
+    assert charged(account) == Decimal(60)
+    assert findings(SEPTEMBER, OCTOBER) == []
+    assert close_and_issue(account, NOVEMBER) == []
+
+
+def test_a_month_that_was_given_away_is_not_given_back_again(account: Account) -> None:
+    september = september_of_100(account)
+    note = through_review(credit(september.pk, user=approver(), reason="an outage"))
+    assert (note.credit_kind, note.total) == (CreditKind.GOODWILL, Decimal(-100))
+    reprice("60")
+    assert close_and_issue(account, OCTOBER) == []
+    assert charged(account) == Decimal(0)
+    assert findings(SEPTEMBER, OCTOBER) == []
+
+
+def test_goodwill_is_not_charged_by_the_next_invoice(account: Account) -> None:
+    september = september_of_100(account)
+    [line] = september.lines.all()
+    through_review(credit(september.pk, user=approver(), reason="an outage", amounts={line.pk: Decimal(20)}))
+    assert close_and_issue(account, OCTOBER) == []
+    assert charged(account) == Decimal(80)
+
+
+@pytest.mark.parametrize(("price", "ends_at"), [("90", 80), ("60", 60), ("120", 100)])
+def test_a_reduction_is_lessened_by_goodwill(account: Account, price: str, ends_at: int) -> None:
+    september = september_of_100(account)
+    [line] = september.lines.all()
+    through_review(credit(september.pk, user=approver(), reason="an outage", amounts={line.pk: Decimal(20)}))
+    reprice(price)
+    close_and_issue(account, OCTOBER)
+    assert charged(account) == Decimal(ends_at)
+    assert findings(SEPTEMBER, OCTOBER) == []
+    reprice("100")
+    close_and_issue(account, NOVEMBER)
+    assert charged(account) == Decimal(80)
+    assert findings(SEPTEMBER, OCTOBER, NOVEMBER) == []
+
+
+def test_a_reduction_gives_back_the_tax_of_its_month(account: Account) -> None:
+    september = september_of_100(account, tax="19")
+    assert september.total == Decimal(119)
+    BillingProfile.objects.update(tax_percent=Decimal(0))
+    reprice("0")
+    report = close_month(OCTOBER, account=account)
+    assert (report.drafted, report.credited) == ([], [account.name])
+    [note] = drafts_of(account)
+    assert (note.kind, note.credit_kind, note.original) == (InvoiceKind.CREDIT_NOTE, CreditKind.REDUCTION, september)
+    assert (note.subtotal, note.tax, note.total) == (Decimal(-100), Decimal(-19), Decimal(-119))
+    assert through_review(note).label.startswith("CN-")
+    assert charged(account) == Decimal(0)
+    assert findings(SEPTEMBER, OCTOBER) == []
+    assert close_and_issue(account, NOVEMBER) == []
+
+
+def test_an_increase_has_the_tax_of_its_month(account: Account) -> None:
+    september_of_100(account, tax="19")
+    BillingProfile.objects.update(tax_percent=Decimal(7))
+    make_call(account, day=date(2025, 10, 5), price=make_price(input="100"), prompt_tokens=500_000)
+    make_call(account, day=IN_SEPTEMBER, price=make_price(input="100"), prompt_tokens=100_000)
+    [october] = close_and_issue(account, OCTOBER)
+    assert [(each["percent"], each["net"], each["tax"]) for each in october.taxes] == [
+        ("7", "50", "3.5"),
+        ("19", "10", "1.9"),
+    ]
+    assert (october.subtotal, october.tax, october.total) == (Decimal(60), Decimal("5.4"), Decimal("65.4"))
+    assert findings(SEPTEMBER, OCTOBER) == []
+
+
+def test_free_calls_use_up_no_included_tokens(account: Account) -> None:
+    plan = Plan.objects.create(name="A million included")
+    add_version(plan, effective_from=date(2025, 1, 1), allowance_tokens=1_000_000)
+    make_profile(account, plan=plan)
+    make_call(account, day=IN_SEPTEMBER, price=make_price(input="2.50"), prompt_tokens=1_000_000)
+    reprice("0")
+    close_month(SEPTEMBER, account=account)
+    [draft] = drafts_of(account)
+    assert draft.total == Decimal(0)
+    assert not draft.lines.filter(kind=LineKind.ALLOWANCE).exists()

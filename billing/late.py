@@ -104,16 +104,29 @@ def last_charge(others: Others, period: Period) -> InvoiceLine | None:
 
     An invoice comes before a credit note, which has the tax of what it credits.
     """
-    lines = InvoiceLine.objects.filter(invoice__in=[each.pk for each in others.billing], period_start=period.start)
-    found = list(lines.exclude(kind=LineKind.GOODWILL).select_related("invoice", "plan_version"))
-    corrected_at = [line.invoice.issued_at for line in found if line.invoice.is_correction and line.invoice.issued_at]
-    since = max(corrected_at, default=None)
-    charges = [
-        line
-        for line in found
-        if not line.invoice.is_correction and (since is None or _submitted(line.invoice) >= since.timestamp())
-    ]
+    lines = _lines_of_month(others, period)
+    since = max((_issued(line.invoice) for line in lines if line.invoice.is_correction), default=0.0)
+    charges = [line for line in lines if not line.invoice.is_correction and _submitted(line.invoice) >= since]
     return max(charges, key=lambda line: (not line.invoice.is_reduction, _submitted(line.invoice)), default=None)
+
+
+def as_billed_last(others: Others, period: Period) -> Others:
+    """Without the corrections after which the month wasn't billed again yet."""
+    lines = _lines_of_month(others, period)
+    last = max((_submitted(line.invoice) for line in lines if not line.invoice.is_correction), default=0.0)
+    pending = {line.invoice_id for line in lines if line.invoice.is_correction and _issued(line.invoice) > last}
+    done = {line.invoice_id for line in lines if line.invoice.is_correction} - pending
+    corrected = {each: is_here for each, is_here in others.corrected.items() if each != period or done}
+    return Others(others.currency, [each for each in others.charging if each.pk not in pending], corrected)
+
+
+def _lines_of_month(others: Others, period: Period) -> list[InvoiceLine]:
+    lines = InvoiceLine.objects.filter(invoice__in=[each.pk for each in others.billing], period_start=period.start)
+    return list(lines.exclude(kind=LineKind.GOODWILL).select_related("invoice", "plan_version"))
+
+
+def _issued(invoice: Invoice) -> float:
+    return 0.0 if invoice.issued_at is None else invoice.issued_at.timestamp()
 
 
 def _submitted(invoice: Invoice) -> float:

@@ -13,10 +13,13 @@ from django.db.models import Count, Max
 
 from billing.currencies import DECIMALS
 from billing.enums import InvoiceKind
-from billing.models import BilledUsage, Invoice, InvoiceLine, InvoiceSeries
+from billing.goodwill import goodwill_line
+from billing.late import Others, as_billed_last, currency_of_month, ids_that_can_bill, invoices_of, others_of
+from billing.models import BilledUsage, BillingProfile, Invoice, InvoiceLine, InvoiceSeries
 from billing.periods import Period
 from billing.plans import terms_of
 from billing.rating import rate
+from billing.reckoning import Lookups, terms_of_month
 from billing.rollup import days_summed_wrongly
 from billing.types import Progress
 from billing.verify.invoices import problems_of_course, problems_of_sums
@@ -68,10 +71,22 @@ def _name(invoice: Invoice) -> str:
 
 
 def _problems_of_month(regular: Invoice, findings: Findings) -> Iterator[str]:
-    """The month's calls against all that was billed of them, on this invoice and on later ones."""
-    period = regular.period
-    billing = Invoice.objects.frozen().filter(account=regular.account_id, currency=regular.currency)
-    billing = billing.exclude(kind=InvoiceKind.CREDIT_NOTE)
+    """The month's calls against all that was billed of them, on this invoice, on later ones and on credit notes."""
+    profile = BillingProfile.objects.select_related("plan").get(account=regular.account_id)
+    invoices = invoices_of([regular.account_id])[regular.account_id]
+    currencies = {regular.currency, currency_of_month(regular.period, invoices, profile.currency)}
+    for currency in sorted(currencies):
+        beside = Invoice(account_id=regular.account_id, currency=currency)
+        others = as_billed_last(others_of(beside, invoices, currency_now=profile.currency), regular.period)
+        if ids_that_can_bill(others, regular.period):
+            yield from _problems_of_bills(regular, others, profile, findings)
+
+
+def _problems_of_bills(
+    regular: Invoice, others: Others, profile: BillingProfile, findings: Findings
+) -> Iterator[str]:
+    """others: the documents in one currency."""
+    period, billing = regular.period, ids_that_can_bill(others, regular.period)
     usage = BilledUsage.objects.filter(invoice__in=billing, period_start=period.start)
     lines = InvoiceLine.objects.filter(invoice__in=billing, period_start=period.start)
     # Not of the lines: what came late may have changed calls and digests alone.
@@ -79,12 +94,9 @@ def _problems_of_month(regular: Invoice, findings: Findings) -> Iterator[str]:
     counted = count_calls(regular.account_id, period, cutoff, findings)
     problems = list(problems_of_usage(counted, add_billed(usage)))
     yield from (sentence for _, sentence in problems)
-    expected = rate(
-        usage_sums(counted),
-        terms_of(regular.plan_version),
-        per_usd=regular.per_usd,
-        decimals=DECIMALS[regular.currency],
-    )
+    terms, decimals = terms_of_month(period, others, profile, Lookups()), DECIMALS[others.currency]
+    expected = rate(usage_sums(counted), terms_of(terms.version), per_usd=terms.per_usd, decimals=decimals)
+    expected = (*expected, *goodwill_line(expected, period, others, decimals=decimals))
     differing = {(provider, model) for (provider, model, _), _ in problems}
     yield from problems_of_lines(expected, lines, cutoff=cutoff, differing=differing)
 

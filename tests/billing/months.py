@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
 from django.contrib.auth.models import User
@@ -14,7 +14,7 @@ from billing.periods import Period
 from billing.review import approve, issue, submit
 from billing.verify import verify_month
 from llm.enums import Meter
-from llm.models import Account
+from llm.models import Account, Price
 from llm.money import exact_sum
 from llm.prices import set_price
 from llm.rerating import rerate
@@ -52,7 +52,8 @@ def drafts_of(account: Account) -> list[Invoice]:
 
 def reprice(price: str, *, period: Period = SEPTEMBER, model: str = "gpt-4o", provider: str = "openai") -> None:
     """Input tokens at this price from the month on, and the month's calls priced again; "0": they are free."""
-    since = datetime.combine(period.start, datetime.min.time(), UTC)
+    # Of one moment there is one price, and the latest before a call holds.
+    since = datetime.combine(period.start, time(0, Price.objects.count()), UTC)
     rates = {Meter.INPUT: Decimal(price)}
     is_free = price == "0"
     set_price(provider, model, effective_from=since, rates={} if is_free else rates, is_free=is_free)

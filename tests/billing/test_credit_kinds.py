@@ -12,7 +12,7 @@ from billing.crediting import credit, credit_and_bill_again
 from billing.enums import CreditKind, InvoiceKind, LineKind
 from billing.models import BillingProfile, Invoice, Plan
 from billing.plans import add_version
-from llm.models import Account
+from llm.models import Account, Price
 from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account, make_profile
 from tests.billing.months import (
@@ -37,9 +37,13 @@ def account() -> Account:
     return make_account()
 
 
+def price_of_100() -> Price:
+    return Price.objects.first() or make_price(input="100")
+
+
 def september_of_100(account: Account, *, tax: str = "0") -> Invoice:
     make_profile(account, tax_percent=Decimal(tax))
-    make_call(account, day=IN_SEPTEMBER, price=make_price(input="100"), prompt_tokens=1_000_000)
+    make_call(account, day=IN_SEPTEMBER, price=price_of_100(), prompt_tokens=1_000_000)
     [invoice] = close_and_issue(account, SEPTEMBER)
     assert invoice.subtotal == Decimal(100)
     return invoice
@@ -109,8 +113,8 @@ def test_a_reduction_gives_back_the_tax_of_its_month(account: Account) -> None:
 def test_an_increase_has_the_tax_of_its_month(account: Account) -> None:
     september_of_100(account, tax="19")
     BillingProfile.objects.update(tax_percent=Decimal(7))
-    make_call(account, day=date(2025, 10, 5), price=make_price(input="100"), prompt_tokens=500_000)
-    make_call(account, day=IN_SEPTEMBER, price=make_price(input="100"), prompt_tokens=100_000)
+    make_call(account, day=date(2025, 10, 5), price=price_of_100(), prompt_tokens=500_000)
+    make_call(account, day=IN_SEPTEMBER, price=price_of_100(), prompt_tokens=100_000)
     [october] = close_and_issue(account, OCTOBER)
     assert [(each["percent"], each["net"], each["tax"]) for each in october.taxes] == [
         ("7", "50", "3.5"),

@@ -113,11 +113,12 @@ def test_late_usage_stands_on_the_next_invoice_with_its_month() -> None:
 
 def test_a_correction_of_a_billed_call_stands_on_no_invoice() -> None:
     account = make_account()
-    call = make_call(account, price=make_price(), prompt_tokens=1_000_000)
+    price = make_price()
+    call = make_call(account, price=price, prompt_tokens=1_000_000)
     submit(drafted(account).pk, user=make_preparer())
     adjust_call(call, AdjustmentSource.PROVIDER, prompt_tokens=-250_000, cost=Decimal("-0.5"))
     assert draft_invoice(account, NOVEMBER) is None
-    make_call(account, price=make_price(), day=date(2026, 11, 3), prompt_tokens=1_000_000)
+    make_call(account, price=price, day=date(2026, 11, 3), prompt_tokens=1_000_000)
     assert amounts(drafted(account, NOVEMBER)) == [("gpt-4o, input tokens", "2.00")]
 
 

@@ -83,7 +83,7 @@ def test_what_comes_late_is_the_difference_on_the_next_invoice(account: Account,
     assert not Invoice.objects.get(period_start=after.start).lines.filter(period_start=BILLED.start).exists()
 
 
-def test_a_corrected_price_is_given_back_on_the_next_invoice(account: Account) -> None:
+def test_a_corrected_price_is_given_back_by_a_credit_note(account: Account) -> None:
     """At cost, where the price of the provider matters."""
     Plan.objects.filter(name="Volume").get().versions.get().rates.all().delete()
     call = make_call(account, day=DAY, price=make_price(), prompt_tokens=3_000_000)
@@ -91,12 +91,13 @@ def test_a_corrected_price_is_given_back_on_the_next_invoice(account: Account) -
     before = said(first)
 
     adjust_call(call, AdjustmentSource.PROVIDER, cost=Decimal(-2))
-    second = issued(BILLED.following)
+    report = close_month(BILLED.following, account=account)
 
-    late = second.lines.filter(period_start=BILLED.start).order_by("position")
-    assert [(line.kind, line.amount) for line in late] == [
+    assert (report.drafted, report.credited) == ([account.name], [account.name])
+    note = Invoice.objects.get(original=first)
+    assert [(line.kind, line.amount) for line in note.lines.order_by("position")] == [
         (LineKind.USAGE, Decimal(-2)),
         (LineKind.COMMITMENT, Decimal(1)),
     ]
-    assert (first.total, said(first)) == (Decimal(6), before)
+    assert (first.total, note.total, said(first)) == (Decimal(6), Decimal(-1), before)
     assert verify_month(BILLED).sentences == []

@@ -74,6 +74,8 @@ def blockers_of(invoice: Invoice, *, now: datetime | None = None) -> list[str]:
     """Sentences, each with what to do; empty where the invoice can be issued once it is approved."""
     if invoice.kind == InvoiceKind.CREDIT_NOTE:
         return []
+    if invoice.total < 0:
+        return ["It comes to less than nothing: send it back. What is given back leaves as a credit note of its own."]
     sentences = [] if _is_over(invoice.period, invoice.account, now or timezone.now()) else [_too_early(invoice)]
     starts = {invoice.period_start, *invoice.lines.values_list("period_start", flat=True).distinct()}
     for start in sorted(starts):

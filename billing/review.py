@@ -109,7 +109,8 @@ def issue(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
             raise InvoiceError(" ".join(blockers))
         invoice.issued_at = timezone.now()
         invoice.issued_on = invoice.issued_at.astimezone(ZoneInfo(invoice.account.time_zone)).date()
-        invoice.due_on = invoice.issued_on + timedelta(days=bill_to_of(invoice).payment_days)
+        if invoice.kind != InvoiceKind.CREDIT_NOTE:
+            invoice.due_on = invoice.issued_on + timedelta(days=bill_to_of(invoice).payment_days)
         invoice.state = InvoiceState.ISSUED
         invoice.series, invoice.number = next_number(InvoiceKind(invoice.kind), invoice.issued_on)
     return invoice

@@ -22,6 +22,7 @@ from billing.models import DailyUsage, Invoice, InvoiceEvent, InvoiceLine
 from billing.models.invoices import FINAL_STATES
 from billing.parties import BillTo, bill_to_of
 from billing.periods import Period
+from billing.taxes import Tax, taxes_of
 from llm.fields import ExactSum
 from llm.models import ApiKey
 
@@ -89,6 +90,7 @@ class InvoicePage:
     flags: Sequence[tuple[str, str]]
     blockers: Sequence[Blocker]
     groups: Sequence[LineGroup]
+    taxes: Sequence[Tax]
     days: Sequence[dict[str, Any]]
     keys: Sequence[KeyUsage]
     events: Sequence[InvoiceEvent]
@@ -111,6 +113,7 @@ def invoice_page(invoice: Invoice, user: User) -> InvoicePage:
         flags=[(flag_badges([code]), FLAG_MEANINGS.get(code, "")) for code in invoice.flags],
         blockers=[] if is_settled else [_blocker(invoice, groups, each) for each in blockers_of(invoice)],
         groups=groups,
+        taxes=taxes_of(invoice),
         days=_days(invoice, rows) if rows else [],
         keys=_keys(rows),
         events=list(invoice.events.select_related("user").order_by("-id")),

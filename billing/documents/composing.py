@@ -144,7 +144,7 @@ class Composer:
         rule = _TOTALS_X, WIDTH
         rows = [
             replace(self._total_row("Subtotal", totals.subtotal, BODY), space_above=3),
-            self._total_row(totals.tax_label, totals.tax, BODY),
+            *(self._total_row(tax.label, tax.amount, BODY) for tax in totals.taxes),
         ]
         if totals.tax_note:
             rows.append(Row((self._cell(totals.tax_note, SMALL, x=_TOTALS_X, width=WIDTH - _TOTALS_X),)))

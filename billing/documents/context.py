@@ -8,7 +8,7 @@ from django.db.models import Sum
 from django.utils.text import slugify
 
 from billing.currencies import DECIMALS, format_amount
-from billing.documents.document import Fact, InvoiceDocument, LineSection, LineText, Note, Party, Totals
+from billing.documents.document import Fact, InvoiceDocument, LineSection, LineText, Note, Party, TaxText, Totals
 from billing.documents.wording import (
     one_line,
     several_lines,
@@ -23,6 +23,7 @@ from billing.models import Invoice, InvoiceLine
 from billing.models.invoices import FINAL_STATES
 from billing.parties import BillTo, Seller, bill_to_of, seller_of
 from billing.periods import Period
+from billing.taxes import taxes_of
 
 TITLES = {
     InvoiceKind.REGULAR: "Invoice",
@@ -155,12 +156,26 @@ def _line_text(line: InvoiceLine, currency: str) -> LineText:
 
 
 def _totals(invoice: Invoice, bill_to: BillTo) -> Totals:
+    first, *further = _taxes(invoice)
     return Totals(
         subtotal=format_amount(invoice.subtotal, invoice.currency),
-        tax_label=f"Tax {text_of_exact(invoice.tax_percent)}%",
+        tax_label=first.label,
         tax_note=one_line(bill_to.tax_note),
-        tax=format_amount(invoice.tax, invoice.currency),
+        tax=first.amount,
         total=_money(invoice.total, invoice),
+        further_taxes=tuple(further),
+    )
+
+
+def _taxes(invoice: Invoice) -> tuple[TaxText, ...]:
+    taxes = taxes_of(invoice)
+    return tuple(
+        TaxText(
+            f"Tax {text_of_exact(each.percent)}%"
+            + (f" on {format_amount(each.net, invoice.currency)}" if len(taxes) > 1 else ""),
+            format_amount(each.tax, invoice.currency),
+        )
+        for each in taxes
     )
 
 

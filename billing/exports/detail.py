@@ -1,29 +1,29 @@
 """The usage behind an invoice, by day, key, model and rate set: the same rows whenever it is asked for.
 
-Rollups go on: a call that is recorded after an invoice's cutoff changes a day that was billed. So what an invoice bills
-of a period is defined by cutoffs: all that was recorded up to its own, less all that was recorded up to the last one
-before it that covered the period. Where the rollups still say just what was billed, they are that; else the same days
-are made anew from the books as of the cutoff. Only billable usage is exported: the rest is on no invoice.
+Rollups go on: a call that is recorded after an invoice's cutoff changes a day that was billed. So what a document bills
+of a period is defined by cutoffs: all that was recorded up to its own, less all that documents before it have billed; a
+correction takes back what its invoice billed. Where the rollups still say just what was billed, they are that; else the
+same days are made anew from the books as of those cutoffs. Only billable usage is exported: the rest is on no invoice.
 """
 
 from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from django.db import connection
-from django.db.models import F, Max, Sum
+from django.db.models import Exists, F, OuterRef, Sum
 from django.db.models.functions import Collate
+from django.utils import timezone
 
-from billing.enums import InvoiceKind
 from billing.errors import BillingError
 from billing.models import BilledUsage, DailyUsage, Invoice
 from billing.models.rollups import SUM_FIELDS
@@ -76,7 +76,7 @@ class UsageRow:
 
 
 def usage_of(invoice: Invoice) -> Iterator[UsageRow]:
-    """All rows of usage that the invoice bills, by period, then as `DetailKey` orders them; none of a credit note."""
+    """All rows of usage that the invoice bills, by period, then as `DetailKey` orders them; none of goodwill."""
     keys = {key.pk: key.masked for key in ApiKey.objects.filter(account=invoice.account_id)}
     starts = BilledUsage.objects.filter(invoice=invoice).values_list("period_start", flat=True)
     for start in sorted(set(starts.order_by())):
@@ -88,26 +88,54 @@ def _billed(invoice: Invoice, period: Period) -> Iterator[Detail]:
     """A draft that was computed without rollups to go by has no cutoff, and no usage."""
     if invoice.cutoff_at is None:
         return iter(())
-    before = _cutoff_before(invoice, period)
-    if before is None and _is_as_billed(invoice, period):
+    states = _states_of(invoice, period)
+    if states == {invoice.cutoff_at: 1} and _is_as_billed(invoice, period):
         return _kept_still(_from_rollups(invoice.account_id, period), invoice, period)
-    now = _from_books(invoice.account_id, period, invoice.cutoff_at)
-    return now if before is None else _less(now, _from_books(invoice.account_id, period, before))
+    return _added({cutoff: (_from_books(invoice.account_id, period, cutoff), times) for cutoff, times in states.items()})
 
 
-def _cutoff_before(invoice: Invoice, period: Period) -> datetime | None:
-    """Up to when other invoices have billed the period; None where this is the first.
+_States = dict[datetime, int]
+"""Cutoff -> how many times the books as of it: 1, or -1 where they are taken off."""
 
-    Once a period was billed, every later invoice bills what has changed of it: those of later months too.
-    """
-    others = Invoice.objects.frozen().filter(
-        account=invoice.account_id, currency=invoice.currency, cutoff_at__lt=invoice.cutoff_at
-    )
-    others = others.exclude(kind=InvoiceKind.CREDIT_NOTE).exclude(pk=invoice.pk)
-    if not others.filter(period_start=period.start).exists():
-        return None
-    found: datetime | None = others.filter(period_start__gte=period.start).aggregate(last=Max("cutoff_at"))["last"]
-    return found
+
+def _states_of(invoice: Invoice, period: Period) -> _States:
+    """Of which states of the books the document's usage is made."""
+    states: dict[int, _States] = {}
+    for each in [*_documents_before(invoice, period), invoice]:
+        if each.is_correction:
+            taken_back = [pk for pk, original_id in _originals(states) if each.original_id in (pk, original_id)]
+            states[each.pk] = _negative_sum(states[pk] for pk in taken_back)
+        else:
+            own = _negative_sum(states.values())
+            own[cast("datetime", each.cutoff_at)] = own.get(cast("datetime", each.cutoff_at), 0) + 1
+            states[each.pk] = own
+    return {cutoff: times for cutoff, times in states[invoice.pk].items() if times}
+
+
+def _originals(document_ids: Iterable[int]) -> Iterable[tuple[int, int | None]]:
+    return Invoice.objects.filter(pk__in=list(document_ids)).order_by().values_list("pk", "original_id")
+
+
+def _documents_before(invoice: Invoice, period: Period) -> list[Invoice]:
+    """Those that had billed usage of the period when this one was computed, in their order."""
+    with_usage = BilledUsage.objects.filter(invoice=OuterRef("pk"), period_start=period.start)
+    charging = Invoice.objects.charging().filter(Exists(with_usage), account=invoice.account_id)
+    found = charging.filter(currency=invoice.currency).exclude(pk=invoice.pk)
+    return sorted((each for each in found if _since(each) < _since(invoice)), key=_since)
+
+
+def _since(invoice: Invoice) -> tuple[datetime, int]:
+    """From when on it counts: its usage is that of its cutoff, but a correction takes back once it is issued."""
+    at = (invoice.issued_at or timezone.now()) if invoice.is_correction else invoice.cutoff_at
+    return (at or timezone.now(), invoice.pk)
+
+
+def _negative_sum(parts: Iterable[_States]) -> _States:
+    total: _States = {}
+    for part in parts:
+        for cutoff, times in part.items():
+            total[cutoff] = total.get(cutoff, 0) - times
+    return total
 
 
 def _is_as_billed(invoice: Invoice, period: Period) -> bool:
@@ -186,14 +214,20 @@ def _parameters(account_id: int, period: Period, cutoff: datetime) -> dict[str, 
     return {"accounts": [account_id] * len(days), "days": days, "cutoff": stamp}
 
 
-def _less(now: Iterator[Detail], before: Iterator[Detail]) -> Iterator[Detail]:
-    """Two streams in the order of their keys; what is the same in both is left out."""
-    gone = (Detail(detail.key, tuple(map(_negated, detail.sums))) for detail in before)
-    for key, parts in groupby(heapq.merge(now, gone, key=_KEY), key=_KEY):
+def _added(streams: Mapping[datetime, tuple[Iterator[Detail], int]]) -> Iterator[Detail]:
+    """Streams in the order of their keys, each so many times; what comes to nothing is left out."""
+    scaled = [_scaled(details, times) for details, times in streams.values()]
+    for key, parts in groupby(heapq.merge(*scaled, key=_KEY), key=_KEY):
         with exact_arithmetic():
             sums = tuple(map(sum, zip(*(part.sums for part in parts), strict=True)))
         if any(sums):
             yield Detail(key, sums)
+
+
+def _scaled(details: Iterator[Detail], times: int) -> Iterator[Detail]:
+    for detail in details:
+        for _ in range(abs(times)):
+            yield detail if times > 0 else Detail(detail.key, tuple(map(_negated, detail.sums)))
 
 
 def _negated(figure: Any) -> Any:

@@ -20,6 +20,7 @@ from billing.exports.tables import number_of, state_of
 from billing.models import Invoice, InvoiceLine
 from billing.parties import bill_to_of, seller_of
 from billing.periods import Period
+from billing.taxes import taxes_of
 from llm.enums import Meter
 from llm.money import PRICE_DECIMALS, exact_arithmetic
 
@@ -45,6 +46,7 @@ _CATEGORY = {
     LineKind.DISCOUNT: ("Credit", "One-Time"),
     LineKind.FLAT_FEE: ("Purchase", "Recurring"),
     LineKind.COMMITMENT: ("Purchase", "Recurring"),
+    LineKind.GOODWILL: ("Credit", "One-Time"),
 }
 """ChargeCategory and ChargeFrequency."""
 
@@ -136,8 +138,9 @@ def _at_the_end(invoice: Invoice, lines: Sequence[InvoiceLine]) -> Iterator[Row]
     rounding = -sum((line.residual for line in lines), Decimal(0))
     if rounding:
         yield {**_costs(rounding), **_said("Adjustment", "Rounding of the lines")}
-    if invoice.tax:
-        yield {**_costs(invoice.tax), **_said("Tax", f"Tax, {exact(invoice.tax_percent)} %")}
+    for each in taxes_of(invoice):
+        if each.tax:
+            yield {**_costs(each.tax), **_said("Tax", f"Tax, {exact(each.percent)} %")}
 
 
 def _said(category: str, description: str) -> Row:

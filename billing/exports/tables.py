@@ -20,6 +20,7 @@ from billing.exports.detail import UsageRow
 from billing.models import Invoice, InvoiceLine
 from billing.models.rollups import COST_FIELDS, COUNT_FIELDS, SUM_FIELDS
 from billing.parties import bill_to_of
+from billing.taxes import percent_of
 from llm.digests import DIGEST_FIELDS, digest_hex
 from llm.money import exact_sum, round_half_away
 
@@ -106,6 +107,7 @@ INVOICES: Table[Invoice] = Table(
         Column("invoice_id", lambda invoice: invoice.pk),
         Column("number", number_of),
         Column("kind", lambda invoice: invoice.kind),
+        Column("credit_kind", lambda invoice: invoice.credit_kind or None),
         Column("state", state_of),
         Column("period", lambda invoice: _month(invoice.period_start)),
         Column("account_id", lambda invoice: invoice.account_id),
@@ -148,6 +150,7 @@ LINES: Table[InvoiceLine] = Table(
         Column("exact_amount", lambda line: exact(line.exact_amount)),
         Column("amount", lambda line: money(line.amount, line.invoice.currency)),
         Column("residual", lambda line: exact(line.residual)),
+        Column("tax_percent", lambda line: exact(percent_of(line, line.invoice))),
         Column("currency", lambda line: line.invoice.currency),
         Column("calls", lambda line: line.calls),
         Column("digest", lambda line: line.digest or None),

@@ -244,7 +244,7 @@ class Export:
             guard(invoice.name, self.check_invoice, invoice)
             for line in self.lines[invoice["invoice_id"]]:
                 where = f"{invoice.name}, line {line.get('position')}"
-                guard(where, self.check_line, where, line, decimals_of(invoice))
+                guard(where, self.check_line, where, line, invoice)
         guard("Credit notes", self.check_credits)
         guard(MANIFEST, self.check_manifest)
         for model in sorted(self.usage.keys() | self.billed_models()):
@@ -274,13 +274,17 @@ class Export:
         compare(where, "the sum of its lines", total_of(lines, "amount"), subtotal)
         compare(where, "the residual of its lines", total_of(lines, "residual"), invoice.number("residual"))
         compare(where, "total", invoice.number("total"), subtotal + tax)
+        for percent in sorted({line.number("tax_percent") for line in lines if line["period"] == invoice["period"]}):
+            compare(where, "tax_percent", invoice.number("tax_percent"), percent)
         if invoice["kind"] != "credit_note":
-            due = rounded(subtotal * invoice.number("tax_percent") / 100, decimals_of(invoice))
-            compare(where, "tax", tax, due)
+            compare(where, "tax", tax, tax_due(invoice, lines))
 
-    def check_line(self, where: str, line: Row, decimals: int) -> None:
+    def check_line(self, where: str, line: Row, invoice: Row) -> None:
+        """A reduction may give back a little less than its lines, rounded by themselves, come to."""
         exact, amount = line.number("exact_amount"), line.number("amount")
-        self.report.compare(where, "amount", amount, rounded(exact, decimals))
+        due = rounded(exact, decimals_of(invoice))
+        if invoice["credit_kind"] != "reduction" or amount < due:
+            self.report.compare(where, "amount", amount, due)
         self.report.compare(where, "residual", line.number("residual"), exact - amount)
         if line["unit_price_per_million"] and line["quantity"]:
             due = line.whole("quantity") * line.number("unit_price_per_million").scaleb(-6)
@@ -379,6 +383,15 @@ def rate_set_of(line: Row) -> str | None:
 def decimals_of(invoice: Row) -> int:
     """Of its currency, in which all of its amounts are written."""
     return -int(invoice.number("total").as_tuple().exponent)
+
+
+def tax_due(invoice: Row, lines: Iterable[Row]) -> Decimal:
+    """Each rate on the sum of its lines; without lines there is none."""
+    nets: dict[Decimal, Decimal] = defaultdict(Decimal)
+    for line in lines:
+        nets[line.number("tax_percent")] += line.number("amount")
+    taxes = (rounded(net * percent / 100, decimals_of(invoice)) for percent, net in nets.items())
+    return sum(taxes, Decimal(0))
 
 
 def total_of(rows: Iterable[Row], column: str) -> Decimal:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from decimal import Decimal
 
 from billing.enums import InvoiceKind
 from billing.exports.base import FormatWriter, Scope
@@ -18,6 +19,7 @@ from billing.exports.tables import money
 from billing.models import Invoice, InvoiceLine
 from billing.models.invoices import FINAL_STATES
 from billing.parties import BillTo, bill_to_of
+from billing.taxes import percent_of
 
 MOST_DOCUMENTS = 500
 """Of one file, says Xero."""
@@ -77,7 +79,6 @@ class XeroWriter(FormatWriter):
 def _rows_of(invoice: Invoice, lines: Sequence[InvoiceLine], *, sign: int) -> list[Row]:
     """sign: a credit note's amounts are positive in its file."""
     shared = {**_contact(bill_to_of(invoice)), **_head(invoice, sign=sign)}
-    tax_type = f"{exact(invoice.tax_percent)}%" if invoice.tax_percent else NO_TAX
     return [
         {
             **shared,
@@ -85,10 +86,14 @@ def _rows_of(invoice: Invoice, lines: Sequence[InvoiceLine], *, sign: int) -> li
             "Quantity": 1,
             "UnitAmount": money(sign * line.amount, invoice.currency),
             "AccountCode": ACCOUNT_CODE,
-            "TaxType": tax_type,
+            "TaxType": _tax_type(percent_of(line, invoice)),
         }
         for line in lines
     ]
+
+
+def _tax_type(percent: Decimal) -> str:
+    return f"{exact(percent)}%" if percent else NO_TAX
 
 
 def _contact(bill_to: BillTo) -> Row:

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 
 from billing.content import content_digest
 from billing.currencies import DECIMALS
-from billing.enums import InvoiceKind, InvoiceState, LineKind
+from billing.enums import CreditKind, InvoiceKind, InvoiceState, LineKind
 from billing.models import BillingProfile, DailyUsage, ExchangeRate, Invoice, InvoiceLine, InvoiceSeries, PlanVersion
 from billing.models.invoices import FINAL_STATES, FROZEN_STATES
 from billing.parties import bill_to_facts, seller_facts
@@ -86,6 +86,8 @@ def make_invoice(
         "cutoff_at": CUTOFF,
         "tax_percent": Decimal(tax_percent),
     }
+    if kind == InvoiceKind.CREDIT_NOTE:
+        defaults["credit_kind"] = CreditKind.GOODWILL
     invoice = Invoice.objects.create(kind=kind, **{**defaults, **values})
     for line in lines:
         make_line(invoice, **line)

@@ -87,19 +87,20 @@ def test_csv_is_as_rfc_4180_has_it(tmp_path: Path) -> None:
 
 def test_names_that_look_like_formulas_are_harmless_in_every_format_but_jsonl(tmp_path: Path) -> None:
     profile = make_profile(legal_name="=HYPERLINK(1)", po_number="-7", tax_id="@x")
-    issued(profile, lines=({"amount": "-10.00", "description": "+evil", "model": "=m", "provider": "p"},))
+    line = {"amount": "-10.00", "description": "+evil", "model": "=m", "provider": "p"}
+    issued(profile, lines=(line, {"amount": "10.00"}))
     folder = export(tmp_path / "out", "csv", "xlsx", "jsonl", "focus", "xero")
     [head] = rows_of(folder / "invoices.csv")
     assert (head["legal_name"], head["po_number"], head["tax_id"]) == ("'=HYPERLINK(1)", "'-7", "'@x")
-    assert (head["subtotal"], head["total"]) == ("-10.00", "-10.00")
-    [line] = rows_of(folder / "lines.csv")
+    assert (head["subtotal"], head["total"]) == ("0.00", "0.00")
+    [line, _] = rows_of(folder / "lines.csv")
     assert (line["description"], line["model"], line["exact_amount"]) == ("'+evil", "'=m", "-10")
-    [row] = rows_of(folder / "focus-1.2.csv")
+    [row, _] = rows_of(folder / "focus-1.2.csv")
     assert (row["ChargeDescription"], row["BilledCost"], row["ResourceName"]) == ("'+evil", "-10", "'=m")
-    [row] = rows_of(folder / "xero-invoices.csv")
+    [row, _] = rows_of(folder / "xero-invoices.csv")
     assert (row["*ContactName"], row["*UnitAmount"], row["Reference"]) == ("'=HYPERLINK(1)", "-10.00", "'-7")
     record = json.loads((folder / "invoices.jsonl").read_bytes())
-    assert (record["legal_name"], record["total"]) == ("=HYPERLINK(1)", "-10.00")
+    assert (record["legal_name"], record["total"]) == ("=HYPERLINK(1)", "0.00")
     texts = {text for rows in sheets_of(folder / "export.xlsx").values() for row in rows for _, text in row}
     assert {"'=HYPERLINK(1)", "'-7", "'@x", "'+evil", "'=m"} <= texts
     with zipfile.ZipFile(folder / "export.xlsx") as book:

@@ -190,7 +190,14 @@ TAMPERED_INVOICES: dict[str, tuple[Change, list[str]]] = {
             f"focus-1.2.csv, {INVOICE}: the sum of BilledCost is 2.980000000000, but should be 2.97.",
         ],
     ),
-    "tax rate": (in_table("invoices", 0, tax_percent="7"), [f"{INVOICE}: tax is 0.48, but should be 0.18."]),
+    "tax rate": (in_table("invoices", 0, tax_percent="7"), [f"{INVOICE}: tax_percent is 7, but should be 19."]),
+    "tax rate of a line": (
+        in_table("lines", 2, tax_percent="7"),
+        [
+            f"{INVOICE}: tax_percent is 19, but should be 7.",
+            f"{INVOICE}: tax is 0.48, but should be 0.18.",
+        ],
+    ),
     "state": (
         in_table("invoices", 0, state="draft"),
         [f"{INVOICE}: state, says manifest.json, is issued, but should be draft."],

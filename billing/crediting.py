@@ -43,7 +43,7 @@ def credit(invoice_id: int, *, user: User, reason: str, amounts: Mapping[int, De
     amounts: line id -> how much of it, without tax, in the invoice's currency; None credits all that is left of it.
     Raises InvoiceError where it was not issued, or a line has less left.
     """
-    with _crediting(invoice_id, user, reason) as original:
+    with _crediting(invoice_id, InvoiceAction.CREDIT, user=user, reason=reason) as original:
         lines = [_goodwill(line, amount) for line, amount in _chosen(original, amounts)]
         return _draft(original, CreditKind.GOODWILL, lines, user=user, reason=reason)
 
@@ -56,16 +56,16 @@ def credit_and_bill_again(
     line_ids: of the invoice's lines; None takes back all of them. Of each it takes all that is left. Raises
     InvoiceError where the invoice was not issued, or nothing is left of these lines.
     """
-    with _crediting(invoice_id, user, reason) as original:
+    with _crediting(invoice_id, InvoiceAction.BILL_AGAIN, user=user, reason=reason) as original:
         lines = _corrected(original, line_ids)
         usage = unbilled_rows([original, *lasting_notes_of(original)]) if line_ids is None else []
         return _draft(original, CreditKind.CORRECTION, lines, usage, user=user, reason=reason)
 
 
 @contextmanager
-def _crediting(invoice_id: int, user: User, reason: str) -> Iterator[Invoice]:
-    """The invoice, locked, with its account."""
-    require_permission(user, InvoiceAction.CREDIT)
+def _crediting(invoice_id: int, action: InvoiceAction, *, user: User, reason: str) -> Iterator[Invoice]:
+    """The invoice, locked with its account; afterwards its history says what was done."""
+    require_permission(user, action)
     if not reason.strip():
         raise InvoiceError("Give a reason.")
     account_id = Invoice.objects.values_list("account_id", flat=True).get(pk=invoice_id)
@@ -75,6 +75,7 @@ def _crediting(invoice_id: int, user: User, reason: str) -> Iterator[Invoice]:
         if original.state not in FINAL_STATES or original.kind == InvoiceKind.CREDIT_NOTE:
             raise InvoiceError("Only an issued invoice can be credited.")
         yield original
+        note_event(original, action, original.state, user=user, reason=reason)
 
 
 def _draft(
@@ -97,7 +98,6 @@ def _draft(
     insert_rows(InvoiceLine, lines)
     insert_rows(BilledUsage, usage)
     note_event(note, InvoiceAction.DRAFT, "", user=user, reason=reason)
-    note_event(original, InvoiceAction.CREDIT, original.state, user=user, reason=reason)
     return note
 
 

@@ -62,6 +62,7 @@ class InvoiceAction(models.TextChoices):
     PAY = "pay", "marked as paid"
     VOID = "void", "voided"
     CREDIT = "credit", "credited"
+    BILL_AGAIN = "bill_again", "credited, to be billed again"
 
 
 class JobState(models.TextChoices):

@@ -41,6 +41,7 @@ _PERMISSIONS = {
     InvoiceAction.PAY: "billing.issue_invoice",
     InvoiceAction.VOID: "billing.issue_invoice",
     InvoiceAction.CREDIT: "billing.credit_invoice",
+    InvoiceAction.BILL_AGAIN: "billing.credit_invoice",
 }
 _FROM: dict[InvoiceAction, Sequence[InvoiceState]] = {
     InvoiceAction.SUBMIT: (InvoiceState.DRAFT,),

@@ -97,3 +97,44 @@ class CreditForm(ReasonedForm):
     def _amounts(self) -> dict[int, Decimal]:
         values = ((line_id, self.cleaned_data.get(f"line_{line_id}")) for line_id in self._lines)
         return {line_id: amount for line_id, amount in values if amount}
+
+
+class BillAgainForm(ReasonedForm):
+    """All lines of the invoice, or some of them."""
+
+    WHOLE, LINES = "whole", "lines"
+
+    scope = forms.ChoiceField(
+        label="What is billed again?",
+        choices=[(WHOLE, "The whole invoice"), (LINES, "These lines:")],
+        initial=WHOLE,
+        widget=forms.RadioSelect,
+    )
+
+    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+        super().__init__(data, invoice=invoice)
+        left = creditable(invoice)
+        self._lines = {line.pk: line for line in invoice.lines.order_by("position") if left[line.pk]}
+        for line_id, line in self._lines.items():
+            self.fields[f"line_{line_id}"] = forms.BooleanField(
+                label=line.description,
+                required=False,
+                help_text=f"{format_amount(left[line_id], invoice.currency)} left",
+            )
+
+    def line_fields(self) -> Iterable[forms.BoundField]:
+        return [self[f"line_{line_id}"] for line_id in self._lines]
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        if data.get("scope") == self.LINES and not self._chosen():
+            self.add_error("scope", "Choose at least one line.")
+        if data.get("scope") == self.WHOLE and self._chosen():
+            self.add_error("scope", "You chose lines: select “These lines”, or clear them.")
+        return data
+
+    def details(self) -> dict[str, Any]:
+        return {"line_ids": None if self.cleaned_data["scope"] == self.WHOLE else self._chosen()}
+
+    def _chosen(self) -> list[int]:
+        return [line_id for line_id in self._lines if self.cleaned_data.get(f"line_{line_id}")]

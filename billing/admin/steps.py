@@ -19,7 +19,7 @@ from django.urls import reverse
 from billing import crediting, invoicing, review
 from billing.admin.figures import sentence_case
 from billing.admin.pages import page_context, user_of
-from billing.admin.stepforms import CreditForm, PaymentForm, ReasonedForm, StepForm
+from billing.admin.stepforms import BillAgainForm, CreditForm, PaymentForm, ReasonedForm, StepForm
 from billing.blockers import blockers_of
 from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
 from billing.errors import BillingError, InvoiceError
@@ -95,9 +95,18 @@ STEPS: Sequence[Step] = (
     Step(
         InvoiceAction.CREDIT,
         "Credit",
-        "A draft of a credit note is made, which goes through review as any invoice does.",
+        "For goodwill: creates a draft credit note that gives money back. What it credits stays billed and is never "
+        "charged again. Later reductions of the same month are lessened by it.",
         crediting.credit,
         CreditForm,
+    ),
+    Step(
+        InvoiceAction.BILL_AGAIN,
+        "Credit and bill again",
+        "For mistakes: creates a draft credit note over what is left of these lines. Once it is issued, the account's "
+        "next draft bills them again, at the plan, exchange rate, tax and address that hold then.",
+        crediting.credit_and_bill_again,
+        BillAgainForm,
     ),
     Step(
         InvoiceAction.VOID,
@@ -128,7 +137,7 @@ def open_steps(invoice: Invoice, user: User) -> list[Step]:
     if invoice.state == InvoiceState.DRAFT and not is_credit_note:
         actions.add(InvoiceAction.RECOMPUTE)
     if invoice.state in FINAL_STATES and not is_credit_note:
-        actions.add(InvoiceAction.CREDIT)
+        actions |= {InvoiceAction.CREDIT, InvoiceAction.BILL_AGAIN}
     return [step for step in STEPS if step.action in actions and may(user, step)]
 
 
@@ -174,6 +183,6 @@ def perform(step: Step, invoice: Invoice, *, user: User, reason: str, **details:
 
 
 def _said(invoice: Invoice, step: Step) -> str:
-    if step.action == InvoiceAction.CREDIT:
+    if step.action in (InvoiceAction.CREDIT, InvoiceAction.BILL_AGAIN):
         return f"The draft of a credit note over {invoice.original} was made: submit it next."
     return f"{sentence_case(str(invoice))} was {step.action.label}."

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from billing.api.fields import CurrencyField, ExactField, MonthField, ViewedSerializer
-from billing.enums import InvoiceAction, InvoiceKind, InvoiceState, LineKind
+from billing.currencies import DECIMALS, MOST_DECIMALS
+from billing.enums import CreditKind, InvoiceAction, InvoiceKind, InvoiceState, LineKind
 from billing.models import Invoice, InvoiceEvent, InvoiceLine
+from billing.taxes import percent_of, taxes_of
+from llm.money import format_usd
+
+
+class TaxSerializer(serializers.Serializer[Any]):
+    """The tax at one rate, on the sum of its lines."""
+
+    percent = serializers.CharField()
+    net = serializers.CharField()
+    tax = serializers.CharField()
 
 
 class InvoiceSerializer(ViewedSerializer[Invoice]):
@@ -32,12 +48,16 @@ class InvoiceSerializer(ViewedSerializer[Invoice]):
     account = serializers.IntegerField(source="account_id")
     account_name = serializers.CharField(source="account.name")
     kind = serializers.ChoiceField(choices=InvoiceKind.choices)
+    credit_kind = serializers.ChoiceField(
+        choices=[("", "none"), *CreditKind.choices], help_text="What a credit note is; empty on invoices."
+    )
     state = serializers.ChoiceField(choices=InvoiceState.choices)
     period = MonthField(source="period_start")
     currency = serializers.CharField()
     subtotal = CurrencyField()
-    tax_percent = ExactField()
+    tax_percent = ExactField(help_text="Of its own month; lines of other months may have another rate.")
     tax = CurrencyField()
+    taxes = serializers.SerializerMethodField()
     total = CurrencyField()
     per_usd = ExactField(allow_null=True, help_text="Units of the currency for one USD; null in USD.")
     original = serializers.IntegerField(
@@ -61,6 +81,14 @@ class InvoiceSerializer(ViewedSerializer[Invoice]):
     submitted_at = serializers.DateTimeField(required=False, allow_null=True, help_text="For staff.")
     approved_at = serializers.DateTimeField(required=False, allow_null=True, help_text="For staff.")
 
+    @extend_schema_field(TaxSerializer(many=True))
+    def get_taxes(self, invoice: Invoice) -> Any:
+        decimals = DECIMALS[invoice.currency]
+        return [
+            {"percent": format_usd(each.percent), "net": f"{each.net:.{decimals}f}", "tax": f"{each.tax:.{decimals}f}"}
+            for each in taxes_of(invoice)
+        ]
+
 
 class InvoiceLineSerializer(ViewedSerializer[InvoiceLine]):
     staff_only = frozenset(("key", "cost_usd"))
@@ -76,11 +104,15 @@ class InvoiceLineSerializer(ViewedSerializer[InvoiceLine]):
     unit_price = ExactField(allow_null=True, help_text="Per million.")
     exact_amount = ExactField(help_text="Unrounded.")
     amount = CurrencyField(help_text="As printed, rounded half away from zero.")
+    tax_percent = serializers.SerializerMethodField()
     calls = serializers.IntegerField()
     digest = serializers.CharField(help_text="Of the calls that the line stands for.")
     credited_line = serializers.IntegerField(source="credited_line_id", allow_null=True)
     key = serializers.CharField(required=False, help_text="For staff.")
     cost_usd = ExactField(required=False, help_text="For staff.")
+
+    def get_tax_percent(self, line: InvoiceLine) -> str:
+        return format_usd(percent_of(line, line.invoice))
 
 
 class InvoiceEventSerializer(serializers.Serializer[InvoiceEvent]):
@@ -100,3 +132,43 @@ class InvoiceDetailSerializer(InvoiceSerializer):
     seller = serializers.DictField()
     lines = InvoiceLineSerializer(many=True)
     events = InvoiceEventSerializer(many=True, required=False, help_text="Its history. For staff.")
+
+
+class CreditedLineSerializer(serializers.Serializer[Any]):
+    position = serializers.IntegerField(min_value=1, max_value=2**31 - 1, help_text="Of the line on the invoice.")
+    amount = serializers.DecimalField(
+        max_digits=26,
+        decimal_places=MOST_DECIMALS,
+        required=False,
+        help_text="Without tax. Goodwill needs it; a correction takes all that is left of the line.",
+    )
+
+
+class CreditRequestSerializer(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(
+        choices=[CreditKind.GOODWILL, CreditKind.CORRECTION],
+        help_text="goodwill: what is credited stays billed. correction: the account's next draft bills it again.",
+    )
+    reason = serializers.CharField(max_length=500)
+    lines = CreditedLineSerializer(
+        many=True, allow_empty=False, allow_null=True, default=None, help_text="null: all that is left of the invoice."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        lines = attrs["lines"] or []
+        needs_amount = attrs["kind"] == CreditKind.GOODWILL
+        if any(("amount" in line) != needs_amount for line in lines):
+            sentence = "Give an amount for each line." if needs_amount else "A correction takes no amounts."
+            raise serializers.ValidationError({"lines": sentence})
+        if len({line["position"] for line in lines}) < len(lines):
+            raise serializers.ValidationError({"lines": "Name each line once."})
+        return attrs
+
+    def amounts(self, ids: Mapping[int, int]) -> dict[int, Decimal] | None:
+        """By line id. ids: of the invoice's lines, by position. Raises ValidationError."""
+        lines = self.validated_data["lines"]
+        if lines is None:
+            return None
+        if unknown := [line["position"] for line in lines if line["position"] not in ids]:
+            raise serializers.ValidationError({"lines": f"This invoice has no line {unknown[0]}."})
+        return {ids[line["position"]]: line.get("amount", Decimal(0)) for line in lines}

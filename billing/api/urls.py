@@ -6,7 +6,7 @@ from billing.api.accounts import AccountsView, LimitsView
 from billing.api.base import NothingHereView
 from billing.api.calls import CallsView, CallView
 from billing.api.exports import ExportFileView, ExportsView, ExportView
-from billing.api.invoices import InvoicePdfView, InvoicesView, InvoiceView
+from billing.api.invoices import InvoiceCreditNotesView, InvoicePdfView, InvoicesView, InvoiceView
 from billing.api.usage import UsageView
 
 urlpatterns = [
@@ -18,6 +18,7 @@ urlpatterns = [
     path("invoices/", InvoicesView.as_view(), name="invoices"),
     path("invoices/<int:pk>/", InvoiceView.as_view(), name="invoice"),
     path("invoices/<int:pk>/pdf/", InvoicePdfView.as_view(), name="invoice-pdf"),
+    path("invoices/<int:pk>/credit-notes/", InvoiceCreditNotesView.as_view(), name="invoice-credit-notes"),
     path("exports/", ExportsView.as_view(), name="exports"),
     path("exports/<int:pk>/", ExportView.as_view(), name="export"),
     path("exports/<int:pk>/files/<str:name>/", ExportFileView.as_view(), name="export-file"),

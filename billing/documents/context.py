@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from django.db.models import Sum
+from django.utils import timezone
 from django.utils.text import slugify
 
 from billing.currencies import DECIMALS, format_amount
@@ -18,7 +19,7 @@ from billing.documents.wording import (
     text_of_moment,
     text_of_month,
 )
-from billing.enums import InvoiceKind, InvoiceState
+from billing.enums import CreditKind, InvoiceKind, InvoiceState
 from billing.models import Invoice, InvoiceLine
 from billing.models.invoices import FINAL_STATES
 from billing.parties import BillTo, Seller, bill_to_of, seller_of
@@ -142,7 +143,16 @@ def _heading(invoice: Invoice, period: Period, *, is_only: bool) -> str:
     regular = (invoice.original or invoice).kind != InvoiceKind.SUPPLEMENT
     if regular and period == invoice.period:
         return "" if is_only else text_of_month(period)
+    if invoice.kind != InvoiceKind.CREDIT_NOTE and _is_billed_again(invoice, period):
+        return f"{text_of_month(period)}, billed again"
     return f"Late usage of {text_of_month(period)}"
+
+
+def _is_billed_again(invoice: Invoice, period: Period) -> bool:
+    """A correction was issued before: what comes later doesn't change what the document says."""
+    corrections = Invoice.objects.final().filter(account=invoice.account_id, credit_kind=CreditKind.CORRECTION)
+    corrections = corrections.filter(issued_at__lte=invoice.submitted_at or timezone.now())
+    return InvoiceLine.objects.filter(invoice__in=corrections, period_start=period.start).exists()
 
 
 def _line_text(line: InvoiceLine, currency: str) -> LineText:

@@ -94,4 +94,17 @@ class Migration(migrations.Migration):
             model_name='invoiceline',
             constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['usage', 'allowance', 'discount', 'flat_fee', 'commitment', 'goodwill'])), name='invoiceline_kind_known'),
         ),
+        migrations.RemoveConstraint(
+            model_name='invoiceevent',
+            name='invoiceevent_action_known',
+        ),
+        migrations.AlterField(
+            model_name='invoiceevent',
+            name='action',
+            field=models.CharField(choices=[('draft', 'drafted'), ('recompute', 'recomputed'), ('submit', 'submitted for review'), ('send_back', 'sent back'), ('approve', 'approved'), ('issue', 'issued'), ('pay', 'marked as paid'), ('void', 'voided'), ('credit', 'credited'), ('bill_again', 'credited, to be billed again')], max_length=15),
+        ),
+        migrations.AddConstraint(
+            model_name='invoiceevent',
+            constraint=models.CheckConstraint(condition=models.Q(('action__in', ['draft', 'recompute', 'submit', 'send_back', 'approve', 'issue', 'pay', 'void', 'credit', 'bill_again'])), name='invoiceevent_action_known'),
+        ),
     ]

@@ -83,7 +83,7 @@ def test_others_press_nothing(group: str) -> None:
     invoice = make_submitted()
     client = member_of(group)
 
-    for step in ("submit", "approve", "issue", "void", "send_back", "credit", "recompute", "pay"):
+    for step in ("submit", "approve", "issue", "void", "send_back", "credit", "bill_again", "recompute", "pay"):
         assert press(client, invoice, step) == 403
 
     invoice.refresh_from_db()

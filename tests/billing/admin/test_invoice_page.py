@@ -100,7 +100,7 @@ def test_buttons_are_what_one_may_do_now() -> None:
     assert buttons(preparer, issued) == []
     assert buttons(approver, draft) == ["Void"]
     assert buttons(approver, submitted) == ["Approve", "Send back", "Void"]
-    assert buttons(approver, issued) == ["Mark as paid", "Credit"]
+    assert buttons(approver, issued) == ["Mark as paid", "Credit", "Credit and bill again"]
     assert buttons(preparer, note) == ["Submit"]
     assert buttons(viewer, draft) == []
 
@@ -186,7 +186,7 @@ def test_a_lock_that_somebody_else_holds_is_a_sentence(monkeypatch: pytest.Monke
     assert steps.BUSY.replace("'", "&#x27;") in text_of(answer)
 
 
-@pytest.mark.parametrize("step", ["submit", "approve", "issue", "pay", "send_back", "void", "credit", "recompute"])
+@pytest.mark.parametrize("step", ["submit", "approve", "issue", "pay", "send_back", "void", "credit", "bill_again", "recompute"])
 def test_steps_are_for_those_who_may(step: str) -> None:
     invoice = make_submitted()
     events = InvoiceEvent.objects.count()
@@ -230,6 +230,27 @@ def test_an_invoice_is_credited_by_line_or_whole() -> None:
     assert (second.total, answer.headers["Location"]) == (Decimal("-1.50"), page_url(second))
     assert "-1.50" in text_of(approver.get(page_url(invoice)))
     assert invoice.label in text_of(approver.get(page_url(second)))
+    assert "There is nothing left to credit." in text_of(approver.post(url, {"scope": "whole", "reason": "again"}))
+
+
+def test_lines_are_credited_to_be_billed_again() -> None:
+    approver = sign_in("ada", *APPROVER)
+    invoice = make_issued()
+    line = invoice.lines.get()
+    url = step_url(invoice, "bill_again")
+
+    assert "next draft bills them again" in text_of(approver.get(url))
+    assert "Choose at least one line." in text_of(approver.post(url, {"scope": "lines", "reason": "wrong plan"}))
+    unclear = {"scope": "whole", "reason": "wrong plan", f"line_{line.pk}": "on"}
+    assert "You chose lines" in text_of(approver.post(url, unclear))
+    assert "This field is required." in text_of(approver.post(url, {"scope": "whole", "reason": ""}))
+    assert Invoice.objects.count() == 1
+
+    answer = approver.post(url, {"scope": "lines", "reason": "wrong plan", f"line_{line.pk}": "on"})
+    note = Invoice.objects.get(kind=InvoiceKind.CREDIT_NOTE)
+
+    assert (note.credit_kind, note.total, answer.headers["Location"]) == ("correction", Decimal(-2), page_url(note))
+    assert [event.action for event in invoice.events.order_by("id")][-1] == "bill_again"
     assert "There is nothing left to credit." in text_of(approver.post(url, {"scope": "whole", "reason": "again"}))
 
 

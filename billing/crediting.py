@@ -89,7 +89,7 @@ def _draft(
 ) -> Invoice:
     _require_covered(original, lines)
     note = new_note(original, kind)
-    set_credit_totals(note, lines)
+    set_credit_totals(note, original, lines)
     note.save(force_insert=True)
     for position, line in enumerate(lines, start=1):
         line.invoice_id, line.position = note.pk, position
@@ -171,10 +171,10 @@ def _corrected(original: Invoice, line_ids: Collection[int] | None) -> list[Invo
 
 
 def _taken_back(line: InvoiceLine, original: Invoice, *, with_usage: bool) -> Iterator[InvoiceLine]:
-    """with_usage: with its quantities, costs and calls too, whose usage goes with the note that takes back everything."""
+    """with_usage: its quantities, costs and calls too; so where the note takes back the whole invoice and its usage."""
     notes = [each.pk for each in lasting_notes_of(original) if not each.is_goodwill]
-    credits = InvoiceLine.objects.filter(invoice__in=notes, credited_line=line)
-    billed = added_lines(InvoiceLine.objects.filter(pk=line.pk) | credits)
+    credited = InvoiceLine.objects.filter(invoice__in=notes, credited_line=line)
+    billed = added_lines(InvoiceLine.objects.filter(pk=line.pk) | credited)
     for each in billed:
         if each.kind != LineKind.GOODWILL and (each.exact_amount or each.amount or each.quantity or each.cost_pico):
             yield _negative(each, line, original, with_usage=with_usage)

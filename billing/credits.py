@@ -57,14 +57,13 @@ def left_of_month(original: Invoice, period: Period) -> Decimal:
     return exact_sum(lines.values_list("amount", flat=True))
 
 
-def set_credit_totals(note: Invoice, lines: Sequence[InvoiceLine]) -> None:
+def set_credit_totals(note: Invoice, original: Invoice, lines: Sequence[InvoiceLine]) -> None:
     """Totals of a note with these lines: tax by rate, rounded, and never more than is left of it.
 
     The note that takes the last of what an invoice charges at a rate takes the last of its tax too.
     """
-    assert note.original is not None
-    others = list(lasting_notes_of(note.original).exclude(pk=note.pk))
-    charged = {each.percent: each for each in taxes_of(note.original)}
+    others = list(lasting_notes_of(original).exclude(pk=note.pk))
+    charged = {each.percent: each for each in taxes_of(original)}
     given = _given(others)
     taxes = []
     for percent, net in nets_of(note, lines).items():

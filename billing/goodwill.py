@@ -40,7 +40,7 @@ class Goodwill:
 def goodwill_line(
     lines: Sequence[ChargeLine], period: Period, others: Others, *, decimals: int
 ) -> tuple[ChargeLine, ...]:
-    """What reductions of the month have used up of its goodwill, as a line beside those that it comes to; mostly none."""
+    """What reductions of the month have used up of its goodwill, as a line beside the others; mostly none."""
     found = goodwill_of(others, period)
     if not found:
         return ()

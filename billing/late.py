@@ -163,9 +163,7 @@ def usage_on(document_ids: Sequence[int], start: date) -> dict[tuple[str, str, i
     return {tuple(row[:3]): dict(zip(SUM_FIELDS, row[3:], strict=True)) for row in sums}
 
 
-def changed_periods(
-    others_by_account: Mapping[int, Others], before: Period | None = None
-) -> dict[int, list[Period]]:
+def changed_periods(others_by_account: Mapping[int, Others], before: Period | None = None) -> dict[int, list[Period]]:
     """Billed periods before that one, or all of them, whose usage isn't what was billed, by account.
 
     Usage is compared by calls and digests: a correction changes them as a new call does. A month of which lines were

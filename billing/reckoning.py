@@ -125,9 +125,7 @@ def parts_of(
             yield part
 
 
-def part_of_month(
-    account_id: int, period: Period, others: Others, profile: BillingProfile, lookups: Lookups
-) -> Part:
+def part_of_month(account_id: int, period: Period, others: Others, profile: BillingProfile, lookups: Lookups) -> Part:
     """Of a month that was billed before. Raises NotBillableError."""
     terms = terms_of_month(period, others, profile, lookups)
     return _part(period, usage_sums(account_id, period), terms, others, lookups)

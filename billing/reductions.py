@@ -154,11 +154,11 @@ def split(amounts: Sequence[Decimal], lines: Sequence[ChargeLine]) -> list[list[
     rest = list(lines)
     shares = []
     for amount in amounts[:-1]:
-        share = []
+        share, due = [], amount
         for position, line in enumerate(rest):
-            piece = min(amount, -line.amount)
+            piece = min(due, -line.amount)
             if piece > 0:
-                amount -= piece
+                due -= piece
                 share.append(_money(line, -piece))
                 rest[position] = _less(line, -piece)
         shares.append(share)
@@ -206,7 +206,7 @@ def _write(former: Invoice | None, wanted: _Wanted, cutoff_at: datetime, *, user
     before = note.total
     note.cutoff_at = cutoff_at
     lines = list(_rows(note, wanted, cutoff_at))
-    set_credit_totals(note, lines)
+    set_credit_totals(note, wanted.original, lines)
     note.save()
     if former is not None:
         InvoiceLine.objects.filter(invoice=note)._raw_delete(DEFAULT_DB_ALIAS)

@@ -1,4 +1,4 @@
-"""The taxes of a document, by rate: a line is taxed at the rate of its month, each rate on the sum of its rounded lines."""
+"""The taxes of a document: a line has the rate of its month, and each rate is on the sum of its rounded lines."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ def taxes_of(invoice: Invoice) -> tuple[Tax, ...]:
 
 def set_taxes(invoice: Invoice, taxes: Sequence[Tax]) -> None:
     """Subtotal, tax and total follow."""
-    invoice.taxes = [
-        {"percent": plain(each.percent), "net": plain(each.net), "tax": plain(each.tax)} for each in taxes
-    ]
+    invoice.taxes = [{"percent": plain(each.percent), "net": plain(each.net), "tax": plain(each.tax)} for each in taxes]
     invoice.subtotal = exact_sum(each.net for each in taxes)
     invoice.tax = exact_sum(each.tax for each in taxes)
     invoice.total = invoice.subtotal + invoice.tax

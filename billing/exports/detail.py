@@ -91,7 +91,9 @@ def _billed(invoice: Invoice, period: Period) -> Iterator[Detail]:
     states = _states_of(invoice, period)
     if states == {invoice.cutoff_at: 1} and _is_as_billed(invoice, period):
         return _kept_still(_from_rollups(invoice.account_id, period), invoice, period)
-    return _added({cutoff: (_from_books(invoice.account_id, period, cutoff), times) for cutoff, times in states.items()})
+    return _added(
+        {cutoff: (_from_books(invoice.account_id, period, cutoff), times) for cutoff, times in states.items()}
+    )
 
 
 _States = dict[datetime, int]

@@ -67,10 +67,11 @@ class Invoice(models.Model):
 
     period_start: first day of the month. number: of the series, once issued. cutoff_at: database clock; all usage
     recorded by then is in it, and nothing later. bill_to, seller: what the document says of both, frozen at submit.
-    credit_kind: of credit notes alone. taxes: by rate, see `billing.taxes`; tax_percent is the rate of the invoice's own
-    month. exchange_rate, per_usd: where the currency isn't USD. cost_usd: what the providers charge us for the usage billed.
-    previous_total: of the month before's invoice; None where there was none. estimated_permille: of the cost, by
-    calls whose tokens were counted by us. flags: codes of what a reviewer should look at (see `billing.flags`).
+    credit_kind: of credit notes alone. taxes: by rate, see `billing.taxes`; tax_percent is the rate of the invoice's
+    own month. exchange_rate, per_usd: where the currency isn't USD. cost_usd: what the providers charge us for the
+    usage billed. previous_total: of the month before's invoice; None where there was none. estimated_permille: of the
+    cost, by calls whose tokens were counted by us. flags: codes of what a reviewer should look at (see
+    `billing.flags`).
     needs_second_person: frozen at submit. prepared_by, approved_by: None in their place means that nobody did yet.
     """
 
@@ -167,7 +168,9 @@ class Invoice(models.Model):
             ),
             # Version 1 had negative invoices: what was issued stays as it is.
             models.CheckConstraint(
-                condition=Q(content_version__lt=CONTENT_VERSION) | Q(kind=InvoiceKind.CREDIT_NOTE) | Q(total__gte=Decimal(0)),
+                condition=Q(content_version__lt=CONTENT_VERSION)
+                | Q(kind=InvoiceKind.CREDIT_NOTE)
+                | Q(total__gte=Decimal(0)),
                 name="invoice_never_negative",
             ),
             models.CheckConstraint(
@@ -225,9 +228,9 @@ class InvoiceLine(models.Model):
     key: names the line among all lines of its period, so that what was billed before can be set against it.
     quantity: tokens of the line's meter, or calls. unit_price: per million of them; None where there is none.
     exact_amount: unrounded. amount: as printed, rounded half away from zero to the currency's decimals.
-    tax_percent: the rate of the line's month; None on lines of version 1, which follow their invoice's. per_usd: the
-    exchange rate that the line's month is charged at. residual: exact_amount - amount. cost_usd: its share of our cost. calls, digest: of the calls that it stands for, by
-    the sum of their rows' digests; a model's lines share them.
+    residual: exact_amount - amount. tax_percent: of the line's month; None on lines of version 1, which follow their
+    invoice's. per_usd: the exchange rate that the line's month is charged at. cost_usd: its share of our cost. calls,
+    digest: of the calls that it stands for, by the sum of their rows' digests; a model's lines share them.
     """
 
     # No index of its own, here and on BilledUsage: one that begins with it is there already.

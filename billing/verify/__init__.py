@@ -82,9 +82,7 @@ def _problems_of_month(regular: Invoice, findings: Findings) -> Iterator[str]:
             yield from _problems_of_bills(regular, others, profile, findings)
 
 
-def _problems_of_bills(
-    regular: Invoice, others: Others, profile: BillingProfile, findings: Findings
-) -> Iterator[str]:
+def _problems_of_bills(regular: Invoice, others: Others, profile: BillingProfile, findings: Findings) -> Iterator[str]:
     """others: the documents in one currency."""
     period, billing = regular.period, ids_that_can_bill(others, regular.period)
     usage = BilledUsage.objects.filter(invoice__in=billing, period_start=period.start)

@@ -51,10 +51,10 @@ def drafts_of(account: Account) -> list[Invoice]:
 
 
 def reprice(price: str, *, period: Period = SEPTEMBER, model: str = "gpt-4o", provider: str = "openai") -> None:
-    """Input tokens at this price from the month on, and the month's calls priced again; "0": they are free."""
+    """Input tokens at this price from the month on, output at 50, and the month's calls priced again; "0": all free."""
     # Of one moment there is one price, and the latest before a call holds.
     since = datetime.combine(period.start, time(0, Price.objects.count()), UTC)
-    rates = {Meter.INPUT: Decimal(price)}
+    rates = {Meter.INPUT: Decimal(price), Meter.OUTPUT: Decimal(50)}
     is_free = price == "0"
     set_price(provider, model, effective_from=since, rates={} if is_free else rates, is_free=is_free)
     rerate(provider, model, first_day=period.start, last_day=period.last_day, reason="the price list changed")

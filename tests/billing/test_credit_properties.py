@@ -1,14 +1,14 @@
-"""Late usage, decisions, new prices, credits, voids, new plans and taxes in any order: what an account was charged in all
-is what its usage costs under each month's terms, and fees, less goodwill.
+"""What an account was charged in all is what its usage costs under each month's terms, and fees, less goodwill.
 
-The reckoning here is its own: from rows of usage and adjustments, and from what was done to the account. All amounts are
+So whatever happens in whatever order: late usage, decisions, new prices, credits, voids, new plans and taxes. The
+reckoning here is its own: from rows of usage and adjustments, and from what was done to the account. All amounts are
 whole units, so that nothing is rounded.
 """
 
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -33,7 +33,7 @@ from tests.billing.months import SEPTEMBER, approver, findings, preparer, repric
 pytestmark = pytest.mark.django_db
 
 MODELS = ("gpt-4o", "gpt-mini")
-STEPS = 14
+STEPS = 24
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,13 @@ def new_terms(world: World) -> None:
 def a_call(world: World) -> None:
     model = world.random.choice(MODELS)
     day = world.a_month().start.replace(day=15)
-    make_call(world.account, day=day, price=world.prices[model], model=model, prompt_tokens=world.random.choice([1, 3]) * 10**6)
+    make_call(
+        world.account,
+        day=day,
+        price=world.prices[model],
+        model=model,
+        prompt_tokens=world.random.choice([1, 3]) * 10**6,
+    )
 
 
 def a_decision(world: World) -> None:
@@ -102,7 +108,7 @@ def a_price(world: World) -> None:
 
 
 def a_closing(world: World) -> None:
-    if world.random.random() < 0.5:
+    if world.random.random() < 0.3:
         world.last = world.last.following
     close_month(world.last, account=world.account)
 
@@ -198,6 +204,21 @@ def settle(world: World) -> None:
                 through(world, draft)
 
 
+OFTEN = Counter(
+    {
+        a_closing: 5,
+        a_review: 4,
+        a_price: 3,
+        a_call: 2,
+        a_decision: 2,
+        some_goodwill: 2,
+        a_correction: 1,
+        a_void: 1,
+        new_terms: 1,
+    }
+)
+
+
 # --- What it should come to -------------------------------------------------------------------------------------------
 
 
@@ -229,7 +250,7 @@ def terms_of(world: World, period: Period) -> Terms:
         invoices = [each for each in others if not each.is_reduction]
         newest = max(invoices or others, key=lambda each: each.submitted_at, default=None)  # type: ignore[arg-type,return-value]
     else:
-        newest = next((each for each in others if each.kind == InvoiceKind.REGULAR and each.period == period), None)
+        newest = Invoice.objects.final().filter(kind=InvoiceKind.REGULAR, period_start=period.start).first()
     return world.terms if newest is None else world.signed[newest.pk]
 
 
@@ -243,7 +264,7 @@ def expected(world: World, period: Period) -> Decimal:
     return left
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_what_was_charged_in_all_is_what_it_costs(seed: int) -> None:
     account = make_account()
     make_profile(account)
@@ -253,10 +274,8 @@ def test_what_was_charged_in_all_is_what_it_costs(seed: int) -> None:
     for model in MODELS:
         make_call(account, day=date(2025, 9, 15), price=world.prices[model], model=model, prompt_tokens=10**6)
     close_month(SEPTEMBER, account=account)
-    steps = (a_call, a_decision, a_price, a_closing, a_review, a_void, some_goodwill, a_correction, new_terms)
     for _ in range(STEPS):
-        world.random.choice(steps)(world)
-        a_review(world)
+        world.random.choice(list(OFTEN.elements()))(world)
     settle(world)
 
     charged = charged_by_month(world)

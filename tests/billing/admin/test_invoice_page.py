@@ -186,7 +186,9 @@ def test_a_lock_that_somebody_else_holds_is_a_sentence(monkeypatch: pytest.Monke
     assert steps.BUSY.replace("'", "&#x27;") in text_of(answer)
 
 
-@pytest.mark.parametrize("step", ["submit", "approve", "issue", "pay", "send_back", "void", "credit", "bill_again", "recompute"])
+@pytest.mark.parametrize(
+    "step", ["submit", "approve", "issue", "pay", "send_back", "void", "credit", "bill_again", "recompute"]
+)
 def test_steps_are_for_those_who_may(step: str) -> None:
     invoice = make_submitted()
     events = InvoiceEvent.objects.count()

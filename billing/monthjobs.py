@@ -30,6 +30,8 @@ def _close(job: MonthJob, on_progress: Progress) -> Mapping[str, object]:
     """Accounts that could not be billed are no failure of the job: the others have their drafts."""
     report = close_month(job.period, account=job.account, user=job.requested_by, on_progress=on_progress)
     counts = {"drafted": len(report.drafted), "kept": len(report.kept), "empty": len(report.empty)}
+    if report.credited:
+        counts["credited"] = len(report.credited)
     return _outcome(counts, len(report.failed), [f"{name}: {why}" for name, why in report.failed])
 
 

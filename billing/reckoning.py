@@ -199,8 +199,8 @@ def _exchange_rate(invoice: Invoice, lookups: Lookups) -> ExchangeRate:
     found = lookups.rate_on(invoice.currency, invoice.period.last_day)
     if found.per_usd == invoice.per_usd:
         return found
-    rates = ExchangeRate.objects.filter(currency=invoice.currency, per_usd=invoice.per_usd)
-    return rates.filter(on__lte=invoice.period.last_day).latest("on")
+    rates = ExchangeRate.objects.filter(currency=invoice.currency, on__lte=invoice.period.last_day)
+    return next((rate for rate in rates.order_by("-on", "-id") if rate.per_usd == invoice.per_usd), found)
 
 
 def unbilled_rows(documents: Sequence[Invoice]) -> list[BilledUsage]:

@@ -9,7 +9,7 @@ Drafts are computed anew with each run, and by submit. Everything happens under 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -64,35 +64,42 @@ def draft_reductions(accounts: Collection[Account], *, user: User | None = None)
     Refresh the rollups first.
     """
     with transaction.atomic():
-        profiles = lock_profiles([account.pk for account in accounts])
-        invoices = invoices_of(profiles)
-        return {
-            account_id: found
-            for account_id, profile in profiles.items()
-            if (found := _draft_of_account(profile, invoices[account_id], user=user))
-        }
+        return _draft(lock_profiles([account.pk for account in accounts]), user=user)
 
 
 def compute_reduction(note: Invoice, profile: BillingProfile, *, user: User | None) -> None:
     """Fill the draft of a reduction anew, and its account's other ones. Raises InvoiceError where it isn't needed."""
-    drafts = _draft_of_account(profile, invoices_of([note.account_id])[note.account_id], user=user)
+    drafts = _draft({note.account_id: profile}, user=user).get(note.account_id, [])
     if note.pk not in {each.pk for each in drafts}:
         raise InvoiceError(f"{NOTHING_LEFT} The next run withdraws this draft.")
     note.refresh_from_db()
 
 
-def _draft_of_account(profile: BillingProfile, invoices: Sequence[Invoice], *, user: User | None) -> list[Invoice]:
-    """invoices: the account's, those that are void left out."""
+def _draft(profiles: Mapping[int, BillingProfile], *, user: User | None) -> dict[int, list[Invoice]]:
+    """In as many queries for many accounts as for one, as long as none of them has a reduction."""
+    invoices = {
+        account_id: found
+        for account_id, found in invoices_of(profiles).items()
+        if any(each.state in FINAL_STATES for each in found)
+    }
+    cutoffs = lock_rollups(list(invoices))
+    wanted = _wanted_by_account(profiles, {pk: found for pk, found in invoices.items() if cutoffs[pk] is not None})
+    drafts = {}
+    for account_id, found in wanted.items():
+        if drafted := _replace(invoices[account_id], found, cutoffs[account_id], user=user):
+            drafts[account_id] = drafted
+    return drafts
+
+
+def _replace(
+    invoices: Sequence[Invoice], wanted: Iterable[_Wanted], cutoff_at: datetime | None, *, user: User | None
+) -> list[Invoice]:
+    """The drafts of one account as they should be."""
     former = {_place_of(each): each for each in invoices if each.is_reduction and each.state == InvoiceState.DRAFT}
-    if not former and not any(each.state in FINAL_STATES for each in invoices):
-        return []
-    cutoff_at = lock_rollups([profile.account_id])[profile.account_id]
-    if cutoff_at is None:
-        return list(former.values())
-    wanted = {(each.original.pk, each.period): each for each in _wanted(profile, invoices)}
-    for place in former.keys() - wanted.keys():
+    by_place = {(each.original.pk, each.period): each for each in wanted}
+    for place in former.keys() - by_place.keys():
         _withdraw(former[place], user=user)
-    return [_write(former.get(place), each, cutoff_at, user=user) for place, each in wanted.items()]
+    return [_write(former.get(place), each, cutoff_at, user=user) for place, each in by_place.items()]
 
 
 def _place_of(note: Invoice) -> _Place:
@@ -100,20 +107,33 @@ def _place_of(note: Invoice) -> _Place:
     return (note.original_id or 0, Period(starts.first() or note.period_start))
 
 
-def _wanted(profile: BillingProfile, invoices: Sequence[Invoice]) -> Iterator[_Wanted]:
-    """In every currency in which the account was billed."""
+def _wanted_by_account(
+    profiles: Mapping[int, BillingProfile], invoices: Mapping[int, Sequence[Invoice]]
+) -> dict[int, list[_Wanted]]:
+    """In every currency in which an account was billed."""
+    wanted: dict[int, list[_Wanted]] = {account_id: [] for account_id in invoices}
     lookups = Lookups()
-    for currency in sorted({each.currency for each in invoices if each.state in FINAL_STATES}):
-        beside = Invoice(account_id=profile.account_id, currency=currency)
-        others = others_of(beside, invoices, currency_now=profile.currency)
-        for period in changed_periods({profile.account_id: others}).get(profile.account_id, ()):
-            try:
-                part = part_of_month(profile.account_id, period, others, profile, lookups)
-            except BillingError as error:
-                log.warning("a reduction could not be computed", account=profile.account_id, reason=str(error))
-                continue
-            if part.net < 0:
-                yield from _notes_for(part, others)
+    for currency in sorted({each.currency for found in invoices.values() for each in found}):
+        others = {
+            account_id: others_of(
+                Invoice(account_id=account_id, currency=currency), found, currency_now=profiles[account_id].currency
+            )
+            for account_id, found in invoices.items()
+            if any(each.currency == currency for each in found)
+        }
+        for account_id, periods in changed_periods(others).items():
+            for period in periods:
+                wanted[account_id] += _wanted(profiles[account_id], period, others[account_id], lookups)
+    return wanted
+
+
+def _wanted(profile: BillingProfile, period: Period, others: Others, lookups: Lookups) -> list[_Wanted]:
+    try:
+        part = part_of_month(profile.account_id, period, others, profile, lookups)
+    except BillingError as error:
+        log.warning("a reduction could not be computed", account=profile.account_id, reason=str(error))
+        return []
+    return list(_notes_for(part, others)) if part.net < 0 else []
 
 
 def _notes_for(part: Part, others: Others) -> Iterator[_Wanted]:
@@ -200,7 +220,7 @@ def _withdraw(note: Invoice, *, user: User | None) -> None:
     note_event(note, InvoiceAction.VOID, former, user=user, reason=NOTHING_LEFT)
 
 
-def _write(former: Invoice | None, wanted: _Wanted, cutoff_at: datetime, *, user: User | None) -> Invoice:
+def _write(former: Invoice | None, wanted: _Wanted, cutoff_at: datetime | None, *, user: User | None) -> Invoice:
     """The note, new or in the place of the draft that is there."""
     note = former or new_note(wanted.original, CreditKind.REDUCTION)
     before = note.total
@@ -224,7 +244,7 @@ def _write(former: Invoice | None, wanted: _Wanted, cutoff_at: datetime, *, user
     return note
 
 
-def _rows(note: Invoice, wanted: _Wanted, cutoff_at: datetime) -> Iterator[InvoiceLine]:
+def _rows(note: Invoice, wanted: _Wanted, cutoff_at: datetime | None) -> Iterator[InvoiceLine]:
     """At the tax that the invoice charged for the month. Each cites a line of it, its own where there is one."""
     credited = list(wanted.original.lines.filter(period_start=wanted.period.start).order_by("position"))
     percent = percent_of(credited[0], wanted.original)

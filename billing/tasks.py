@@ -20,8 +20,9 @@ def refresh_rollups() -> None:
 def close_due_months() -> None:
     """Drafts of the months that have ended where their accounts are."""
     report = closing.close_due_months()
-    if report.drafted or report.failed:
-        _log.info("months closed", drafted=len(report.drafted), failed=len(report.failed))
+    if report.drafted or report.credited or report.failed:
+        counts = {"drafted": len(report.drafted), "credited": len(report.credited), "failed": len(report.failed)}
+        _log.info("months closed", **counts)
 
 
 @shared_task(ignore_result=True)

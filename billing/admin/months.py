@@ -26,6 +26,7 @@ _COUNT_LABELS = {
     "drafted": "Drafted",
     "kept": "Submitted before, kept",
     "empty": "Without usage",
+    "credited": "Credit notes drafted",
     "invoices": "Invoices checked",
     "calls": "Calls read",
 }

@@ -35,6 +35,10 @@ class Command(BaseCommand):
             f"{period}: {len(report.drafted):,} drafts, {len(report.kept):,} submitted before, "
             f"{len(report.empty):,} accounts with nothing to bill."
         )
+        if report.credited:
+            self.stdout.write(
+                f"{len(report.credited):,} drafts of credit notes over months that cost less than billed."
+            )
         if report.failed:
             for name, why in report.failed:
                 self.stderr.write(f"{name}: {why}")

@@ -28,8 +28,7 @@ def invoice() -> Invoice:
     """2.00 of input and 8.00 of output at 19 %."""
     account = make_account()
     make_profile(account, tax_percent=Decimal(19))
-    counts = {"prompt_tokens": 1_000_000, "completion_tokens": 1_000_000}
-    make_call(account, day=IN_SEPTEMBER, price=make_price(), **counts)
+    make_call(account, day=IN_SEPTEMBER, price=make_price(), prompt_tokens=1_000_000, completion_tokens=1_000_000)
     [issued] = close_and_issue(account, SEPTEMBER)
     return issued
 

@@ -116,7 +116,10 @@ def parts_of(
     if not part.is_reduction:
         yield part
     elif not billed_lines(others, invoice.period):
-        raise NotBillableError(f"{invoice.period} comes to {part.net:f} {invoice.currency}, less than nothing.")
+        raise NotBillableError(
+            f"{invoice.period} comes to {part.net:f} {invoice.currency}, which is less than nothing: check the "
+            "corrections of its calls."
+        )
     if invoice.kind != InvoiceKind.REGULAR:
         return
     for period in late:

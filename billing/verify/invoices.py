@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 
 from billing.content import content_digest
 from billing.currencies import DECIMALS
@@ -77,3 +78,13 @@ def problems_of_course(invoice: Invoice) -> Iterator[str]:
         credited = exact_sum(notes.values_list("total", flat=True))
         if invoice.original.total + credited < 0 <= invoice.original.total:
             yield f"its credit notes give back {-credited:f}, more than the invoice's {invoice.original.total:f}"
+        yield from _problems_of_credited_taxes(invoice.original, list(notes))
+
+
+def _problems_of_credited_taxes(original: Invoice, notes: Sequence[Invoice]) -> Iterator[str]:
+    """Negative invoices are of version 1, which had no such bound."""
+    charged = {each.percent: each.tax for each in taxes_of(original)} if original.total >= 0 else {}
+    for percent, tax in charged.items():
+        back = -exact_sum(each.tax for note in notes for each in taxes_of(note) if each.percent == percent)
+        if back > max(tax, Decimal(0)):
+            yield f"its credit notes give back {back:f} of the invoice's {tax:f} of tax at {percent:f} %"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from billing.closing import close_month
 from billing.crediting import credit, credit_and_bill_again
+from billing.documents import invoice_context, render_html, render_pdf
 from billing.enums import CreditKind, InvoiceKind, LineKind
+from billing.exporting import export_month
 from billing.models import BillingProfile, Invoice, Plan
 from billing.plans import add_version
 from llm.models import Account, Price
 from tests.billing.calls import make_call, make_price
+from tests.billing.exports.months import verify
 from tests.billing.factories import make_account, make_profile
 from tests.billing.months import (
     IN_SEPTEMBER,
@@ -35,6 +40,11 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def account() -> Account:
     return make_account()
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def price_of_100() -> Price:
@@ -122,6 +132,40 @@ def test_an_increase_has_the_tax_of_its_month(account: Account) -> None:
     ]
     assert (october.subtotal, october.tax, october.total) == (Decimal(60), Decimal("5.4"), Decimal("65.4"))
     assert findings(SEPTEMBER, OCTOBER) == []
+    taxes = invoice_context(october).totals.taxes
+    assert [(tax.label, tax.amount) for tax in taxes] == [("Tax 7% on 50.00", "3.50"), ("Tax 19% on 10.00", "1.90")]
+    assert all(tax.label in render_html(october) for tax in taxes)
+    assert render_pdf(october).startswith(b"%PDF-")
+
+
+def test_exports_say_the_tax_of_each_month(account: Account, tmp_path: Path) -> None:
+    september_of_100(account, tax="19")
+    BillingProfile.objects.update(tax_percent=Decimal(7))
+    make_call(account, day=date(2025, 10, 5), price=price_of_100(), prompt_tokens=500_000)
+    make_call(account, day=IN_SEPTEMBER, price=price_of_100(), prompt_tokens=100_000)
+    close_and_issue(account, OCTOBER)
+    folder = tmp_path / "october"
+    export_month(OCTOBER, folder, ("csv", "focus", "xero"))
+    assert verify(folder)[0] == 0
+    assert [row["*TaxType"] for row in rows_of(folder / "xero-invoices.csv")] == ["7%", "19%"]
+    focus = [row for row in rows_of(folder / "focus-1.2.csv") if row["ChargeCategory"] == "Tax"]
+    assert [(row["ChargeDescription"], row["BilledCost"]) for row in focus] == [
+        ("Tax, 7 %", "3.5"),
+        ("Tax, 19 %", "1.9"),
+    ]
+
+
+def test_a_reduction_is_exported_as_a_correction_of_its_month(account: Account, tmp_path: Path) -> None:
+    september_of_100(account, tax="19")
+    reprice("60")
+    close_and_issue(account, OCTOBER)
+    folder = tmp_path / "september"
+    export_month(SEPTEMBER, folder, ("csv", "focus", "xero"))
+    assert verify(folder)[0] == 0
+    rows = rows_of(folder / "focus-1.2.csv")
+    lines = [row for row in rows if row["x_InvoiceKind"] == "credit_note" and row["x_LinePosition"]]
+    assert [(row["ChargeClass"], row["BilledCost"]) for row in lines] == [("Correction", "60"), ("Correction", "-100")]
+    assert [row["credit_kind"] for row in rows_of(folder / "invoices.csv")] == ["reduction", ""]
 
 
 def test_free_calls_use_up_no_included_tokens(account: Account) -> None:

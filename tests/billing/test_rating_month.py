@@ -40,6 +40,19 @@ def test_tokens_that_cost_nothing_and_what_is_no_token_use_up_no_allowance() -> 
     assert beside_usage(lines) == [("Included allowance: 1,000,000 tokens", -100_000, "-1.00")]
 
 
+def test_included_tokens_take_back_no_more_of_a_model_than_it_costs() -> None:
+    # Two million at 2.50, of which a million became free: 5.00 and a correction of -2.50.
+    half_free = usage(2_000_000, 0, cost_pico=2_500_000_000_000)
+    lines = rated(half_free, allowance_tokens=2_000_000)
+    assert beside_usage(lines) == [("Included allowance: 2,000,000 tokens", -2_000_000, "-2.50")]
+    assert total(lines) == 0
+
+
+def test_calls_that_became_free_use_up_no_allowance() -> None:
+    lines = rated(usage(1_000_000, 0, cost_pico=0), allowance_tokens=1_000_000)
+    assert [(line.quantity, line.amount) for line in lines] == [(1_000_000, Decimal(0))]
+
+
 def test_of_equal_prices_the_first_line_is_covered_first() -> None:
     lines = rated(usage(100, model="a"), usage(100, model="b"), allowance_tokens=100)
     (line,) = of_kind(lines, LineKind.ALLOWANCE)

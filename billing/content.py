@@ -1,13 +1,18 @@
 """What an invoice says, as one canonical text, and the digest that an approver signs.
 
 The text is JSON with sorted keys; amounts are plain decimals without needless zeros, moments ISO 8601 in UTC. How far
-the invoice has come, who did what, and its number are no part of it.
+the invoice has come and who did what are no part of it. The number and the dates, which come with the issue, have a
+digest of their own, over that of the content.
+
+What a version says never changes, or old invoices could not be checked any more. An invoice that must say more needs
+another version: add it to `_FIELDS` and make it `VERSION`. Which one an invoice has is found by trying; its history
+holds the digest that it must be.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -17,6 +22,7 @@ import orjson
 from billing.models import Invoice, InvoiceLine
 
 VERSION = "invoice/1"
+ISSUE_VERSION = "issue/1"
 
 _INVOICE_FIELDS = (
     *("account_id", "kind", "period_start", "currency", "plan_version_id", "exchange_rate_id", "per_usd"),
@@ -28,16 +34,35 @@ _LINE_FIELDS = (
     *("quantity", "unit_price", "exact_amount", "amount", "residual", "cost_usd", "calls", "digest", "cutoff_at"),
     "credited_line_id",
 )
+# By version: of the invoice, of a line.
+_FIELDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {"invoice/1": (_INVOICE_FIELDS, _LINE_FIELDS)}
+_ISSUE_FIELDS = ("content_digest", "series_id", "number", "issued_on", "due_on", "paid_on")
 
 
-def content_digest(invoice: Invoice, lines: Iterable[InvoiceLine] | None = None) -> str:
+def content_digest(invoice: Invoice, lines: Iterable[InvoiceLine] | None = None, *, version: str = VERSION) -> str:
     """SHA-256 of the content, 64 hex digits. lines: all of the invoice's, by position; read where not given."""
     lines = invoice.lines.order_by("position") if lines is None else lines
+    of_invoice, of_line = _FIELDS[version]
     content = {
-        "version": VERSION,
-        **_values(invoice, _INVOICE_FIELDS),
-        "lines": [_values(line, _LINE_FIELDS) for line in lines],
+        "version": version,
+        **_values(invoice, of_invoice),
+        "lines": [_values(line, of_line) for line in lines],
     }
+    return _sha256(content)
+
+
+def has_content(invoice: Invoice, digest: str) -> bool:
+    """Whether the digest is that of what the invoice says, in whichever version it was made."""
+    lines = list(invoice.lines.order_by("position"))
+    return any(content_digest(invoice, lines, version=version) == digest for version in _FIELDS)
+
+
+def issue_digest(invoice: Invoice) -> str:
+    """SHA-256 of what an invoice got since it was approved: its number and its dates, on top of its content."""
+    return _sha256({"version": ISSUE_VERSION, **_values(invoice, _ISSUE_FIELDS)})
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from billing.blockers import Unsettled, unsettled_calls
+from billing.content import issue_digest
 from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
 from billing.errors import BillingError, InvoiceError
 from billing.flags import accounts_with_new_keys
 from billing.late import Others, changed_periods, invoices_of, others_of, regular_of
 from billing.models import BilledUsage, BillingProfile, Invoice, InvoiceEvent, InvoiceLine
+from billing.models.invoices import FINAL_STATES
 from billing.periods import Period
 from billing.plans import make_profiles
 from billing.reckoning import Lookups, parts_of, rows_of, set_terms
@@ -123,6 +125,7 @@ def event_of(
         user=user,
         reason=reason[:500],
         content_digest=invoice.content_digest,
+        issue_digest=issue_digest(invoice) if invoice.state in FINAL_STATES else "",
     )
 
 

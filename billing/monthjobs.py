@@ -10,7 +10,7 @@ from billing.enums import MonthJobKind
 from billing.jobs import Work, run_job
 from billing.models import MonthJob
 from billing.types import Progress
-from billing.verify import verify_month
+from billing.verify import verify_protected_month
 from llm.verification import MOST_FINDINGS
 
 
@@ -34,7 +34,7 @@ def _close(job: MonthJob, on_progress: Progress) -> Mapping[str, object]:
 
 
 def _verify(job: MonthJob, on_progress: Progress) -> Mapping[str, object]:
-    found = verify_month(job.period, account_id=job.account_id, on_progress=on_progress)
+    found = verify_protected_month(job.period, account_id=job.account_id, on_progress=on_progress)
     return _outcome({"invoices": found.windows, "calls": found.rows}, found.problems, found.sentences)
 
 

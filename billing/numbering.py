@@ -17,7 +17,8 @@ def next_number(kind: InvoiceKind, issued_on: date) -> tuple[InvoiceSeries, int]
     """
     prefix = settings.BILLING_CREDIT_SERIES if kind == InvoiceKind.CREDIT_NOTE else settings.BILLING_INVOICE_SERIES
     name = f"{prefix}-{issued_on.year}"
-    InvoiceSeries.objects.bulk_create([InvoiceSeries(name=name)], ignore_conflicts=True)
+    if not InvoiceSeries.objects.filter(pk=name).exists():
+        InvoiceSeries.objects.bulk_create([InvoiceSeries(name=name)], ignore_conflicts=True)
     series = InvoiceSeries.objects.select_for_update().get(pk=name)
     series.last_number += 1
     series.save(update_fields=["last_number"])

@@ -18,7 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from billing.blockers import blockers_of
-from billing.content import content_digest
+from billing.content import content_digest, has_content
 from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
 from billing.errors import InvoiceError
 from billing.invoicing import compute, lock_profile, note_event
@@ -171,7 +171,7 @@ def _require_reason(reason: str) -> None:
 
 
 def _require_unchanged(invoice: Invoice, digest: str) -> None:
-    if content_digest(invoice) != digest:
+    if not has_content(invoice, digest):
         raise InvoiceError("What stands here is not what was submitted: send the invoice back and submit it again.")
 
 

@@ -41,6 +41,11 @@ def triggers() -> Iterator[Trigger]:
         ("billing_exchangerate", "a rate of exchange is never changed: add another"),
     ):
         yield from (Trigger(table, event, text) for event in ("UPDATE", "DELETE"))
+    numbers = "numbers of invoices are given once, one after the other"
+    yield Trigger(
+        "billing_invoiceseries", "UPDATE", numbers, "NEW.last_number <= OLD.last_number OR NEW.name <> OLD.name"
+    )
+    yield Trigger("billing_invoiceseries", "DELETE", numbers)
 
 
 def _of_invoices() -> Iterator[Trigger]:
@@ -58,14 +63,6 @@ def _of_invoices() -> Iterator[Trigger]:
     )
     yield Trigger("billing_invoice", "UPDATE", "a void invoice stays void", "OLD.state = 'void'")
     yield Trigger("billing_invoice", "DELETE", "an invoice is never deleted: void it")
-    # INSERT OR REPLACE would delete what it collides with, and where recursive triggers are off nobody would be asked.
-    yield Trigger(
-        "billing_invoice",
-        "INSERT",
-        "an issued invoice is never replaced",
-        lookup="EXISTS (SELECT 1 FROM billing_invoice kept WHERE kept.id = NEW.id "  # noqa: S608
-        f"OR (kept.series_id = NEW.series_id AND kept.number = NEW.number AND kept.state IN {_ISSUED}))",
-    )
 
 
 def _of_content(table: str) -> Iterator[Trigger]:

@@ -20,11 +20,12 @@ from llm.books.adjusting import DECLARED_FREE, last_rerating
 from llm.books.clock import database_now
 from llm.books.figures import Figures, figures_of, is_in_doubt
 from llm.enums import AdjustmentSource, Outcome, UsageStatus
+from llm.history import marks_to_keep, problems_of_history
 from llm.models import ApiKey, BooksCheck, LimitWindow, Process, RateSet, Usage, UsageAdjustment
 from llm.money import usd_to_pico
 from llm.price_rows import load_snapshots
 from llm.pricing import PriceSnapshot, known_cost
-from llm.triggers import missing_triggers
+from llm.triggers import problems_of_triggers
 from llm.types import TOKEN_FIELDS, TokenCounts
 
 MOST_FINDINGS = 1000
@@ -57,6 +58,7 @@ def verify() -> Findings:
     findings = Findings()
     with _snapshot():
         _Verification(findings).run()
+        marks = marks_to_keep()
     BooksCheck.objects.create(
         started_at=started_at,
         ended_at=database_now(),
@@ -64,8 +66,15 @@ def verify() -> Findings:
         windows=findings.windows,
         problems=findings.problems,
         findings=findings.sentences[:KEPT_FINDINGS],
+        marks=marks,
     )
     return findings
+
+
+def problems_of_protection() -> Iterator[str]:
+    """What should keep the books as they are and doesn't, and what is gone from them or changed nevertheless."""
+    yield from problems_of_triggers()
+    yield from problems_of_history()
 
 
 @contextmanager
@@ -104,8 +113,8 @@ class _Verification:
         )
 
     def run(self) -> None:
-        for name in missing_triggers():
-            self._findings.add(f"The database's trigger {name} is missing: run “manage.py migrate”.")
+        for sentence in problems_of_protection():
+            self._findings.add(sentence)
         for rows in _chunks():
             self._findings.rows += len(rows)
             adjustments = _adjustments_of(rows)

@@ -42,9 +42,8 @@ class Emptier:
                 self._make_first_rows(cursor, command, options)
 
     def _make_first_rows(self, cursor: CursorWrapper, command: FlushCommand, options: Mapping[str, Any]) -> None:
-        if connection.vendor == "sqlite":
-            # It deletes row by row, which the books' triggers refuse; PostgreSQL truncates.
-            drop_triggers(connection)
+        # The books' triggers refuse to empty a table, row by row or at once.
+        drop_triggers(connection)
         self._flush(command, **options)
         install_triggers()
         self._first_rows = _rows_of(cursor, _filled(cursor, self._tables))

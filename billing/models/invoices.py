@@ -247,7 +247,11 @@ class BilledUsage(UsageSums):
 
 
 class InvoiceEvent(models.Model):
-    """What was done to an invoice, by whom, when and why. Only ever added to. user: None for the system."""
+    """What was done to an invoice, by whom, when and why. Only ever added to. user: None for the system.
+
+    content_digest, issue_digest: what the invoice's were afterwards (see `billing.content`); "" before it had them, and
+    for the issue of invoices older than its digest.
+    """
 
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="events")
     action = models.CharField(max_length=15, choices=InvoiceAction.choices)
@@ -258,6 +262,7 @@ class InvoiceEvent(models.Model):
     )
     reason = models.CharField(max_length=500, blank=True, default="")
     content_digest = models.CharField(max_length=64, blank=True, default="")
+    issue_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
     at = models.DateTimeField(default=timezone.now)
 
     class Meta:

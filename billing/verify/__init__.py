@@ -24,7 +24,17 @@ from billing.verify.lines import problems_of_lines
 from billing.verify.recount import add_billed, count_calls, problems_of_usage, usage_sums
 from billing.verify.unbilled import problems_of_unbilled
 from llm.books.clock import database_now
-from llm.verification import Findings
+from llm.verification import Findings, problems_of_protection
+
+
+def verify_protected_month(
+    period: Period, *, account_id: int | None = None, on_progress: Progress | None = None
+) -> Findings:
+    """`verify_month`, and whether what protects the books has been in force; who asks of a month wants to know both."""
+    findings = verify_month(period, account_id=account_id, on_progress=on_progress)
+    for sentence in problems_of_protection():
+        findings.add(sentence)
+    return findings
 
 
 def verify_month(

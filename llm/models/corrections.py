@@ -124,7 +124,7 @@ class RefusedWrite(models.Model):
 
 
 class BooksCheck(models.Model):
-    """One run of `verify_books`: what it looked at and what it found."""
+    """One run of `verify_books`: what it looked at and what it found. marks: see `llm.history`."""
 
     started_at = models.DateTimeField()
     ended_at = models.DateTimeField()
@@ -132,6 +132,7 @@ class BooksCheck(models.Model):
     windows = models.BigIntegerField()
     problems = models.BigIntegerField()
     findings = models.JSONField(default=list, help_text="The first of them, one sentence each.")
+    marks = models.JSONField(default=dict, editable=False, help_text="What a later check must find again.")
 
     class Meta:
         ordering = ("-id",)

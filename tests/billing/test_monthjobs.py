@@ -82,8 +82,11 @@ def test_a_check_names_each_difference_and_its_invoice() -> None:
     broken, other = make_submitted("Broken"), make_submitted("Other")
     Invoice.objects.filter(pk__in=(broken.pk, other.pk)).update(content_digest="f" * 64)
     job = done(make_job(MonthJobKind.VERIFY, account=broken.account))
-    assert job.findings == [f"invoice {broken.pk} of Broken, 2026-10: what stands there is not what was submitted."]
-    assert (job.problems, job.counts) == (1, {"invoices": 1, "calls": 1})
+    assert job.findings == [
+        f"invoice {broken.pk} of Broken, 2026-10: what stands there is not what {whose}."
+        for whose in ("was submitted", "its history says")
+    ]
+    assert (job.problems, job.counts) == (2, {"invoices": 1, "calls": 1})
 
 
 def test_what_is_kept_of_many_findings_is_bounded_and_all_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +125,7 @@ def test_a_job_that_can_not_be_done_says_why(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*args: object, **values: object) -> Findings:
         raise BillingError("No.")
 
-    monkeypatch.setattr(monthjobs, "verify_month", refuse)
+    monkeypatch.setattr(monthjobs, "verify_protected_month", refuse)
     job = run_month_job(make_job(MonthJobKind.VERIFY).pk)
     assert (job.state, job.error, job.counts) == (JobState.FAILED, "No.", {})
 

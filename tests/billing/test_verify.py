@@ -18,7 +18,7 @@ from billing.review import approve, issue, submit
 from billing.verify import verify_month
 from llm.enums import AdjustmentSource
 from llm.models import Usage
-from llm.triggers import drop_triggers
+from llm.triggers import drop_triggers, install_triggers
 from tests.billing.calls import adjust_call, make_call, make_price
 from tests.billing.factories import make_account, make_profile
 from tests.billing.people import make_approver, make_preparer
@@ -107,8 +107,10 @@ def test_a_gap_in_the_numbers_is_found(books: Usage) -> None:
 
 def test_an_invoice_that_skipped_a_state_is_found(books: Usage) -> None:
     Invoice.objects.filter(period_start=OCTOBER.start).update(state="paid", paid_on=date(2026, 11, 24))
+    label = Invoice.objects.get(period_start=OCTOBER.start).label
     assert findings() == [
-        f"{Invoice.objects.get(period_start=OCTOBER.start).label}: its history does not end in the state that it is in."
+        f"{label}: its history does not end in the state that it is in.",
+        f"{label}: its number or its dates are not what its history says.",
     ]
 
 
@@ -124,6 +126,7 @@ def test_a_day_whose_sums_over_all_accounts_are_wrong_is_named(books: Usage) -> 
 
 
 def test_the_command_tells_and_fails(books: Usage, capsys: pytest.CaptureFixture[str]) -> None:
+    install_triggers()
     call_command("verify_books", "--month", "2026-10")
     assert capsys.readouterr().out == "1 invoices of 2026-10 and the 3 calls behind them: all is in order.\n"
     InvoiceSeries.objects.update(last_number=2)

@@ -52,6 +52,7 @@ def forge(invoice: Invoice, meter: str, **values: Any) -> None:
     assert changed == 1
     invoice.refresh_from_db()
     Invoice.objects.filter(pk=invoice.pk).update(content_digest=content_digest(invoice))
+    invoice.events.exclude(content_digest="").update(content_digest=content_digest(invoice))
 
 
 def findings() -> list[str]:

@@ -315,7 +315,7 @@ def told() -> str:
 
 
 def test_the_command_names_what_is_wrong_and_fails(closed: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "missing_triggers", list)
+    monkeypatch.setattr(verification, "problems_of_triggers", list)
     assert told() == "1 calls and 2 windows of limits: all is in order.\n"
     set_usage(closed, "cost = cost + 1")
     with pytest.raises(CommandError, match=r"^3 problems in 1 calls and 2 windows of limits\.$"):

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from billing.periods import Period
-from billing.verify import verify_month
+from billing.verify import verify_protected_month
 from llm.management.commands import verify_books as books
 
 
@@ -28,5 +28,5 @@ class Command(books.Command):
             period = Period.parse(options["month"])
         except ValueError as error:
             raise CommandError(f"{error}.") from error
-        findings = verify_month(period)
+        findings = verify_protected_month(period)
         self.tell(findings, f"{findings.windows:,} invoices of {period} and the {findings.rows:,} calls behind them")

@@ -1,6 +1,6 @@
 """Makes the fixture of `test_upgrade`: a database with a bit of everything, by the services and a gateway of its time.
 
-It was run at b634e5a, once for each database, and need not run, or pass a check of types, on later code; README.md tells
+It was run at b634e5a, once for each database, and need not run, or fit the types, on later code; README.md tells
 how. What it wrote is never written again: people have such databases.
 """
 

@@ -1,0 +1,155 @@
+"""Protected rows against writes that delete past a DELETE trigger, by whatever client, and against migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.db import IntegrityError, connection, models, transaction
+from django.db.backends.utils import CursorWrapper
+
+from billing.enums import InvoiceState
+from billing.invoicing import draft_invoice
+from billing.models import Invoice, InvoiceLine, PlanVersion
+from billing.numbering import next_number
+from llm.models import Usage
+from llm.triggers import install_triggers, make_way_for_migrations, missing_triggers, tables_that_lose_no_row
+from tests.billing.october import OCTOBER, make_october
+
+pytestmark = pytest.mark.django_db
+
+PROTECTED = sorted({*tables_that_lose_no_row(), "billing_invoiceline", "billing_billedusage", "billing_planversion"})
+
+
+@pytest.fixture(autouse=True)
+def _books() -> None:
+    make_october()
+
+
+@pytest.fixture
+def other_client() -> Iterator[CursorWrapper]:
+    """As `sqlite3` opens a database: where rows are replaced no DELETE trigger runs."""
+    if connection.vendor != "sqlite":
+        pytest.skip("REPLACE is SQLite's.")
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA recursive_triggers = OFF")
+        yield cursor
+        cursor.execute("PRAGMA recursive_triggers = ON")
+
+
+def rows_of(*tables: str) -> list[object]:
+    with connection.cursor() as cursor:
+        found: list[object] = []
+        for table in tables:
+            cursor.execute(f"SELECT * FROM {table} ORDER BY 1")  # noqa: S608
+            found += cursor.fetchall()
+    return found
+
+
+def assert_refused(sql: str, *parameters: object) -> None:
+    """With nothing changed."""
+    before = rows_of(*PROTECTED)
+    with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(sql, parameters or None)
+    assert rows_of(*PROTECTED) == before
+
+
+def columns_of(model: type[models.Model]) -> str:
+    return ", ".join(str(field.column) for field in model._meta.concrete_fields)
+
+
+@pytest.mark.parametrize("table", PROTECTED)
+@pytest.mark.parametrize("how", ["", " CASCADE"])
+def test_no_table_is_emptied_at_once(table: str, how: str) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no TRUNCATE.")
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    before = rows_of(*PROTECTED)
+    # Without CASCADE a table that others point at is refused by the server itself.
+    with pytest.raises(Exception, match="never removed|referenced in a foreign key"), transaction.atomic():
+        connection.cursor().execute(f"TRUNCATE {table}{how}")
+    assert rows_of(*PROTECTED) == before
+
+
+@pytest.mark.parametrize("table", [table for table in PROTECTED if table != "llm_bookscheck"])
+def test_no_row_is_replaced_by_itself(other_client: CursorWrapper, table: str) -> None:
+    assert_refused(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}")  # noqa: S608
+
+
+def test_a_draft_does_not_replace_the_issued_invoice_of_its_month(other_client: CursorWrapper) -> None:
+    """They have the account and the month in common, not the id."""
+    columns = columns_of(Invoice)
+    picked = columns.replace("state,", "'draft',").replace("id,", "NULL,", 1)
+    for name in ("series_id", "number", "issued_at", "paid_on"):
+        picked = picked.replace(f" {name},", " NULL,").removesuffix(f", {name}")
+    assert_refused(
+        f"INSERT OR REPLACE INTO billing_invoice ({columns}) SELECT {picked} FROM billing_invoice "  # noqa: S608
+        "WHERE kind = 'regular' LIMIT 1"
+    )
+
+
+def test_a_draft_is_not_moved_onto_an_issued_invoice(other_client: CursorWrapper) -> None:
+    acme = Invoice.objects.get(account__name="Acme", kind="regular")
+    november = draft_invoice(Invoice.objects.get(account__name="Globex").account, OCTOBER.following)
+    assert november is None
+    draft = Invoice.objects.create(
+        account=acme.account,
+        period_start=OCTOBER.following.start,
+        currency="EUR",
+        plan_version=acme.plan_version,
+    )
+    assert_refused("UPDATE OR REPLACE billing_invoice SET period_start = %s WHERE id = %s", OCTOBER.start, draft.pk)
+    assert_refused("UPDATE OR REPLACE billing_invoice SET id = %s WHERE id = %s", acme.pk, draft.pk)
+    # A draft may go where nobody is.
+    Invoice.objects.filter(pk=draft.pk).update(period_start=OCTOBER.following.following.start)
+
+
+def test_a_line_of_an_issued_invoice_does_not_go_to_a_draft(other_client: CursorWrapper) -> None:
+    line = InvoiceLine.objects.filter(invoice__state=InvoiceState.ISSUED)[0]
+    draft = Invoice.objects.create(
+        account=line.invoice.account,
+        period_start=OCTOBER.following.start,
+        currency="EUR",
+        plan_version=line.plan_version,
+    )
+    columns = columns_of(InvoiceLine)
+    picked = columns.replace(" invoice_id,", f" {draft.pk},").replace("invoice_id,", f"{draft.pk},")
+    assert_refused(
+        f"INSERT OR REPLACE INTO billing_invoiceline ({columns}) SELECT {picked} FROM billing_invoiceline "  # noqa: S608
+        "WHERE id = %s",
+        line.pk,
+    )
+
+
+def test_a_call_is_not_replaced_by_its_hidden_row_number(other_client: CursorWrapper) -> None:
+    columns = columns_of(Usage)
+    picked = columns.replace("id,", "'00000000000000000000000000000007',", 1)
+    assert columns.startswith("digest_0") or columns.startswith("id")
+    picked = ", ".join("'00000000000000000000000000000007'" if name == "id" else name for name in columns.split(", "))
+    assert_refused(
+        f"INSERT OR REPLACE INTO llm_usage (rowid, {columns}) SELECT rowid, {picked} FROM llm_usage LIMIT 1"  # noqa: S608
+    )
+
+
+def test_numbers_are_neither_taken_back_nor_deleted() -> None:
+    assert_refused("UPDATE billing_invoiceseries SET last_number = last_number - 1")
+    assert_refused("DELETE FROM billing_invoiceseries")
+    [issued] = Invoice.objects.filter(state=InvoiceState.PAID)
+    assert issued.issued_on is not None
+    series, number = next_number(issued.kind, issued.issued_on)  # type: ignore[arg-type]
+    assert number == series.last_number
+
+
+def test_a_migration_may_make_a_table_anew() -> None:
+    """SQLite does so for nearly every change, and refuses it where a trigger of another table names this one."""
+    if connection.vendor == "sqlite":
+        make_way_for_migrations(plan=["one"])
+        assert missing_triggers() != []
+    else:
+        make_way_for_migrations(plan=["one"])
+        assert missing_triggers() == []
+    install_triggers()
+    make_way_for_migrations(plan=[])
+    assert missing_triggers() == []
+    assert PlanVersion.objects.exists()

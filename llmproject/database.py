@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,19 @@ from llmproject.env import EnvReader
 # recursive_triggers: without it INSERT OR REPLACE deletes a row without firing the trigger that forbids that.
 SQLITE_START = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA recursive_triggers = ON"
 SQLITE_BUSY_SECONDS = 5
+
+
+_WHO = ("USER", "PASSWORD", "HOST", "PORT")
+_WHERE = ("ENGINE", "NAME")
+
+
+def owner_settings(read: EnvReader, database: Mapping[str, Any]) -> dict[str, Any]:
+    """LLM_DATABASE_OWNER: who migrates the same database; empty where that is who does everything else."""
+    owner = read.database("DATABASE_OWNER_URL")
+    if owner and [owner[name] for name in _WHERE] != [database[name] for name in _WHERE]:
+        read.problems.append("DATABASE_OWNER_URL must name the database of DATABASE_URL, with another user.")
+        return {}
+    return {name: owner[name] for name in _WHO if name in owner}
 
 
 def database_settings(

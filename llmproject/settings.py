@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmproject.broker import BROKER_SCHEMES, broker_settings
-from llmproject.database import database_settings
+from llmproject.database import database_settings, owner_settings
 from llmproject.env import EnvReader
 from llmproject.logging import configure_structlog, logging_settings
 
@@ -115,6 +115,7 @@ DATABASES = {
         lock_timeout_ms=LLM_DB_LOCK_TIMEOUT_MS if LLM_PROCESS == "web" else 0,
     )
 }
+LLM_DATABASE_OWNER = owner_settings(read, DATABASES["default"])
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Settlements wait here while the database is away: it must be a disk that outlives the process.

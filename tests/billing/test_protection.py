@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import date
 
 import pytest
 from django.db import IntegrityError, connection, models, transaction
@@ -45,7 +46,7 @@ def rows_of(*tables: str) -> list[object]:
     return found
 
 
-def assert_refused(sql: str, *parameters: object) -> None:
+def assert_refused(sql: str, *parameters: str | int | date) -> None:
     """With nothing changed."""
     before = rows_of(*PROTECTED)
     with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:

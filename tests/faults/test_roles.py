@@ -90,7 +90,7 @@ def _work(site: Site, environment: dict[str, str]) -> None:
 
 def test_the_product_runs_as_the_application(site: Site) -> None:
     assert site.statuses == [200, 200]
-    site.run("rebuild_rollups", "--from", "2026-01-01")
+    site.run("rebuild_rollups", "--from", "2026-01-01", "--to", "2026-01-31")
     assert site.run("verify_books").endswith("2 calls and 1 windows of limits: all is in order.\n")
     with site.connect("llm_app") as database:
         month = database.execute("SELECT to_char(max(local_day), 'YYYY-MM') FROM llm_usage").fetchone()

@@ -109,8 +109,11 @@ def test_a_price_stays(model: type[Price | RateSet | Rate], sql: str) -> None:
 def test_triggers_are_installed_once_and_again_where_they_are_gone() -> None:
     assert missing_triggers() == []
     drop_triggers(connection)
-    missing = missing_triggers()
-    assert len([name for name in missing if not name.startswith("llm_keeps_billing_")]) == 10
+    missing = [name for name in missing_triggers() if not name.startswith("llm_keeps_billing_")]
+    # Six tables; on SQLite a call may be updated, so there is one more against what an update replaces.
+    derived = ("_replace_insert_", "_replace_update_") if connection.vendor == "sqlite" else ("_truncate_",)
+    assert len([name for name in missing if any(kind in name for kind in derived)]) == len(derived) + 5
+    assert len(missing) == 12 + len(derived) + 5
     install_triggers()
     install_triggers()
     assert missing_triggers() == []

@@ -197,9 +197,13 @@ def test_invoices_say_what_they_said(upgraded: Upgraded) -> None:
     assert Invoice.objects.count() == len(upgraded.expected["invoices"])
 
 
+def page_of(invoice: Invoice) -> bytes:
+    return render_html(invoice).encode()
+
+
 @pytest.mark.parametrize("kind", ["pdf", "html"])
 def test_documents_are_the_same_bytes(upgraded: Upgraded, kind: str) -> None:
-    render = {"pdf": render_pdf, "html": lambda invoice: render_html(invoice).encode()}[kind]
+    render = render_pdf if kind == "pdf" else page_of
     documents = {int(pk): digests[kind] for pk, digests in upgraded.expected["documents"].items()}
     found = {invoice.pk: sha256(render(invoice)) for invoice in Invoice.objects.filter(pk__in=documents)}
 

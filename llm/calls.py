@@ -162,12 +162,12 @@ class RequestTask:
         if isinstance(result, Opened):
             self._attempts += 1
             self.headers = self._reply_headers(operation, result)
-            return OpenedCall(operation, candidate, result.max_output_tokens)
+            return OpenedCall(operation, candidate, result.max_output_tokens, result.limits)
         if isinstance(result, Refused):
             self.headers |= self._wire.limit_headers(result.limits, now=datetime.now(UTC))
             if result.exceeded is None:
                 self._runtime.callers.clear()
-        raise why_unopened(result, operation)
+        raise why_unopened(result, operation, shows_cost=self._caller.shows_cost)
 
     # --- The call itself ----------------------------------------------------------------------------------------------
 
@@ -191,6 +191,7 @@ class RequestTask:
         finally:
             self._exchange = None
             if exchange.closing is not None:
+                self.headers |= exchange.settled_limit_headers()
                 price = candidate.target.price
                 priced_as = "" if price is None else price.model
                 report_call(self._caller, operation, exchange.closing, request_id=self.request_id, priced_as=priced_as)
@@ -210,6 +211,7 @@ class RequestTask:
             request_id=self.request_id,
             bounds=self._runtime.bounds,
             max_output_tokens=opened.max_output_tokens,
+            limits=opened.limits,
         )
 
     def _reply_headers(self, operation: OpenCall, opened: Opened) -> dict[str, str]:

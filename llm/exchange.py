@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import structlog
 
@@ -19,12 +20,13 @@ from llm.dialects.base import ParsedRequest, Reading, WireFormat
 from llm.enums import Outcome
 from llm.errors import UpstreamError, UpstreamFailed, UpstreamTimeout
 from llm.estimation import estimate
+from llm.limit_answers import limits_after
 from llm.money import format_usd, pico_to_usd
 from llm.providers.base import BaseLLMProvider
 from llm.providers.failures import upstream_error
 from llm.relay import Audience, Relay, Reply
 from llm.settlement import Ending, close_of, close_of_undone, outcome_of
-from llm.types import TokenCounts
+from llm.types import LimitState, TokenCounts
 
 log = structlog.get_logger("llm.calls")
 
@@ -52,6 +54,7 @@ class Plan:
 
     forwarded_headers: the caller's headers that an upstream of the same dialect gets too.
     max_output_tokens: to what a limit has lowered the output maximum of a choice; None where none did.
+    limits: what the limits that bind the call leave while it is open.
     """
 
     opened: OpenCall
@@ -65,6 +68,7 @@ class Plan:
     request_id: str
     bounds: Bounds
     max_output_tokens: int | None = None
+    limits: tuple[LimitState, ...] = ()
 
 
 class Exchange:
@@ -181,10 +185,16 @@ class Exchange:
         return format_usd(pico_to_usd(self.closing.cost_pico))
 
     def answer_whole(self, body: bytes) -> None:
-        headers = dict(self.plan.reply_headers)
+        headers = {**self.plan.reply_headers, **self.settled_limit_headers()}
         if (cost := self.visible_cost()) is not None:
             headers["x-llm-cost"] = cost
         self._audience.answer(Reply(200, body, JSON, headers))
+
+    def settled_limit_headers(self) -> dict[str, str]:
+        """What limits leave after the call: a client that paces itself must not take what it held for used."""
+        if self.closing is None or not self.plan.limits:
+            return {}
+        return self.plan.wire.limit_headers(limits_after(self.plan.limits, self.closing), now=datetime.now(UTC))
 
     def failed(self, what: str) -> UpstreamFailed:
         return UpstreamFailed(f"The provider “{self.plan.target.provider}” {what}.", may_have_worked=True)

@@ -17,7 +17,7 @@ from llm.ids import boot_id, uuid7
 from llm.keys import REFUSED_ACCOUNT, REFUSED_KEYS, Caller
 from llm.limit_answers import refusal_of
 from llm.providers.base import BaseLLMProvider
-from llm.types import ChatRequest
+from llm.types import ChatRequest, LimitState
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class OpenedCall:
-    """A call on the books. max_output_tokens: what a limit has lowered the output maximum to, or None."""
+    """A call on the books. max_output_tokens: what a limit has lowered the output maximum to, or None.
+
+    limits: what the limits that bind it leave while it is open.
+    """
 
     operation: OpenCall
     candidate: Candidate
     max_output_tokens: int | None
+    limits: tuple[LimitState, ...] = ()
 
     @property
     def chat(self) -> ChatRequest | None:
@@ -110,13 +114,13 @@ class Asked:
         )
 
 
-def why_unopened(result: Result, operation: OpenCall) -> CatalogMovedError | GatewayError:
+def why_unopened(result: Result, operation: OpenCall, *, shows_cost: bool) -> CatalogMovedError | GatewayError:
     """Why the books did not take it, as what is to be raised."""
     match result:
         case Stale(now=now, version=version):
             return CatalogMovedError(now, version)
         case Refused(exceeded=Exceeded() as exceeded):
-            return refusal_of(exceeded)
+            return refusal_of(exceeded, shows_cost=shows_cost)
         case Refused(code=code):
             return _refusal(code, operation.model)
     return InternalError("This call could not be put on the books, so it was not made.")

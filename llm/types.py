@@ -44,12 +44,16 @@ TOKEN_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(TokenCounts) if f.n
 
 
 class LimitState(NamedTuple):
-    """What a limit leaves after a call has taken its hold. amount, remaining: its units. resets_at: None for never."""
+    """What a limit leaves while a call holds its most. amount, remaining, held: its units. resets_at: None for never.
+
+    held: what of it the call itself holds, and gives back but for what it uses.
+    """
 
     metric: LimitMetric
     amount: int
     remaining: int
     resets_at: datetime | None
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)

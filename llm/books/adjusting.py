@@ -11,7 +11,6 @@ from django.db import connection, transaction
 
 from llm.books.clock import lock_books
 from llm.books.figures import Figures, figures_of
-from llm.books.statements import moment_text
 from llm.books.windows import lock_windows, window_statements
 from llm.enums import AdjustmentSource, UsageStatus
 from llm.models import RateSet, ReratingRun, Usage, UsageAdjustment
@@ -144,7 +143,6 @@ def _move_windows(row: Usage, before: Figures, after: Figures, *, now: datetime)
     for window in windows:
         metric, units = window.limit.metric, held[window.id]
         window.add(used=after.units_used(metric, units) - before.units_used(metric, units))
-    moment = moment_text(now, connection.vendor)
     with connection.cursor() as cursor:
-        for sql, parameters in window_statements(windows, vendor=connection.vendor, moment=moment):
+        for sql, parameters in window_statements(windows, vendor=connection.vendor, now=now):
             cursor.execute(sql, parameters)

@@ -112,10 +112,10 @@ def admit(binding: Sequence[BindingWindow], ask: Ask, *, now: datetime) -> Admis
     for each in binding:
         units = needs[each.window.limit.metric_index]
         if not each.window.has_room_for(units):
-            return Admission(exceeded=_obstacle(each, units, ask, now), limits=_states(binding))
+            return Admission(exceeded=_obstacle(each, units, ask, now), limits=_states(binding, ()))
     holds = tuple([window.hold(needs[window.limit.metric_index] or 0) for window, _ in binding])
     is_lowered = maximum is not None and maximum != ask.output_tokens
-    return Admission(holds, maximum if is_lowered else None, _states(binding))
+    return Admission(holds, maximum if is_lowered else None, _states(binding, holds))
 
 
 def units_used(metric: str, held: int, *, status: str, total_tokens: int, cost_pico: int | None, is_known: bool) -> int:
@@ -137,18 +137,18 @@ def _clamped_output(binding: Iterable[BindingWindow], ask: Ask) -> int | None:
     """The output maximum of one choice under which the call fits into each whole limit; as asked where it does."""
     maximum = ask.output_tokens
     for window, _ in binding:
-        room = _room_for_output(window.limit, ask)
+        room = _room_for_output(window.limit.metric, window.limit.amount, ask)
         if room is not None:
             maximum = min(ask.unstated_output_tokens if maximum is None else maximum, max(room, 1))
     return maximum
 
 
-def _room_for_output(limit: LimitRow, ask: Ask) -> int | None:
-    """Tokens of output that one choice may have within the whole limit; None where the limit doesn't say."""
-    if limit.metric is LimitMetric.TOKENS and ask.input_tokens is not None:
-        return (limit.amount - ask.input_tokens) // ask.choices
-    if limit.metric is LimitMetric.COST and ask.input_pico is not None and ask.output_token_pico:
-        return (limit.amount * PICO_PER_MICRO - ask.input_pico) // (ask.choices * ask.output_token_pico)
+def _room_for_output(metric: LimitMetric, units: int, ask: Ask) -> int | None:
+    """Tokens of output that one choice may have within so many units; None where the metric doesn't say."""
+    if metric is LimitMetric.TOKENS and ask.input_tokens is not None:
+        return (units - ask.input_tokens) // ask.choices
+    if metric is LimitMetric.COST and ask.input_pico is not None and ask.output_token_pico:
+        return (units * PICO_PER_MICRO - ask.input_pico) // (ask.choices * ask.output_token_pico)
     return None
 
 
@@ -180,8 +180,27 @@ def _obstacle(binding: BindingWindow, units: int | None, ask: Ask, now: datetime
     else:
         kind = "busy"
     resets_in_s = None if ends_at is None else (ends_at - now).total_seconds()
-    return Exceeded(kind, limit.metric, limit.per, limit.amount, limit.api_key_id is not None, resets_in_s, why)
+    room = _room_for_output(limit.metric, window.left, ask)
+    return Exceeded(
+        kind,
+        limit.metric,
+        limit.per,
+        limit.amount,
+        limit.api_key_id is not None,
+        resets_in_s,
+        why,
+        needed=units,
+        left=window.left,
+        most_output_tokens=room if room is not None and room > 0 else None,
+    )
 
 
-def _states(binding: Sequence[BindingWindow]) -> tuple[LimitState, ...]:
-    return tuple([LimitState(window.limit.metric, window.limit.amount, window.left, end) for window, end in binding])
+def _states(binding: Sequence[BindingWindow], holds: Sequence[tuple[int, int]]) -> tuple[LimitState, ...]:
+    """holds: the call's own, in the order of the windows; none where it is refused."""
+    held = [units for _, units in holds] or [0] * len(binding)
+    return tuple(
+        [
+            LimitState(window.limit.metric, window.limit.amount, window.left, end, units)
+            for (window, end), units in zip(binding, held, strict=True)
+        ]
+    )

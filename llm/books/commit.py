@@ -136,24 +136,23 @@ def _release_new(judgement: Judgement, opens: Sequence[OpenCall], closes: Sequen
 
 def _statements(judgement: Judgement, opens: Sequence[OpenCall], closing: Sequence[Closing]) -> list[Statement]:
     vendor, now = connection.vendor, judgement.now
-    moment = statements.moment_text(now, vendor)
     open_rows = [
         statements.open_row(
             each,
             holds=judgement.holds.get(id(each), ()),
             now=now,
-            moment=moment,
             time_zone=judgement.time_zone_of(each),
+            vendor=vendor,
         )
         for each in opens
     ]
-    close_rows = [statements.close_row(close, opened, moment=moment) for close, opened in closing]
+    close_rows = [statements.close_row(close, opened, now=now, vendor=vendor) for close, opened in closing]
     parts = (
         (statements.insert_sql(vendor), open_rows),
         (statements.update_sql(vendor), close_rows),
     )
     written = [(sql, (orjson.dumps(rows).decode(),)) for sql, rows in parts if rows]
-    return [*written, *window_statements(judgement.windows, vendor=vendor, moment=moment)]
+    return [*written, *window_statements(judgement.windows, vendor=vendor, now=now)]
 
 
 def _after_refusal(operation: Operation, error: Exception) -> Result:

@@ -100,6 +100,8 @@ class Exceeded:
 
     kind: `spent` (final until it resets), `busy` (other calls hold the rest), `too_large` (more than the whole limit),
     `unbounded` (nobody can say what the call may use). why: a sentence's end for the last one.
+    needed, left: units that the call would reserve, and that another call could; most_output_tokens: the highest output
+    maximum of a choice with which it would fit. None where nobody can say, or where no maximum makes it fit.
     """
 
     kind: str
@@ -109,6 +111,9 @@ class Exceeded:
     is_of_key: bool
     resets_in_s: float | None
     why: str = ""
+    needed: int | None = None
+    left: int = 0
+    most_output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

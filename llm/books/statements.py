@@ -5,6 +5,7 @@ PostgreSQL and SQLite differ in how a JSON document becomes rows and in a few ty
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
@@ -77,6 +78,7 @@ _CLOSE_STAMPS: Mapping[str, str] = {
     "recorded_at": "timestamptz",
     **dict.fromkeys(DIGEST_FIELDS, "integer"),
 }
+_CLOSE_JSON = tuple(name for name, kind in CLOSE_COLUMNS.items() if kind == "jsonb")
 _TOUCHED = ", ".join(("status", "holds", *OpenedFacts._fields))
 _closed_facts = itemgetter(*ClosedFacts._fields)
 
@@ -97,9 +99,9 @@ _OPEN_CONSTANTS: Mapping[str, object] = {
 
 
 def open_row(
-    operation: OpenCall, *, holds: Sequence[tuple[int, int]], now: datetime, moment: str, time_zone: str
+    operation: OpenCall, *, holds: Sequence[tuple[int, int]], now: datetime, time_zone: str, vendor: str
 ) -> dict[str, Any]:
-    """moment: the text of now."""
+    moment = moment_text(now, vendor)
     return {
         "id": operation.id.hex,
         "request_id": operation.request_id.hex,
@@ -114,7 +116,7 @@ def open_row(
         "is_stream": operation.is_stream,
         "price_id": operation.price_id,
         "request_bytes": operation.request_bytes,
-        "holds": holds or None,
+        "holds": json_value(holds or None, vendor),
         "opened_at": moment,
         "recorded_at": moment,
         "local_day": _local_day(now, time_zone).isoformat(),
@@ -139,13 +141,15 @@ def opened_facts(operation: OpenCall, *, now: datetime, time_zone: str) -> Opene
     )
 
 
-def close_row(operation: CloseCall, opened: OpenedFacts, *, moment: str) -> dict[str, Any]:
+def close_row(operation: CloseCall, opened: OpenedFacts, *, now: datetime, vendor: str) -> dict[str, Any]:
     """With the digest of what the row says from then on. opened: what it was opened with."""
     row = close_values(operation)
     words = digest_words(usage_text(opened, ClosedFacts._make(_closed_facts(row))))
     row.update(zip(DIGEST_FIELDS, words, strict=True))
     row["id"] = operation.id.hex
-    row["closed_at"] = row["recorded_at"] = moment
+    row["closed_at"] = row["recorded_at"] = moment_text(now, vendor)
+    for name in _CLOSE_JSON:
+        row[name] = json_value(row[name], vendor)
     return row
 
 
@@ -181,10 +185,18 @@ def rows_touched_sql(vendor: str) -> str:
 
 
 def moment_text(moment: datetime, vendor: str) -> str:
-    """A timestamp as Django stores it: with its zone on PostgreSQL, naive UTC on SQLite."""
+    """A timestamp as Django stores it: with its zone on PostgreSQL, naive UTC on SQLite.
+
+    SQLite compares text: a fraction that Django leaves out because it is 0 must be left out here too.
+    """
     if vendor == "sqlite":
-        return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
     return moment.isoformat()
+
+
+def json_value(value: Any, vendor: str) -> Any:
+    """A JSON column's value in a document of rows: on SQLite the text that Django stores, on PostgreSQL itself."""
+    return json.dumps(value) if vendor == "sqlite" and value is not None else value
 
 
 def _local_day(now: datetime, time_zone: str) -> date:

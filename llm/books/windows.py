@@ -13,7 +13,7 @@ from django.db import connection
 from llm.books import limit_statements
 from llm.books.admission import LimitRow, Window
 from llm.books.session import Row, Statement
-from llm.books.statements import id_list
+from llm.books.statements import id_list, json_value, moment_text
 from llm.enums import LimitMetric, LimitPer, OutboxKind
 
 
@@ -36,17 +36,14 @@ def lock_windows(ids: Collection[int]) -> list[Window]:
         return [window_of(row) for row in cursor.fetchall()]
 
 
-def window_statements(windows: Collection[Window], *, vendor: str, moment: str) -> Iterator[Statement]:
-    """What writes the windows' additions, and one mail and one webhook for each whose soft threshold they cross.
-
-    moment: now, as `moment_text` has it.
-    """
+def window_statements(windows: Collection[Window], *, vendor: str, now: datetime) -> Iterator[Statement]:
+    """What writes the windows' additions, and one mail and one webhook for each whose soft threshold they cross."""
     changed = [window for window in windows if window.has_changed]
     if changed:
         additions = orjson.dumps([_addition(window) for window in changed]).decode()
         ids = id_list((window.id for window in changed), vendor)
         yield limit_statements.update_windows_sql(vendor), (additions, ids)
-    if messages := _messages(windows, moment):
+    if messages := _messages(windows, vendor, now):
         yield limit_statements.insert_messages_sql(vendor), (orjson.dumps(messages).decode(),)
 
 
@@ -59,7 +56,7 @@ def _addition(window: Window) -> dict[str, Any]:
     }
 
 
-def _messages(windows: Collection[Window], moment: str) -> list[dict[str, Any]]:
+def _messages(windows: Collection[Window], vendor: str, now: datetime) -> list[dict[str, Any]]:
     crossed = [window for window in windows if window.crosses_soft_threshold]
     return [
         {
@@ -67,8 +64,8 @@ def _messages(windows: Collection[Window], moment: str) -> list[dict[str, Any]]:
             "cause": f"limit:{window.limit.id}:{window.starts_at:%Y%m%dT%H%M%SZ}:{kind.value}",
             "event": "limit.threshold",
             "account_id": window.limit.account_id,
-            "payload": _payload(window),
-            "created_at": moment,
+            "payload": json_value(_payload(window), vendor),
+            "created_at": moment_text(now, vendor),
         }
         for window in crossed
         for kind in OutboxKind

@@ -10,13 +10,16 @@ from uuid import UUID, uuid4
 
 from django.contrib.auth.models import Permission, User
 from django.contrib.messages import get_messages
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from llm.books.session import batch_session
+from llm.books.windows import window_of, window_statements
 from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
 from llm.ids import uuid7
 from llm.keys import create_key
-from llm.models import Account, ApiKey, Limit, LimitWindow, Outbox, Usage
+from llm.models import Account, ApiKey, Limit, Outbox, Usage
 from llm.windows import period_of
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -110,12 +113,21 @@ def disputed_row(key: ApiKey, **values: Any) -> Usage:
 
 
 def make_limit(account: Account, *, used: int = 0, held: int = 0, **values: Any) -> Limit:
-    """1,000 tokens per month, with what is used and held of the current one."""
+    """1,000 tokens per month, with what is used and held of the current one, written as the books write it."""
     limit = Limit.objects.create(account=account, **{"metric": "tokens", "per": "month", "amount": 1000, **values})
     if used or held:
         starts_at = period_of(limit.per, account.time_zone, timezone.now()).starts_at
-        LimitWindow.objects.create(limit=limit, starts_at=starts_at, used=used, held=held)
+        _fill_window(limit, starts_at, used=used, held=held)
     return limit
+
+
+def _fill_window(limit: Limit, starts_at: datetime, *, used: int, held: int) -> None:
+    with batch_session() as session:
+        session.read((), (), foreseen=None)
+        [row] = session.lock_windows((), {(limit.pk, starts_at)})
+        window = window_of(row)
+        window.add(used=used, held=held)
+        session.write(list(window_statements([window], vendor=connection.vendor, now=timezone.now())))
 
 
 def make_message(account: Account, cause: str = "limit:1:mail", **values: Any) -> Outbox:

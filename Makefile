@@ -12,6 +12,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 
 # What checks need of the settings, whatever .env says.
 CHECK_ENV := LLM_ENV_FILE= HTTPS=true DATABASE_URL=sqlite://:memory: LLM_PROVIDER=echo \
+	BILLING_SELLER_NAME=Example BILLING_SELLER_ADDRESS=Example BILLING_SELLER_TAX_ID=none \
 	SECRET_KEY=only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz LLM_KEY_PEPPER=only-for-make-check
 
 .PHONY: run test check lint bench bench-billing soak limits format requirements

@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 from django.db.models import Count, QuerySet
 from django.utils import timezone
 
-from billing.enums import InvoiceKind
+from billing.enums import InvoiceKind, InvoiceState
 from billing.models import Invoice
+from billing.parties import REQUIRED_OF_SELLER, missing_of_seller, missing_seller_settings
 from billing.periods import Period
 from billing.rollup import usage_sums
 from billing.types import UsageSum
@@ -72,13 +73,27 @@ def _unpriced(usage: Iterable[UsageSum]) -> tuple[tuple[str, int], ...]:
 
 def blockers_of(invoice: Invoice, *, now: datetime | None = None) -> list[str]:
     """Sentences, each with what to do; empty where the invoice can be issued once it is approved."""
+    sender = _sender_sentences(invoice)
     if invoice.kind == InvoiceKind.CREDIT_NOTE:
-        return []
-    sentences = [] if _is_over(invoice.period, invoice.account, now or timezone.now()) else [_too_early(invoice)]
+        return sender
+    sentences = (
+        sender if _is_over(invoice.period, invoice.account, now or timezone.now()) else [*sender, _too_early(invoice)]
+    )
     starts = {invoice.period_start, *invoice.lines.values_list("period_start", flat=True).distinct()}
     for start in sorted(starts):
         sentences += _sentences(Period(start), unsettled_of(invoice.account_id, Period(start)))
     return sentences
+
+
+def _sender_sentences(invoice: Invoice) -> list[str]:
+    if not (missing := missing_of_seller(invoice)):
+        return []
+    names = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
+    if not {*missing} & {*missing_seller_settings()}:
+        return [f"It was submitted without {names}: send it back and submit it again."]
+    hint = " (“none” if there is no tax ID)" if REQUIRED_OF_SELLER["tax_id"] in missing else ""
+    then = "" if invoice.state == InvoiceState.DRAFT else ", send it back and submit it again"
+    return [f"It doesn't say who sends it: set {names}{hint} in .env and restart{then}."]
 
 
 def _is_over(period: Period, account: Account, now: datetime) -> bool:

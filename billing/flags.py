@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from billing.blockers import Unsettled
 from billing.models import BillingProfile, Invoice, InvoiceLine
+from billing.parties import missing_of_seller
 from billing.periods import Period
 from llm.models import ApiKey
 
@@ -24,6 +25,7 @@ FLAGS: Mapping[str, str] = {
     "negative": "negative line",
     "loss": "charged below cost",
     "profile": "incomplete profile",
+    "seller": "incomplete seller",
 }
 
 ESTIMATED_PERMILLE = 50
@@ -54,6 +56,7 @@ def flags_of(
         "negative": any(line.amount < 0 for line in _charges(lines)),
         "loss": _is_below_cost(invoice),
         "profile": not (profile.address and profile.email),
+        "seller": bool(missing_of_seller(invoice)),
     }
     return [code for code in FLAGS if found[code]]
 

@@ -6,6 +6,7 @@ doesn't change what was sent. Until then a document shows what would be frozen n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -15,6 +16,16 @@ from billing.enums import InvoiceState
 from billing.models import BillingProfile, Invoice
 from billing.periods import Period
 from billing.timezones import zone_of_month
+
+DEFAULT_SELLER = "LLM gateway"
+"""Whom drafts are from as long as nobody says so."""
+NO_TAX_ID = "none"
+REQUIRED_OF_SELLER: Mapping[str, str] = {
+    "name": "BILLING_SELLER_NAME",
+    "address": "BILLING_SELLER_ADDRESS",
+    "tax_id": "BILLING_SELLER_TAX_ID",
+}
+"""What an invoice must say of its sender, and the settings that say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,31 @@ class BillTo:
 
 def seller_facts() -> dict[str, Any]:
     """What `Invoice.seller` holds: `Seller` as JSON, from the settings."""
-    return asdict(Seller(**settings.BILLING_SELLER))
+    facts = asdict(Seller(**settings.BILLING_SELLER))
+    facts["name"] = facts["name"] or DEFAULT_SELLER
+    if _has_no_tax_id():
+        facts["tax_id"] = ""
+    return facts
+
+
+def missing_seller_settings() -> list[str]:
+    """Names of settings without which no invoice can be issued; that there is no tax ID is an answer."""
+    return [name for field, name in REQUIRED_OF_SELLER.items() if not settings.BILLING_SELLER[field]]
+
+
+def missing_of_seller(invoice: Invoice) -> list[str]:
+    """Of which settings the invoice doesn't say what it must: as it was frozen, or as it would be now."""
+    seller = seller_of(invoice)
+    is_missing = {
+        "name": seller.name in ("", DEFAULT_SELLER) and settings.BILLING_SELLER["name"] != DEFAULT_SELLER,
+        "address": not seller.address,
+        "tax_id": not (seller.tax_id or _has_no_tax_id()),
+    }
+    return [name for field, name in REQUIRED_OF_SELLER.items() if is_missing[field]]
+
+
+def _has_no_tax_id() -> bool:
+    return str(settings.BILLING_SELLER["tax_id"]).lower() == NO_TAX_ID
 
 
 def bill_to_facts(profile: BillingProfile, *, period: Period | None = None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
 from llm.providers.registry import known_providers
+from llmproject.names import nearest
 
 PLACEHOLDER: Final = "change-me"
 TIMEOUTS_WITHIN_TOTAL: Final = (
@@ -32,7 +33,33 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 @checks.register("llm")
 def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Values that could not be read, found while the settings were loaded."""
-    return [checks.Error(problem, id="llm.E001") for problem in settings.LLM_SETTING_PROBLEMS]
+    return [
+        *(checks.Error(problem, id="llm.E001") for problem in settings.LLM_SETTING_PROBLEMS),
+        *(
+            checks.Warning(
+                warning,
+                "If one of them is meant for a provider of your own, list it in LLM_EXTRA_SETTINGS.",
+                id="llm.W002",
+            )
+            for warning in settings.LLM_SETTING_WARNINGS
+        ),
+    ]
+
+
+@checks.register("llm")
+def check_named_providers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Settings that say something of single providers, by name; the empty name stands for all others."""
+    known = known_providers()
+    return [
+        checks.Error(
+            f"{setting} names the provider “{name}”, which doesn't exist; did you mean {nearest(name, known)}? "
+            f"There are {_all_of(known)}.",
+            id="llm.E011",
+        )
+        for setting in settings.LLM_SETTINGS_BY_PROVIDER
+        for name in getattr(settings, setting)
+        if name and name not in known
+    ]
 
 
 @checks.register("llm")
@@ -132,6 +159,11 @@ def check_timeouts(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 def _either(names: Sequence[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def _all_of(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _is_reported(name: str) -> bool:

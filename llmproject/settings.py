@@ -10,6 +10,7 @@ from llmproject.broker import BROKER_SCHEMES, broker_settings
 from llmproject.database import database_settings
 from llmproject.env import EnvReader
 from llmproject.logging import configure_structlog, logging_settings
+from llmproject.parentwatch import SUPERVISOR_PID
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -86,7 +87,7 @@ LLM_WEBHOOK_SECRET = read.text("LLM_WEBHOOK_SECRET")
 # --- Billing ----------------------------------------------------------------------------------------------------------
 
 BILLING_SELLER = {
-    "name": read.text("BILLING_SELLER_NAME", "LLM gateway"),
+    "name": read.text("BILLING_SELLER_NAME"),
     # Lines are parted by "|": a value of the environment is one line.
     "address": "\n".join(part.strip() for part in read.text("BILLING_SELLER_ADDRESS").split("|")),
     "tax_id": read.text("BILLING_SELLER_TAX_ID"),
@@ -293,5 +294,12 @@ configure_structlog(
     ],
 )
 
-# One sentence for each value that could not be read; `llm.checks` reports them.
+# Names that a provider of your own reads.
+LLM_EXTRA_SETTINGS = read.names("LLM_EXTRA_SETTINGS")
+read.declare(SUPERVISOR_PID, "LLM_ENV_FILE", *LLM_EXTRA_SETTINGS)
+read.check_names()
+# One sentence for each value that could not be read and each name that nobody reads; `llm.checks` reports them.
+LLM_KNOWN_SETTINGS = frozenset(read.known)
 LLM_SETTING_PROBLEMS = tuple(read.problems)
+LLM_SETTING_WARNINGS = tuple(read.warnings)
+LLM_SETTINGS_BY_PROVIDER = tuple(read.by_name)

@@ -14,16 +14,21 @@ from urllib.parse import urlsplit
 
 # Before Django reads its settings: nothing of the machine's own configuration reaches a test.
 _OF_THE_TESTS = frozenset(("LLM_TRAFFIC_DIR",))
-for _name in [name for name in os.environ if name.startswith(("OPENAI_", "ANTHROPIC_", "LLM_", "WEB_"))]:
+for _name in [name for name in os.environ if name.startswith(("OPENAI_", "ANTHROPIC_", "LLM_", "WEB_", "BILLING_"))]:
     if _name not in _OF_THE_TESTS:
         del os.environ[_name]
 _VAR = Path(tempfile.mkdtemp(prefix="llm-tests-"))
 atexit.register(shutil.rmtree, _VAR, ignore_errors=True)
 os.environ["DJANGO_SETTINGS_MODULE"] = "llmproject.settings"
 os.environ["LLM_ENV_FILE"] = ""
+os.environ["LLM_EXTRA_SETTINGS"] = ",".join(_OF_THE_TESTS)
 os.environ["VAR_DIR"] = str(_VAR)
 os.environ["SECRET_KEY"] = "a secret of the tests, long enough for what it is asked to protect"
 os.environ["LLM_KEY_PEPPER"] = "a pepper of the tests"
+# Without a seller no invoice is issued.
+os.environ["BILLING_SELLER_NAME"] = "Gateway GmbH"
+os.environ["BILLING_SELLER_ADDRESS"] = "1 Example Street | 12345 Example City"
+os.environ["BILLING_SELLER_TAX_ID"] = "DE 123 456 789"
 _OURS = ["DJANGO_SETTINGS_MODULE", "VAR_DIR"]
 if "DATABASE_URL" not in os.environ:
     os.environ["DATABASE_URL"] = f"sqlite:///{_VAR}/db.sqlite3"

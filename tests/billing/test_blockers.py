@@ -7,14 +7,18 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from pytest_django import Settings
 
 from billing.blockers import blockers_of, unsettled_of
+from billing.checks import check_seller
+from billing.crediting import credit
 from billing.errors import InvoiceError
 from billing.flags import labels_of
 from billing.invoicing import draft_invoice
-from billing.models import Invoice
+from billing.models import Invoice, InvoiceSeries
 from billing.periods import Period
-from billing.review import approve, issue, submit
+from billing.review import approve, issue, send_back, submit
 from llm.books.adjusting import decide_call
 from llm.enums import Outcome, UsageSource, UsageStatus
 from llm.models import Account, Price, Usage
@@ -71,9 +75,9 @@ def decide(row: Usage, *, is_billable: bool = True) -> None:
     decide_call(row.pk, counts=None, is_billable=is_billable, reason="their dashboard", user=None)
 
 
-def issue_now(invoice: Invoice) -> Invoice:
-    approver = make_approver()
-    submit(invoice.pk, user=make_preparer())
+def issue_now(invoice: Invoice, *, approver: User | None = None, preparer: User | None = None) -> Invoice:
+    approver = approver or make_approver()
+    submit(invoice.pk, user=preparer or make_preparer())
     approve(invoice.pk, user=approver)
     return issue(invoice.pk, user=approver)
 
@@ -124,3 +128,77 @@ def test_a_disputed_call_that_is_decided_on_after_the_issue_is_billed_with_the_n
     november = draft(account, OCTOBER.following)
     late = [line.amount for line in november.lines.all() if line.period_start == OCTOBER.start]
     assert (late, november.subtotal) == ([Decimal(2)], Decimal(3))
+
+
+# --- Who sends it -----------------------------------------------------------------------------------------------------
+
+SELLER = {"name": "Northwind GmbH", "address": "Lagerstraße 12", "tax_id": "DE 1", "email": "", "payment": ""}
+WITHOUT = {**SELLER, "name": "", "address": "", "tax_id": ""}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"name": "", "address": "", "tax_id": ""},
+            "BILLING_SELLER_NAME, BILLING_SELLER_ADDRESS and BILLING_SELLER_TAX_ID (“none” if there is no tax ID)",
+        ),
+        ({"name": ""}, "BILLING_SELLER_NAME"),
+        ({"address": ""}, "BILLING_SELLER_ADDRESS"),
+        ({"tax_id": ""}, "BILLING_SELLER_TAX_ID (“none” if there is no tax ID)"),
+    ],
+)
+def test_an_invoice_without_its_sender_is_flagged_and_not_issued(
+    account: Account, settings: Settings, changes: dict[str, str], named: str
+) -> None:
+    settings.BILLING_SELLER = {**SELLER, **changes}
+    invoice = draft(account)
+    assert "incomplete seller" in labels_of(invoice)
+    assert blockers_of(invoice) == [f"It doesn't say who sends it: set {named} in .env and restart."]
+    with pytest.raises(InvoiceError, match="It doesn't say who sends it"):
+        issue_now(invoice)
+    invoice.refresh_from_db()
+    assert (invoice.state, invoice.number, InvoiceSeries.objects.count()) == ("approved", None, 0)
+
+
+def test_that_there_is_no_tax_id_is_an_answer(account: Account, settings: Settings) -> None:
+    settings.BILLING_SELLER = {**SELLER, "tax_id": "None"}
+    invoice = draft(account)
+    assert "seller" not in invoice.flags
+    issued = issue_now(invoice)
+    assert (issued.state, issued.seller["tax_id"]) == ("issued", "")
+
+
+def test_what_was_submitted_without_its_sender_goes_back_first(account: Account, settings: Settings) -> None:
+    settings.BILLING_SELLER = WITHOUT
+    invoice = draft(account)
+    preparer, approver = make_preparer(), make_approver()
+    submit(invoice.pk, user=preparer)
+    settings.BILLING_SELLER = SELLER
+    approve(invoice.pk, user=approver)
+    invoice.refresh_from_db()
+    [sentence] = blockers_of(invoice)
+    assert sentence == (
+        "It was submitted without BILLING_SELLER_NAME, BILLING_SELLER_ADDRESS and BILLING_SELLER_TAX_ID: "
+        "send it back and submit it again."
+    )
+    send_back(invoice.pk, user=approver, reason="no sender")
+    assert issue_now(invoice, approver=approver, preparer=preparer).seller["name"] == "Northwind GmbH"
+
+
+def test_a_credit_note_needs_its_sender_too(account: Account, settings: Settings) -> None:
+    preparer, approver = make_preparer(), make_approver()
+    issued = issue_now(draft(account), approver=approver, preparer=preparer)
+    note = credit(issued.pk, user=approver, reason="wrong")
+    settings.BILLING_SELLER = WITHOUT
+    with pytest.raises(InvoiceError, match="It doesn't say who sends it"):
+        issue_now(note, approver=approver, preparer=preparer)
+
+
+def test_a_deployment_is_told_before_it_bills(settings: Settings) -> None:
+    settings.BILLING_SELLER = {**SELLER, "address": "", "tax_id": "none"}
+    assert [(each.id, each.msg) for each in check_seller(None)] == [
+        ("billing.W001", "No invoice can be issued: BILLING_SELLER_ADDRESS not set.")
+    ]
+    settings.BILLING_SELLER = SELLER
+    assert check_seller(None) == []

@@ -9,6 +9,10 @@ from django.core import checks
 from pytest_django import Settings
 
 Set = Callable[..., None]
+UNKNOWN_PROVIDER = (
+    "LLM_DISCONNECT_POLICY names the provider “opnai”, which doesn't exist; did you mean openai? "
+    "There are anthropic, echo, openai and openai_compatible."
+)
 
 
 @pytest.fixture
@@ -18,6 +22,8 @@ def set_all(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Set:
     def set_all(*, engine: str = "sqlite3", **values: object) -> None:
         right: dict[str, object] = {
             "LLM_SETTING_PROBLEMS": (),
+            "LLM_SETTING_WARNINGS": (),
+            "LLM_DISCONNECT_POLICY": {"": "drain", "openai": "cancel"},
             "LLM_PROVIDER": "echo",
             "LLM_DEFAULT_MODEL": "echo",
             "OPENAI_API_KEY": "",
@@ -78,6 +84,12 @@ def test_settings_that_may_look_wrong_are_passed_too(set_all: Set, values: dict[
     ("check_id", "values", "sentence"),
     [
         ("llm.E001", {"LLM_SETTING_PROBLEMS": ("NAME must be red.",)}, "NAME must be red."),
+        ("llm.W002", {"LLM_SETTING_WARNINGS": ("Nothing reads LLM_PORT.",)}, "Nothing reads LLM_PORT."),
+        (
+            "llm.E011",
+            {"LLM_DISCONNECT_POLICY": {"": "drain", "opnai": "cancel"}},
+            UNKNOWN_PROVIDER,
+        ),
         (
             "llm.E002",
             {"LLM_PROVIDER": "opneai"},

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core import checks
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
 from django.db import DatabaseError, connection, transaction
@@ -77,9 +78,10 @@ def _summary(*, password: str, key: str) -> str:
         ("User", f"{ADMIN_NAME}, password {password}" if password else "as before"),
         ("API key", key or f"as before; another one: {_manage('create_api_key', ACCOUNT_NAME)}"),
         ("Provider", _describe_provider()),
+        ("Invoices", _billing_advice()),
         ("API docs", f"{base}/docs/"),
     ]
-    shown = "\n".join(f"  {name:<9} {value}" for name, value in lines)
+    shown = "\n".join(f"  {name:<9} {value}" for name, value in lines if value)
     once = "\nThe password and the key are shown this once; note them down.\n" if password or key else ""
     return f"\nLLM Billing Gateway\n\n{shown}\n{once}\nTry it:\n\n{_curl(base, key)}\n"
 
@@ -94,6 +96,12 @@ def _describe_provider() -> str:
         model = settings.LLM_DEFAULT_MODEL
         return f"{settings.LLM_PROVIDER}, {f'default model {model}' if model else 'no default model'}"
     return "LLM_PROVIDER is not set, so the built-in echo provider answers; set it in .env"
+
+
+def _billing_advice() -> str:
+    """What must be set before invoices can be issued, as billing itself says it."""
+    found = checks.run_checks(tags=["billing"], include_deployment_checks=True)
+    return " ".join(f"{message.msg} {message.hint or ''}".strip() for message in found)
 
 
 def _curl(base: str, key: str) -> str:

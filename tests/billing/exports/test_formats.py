@@ -183,7 +183,7 @@ def test_focus_rows_add_up_to_the_invoice_with_rounding_and_tax_apart(tmp_path: 
         "2026-10-01T00:00:00Z",
     )
     assert {row["InvoiceId"] for row in rows} == {invoice.label}
-    assert (first["PublisherName"], first["ProviderName"], first["SkuMeter"]) == ("openai", "LLM gateway", "input")
+    assert (first["PublisherName"], first["ProviderName"], first["SkuMeter"]) == ("openai", "Gateway GmbH", "input")
 
 
 def test_focus_has_the_columns_of_its_version() -> None:

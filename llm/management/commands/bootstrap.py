@@ -19,6 +19,7 @@ from django.db.models import Q
 
 from llm.keys import create_key, get_or_create_account
 from llm.models import ApiKey, Price
+from llm.prices import ensure_builtin_prices
 from llmproject.startup import refuse, refuse_wrong_settings
 
 ADMIN_NAME = "admin"
@@ -38,7 +39,10 @@ class Command(BaseCommand):
         call_command("migrate", interactive=False, verbosity=0)
         call_command("collectstatic", interactive=False, verbosity=0, ignore_patterns=UNUSED_FILES)
         if not Price.objects.exists():
+            self.stdout.write("Importing prices: this takes half a minute.")
+            self.stdout.flush()
             call_command("import_prices", stdout=self.stdout)
+        ensure_builtin_prices()
         # Printed before it is committed: what is printed may be lost by a crash, a secret that nobody saw never stays.
         with transaction.atomic():
             self.stdout.write(_summary(password=_create_admin(), key=_create_demo_key()))

@@ -80,13 +80,24 @@ def _write(
 
 
 def _export(job: ExportJob, on_progress: Progress) -> Mapping[str, object]:
-    """Under the job's lock: what lies in its place was left by a worker that died before it could say so."""
-    folder = settings.BILLING_EXPORT_DIR / f"{job.period}-{job.pk}"
-    remove_partials(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    """Each attempt has a folder of its own: a worker that lost its lease can't disturb the one that has it now."""
+    for attempt in range(1, job.attempts + 1):
+        _remove(_folder_of(job, attempt))
+    folder = _folder_of(job, job.attempts)
     manifest = export_month(job.period, folder, job.formats, account=job.account, on_progress=on_progress)
     rows = manifest.rows["usage"]
     return {"folder": folder.name, "manifest": manifest.document, "progress": rows, "total": rows}
+
+
+def _folder_of(job: ExportJob, attempt: int) -> Path:
+    name = f"{job.period}-{job.pk}"
+    return settings.BILLING_EXPORT_DIR / (name if attempt == 1 else f"{name}-{attempt}")
+
+
+def _remove(folder: Path) -> None:
+    """What an earlier attempt left, whose worker died before it could record the result."""
+    remove_partials(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _checked(formats: Sequence[str]) -> list[str]:

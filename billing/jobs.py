@@ -1,20 +1,25 @@
-"""Jobs that people ask for and a worker does: each once at a time, and again where its worker was killed.
+"""Jobs that people ask for and a worker does: each by one worker at a time, and at most three times.
 
-Whoever is at a job holds a lock on a file of its own, which the system takes back when a process dies. The files lie
-in the folder for exports, which must be the same for all workers and web processes. A message to a worker that was
-lost, and a job that was left halfway, are found by query; so the work must bear to be begun again.
+A worker claims a job by a lease, which a thread of its own renews while the work goes on; a worker that is killed lets
+it run out, and the next one begins the job again. A job that kills its workers fails after the last attempt: nothing
+is begun for ever. Messages to workers may be lost, since unfinished jobs are also found by query.
+
+A worker that was stopped for longer than its lease may wake up while another one has the job: it notices at its next
+report, and whatever it writes of the job is dropped.
 """
 
 from __future__ import annotations
 
-import fcntl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import structlog
-from django.conf import settings
+from django.db import DatabaseError, connection, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from billing.enums import JobState
@@ -26,51 +31,95 @@ _log = structlog.get_logger("billing.jobs")
 
 _J = TypeVar("_J", bound=Job)
 Work = Callable[[_J, Progress], Mapping[str, object]]
-"""Does what the job is about; returns columns of it that say what came of it. Raises BillingError with a sentence."""
+"""Does what the job is about; returns the columns that hold its result. Raises BillingError with a sentence."""
 
-_MOST_ERROR = 500
-_SECONDS_A_REPORT = 1.0
+MAX_ATTEMPTS = 3
+LEASE = timedelta(minutes=2)
+RENEW_SECONDS = LEASE.total_seconds() / 4
+NEVER_FINISHED = (
+    f"A worker began this job {MAX_ATTEMPTS} times and never finished it: it was killed (out of memory?) or lost the "
+    "database. See the log of the worker, then request the job again, for one account at a time if the month is large."
+)
+_MAX_ERROR = 500
+_SECONDS_BETWEEN_REPORTS = 1.0
+
+
+class LeaseLostError(Exception):
+    """Another worker has the job: this one was stopped for longer than its lease."""
 
 
 def run_job(model: type[_J], job_id: int, work: Work[_J]) -> _J:
-    """Do the job, unless that was done or somebody is at it; returns it as it then is."""
-    with _lock_of(model, job_id) as is_ours:
-        job = model._default_manager.get(pk=job_id)
-        if is_ours and job.is_unfinished:
-            _run(job, work)
-    return job
+    """Do the job, unless it has ended or a worker has it; returns it as it then is."""
+    if (job := _claim(model, job_id)) is not None:
+        _run(job, work)
+        return job
+    return model._default_manager.get(pk=job_id)
 
 
 def run_waiting(model: type[_J], work: Work[_J]) -> list[_J]:
-    """Do each job that nobody has begun, or whose worker has died."""
-    waiting = model._default_manager.filter(state__in=UNFINISHED_STATES)
+    """Do each job that no worker has begun, or whose worker has died."""
+    waiting = model._default_manager.filter(_is_free(), state__in=UNFINISHED_STATES)
     ids = list(waiting.order_by("pk").values_list("pk", flat=True))
     return [run_job(model, job_id, work) for job_id in ids]
 
 
+def _is_free() -> Q:
+    return Q(lease_until=None) | Q(lease_until__lte=timezone.now())
+
+
+def _claim(model: type[_J], job_id: int) -> _J | None:
+    """The job, which is ours for the length of a lease; None where it has ended, or another worker has it.
+
+    The attempt is counted before it begins, so that one that kills its worker counts too.
+    """
+    with transaction.atomic(durable=True):
+        free = model._default_manager.filter(_is_free(), pk=job_id, state__in=UNFINISHED_STATES)
+        # SQLite has no row locks, and needs none: its transactions come one after another.
+        job = free.select_for_update(of=("self",)).first()
+        if job is None:
+            return None
+        job.attempts += 1
+        if job.attempts > MAX_ATTEMPTS:
+            _log.warning("job.failed", job=str(job), id=job.pk, reason="never finished", attempts=MAX_ATTEMPTS)
+            job.state, job.ended_at, job.error = JobState.FAILED, timezone.now(), NEVER_FINISHED
+            job.attempts, job.lease_until = MAX_ATTEMPTS, None
+        else:
+            job.state, job.started_at, job.progress, job.total = JobState.RUNNING, timezone.now(), 0, 0
+            job.lease_until = timezone.now() + LEASE
+        job.save()
+    return None if job.state == JobState.FAILED else job
+
+
 def _run(job: _J, work: Work[_J]) -> None:
-    _set(job, state=JobState.RUNNING, started_at=timezone.now(), progress=0, total=0)
     reporter = _Reporter(job)
     try:
-        outcome = work(job, reporter)
+        with _renewed_lease(job):
+            result = work(job, reporter)
+    except LeaseLostError:
+        _log.warning("job.lease_lost", job=str(job), id=job.pk, attempt=job.attempts)
     except BillingError as error:
-        _log.warning("a job failed", job=str(job), id=job.pk, reason=str(error))
+        _log.warning("job.failed", job=str(job), id=job.pk, reason=str(error))
         _fail(job, str(error))
     except Exception:
-        # Or it would be taken up again for ever, before all others.
-        _fail(job, "It failed for a reason that stands in the log: see to that, and ask again.")
+        # Or it would be begun again, before all others.
+        _fail(job, "It failed for a reason that is in the worker's log. Fix that, then request the job again.")
         raise
     else:
-        told = {"progress": reporter.progress, "total": reporter.total}
-        _set(job, **{**told, **outcome}, state=JobState.DONE, ended_at=timezone.now(), error="")
+        last = {"progress": reporter.progress, "total": reporter.total}
+        _end(job, **{**last, **result}, state=JobState.DONE, error="")
 
 
 def _fail(job: Job, why: str) -> None:
-    _set(job, state=JobState.FAILED, ended_at=timezone.now(), error=why[:_MOST_ERROR])
+    _end(job, state=JobState.FAILED, error=why[:_MAX_ERROR])
+
+
+def _end(job: Job, **values: object) -> None:
+    if not _set(job, **values, ended_at=timezone.now(), lease_until=None):
+        _log.warning("job.lease_lost", job=str(job), id=job.pk, attempt=job.attempts)
 
 
 class _Reporter:
-    """Writes a job's progress, about once a second, and knows the latest."""
+    """Writes a job's progress, about once a second, and knows the latest. Raises LeaseLostError."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -81,24 +130,39 @@ class _Reporter:
     def __call__(self, done: int, of: int) -> None:
         self.progress, self.total = done, of
         if time.monotonic() >= self._next:
-            _set(self._job, progress=done, total=of)
-            self._next = time.monotonic() + _SECONDS_A_REPORT
+            if not _set(self._job, progress=done, total=of):
+                raise LeaseLostError
+            self._next = time.monotonic() + _SECONDS_BETWEEN_REPORTS
 
 
-def _set(job: Job, **values: object) -> None:
+def _set(job: Job, **values: object) -> bool:
+    """False, and nothing is written, where the job is no longer this attempt's."""
     for name, value in values.items():
         setattr(job, name, value)
-    job.save(update_fields=list(values))
+    ours = type(job)._default_manager.filter(pk=job.pk, attempts=job.attempts, state=JobState.RUNNING)
+    return bool(ours.update(**values))
 
 
 @contextmanager
-def _lock_of(model: type[Job], job_id: int) -> Iterator[bool]:
-    """Whether the job is ours until the end of the block. The file stays: who removes it would let two in."""
-    settings.BILLING_EXPORT_DIR.mkdir(parents=True, exist_ok=True)
-    with (settings.BILLING_EXPORT_DIR / f".{model._meta.model_name}-{job_id}.lock").open("ab") as file:
+def _renewed_lease(job: Job) -> Iterator[None]:
+    """Keeps the lease while the block runs: work may be silent for longer than a lease."""
+    is_over = threading.Event()
+    thread = threading.Thread(target=_renew_until, args=(job, is_over), name=f"lease of job {job.pk}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def _renew_until(job: Job, is_over: threading.Event) -> None:
+    """A renewal that fails is tried again, while the lease lasts; the connection is closed in between."""
+    ours = type(job)._default_manager.filter(pk=job.pk, attempts=job.attempts, state=JobState.RUNNING)
+    while not is_over.wait(RENEW_SECONDS):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+            ours.update(lease_until=timezone.now() + LEASE)
+        except DatabaseError as error:
+            _log.warning("job.lease_not_renewed", id=job.pk, error=type(error).__name__)
+        finally:
+            connection.close()

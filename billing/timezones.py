@@ -21,7 +21,7 @@ def set_time_zone(profile_id: int, time_zone: str, *, now: datetime | None = Non
     `time_zone_from` is None where that is the account's zone already. What holds until then is kept for good: months
     are billed after they have ended, by when the account may have a new zone.
     """
-    profile = BillingProfile.objects.select_for_update(of=("self",)).select_related("account").get(pk=profile_id)
+    profile = _locked(profile_id)
     is_to_come = time_zone != profile.account.time_zone
     today = _today_of(profile.account, now or timezone.now())
     since = Period.of(today).following.start
@@ -45,12 +45,24 @@ def zone_of_month(profile: BillingProfile, period: Period) -> str:
 def apply_time_zones(*, now: datetime | None = None) -> int:
     """Give accounts the zone that their profiles ask for, where the month from which it holds has begun."""
     now = now or timezone.now()
-    changed = 0
     waiting = BillingProfile.objects.filter(time_zone_from__isnull=False).exclude(time_zone=F("account__time_zone"))
-    for profile in waiting.select_related("account"):
-        if profile.time_zone_from is not None and _today_of(profile.account, now) >= profile.time_zone_from:
-            changed += Account.objects.filter(pk=profile.account_id).update(time_zone=profile.time_zone)
-    return changed
+    return sum(_apply_time_zone(profile_id, now) for profile_id in list(waiting.values_list("pk", flat=True)))
+
+
+@transaction.atomic
+def _apply_time_zone(profile_id: int, now: datetime) -> bool:
+    """Whether it was due. Locked and read again: `set_time_zone` may have asked for another zone meanwhile."""
+    profile = _locked(profile_id)
+    since = profile.time_zone_from
+    if since is None or profile.time_zone == profile.account.time_zone or _today_of(profile.account, now) < since:
+        return False
+    Account.objects.filter(pk=profile.account_id).update(time_zone=profile.time_zone)
+    return True
+
+
+def _locked(profile_id: int) -> BillingProfile:
+    """Its account is read by a later statement: one that has waited for the lock would join an outdated account."""
+    return BillingProfile.objects.select_for_update().get(pk=profile_id)
 
 
 def _today_of(account: Account, now: datetime) -> date:

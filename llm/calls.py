@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import NoReturn
@@ -26,8 +27,10 @@ from llm.errors import (
     InvalidRequest,
     ModelNotFound,
     ModelUnpriced,
+    PermissionDenied,
     ShuttingDown,
     UpstreamError,
+    describe_exception,
 )
 from llm.exchange import Exchange, Plan
 from llm.forwarding import forward
@@ -82,8 +85,9 @@ class RequestTask:
             await self._run()
         except GatewayError as error:
             self._fail(error)
-        except Exception as error:
-            log.exception("request failed", request_id=self.request_id, error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # the outermost edge
+            # Without the exception's text, which may hold a prompt.
+            log.error("request failed", request_id=self.request_id, **describe_exception(error))  # noqa: TRY400
             self._fail(InternalError("Something went wrong on our side."))
         finally:
             metrics.IN_FLIGHT.dec()
@@ -103,7 +107,7 @@ class RequestTask:
         model = self._request.model or settings.LLM_DEFAULT_MODEL
         if not model:
             raise InvalidRequest("Name a model: this gateway has no default one.", param="model")
-        self._caller.require_model(model)
+        await self._require_model(model)
         moment = datetime.now(UTC)
         for _ in range(_RESOLVE_TRIES):
             resolution = await self._resolve(model, moment)
@@ -115,6 +119,15 @@ class RequestTask:
             else:
                 return
         raise InternalError("The list of models keeps changing. Try again.", retry_after_s=1)
+
+    async def _require_model(self, model: str) -> None:
+        """Raises PermissionDenied. Staff may have allowed the model since the caller was cached."""
+        try:
+            self._caller.require_model(model)
+        except PermissionDenied:
+            self._caller = await self._runtime.fresh_caller(self._caller)
+            self._asked = replace(self._asked, caller=self._caller)
+            self._caller.require_model(model)
 
     async def _resolve(self, model: str, moment: datetime) -> Resolution:
         """Raises ModelNotFound or ModelUnpriced."""

@@ -18,7 +18,11 @@ Messages are written for the caller and never hold an upstream's text, a key or 
 
 from __future__ import annotations
 
+import traceback
 from typing import Self
+
+_MAX_CAUSES = 5
+_MAX_FRAMES = 20
 
 
 class GatewayError(Exception):
@@ -188,3 +192,18 @@ class PriceMissing(Exception):
     def __init__(self, meters: tuple[str, ...]) -> None:
         super().__init__(f"no rate for {', '.join(meters)}")
         self.meters = meters
+
+
+def describe_exception(error: BaseException) -> dict[str, object]:
+    """Fields of a log line on an exception that isn't ours: its class, where it was raised, and the same of its causes.
+
+    Never its text, nor that of its causes: it may hold a prompt, a key, or a row of the database.
+    """
+    classes: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(classes) < _MAX_CAUSES:
+        classes.append(type(cause).__name__)
+        cause = cause.__cause__ or cause.__context__
+    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
+    where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    return {"error": classes[0], "causes": classes[1:], "where": where}

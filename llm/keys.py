@@ -133,7 +133,15 @@ def is_well_formed(secret: str) -> bool:
 
 def load_caller(secret: str) -> Caller:
     """Who this key is, from the database. Raises InvalidKey or PermissionDenied."""
-    key = ApiKey.objects.select_related("account").filter(digest=digest_of(secret)).first()
+    return _caller_of(ApiKey.objects.select_related("account").filter(digest=digest_of(secret)).first())
+
+
+def reload_caller(caller: Caller) -> Caller:
+    """Who the same key is now. Raises InvalidKey or PermissionDenied."""
+    return _caller_of(ApiKey.objects.select_related("account").filter(pk=caller.key_id).first())
+
+
+def _caller_of(key: ApiKey | None) -> Caller:
     if key is None:
         raise InvalidKey(REFUSED_KEYS["unknown"])
     if (refusal := key.refusal_at(timezone.now())) is not None:
@@ -177,6 +185,12 @@ class CallerCache:
         if len(self._entries) >= self._most:
             self._entries.clear()
         self._entries[digest_of(secret)] = (time.monotonic() + settings.LLM_KEY_CACHE_SECONDS, caller)
+
+    def forget(self, key_id: int) -> None:
+        """Read the key again with its next request."""
+        known = [digest for digest, (_, caller) in self._entries.items() if caller.key_id == key_id]
+        for digest in known:
+            self._entries.pop(digest, None)
 
     def clear(self) -> None:
         self._entries.clear()

@@ -68,9 +68,14 @@ def _threshold_mail(
             f"Used:          {format_amount(metric, used)}\n"
             f"Since:         {_minute(starts_at) if ends_at else BEGINNING}\n"
             f"Begins anew:   {_minute(ends_at) if ends_at else NEVER}\n\n"
-            "Calls that would exceed the limit are refused. This is told once in each period.\n"
+            f"Calls that would exceed the limit are refused. You will get this alert once {_how_often(payload)}.\n"
         ),
     )
+
+
+def _how_often(payload: Facts) -> str:
+    """As the books cause it: a limit per minute has one alert an hour."""
+    return "an hour at most" if payload["per"] == LimitPer.MINUTE else "per period"
 
 
 def _one_line(names: str) -> str:

@@ -21,6 +21,7 @@ import structlog
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from llm.enums import OutboxKind
@@ -32,6 +33,10 @@ LEASE = timedelta(minutes=5)
 FIRST_PAUSE = timedelta(minutes=1)
 LONGEST_PAUSE = timedelta(hours=6)
 PATIENCE = timedelta(days=3)
+KEPT = timedelta(days=90)
+"""Longer than any period that a message's cause names, so a message that was deleted is not caused again."""
+DELETED_AT_ONCE = 1000
+PAUSE_SECONDS = 0.05
 NOBODY = "nobody to tell"
 LOST = "its sender died"
 _RESULT_LENGTH = 200
@@ -111,6 +116,18 @@ def _record_failure(message: Outbox, reason: str, now: datetime) -> _Fate:
     said = "message given up" if is_over else "message not sent"
     log(said, cause=message.cause, kind=message.kind, attempt=message.attempts, reason=reason)
     return "given_up" if is_over else "failed"
+
+
+def prune_sent(*, now: datetime | None = None) -> int:
+    """Delete the messages that were sent, had no recipient or failed for good 90 days ago; returns how many."""
+    before = (now or timezone.now()) - KEPT
+    old = Outbox.objects.filter(Q(sent_at__lt=before) | Q(given_up_at__lt=before)).order_by("id")
+    deleted = 0
+    while ids := list(old.values_list("id", flat=True)[:DELETED_AT_ONCE]):
+        deleted += Outbox.objects.filter(id__in=ids).delete()[0]
+        # SQLite has one writer at a time: the ledger must get its turn.
+        time.sleep(PAUSE_SECONDS)
+    return deleted
 
 
 def pause_after(attempts: int) -> timedelta:

@@ -20,7 +20,7 @@ from llm.catalog import Catalog, CatalogCache, load_catalog
 from llm.deadlines import bounded, patience_s
 from llm.errors import BooksUnavailable, ShuttingDown
 from llm.exchange import Bounds
-from llm.keys import Caller, CallerCache, load_caller
+from llm.keys import Caller, CallerCache, load_caller, reload_caller
 from llm.models import CatalogVersion
 from llm.providers.base import BaseLLMProvider
 from llm.providers.registry import build_provider
@@ -91,6 +91,11 @@ class Runtime:
             caller = await self.run_db(lambda: load_caller(secret))
             self.callers.put(secret, caller)
         return caller
+
+    async def fresh_caller(self, caller: Caller) -> Caller:
+        """The same key as the database knows it now. Raises InvalidKey or PermissionDenied."""
+        self.callers.forget(caller.key_id)
+        return await self.run_db(lambda: reload_caller(caller))
 
     async def catalog(self) -> Catalog:
         if (catalog := self._catalog.current()) is not None:

@@ -44,3 +44,10 @@ def prune_windows() -> None:
     """Windows of limits that nobody asks for any more."""
     if deleted := limits.prune_windows():
         _log.info("windows pruned", deleted=deleted)
+
+
+@shared_task(ignore_result=True)
+def prune_outbox() -> None:
+    """Messages that were sent long ago."""
+    if deleted := outbox.prune_sent():
+        _log.info("outbox.pruned", deleted=deleted)

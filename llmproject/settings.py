@@ -139,9 +139,10 @@ CELERY_BROKER_URL = read.url("CELERY_BROKER_URL", "filesystem://localhost//", sc
 CELERY_TIMEZONE = "UTC"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_RESULT_EXPIRES = None
-# A lost worker's task runs again: every task recomputes, so a second run costs nothing.
+# A task whose process died is not delivered again at once, or one that kills its process would run for ever. What it
+# left undone is found by query: jobs by their lease, all else by the next run of the beat table.
 CELERY_TASK_ACKS_LATE = True
-CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = False
 CELERY_WORKER_CONCURRENCY = 2
 # RabbitMQ lets nobody share a worker's queue of commands, and workers of one host have the same name: all but the first
 # would end at once, and so would the one that follows upon a lost one until RabbitMQ has noticed.

@@ -1,4 +1,7 @@
-"""Runs several programs as one: all start together, and when one ends or we are asked to, all stop.
+"""Runs several programs as one: all start together, and stop together when we are asked to.
+
+When the web server ends by itself, all stop. The programs of background work are started again, after a pause that
+grows while they keep failing: a job that kills its worker must not stop the paid calls.
 
 Each child leads a session of its own: Ctrl-C reaches only us, and we pass it on once, as SIGTERM. Children write to our
 output themselves. Nor do we load Django: `manage.py up` has checked the settings and hands over to us.
@@ -22,12 +25,36 @@ from llmproject.parentwatch import SUPERVISOR_PID
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_SECONDS = 0.1
+FIRST_PAUSE_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 60.0
+STEADY_SECONDS = 300.0
+"""A program that ran for so long has not failed at its start: the next pause is a short one again."""
 
 
 @dataclass(frozen=True)
 class Program:
+    """is_restarted: whether it starts again when it ends by itself, instead of stopping the others."""
+
     name: str
     command: Sequence[str]
+    is_restarted: bool = False
+
+
+@dataclass
+class _Restart:
+    """Of a program: when it last started, when it is due to start again, and the pause before that."""
+
+    started_at: float
+    due_at: float | None = None
+    pause_seconds: float = FIRST_PAUSE_SECONDS
+
+    def plan(self, now: float) -> float:
+        """Returns the pause."""
+        if now - self.started_at >= STEADY_SECONDS:
+            self.pause_seconds = FIRST_PAUSE_SECONDS
+        pause, self.pause_seconds = self.pause_seconds, min(MAX_PAUSE_SECONDS, self.pause_seconds * 2)
+        self.due_at = now + pause
+        return pause
 
 
 class Supervisor:
@@ -41,6 +68,7 @@ class Supervisor:
         self._environment = {**environment, SUPERVISOR_PID: str(os.getpid())}
         self._log = log
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._restarts: dict[str, _Restart] = {}
         # Unlike an Event, it may be filled by a signal handler that interrupts the very thread that waits on it.
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -60,18 +88,35 @@ class Supervisor:
 
     def _start(self) -> None:
         for program in self._programs:
-            self._children[program.name] = subprocess.Popen(  # noqa: S603
-                program.command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
-            )
+            self._start_program(program)
+
+    def _start_program(self, program: Program) -> None:
+        self._children[program.name] = subprocess.Popen(  # noqa: S603
+            program.command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        restart = self._restarts.setdefault(program.name, _Restart(time.monotonic()))
+        restart.started_at, restart.due_at = time.monotonic(), None
 
     def _wait_for_end(self) -> bool:
-        """Waits for a signal, or for a program to end, which none should."""
+        """Waits for a signal, or for a program to end that isn't started again."""
         while not self._signal_came():
-            for name, child in self._children.items():
-                if (status := child.poll()) is not None:
-                    self._say(f"{name} ended {_describe_status(status)}; stopping the others.")
+            for program in self._programs:
+                if (status := self._children[program.name].poll()) is None:
+                    continue
+                if not program.is_restarted:
+                    self._say(f"{program.name} ended {_describe_status(status)}; stopping the others.")
                     return True
+                self._restart_when_due(program, status)
         return False
+
+    def _restart_when_due(self, program: Program, status: int) -> None:
+        restart, now = self._restarts[program.name], time.monotonic()
+        if restart.due_at is None:
+            self._kill_group(self._children[program.name])
+            pause = restart.plan(now)
+            self._say(f"{program.name} ended {_describe_status(status)}; starting it again in {pause:.0f} s.")
+        elif now >= restart.due_at:
+            self._start_program(program)
 
     def _signal_came(self) -> bool:
         with contextlib.suppress(queue.Empty):
@@ -91,11 +136,14 @@ class Supervisor:
         for name in late:
             self._say(f"{name} did not stop in time and is killed.")
         for child in self._children.values():
-            # The whole group, and also where its leader has ended: it may have left children.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
+            self._kill_group(child)
             child.wait()
         return bool(late)
+
+    def _kill_group(self, child: subprocess.Popen[bytes]) -> None:
+        """Also where its leader has ended: it may have left children."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
 
     def _running(self) -> list[str]:
         return [name for name, child in self._children.items() if child.poll() is None]
@@ -117,8 +165,12 @@ def gateway_programs() -> list[Program]:
     return [
         Program("web", [sys.executable, "manage.py", "serve"]),
         # The chatter between workers has no listener here, and would pile up in the file broker.
-        Program("worker", [*celery, "worker", "--without-gossip", "--without-mingle", "--without-heartbeat"]),
-        Program("beat", [*celery, "beat"]),
+        Program(
+            "worker",
+            [*celery, "worker", "--without-gossip", "--without-mingle", "--without-heartbeat"],
+            is_restarted=True,
+        ),
+        Program("beat", [*celery, "beat"], is_restarted=True),
     ]
 
 

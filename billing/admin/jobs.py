@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 
 from billing.admin.pages import user_of
 from billing.enums import JobState
+from billing.jobs import MAX_ATTEMPTS
 from billing.models.jobs import Job
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.format import NOTHING, badge, moment
@@ -51,6 +52,7 @@ class JobAdmin(ReadOnlyAdmin[_J]):
         if job is not None:
             since = timezone.now() - LATE_AFTER
             context |= {"title": str(job), "job": job, "state": self.state_now(job), "unit": self.unit}
+            context["max_attempts"] = MAX_ATTEMPTS
             context["is_late"] = job.state == JobState.WAITING and job.created_at < since
             context |= self.page_of(job)
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})

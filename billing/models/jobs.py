@@ -21,6 +21,7 @@ class Job(models.Model):
     """One thing to do about a month. period_start: its first day.
 
     progress of total: while it runs, in the unit of what it works through. error: a sentence, where it failed.
+    attempts: how often a worker has begun it. lease_until: a worker that lives has it until then, and renews that.
     """
 
     period_start = models.DateField()
@@ -34,6 +35,8 @@ class Job(models.Model):
     progress = models.BigIntegerField(default=0)
     total = models.BigIntegerField(default=0)
     error = models.CharField(max_length=500, blank=True, default="")
+    attempts = models.PositiveSmallIntegerField(default=0, editable=False)
+    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         abstract = True

@@ -142,9 +142,9 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
             with transaction.atomic():
                 key, secret = create_key(form.cleaned_data["account"], **_rights(form))
                 self.log_addition(request, key, f"Created {key.masked} for {key.account}.")
+                remember_made(request, key.pk)
         except ValidationError as error:
             return self._refuse(request, error, reverse("admin:llm_apikey_add"))
-        remember_made(request, key.pk)
         return secret_page(self.admin_site, request, key, secret)
 
     def _rotate(self, request: HttpRequest, key: ApiKey, form: RotateForm) -> HttpResponse:
@@ -155,9 +155,9 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
                 ends = f"it works until {day_and_minute(key.revoked_at)}" if form.grace_period else "it is refused now"
                 self.log_change(request, key, f"Rotated to {successor.masked}; {ends}.")
                 self.log_addition(request, successor, f"Created {successor.masked} by rotation of {key.masked}.")
+                remember_made(request, successor.pk)
         except ValidationError as error:
             return self._refuse(request, error, reverse("admin:llm_apikey_change", args=(key.pk,)))
-        remember_made(request, successor.pk)
         return secret_page(self.admin_site, request, successor, secret, replaced=key)
 
     def _answer_repeated(self, request: HttpRequest) -> HttpResponse | None:

@@ -28,8 +28,8 @@ class LimitForm(ModelForm[Limit]):
         help_texts = {
             "api_key": "Empty: all calls of the account together.",
             "per": "Days and months are those of the account's time zone.",
-            "soft_percent": "The account is told once in each period, by mail and webhook, when so many percent of the "
-            "amount are used. Empty: it is not told.",
+            "soft_percent": "The account gets an alert by mail and webhook when this percentage of the amount is used: "
+            "once per period, and at most once an hour. Empty: no alert.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -39,7 +39,6 @@ def webhook_secret_view(account_admin: AccountAdmin, request: HttpRequest, objec
     form = OneTimeForm(request.POST if request.method == "POST" else None)
     if form.is_bound and form.is_valid() and claim_form(request):
         secret = _replace(account_admin, request, account)
-        remember_made(request, account.pk)
         return _secret_page(account_admin.admin_site, request, account, secret)
     context = {
         **_page(account_admin.admin_site, request, account),
@@ -56,6 +55,7 @@ def _replace(account_admin: AccountAdmin, request: HttpRequest, account: Account
     account.webhook_secret = ""
     secret = ensure_webhook_secret(account)
     account_admin.log_change(request, account, f"Made webhook secret {masked_webhook_secret(account)}.")
+    remember_made(request, account.pk)
     return secret
 
 

@@ -26,7 +26,15 @@ from llm.api.body import CallerLeftError, read_body
 from llm.api.urls import urlpatterns
 from llm.api.views import AsyncAPIView, RelayResponse, error_response, wire_for_path
 from llm.dialects.base import WireFormat
-from llm.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, RequestError
+from llm.errors import (
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    RequestError,
+    describe_exception,
+)
 from llm.ids import uuid7
 from llm.relay import Relay
 from llm.runtime import runtime
@@ -50,8 +58,9 @@ class GatewayHandler(ASGIHandler):
             return
         except GatewayError as error:
             await exchange.refuse(error)
-        except Exception as error:
-            log.exception("request failed", path=scope["path"], error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # the outermost edge
+            # Without the exception's text, which may hold a prompt.
+            log.error("request failed", path=scope["path"], **describe_exception(error))  # noqa: TRY400
             await exchange.refuse(InternalError("Something went wrong on our side."))
 
     def _match(self, path: str) -> ResolverMatch | None:

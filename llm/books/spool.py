@@ -122,17 +122,29 @@ class SpoolFile:
 
     def _next_lines(self, most: int) -> bytes:
         """At least one whole line, usually as many as are wanted."""
-        data = os.pread(self._fd, max(_READ_BYTES, most * 1024), self._read_to)
-        return data if b"\n" in data else os.pread(self._fd, self._size - self._read_to, self._read_to)
+        data = _read_all(self._fd, max(_READ_BYTES, most * 1024), self._read_to)
+        while b"\n" not in data and self._read_to + len(data) < self._size:
+            data += _read_all(self._fd, max(_READ_BYTES, len(data)), self._read_to + len(data))
+        return data
 
     def _whole_lines(self) -> int:
         """Drop a last line that was torn by a crash: its settlement was never acknowledged."""
-        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
-        size = data.rfind(b"\n") + 1
-        if size < len(data):
+        found = os.fstat(self._fd).st_size
+        size = self._end_of_last_line(found)
+        if size < found:
             log.warning("a torn record at the end of the spool was dropped", file=self.path.name)
             os.ftruncate(self._fd, size)
         return size
+
+    def _end_of_last_line(self, end: int) -> int:
+        """Read from the end, a block at a time: the file may be larger than the memory, or than one call reads."""
+        while end > 0:
+            start = max(0, end - _READ_BYTES)
+            newline = _read_all(self._fd, end - start, start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+        return 0
 
 
 class Spool:
@@ -235,6 +247,14 @@ def _allocate(path: Path, size: int) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _read_all(fd: int, size: int, position: int) -> bytes:
+    """Less than that only at the end of the file: one system call may return less, and never more than 2 GiB."""
+    data = b""
+    while len(data) < size and (piece := os.pread(fd, size - len(data), position + len(data))):
+        data += piece
+    return data
 
 
 def _write_all(fd: int, data: bytes, position: int) -> None:

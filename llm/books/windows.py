@@ -37,7 +37,10 @@ def lock_windows(ids: Collection[int]) -> list[Window]:
 
 
 def window_statements(windows: Collection[Window], *, vendor: str, now: datetime) -> Iterator[Statement]:
-    """What writes the windows' additions, and one mail and one webhook for each whose soft threshold they cross."""
+    """What writes the windows' additions, and one mail and one webhook for each whose soft threshold they cross.
+
+    A limit per minute is alerted at most once an hour: of equal causes the outbox keeps the first.
+    """
     changed = [window for window in windows if window.has_changed]
     if changed:
         additions = orjson.dumps([_addition(window) for window in changed]).decode()
@@ -61,7 +64,7 @@ def _messages(windows: Collection[Window], vendor: str, now: datetime) -> list[d
     return [
         {
             "kind": kind.value,
-            "cause": f"limit:{window.limit.id}:{window.starts_at:%Y%m%dT%H%M%SZ}:{kind.value}",
+            "cause": f"limit:{window.limit.id}:{_alert_period(window):%Y%m%dT%H%M%SZ}:{kind.value}",
             "event": "limit.threshold",
             "account_id": window.limit.account_id,
             "payload": json_value(_payload(window), vendor),
@@ -70,6 +73,13 @@ def _messages(windows: Collection[Window], vendor: str, now: datetime) -> list[d
         for window in crossed
         for kind in OutboxKind
     ]
+
+
+def _alert_period(window: Window) -> datetime:
+    """What a limit is alerted for once: its window, but never more than once an hour; causes are unique."""
+    if window.limit.per is LimitPer.MINUTE:
+        return window.starts_at.replace(minute=0, second=0, microsecond=0)
+    return window.starts_at
 
 
 def _payload(window: Window) -> dict[str, Any]:

@@ -8,6 +8,7 @@ calls they belong to have happened; a close that is in the spool counts as writt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import threading
@@ -30,7 +31,7 @@ from llm.books.spool import Spool
 from llm.books.turns import TurnWatch
 from llm.books.waiting import AWAY, Waiting, acknowledge, deliver, refuse
 from llm.deadlines import bounded, patience_s
-from llm.errors import BooksUnavailable
+from llm.errors import BooksUnavailable, describe_exception
 
 log = structlog.get_logger("llm.books")
 
@@ -50,7 +51,7 @@ class BooksWriter:
         self._lockouts = Lockouts()
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._start_lock = threading.Lock()
+        self._life_lock = threading.Lock()
         self._is_stopping = False
         self._has_company = False
         self._turns = TurnWatch()
@@ -69,9 +70,9 @@ class BooksWriter:
         if isinstance(operations[-1], OpenCall) and self._turns_away(operations[-1].account_id):
             future.set_exception(BooksUnavailable(AWAY))
             if closes := operations[:-1]:
-                self._queue.put(Waiting(closes, loop, loop.create_future()))
+                self._put(Waiting(closes, loop, loop.create_future()))
         else:
-            self._queue.put(Waiting(operations, loop, future))
+            self._put(Waiting(operations, loop, future))
         return future
 
     @property
@@ -94,18 +95,28 @@ class BooksWriter:
     def start(self) -> None:
         """Also after `stop`, and where the thread has died."""
         if self._thread is None or not self._thread.is_alive():
-            with self._start_lock:
-                if self._thread is None or not self._thread.is_alive():
-                    self._is_stopping = False
-                    self._thread = threading.Thread(target=self._run, name="books-writer", daemon=True)
-                    self._thread.start()
+            with self._life_lock:
+                self._start_thread()
+
+    def _start_thread(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._is_stopping = False
+            self._thread = threading.Thread(target=self._run, name="books-writer", daemon=True)
+            self._thread.start()
+
+    def _put(self, waiting: Waiting) -> None:
+        """Under the lock: nothing is queued behind a thread that has looked into the queue for the last time."""
+        with self._life_lock:
+            self._start_thread()
+            self._queue.put(waiting)
 
     def stop(self, *, timeout_s: float) -> bool:
         """Write or spool what waits and end the thread; False when that took too long."""
-        thread = self._thread
-        if thread is None or not thread.is_alive():
-            return True
-        self._queue.put(None)
+        with self._life_lock:
+            thread = self._thread
+            if thread is None or not thread.is_alive():
+                return True
+            self._queue.put(None)
         thread.join(timeout_s)
         if thread.is_alive():
             log.error("the books' writer did not end in time", waiting=self.waiting)
@@ -168,9 +179,9 @@ class BooksWriter:
     def _write_safely(self, batch: list[Waiting]) -> None:
         try:
             self._write(batch)
-        except Exception as error:
-            # Whatever it is, the thread lives on, nobody is left waiting for it, and what has happened is kept.
-            log.exception("the books' writer failed", error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # the outermost edge of a thread that must live
+            # Whatever it is, nobody is left waiting for it, and what has happened is kept.
+            log.error("the books' writer failed", **describe_exception(error))  # noqa: TRY400
             self._backlog.keep_in_memory([close for waiting in batch for close in waiting.closes])
             for waiting in batch:
                 if waiting.opens:
@@ -231,7 +242,7 @@ class BooksWriter:
     def _note_failure(self, error: Exception) -> None:
         name, is_strange = type(error).__name__, not isinstance(error, OperationalError | InterfaceError)
         if not self.is_away or name != self._failure:
-            log.warning("books unavailable", error=name, exc_info=is_strange)
+            log.warning("books unavailable", **(describe_exception(error) if is_strange else {"error": name}))
         self._failure = name
         self.is_away = True
         connection.close()
@@ -272,12 +283,27 @@ class BooksWriter:
         self._backlog.write_some()
 
     def _end(self) -> None:
-        """Leave nothing in memory, and an empty spool or one that the next process finds."""
+        """Leave nothing in memory or in the queue, and an empty spool or one that the next process finds."""
         if not self.is_away:
             self._guard(say_goodbye)
-        self._backlog.close()
-        self._report()
-        connection.close()
+        while True:
+            self._set_aside(self._take_rest())
+            self._backlog.close()
+            self._report()
+            connection.close()
+            with self._life_lock:
+                if self._queue.empty():
+                    self._thread = None
+                    return
+
+    def _take_rest(self) -> list[Waiting]:
+        """What was submitted while the thread was about to end."""
+        rest: list[Waiting] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (item := self._queue.get_nowait()) is not None:
+                    rest.append(item)
+        return rest
 
     def _report(self) -> None:
         figures = metrics.BooksFigures(self.is_away, self.spool.is_full, self.waiting, self.spool_bytes)

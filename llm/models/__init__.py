@@ -3,6 +3,7 @@
 from llm.models.accounts import Account, ApiKey
 from llm.models.catalog import CatalogVersion, ModelRoute, Price, Rate, RateSet, RouteTarget
 from llm.models.corrections import BooksCheck, RefusedWrite, ReratingRun, UsageAdjustment
+from llm.models.forms import UsedForm
 from llm.models.limits import Limit, LimitWindow
 from llm.models.outbox import Outbox
 from llm.models.processes import Process, ReaperState
@@ -27,4 +28,5 @@ __all__ = (
     "RouteTarget",
     "Usage",
     "UsageAdjustment",
+    "UsedForm",
 )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from django.db import IntegrityError, transaction
-from pytest_django import Settings
 
 from billing import jobs, monthjobs
 from billing.closing import ClosingReport
@@ -22,11 +19,6 @@ from tests.billing.factories import OCTOBER, make_account
 from tests.billing.people import make_preparer
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _folder(settings: Settings, tmp_path: Path) -> None:
-    settings.BILLING_EXPORT_DIR = tmp_path / "exports"
 
 
 def make_job(kind: MonthJobKind = MonthJobKind.CLOSE, **values: object) -> MonthJob:
@@ -103,7 +95,7 @@ def test_progress_is_written_while_a_month_is_closed(monkeypatch: pytest.MonkeyP
         return ClosingReport()
 
     monkeypatch.setattr(monthjobs, "close_month", close)
-    monkeypatch.setattr(jobs, "_SECONDS_A_REPORT", 0)
+    monkeypatch.setattr(jobs, "_SECONDS_BETWEEN_REPORTS", 0)
     make_job()
     run_waiting()
     assert seen == [("running", 1, 3), ("running", 2, 3), ("running", 3, 3)]

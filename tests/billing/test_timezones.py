@@ -6,8 +6,9 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from billing import timezones
 from billing.closing import close_month
-from billing.models import Invoice
+from billing.models import BillingProfile, Invoice
 from billing.parties import bill_to_of
 from billing.periods import Period
 from billing.review import submit
@@ -37,6 +38,26 @@ def test_a_zone_holds_from_the_next_month_of_the_present_zone_on(present: str, w
     profile.refresh_from_db()
     account.refresh_from_db()
     assert (profile.time_zone, profile.time_zone_from, account.time_zone) == (wanted, since, present)
+
+
+def test_a_zone_that_is_changed_meanwhile_is_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the query for what is due and the lock, somebody asks for another zone."""
+    profile = make_profile(make_account(time_zone="UTC"))
+    set_time_zone(profile.pk, "Asia/Kathmandu", now=YEAR_ENDS)
+    later = datetime(2027, 1, 5, tzinfo=UTC)
+    lock = timezones._locked
+
+    def change_then_lock(profile_id: int) -> BillingProfile:
+        monkeypatch.setattr(timezones, "_locked", lock)
+        set_time_zone(profile_id, "America/New_York", now=later)
+        return lock(profile_id)
+
+    monkeypatch.setattr(timezones, "_locked", change_then_lock)
+    assert apply_time_zones(now=later) == 0
+    profile.refresh_from_db()
+    assert (profile.account.time_zone, profile.time_zone) == ("UTC", "America/New_York")
+    assert zone_of_month(profile, Period.of(date(2027, 1, 1))) == "UTC"
+    assert apply_time_zones(now=datetime(2027, 2, 2, tzinfo=UTC)) == 1
 
 
 def test_a_zone_that_was_taken_back_never_comes() -> None:

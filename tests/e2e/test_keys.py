@@ -216,6 +216,20 @@ def test_a_restriction_that_is_added_acts_on_the_very_next_call_of_every_process
     assert application.chat("gpt-4o-mini").status_code == 200
 
 
+def test_a_model_that_was_just_allowed_is_served_at_once_by_every_process(
+    application: Application, account: Account, cancelling: Gateway
+) -> None:
+    """Each process remembers its callers for some seconds."""
+    key, secret = create_key(account, name="narrow", allowed_models=["gpt-4o-mini"])
+    both = application.gateway, cancelling
+    for gateway in both:
+        assert application.using(secret).at(gateway).chat("gpt-4o").status_code == 403
+    ApiKey.objects.filter(pk=key.pk).update(allowed_models=["gpt-4o-mini", "gpt-4o"])
+    for gateway in both:
+        assert application.using(secret).at(gateway).chat("gpt-4o").status_code == 200
+    assert [row.model for row in closed_usage(2)] == ["gpt-4o"] * 2
+
+
 def test_each_key_calls_on_the_books_of_its_own_account(application: Application, account: Account) -> None:
     other = get_or_create_account("other")
     _, secret = create_key(other, name="theirs")

@@ -52,7 +52,7 @@ def test_people_get_a_mail_that_says_it_all() -> None:
         "Used:          823,456 tokens\n"
         "Since:         2026-10-31 18:15 UTC\n"
         "Begins anew:   2026-11-30 18:15 UTC\n\n"
-        "Calls that would exceed the limit are refused. This is told once in each period.\n"
+        "Calls that would exceed the limit are refused. You will get this alert once per period.\n"
     )
 
 

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from llm import outbox, webhooks
 from llm.enums import OutboxKind
 from llm.models import Account, Outbox
-from llm.outbox import LEASE, PATIENCE, SendReport, pause_after, send_due
+from llm.outbox import KEPT, LEASE, PATIENCE, SendReport, pause_after, prune_sent, send_due
 from llm.webhooks import signature_of
 from tests.llm.payloads import THRESHOLD
 from tests.llm.receivers import Receiver, running_mailbox, running_receiver, unused_port
@@ -613,3 +613,23 @@ def test_nothing_is_locked_while_a_message_is_on_its_way(receiver: Receiver) -> 
     receiver.answer = write_meanwhile
     assert send_due(now=NOW) == sent()
     assert changed == [1]
+
+
+# --- Pruning ----------------------------------------------------------------------------------------------------------
+
+
+def test_messages_that_ended_long_ago_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "DELETED_AT_ONCE", 2)
+    ended = NOW - KEPT
+    before = ended - timedelta(microseconds=1)
+    for number in range(3):
+        a_message(cause=f"sent {number}", created_at=before, sent_at=before)
+    a_message(cause="given up", created_at=before, given_up_at=before)
+    kept = [
+        a_message(cause="sent later", created_at=before, sent_at=ended),
+        a_message(cause="given up later", created_at=before, given_up_at=ended),
+        a_message(cause="still to send", created_at=before),
+    ]
+    assert prune_sent(now=NOW) == 4
+    assert list(Outbox.objects.order_by("id")) == kept
+    assert prune_sent(now=NOW) == 0

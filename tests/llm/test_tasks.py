@@ -89,6 +89,7 @@ def test_messages_go_out_within_seconds_and_clearing_up_is_for_the_night() -> No
     assert table["reap"]["schedule"] == 60
     assert table["verify_books"]["schedule"] == crontab(hour=3, minute=30)
     assert table["prune_windows"]["schedule"] == crontab(hour=4, minute=10)
+    assert table["prune_outbox"]["schedule"] == crontab(hour=4, minute=20)
     assert app.conf.timezone == "UTC"
 
 
@@ -97,6 +98,11 @@ def test_no_result_is_kept() -> None:
     ours = [task for name, task in app.tasks.items() if name.startswith(("llm.", "billing."))]
     assert ours
     assert all(task.ignore_result for task in ours)
+
+
+def test_a_task_that_kills_its_process_is_not_delivered_again() -> None:
+    assert app.conf.task_acks_late
+    assert not app.conf.task_reject_on_worker_lost
 
 
 def test_a_sender_that_hangs_is_stopped_before_its_lease_is_over() -> None:

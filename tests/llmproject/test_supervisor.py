@@ -145,7 +145,7 @@ parent = [sys.executable, "-c", "import subprocess, sys, time; subprocess.Popen(
 failing = [sys.executable, "-c", "import sys; sys.exit(3)"]
 kinds = {"sleep": sleep, "stubborn": stubborn, "parent": parent, "failing": failing}
 grace, *names = sys.argv[1:]
-programs = [Program(name, kinds[name]) for name in names]
+programs = [Program(name.rstrip("+"), kinds[name.rstrip("+")], is_restarted=name.endswith("+")) for name in names]
 sys.exit(Supervisor(programs, grace_seconds=float(grace), environment=os.environ, log=sys.stderr).run())
 """
 
@@ -169,6 +169,30 @@ def test_a_program_that_is_killed_stops_the_others_and_is_named(supervise: Start
     assert supervised.process.wait(STOP_S) == 1
     assert supervised.left(timeout_s=0.5) == []
     assert supervised.log() == "sleep ended by SIGKILL; stopping the others.\n"
+
+
+def test_a_background_program_that_ends_is_started_again_with_growing_pauses(supervise: Start) -> None:
+    supervised = supervise("-c", RUN, "10", "sleep", "failing+")
+    supervised.wait_until(lambda: supervised.log().count("\n") == 3)
+    assert supervised.log().splitlines() == [
+        f"failing ended with exit status 3; starting it again in {pause} s." for pause in (1, 2, 4)
+    ]
+    supervised.process.terminate()
+    assert supervised.process.wait(STOP_S) == 0
+    assert supervised.left(timeout_s=0.5) == []
+
+
+def test_a_background_program_that_is_killed_leaves_the_others_alone(supervise: Start) -> None:
+    supervised = supervise("-c", RUN, "10", "sleep", "parent+")
+    supervised.wait_until(lambda: children_are(supervised, 3))
+    first, parent = sorted(psutil.Process(supervised.process.pid).children(), key=lambda child: child.create_time())
+    parent.kill()
+    supervised.wait_until(lambda: supervised.log() != "" and children_are(supervised, 3))
+    assert supervised.log() == "parent ended by SIGKILL; starting it again in 1 s.\n"
+    assert is_running(first)
+    supervised.process.terminate()
+    assert supervised.process.wait(STOP_S) == 0
+    assert supervised.left(timeout_s=0.5) == []
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
+from llm.admin.onetime import DOUBLE_CLICK, KEPT
 from llm.keys import digest_of, revoke_key
-from llm.models import Account, ApiKey
+from llm.models import Account, ApiKey, UsedForm
 from tests.llm.admin.factories import make_account, make_key, messages_of, save, staff_with, token_of, usage_row
 
 pytestmark = pytest.mark.django_db
@@ -61,6 +64,43 @@ def test_sending_the_form_again_makes_no_second_key(admin_client: Client) -> Non
     assert response.status_code == 302
     assert response["Location"] == f"/admin/llm/apikey/{key.pk}/change/"
     assert messages_of(response)[0].startswith("This form was sent before")
+
+
+def test_a_form_that_another_process_is_answering_makes_no_second_key(admin_client: Client, admin_user: User) -> None:
+    """A double click: whichever process has the first, only what stands in the database is shared."""
+    form = new_key_form(admin_client, make_account())
+    claim = UsedForm.objects.create(token=form["form_token"], user=admin_user)
+    assert admin_client.post(ADD, form).status_code == 200
+    assert not ApiKey.objects.exists()
+    # The first one met a failure; after a minute its form may be sent again.
+    UsedForm.objects.filter(pk=claim.pk).update(used_at=timezone.now() - DOUBLE_CLICK - timedelta(seconds=1))
+    assert SECRET.search(admin_client.post(ADD, form).content)
+    claim.refresh_from_db()
+    assert claim.made_id == ApiKey.objects.get().pk
+
+
+def test_a_form_is_one_time_in_every_session_of_its_user(admin_client: Client, admin_user: User) -> None:
+    form = new_key_form(admin_client, make_account())
+    admin_client.post(ADD, form)
+    elsewhere = Client()
+    elsewhere.force_login(admin_user)
+    assert elsewhere.post(ADD, form).status_code == 302
+    assert ApiKey.objects.count() == 1
+
+
+@pytest.mark.parametrize("token", ["\0", "x" * 41, "short", "é" * 20], ids=["NUL", "long", "short", "not ours"])
+def test_a_token_that_is_none_of_ours_makes_no_key(admin_client: Client, token: str) -> None:
+    form = {**new_key_form(admin_client, make_account()), "form_token": token}
+    assert admin_client.post(ADD, form).status_code == 200
+    assert (ApiKey.objects.count(), UsedForm.objects.count()) == (0, 0)
+
+
+def test_used_forms_are_forgotten_after_a_month(admin_client: Client, admin_user: User) -> None:
+    long_ago = timezone.now() - KEPT - timedelta(days=1)
+    UsedForm.objects.create(token="of a month ago", user=admin_user, used_at=long_ago)
+    form = new_key_form(admin_client, make_account())
+    admin_client.post(ADD, form)
+    assert [used.token for used in UsedForm.objects.all()] == [form["form_token"]]
 
 
 def test_a_form_without_its_token_makes_no_key(admin_client: Client) -> None:

@@ -101,6 +101,17 @@ def test_every_prefix_of_the_file_recovers_its_whole_records(path: Path) -> None
         assert not path.exists()
 
 
+def test_a_file_larger_than_one_read_is_taken_over_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system reads 2 GiB at the most, however much is asked for; here it is 100 bytes, less than a record."""
+    written = closes(9)
+    path.write_bytes(b"".join(map(line_of, written)) + line_of(written[0])[:-7])
+    read = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, position: read(fd, min(size, 100), position))
+    file = SpoolFile.take_over(path)
+    assert read_all(file) == written
+    file.close()
+
+
 def test_what_is_appended_behind_a_torn_record_is_read(path: Path) -> None:
     first, second, third = closes(3)
     path.write_bytes(line_of(first) + line_of(second)[:-7])

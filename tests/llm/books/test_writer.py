@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from django.db import OperationalError, connection
 from structlog.testing import capture_logs
 
@@ -293,6 +294,49 @@ async def test_what_comes_while_the_writer_stops_is_written_too(key: ApiKey, dat
     assert await stopped
     await asyncio.wait_for(asyncio.gather(before, after), 5)
     assert await Usage.objects.acount() == 3
+
+
+async def test_what_comes_after_the_writers_last_look_goes_to_the_spool(
+    key: ApiKey, spool_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread has said goodbye and won't write to the database again."""
+    writer, opened = BooksWriter(), an_open(key)
+    await writer.submit(opened)
+    loop = asyncio.get_running_loop()
+
+    async def submit_now() -> tuple[asyncio.Future[Any], asyncio.Future[Any]]:
+        return writer.submit(a_close(opened.id)), writer.submit(an_open(key))
+
+    late: list[Any] = []
+
+    def say_goodbye() -> None:
+        late.append(asyncio.run_coroutine_threadsafe(submit_now(), loop).result(5))
+
+    monkeypatch.setattr(writer_module, "say_goodbye", say_goodbye)
+    assert await asyncio.to_thread(writer.stop, timeout_s=5)
+    [(close, other)] = late
+    assert await asyncio.wait_for(close, 5) == [Closed()]
+    with pytest.raises(BooksUnavailable):
+        await asyncio.wait_for(other, 5)
+    assert (await Usage.objects.aget()).status == "open"
+    spool = spool_folder / f"{boot_id()}.spool"
+    assert str(opened.id).encode() in await asyncio.to_thread(spool.read_bytes)
+
+
+async def test_a_failure_of_ours_is_logged_without_its_text(key: ApiKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise ValueError("a caller's secret words")
+
+    writer = BooksWriter()
+    with capture_logs() as entries:
+        monkeypatch.setattr(writer_module, "log", structlog.get_logger("llm.books"))
+        monkeypatch.setattr(writer, "_commit", fail)
+        with pytest.raises(BooksUnavailable):
+            await writer.submit(an_open(key))
+        assert await asyncio.to_thread(writer.stop, timeout_s=5)
+    [entry] = [entry for entry in entries if entry["event"] == "the books' writer failed"]
+    assert (entry["error"], entry["causes"], entry["where"][-1].split()[-1]) == ("ValueError", [], "fail")
+    assert "secret words" not in repr(entries)
 
 
 async def test_a_call_that_may_have_been_opened_is_void_also_where_its_process_died_meanwhile(

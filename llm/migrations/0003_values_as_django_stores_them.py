@@ -8,10 +8,10 @@ from llm.stored_forms import store_as_django_does
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0001_initial")]
+    dependencies = [("llm", "0002_used_forms")]
 
     operations = [
         migrations.RunPython(
-            partial(store_as_django_does, app_label="billing"), migrations.RunPython.noop, elidable=False
+            partial(store_as_django_does, app_label="llm"), migrations.RunPython.noop, elidable=False
         )
     ]

@@ -19,8 +19,7 @@ CHECK_ENV := LLM_ENV_FILE= HTTPS=true DATABASE_URL=sqlite://:memory: LLM_PROVIDE
 
 run: $(VENV)/runtime.stamp
 	@$(PY) -m llmproject.envfile
-	@$(PY) manage.py bootstrap
-	@exec $(PY) manage.py up
+	@exec $(PY) manage.py up --bootstrap
 
 test: $(VENV)/dev.stamp
 	$(PY) -m pytest -n auto --dist loadgroup
@@ -75,12 +74,12 @@ $(VENV)/created.stamp:
 	@touch $@
 
 $(VENV)/runtime.stamp: $(VENV)/created.stamp requirements.txt
-	@echo "Installing requirements.txt"
+	@echo "Installing requirements.txt: this takes a minute or two, once"
 	@$(PIP) --requirement requirements.txt
 	@touch $@
 
 # Holds the runtime requirements too.
 $(VENV)/dev.stamp: $(VENV)/created.stamp requirements-dev.txt
-	@echo "Installing requirements-dev.txt"
+	@echo "Installing requirements-dev.txt: this takes a few minutes, once"
 	@$(PIP) --requirement requirements-dev.txt
 	@touch $@ $(VENV)/runtime.stamp

@@ -23,7 +23,7 @@ from llm import metrics
 from llm.api.asgi import Receive, Scope, Send
 from llm.api.auth import authenticate
 from llm.api.body import CallerLeftError, read_body
-from llm.api.urls import urlpatterns
+from llm.api.urls import not_served, urlpatterns
 from llm.api.views import AsyncAPIView, RelayResponse, error_response, wire_for_path
 from llm.dialects.base import WireFormat
 from llm.errors import (
@@ -89,7 +89,7 @@ class _HttpExchange:
     async def serve(self, match: ResolverMatch | None) -> None:
         scope = self._scope
         if match is None:
-            raise NotFound(f"There is nothing at {scope['path'][:200]}. An OpenAI SDK's base URL ends in /v1.")
+            raise NotFound(not_served(scope["path"]))
         view: type[AsyncAPIView] = match.func.cls  # type: ignore[attr-defined]  # set by APIView.as_view
         self._wire = view.wire
         if scope["method"] not in view.methods():

@@ -74,7 +74,12 @@ def _check_token(request: Request) -> None:
     if not expected:
         return
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.items()]
-    if not hmac.compare_digest(secret_of(headers).encode(), expected.encode()):
+    try:
+        is_right = hmac.compare_digest(secret_of(headers).encode(), expected.encode())
+    except InvalidKey:
+        # None was sent, or two: that says nothing of API keys here.
+        is_right = False
+    if not is_right:
         raise InvalidKey("This needs the token in LLM_METRICS_TOKEN, as “Authorization: Bearer …”.")
 
 

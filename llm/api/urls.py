@@ -1,6 +1,9 @@
 """The gateway's paths. `asgi.py` gives what begins like one of them to `GatewayHandler`."""
 
+from functools import cache
+
 from django.urls import path, re_path
+from django.urls.resolvers import RoutePattern
 
 from llm.api.chat import ChatCompletionsView, NativeChatView
 from llm.api.health import HealthView, MetricsView, ReadyView
@@ -15,3 +18,20 @@ urlpatterns = [
     path("readyz", ReadyView.as_view()),
     path("metrics", MetricsView.as_view()),
 ]
+
+
+def not_served(path: str) -> str:
+    """What is said of a path that no view serves: which ones are, and what may be wrong with the address."""
+    hint = "" if path.startswith(("/v1/", "/api/")) or path == "/v1" else " An OpenAI SDK's base URL ends in /v1."
+    return f"There is nothing at {path[:200]}. This gateway serves {', '.join(_served())}.{hint}"
+
+
+@cache
+def _served() -> list[str]:
+    """The paths that ask for a key, as they stand above; one with a pattern in it belongs to the one before."""
+    return [
+        f"{method} /{pattern.pattern}"
+        for pattern in urlpatterns
+        if isinstance(pattern.pattern, RoutePattern) and pattern.callback.cls.requires_key  # type: ignore[attr-defined]
+        for method in pattern.callback.cls.methods()  # type: ignore[attr-defined]
+    ]

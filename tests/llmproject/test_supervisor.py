@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx2
 import psutil
 import pytest
 
+from llmproject.readiness import announce_when_ready
 from tests.gateway_process import free_port
 from tests.llmproject.commands import ROOT, environment_of, python_command
 
@@ -119,6 +124,51 @@ def test_web_worker_and_beat_run_until_ctrl_c(supervise: Start, tmp_path: Path) 
     assert supervised.process.wait(STOP_S) == 0, supervised.log()
     assert supervised.left(timeout_s=0.5) == []
     assert "Traceback" not in supervised.log()
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_first_start_ends_with_a_line_that_works(supervise: Start) -> None:
+    port = free_port()
+    supervised = supervise("manage.py", "up", "--bootstrap", WEB_PORT=str(port))
+    supervised.wait_until(lambda: "\nReady: " in supervised.log() and "curl " in supervised.log())
+    log = supervised.log()
+    assert log.index("Preparing the database") < log.index("Importing prices") < log.index("shown this once")
+    assert log.count("curl ") == log.count("\nReady: ") == 1
+    [line] = re.findall(r"^curl .*$", log, re.MULTILINE)
+    assert "Bearer llm_" in line
+    answered = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert '"content":"Echo: Hello"' in answered.stdout
+
+
+def test_readiness_is_asked_for_until_it_is_there() -> None:
+    statuses = [503, 503, 200]
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(statuses.pop(0))
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Quiet."""
+
+    done = threading.Event()
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        announce_when_ready("127.0.0.1", server.server_port, done.set)
+        assert done.wait(PATIENCE_S)
+        server.shutdown()
+        thread.join()
+    assert statuses == []
+
+
+def test_nothing_is_announced_where_nobody_answers() -> None:
+    said: list[str] = []
+    given_up = announce_when_ready("127.0.0.1", free_port(), lambda: said.append("ready"))
+    given_up.set()
+    assert said == []
 
 
 @pytest.mark.e2e

@@ -7,9 +7,14 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import openai
 import pytest
 
-from llm.models import Usage
+from llm.enums import LimitMetric, LimitPer
+from llm.limits import set_limit
+from llm.models import ApiKey, Usage
+from llm.prices import ensure_builtin_prices
+from llm.verification import verify
 from tests.books import closed_usage
 from tests.docs.pages import ROOT, blocks
 from tests.gateway_process import Gateway
@@ -31,6 +36,32 @@ def test_the_python_snippets_work(gateway: Gateway, api_key: str, capsys: pytest
     assert printed[6].startswith("400 invalid_request messages req_")
     assert len(printed) == 7
     closed_usage(5)
+
+
+def test_the_python_snippets_work_on_the_first_day_too(
+    start_gateway: Callable[..., Gateway], api_key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensure_builtin_prices()
+    gateway = start_gateway(LLM_PROVIDER="echo", LLM_UNPRICED_MODELS="flag")
+    shared: dict[str, Any] = {"__name__": "snippets"}
+    for snippet in [*blocks(README, "python"), *blocks(CALLERS, "python")]:
+        exec(snippet.replace(ADDRESS, gateway.url).replace("llm_...", api_key), shared)  # noqa: S102
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "Echo: Hello"
+    assert 'weather {"city": "echo"}' in printed
+    assert {row.cost for row in closed_usage(5)} == {0}
+
+
+def test_a_limit_of_cost_can_be_tried_with_echo(start_gateway: Callable[..., Gateway], api_key: str) -> None:
+    ensure_builtin_prices()
+    set_limit(ApiKey.objects.get().account, None, LimitMetric.COST, LimitPer.DAY, 1_000_000, None)
+    gateway = start_gateway(LLM_PROVIDER="echo", LLM_UNPRICED_MODELS="")
+    client = openai.OpenAI(base_url=gateway.openai_base_url, api_key=api_key)
+    reply = client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "Hello"}])
+    assert reply.choices[0].message.content == "Echo: Hello"
+    [row] = closed_usage()
+    assert (row.cost, row.is_unpriced) == (0, False)
+    assert verify().sentences == []
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

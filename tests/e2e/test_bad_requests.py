@@ -205,6 +205,25 @@ def test_an_unknown_native_path_is_a_404_in_the_dialect(
     assert_nothing_happened(upstream)
 
 
+SERVED = "This gateway serves POST /v1/chat/completions, GET /v1/models, POST /api/chat."
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/v1/responses", ""),
+        ("/v1/embeddings", ""),
+        ("/v1/messages", ""),
+        ("/v1", ""),
+        ("/chat/completions", " An OpenAI SDK's base URL ends in /v1."),
+    ],
+)
+def test_a_path_that_is_not_served_says_which_are(application: Application, path: str, hint: str) -> None:
+    reply = application.send("POST", path, body=b"{}")
+    assert (reply.status_code, error_of(reply)["code"]) == (404, "not_found")
+    assert error_of(reply)["message"] == f"There is nothing at {path}. {SERVED}{hint}"
+
+
 @pytest.mark.parametrize("name", ["unknown", "a%00b", "%ff%fe", "a%2fb", "a/b", "%C3%A9", "x" * 5000, "gpt-4o%20"])
 def test_an_unknown_model_is_a_404_in_the_dialect(application: Application, upstream: FakeUpstream, name: str) -> None:
     reply = application.send_bytes(

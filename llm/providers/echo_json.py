@@ -94,4 +94,4 @@ def _number(schema: Mapping[str, Any]) -> int:
 def _whole(value: object) -> int:
     """0 for what is no number that a schema would mean."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 10**15
-    return int(value) if is_number else 0  # type: ignore[call-overload,no-any-return]
+    return int(value) if is_number else 0  # type: ignore[call-overload]

@@ -28,7 +28,7 @@ SETTINGS = set(re.findall(r'read\.\w+\(\s*"([A-Z_]+)"', (ROOT / "llmproject" / "
 # `serve` sets it, nobody else.
 INTERNAL = {"LLM_PROCESS"}
 # Names that the documents use and that are no settings of ours.
-FOREIGN = {"MY_PROVIDER_API_KEY", "OPENAI_BASE_URL", "LLM_KEY", "LLM_PARROT_KEY"}
+FOREIGN = {"MY_PROVIDER_API_KEY", "OPENAI_BASE_URL", "LLM_KEY"}
 _NAME = re.compile(
     r"(?<![A-Za-z0-9_$-])\$?(?:LLM|OPENAI|ANTHROPIC|WEB|CELERY|MY|CSRF|SECRET|ALLOWED)_[A-Z0-9_]*[A-Z0-9]"
 )

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from llm.management.moments import parse_moment
-from llm.prices import ImportSummary, ensure_builtin_prices, import_prices
+from llm.prices import ImportSummary, import_prices
 from llm.prices.genai import PROVIDER_IDS
 
 
@@ -34,7 +34,6 @@ class Command(BaseCommand):
             tuple(dict.fromkeys(options["providers"] or PROVIDER_IDS)),
             effective_from=parse_moment(moment) if moment else None,
         )
-        ensure_builtin_prices()
         self.stdout.write(_sentence(summary))
         if summary.without_price and options["verbosity"] > 1:
             self.stdout.write(f"No price of tokens is listed for {', '.join(summary.without_price)}.")

@@ -24,7 +24,7 @@ _STATE_TONES = {
     InvoiceState.PAID: "active",
     InvoiceState.VOID: "void",
 }
-_STOPPING_FLAGS = ("open", "undecided", "unpriced")
+_STOPPING_FLAGS = ("open", "undecided", "unpriced", "seller")
 _WORRYING_FLAGS = ("disputed", "estimated", "jump", "negative", "loss", "profile")
 _USD_DECIMALS = 2
 

@@ -38,6 +38,7 @@ FLAG_MEANINGS = {
     "negative": "A charge is less than nothing: something is taken back.",
     "loss": "We pay the providers more than we charge.",
     "profile": "The billing profile has no address or no e-mail.",
+    "seller": "It doesn't say who sends it; that blocks issuing it.",
 }
 
 

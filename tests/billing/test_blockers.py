@@ -10,11 +10,12 @@ import pytest
 from django.contrib.auth.models import User
 from pytest_django import Settings
 
+from billing.admin.invoicepage import FLAG_MEANINGS
 from billing.blockers import blockers_of, unsettled_of
 from billing.checks import check_seller
 from billing.crediting import credit
 from billing.errors import InvoiceError
-from billing.flags import labels_of
+from billing.flags import FLAGS, labels_of
 from billing.invoicing import draft_invoice
 from billing.models import Invoice, InvoiceSeries
 from billing.periods import Period
@@ -202,3 +203,7 @@ def test_a_deployment_is_told_before_it_bills(settings: Settings) -> None:
     ]
     settings.BILLING_SELLER = SELLER
     assert check_seller(None) == []
+
+
+def test_every_flag_has_a_meaning_on_the_invoices_page() -> None:
+    assert FLAG_MEANINGS.keys() == FLAGS.keys()

@@ -61,3 +61,10 @@ class JobState(models.TextChoices):
 class MonthJobKind(models.TextChoices):
     CLOSE = "close", "closing"
     VERIFY = "verify", "check"
+
+
+class TokenScope(models.TextChoices):
+    """What a staff token may do at most: each that is more than reading is one thing that the API starts."""
+
+    READ = "read", "read"
+    EXPORT = "export", "start exports"

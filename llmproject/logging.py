@@ -19,9 +19,9 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 REDACTED = "[redacted]"
-# Keys that we hand out, and those of the providers.
-KEY_PATTERNS = (r"llm_[0-9A-Za-z]{38}", r"(?<![0-9A-Za-z])sk-[0-9A-Za-z_-]{16,}")
-KEY_MARKS = ("llm_", "sk-")
+# Keys and tokens that we hand out, and those of the providers.
+KEY_PATTERNS = (r"llm_[0-9A-Za-z]{38}", r"llmt_[0-9A-Za-z]{48}", r"(?<![0-9A-Za-z])sk-[0-9A-Za-z_-]{16,}")
+KEY_MARKS = ("llm_", "llmt_", "sk-")
 # A shorter value ("ollama") is no secret, and striking it out would garble the log.
 MIN_SECRET_LENGTH = 8
 QUIET_LOGGERS = ("aiohttp", "anthropic", "asyncio", "fontTools", "httpcore2", "httpx2", "kombu", "openai")

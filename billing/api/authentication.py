@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import re
+from datetime import UTC
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.utils.http import http_date
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.authtoken.models import Token
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
+from billing.models import StaffToken
+from billing.plaintokens import PlainToken, plain_token
+from billing.tokens import TokenRefused, load_token
 from llm import errors
 from llm.api.auth import secret_of
 from llm.keys import Caller, is_well_formed, load_caller
 
 _KEY_PREFIX = "llm_"
-_TOKEN = re.compile(r"[0-9a-f]{40}")
 _REFUSED_KEY = "This is not one of our API keys: they begin with llm_ and have 42 characters. Check it for a typo."
-_REFUSED_TOKEN = "This token is not known. Ask for a new one."  # noqa: S105  # a sentence, no token
 _HEADERS = {"HTTP_AUTHORIZATION": b"authorization", "HTTP_X_API_KEY": b"x-api-key"}
 
 
@@ -29,7 +30,7 @@ class CredentialAuthentication(BaseAuthentication):
     Every request reads the database, so that a revoked key or token is refused from then on.
     """
 
-    def authenticate(self, request: Request) -> tuple[User | Caller, str] | None:
+    def authenticate(self, request: Request) -> tuple[User | Caller, StaffToken | PlainToken | None] | None:
         headers = [(name, request.META[meta].encode()) for meta, name in _HEADERS.items() if request.META.get(meta)]
         if not headers:
             return None
@@ -38,8 +39,8 @@ class CredentialAuthentication(BaseAuthentication):
         except errors.InvalidKey as error:
             raise AuthenticationFailed(error.message) from error
         if secret.startswith(_KEY_PREFIX):
-            return _caller_of(secret), "key"
-        return _staff_of(secret), "token"
+            return _caller_of(secret), None
+        return _staff_of(secret)
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="management"'
@@ -56,16 +57,28 @@ def _caller_of(secret: str) -> Caller:
         raise PermissionDenied(error.message) from error
 
 
-def _staff_of(secret: str) -> User:
+def _staff_of(secret: str) -> tuple[User, StaffToken | PlainToken]:
     """A scheme of its own stands in front, if the token came as `Token ...`."""
     scheme, _, rest = secret.partition(" ")
     text = rest.strip() if scheme.lower() == "token" else secret
-    # What can't be a token isn't looked for: the database takes no NUL.
-    token = Token.objects.select_related("user").filter(key=text).first() if _TOKEN.fullmatch(text) else None
-    if token is None or not token.user.is_active:
-        raise AuthenticationFailed(_REFUSED_TOKEN)
-    user: User = token.user
-    return user
+    if (plain := plain_token(text)) is not None:
+        return plain
+    try:
+        token = load_token(text)
+    except TokenRefused as error:
+        raise AuthenticationFailed(str(error)) from error
+    return token.user, token
+
+
+def deprecation_headers(token: PlainToken) -> dict[str, str]:
+    """RFC 9745 and RFC 8594 for programs, and a sentence for people."""
+    ends = token.ends_at.astimezone(UTC)
+    sentence = f"This token ends on {ends:%Y-%m-%d}. Make a new one with manage.py create_api_token."
+    return {
+        "Deprecation": f"@{int(token.deprecated_at.timestamp())}",
+        "Sunset": http_date(ends.timestamp()),
+        "Warning": f'299 - "{sentence}"',
+    }
 
 
 class CredentialScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # its registration

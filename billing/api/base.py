@@ -16,11 +16,14 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.api.authentication import CredentialAuthentication
+from billing.api.authentication import CredentialAuthentication, deprecation_headers
 from billing.api.errors import handle_exception
 from billing.api.filters import StrictFilters
 from billing.api.pagination import IdPagination
 from billing.api.viewer import Viewer, viewer_of
+from billing.enums import TokenScope
+from billing.models import StaffToken
+from billing.plaintokens import PlainToken
 from llm.api.views import OneRenderer
 
 _READS_ONLY = "An API key only reads here. Whatever is to be started, such as an export, ask the gateway's staff for."
@@ -42,16 +45,25 @@ class MayAsk(BasePermission):
             return False
         if not (request.user.is_staff and request.user.has_perm(needed)):
             raise PermissionDenied(f"This needs the permission {needed}.")
+        if isinstance(request.auth, StaffToken):
+            _require_scope(request.auth, view.scopes.get(request.method or "", TokenScope.READ))
         return True
+
+
+def _require_scope(token: StaffToken, scope: TokenScope) -> None:
+    if scope not in token.scopes:
+        raise PermissionDenied(f"This needs a token with the scope “{scope}”.")
 
 
 class ManagementView(GenericAPIView[Any]):
     """permissions: by method, that of GET for all others.
+    scopes: by method that changes something, what a token needs for it; for all others it needs to read.
 
     account_path: from the rows to their account; a customer sees only those of its own.
     """
 
     permissions: ClassVar[dict[str, str]]
+    scopes: ClassVar[dict[str, TokenScope]] = {}
     account_path: ClassVar[str] = "account"
 
     authentication_classes: Sequence[type[BaseAuthentication]] = (CredentialAuthentication, SessionAuthentication)
@@ -73,6 +85,14 @@ class ManagementView(GenericAPIView[Any]):
 
     def get_serializer_context(self) -> dict[str, Any]:
         return {**super().get_serializer_context(), "viewer": self.viewer}
+
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = super().finalize_response(request, response, *args, **kwargs)
+        # Not `request.auth`, which would authenticate once more where that has failed.
+        if isinstance(token := getattr(request, "_auth", None), PlainToken):
+            for name, value in deprecation_headers(token).items():
+                answer[name] = value
+        return answer
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         return handle_exception

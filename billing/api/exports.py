@@ -22,7 +22,7 @@ from billing.api.fields import MonthField, ViewedSerializer
 from billing.api.filters import ExportFilters
 from billing.background import queue_export
 from billing.downloads import MANIFEST, Download, file_of, files_of
-from billing.enums import JobState
+from billing.enums import JobState, TokenScope
 from billing.exports import FORMATS
 from billing.models import ExportJob
 from billing.periods import Period
@@ -109,6 +109,7 @@ class ExportRequestSerializer(serializers.Serializer[Any]):
 class _ExportsView(ManagementView):
     queryset = ExportJob.objects.all()
     permissions = {"GET": "billing.view_exportjob", "POST": "billing.run_export"}
+    scopes = {"POST": TokenScope.EXPORT}
 
     def get_queryset(self) -> QuerySet[ExportJob]:
         """Customers: an export of all accounts has theirs in it, and is still none of theirs."""

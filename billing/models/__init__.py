@@ -7,6 +7,7 @@ from billing.models.profiles import BillingProfile, ExchangeRate
 from billing.models.reconciliation import CostImport, ProviderCost
 from billing.models.rollups import DailyUsage, RollupMark
 from billing.models.summaries import AccountDay, KeyDay, KeyThird, ModelDay, StaleDay
+from billing.models.tokens import PlainTokenGrace, StaffToken
 
 __all__ = (
     "AccountDay",
@@ -24,10 +25,12 @@ __all__ = (
     "KeyThird",
     "ModelDay",
     "MonthJob",
+    "PlainTokenGrace",
     "Plan",
     "PlanRate",
     "PlanVersion",
     "ProviderCost",
     "RollupMark",
+    "StaffToken",
     "StaleDay",
 )

@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.text import capfirst
 
 from llm.admin.autocomplete import ForgivingAutocomplete
+from llm.admin.lookups import OnlyKnownLookups
 from llm.admin.secrets import reduce_secrets, without_secrets
 
 _M = TypeVar("_M", bound=models.Model)
@@ -44,7 +45,7 @@ else:
 _Parent = TypeVar("_Parent", bound=models.Model)
 
 
-class GatewayAdmin(_ModelAdmin[_M]):
+class GatewayAdmin(OnlyKnownLookups, _ModelAdmin[_M]):
     """Rows of ours are archived or immutable, never deleted: the books point at them."""
 
     show_full_result_count = False

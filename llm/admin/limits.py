@@ -26,6 +26,7 @@ from llm.admin.limitstanding import (
     nearly_full,
     standings_of,
 )
+from llm.admin.lookups import ForgivingChangeList
 from llm.enums import LimitMetric, LimitPer
 from llm.limits import archive_limit, describe_limit, set_limit
 from llm.models import Account, ApiKey, Limit
@@ -61,7 +62,7 @@ class PeriodFilter(admin.ChoicesFieldListFilter):
         self.title = "period"
 
 
-class LimitChangeList(ChangeList):
+class LimitChangeList(ForgivingChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         self.result_list = list(self.result_list)

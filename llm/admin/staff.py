@@ -1,0 +1,21 @@
+"""People and groups: Django's own pages, whose lists answer no more than ours do."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
+
+from llm.admin.lookups import OnlyKnownLookups
+
+admin.site.unregister((User, Group))
+
+
+@admin.register(User)
+class StaffAdmin(OnlyKnownLookups, UserAdmin):
+    pass
+
+
+@admin.register(Group)
+class StaffGroupAdmin(OnlyKnownLookups, GroupAdmin):
+    pass

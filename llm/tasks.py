@@ -7,7 +7,7 @@ from dataclasses import asdict
 import structlog
 from celery import shared_task
 
-from llm import limits, outbox
+from llm import limits, outbox, signin
 from llm.books import reaper
 from llm.verification import verify
 
@@ -44,3 +44,10 @@ def prune_windows() -> None:
     """Windows of limits that nobody asks for any more."""
     if deleted := limits.prune_windows():
         _log.info("windows pruned", deleted=deleted)
+
+
+@shared_task(ignore_result=True)
+def prune_sign_in_counts() -> None:
+    """Attempts to sign in whose window is over."""
+    if deleted := signin.prune_sign_in_counts():
+        _log.info("sign-in counts pruned", deleted=deleted)

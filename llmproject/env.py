@@ -7,6 +7,7 @@ which the system checks report and every start refuses.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import math
 import re
@@ -18,6 +19,8 @@ from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+
+from llmproject.clientaddress import Network
 
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off"})
@@ -112,6 +115,14 @@ class EnvReader:
 
     def names(self, name: str, default: str = "") -> list[str]:
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
+
+    def networks(self, name: str) -> list[Network]:
+        """Addresses and networks: 10.0.0.1, 10.0.0.0/8."""
+        try:
+            return [ipaddress.ip_network(part) for part in self.names(name)]
+        except ValueError:
+            self._refuse(name, "a list of addresses and networks, such as 127.0.0.1,10.0.0.0/8")
+            return []
 
     def url(self, name: str, default: str = "", *, schemes: Iterable[str] = ("http", "https")) -> str:
         """The URL without a trailing slash."""

@@ -1,6 +1,6 @@
 """The staff's side of the gateway, on Django's own admin site."""
 
-from llm.admin import accounts, bookkeeping, keys, limits, outbox, prices, reratings, routes, site, staff, usage
+from llm.admin import accounts, bookkeeping, keys, limits, outbox, prices, reratings, routes, signin, site, staff, usage
 
 __all__ = (
     "accounts",
@@ -11,6 +11,7 @@ __all__ = (
     "prices",
     "reratings",
     "routes",
+    "signin",
     "site",
     "staff",
     "usage",

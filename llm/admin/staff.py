@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from allauth.account.models import EmailAddress
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 
 from llm.admin.lookups import OnlyKnownLookups
 
-admin.site.unregister((User, Group))
+# Addresses are allauth's for confirming them, which nothing here does.
+admin.site.unregister((User, Group, EmailAddress))
 
 
 @admin.register(User)

@@ -6,6 +6,7 @@ from llm.models.corrections import BooksCheck, RefusedWrite, ReratingRun, UsageA
 from llm.models.limits import Limit, LimitWindow
 from llm.models.outbox import Outbox
 from llm.models.processes import Process, ReaperState
+from llm.models.signins import SignInCount
 from llm.models.usage import Usage
 
 __all__ = (
@@ -25,6 +26,7 @@ __all__ = (
     "RefusedWrite",
     "ReratingRun",
     "RouteTarget",
+    "SignInCount",
     "Usage",
     "UsageAdjustment",
 )

@@ -1,0 +1,22 @@
+"""`manage.py unlock`: forgets attempts to sign in that have failed, so that people may try again at once."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from llm.signin import unlock
+
+
+class Command(BaseCommand):
+    help = "Lets people sign in again who were refused for too many wrong passwords: all of them, or those named."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--address", default="", help="from this address")
+        parser.add_argument("--user", default="", help="as this user, from wherever")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        forgotten = unlock(address=options["address"], user=options["user"])
+        self.stdout.write(f"Counters of failed attempts that were cleared: {forgotten}.")

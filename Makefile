@@ -12,7 +12,8 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 
 # What checks need of the settings, whatever .env says.
 CHECK_ENV := LLM_ENV_FILE= HTTPS=true DATABASE_URL=sqlite://:memory: LLM_PROVIDER=echo \
-	SECRET_KEY=only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz LLM_KEY_PEPPER=only-for-make-check
+	SECRET_KEY=only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz LLM_KEY_PEPPER=only-for-make-check \
+	LLM_SECRETS_KEY=only-for-make-check-too-0123456789-abcdefgh
 
 .PHONY: run test check lint bench bench-billing soak limits format requirements
 

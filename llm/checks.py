@@ -26,6 +26,10 @@ REQUIRED_BY_PROVIDER: Final = {
     "anthropic": "ANTHROPIC_API_KEY",
     "openai_compatible": "LLM_BASE_URL",
 }
+MIN_SECRETS_KEY_LENGTH: Final = 32
+NO_SECRETS_KEY: Final = (
+    "LLM_SECRETS_KEY is not set, so webhooks of accounts can't be signed; put a long random text into .env."
+)
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -73,9 +77,31 @@ def check_secrets(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> lis
 
 
 @checks.register("llm")
+def check_secrets_key(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Without it calls are served all the same, so on one's own machine nobody need be told."""
+    key = settings.LLM_SECRETS_KEY
+    if key.startswith(PLACEHOLDER):
+        sentence = "LLM_SECRETS_KEY is still the placeholder of .env.example; put a long random text there."
+        return [checks.Error(sentence, id="llm.E011")]
+    if key and len(key) < MIN_SECRETS_KEY_LENGTH:
+        sentence = f"LLM_SECRETS_KEY is shorter than {MIN_SECRETS_KEY_LENGTH} characters; make it a long random text."
+        return [checks.Error(sentence, id="llm.E012")]
+    if key and key in (_secret_key(), settings.LLM_KEY_PEPPER):
+        sentence = "LLM_SECRETS_KEY equals SECRET_KEY or LLM_KEY_PEPPER; give it a random text of its own."
+        return [checks.Error(sentence, id="llm.E013")]
+    return [] if key or not _public_hosts() else [checks.Warning(NO_SECRETS_KEY, id="llm.W002")]
+
+
+@checks.register("llm", deploy=True)
+def check_secrets_key_deployed(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    is_missing = not settings.LLM_SECRETS_KEY and not _public_hosts()
+    return [checks.Warning(NO_SECRETS_KEY, id="llm.W002")] if is_missing else []
+
+
+@checks.register("llm")
 def check_debug(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
     """A host that others can reach is our definition of production."""
-    public = [host for host in settings.ALLOWED_HOSTS if not _is_local_name(host)]
+    public = _public_hosts()
     if settings.DEBUG and public:
         return [
             checks.Error(
@@ -143,6 +169,10 @@ def _secret_key() -> str:
         return settings.SECRET_KEY
     except ImproperlyConfigured:  # how Django answers for an empty one
         return ""
+
+
+def _public_hosts() -> list[str]:
+    return [host for host in settings.ALLOWED_HOSTS if not _is_local_name(host)]
 
 
 def _is_local_name(host: str) -> bool:

@@ -16,6 +16,7 @@ from datetime import datetime
 import httpx2
 
 from llm.models import Account
+from llm.secretstore import SecretUnavailable, seal, unseal
 
 SECRET_MARK = "whsec_"  # noqa: S105 - how a secret begins
 SECRET_BYTES = 32
@@ -29,12 +30,18 @@ class WebhookError(Exception):
 
 
 def ensure_webhook_secret(account: Account) -> str:
-    """The account's secret, made with the first call. Never a second one, whoever else asks at the same moment."""
-    if not account.webhook_secret:
-        made = SECRET_MARK + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
-        Account.objects.filter(pk=account.pk, webhook_secret="").update(webhook_secret=made)
-        account.refresh_from_db(fields=["webhook_secret"])
-    return account.webhook_secret
+    """The account's secret, made with the first call. Never a second one, whoever else asks at the same moment.
+
+    Raises WebhookError where LLM_SECRETS_KEY is missing or lost.
+    """
+    try:
+        if not account.webhook_secret:
+            sealed = seal(SECRET_MARK + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode())
+            Account.objects.filter(pk=account.pk, webhook_secret="").update(webhook_secret=sealed)
+            account.refresh_from_db(fields=["webhook_secret"])
+        return unseal(account.webhook_secret)
+    except SecretUnavailable as error:
+        raise WebhookError(str(error)) from error
 
 
 def signature_of(secret: str, *, message_id: str, timestamp: int, body: bytes) -> str:

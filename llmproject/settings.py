@@ -34,6 +34,9 @@ WEB_WORKERS = read.whole("WEB_WORKERS", 1, minimum=1, maximum=256)
 # --- The gateway ------------------------------------------------------------------------------------------------------
 
 LLM_KEY_PEPPER = read.text("LLM_KEY_PEPPER")
+# Encrypts what is stored and must be read again; the fallbacks only decrypt.
+LLM_SECRETS_KEY = read.text("LLM_SECRETS_KEY")
+LLM_SECRETS_KEY_FALLBACKS = read.names("LLM_SECRETS_KEY_FALLBACKS")
 
 LLM_PROVIDER = read.text("LLM_PROVIDER", "echo")
 LLM_DEFAULT_MODEL = read.text("LLM_DEFAULT_MODEL", "echo" if LLM_PROVIDER == "echo" else "")
@@ -304,9 +307,12 @@ configure_structlog(
     level=LLM_LOG_LEVEL,
     log_format=LLM_LOG_FORMAT,
     secrets=[
-        value
-        for name, value in list(globals().items())
-        if name.endswith(("KEY", "PASSWORD", "PEPPER", "SECRET", "TOKEN")) and isinstance(value, str)
+        *LLM_SECRETS_KEY_FALLBACKS,
+        *(
+            value
+            for name, value in list(globals().items())
+            if name.endswith(("KEY", "PASSWORD", "PEPPER", "SECRET", "TOKEN")) and isinstance(value, str)
+        ),
     ],
 )
 

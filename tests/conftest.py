@@ -24,6 +24,7 @@ os.environ["LLM_ENV_FILE"] = ""
 os.environ["VAR_DIR"] = str(_VAR)
 os.environ["SECRET_KEY"] = "a secret of the tests, long enough for what it is asked to protect"
 os.environ["LLM_KEY_PEPPER"] = "a pepper of the tests"
+os.environ["LLM_SECRETS_KEY"] = "a key of the tests that encrypts what they store"
 _OURS = ["DJANGO_SETTINGS_MODULE", "VAR_DIR"]
 if "DATABASE_URL" not in os.environ:
     os.environ["DATABASE_URL"] = f"sqlite:///{_VAR}/db.sqlite3"

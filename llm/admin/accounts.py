@@ -23,7 +23,7 @@ from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin, Objec
 from llm.admin.format import badge, calendar_day, moment, moment_of_id
 from llm.admin.keystate import key_state_badge
 from llm.admin.limits import limits_of_account
-from llm.admin.webhooksecret import masked_webhook_secret, webhook_secret_view
+from llm.admin.webhooksecret import masked_webhook_secret, webhook_secret_problem, webhook_secret_view
 from llm.enums import AccountStatus
 from llm.models import Account, ApiKey, Usage
 
@@ -222,6 +222,8 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
 
     @admin.display(description="Webhook secret")
     def signed_with(self, account: Account) -> SafeString | str:
+        if problem := webhook_secret_problem(account):
+            return format_html('<span class="gw-note gw-note-warn">{}</span>', problem)
         if not account.webhook_secret:
             return "none yet"
         return format_html('<code class="gw-key">{}</code>', masked_webhook_secret(account))

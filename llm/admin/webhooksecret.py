@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from llm.admin.onetime import OneTimeForm, claim_form, made_by_form, remember_made
 from llm.models import Account
+from llm.secretstore import NO_KEY, SecretUnavailable, can_seal, unseal
 from llm.webhooks import SECRET_MARK, ensure_webhook_secret
 
 if TYPE_CHECKING:
@@ -24,7 +25,22 @@ LAST_SHOWN = 4
 
 
 def masked_webhook_secret(account: Account) -> str:
-    return f"{SECRET_MARK}…{account.webhook_secret[-LAST_SHOWN:]}" if account.webhook_secret else ""
+    """Raises SecretUnavailable where its key is missing or lost."""
+    return f"{SECRET_MARK}…{unseal(account.webhook_secret)[-LAST_SHOWN:]}" if account.webhook_secret else ""
+
+
+def webhook_secret_problem(account: Account) -> str:
+    """Why nothing can be signed for the account, as a sentence; empty where it can, or once a secret is made."""
+    try:
+        unseal(account.webhook_secret)
+    except SecretUnavailable as error:
+        return sentence(error)
+    return "" if account.webhook_secret or can_seal() else sentence(SecretUnavailable(NO_KEY))
+
+
+def sentence(error: SecretUnavailable) -> str:
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def webhook_secret_view(account_admin: AccountAdmin, request: HttpRequest, object_id: int) -> HttpResponse:
@@ -34,6 +50,9 @@ def webhook_secret_view(account_admin: AccountAdmin, request: HttpRequest, objec
         raise Http404
     if not account_admin.has_change_permission(request, account):
         raise PermissionDenied
+    if not can_seal():
+        account_admin.message_user(request, sentence(SecretUnavailable(NO_KEY)), messages.ERROR)
+        return HttpResponseRedirect(reverse("admin:llm_account_change", args=(account.pk,)))
     if request.method == "POST" and made_by_form(request) is not None:
         return _answer_repeated(account_admin, request, account)
     form = OneTimeForm(request.POST if request.method == "POST" else None)
@@ -45,7 +64,8 @@ def webhook_secret_view(account_admin: AccountAdmin, request: HttpRequest, objec
         **_page(account_admin.admin_site, request, account),
         "title": "Replace webhook secret" if account.webhook_secret else "Make webhook secret",
         "form": form,
-        "masked": masked_webhook_secret(account),
+        "masked": "" if (problem := webhook_secret_problem(account)) else masked_webhook_secret(account),
+        "problem": problem,
     }
     return TemplateResponse(request, "admin/llm/account/webhook_question.html", context)
 

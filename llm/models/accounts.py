@@ -38,7 +38,11 @@ class Account(models.Model):
         "webhook URL", blank=True, default="", help_text="Gets a signed POST when a limit's soft threshold is crossed."
     )
     webhook_secret = models.CharField(
-        max_length=100, blank=True, default="", editable=False, help_text="Signs webhooks; made with the first one."
+        max_length=300,
+        blank=True,
+        default="",
+        editable=False,
+        help_text="Signs webhooks; made with the first one. Encrypted: see `llm.secretstore`.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

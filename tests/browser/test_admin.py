@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 
 from llm import reports
 from llm.models import ApiKey, Limit, ModelRoute, RouteTarget, UsageAdjustment
+from llm.secretstore import unseal
 from tests.browser.conftest import PASSWORD
 from tests.llm.admin.factories import (
     lost_row,
@@ -258,7 +259,7 @@ def test_a_webhook_secret_is_made_and_copied(key: ApiKey, page: Page, complaints
     expect(page.locator(".gw-secret").get_by_role("button", name="Copied")).to_be_visible()
 
     key.account.refresh_from_db()
-    assert secret == key.account.webhook_secret
+    assert secret == unseal(key.account.webhook_secret)
     page.reload()
     expect(page.get_by_text("This form was sent before")).to_be_visible()
     assert secret not in page.content()

@@ -19,6 +19,7 @@ from llm import outbox, webhooks
 from llm.enums import OutboxKind
 from llm.models import Account, Outbox
 from llm.outbox import LEASE, PATIENCE, SendReport, pause_after, send_due
+from llm.secretstore import seal, unseal
 from llm.webhooks import signature_of
 from tests.llm.payloads import THRESHOLD
 from tests.llm.receivers import Receiver, running_mailbox, running_receiver, unused_port
@@ -197,13 +198,13 @@ def test_a_webhook_is_signed_with_the_secret_of_the_account(receiver: Receiver, 
     }
     assert received.headers["webhook-timestamp"] == str(int(NOW.timestamp()))
     assert received.headers["webhook-signature"] == signature_of(
-        account.webhook_secret,
+        unseal(account.webhook_secret),
         message_id=received.headers["webhook-id"],
         timestamp=int(NOW.timestamp()),
         body=received.body,
     )
-    assert account.webhook_secret.startswith("whsec_")
-    assert account.webhook_secret != SECRET
+    assert unseal(account.webhook_secret).startswith("whsec_")
+    assert unseal(account.webhook_secret) != SECRET
     assert reread(message).last_result == "answered 204"
 
 
@@ -276,7 +277,7 @@ def test_neither_the_address_nor_the_secret_is_logged_or_kept(receiver: Receiver
     told = f"{log} {Outbox.objects.values().get()}"
     assert [entry["reason"] for entry in log] == ["answered 500", "no answer: ConnectError"]
     assert "t0ken" not in told
-    assert account.webhook_secret.removeprefix("whsec_") not in told
+    assert unseal(account.webhook_secret).removeprefix("whsec_") not in told
 
 
 # --- What fails -------------------------------------------------------------------------------------------------------
@@ -573,7 +574,7 @@ def test_a_sender_that_is_too_late_does_not_shorten_the_lease_of_the_next_one(
 
 @pytest.mark.django_db(transaction=True)
 def test_senders_at_once_send_each_message_once(receiver: Receiver) -> None:
-    account = an_account(webhook_url=receiver.url, webhook_secret=SECRET)
+    account = an_account(webhook_url=receiver.url, webhook_secret=seal(SECRET))
     for number in range(40):
         a_message(OutboxKind.WEBHOOK, account=account, cause=f"limit:{number}")
     begin = threading.Barrier(4)
@@ -600,7 +601,7 @@ def test_senders_at_once_send_each_message_once(receiver: Receiver) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_nothing_is_locked_while_a_message_is_on_its_way(receiver: Receiver) -> None:
     """Somebody else may write to the very row, and on SQLite to the database at all."""
-    account = an_account(webhook_url=receiver.url, webhook_secret=SECRET)
+    account = an_account(webhook_url=receiver.url, webhook_secret=seal(SECRET))
     message = a_message(OutboxKind.WEBHOOK, account=account)
     changed: list[int] = []
 

@@ -17,6 +17,7 @@ from django.db import connection
 
 from llm import webhooks
 from llm.models import Account
+from llm.secretstore import unseal
 from llm.webhooks import WebhookError, ensure_webhook_secret, post_webhook, signature_of
 from tests.docs.pages import ROOT, blocks
 from tests.llm.receivers import Receiver, running_receiver, unused_port
@@ -83,7 +84,7 @@ def test_the_secret_of_an_account_is_made_once() -> None:
     assert len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) == 32
     assert ensure_webhook_secret(account) == secret
     assert ensure_webhook_secret(another_copy) == secret
-    assert Account.objects.get().webhook_secret == secret
+    assert unseal(Account.objects.get().webhook_secret) == secret
 
 
 @pytest.mark.django_db(transaction=True)
@@ -103,7 +104,7 @@ def test_senders_that_need_the_secret_at_the_same_moment_agree_on_one() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert secrets == [Account.objects.get().webhook_secret] * 2
+    assert secrets == [unseal(Account.objects.get().webhook_secret)] * 2
     assert secrets[0].startswith("whsec_")
 
 

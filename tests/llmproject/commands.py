@@ -12,6 +12,7 @@ from django.conf import settings
 ROOT: Path = settings.BASE_DIR
 SECRET_KEY = "a secret of the test, long enough for what it is asked to protect"
 PEPPER = "a pepper of the test"
+SECRETS_KEY = "a key of the test that encrypts what is stored"
 TIMEOUT_S = 120
 
 
@@ -24,6 +25,7 @@ def environment_of(folder: Path, **environment: str) -> dict[str, str]:
         "VAR_DIR": str(folder),
         "SECRET_KEY": SECRET_KEY,
         "LLM_KEY_PEPPER": PEPPER,
+        "LLM_SECRETS_KEY": SECRETS_KEY,
         **environment,
     }
 

@@ -27,6 +27,7 @@ def set_all(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Set:
             "LLM_ANTHROPIC_BASE_URL": "https://api.anthropic.com",
             "SECRET_KEY": "one long random text",
             "LLM_KEY_PEPPER": "another long random text",
+            "LLM_SECRETS_KEY": "a third long random text, of 32 characters and more",
             "DEBUG": False,
             "ALLOWED_HOSTS": ["localhost", "127.0.0.1", "[::1]"],
             "WEB_HOST": "127.0.0.1",
@@ -176,3 +177,28 @@ def test_a_value_that_could_not_be_read_is_not_reported_as_missing_too(set_all: 
 def test_each_timeout_that_is_too_long_is_a_finding_of_its_own(set_all: Set) -> None:
     set_all(LLM_TOTAL_TIMEOUT_SECONDS=1.0)
     assert [check_id for check_id, _ in found()] == ["llm.E010"] * 3
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"LLM_SECRETS_KEY": ""}, []),
+        ({"LLM_SECRETS_KEY": "", "ALLOWED_HOSTS": ["llm.example.com"]}, ["llm.W002"]),
+        ({"LLM_SECRETS_KEY": "change-me-to-a-third-long-random-text"}, ["llm.E011"]),
+        ({"LLM_SECRETS_KEY": "short"}, ["llm.E012"]),
+        ({"LLM_SECRETS_KEY": "x" * 40, "LLM_KEY_PEPPER": "x" * 40}, ["llm.E013"]),
+        ({"LLM_SECRETS_KEY": "x" * 40, "SECRET_KEY": "x" * 40}, ["llm.E013"]),
+    ],
+)
+def test_the_key_of_stored_secrets(set_all: Set, values: dict[str, object], said: list[str]) -> None:
+    set_all(**values)
+    assert [identifier for identifier, _ in found()] == said
+
+
+def test_production_is_told_of_a_missing_key_of_stored_secrets_once(set_all: Set) -> None:
+    for hosts in (["localhost"], ["llm.example.com"]):
+        set_all(LLM_SECRETS_KEY="", ALLOWED_HOSTS=hosts)
+        said = [message for message in checks.run_checks(include_deployment_checks=True) if message.id == "llm.W002"]
+        assert [message.msg for message in said] == [
+            "LLM_SECRETS_KEY is not set, so webhooks of accounts can't be signed; put a long random text into .env."
+        ]

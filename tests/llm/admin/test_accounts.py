@@ -9,6 +9,7 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 
 from llm.models import Account
+from llm.secretstore import seal, unseal
 from tests.llm.admin.factories import make_account, make_key, messages_of, save, staff_with, token_of, usage_row
 
 pytestmark = pytest.mark.django_db
@@ -146,7 +147,7 @@ def test_a_webhook_secret_is_in_the_reply_and_on_no_page_again(admin_client: Cli
 
     response = admin_client.post(url, form)
 
-    secret = Account.objects.get().webhook_secret
+    secret = unseal(Account.objects.get().webhook_secret)
     page = admin_client.get(f"{LIST}{account.pk}/change/").content.decode()
     assert secret.startswith("whsec_")
     assert secret in response.content.decode()
@@ -172,7 +173,7 @@ def test_sending_the_form_again_makes_no_second_secret(admin_client: Client) -> 
 
 
 def test_a_stored_webhook_secret_is_replaced_and_never_shown(admin_client: Client) -> None:
-    account = make_account(webhook_secret="whsec_b2xkIHNlY3JldA")
+    account = make_account(webhook_secret=seal("whsec_b2xkIHNlY3JldA"))
     url = f"{LIST}{account.pk}/webhook-secret/"
     question = admin_client.get(url)
 
@@ -180,7 +181,7 @@ def test_a_stored_webhook_secret_is_replaced_and_never_shown(admin_client: Clien
 
     assert "whsec_…JldA" in question.content.decode()
     assert "whsec_b2xkIHNlY3JldA" not in question.content.decode() + response.content.decode()
-    assert Account.objects.get().webhook_secret not in ("", "whsec_b2xkIHNlY3JldA")
+    assert unseal(Account.objects.get().webhook_secret) not in ("", "whsec_b2xkIHNlY3JldA")
 
 
 def test_a_webhook_secret_takes_the_right_to_change_and_a_token(admin_client: Client) -> None:

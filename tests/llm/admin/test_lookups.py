@@ -14,6 +14,7 @@ from django.test import Client, RequestFactory
 from django.urls import get_resolver, reverse
 
 from llm.admin.lookups import OnlyKnownLookups
+from llm.secretstore import seal
 from tests.llm.admin.factories import make_account, make_key
 
 pytestmark = pytest.mark.django_db
@@ -107,7 +108,7 @@ def test_nothing_that_holds_secrets_alone_has_a_page() -> None:
 
 
 def test_a_secret_is_not_found_out_over_the_wire() -> None:
-    account = make_account(webhook_secret="whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo=")
+    account = make_account(webhook_secret=seal("whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo="))
     make_key(account)
     client = looker()
 

@@ -1,0 +1,33 @@
+"""`manage.py reencrypt_secrets`: after a new LLM_SECRETS_KEY, so that its fallbacks can go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from llm.models import Account
+from llm.secretstore import SecretUnavailable, reseal
+
+
+class Command(BaseCommand):
+    help = "Encrypts stored secrets under LLM_SECRETS_KEY that are under one of its fallbacks, or not encrypted yet."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        changed, problems = 0, []
+        for account in Account.objects.exclude(webhook_secret="").order_by("pk"):
+            try:
+                changed += _reencrypt(account)
+            except SecretUnavailable as error:
+                problems.append(f"The webhook secret of “{account}” stays as it is: {error}.")
+        self.stdout.write(f"Secrets encrypted under LLM_SECRETS_KEY now: {changed}.")
+        if problems:
+            raise CommandError("\n".join(problems))
+
+
+def _reencrypt(account: Account) -> int:
+    stored = account.webhook_secret
+    if (sealed := reseal(stored)) == stored:
+        return 0
+    # Only while it is the one that was read: somebody may replace it at this moment.
+    return Account.objects.filter(pk=account.pk, webhook_secret=stored).update(webhook_secret=sealed)

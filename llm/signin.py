@@ -80,9 +80,11 @@ class StaffBackend(ModelBackend):
 
         return try_password(request, username, check)
 
-    async def aauthenticate(self, request: HttpRequest | None, **credentials: Any) -> Any:
+    async def aauthenticate(
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
+    ) -> Any:
         """Django's own would go past the counters."""
-        return await sync_to_async(self.authenticate)(request, **credentials)
+        return await sync_to_async(self.authenticate)(request, username, password, **kwargs)
 
 
 def is_own_password(request: HttpRequest, user: User, password: str) -> bool:

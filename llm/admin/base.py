@@ -45,7 +45,7 @@ else:
 _Parent = TypeVar("_Parent", bound=models.Model)
 
 
-class GatewayAdmin(OnlyKnownLookups, _ModelAdmin[_M]):
+class GatewayAdmin(OnlyKnownLookups[_M], _ModelAdmin[_M]):
     """Rows of ours are archived or immutable, never deleted: the books point at them."""
 
     show_full_result_count = False

@@ -8,7 +8,7 @@ has named is refused, for every model, and so is one that a later field brings a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -17,15 +17,23 @@ from django.contrib.admin.views.main import ChangeList
 from django.db import models
 from django.http import HttpRequest
 
+_M = TypeVar("_M", bound=models.Model)
+
 if TYPE_CHECKING:
-    _Base = admin.ModelAdmin[Any]
+    _Base = admin.ModelAdmin
 else:
-    _Base = object
+
+    class _Base:
+        """Only so that a type can stand in brackets."""
+
+        def __class_getitem__(cls, item: object) -> type:
+            return cls
+
 
 _OF_A_DATE = ("year", "month", "day", "gte", "lt")
 
 
-class OnlyKnownLookups(_Base):
+class OnlyKnownLookups(_Base[_M]):
     """allowed_lookups: what links elsewhere ask of this list, beside its own filters."""
 
     allowed_lookups: ClassVar[tuple[str, ...]] = ()
@@ -45,8 +53,8 @@ class OnlyKnownLookups(_Base):
         return ForgivingChangeList
 
     def get_search_results(
-        self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
-    ) -> tuple[models.QuerySet[Any], bool]:
+        self, request: HttpRequest, queryset: models.QuerySet[_M], search_term: str
+    ) -> tuple[models.QuerySet[_M], bool]:
         """PostgreSQL's text has no NUL: asked about one it fails instead of finding nothing."""
         if "\x00" in search_term:
             return queryset.none(), False

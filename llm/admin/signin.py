@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.forms import LoginForm
 from allauth.account.views import LoginView
 from django.contrib import admin
 from django.contrib.admin.forms import AdminPasswordChangeForm
-from django.contrib.auth.models import User
 from django.contrib.auth.views import PasswordChangeView
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -54,7 +53,8 @@ class SignInForm(LoginForm):
         self.fields["password"].help_text = ""
 
     def add_prefix(self, field_name: str) -> str:
-        return super().add_prefix("username" if field_name == "login" else field_name)
+        prefixed: str = super().add_prefix("username" if field_name == "login" else field_name)
+        return prefixed
 
 
 class SignInView(LoginView):
@@ -65,7 +65,8 @@ class SignInView(LoginView):
         if request.user.is_authenticated and not admin.site.has_permission(request):
             # The admin would send them back here, and so on for ever.
             raise PermissionDenied
-        return super().dispatch(request, *args, **kwargs)
+        response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
+        return response
 
     def get_form_class(self) -> type[SignInForm]:
         return self.form_class
@@ -83,7 +84,7 @@ class OwnPasswordForm(AdminPasswordChangeForm):
 
     def clean_old_password(self) -> str:
         old: str = self.cleaned_data["old_password"]
-        if not is_own_password(self._request, cast("User", self.user), old):
+        if not is_own_password(self._request, self.user, old):
             raise ValidationError(self.error_messages["password_incorrect"], code="password_incorrect")
         return old
 

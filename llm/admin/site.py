@@ -17,4 +17,4 @@ admin.site.site_url = None
 admin.site.empty_value_display = NOTHING
 # On the instance: the site stays Django's own.
 admin.site.login = SignInView.as_view()  # type: ignore[method-assign]
-admin.site.password_change = change_own_password  # type: ignore[method-assign]
+admin.site.password_change = change_own_password  # type: ignore[method-assign, assignment]

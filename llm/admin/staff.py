@@ -14,10 +14,10 @@ admin.site.unregister((User, Group, EmailAddress))
 
 
 @admin.register(User)
-class StaffAdmin(OnlyKnownLookups, UserAdmin):
+class StaffAdmin(OnlyKnownLookups[User], UserAdmin):  # type: ignore[type-arg]  # generic in its stubs alone
     pass
 
 
 @admin.register(Group)
-class StaffGroupAdmin(OnlyKnownLookups, GroupAdmin):
+class StaffGroupAdmin(OnlyKnownLookups[Group], GroupAdmin):
     pass

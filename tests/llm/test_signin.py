@@ -18,6 +18,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from prometheus_client import REGISTRY
 from pytest_django import Settings
 
@@ -266,7 +267,7 @@ def test_counts_are_counters_of_a_bounded_number(admin: User, monkeypatch: pytes
         attempt()
     assert SignInCount.objects.count() == 3
 
-    later = signin.timezone.now() + timedelta(minutes=5)
+    later = timezone.now() + timedelta(minutes=5)
     SignInCount.objects.bulk_create(
         SignInCount(account="", address=f"10.0.{number // 250}.{number % 250}", attempts=1, window_ends_at=later)
         for number in range(300)

@@ -14,7 +14,7 @@ import time_machine
 from django.contrib.auth import aauthenticate, authenticate
 from django.contrib.auth.hashers import MD5PasswordHasher
 from django.contrib.auth.models import User
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
@@ -309,6 +309,14 @@ def test_unlock(admin: User, options: list[str], open_again: list[str]) -> None:
     assert [
         address for address in addresses if attempt(password=PASSWORD, address=address).status_code == 302
     ] == open_again
+
+
+def test_unlock_refuses_what_is_no_address(admin: User) -> None:
+    attempt()
+
+    with pytest.raises(CommandError, match="“admin” is not an IP address"):
+        call_command("unlock", "--address", "admin")
+    assert SignInCount.objects.count() == 3
 
 
 def test_unlock_takes_an_ipv6_address_for_its_site(admin: User) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from llm.signin import unlock
+from llmproject.clientaddress import UNKNOWN, client_address
 
 
 class Command(BaseCommand):
@@ -18,5 +19,7 @@ class Command(BaseCommand):
         parser.add_argument("--user", default="", help="as this user, from wherever")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["address"] and client_address(options["address"], "", ()) == UNKNOWN:
+            raise CommandError(f"“{options['address']}” is not an IP address.")
         forgotten = unlock(address=options["address"], user=options["user"])
         self.stdout.write(f"Counters of failed attempts that were cleared: {forgotten}.")

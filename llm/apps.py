@@ -11,6 +11,7 @@ class LLMConfig(AppConfig):
 
     def ready(self) -> None:
         import_module("llm.checks")
+        import_module("llm.connectionchecks")
         post_migrate.connect(import_module("llm.triggers").install_triggers, sender=self)
         # Wherever Django is there is the Celery app, so that a task queued by the web process goes to our broker.
         import_module("llmproject.celery")

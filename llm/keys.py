@@ -173,6 +173,10 @@ class CallerCache:
             return None
         return entry[1]
 
+    def knows(self, secret: str) -> bool:
+        """Whether it was a key of ours the last time that the database was asked, however long ago."""
+        return digest_of(secret) in self._entries
+
     def put(self, secret: str, caller: Caller) -> None:
         if len(self._entries) >= self._most:
             self._entries.clear()

@@ -26,6 +26,7 @@ FIRST_BYTE = Histogram(
     "llm_first_byte_seconds", "Until the upstream's first byte.", ("provider",), buckets=_LATENCY_BUCKETS
 )
 REFUSED = Counter("llm_refused", "Requests that were refused before any call.", ("code",))
+PAGES_REFUSED = Counter("llm_pages_refused", "Pages and requests of the management API that found no free place.")
 IN_FLIGHT = Gauge("llm_calls_in_flight", "Calls under way.", multiprocess_mode="livesum")
 BATCH_SIZE = Histogram("llm_books_batch_size", "Operations a transaction.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
 BATCH_SECONDS = Histogram(
@@ -112,3 +113,7 @@ def count_conflict() -> None:
 
 def count_refused(code: str) -> None:
     REFUSED.labels(code).inc()
+
+
+def count_page_refused() -> None:
+    PAGES_REFUSED.inc()

@@ -5,38 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
-from llm.books.replay import is_statement_timeout
 from llm.books.writer import BooksWriter, writer
+from llm.budget import SIDE_READERS
 from llm.catalog import Catalog, CatalogCache, load_catalog
-from llm.deadlines import bounded, patience_s
 from llm.errors import BooksUnavailable, ShuttingDown
 from llm.exchange import Bounds
 from llm.keys import Caller, CallerCache, load_caller
+from llm.lanes import ReadLane, Shared
 from llm.models import CatalogVersion
+from llm.outages import sentence_for_callers
 from llm.providers.base import BaseLLMProvider
 from llm.providers.registry import build_provider
 
 if TYPE_CHECKING:
     from llm.calls import RequestTask
 
-log = structlog.get_logger("llm.books")
-
 T = TypeVar("T")
 
 _STOP_SECONDS = 5
 """What a call that is stopped may take to settle."""
-_PATIENCE_S = 2.0
-_AWAY_FOR_S = 1.0
-_AWAY = "The database can't be reached at the moment. Try again shortly."
 
 
 class Runtime:
@@ -46,11 +38,12 @@ class Runtime:
         self.callers = CallerCache()
         self.is_draining = False
         self._is_closed = False
-        self._database_away_until = 0.0
         self._catalog = CatalogCache()
         self._catalog_lock = asyncio.Lock()
         self._providers: dict[str, BaseLLMProvider] = {}
-        self._executor = ThreadPoolExecutor(settings.LLM_DB_THREADS, thread_name_prefix="llm-db")
+        self._call_lane = ReadLane("calls", threads=settings.LLM_DB_THREADS)
+        self._side_lane = ReadLane("side", threads=SIDE_READERS)
+        self._shared: dict[Callable[[], Awaitable[Any]], Shared[Any]] = {}
         self._tasks: dict[asyncio.Task[None], RequestTask] = {}
         self.drains = 0
         """Calls that read on for a caller who has left."""
@@ -68,27 +61,43 @@ class Runtime:
         return writer()
 
     async def run_db(self, read: Callable[[], T]) -> T:
-        """A read of the database, in a thread of ours. Raises BooksUnavailable when the database is away or hangs.
+        """A read that calls need, in a thread of ours. Raises BooksUnavailable when the database is away or hangs."""
+        self._require_books()
+        return await self._call_lane.run(read)
 
-        For a moment after that, and while the writer finds it away, nobody is kept waiting to find out once more.
+    async def run_side_db(self, read: Callable[[], T]) -> T:
+        """A read for anybody else: of these many may come at a time, and the lane of calls must be free nevertheless."""
+        self._require_books()
+        return await self._side_lane.run(read)
+
+    def _require_books(self) -> None:
+        """While the writer finds the database away, nobody is kept waiting to find out once more."""
+        if (outage := self.writer.outage) is not None:
+            raise BooksUnavailable(sentence_for_callers(outage))
+
+    async def share(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` finds that begins after this; whoever else asks for the same meanwhile shares it.
+
+        work: a function that stays, such as one of a module.
         """
-        loop = asyncio.get_running_loop()
-        if self.writer.is_away or loop.time() < self._database_away_until:
-            raise BooksUnavailable(_AWAY)
-        try:
-            async with asyncio.timeout(patience_s() or None):
-                return await loop.run_in_executor(self._executor, _with_fresh_connection, read)
-        except (OperationalError, InterfaceError, TimeoutError) as error:
-            log.warning("database unavailable for a read", error=type(error).__name__)
-            if not is_statement_timeout(error):
-                self._database_away_until = loop.time() + _AWAY_FOR_S
-            raise BooksUnavailable(_AWAY) from error
+        shared = self._shared.get(work)
+        if shared is None:
+            shared = self._shared[work] = Shared(work)
+        return cast("T", await shared.get())
+
+    def connect_readers(self) -> None:
+        """Take the connections that reads need before anybody else has them all."""
+        for lane in (self._call_lane, self._side_lane):
+            lane.connect()
 
     async def caller(self, secret: str, *, must_be_fresh: bool) -> Caller:
         """Whose key this is. Fresh where no open row will check the key once more."""
         caller = None if must_be_fresh else self.callers.get(secret)
         if caller is None:
-            caller = await self.run_db(lambda: load_caller(secret))
+            # Anybody can make up a key, and a known one may ask for lists without end.
+            is_for_call = not must_be_fresh and self.callers.knows(secret)
+            run = self.run_db if is_for_call else self.run_side_db
+            caller = await run(lambda: load_caller(secret))
             self.callers.put(secret, caller)
         return caller
 
@@ -103,7 +112,7 @@ class Runtime:
 
     async def fresh_catalog(self) -> Catalog:
         """The catalog of the database's current version, read anew only if it has moved on."""
-        self.forget_catalog(await self.run_db(CatalogVersion.current))
+        self.forget_catalog(await self.share(_current_version))
         return await self.catalog()
 
     def forget_catalog(self, version: int) -> None:
@@ -155,15 +164,7 @@ class Runtime:
                 with contextlib.suppress(Exception):
                     await close()
         self._providers.clear()
-        await asyncio.gather(*self._close_reading_threads(), return_exceptions=True)
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    def _close_reading_threads(self) -> list[asyncio.Future[None]]:
-        """A connection belongs to its thread, so each thread closes its own: none takes two of the jobs."""
-        meeting = threading.Barrier(settings.LLM_DB_THREADS)
-        loop = asyncio.get_running_loop()
-        jobs = range(settings.LLM_DB_THREADS)
-        return [loop.run_in_executor(self._executor, _close_own_connections, meeting) for _ in jobs]
+        await asyncio.gather(self._call_lane.aclose(), self._side_lane.aclose())
 
 
 _runtimes: dict[tuple[int, int], Runtime] = {}
@@ -184,17 +185,5 @@ async def close_runtime() -> None:
         await found.drain()
 
 
-def _close_own_connections(meeting: threading.Barrier) -> None:
-    with contextlib.suppress(threading.BrokenBarrierError):
-        meeting.wait(_PATIENCE_S)
-    connections.close_all()
-
-
-def _with_fresh_connection(read: Callable[[], T]) -> T:
-    close_old_connections()
-    try:
-        with bounded(patience_s()):
-            return read()
-    except (OperationalError, InterfaceError):
-        connections.close_all()
-        raise
+async def _current_version() -> int:
+    return await runtime().run_side_db(CatalogVersion.current)

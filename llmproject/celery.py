@@ -26,7 +26,7 @@ NIGHTLY = {"expires": 12 * 3600}
 CHATTY_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.request", "celery.worker.strategy")
 """Three lines for each task, day and night. What fails is of a higher level."""
 
-app = Celery("llmproject")
+app = Celery("llmproject", task_cls="llmproject.jobs:Job")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["llm", "billing"])
 

@@ -29,6 +29,8 @@ HTTPS = read.flag("HTTPS", default=False)
 WEB_HOST = read.text("WEB_HOST", "127.0.0.1")
 WEB_PORT = read.whole("WEB_PORT", 8000, minimum=1, maximum=65535)
 WEB_WORKERS = read.whole("WEB_WORKERS", 1, minimum=1, maximum=256)
+# For the budget of connections, which is one over all hosts.
+WEB_HOSTS = read.whole("WEB_HOSTS", 1, minimum=1, maximum=1000)
 
 # --- The gateway ------------------------------------------------------------------------------------------------------
 
@@ -67,6 +69,8 @@ LLM_DRAIN_SECONDS = read.seconds("LLM_DRAIN_SECONDS", 30.0)
 LLM_KEY_CACHE_SECONDS = read.seconds("LLM_KEY_CACHE_SECONDS", 5.0)
 LLM_CATALOG_CACHE_SECONDS = read.seconds("LLM_CATALOG_CACHE_SECONDS", 30.0)
 LLM_DB_THREADS = read.whole("LLM_DB_THREADS", 4, minimum=1, maximum=64)
+LLM_DB_PAGES = read.whole("LLM_DB_PAGES", 4, minimum=1, maximum=64)
+LLM_DB_SPARE = read.whole("LLM_DB_SPARE", 5, maximum=1000)
 LLM_BATCH_SIZE = read.whole("LLM_BATCH_SIZE", 128, minimum=1, maximum=10_000)
 
 LLM_METRICS_TOKEN = read.text("LLM_METRICS_TOKEN")
@@ -141,7 +145,9 @@ CELERY_RESULT_EXPIRES = None
 # A lost worker's task runs again: every task recomputes, so a second run costs nothing.
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
-CELERY_WORKER_CONCURRENCY = 2
+CELERY_WORKER_CONCURRENCY = read.whole("CELERY_WORKER_CONCURRENCY", 2, minimum=1, maximum=64)
+# On all hosts together; for the budget of connections too.
+CELERY_WORKERS = read.whole("CELERY_WORKERS", 1, maximum=1000)
 # RabbitMQ lets nobody share a worker's queue of commands, and workers of one host have the same name: all but the first
 # would end at once, and so would the one that follows upon a lost one until RabbitMQ has noticed.
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False

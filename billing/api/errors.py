@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from django.db import OperationalError
+import structlog
+from django.db import InterfaceError, OperationalError
 from rest_framework import status
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
+
+from llm.outages import Outage, is_statement_timeout, outage_of, reason_of, sentence_for_callers
+from llmproject.errorpages import RETRY_AFTER_S, without_log
+
+log = structlog.get_logger("billing.api")
 
 _PLAIN = ("detail", "non_field_errors")
 
@@ -21,15 +27,35 @@ class TooMuchAsked(APIException):
     )
 
 
+class DatabaseUnavailable(APIException):
+    """The database can't be used, whatever is asked."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+
+    def __init__(self, outage: Outage) -> None:
+        super().__init__(sentence_for_callers(outage))
+        # What DRF sends as retry-after.
+        self.wait = RETRY_AFTER_S
+
+
 def handle_exception(error: Exception, context: dict[str, Any]) -> Response | None:
-    if isinstance(error, OperationalError):
-        error = TooMuchAsked()
+    if isinstance(error, OperationalError | InterfaceError):
+        error = _unavailable(error, context)
     elif isinstance(error, RecursionError):
         error = ParseError("The JSON is nested too deep.")
     response = exception_handler(error, context)
     if response is not None:
         response.data = {"detail": " ".join(_sentences(response.data))}
+        if isinstance(error, DatabaseUnavailable | TooMuchAsked):
+            without_log(response)
     return response
+
+
+def _unavailable(error: OperationalError | InterfaceError, context: dict[str, Any]) -> APIException:
+    log.warning("database unavailable for a request", reason=reason_of(error), path=context["request"].path)
+    if is_statement_timeout(error):
+        return TooMuchAsked()
+    return DatabaseUnavailable(outage_of(error) or Outage.UNAVAILABLE)
 
 
 def _sentences(detail: Any, field: str = "") -> Iterator[str]:

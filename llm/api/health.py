@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import orjson
 from django.conf import settings
-from django.db import connection
 from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
@@ -20,6 +21,7 @@ from rest_framework.request import Request
 
 from llm.api.auth import secret_of
 from llm.api.views import AsyncAPIView
+from llm.budget import ServerLimits, connection_budget, read_server_limits
 from llm.errors import BooksUnavailable, InvalidKey
 from llm.models import Usage
 from llm.runtime import runtime
@@ -45,16 +47,21 @@ class ReadyView(AsyncAPIView):
 
     @extend_schema(exclude=True)
     async def get(self, request: Request) -> HttpResponse:
-        writer = runtime().writer
+        writer, limits = runtime().writer, await _server_limits()
         state = {
-            "database": await _database_state(),
+            "database": "unavailable" if limits is None else "ok",
             "process": "draining" if runtime().is_draining else "ok",
             "writer": "away" if writer.is_away else "ok",
             "spool": "full" if writer.spool.is_full else "ok",
         }
         is_ready = set(state.values()) == {"ok"}
         figures = {"writes_waiting": writer.waiting, "spool_bytes": writer.spool_bytes}
-        body = {"status": "ok" if is_ready else "unavailable", **state, **figures}
+        body = {
+            "status": "ok" if is_ready else "unavailable",
+            **state,
+            **figures,
+            "connections": _connections(limits),
+        }
         return HttpResponse(orjson.dumps(body), status=200 if is_ready else 503, content_type="application/json")
 
 
@@ -66,7 +73,7 @@ class MetricsView(AsyncAPIView):
     @extend_schema(exclude=True)
     async def get(self, request: Request) -> HttpResponse:
         _check_token(request)
-        return HttpResponse(_exposition(await _open_rows()), content_type=CONTENT_TYPE_LATEST)
+        return HttpResponse(await runtime().share(_figures), content_type=CONTENT_TYPE_LATEST)
 
 
 def _check_token(request: Request) -> None:
@@ -78,25 +85,36 @@ def _check_token(request: Request) -> None:
         raise InvalidKey("This needs the token in LLM_METRICS_TOKEN, as “Authorization: Bearer …”.")
 
 
-async def _database_state() -> str:
-    try:
+async def _server_limits() -> ServerLimits | None:
+    """None while the database is away. Asked as calls ask, since whether they would be taken is the question."""
+    with contextlib.suppress(TimeoutError, BooksUnavailable):
         async with asyncio.timeout(_PATIENCE_S):
-            await runtime().run_db(_ask_database)
-    except (TimeoutError, BooksUnavailable):
-        return "unavailable"
-    return "ok"
+            return await runtime().share(_read_limits)
+    return None
 
 
-def _ask_database() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
+async def _read_limits() -> ServerLimits:
+    return await runtime().run_db(read_server_limits)
+
+
+def _connections(limits: ServerLimits | None) -> dict[str, int | None]:
+    """The budget of all processes and hosts, and what the server has for it: null while nobody knows, and on SQLite.
+
+    Whether the one fits the other is said at the start. It is no matter for a load balancer, nor how busy pages are.
+    """
+    budget = connection_budget()
+    return {**asdict(budget), "total": budget.total, "available": limits.available if limits else None}
+
+
+async def _figures() -> bytes:
+    return _exposition(await _open_rows())
 
 
 async def _open_rows() -> int | None:
     """Of all hosts, the only figure that is not of this host alone; None while the database is away."""
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            return await runtime().run_db(_count_open_rows)
+            return await runtime().run_side_db(_count_open_rows)
     except (TimeoutError, BooksUnavailable):
         return None
 

@@ -16,6 +16,7 @@ from llm.books.lockouts import SHORT_LOCK_MS
 from llm.books.operations import CloseCall, Operation, Result, Unanswered
 from llm.books.refusals import record_refusals
 from llm.books.spool import SpoolFile, abandoned_files
+from llm.outages import sqlstate
 
 log = structlog.get_logger("llm.books")
 
@@ -136,12 +137,3 @@ def unanswered_closes(operations: Sequence[Operation], results: Sequence[Result]
 
 def is_lock_timeout(error: Exception) -> bool:
     return sqlstate(error) in _LOCK_STATES
-
-
-def is_statement_timeout(error: Exception) -> bool:
-    return sqlstate(error) == "57014"
-
-
-def sqlstate(error: Exception) -> str:
-    """PostgreSQL's code of what happened; "" where there is none."""
-    return getattr(error.__cause__, "sqlstate", None) or ""

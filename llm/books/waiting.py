@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 
 from llm.books.operations import CloseCall, Closed, OpenCall, Operation, Result
 from llm.errors import BooksUnavailable
+from llm.outages import Outage, sentence_for_callers
 
 log = structlog.get_logger("llm.books")
 
-AWAY = "The books can't be written at the moment, so nothing was sent. Try again shortly."
+_AWAY = "The books can't be written at the moment, so nothing was sent. Try again shortly."
 
 Answer = tuple[asyncio.Future[list[Result]], list[Result]]
 
@@ -57,9 +59,14 @@ def acknowledge(waiting: Waiting) -> None:
     deliver((waiting,), [Closed()] * len(waiting.operations))
 
 
-def refuse(waiting: Waiting) -> None:
+def refuse(waiting: Waiting, outage: Outage | None = None) -> None:
     """Its open could not be written."""
-    _call_soon(waiting.loop, _set_exception, waiting.future)
+    _call_soon(waiting.loop, partial(_set_exception, refusal(outage)), waiting.future)
+
+
+def refusal(outage: Outage | None) -> BooksUnavailable:
+    """outage: of the database, where it is that."""
+    return BooksUnavailable(_AWAY if outage is None else f"{sentence_for_callers(outage)} Nothing was sent.")
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[Any], None], argument: object) -> None:
@@ -75,6 +82,6 @@ def _set_results(answers: Iterable[Answer]) -> None:
             future.set_result(results)
 
 
-def _set_exception(future: asyncio.Future[list[Result]]) -> None:
+def _set_exception(error: BooksUnavailable, future: asyncio.Future[list[Result]]) -> None:
     if not future.done():
-        future.set_exception(BooksUnavailable(AWAY))
+        future.set_exception(error)

@@ -28,9 +28,9 @@ from llm.books.operations import OpenCall, Operation, Result
 from llm.books.replay import commit_surely, is_lock_timeout, unanswered_closes
 from llm.books.spool import Spool
 from llm.books.turns import TurnWatch
-from llm.books.waiting import AWAY, Waiting, acknowledge, deliver, refuse
+from llm.books.waiting import Waiting, acknowledge, deliver, refusal, refuse
 from llm.deadlines import bounded, patience_s
-from llm.errors import BooksUnavailable
+from llm.outages import Outage, outage_of, reason_of
 
 log = structlog.get_logger("llm.books")
 
@@ -44,7 +44,8 @@ class BooksWriter:
     """Starts with its first operation. One instance a process: `writer()`."""
 
     def __init__(self) -> None:
-        self.is_away = False
+        self.outage: Outage | None = None
+        """Why the database is away; None while it isn't."""
         self._failure = ""
         self._backlog = Backlog(Path(settings.LLM_SPOOL_DIR))
         self._lockouts = Lockouts()
@@ -67,7 +68,7 @@ class BooksWriter:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Result]] = loop.create_future()
         if isinstance(operations[-1], OpenCall) and self._turns_away(operations[-1].account_id):
-            future.set_exception(BooksUnavailable(AWAY))
+            future.set_exception(refusal(self.outage))
             if closes := operations[:-1]:
                 self._queue.put(Waiting(closes, loop, loop.create_future()))
         else:
@@ -86,6 +87,10 @@ class BooksWriter:
     def waiting(self) -> int:
         """Groups of operations that are not on the books yet, without those in the spool."""
         return self._queue.qsize() + self._backlog.in_memory
+
+    @property
+    def is_away(self) -> bool:
+        return self.outage is not None
 
     @property
     def takes_calls(self) -> bool:
@@ -230,10 +235,11 @@ class BooksWriter:
 
     def _note_failure(self, error: Exception) -> None:
         name, is_strange = type(error).__name__, not isinstance(error, OperationalError | InterfaceError)
-        if not self.is_away or name != self._failure:
-            log.warning("books unavailable", error=name, exc_info=is_strange)
-        self._failure = name
-        self.is_away = True
+        reason = reason_of(error)
+        if not self.is_away or reason != self._failure:
+            log.warning("books unavailable", error=name, reason=reason, exc_info=is_strange)
+        self._failure = reason
+        self.outage = outage_of(error) or Outage.UNAVAILABLE
         connection.close()
 
     def _set_aside(self, batch: Sequence[Waiting]) -> None:
@@ -242,7 +248,7 @@ class BooksWriter:
         are_safe = not closes or self._backlog.keep(closes)
         for waiting in batch:
             if waiting.opens:
-                refuse(waiting)
+                refuse(waiting, self.outage)
             elif are_safe:
                 acknowledge(waiting)
 
@@ -268,7 +274,7 @@ class BooksWriter:
             return
         if self.is_away:
             log.info("books available again")
-            self.is_away = False
+            self.outage = None
         self._backlog.write_some()
 
     def _end(self) -> None:

@@ -69,7 +69,9 @@ def _check_server(
         )
 
 
-def _check_role(budget: ConnectionBudget, limits: ServerLimits, *, has_pages_role: bool) -> Iterator[checks.CheckMessage]:
+def _check_role(
+    budget: ConnectionBudget, limits: ServerLimits, *, has_pages_role: bool
+) -> Iterator[checks.CheckMessage]:
     needed = budget.total - (budget.pages if has_pages_role else 0)
     if 0 <= limits.role < needed:
         yield checks.Error(
@@ -90,7 +92,7 @@ def _check_pages_role(budget: ConnectionBudget, role: str, limit: int | None) ->
         )
     elif limit < budget.pages:
         yield checks.Warning(
-            f"The role {role} in DATABASE_PAGES_URL has a CONNECTION LIMIT of {limit}, but pages may need {budget.pages}: "
-            f"some are refused when they are busy. Raise it, or lower LLM_DB_PAGES.",
+            f"The role {role} in DATABASE_PAGES_URL has a CONNECTION LIMIT of {limit}, but pages may need "
+            f"{budget.pages}: some are refused when they are busy. Raise it, or lower LLM_DB_PAGES.",
             id="llm.W003",
         )

@@ -28,7 +28,7 @@ _KEPT_S = 600.0
 
 
 class ReadLane:
-    """So many threads, each with one connection that it keeps. What waits or fails in one lane is no matter to another."""
+    """Some threads, each with one connection that it keeps. What waits or fails in one lane is no matter to another."""
 
     def __init__(self, name: str, *, threads: int) -> None:
         self._threads = threads

@@ -1,7 +1,7 @@
 """Why the database can't be used: a word for logs and a sentence for people.
 
-Never the server's own text: it may name users and addresses. A failed login to PostgreSQL has no SQLSTATE in the driver,
-only that text, so its known openings are looked for; a server that speaks another language is `unavailable`.
+Never the server's own text: it may name users and addresses. A failed login to PostgreSQL has no SQLSTATE in the
+driver, only that text, so its known phrases are looked for; a server that speaks another language is `unavailable`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ _BY_TEXT = (
     ("password", Outage.PASSWORD),
     ("authentication failed", Outage.PASSWORD),
     ("no pg_hba.conf entry", Outage.PASSWORD),
-    ("role \"", Outage.PASSWORD),
+    ('role "', Outage.PASSWORD),
     ("database system is", Outage.STARTING),
     ("does not exist", Outage.NO_DATABASE),
     ("not currently accepting connections", Outage.REFUSED),

@@ -66,7 +66,7 @@ class Runtime:
         return await self._call_lane.run(read)
 
     async def run_side_db(self, read: Callable[[], T]) -> T:
-        """A read for anybody else: of these many may come at a time, and the lane of calls must be free nevertheless."""
+        """A read for anybody else: many of these may come at a time, and calls must find their lane free."""
         self._require_books()
         return await self._side_lane.run(read)
 

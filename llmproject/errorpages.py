@@ -1,4 +1,4 @@
-"""What Django answers where the database can't be used, or too many ask: 503, and a sentence that says what is wrong."""
+"""What Django answers where the database can't be used, or too many ask: 503, and a sentence that says why."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ _log = structlog.get_logger("llmproject.jobs")
 
 
 class Job(Task):
-    """A job finds its work by query, so one that the database was away for is done by the next: no error, no traceback."""
+    """A job finds its work by query: what it can't do while the database is away the next one does. No error."""
 
     abstract = True
 

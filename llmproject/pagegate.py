@@ -1,8 +1,8 @@
 """A gate in front of Django's handler: a bounded number of its requests at a time, in each process.
 
 A request that Django serves has a thread and a connection of its own, so anybody who can send many at once would take
-all that the server has. Here each takes a place once its body is there, and gives it back when its response begins, with
-the connection closed: what is slow about a caller holds no place. Who comes when none is free waits a little, in turn.
+all that the server has. Here each takes a place once its body is there, and gives it back when its response begins,
+with the connection closed: a slow caller holds no place. Whoever comes when none is free waits a little, in turn.
 """
 
 from __future__ import annotations

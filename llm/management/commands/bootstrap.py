@@ -18,7 +18,7 @@ from django.db.models import Q
 
 from llm.keys import create_key, get_or_create_account
 from llm.models import ApiKey, Price
-from llmproject.startup import refuse, refuse_wrong_settings
+from llmproject.startup import refuse_wrong_settings
 
 ADMIN_NAME = "admin"
 ACCOUNT_NAME = "demo"

@@ -23,7 +23,8 @@ README, OPERATIONS = ROOT / "README.md", ROOT / "docs" / "operations.md"
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 SETTINGS = set(re.findall(r'read\.\w+\(\s*"([A-Z_]+)"', (ROOT / "llmproject" / "settings.py").read_text())) | {
-    "DATABASE_URL"
+    "DATABASE_URL",
+    "DATABASE_PAGES_URL",
 }
 # `serve` sets it, nobody else.
 INTERNAL = {"LLM_PROCESS"}

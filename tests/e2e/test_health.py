@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx2
 import orjson
 import pytest
+from django.db import connection
 from prometheus_client.parser import text_string_to_metric_families
 
 from llm.enums import PriceSource
@@ -30,7 +31,12 @@ def test_the_process_says_that_it_lives_without_key_or_database(http: httpx2.Cli
 def test_a_gateway_with_its_database_is_ready(http: httpx2.Client, gateway: Gateway) -> None:
     reply = http.get(f"{gateway.url}/readyz")
     assert reply.status_code == 200
-    assert reply.json() == {
+    state = reply.json()
+    shares = state.pop("connections")
+    is_sqlite = connection.vendor == "sqlite"
+    assert (shares.pop("available") is None) is is_sqlite
+    assert shares == {"gateway": 7, "pages": 4, "workers": 2, "spare": 5, "total": 18}
+    assert state == {
         "status": "ok",
         "database": "ok",
         "process": "ok",
@@ -52,6 +58,7 @@ def test_a_gateway_without_its_database_is_not_ready(http: httpx2.Client, bookle
         "ok",
     )
     assert (state["writes_waiting"], state["spool_bytes"]) == (0, 0)
+    assert (state["connections"]["total"], state["connections"]["available"]) == (18, None)
 
 
 def test_a_gateway_without_its_database_has_metrics_nevertheless(http: httpx2.Client, bookless: Gateway) -> None:
@@ -68,6 +75,7 @@ def test_without_its_database_a_gateway_makes_no_call_and_blames_no_key(
 ) -> None:
     reply = application.at(bookless).chat(path=path, stream=is_stream)
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "books_unavailable")
+    assert "nothing accepts connections at its address" in reply.json()["error"]["message"]
     assert reply.headers["retry-after"] == "5"
     assert_nothing_happened(upstream)
 
@@ -160,6 +168,28 @@ def test_metrics_under_a_token_are_refused_to_others(
 def test_an_api_key_opens_no_metrics_under_a_token(application: Application, strict: Gateway) -> None:
     reply = application.at(strict).send("GET", "/metrics")
     assert reply.status_code == 401
+
+
+def test_with_its_database_away_the_log_says_why_and_pages_and_lists_say_it_too(
+    http: httpx2.Client, bookless: Gateway, application: Application
+) -> None:
+    sentence = (
+        "The database can't be used at the moment: nothing accepts connections at its address. Try again shortly."
+    )
+    listed = http.get(f"{bookless.url}/api/v1/calls/", headers={"authorization": f"Bearer {application.secret}"})
+    page = http.get(f"{bookless.url}/admin/login/", headers={"cookie": f"sessionid={'0' * 32}"})
+    assert (listed.status_code, listed.json(), listed.headers["retry-after"]) == (503, {"detail": sentence}, "5")
+    assert (page.status_code, page.text, page.headers["retry-after"]) == (503, f"{sentence}\n", "5")
+    lines = [orjson.loads(line) for line in bookless.log().splitlines() if line.startswith("{")]
+    told = {(line["event"], line["reason"]) for line in lines if "reason" in line}
+    assert told >= {
+        ("books unavailable", "refused"),
+        ("database unavailable for a request", "refused"),
+        ("database unavailable for a page", "refused"),
+    }
+    assert {reason for _, reason in told} == {"refused"}
+    assert not [line for line in lines if line["level"] == "error"]
+    assert "nobody@" not in bookless.log()
 
 
 # --- The log ----------------------------------------------------------------------------------------------------------

@@ -89,12 +89,12 @@ async def test_a_read_runs_in_a_thread_of_ours() -> None:
 @pytest.mark.parametrize("kind", [OperationalError, InterfaceError])
 async def test_a_database_that_is_away_is_told_as_such(kind: type[Exception]) -> None:
     def fail() -> None:
-        raise kind("server closed the connection, password=hunter2")
+        raise kind("server closed the connection unexpectedly, hunter2")
 
     with pytest.raises(BooksUnavailable) as away, capture_logs() as entries:
         await runtime().run_db(fail)
-    assert [(entry["event"], entry["error"]) for entry in entries] == [
-        ("database unavailable for a read", kind.__name__)
+    assert [(entry["event"], entry["error"], entry["reason"]) for entry in entries] == [
+        ("database unavailable for a read", kind.__name__, "gone")
     ]
     assert (away.value.http_status, away.value.retry_after_s) == (503, 5.0)
     assert "hunter2" not in away.value.message

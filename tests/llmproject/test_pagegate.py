@@ -82,8 +82,8 @@ class Site:
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    yield Site()
+async def site() -> Site:
+    return Site()
 
 
 @asynccontextmanager

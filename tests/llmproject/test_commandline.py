@@ -1,0 +1,73 @@
+"""A command whose database is away ends with one sentence, whichever command it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.core.management import get_commands
+from django.db import OperationalError
+
+from llmproject import commandline
+from tests.llmproject.commands import manage
+
+REFUSED = "The database can't be used: nothing accepts connections at its address. Start it, or correct DATABASE_URL.\n"
+PASSWORD = "s3cret-of-the-database"
+NOWHERE = f"postgres://nobody:{PASSWORD}@127.0.0.1:1/nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify_books",),
+        ("verify_books", "--month", "2026-10"),
+        ("close_month", "2026-10"),
+        ("reap", "--now"),
+        ("rebuild_rollups",),
+        ("import_prices",),
+        ("create_api_key", "acme"),
+        ("bootstrap",),
+        ("migrate",),
+        ("shell", "-c", "from llm.models import Account; Account.objects.count()"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_says_that_the_database_is_away(tmp_path: Path, command: tuple[str, ...]) -> None:
+    ended = manage(tmp_path, *command, DATABASE_URL=NOWHERE)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", REFUSED)
+
+
+def test_a_file_that_is_no_database_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "db.sqlite3").write_text("This is not a database, but it is long enough to be read as one." * 20)
+    ended = manage(tmp_path, "verify_books")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        "The database can't be used: the file is not a database, or damaged. "
+        "Correct DATABASE_URL, or restore a backup.\n"
+    )
+
+
+def test_a_database_without_tables_is_to_be_migrated(tmp_path: Path) -> None:
+    ended = manage(tmp_path, "verify_books")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "The database can't be used: a table is missing. Run manage.py migrate.\n"
+
+
+def test_django_shows_the_whole_of_it_where_it_is_asked_to(tmp_path: Path) -> None:
+    ended = manage(tmp_path, "verify_books", "--traceback", DATABASE_URL=NOWHERE)
+    assert (ended.returncode, "Traceback" in ended.stderr, PASSWORD in ended.stderr) == (1, True, False)
+
+
+def test_a_bug_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_arguments: list[str]) -> None:
+        raise OperationalError("the batch met one deadlock after the other")
+
+    monkeypatch.setattr(commandline, "execute_from_command_line", fail)
+    with pytest.raises(OperationalError, match="one deadlock after the other"):
+        commandline.run_command(["manage.py", "verify_books"])
+
+
+def test_every_command_of_ours_runs_by_this_way() -> None:
+    """`manage.py` is the only way in: no command has a handler of its own for a database that is away."""
+    assert {"verify_books", "close_month", "bootstrap", "serve", "up"} <= set(get_commands())

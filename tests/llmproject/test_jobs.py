@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 
 import pytest
 from celery import states
@@ -27,6 +28,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[Error]:
 
 
 def test_every_task_is_such_a_job() -> None:
+    import_module("billing.tasks")
     ours = [task for name, task in app.tasks.items() if name.startswith(("llm.", "billing."))]
     assert len(ours) >= 8
     assert all(isinstance(task, Job) for task in ours)

@@ -25,7 +25,7 @@ NOWHERE = f"postgres://nobody:{PASSWORD}@127.0.0.1:1/nothing"
         ("reap", "--now"),
         ("rebuild_rollups", "--from", "2026-10-01", "--to", "2026-10-31"),
         ("rerate", "openai", "gpt-4o", "--from", "2026-10-01", "--to", "2026-10-31", "--reason", "a wrong price"),
-        ("set_exchange_rate", "EUR", "0.9"),
+        ("set_exchange_rate", "EUR", "0.9", "--on", "2026-10-01", "--source", "ECB"),
         ("import_prices",),
         ("create_api_key", "acme"),
         ("bootstrap",),

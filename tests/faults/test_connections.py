@@ -76,10 +76,10 @@ def database() -> Iterator[Database]:
 def secret(database: Database, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("crowd")
     pepper = {"LLM_KEY_PEPPER": os.environ["LLM_KEY_PEPPER"], "DATABASE_URL": database.url}
-    for command in (["migrate", "--verbosity", "0"], ["create_api_key", "acme"]):
-        ended = manage(folder, *command, **pepper)
-        assert ended.returncode == 0, ended.stderr
-    return ended.stdout.strip()
+    migrated = manage(folder, "migrate", "--verbosity", "0", **pepper)
+    made = manage(folder, "create_api_key", "acme", **pepper)
+    assert (migrated.returncode, made.returncode) == (0, 0), (migrated.stderr, made.stderr)
+    return made.stdout.strip()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[Error]:
     def fail() -> None:
         raise errors.pop()
 
-    monkeypatch.setattr(tasks.reaper, "reap", fail)
+    monkeypatch.setattr("llm.books.reaper.reap", fail)
     return errors
 
 

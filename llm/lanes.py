@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 import structlog
@@ -63,11 +63,18 @@ class ReadLane:
         await asyncio.gather(*self._in_each_thread(connections.close_all), return_exceptions=True)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
+    def abandon(self) -> None:
+        """The same without an event loop, and without waiting for it."""
+        self._submit_to_each(connections.close_all)
+        self._executor.shutdown(wait=False)
+
     def _in_each_thread(self, act: Callable[[], object]) -> list[asyncio.Future[None]]:
+        return [asyncio.wrap_future(future) for future in self._submit_to_each(act)]
+
+    def _submit_to_each(self, act: Callable[[], object]) -> list[Future[None]]:
         """They wait for each other, so that none takes two of the jobs."""
         meeting = threading.Barrier(self._threads)
-        loop = asyncio.get_running_loop()
-        return [loop.run_in_executor(self._executor, _meet_and, act, meeting) for _ in range(self._threads)]
+        return [self._executor.submit(_meet_and, act, meeting) for _ in range(self._threads)]
 
 
 class Shared(Generic[T]):

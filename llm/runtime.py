@@ -35,6 +35,7 @@ class Runtime:
     """One a process and event loop: `runtime()`."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.callers = CallerCache()
         self.is_draining = False
         self._is_closed = False
@@ -166,6 +167,11 @@ class Runtime:
         self._providers.clear()
         await asyncio.gather(self._call_lane.aclose(), self._side_lane.aclose())
 
+    def abandon(self) -> None:
+        """Its event loop has ended without `aclose`."""
+        for lane in (self._call_lane, self._side_lane):
+            lane.abandon()
+
 
 _runtimes: dict[tuple[int, int], Runtime] = {}
 
@@ -174,8 +180,17 @@ def runtime() -> Runtime:
     """Of this process and event loop."""
     key = os.getpid(), id(asyncio.get_running_loop())
     if (found := _runtimes.get(key)) is None:
+        _abandon_ended()
         found = _runtimes[key] = Runtime()
     return found
+
+
+def _abandon_ended() -> None:
+    """Whoever embeds the gateway may run a loop for each call: what an ended one left takes no connection further."""
+    for key, found in list(_runtimes.items()):
+        if key[0] == os.getpid() and found.loop.is_closed():
+            _runtimes.pop(key, None)
+            found.abandon()
 
 
 async def close_runtime() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from django.db import OperationalError, connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from pytest_django import Settings
 
+from llm import runtime as runtime_module
 from llm.errors import BooksUnavailable
 from llm.keys import create_key, get_or_create_account
 from llm.lanes import ReadLane, Shared
-from llm.runtime import runtime
+from llm.runtime import Runtime, close_runtime, runtime
 
 
 @pytest.fixture
@@ -84,9 +86,8 @@ async def test_only_a_key_that_was_known_before_is_read_among_the_calls(
 ) -> None:
     """Anybody can make up a well-formed key, and ask for lists with one of their own."""
     settings.LLM_KEY_CACHE_SECONDS = -1
-    _, secret = await asyncio.to_thread(lambda: create_key(get_or_create_account("acme"), name="tests"))
-    lanes: list[str] = []
-    own = runtime()
+    own, lanes = runtime(), list[str]()
+    _, secret = await own.run_db(lambda: create_key(get_or_create_account("acme"), name="tests"))
 
     def noting(name: str) -> Callable[[Callable[[], object]], object]:
         run = getattr(own, name)
@@ -103,6 +104,29 @@ async def test_only_a_key_that_was_known_before_is_read_among_the_calls(
     await own.caller(secret, must_be_fresh=False)
     await own.caller(secret, must_be_fresh=True)
     assert lanes == ["run_side_db", "run_db", "run_side_db"]
+
+
+def test_a_loop_that_ended_without_closing_its_runtime_leaves_no_connection(transactional_db: None) -> None:
+    """As where somebody embeds the gateway and runs a loop for each call."""
+    seen: list[tuple[BaseDatabaseWrapper, object]] = []
+
+    async def read() -> Runtime:
+        await runtime().run_db(lambda: seen.append((connections["default"], driver())))
+        return runtime()
+
+    first = asyncio.run(read())
+    asyncio.run(read_and_close(read))
+    for thread in first._call_lane._executor._threads:
+        thread.join(20)
+    (wrapper, used), _ = seen
+    assert used is not None
+    assert wrapper.connection is None
+    assert first not in runtime_module._runtimes.values()
+
+
+async def read_and_close(read: Callable[[], Awaitable[Runtime]]) -> None:
+    await read()
+    await close_runtime()
 
 
 # --- Sharing ----------------------------------------------------------------------------------------------------------

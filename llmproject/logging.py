@@ -72,6 +72,8 @@ def logging_settings(*, level: str, log_format: str) -> dict[str, Any]:
         "root": {"handlers": ["stdout"], "level": level},
         "loggers": {
             **{name: {"level": "WARNING"} for name in QUIET_LOGGERS},
+            # It tells the server's own text where a form's check finds the database away, and the form fails then anyway.
+            "django.db.models": {"level": "ERROR"},
             **{name: {"handlers": [], "propagate": True} for name in ("django", "django.server", "_granian")},
         },
     }

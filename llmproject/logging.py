@@ -72,7 +72,7 @@ def logging_settings(*, level: str, log_format: str) -> dict[str, Any]:
         "root": {"handlers": ["stdout"], "level": level},
         "loggers": {
             **{name: {"level": "WARNING"} for name in QUIET_LOGGERS},
-            # It tells the server's own text where a form's check finds the database away, and the form fails then anyway.
+            # It would tell the server's own text where a form's check finds the database away; the form fails then too.
             "django.db.models": {"level": "ERROR"},
             **{name: {"handlers": [], "propagate": True} for name in ("django", "django.server", "_granian")},
         },

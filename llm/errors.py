@@ -11,7 +11,8 @@
     │   ├── UpstreamRateLimited 429  ├── UpstreamFailed    502   ├── UpstreamUnreachable 502
     │   └── UpstreamTimeout    504
     └── GatewayFault           we are at fault
-        ├── BooksUnavailable  503   ├── ShuttingDown 503   └── InternalError 500
+        ├── BooksUnavailable  503   ├── ShuttingDown 503   ├── Overloaded 503
+        └── InternalError     500
 
 Messages are written for the caller and never hold an upstream's text, a key or a prompt.
 """
@@ -174,6 +175,14 @@ class BooksUnavailable(GatewayFault):
 
 class ShuttingDown(GatewayFault):
     code = "shutting_down"
+    http_status = 503
+    retry_after_s = 1.0
+
+
+class Overloaded(GatewayFault):
+    """No room for the request at the moment: nothing was read of it, recorded or sent."""
+
+    code = "overloaded"
     http_status = 503
     retry_after_s = 1.0
 

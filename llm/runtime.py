@@ -14,6 +14,7 @@ import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
+from llm.bodies import BodyBudget
 from llm.books.replay import is_statement_timeout
 from llm.books.writer import BooksWriter, writer
 from llm.catalog import Catalog, CatalogCache, load_catalog
@@ -35,6 +36,7 @@ T = TypeVar("T")
 _STOP_SECONDS = 5
 """What a call that is stopped may take to settle."""
 _PATIENCE_S = 2.0
+_ANONYMOUS_BYTES = 64 * 1024**2
 _AWAY_FOR_S = 1.0
 _AWAY = "The database can't be reached at the moment. Try again shortly."
 
@@ -44,6 +46,11 @@ class Runtime:
 
     def __init__(self) -> None:
         self.callers = CallerCache()
+        self.bodies = BodyBudget(
+            max_bytes=settings.LLM_BODIES_BYTES, max_bytes_per_key=settings.LLM_BODIES_BYTES_PER_KEY
+        )
+        # Apart from the callers' own: whoever has no key can't take what those have keys for.
+        self.anonymous_bodies = BodyBudget(max_bytes=_ANONYMOUS_BYTES, max_bytes_per_key=_ANONYMOUS_BYTES)
         self.is_draining = False
         self._is_closed = False
         self._database_away_until = 0.0
@@ -116,13 +123,15 @@ class Runtime:
             provider = self._providers[name] = build_provider(name)
         return provider
 
-    def start(self, request_task: RequestTask) -> None:
-        """Run it to its end, whatever becomes of who asked for it."""
+    def start(self, request_task: RequestTask, *, on_end: Callable[[], None] | None = None) -> None:
+        """Run it to its end, whatever becomes of who asked for it; then call `on_end`."""
         if self.is_draining:
             raise ShuttingDown("This gateway process is about to stop. Try again.")
         task = asyncio.get_running_loop().create_task(request_task.run())
         self._tasks[task] = request_task
         task.add_done_callback(self._forget)
+        if on_end is not None:
+            task.add_done_callback(lambda _: on_end())
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)

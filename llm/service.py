@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import orjson
 from django.conf import settings
 
+from llm.bodies import BodyLease
 from llm.calls import RequestTask
 from llm.dialects.base import ParsedRequest, WireFormat
 from llm.dialects.native import NATIVE
@@ -31,12 +32,22 @@ class LLMService:
     def __init__(self, caller: Caller | None = None) -> None:
         self._caller = caller
 
-    def start(self, wire: WireFormat, request: ParsedRequest, *, forwarded_headers: Mapping[str, str]) -> RequestTask:
-        """Begin a request that came in over HTTP. Raises ShuttingDown."""
+    def start(
+        self,
+        wire: WireFormat,
+        request: ParsedRequest,
+        *,
+        forwarded_headers: Mapping[str, str],
+        body_lease: BodyLease | None = None,
+    ) -> RequestTask:
+        """Begin a request that came in over HTTP. Raises ShuttingDown.
+
+        body_lease: the task holds it until its end, since the body is sent again where a call is tried again.
+        """
         if self._caller is None:
             raise InvalidKey("A call over HTTP needs a key.")
         task = RequestTask(runtime(), self._caller, wire, request, forwarded_headers=forwarded_headers)
-        runtime().start(task)
+        runtime().start(task, on_end=None if body_lease is None else body_lease.share())
         return task
 
     async def chat(

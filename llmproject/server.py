@@ -13,7 +13,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from granian.constants import Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
@@ -25,6 +26,9 @@ from llmproject.stopsignals import hold_stop_signals_of_children
 BACKPRESSURE = 16_384
 # Connections that wait to be accepted.
 BACKLOG = 4096
+# A connection on which no request begins, or whose request's head doesn't come. Only HTTP/1 has this bound from the first
+# byte on: where granian looks whether HTTP/2 is spoken, it waits for ever. SDKs and proxies speak HTTP/1 to us.
+SILENCE_MS = 30_000
 # What a worker may take to stop beyond the time that it grants to calls: settling the rest and writing it down.
 KILL_MARGIN_SECONDS = 20
 # For systems whose hard limit is "none" but which refuse to set that.
@@ -42,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         address=options.host,
         port=options.port,
         interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=SILENCE_MS),
         workers=options.workers,
         loop=Loops.uvloop,
         websockets=False,

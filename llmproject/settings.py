@@ -53,6 +53,9 @@ LLM_MAX_CONNECTIONS = read.whole("LLM_MAX_CONNECTIONS", 4096, minimum=1)
 
 LLM_MAX_BODY_BYTES = read.whole("LLM_MAX_BODY_BYTES", 32 * 1024**2, minimum=1024)
 LLM_BODY_TIMEOUT_SECONDS = read.seconds("LLM_BODY_TIMEOUT_SECONDS", 60.0)
+# Of all requests that a process has in work, and of those of one key.
+LLM_BODIES_BYTES = read.whole("LLM_BODIES_BYTES", 256 * 1024**2, minimum=1024)
+LLM_BODIES_BYTES_PER_KEY = read.whole("LLM_BODIES_BYTES_PER_KEY", 128 * 1024**2, minimum=1024)
 LLM_MAX_REPLY_BYTES = read.whole("LLM_MAX_REPLY_BYTES", 64 * 1024**2, minimum=1024)
 LLM_RELAY_BYTES = read.whole("LLM_RELAY_BYTES", 1024**2, minimum=1024)
 LLM_RELAY_STALL_SECONDS = read.seconds("LLM_RELAY_STALL_SECONDS", 60.0)

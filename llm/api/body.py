@@ -1,29 +1,72 @@
-"""Reading a request's body: bounded in size and time while it comes in."""
+"""Reading a request's body: bounded in size, time and memory while it comes in, and without holding up the process."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import orjson
+from django.http import HttpRequest
 
 from llm.api.asgi import Receive, Scope
-from llm.errors import BodyTooLarge, RequestTimeout
+from llm.api.bodycheck import check_apart
+from llm.bodies import BodyLease
+from llm.dialects.json_size import count_values
+from llm.dialects.strict_json import load_counted
+from llm.errors import BodyTooLarge, InvalidRequest, RequestTimeout
+
+# Whoever has proven nothing gets this much, which is more than any form of ours needs.
+ANONYMOUS_BODY_BYTES = 64 * 1024
+ANONYMOUS_BODY_SECONDS = 10.0
+# Above it the checks of a body, a few milliseconds for each megabyte, would be felt by other streams.
+LARGE_BODY_BYTES = 4 * 1024**2
+
+BROKEN_BODY = "The request body is broken: it ended early, or its chunks are not as HTTP has them."
 
 
 class CallerLeftError(Exception):
-    """The caller hung up before the request was complete: nobody is there to answer."""
+    """The caller hung up before the request was complete, or its framing is broken: the server can't tell us which."""
 
 
-async def read_body(scope: Scope, receive: Receive, *, most_bytes: int, timeout_s: float) -> bytes:
-    """Raises BodyTooLarge, RequestTimeout, or CallerLeftError. What is refused is not held in memory."""
-    if _announced_length(scope) > most_bytes:
-        raise _too_large(most_bytes)
+async def read_body(
+    scope: Scope, receive: Receive, *, max_bytes: int, timeout_s: float, lease: BodyLease | None = None
+) -> bytes:
+    """Raises BodyTooLarge, RequestTimeout, Overloaded, or CallerLeftError. What is refused is not held in memory."""
+    announced = announced_length(scope)
+    if announced > max_bytes:
+        raise too_large(max_bytes)
+    if lease is not None:
+        lease.grow_to(announced)
     try:
         async with asyncio.timeout(timeout_s):
-            return await _receive_all(receive, most_bytes=most_bytes)
+            return await _receive_all(receive, max_bytes=max_bytes, lease=lease)
     except TimeoutError as error:
-        raise RequestTimeout(f"The request body did not arrive within {timeout_s:g} seconds.") from error
+        raise too_slow(timeout_s) from error
 
 
-async def _receive_all(receive: Receive, *, most_bytes: int) -> bytes:
+def lease_of(request: HttpRequest) -> BodyLease | None:
+    """The one that its body was read under; None where Django's own handler read it."""
+    lease: BodyLease | None = getattr(request, "body_lease", None)
+    return lease
+
+
+async def load_body(raw: bytes, lease: BodyLease | None) -> dict[str, Any]:
+    """`load_object`, a large one's checks in a process of their own. Raises InvalidRequest or Overloaded."""
+    if len(raw) <= LARGE_BODY_BYTES:
+        _charge(lease, count_values(raw))
+        return load_counted(raw)
+    _charge(lease, await check_apart(raw))
+    # Nothing in it can take long any more; and other tasks had their turn while it was checked.
+    body: dict[str, Any] = orjson.loads(raw)
+    return body
+
+
+def _charge(lease: BodyLease | None, values: int) -> None:
+    if lease is not None:
+        lease.add_values(values)
+
+
+async def _receive_all(receive: Receive, *, max_bytes: int, lease: BodyLease | None) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -33,18 +76,29 @@ async def _receive_all(receive: Receive, *, most_bytes: int) -> bytes:
         body = message.get("body", b"")
         pieces.append(body)
         size += len(body)
-        if size > most_bytes:
-            raise _too_large(most_bytes)
+        if size > max_bytes:
+            raise too_large(max_bytes)
+        if lease is not None:
+            lease.grow_to(size)
         if not message.get("more_body", False):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _announced_length(scope: Scope) -> int:
+def announced_length(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value)
     return 0
 
 
-def _too_large(most_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body is larger than {most_bytes // 1024**2} MB.")
+def too_large(max_bytes: int) -> BodyTooLarge:
+    size = f"{max_bytes // 1024**2} MB" if max_bytes >= 1024**2 else f"{max_bytes // 1024} KB"
+    return BodyTooLarge(f"The request body is larger than {size}.")
+
+
+def too_slow(timeout_s: float) -> RequestTimeout:
+    return RequestTimeout(f"The request body did not arrive within {timeout_s:g} seconds.")
+
+
+def broken() -> InvalidRequest:
+    return InvalidRequest(BROKEN_BODY)

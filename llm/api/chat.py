@@ -9,6 +9,7 @@ from django.http import HttpResponseBase
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
+from llm.api.body import lease_of, load_body
 from llm.api.serializers import (
     ChatCompletionSerializer,
     NativeReplySerializer,
@@ -32,10 +33,11 @@ class CallView(AsyncAPIView):
     opens_calls = True
 
     async def post(self, request: Request) -> HttpResponseBase:
-        parsed = self.wire.parse(request._request.body)
+        raw, lease = request._request.body, lease_of(request._request)
+        parsed = self.wire.parse(raw, await load_body(raw, lease))
         meta = request._request.META
         forwarded = {name: meta[key] for name, key in _FORWARDED.items() if key in meta}
-        task = LLMService(self.caller).start(self.wire, parsed, forwarded_headers=forwarded)
+        task = LLMService(self.caller).start(self.wire, parsed, forwarded_headers=forwarded, body_lease=lease)
         try:
             reply = await asyncio.shield(task.audience.reply)
         except GatewayError as error:

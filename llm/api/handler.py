@@ -22,9 +22,16 @@ from django.urls.resolvers import RegexPattern
 from llm import metrics
 from llm.api.asgi import Receive, Scope, Send
 from llm.api.auth import authenticate
-from llm.api.body import CallerLeftError, read_body
+from llm.api.body import (
+    ANONYMOUS_BODY_BYTES,
+    ANONYMOUS_BODY_SECONDS,
+    CallerLeftError,
+    broken,
+    read_body,
+)
 from llm.api.urls import urlpatterns
 from llm.api.views import AsyncAPIView, RelayResponse, error_response, wire_for_path
+from llm.bodies import BodyLease
 from llm.dialects.base import WireFormat
 from llm.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, RequestError
 from llm.ids import uuid7
@@ -47,7 +54,8 @@ class GatewayHandler(ASGIHandler):
         try:
             await exchange.serve(self._match(scope["path"]))
         except CallerLeftError:
-            return
+            # Whoever has only broken the body's framing is still there to be told.
+            await exchange.refuse(broken())
         except GatewayError as error:
             await exchange.refuse(error)
         except Exception as error:
@@ -89,15 +97,24 @@ class _HttpExchange:
         if view.requires_key:
             must_be_fresh = not view.opens_calls
             caller = await authenticate(runtime(), scope["headers"], must_be_fresh=must_be_fresh)
-        body = await read_body(
-            scope,
+        bodies = runtime().bodies if caller else runtime().anonymous_bodies
+        lease = bodies.lease(caller.key_id if caller else None)
+        try:
+            request = _request(scope, await self._read_body(lease, is_anonymous=caller is None))
+            request.caller = caller  # type: ignore[attr-defined]  # what AsyncAPIView turns into request.auth
+            request.body_lease = lease  # type: ignore[attr-defined]  # for the call, which may outlive this request
+            await self._respond_while_watched(match, request)
+        finally:
+            lease.release()
+
+    async def _read_body(self, lease: BodyLease, *, is_anonymous: bool) -> bytes:
+        return await read_body(
+            self._scope,
             self._receive,
-            most_bytes=settings.LLM_MAX_BODY_BYTES,
-            timeout_s=settings.LLM_BODY_TIMEOUT_SECONDS,
+            max_bytes=ANONYMOUS_BODY_BYTES if is_anonymous else settings.LLM_MAX_BODY_BYTES,
+            timeout_s=ANONYMOUS_BODY_SECONDS if is_anonymous else settings.LLM_BODY_TIMEOUT_SECONDS,
+            lease=lease,
         )
-        request = _request(scope, body)
-        request.caller = caller  # type: ignore[attr-defined]  # what AsyncAPIView turns into request.auth
-        await self._respond_while_watched(match, request)
 
     async def refuse(self, error: GatewayError) -> None:
         """Too late where the response has begun: then its stream has told the caller already."""

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from llm.dialects.anthropic_usage import merged_usage, read_usage, service_tier_of
+from llm.dialects.json_size import is_readable_reply
 from llm.errors import UpstreamFailed
 from llm.types import ChatResponse, FinishReason, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
 
@@ -148,7 +149,7 @@ def _text(source: Mapping[str, Any], name: str) -> str:
 
 def _loaded(body: bytes) -> dict[str, Any]:
     try:
-        loaded = orjson.loads(body)
+        loaded = orjson.loads(body) if is_readable_reply(body) else None
     except orjson.JSONDecodeError:
         loaded = None
     if not isinstance(loaded, dict):

@@ -123,8 +123,11 @@ class WireFormat(Protocol):
 
     dialect: Dialect
 
-    def parse(self, raw: bytes) -> ParsedRequest:
-        """Raises InvalidRequest with a message for the caller."""
+    def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
+        """Raises InvalidRequest with a message for the caller.
+
+        body: what `load_object` makes of the bytes, where that was done elsewhere.
+        """
 
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
         """For a provider of another dialect. Raises InvalidRequest for what cannot be translated."""

@@ -29,8 +29,8 @@ class Native:
 
     dialect = Dialect.NATIVE
 
-    def parse(self, raw: bytes) -> ParsedRequest:
-        request = OPENAI_CHAT.parse(raw)
+    def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
+        request = OPENAI_CHAT.parse(raw, body)
         return replace(request, dialect=self.dialect, wants_stream_usage=request.is_stream)
 
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:

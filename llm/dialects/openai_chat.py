@@ -15,6 +15,7 @@ import orjson
 
 from llm.dialects import openai_chat_render, openai_errors
 from llm.dialects.base import Extent, ParsedRequest, Reading, Rendered, StreamReader, StreamWriter
+from llm.dialects.json_size import is_readable_reply
 from llm.dialects.json_text import with_members, with_usage_cost
 from llm.dialects.openai_chat_extent import extent_of
 from llm.dialects.openai_chat_stream import OpenAIChatReader
@@ -39,8 +40,8 @@ class OpenAIChat:
     dialect = Dialect.OPENAI_CHAT
     path = "/chat/completions"
 
-    def parse(self, raw: bytes) -> ParsedRequest:
-        body = load_object(raw)
+    def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
+        body = load_object(raw) if body is None else body
         check_messages(body.get("messages"))
         is_stream = _flag(body, "stream")
         return ParsedRequest(
@@ -189,7 +190,7 @@ def _whole_number(body: Mapping[str, Any], name: str, *, maximum: int | None = N
 
 def _reply(body: bytes) -> dict[str, Any]:
     try:
-        reply = orjson.loads(body)
+        reply = orjson.loads(body) if is_readable_reply(body) else None
     except orjson.JSONDecodeError:
         reply = None
     if isinstance(reply, dict) and isinstance(reply.get("choices"), list):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import orjson
 
+from llm.dialects.json_size import is_readable_reply
 from llm.dialects.openai_chat_render import tool_call_object
 from llm.dialects.openai_usage import read_usage
 from llm.errors import UpstreamFailed
@@ -171,7 +172,7 @@ def _part(part: ContentPart) -> dict[str, Any]:
 
 def _loaded(body: bytes) -> dict[str, Any]:
     try:
-        loaded = orjson.loads(body)
+        loaded = orjson.loads(body) if is_readable_reply(body) else None
     except orjson.JSONDecodeError as error:
         raise UpstreamFailed(_BROKEN, may_have_worked=True) from error
     if not isinstance(loaded, dict):

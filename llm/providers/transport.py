@@ -15,6 +15,7 @@ import aiohttp
 import httpx2
 import orjson
 
+from llm.dialects.json_size import is_readable_reply
 from llm.providers.base import ProviderSettings
 
 _READ_BYTES = 64 * 1024
@@ -176,7 +177,7 @@ def _visible_headers(reply: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]
 
 def _json(body: bytes) -> object:
     try:
-        return orjson.loads(body)
+        return orjson.loads(body) if is_readable_reply(body) else None
     except orjson.JSONDecodeError:
         return None
 

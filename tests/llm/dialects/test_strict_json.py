@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llm.dialects.strict_json import MAX_BRACKETS, load_object, refuse_duplicate_keys
+from llm.dialects.json_size import MAX_BRACKETS
+from llm.dialects.strict_json import load_object, refuse_duplicate_keys
 from llm.errors import InvalidRequest
 
 

@@ -89,6 +89,8 @@ class RequestTask:
             metrics.IN_FLIGHT.dec()
             if self._is_draining:
                 self._runtime.drains -= 1
+            # Else task and audience would hold each other, and a body of megabytes, until the next collection.
+            self.audience.on_leave(None)
             if not self.audience.is_gone:
                 # Nobody waits for ever, whatever has happened here.
                 self._fail(ShuttingDown(_STOPPING))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
-import orjson
 from django.http import HttpRequest
 
 from llm.api.asgi import Receive, Scope
-from llm.api.bodycheck import check_apart
+from llm.api.bodycheck import load_apart
 from llm.bodies import BodyLease
 from llm.dialects.json_size import count_values
 from llm.dialects.strict_json import load_counted
@@ -51,13 +51,12 @@ def lease_of(request: HttpRequest) -> BodyLease | None:
 
 
 async def load_body(raw: bytes, lease: BodyLease | None) -> dict[str, Any]:
-    """`load_object`, a large one's checks in a process of their own. Raises InvalidRequest or Overloaded."""
+    """`load_object`, of a large one in a process of its own. Raises InvalidRequest or Overloaded."""
     if len(raw) <= LARGE_BODY_BYTES:
         _charge(lease, count_values(raw))
         return load_counted(raw)
-    _charge(lease, await check_apart(raw))
-    # Nothing in it can take long any more; and other tasks had their turn while it was checked.
-    body: dict[str, Any] = orjson.loads(raw)
+    values, body = await load_apart(raw)
+    _charge(lease, values)
     return body
 
 
@@ -82,6 +81,20 @@ async def _receive_all(receive: Receive, *, max_bytes: int, lease: BodyLease | N
             lease.grow_to(size)
         if not message.get("more_body", False):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def discard_body(receive: Receive, *, max_bytes: int, timeout_s: float) -> None:
+    """Read on without keeping anything: many clients look for an answer only once all is sent, and a connection that is
+    closed while they send is a broken one to them. For callers who are welcome to try again.
+    """
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            while size <= max_bytes:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
 
 
 def announced_length(scope: Scope) -> int:

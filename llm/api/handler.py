@@ -27,13 +27,14 @@ from llm.api.body import (
     ANONYMOUS_BODY_SECONDS,
     CallerLeftError,
     broken,
+    discard_body,
     read_body,
 )
 from llm.api.urls import urlpatterns
 from llm.api.views import AsyncAPIView, RelayResponse, error_response, wire_for_path
 from llm.bodies import BodyLease
 from llm.dialects.base import WireFormat
-from llm.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, RequestError
+from llm.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, Overloaded, RequestError
 from llm.ids import uuid7
 from llm.relay import Relay
 from llm.runtime import runtime
@@ -56,6 +57,9 @@ class GatewayHandler(ASGIHandler):
         except CallerLeftError:
             # Whoever has only broken the body's framing is still there to be told.
             await exchange.refuse(broken())
+        except Overloaded as error:
+            await exchange.discard_body()
+            await exchange.refuse(error)
         except GatewayError as error:
             await exchange.refuse(error)
         except Exception as error:
@@ -104,6 +108,9 @@ class _HttpExchange:
             request.caller = caller  # type: ignore[attr-defined]  # what AsyncAPIView turns into request.auth
             request.body_lease = lease  # type: ignore[attr-defined]  # for the call, which may outlive this request
             await self._respond_while_watched(match, request)
+            # The view and its request know each other: until a collection they would hold the body too.
+            request._body = b""
+            request._stream.close()
         finally:
             lease.release()
 
@@ -122,6 +129,9 @@ class _HttpExchange:
             metrics.count_refused(error.code)
         if not self._has_begun:
             await self._send_response(error_response(error, self._wire, request_id=f"req_{uuid7().hex}"))
+
+    async def discard_body(self) -> None:
+        await discard_body(self._receive, max_bytes=settings.LLM_MAX_BODY_BYTES, timeout_s=ANONYMOUS_BODY_SECONDS)
 
     async def _respond_while_watched(self, match: ResolverMatch, request: ASGIRequest) -> None:
         watch = _DisconnectWatch(self._receive, asyncio.current_task())

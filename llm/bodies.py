@@ -66,8 +66,8 @@ class BodyBudget:
 
     def _trim(self) -> None:
         self._trimmer = None
-        # Requests leave cycles behind (REST framework's requests and views know each other), and with them what was made of
-        # a body, until the collector comes by. They are young, so the old ones need not be looked at.
+        # Requests leave cycles behind (REST framework's requests and views know each other), and with them what
+        # was made of a body, until the collector comes by. They are young: older objects need not be looked at.
         gc.collect(1)
         asyncio.get_running_loop().run_in_executor(None, trim_memory)
 

@@ -36,7 +36,7 @@ T = TypeVar("T")
 _STOP_SECONDS = 5
 """What a call that is stopped may take to settle."""
 _PATIENCE_S = 2.0
-_ANONYMOUS_BYTES = 64 * 1024**2
+_OTHER_BODIES_BYTES = 64 * 1024**2
 _AWAY_FOR_S = 1.0
 _AWAY = "The database can't be reached at the moment. Try again shortly."
 
@@ -49,8 +49,8 @@ class Runtime:
         self.bodies = BodyBudget(
             max_bytes=settings.LLM_BODIES_BYTES, max_bytes_per_key=settings.LLM_BODIES_BYTES_PER_KEY
         )
-        # Apart from the callers' own: whoever has no key can't take what those have keys for.
-        self.anonymous_bodies = BodyBudget(max_bytes=_ANONYMOUS_BYTES, max_bytes_per_key=_ANONYMOUS_BYTES)
+        # Of whoever has no key, and of all that Django serves: they can't take what callers have keys for.
+        self.other_bodies = BodyBudget(max_bytes=_OTHER_BODIES_BYTES, max_bytes_per_key=_OTHER_BODIES_BYTES)
         self.is_draining = False
         self._is_closed = False
         self._database_away_until = 0.0

@@ -20,6 +20,7 @@ from django.core.asgi import get_asgi_application  # noqa: E402
 from llm.api.asgi import Receive, Scope, Send  # noqa: E402
 from llm.api.handler import GatewayHandler  # noqa: E402
 from llm.runtime import close_runtime, runtime  # noqa: E402
+from llmproject.front import Front  # noqa: E402
 from llmproject.stopsignals import begin_drain_at_stop_signal  # noqa: E402
 
 # The last two are what SDKs ask for whose base URL lacks its /v1: they are told so in their own dialect.
@@ -27,7 +28,7 @@ _GATEWAY_PREFIXES = ("/v1/", "/api/chat", "/chat/completions", "/models")
 _GATEWAY_PATHS = frozenset(("/v1", "/healthz", "/readyz", "/metrics"))
 
 begin_drain_at_stop_signal(lambda: runtime().begin_drain())
-_django = get_asgi_application()
+_django = Front(get_asgi_application())
 _gateway = GatewayHandler()
 
 

@@ -26,8 +26,8 @@ from llmproject.stopsignals import hold_stop_signals_of_children
 BACKPRESSURE = 16_384
 # Connections that wait to be accepted.
 BACKLOG = 4096
-# A connection on which no request begins, or whose request's head doesn't come. Only HTTP/1 has this bound from the first
-# byte on: where granian looks whether HTTP/2 is spoken, it waits for ever. SDKs and proxies speak HTTP/1 to us.
+# A connection on which no request begins, or whose request's head doesn't come. Only HTTP/1 has this bound from the
+# first byte on: where granian looks whether HTTP/2 is spoken, it waits for ever. SDKs and proxies speak HTTP/1 to us.
 SILENCE_MS = 30_000
 # What a worker may take to stop beyond the time that it grants to calls: settling the rest and writing it down.
 KILL_MARGIN_SECONDS = 20

@@ -178,6 +178,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "llmproject.middleware.RefuseNulMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "llmproject.static.StaticMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -275,6 +276,7 @@ CONTENT_SECURITY_POLICY = {
 }
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+SESSION_ENGINE = "llmproject.sessions"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS
 # A probe inside the cluster speaks plain HTTP.

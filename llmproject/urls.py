@@ -5,6 +5,12 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
+# What Django itself would answer in HTML.
+handler400 = "llmproject.refusals.bad_request"
+handler403 = "llmproject.refusals.permission_denied"
+handler404 = "llmproject.refusals.page_not_found"
+handler500 = "llmproject.refusals.server_error"
+
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
     path("admin/", admin.site.urls),

@@ -10,7 +10,6 @@ from rest_framework.authentication import BaseAuthentication, SessionAuthenticat
 from rest_framework.exceptions import NotFound, PermissionDenied
 from rest_framework.generics import GenericAPIView
 from rest_framework.pagination import BasePagination
-from rest_framework.parsers import JSONParser
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -20,6 +19,7 @@ from billing.api.authentication import CredentialAuthentication
 from billing.api.errors import handle_exception
 from billing.api.filters import StrictFilters
 from billing.api.pagination import IdPagination
+from billing.api.parsers import BoundedJSONParser
 from billing.api.viewer import Viewer, viewer_of
 from llm.api.views import OneRenderer
 
@@ -56,7 +56,7 @@ class ManagementView(GenericAPIView[Any]):
 
     authentication_classes: Sequence[type[BaseAuthentication]] = (CredentialAuthentication, SessionAuthentication)
     permission_classes: Sequence[type[BasePermission]] = (MayAsk,)
-    parser_classes = (JSONParser,)
+    parser_classes = (BoundedJSONParser,)
     renderer_classes = (JSONRenderer,)
     content_negotiation_class = OneRenderer
     filter_backends = (StrictFilters,)

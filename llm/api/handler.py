@@ -101,7 +101,7 @@ class _HttpExchange:
         if view.requires_key:
             must_be_fresh = not view.opens_calls
             caller = await authenticate(runtime(), scope["headers"], must_be_fresh=must_be_fresh)
-        bodies = runtime().bodies if caller else runtime().anonymous_bodies
+        bodies = runtime().bodies if caller else runtime().other_bodies
         lease = bodies.lease(caller.key_id if caller else None)
         try:
             request = _request(scope, await self._read_body(lease, is_anonymous=caller is None))

@@ -37,6 +37,13 @@ class SessionStore(DatabaseStore):
         """Asked for each key before it is used."""
         return bool(key) and is_plausible(str(key))
 
+    def load(self) -> dict[str, Any]:
+        """Django's would ask the database for a session without a key."""
+        return {} if self.session_key is None else super().load()
+
+    async def aload(self) -> dict[str, Any]:
+        return {} if self.session_key is None else await super().aload()
+
     def _get_new_session_key(self) -> str:
         while True:
             session_key = _new_key()

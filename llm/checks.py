@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -126,6 +127,21 @@ def check_timeouts(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
         )
         for name in TIMEOUTS_WITHIN_TOTAL
         if getattr(settings, name) > total
+    ]
+
+
+@checks.register("llm")
+def check_bodies(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Each bound must be within the next, or what the smaller allows is refused for ever as too much at the moment."""
+    names = ("LLM_MAX_BODY_BYTES", "LLM_BODIES_BYTES_PER_KEY", "LLM_BODIES_BYTES")
+    return [
+        checks.Error(
+            f"{smaller} ({getattr(settings, smaller)}) is more than {larger} ({getattr(settings, larger)}); "
+            "lower the one or raise the other.",
+            id="llm.E030",
+        )
+        for smaller, larger in pairwise(names)
+        if getattr(settings, smaller) > getattr(settings, larger)
     ]
 
 

@@ -160,6 +160,22 @@ def test_settings_that_may_look_wrong_are_passed_too(set_all: Set, values: dict[
                 "shorten the one or lengthen the other."
             ),
         ),
+        (
+            "llm.E030",
+            {"LLM_BODIES_BYTES_PER_KEY": 1024**2},
+            (
+                "LLM_MAX_BODY_BYTES (33554432) is more than LLM_BODIES_BYTES_PER_KEY (1048576); "
+                "lower the one or raise the other."
+            ),
+        ),
+        (
+            "llm.E030",
+            {"LLM_BODIES_BYTES": 100 * 1024**2},
+            (
+                "LLM_BODIES_BYTES_PER_KEY (134217728) is more than LLM_BODIES_BYTES (104857600); "
+                "lower the one or raise the other."
+            ),
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_finding(set_all: Set, check_id: str, values: dict[str, object], sentence: str) -> None:

@@ -5,21 +5,24 @@ from __future__ import annotations
 from django.conf import settings
 
 from llm.books.operations import Ask
+from llm.catalog import Target
 from llm.dialects.base import Extent, ParsedRequest, WireFormat
-from llm.pricing import PriceSnapshot, dearest_pico
+from llm.dialects.openai_chat_fields import variant_of
+from llm.pricing import dearest_pico
 
 
-def ask_of(wire: WireFormat, request: ParsedRequest, price: PriceSnapshot | None, *, requests: int) -> Ask:
+def ask_of(wire: WireFormat, request: ParsedRequest, target: Target, *, requests: int) -> Ask:
     """requests: 0 where an earlier call of the request counts already.
 
     A prompt of unknown size, and an output without a maximum, may fill the model's whole context window, where that
     is known.
     """
+    price = target.price
     extent = wire.extent(request)
     window = None if price is None else price.context_window
     input_tokens = window if extent.input_tokens is None else extent.input_tokens
     output_tokens = window if request.max_output_tokens is None else request.max_output_tokens
-    why_unpriced = _why_unpriced(extent, price, input_tokens)
+    why_unpriced = _why_unpriced(request, extent, target, input_tokens)
     input_pico = output_token_pico = None
     if not why_unpriced and price is not None:
         input_pico, output_token_pico = dearest_pico(price, prompt_tokens_bound=input_tokens or 0)
@@ -35,11 +38,16 @@ def ask_of(wire: WireFormat, request: ParsedRequest, price: PriceSnapshot | None
     )
 
 
-def _why_unpriced(extent: Extent, price: PriceSnapshot | None, input_tokens: int | None) -> str:
+def _why_unpriced(request: ParsedRequest, extent: Extent, target: Target, input_tokens: int | None) -> str:
+    price = target.price
     if price is None:
         return "no price is known for this model"
-    if price.is_free:
+    if price.is_free and not request.routing_fields:
         return ""
+    if (variant := variant_of(target.upstream_model)) and price.model.lower() != target.upstream_model.lower():
+        return f"no price is known for the variant “{variant}” of this model"
+    if unpriced := price.unpriced_words(request.asked_service):
+        return f"no price is known for {unpriced}"
     if extent.unbounded:
         return f"it asks for {extent.unbounded}, whose cost nobody can tell before"
     return "the size of its images, sound or files is not known before" if input_tokens is None else ""

@@ -19,14 +19,16 @@ from llm.books.operations import CloseCall, OpenCall, Opened, Refused
 from llm.call_log import report_call
 from llm.catalog import Resolution
 from llm.dialects.base import ParsedRequest, WireFormat
-from llm.enums import Outcome, UsageStatus
+from llm.enums import LimitMetric, Outcome, UsageStatus
 from llm.errors import (
     GatewayError,
     InternalError,
     InvalidRequest,
     ModelNotFound,
     ModelUnpriced,
+    RequestError,
     ShuttingDown,
+    UnboundedError,
     UpstreamError,
 )
 from llm.exchange import Exchange, Plan
@@ -35,7 +37,7 @@ from llm.ids import uuid7
 from llm.keys import Caller
 from llm.opening import Asked, Candidate, CatalogMovedError, OpenedCall, candidates_of, why_unopened
 from llm.relay import Audience
-from llm.retrying import is_final, pause_before
+from llm.retrying import failure_to_report, is_final, pause_before
 from llm.runtime import Runtime
 from llm.settlement import void_of
 from llm.translation import translate
@@ -128,24 +130,63 @@ class RequestTask:
 
     async def _call(self, resolution: Resolution) -> None:
         """Call one target after the other, each as often as makes sense, until one has answered."""
+        self._refuse_routing(resolution)
         closing: CloseCall | None = None
-        failure: UpstreamError | None = None
+        failures: list[UpstreamError] = []
+        refusal: RequestError | None = None
         candidates = candidates_of(resolution, self._request, self._wire, provider_of=self._runtime.provider)
         for candidate in candidates:
-            for repeat in range(1 + settings.LLM_MAX_RETRIES):
-                opened = await self._open(candidate, resolution, closing)
-                failure, closing = await self._exchange_with(opened)
-                if failure is None:
-                    return
-                self._has_counted |= closing is not None and closing.status is not UsageStatus.VOID
-                if is_final(failure) or self.audience.is_gone or self._runtime.is_draining:
-                    await self._give_up(failure, closing)
-                pause = pause_before(repeat, failure)
-                if pause is None or repeat == settings.LLM_MAX_RETRIES:
-                    break
-                await asyncio.sleep(pause)
-        if failure is not None:
-            await self._give_up(failure, closing)
+            try:
+                closing, is_answered = await self._try(candidate, resolution, closing, failures)
+            except UnboundedError as error:
+                # Nobody can say what this target may use under a limit that binds; of another one it may be known.
+                closing, refusal = None, refusal or error
+                continue
+            except RequestError:
+                if not failures:
+                    raise
+                break
+            if is_answered:
+                return
+            if self._is_over(failures[-1], resolution):
+                break
+        if failures:
+            await self._give_up(failure_to_report(failures), closing)
+        if refusal is not None:
+            raise refusal
+
+    async def _try(
+        self, candidate: Candidate, resolution: Resolution, closing: CloseCall | None, failures: list[UpstreamError]
+    ) -> tuple[CloseCall | None, bool]:
+        """One target, as often as makes sense: the row that is still to be written, and whether it has answered."""
+        for repeat in range(1 + settings.LLM_MAX_RETRIES):
+            opened = await self._open(candidate, resolution, closing)
+            failure, closing = await self._exchange_with(opened)
+            if failure is None:
+                return None, True
+            failures.append(failure)
+            if failure.operator_fault:
+                self._runtime.tell_staff(candidate.target.provider, failure)
+            self._has_counted |= closing is not None and closing.status is not UsageStatus.VOID
+            pause = pause_before(repeat, failure)
+            if self._is_over(failure, resolution) or pause is None or repeat == settings.LLM_MAX_RETRIES:
+                break
+            await asyncio.sleep(pause)
+        return closing, False
+
+    def _is_over(self, failure: UpstreamError, resolution: Resolution) -> bool:
+        if self.audience.is_gone or self._runtime.is_draining:
+            return True
+        return is_final(failure, falls_back_on_server_error=resolution.falls_back_on_server_error)
+
+    def _refuse_routing(self, resolution: Resolution) -> None:
+        """Fields by which the provider would serve another model than the one that the key may call and pays for."""
+        if self._request.routing_fields and not resolution.allows_provider_routing:
+            field = self._request.routing_fields[0]
+            raise InvalidRequest(
+                f"'{field}' lets the provider choose another model or provider. This model does not allow that.",
+                param=field,
+            )
 
     async def _give_up(self, failure: UpstreamError, closing: CloseCall | None) -> NoReturn:
         if closing is not None:
@@ -167,7 +208,7 @@ class RequestTask:
             self.headers |= self._wire.limit_headers(result.limits, now=datetime.now(UTC))
             if result.exceeded is None:
                 self._runtime.callers.clear()
-        raise why_unopened(result, operation)
+        raise why_unopened(result, operation, shows_cost=self._caller.shows_cost)
 
     # --- The call itself ----------------------------------------------------------------------------------------------
 
@@ -191,7 +232,7 @@ class RequestTask:
         finally:
             self._exchange = None
             if exchange.closing is not None:
-                price = candidate.target.price
+                price = candidate.price_served(exchange.closing.reported_model).price
                 priced_as = "" if price is None else price.model
                 report_call(self._caller, operation, exchange.closing, request_id=self.request_id, priced_as=priced_as)
         return None, None
@@ -209,6 +250,7 @@ class RequestTask:
             reply_headers=self.headers,
             request_id=self.request_id,
             bounds=self._runtime.bounds,
+            price_served=opened.candidate.price_served,
             max_output_tokens=opened.max_output_tokens,
         )
 
@@ -218,7 +260,7 @@ class RequestTask:
             "x-llm-provider": operation.provider,
             "x-llm-attempts": str(self._attempts),
         }
-        if opened.max_output_tokens is not None:
+        if opened.max_output_tokens is not None and (self._caller.shows_cost or not _is_cost_limited(opened)):
             headers["x-llm-max-output-tokens"] = str(opened.max_output_tokens)
         if opened.limits:
             headers |= self._wire.limit_headers(opened.limits, now=datetime.now(UTC))
@@ -252,3 +294,8 @@ class RequestTask:
             metrics.count_refused(error.code)
         self.audience.reply.set_exception(error)
         self.audience.reply.exception()  # Read once, so that nobody's absence is reported as never retrieved.
+
+
+def _is_cost_limited(opened: Opened) -> bool:
+    """Then a lowered maximum is the limit divided by our price: docs/decisions/0023."""
+    return any(state.metric is LimitMetric.COST for state in opened.limits)

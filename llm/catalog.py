@@ -17,15 +17,13 @@ from typing import NamedTuple
 
 from django.conf import settings
 
+from llm.dialects.openai_chat_fields import variant_of
 from llm.enums import PriceSource
-from llm.errors import ModelNotFound, ModelUnpriced
+from llm.errors import InvalidRequest, ModelNotFound, ModelUnpriced
 from llm.matching import Matcher, compile_match, names_listed_in
 from llm.models import CatalogVersion, ModelRoute, Price, RateSet
 from llm.price_rows import load_rate_sets, snapshot_of
 from llm.pricing import PriceSnapshot, RateSetSnapshot
-
-HOSTED_PROVIDERS = frozenset({"openai", "anthropic"})
-"""Providers whose price lists we import. A model of theirs without a price is one that we can't bill."""
 
 MAX_NAME_LENGTH = 200
 """As long as the columns that hold model names."""
@@ -56,6 +54,8 @@ class Route:
     is_active: bool
     created_at: datetime
     targets: tuple[TargetName, ...]
+    allows_provider_routing: bool = False
+    falls_back_on_server_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,32 @@ class Target:
     price: PriceSnapshot | None
 
 
+class ServedPrice(NamedTuple):
+    """price: None where none is known. is_of_another_model: not that of the model that was asked for."""
+
+    price: PriceSnapshot | None
+    is_of_another_model: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """targets: never empty; the first is to be called, the others are fallbacks in their order."""
+    """targets: never empty; the first is to be called, the others are fallbacks in their order.
+
+    allows_provider_routing, falls_back_on_server_error: as the route says, if there is one.
+    """
 
     model: str
     targets: tuple[Target, ...]
     version: int
+    allows_provider_routing: bool = False
+    falls_back_on_server_error: bool = False
+    serving: Callable[[TargetName, str], ServedPrice] | None = field(default=None, compare=False)
+
+    def price_served(self, target: Target, reported_model: str) -> ServedPrice:
+        """See `Catalog.price_served`; at the moment for which this was resolved."""
+        if self.serving is None:
+            return ServedPrice(target.price)
+        return self.serving(TargetName(target.provider, target.upstream_model), reported_model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +107,10 @@ class PublicModel:
 def unpriced_is_refused(provider: str) -> bool:
     """Whether calls of the provider's models are refused where no price is in force.
 
-    LLM_UNPRICED_MODELS (refuse, flag) decides for all. Unset: hosted providers refuse, since their calls surely cost
-    money; `openai_compatible`, `echo` and custom providers are served and flagged, so that one works as soon as it is
-    registered, and staff then price its models or declare them free.
+    Only LLM_UNPRICED_MODELS=refuse does that. Else they are served, flagged and listed, and their invoice waits for a
+    price: a provider's new model works on its first day. Where a cost limit binds, the books refuse what has no bound.
     """
-    policy: str = settings.LLM_UNPRICED_MODELS
-    return policy == "refuse" if policy else provider in HOSTED_PROVIDERS
+    return bool(settings.LLM_UNPRICED_MODELS == "refuse")
 
 
 @dataclass(frozen=True)
@@ -122,17 +139,56 @@ class Catalog:
 
         A name without a route goes to the default provider as it is. Targets without a price are dropped where
         `unpriced(provider)` refuses them. A partly unpriced model stays: only calls that use such a meter are unpriced.
-        Raises ModelNotFound (inactive or empty route, impossible name) and ModelUnpriced (no target is left).
+        Raises ModelNotFound (inactive or empty route, impossible name), ModelUnpriced (no target is left), and
+        InvalidRequest for a variant such as `:online` that neither a route nor a price of its own names.
         """
         names = self._names_behind(model, default_provider)
         found = [Target(*name, self.price_for(*name, at=at)) for name in names]
         targets = tuple(target for target in found if target.price is not None or not unpriced(target.provider))
         if not targets:
             raise ModelUnpriced(f"No price is set for the model “{model}”. Staff must set one before it can be called.")
-        return Resolution(model, targets, self.version)
+        route = self.routes.get(model)
+        if route is None:
+            self._refuse_variant(model, default_provider)
+        return Resolution(
+            model,
+            targets,
+            self.version,
+            allows_provider_routing=route is not None and route.allows_provider_routing,
+            falls_back_on_server_error=route is not None and route.falls_back_on_server_error,
+            serving=partial(self.price_served, at=at),
+        )
 
     def price_for(self, provider: str, upstream_model: str, *, at: datetime) -> PriceSnapshot | None:
         return self._timeline(provider, upstream_model).at(at)
+
+    def price_served(self, asked: TargetName, reported_model: str, *, at: datetime) -> ServedPrice:
+        """The price of a call by the model that the provider says has served it.
+
+        A reported name counts only if it has another price of its own. One without a price, or that the price of the
+        asked name covers too, is an alias: a dated name, a path on a local server.
+        """
+        price = self.price_for(*asked, at=at)
+        if not reported_model or reported_model.casefold() == asked.upstream_model.casefold():
+            return ServedPrice(price)
+        reported = self.price_for(asked.provider, reported_model, at=at)
+        if reported is None or self._covers(reported, asked) or (price is not None and price.costs_as(reported)):
+            return ServedPrice(price)
+        return ServedPrice(reported, is_of_another_model=True)
+
+    def _covers(self, price: PriceSnapshot, name: TargetName) -> bool:
+        listed = next(each for each in self.prices[name.provider] if each.snapshot.id == price.id)
+        return listed.matches(name.upstream_model.lower())
+
+    def _refuse_variant(self, model: str, provider: str) -> None:
+        variant = variant_of(model)
+        own_name = model.lower()
+        if variant and not any(each.snapshot.model.lower() == own_name for each in self.prices.get(provider, ())):
+            raise InvalidRequest(
+                f"The variant “{variant}” of a model changes who serves it or adds a fee, so it can only be called "
+                "through a route.",
+                param="model",
+            )
 
     def public_models(self, *, at: datetime, default_provider: str, default_model: str = "") -> list[PublicModel]:
         """Active routes, the default model, and the names that the default provider's prices list; sorted by name.
@@ -239,6 +295,8 @@ def _load_routes() -> dict[str, Route]:
             route.is_active,
             route.created_at,
             tuple(TargetName(target.provider, target.upstream_model) for target in route.targets.all()),
+            route.allows_provider_routing,
+            route.falls_back_on_server_error,
         )
         for route in routes
     }

@@ -13,7 +13,7 @@
     └── GatewayFault           we are at fault
         ├── BooksUnavailable  503   ├── ShuttingDown 503   └── InternalError 500
 
-Messages are written for the caller and never hold an upstream's text, a key or a prompt.
+Messages are written for the caller and never hold a key or a prompt; an upstream's text only in `UpstreamRejected`.
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ class RequestError(GatewayError):
 
 class InvalidRequest(RequestError):
     pass
+
+
+class UnboundedError(InvalidRequest):
+    """A limit binds, and nobody can say what the call may use at this target."""
+
+    code = "limit_not_applicable"
 
 
 class InvalidKey(RequestError):
@@ -124,16 +130,25 @@ class UpstreamError(GatewayError):
     """upstream_status: the HTTP status that the upstream answered with, None when there was none.
 
     is_passing: the same call may well succeed a moment later (and `may_have_worked` is False).
+    is_server_error: the upstream answered with a status from 500 on.
+    operator_fault: what the gateway's operator has to see to at the provider, "" for nothing.
     """
 
     code = "upstream_error"
     http_status = 502
     upstream_status: int | None = None
     is_passing = False
+    is_server_error = False
+    operator_fault = ""
 
 
 class UpstreamRejected(UpstreamError):
-    """The upstream refused what the caller asked (400, 404, 413, 422): nothing was generated."""
+    """The upstream refused what the caller asked (400, 404, 413, 422): nothing was generated.
+
+    is_of_target: another target of the route may take it: this one doesn't have the model, or it is too much for it.
+    """
+
+    is_of_target = False
 
     code = "invalid_request"
     http_status = 400

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from llm.books.operations import CloseCall, OpenCall
-from llm.catalog import Target
+from llm.catalog import ServedPrice, Target
 from llm.dialects.base import ParsedRequest, Reading, WireFormat
 from llm.enums import Outcome
 from llm.errors import UpstreamError, UpstreamFailed, UpstreamTimeout
@@ -51,6 +51,7 @@ class Plan:
     """What an exchange is to do; nothing of it changes while it runs.
 
     forwarded_headers: the caller's headers that an upstream of the same dialect gets too.
+    price_served: what the call costs by the name of the model that the provider reports.
     max_output_tokens: to what a limit has lowered the output maximum of a choice; None where none did.
     """
 
@@ -64,6 +65,7 @@ class Plan:
     reply_headers: Mapping[str, str]
     request_id: str
     bounds: Bounds
+    price_served: Callable[[str], ServedPrice]
     max_output_tokens: int | None = None
 
 
@@ -202,7 +204,7 @@ class Exchange:
         ending = self._ending(self._stopped_for or outcome_of(error), is_complete=False)
         ending = replace(ending, error_code=error.code, upstream_status=error.upstream_status or ending.upstream_status)
         if not self.is_streaming:
-            self.closing = close_of(self.plan.opened, self.plan.target.price, ending)
+            self.closing = self._close_of(ending)
             raise error
         await self._close(ending)
         await self._tell(error)
@@ -218,9 +220,13 @@ class Exchange:
         if self._scope is not None:
             # From here on the books decide how long it takes.
             self._scope.reschedule(None)
-        self.closing = close_of(self.plan.opened, self.plan.target.price, ending)
+        self.closing = self._close_of(ending)
         await self._settle(self.closing)
         return self.closing
+
+    def _close_of(self, ending: Ending) -> CloseCall:
+        served = self.plan.price_served(ending.reading.model)
+        return close_of(self.plan.opened, served.price, ending)
 
     def _ending(self, outcome: Outcome, *, is_complete: bool) -> Ending:
         first_byte_at = self._first_byte_at

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import cast
 
-from llm.dialects.base import PassThrough, StreamReader
-from llm.errors import UpstreamError
+from llm.dialects.base import PassThrough, Reading, StreamReader
+from llm.dialects.usage_figures import merged_service
+from llm.errors import UpstreamError, UpstreamFailed
 from llm.exchange import Exchange
 from llm.providers.base import ForwardsRaw, RawCall, RawReply
+from llm.providers.failures import error_in_reply
+from llm.providers.transport import json_of
 
 _REST_SECONDS = 1.0
 
@@ -47,10 +51,11 @@ async def _forward_whole(exchange: Exchange, wire: PassThrough, reply: RawReply)
         exchange.note_progress()
         pieces.append(piece)
     body = b"".join(pieces)
-    exchange.reading = wire.read_whole(body)
+    exchange.reading = _as_served(exchange, _read_whole(exchange, wire, body))
     if exchange.reading.counts is None:
         exchange.text = wire.whole_text(body)
     await exchange.settle_complete()
+    body = wire.without_money(body)
     if (cost := exchange.visible_cost()) is not None:
         body = wire.with_cost(body, cost)
     exchange.answer_whole(body)
@@ -84,14 +89,42 @@ async def _follow(exchange: Exchange, pieces: AsyncIterator[bytes], reader: Stre
             if reader.is_complete or reader.failure is not None:
                 break
     finally:
-        exchange.reading = reader.reading()
+        exchange.reading = _as_served(exchange, reader.reading())
         if exchange.reading.counts is None or not reader.is_complete:
             exchange.text = reader.output_text()
             exchange.unkept_characters = reader.dropped_characters
     if reader.failure is not None:
-        raise exchange.failed("reported an error in the middle of its answer")
+        raise _failure_of_stream(exchange, reader)
     if not reader.is_complete:
         raise exchange.failed("broke off before its answer was whole")
+
+
+def _read_whole(exchange: Exchange, wire: PassThrough, body: bytes) -> Reading:
+    """Raises UpstreamError: what an error inside a 200 means, or that this is no reply."""
+    try:
+        return wire.read_whole(body)
+    except UpstreamFailed:
+        failure = error_in_reply(json_of(body), provider=exchange.plan.target.provider)
+        if failure is None:
+            raise
+        raise failure from None
+
+
+def _failure_of_stream(exchange: Exchange, reader: StreamReader) -> UpstreamError:
+    """An error that comes before all else is a refusal behind a 200; later ones break the answer off."""
+    if not exchange.is_streaming and not exchange.text:
+        failure = error_in_reply(reader.error, provider=exchange.plan.target.provider)
+        if failure is not None:
+            return failure
+    return exchange.failed("reported an error in the middle of its answer")
+
+
+def _as_served(exchange: Exchange, reading: Reading) -> Reading:
+    """Where the upstream says nothing of a tier, a speed or a region that was asked for, that is what counts."""
+    asked = exchange.plan.request.asked_service
+    if not any(asked):
+        return reading
+    return replace(reading, service=merged_service(asked, reading.service))
 
 
 async def _read_rest(pieces: AsyncIterator[bytes]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from llm.books.operations import Exceeded
-from llm.errors import InvalidRequest, QuotaExceeded, RateLimited, RequestError
+from llm.enums import LimitMetric
+from llm.errors import InvalidRequest, QuotaExceeded, RateLimited, RequestError, UnboundedError
 from llm.limits import format_amount
 
 _SOON_S = 60.0
@@ -13,8 +14,9 @@ _SOON_S = 60.0
 _BUSY_RETRY_S = 1.0
 
 
-def refusal_of(exceeded: Exceeded) -> RequestError:
-    limit = f"{'API key' if exceeded.is_of_key else 'account'}'s limit of {_amount(exceeded)}"
+def refusal_of(exceeded: Exceeded, *, shows_cost: bool) -> RequestError:
+    """shows_cost: else a limit of cost is told without its amount, which divided by tokens would give our prices."""
+    limit = f"{'API key' if exceeded.is_of_key else 'account'}'s {_limit(exceeded, shows_cost=shows_cost)}"
     match exceeded.kind:
         case "busy":
             return RateLimited(
@@ -28,7 +30,7 @@ def refusal_of(exceeded: Exceeded) -> RequestError:
             )
         case "unbounded":
             why = exceeded.why or "nobody can say how many tokens it may use"
-            return InvalidRequest(f"This call can't be made under this {limit}: {why}.", code="limit_not_applicable")
+            return UnboundedError(f"This call can't be made under this {limit}: {why}.")
     return _spent(limit, exceeded.resets_in_s)
 
 
@@ -41,8 +43,10 @@ def _spent(limit: str, resets_in_s: float | None) -> RequestError:
     return QuotaExceeded(text)
 
 
-def _amount(exceeded: Exceeded) -> str:
-    return f"{format_amount(exceeded.metric, exceeded.amount)} {exceeded.per.label}"
+def _limit(exceeded: Exceeded, *, shows_cost: bool) -> str:
+    if exceeded.metric is LimitMetric.COST and not shows_cost:
+        return f"cost limit {exceeded.per.label}"
+    return f"limit of {format_amount(exceeded.metric, exceeded.amount)} {exceeded.per.label}"
 
 
 def _duration(seconds: float) -> str:

@@ -32,9 +32,38 @@ class Notice:
     mail: Mail
 
 
-def notice_of(event: str, account: Account, payload: Facts) -> Notice:
-    """payload: as the books wrote it; names are looked up here. Raises KeyError for an event that nobody can tell."""
-    return _EVENTS[event](account, payload)
+def notice_of(event: str, account: Account | None, payload: Facts) -> Notice:
+    """payload: as it was written; names are looked up here. account: None for what is told to staff alone.
+
+    Raises KeyError for an event that nobody can tell.
+    """
+    return _STAFF_EVENTS[event](payload) if account is None else _EVENTS[event](account, payload)
+
+
+def _provider_refuses_us(payload: Facts) -> Notice:
+    """A provider doesn't accept our account: its key, its credit."""
+    provider, status = payload["provider"], payload["status"]
+    fact = f"{provider} refuses this gateway's account: {_FAULTS.get(payload['fault'], 'see the provider')}"
+    return Notice(
+        payload,
+        Mail(
+            subject=f"[LLM gateway] {fact}",
+            text=(
+                f"{fact}.\n\n"
+                f"Status:        {status}\n"
+                f"First seen:    {payload['seen_at']}\n\n"
+                "Calls of this provider fail with status 502, or go to the next target of their route, until this is "
+                "fixed. You will get this alert at most once per provider and hour.\n"
+            ),
+        ),
+    )
+
+
+_FAULTS: Mapping[str, str] = {
+    "key": "its API key is wrong or was revoked",
+    "credit": "its credit is used up, or a spending limit was reached",
+    "account": "the account is closed, restricted or not permitted",
+}
 
 
 def _threshold(account: Account, payload: Facts) -> Notice:
@@ -83,3 +112,4 @@ def _minute(moment: datetime) -> str:
 
 
 _EVENTS: Mapping[str, Callable[[Account, Facts], Notice]] = {"limit.threshold": _threshold}
+_STAFF_EVENTS: Mapping[str, Callable[[Facts], Notice]] = {"provider.refused": _provider_refuses_us}

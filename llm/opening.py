@@ -10,7 +10,7 @@ from uuid import UUID
 
 from llm.asking import ask_of
 from llm.books.operations import Exceeded, OpenCall, Refused, Result, Stale, clean_text
-from llm.catalog import Resolution, Target
+from llm.catalog import Resolution, ServedPrice, Target
 from llm.dialects.base import ParsedRequest, WireFormat
 from llm.errors import GatewayError, InternalError, InvalidKey, InvalidRequest, PermissionDenied
 from llm.ids import boot_id, uuid7
@@ -22,10 +22,14 @@ from llm.types import ChatRequest
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A target, and what goes to it: the caller's bytes where `chat` is None, else the translated request."""
+    """A target, and what goes to it: the caller's bytes where `chat` is None, else the translated request.
+
+    price_served: what a call costs by the name that the provider reports.
+    """
 
     target: Target
     chat: ChatRequest | None
+    price_served: Callable[[str], ServedPrice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ def candidates_of(
     refusal: InvalidRequest | None = None
     for target in resolution.targets:
         try:
-            candidates.append(Candidate(target, _translated(target, request, wire, provider_of(target.provider))))
+            chat = _translated(target, request, wire, provider_of(target.provider))
+            candidates.append(Candidate(target, chat, partial(resolution.price_served, target)))
         except InvalidRequest as error:
             refusal = refusal or error
     if not candidates and refusal is not None:
@@ -106,17 +111,17 @@ class Asked:
             price_from=None if price is None else price.effective_from,
             price_until=None if price is None else price.effective_until,
             request_bytes=len(self.request.raw),
-            ask=partial(ask_of, self.wire, self.request, price, requests=int(counts)),
+            ask=partial(ask_of, self.wire, self.request, target, requests=int(counts)),
         )
 
 
-def why_unopened(result: Result, operation: OpenCall) -> CatalogMovedError | GatewayError:
-    """Why the books did not take it, as what is to be raised."""
+def why_unopened(result: Result, operation: OpenCall, *, shows_cost: bool) -> CatalogMovedError | GatewayError:
+    """Why the books did not take it, as what is to be raised. shows_cost: whether the account may see costs."""
     match result:
         case Stale(now=now, version=version):
             return CatalogMovedError(now, version)
         case Refused(exceeded=Exceeded() as exceeded):
-            return refusal_of(exceeded)
+            return refusal_of(exceeded, shows_cost=shows_cost)
         case Refused(code=code):
             return _refusal(code, operation.model)
     return InternalError("This call could not be put on the books, so it was not made.")

@@ -123,9 +123,8 @@ def _send(message: Outbox, now: datetime) -> str:
     """What became of it. Raises _NobodyError, or whatever else stands in the way."""
     account = message.account
     is_mail = message.kind == OutboxKind.MAIL
-    address = (
-        account.alert_email or settings.LLM_ALERT_EMAIL if is_mail else account.webhook_url or settings.LLM_WEBHOOK_URL
-    )
+    own = "" if account is None else account.alert_email if is_mail else account.webhook_url
+    address = own or (settings.LLM_ALERT_EMAIL if is_mail else settings.LLM_WEBHOOK_URL)
     if not address:
         raise _NobodyError
     notice = notice_of(message.event, account, message.payload)
@@ -146,9 +145,9 @@ def _send_webhook(message: Outbox, notice: Notice, url: str, now: datetime) -> s
     return post_webhook(url, body, secret=_secret(message.account), message_id=f"msg_{_digest(message)}", moment=now)
 
 
-def _secret(account: Account) -> str:
+def _secret(account: Account | None) -> str:
     """Whose address it is, that one's secret."""
-    if account.webhook_url:
+    if account is not None and account.webhook_url:
         return ensure_webhook_secret(account)
     if not settings.LLM_WEBHOOK_SECRET:
         raise WebhookError("LLM_WEBHOOK_SECRET is not set, so nothing can be signed")

@@ -20,7 +20,7 @@ from datetime import datetime
 
 from llm.enums import Meter
 from llm.errors import PriceMissing
-from llm.types import TokenCounts
+from llm.types import Service, TokenCounts
 
 # Names under which providers report their standard service: OpenAI `default`, Anthropic `standard`, Groq `on_demand`.
 # Others (`priority`, `flex`, `fast`, `scale`, `batch`) cost differently and need rates of their own.
@@ -86,6 +86,20 @@ class PriceSnapshot:
         for rate_set in sorted(self.rate_sets, key=lambda rate_set: -rate_set.min_prompt_tokens):
             tiers[rate_set.service_tier] = (*tiers.get(rate_set.service_tier, ()), rate_set)
         object.__setattr__(self, "_tiers", tiers)
+
+    def unpriced_words(self, service: Service) -> str:
+        """What of a service has no rates here, as a sentence's part; "" where all of it has."""
+        tier = "" if service.service_tier in STANDARD_SERVICE_TIERS else service.service_tier
+        return f"the service tier “{tier[:50]}”" if tier and tier not in self._tiers else ""
+
+    def costs_as(self, other: PriceSnapshot) -> bool:
+        """Whether every call costs the same at both."""
+        return (self.is_free, self._rates()) == (other.is_free, other._rates())
+
+    def _rates(self) -> list[tuple[object, ...]]:
+        return sorted(
+            (each.service_tier, each.min_prompt_tokens, sorted(each.rates.items())) for each in self.rate_sets
+        )
 
     def rate_set_for(self, prompt_tokens: int, service_tier: str) -> RateSetSnapshot:
         """The set that prices the whole request: of the service tier, the highest context tier that is reached.

@@ -8,22 +8,25 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections, connections
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connections
 
 from llm.books.replay import is_statement_timeout
 from llm.books.writer import BooksWriter, writer
 from llm.catalog import Catalog, CatalogCache, load_catalog
 from llm.deadlines import bounded, patience_s
-from llm.errors import BooksUnavailable, ShuttingDown
+from llm.errors import BooksUnavailable, ShuttingDown, UpstreamError
 from llm.exchange import Bounds
 from llm.keys import Caller, CallerCache, load_caller
 from llm.models import CatalogVersion
 from llm.providers.base import BaseLLMProvider
 from llm.providers.registry import build_provider
+from llm.staff_alerts import StaffAlerts, write_alert
 
 if TYPE_CHECKING:
     from llm.calls import RequestTask
@@ -52,6 +55,8 @@ class Runtime:
         self._providers: dict[str, BaseLLMProvider] = {}
         self._executor = ThreadPoolExecutor(settings.LLM_DB_THREADS, thread_name_prefix="llm-db")
         self._tasks: dict[asyncio.Task[None], RequestTask] = {}
+        self._alerts = StaffAlerts()
+        self._telling: set[asyncio.Task[None]] = set()
         self.drains = 0
         """Calls that read on for a caller who has left."""
         self.bounds = Bounds(
@@ -116,6 +121,22 @@ class Runtime:
             provider = self._providers[name] = build_provider(name)
         return provider
 
+    def tell_staff(self, provider: str, failure: UpstreamError) -> None:
+        """That the provider doesn't accept our account. Nobody's call waits for it."""
+        now = datetime.now(UTC)
+        if self._alerts.is_due(provider, now):
+            log.warning("provider refuses our account", provider=provider, fault=failure.operator_fault)
+            task = asyncio.get_running_loop().create_task(self._write_alert(provider, failure, now))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    async def _write_alert(self, provider: str, failure: UpstreamError, now: datetime) -> None:
+        fault, status = failure.operator_fault, failure.upstream_status
+        try:
+            await self.run_db(partial(write_alert, provider, fault=fault, status=status, now=now))
+        except (BooksUnavailable, DatabaseError):
+            self._alerts.forget(provider, now)
+
     def start(self, request_task: RequestTask) -> None:
         """Run it to its end, whatever becomes of who asked for it."""
         if self.is_draining:
@@ -138,6 +159,8 @@ class Runtime:
         self.begin_drain()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=settings.LLM_DRAIN_SECONDS + _STOP_SECONDS)
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=_STOP_SECONDS)
         await asyncio.get_running_loop().run_in_executor(None, lambda: self.writer.stop(timeout_s=10))
         await self.aclose()
 

@@ -52,7 +52,7 @@ def close_of(opened: OpenCall, price: PriceSnapshot | None, ending: Ending) -> C
     """
     reading = _disputed_if_absurd(ending.reading)
     counts, source = _figures(replace(ending, reading=reading))
-    cost = known_cost(counts, price, service_tier=reading.service_tier)
+    cost = known_cost(counts, price, service_tier=reading.service.service_tier)
     return CloseCall(
         id=opened.id,
         status=UsageStatus.ESTIMATED if source is UsageSource.ESTIMATED else UsageStatus.SETTLED,
@@ -66,7 +66,7 @@ def close_of(opened: OpenCall, price: PriceSnapshot | None, ending: Ending) -> C
         disputed_usage=_kept(reading.absurd_usage),
         reported_model=clean_text(reading.model, most=200),
         upstream_response_id=clean_text(reading.response_id, most=200),
-        service_tier=clean_text(reading.service_tier, most=50),
+        service_tier=clean_text(reading.service.service_tier, most=50),
         error_code=clean_text(ending.error_code, most=50),
         upstream_status=ending.upstream_status,
         first_byte_ms=ending.first_byte_ms,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from llm.dialects.base import Reading, StreamWriter
 from llm.exchange import Exchange
-from llm.types import ChatRequest, ChatResponse, StreamEnd
+from llm.types import ChatRequest, ChatResponse, Service, StreamEnd
 
 
 async def translate(exchange: Exchange, chat: ChatRequest) -> None:
@@ -43,6 +43,9 @@ async def _translate_stream(exchange: Exchange, chat: ChatRequest) -> None:
         finish_reason=end.finish_reason,
         response_id=end.response_id,
         service_tier=end.service_tier,
+        speed=end.speed,
+        inference_geo=end.inference_geo,
+        upstream_cost_pico=end.upstream_cost_pico,
     )
     exchange.reading = _reading_of(response)
     final = await _settle(exchange, response)
@@ -80,8 +83,9 @@ def _reading_of(response: ChatResponse) -> Reading:
         counts=response.usage,
         model=response.model,
         response_id=response.response_id,
-        service_tier=response.service_tier,
+        service=Service(response.service_tier, response.speed, response.inference_geo),
         is_final=True,
+        upstream_cost_pico=response.upstream_cost_pico,
     )
 
 

@@ -43,6 +43,17 @@ class TokenCounts:
 TOKEN_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(TokenCounts) if f.name.endswith("_tokens"))
 
 
+class Service(NamedTuple):
+    """How a provider says it served a call, in its own words; each decides what the call costs. Empty is standard."""
+
+    service_tier: str = ""
+    speed: str = ""
+    inference_geo: str = ""
+
+
+STANDARD_SERVICE = Service()
+
+
 class LimitState(NamedTuple):
     """What a limit leaves after a call has taken its hold. amount, remaining: its units. resets_at: None for never."""
 
@@ -133,7 +144,11 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 @dataclass(frozen=True, slots=True)
 class ChatResponse:
-    """A whole reply. usage: None when the upstream reported none (the gateway then counts)."""
+    """A whole reply. usage: None when the upstream reported none (the gateway then counts).
+
+    service_tier, speed, inference_geo: how it was served, in the provider's words. upstream_cost_pico: what it says
+    that the call costs us, in pico-units of USD.
+    """
 
     reply: str
     model: str
@@ -142,6 +157,9 @@ class ChatResponse:
     tool_calls: tuple[ToolCall, ...] = ()
     response_id: str = ""
     service_tier: str = ""
+    speed: str = ""
+    inference_geo: str = ""
+    upstream_cost_pico: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +181,9 @@ class StreamEnd:
     finish_reason: FinishReason = "stop"
     response_id: str = ""
     service_tier: str = ""
+    speed: str = ""
+    inference_geo: str = ""
+    upstream_cost_pico: int | None = None
 
 
 StreamItem = str | ToolCallDelta | StreamEnd

@@ -11,6 +11,7 @@ from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 from django.db.models import QuerySet
 from django.urls import reverse
 
+from llm import staff_alerts
 from llm.admin.decisions import queue_url
 from llm.admin.limitstanding import NEARLY_FULL_PERCENT, nearly_full
 from llm.admin.outbox import GIVEN_UP
@@ -20,6 +21,7 @@ from llm.models import BooksCheck, Outbox, RefusedWrite, Usage
 MOST_COUNTED = 100
 REFUSALS_WITHIN = timedelta(days=7)
 CHECKED_WITHIN = timedelta(hours=48)
+TOLD_FOR = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,18 @@ def _given_up(now: datetime) -> Attention | None:
     return Attention(text, f"{reverse('admin:llm_outbox_changelist')}?state=given_up", "Messages")
 
 
+def _refusing_providers(now: datetime) -> Attention | None:
+    """Told for a day after the last time, so that it is seen and doesn't stay."""
+    rows = Outbox.objects.filter(event=staff_alerts.EVENT, created_at__gte=now - TOLD_FOR)
+    providers = sorted(set(rows.order_by().values_list("payload__provider", flat=True)))
+    if not providers:
+        return None
+    text = (
+        f"{', '.join(providers)} refused this gateway's account within the last {TOLD_FOR // timedelta(hours=1)} hours"
+    )
+    return Attention(text, f"{reverse('admin:llm_outbox_changelist')}?q={staff_alerts.EVENT}", "Messages")
+
+
 def _full_limits(now: datetime) -> Attention | None:
     number = counted(nearly_full(now))
     if not number:
@@ -107,5 +121,6 @@ _LOOKS: dict[Look, str] = {
     _refused_writes: "llm.view_refusedwrite",
     _books_check: "llm.view_bookscheck",
     _given_up: "llm.view_outbox",
+    _refusing_providers: "llm.view_outbox",
     _full_limits: "llm.view_limit",
 }

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from llm.admin.accountfilter import AccountFilter
 from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin
-from llm.admin.format import badge, moment
+from llm.admin.format import NOTHING, badge, moment
 from llm.models import Outbox
 
 GIVEN_UP = Q(sent_at=None, given_up_at__isnull=False)
@@ -110,7 +110,7 @@ class OutboxAdmin(ConfirmedActionsAdmin[Outbox]):
 
     @admin.display(description="Account")
     def told(self, message: Outbox) -> str:
-        return message.account.name
+        return NOTHING if message.account is None else message.account.name
 
     @admin.display(description="Attempts, last result")
     def tries(self, message: Outbox) -> SafeString:

@@ -106,7 +106,7 @@ class ModelRouteAdmin(GatewayAdmin[ModelRoute]):
         (
             None,
             {
-                "fields": ("name", "is_active"),
+                "fields": ("name", "is_active", "allows_provider_routing", "falls_back_on_server_error"),
                 "description": "Callers ask for this name; we call the first target, and the next one only where the "
                 "one before surely did nothing. A name without a route goes to the default provider as it is.",
             },

@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from llm.dialects.anthropic_usage import merged_usage, read_usage, service_tier_of
+from llm.dialects.anthropic_usage import merged_usage, read_usage
+from llm.dialects.usage_figures import service_of
 from llm.errors import UpstreamFailed
 from llm.types import ChatResponse, FinishReason, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
 
@@ -36,7 +37,7 @@ def read_reply(body: bytes) -> ChatResponse:
         finish_reason=_finish_reason(message),
         tool_calls=tuple(_tool_call(block) for block in blocks if block.get("type") == "tool_use"),
         response_id=_text(message, "id"),
-        service_tier=service_tier_of(message.get("usage")),
+        **service_of({}, message.get("usage"))._asdict(),
     )
 
 
@@ -64,7 +65,7 @@ class MessageCollector:
             usage=_usage(self._usage),
             finish_reason=self._finish_reason,
             response_id=_text(self._message, "id"),
-            service_tier=service_tier_of(self._usage),
+            **service_of({}, self._usage)._asdict(),
         )
 
     def _read(self, event: Mapping[str, Any]) -> list[StreamItem]:

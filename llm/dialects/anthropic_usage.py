@@ -34,14 +34,6 @@ def merged_usage(start: Any, delta: Any) -> Any:
     return {**start, **{name: value for name, value in delta.items() if value is not None}}
 
 
-def service_tier_of(usage: Any) -> str:
-    """`fast` is a mode of its own, and the dearer one; else the tier as reported."""
-    if not isinstance(usage, dict):
-        return ""
-    tier = usage.get("speed") if usage.get("speed") == "fast" else usage.get("service_tier")
-    return tier if isinstance(tier, str) else ""
-
-
 def _counts(usage: Mapping[str, Any]) -> TokenCounts | None:
     uncached, completion = count_of(usage, "input_tokens"), count_of(usage, "output_tokens")
     if uncached is None or completion is None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from llm.enums import Dialect
 from llm.errors import GatewayError
-from llm.types import ChatRequest, ChatResponse, LimitState, StreamItem, TokenCounts
+from llm.types import STANDARD_SERVICE, ChatRequest, ChatResponse, LimitState, Service, StreamItem, TokenCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class ParsedRequest:
     body: the JSON object as sent. raw: its bytes. model: the public name asked for, "" for the default model.
     wants_stream_usage: the caller asked for the figures on the stream.
     max_output_tokens: the caller's own ceiling for one choice, None when it gave none. choices: `n`.
+    routing_fields: those present by which an upstream could choose another model. asked_service: how it
+    is to be served.
     """
 
     dialect: Dialect
@@ -29,6 +31,8 @@ class ParsedRequest:
     wants_stream_usage: bool = False
     max_output_tokens: int | None = None
     choices: int = 1
+    routing_fields: tuple[str, ...] = ()
+    asked_service: Service = STANDARD_SERVICE
 
 
 class Extent(NamedTuple):
@@ -48,14 +52,16 @@ class Reading:
 
     absurd_usage: figures that cannot be true (negative, parts above their total), raw; `counts` is then None.
     is_final: `counts` are the whole call's, even if the reply was cut after them. Running totals of a stream are not.
+    upstream_cost_pico: what the upstream says that the call costs us, in pico-units of USD; None where it says nothing.
     """
 
     counts: TokenCounts | None = None
     absurd_usage: Mapping[str, Any] | None = None
     model: str = ""
     response_id: str = ""
-    service_tier: str = ""
+    service: Service = STANDARD_SERVICE
     is_final: bool = False
+    upstream_cost_pico: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,10 @@ class StreamReader(Protocol):
     @property
     def failure(self) -> str | None:
         """The type of the error event that the upstream sent in mid-stream, or None."""
+
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        """That event as it came. It may hold anything: only `llm.providers.failures` reads it."""
 
     def feed(self, data: bytes) -> bytes:
         """Take what the upstream sent; return what goes to the caller now (may be empty).
@@ -177,6 +187,9 @@ class PassThrough(WireFormat, Protocol):
 
     def read_whole(self, body: bytes) -> Reading:
         """Raises UpstreamFailed when the body is no reply of this dialect."""
+
+    def without_money(self, body: bytes) -> bytes:
+        """A whole reply without what the upstream says of its own prices."""
 
     def whole_text(self, body: bytes) -> str:
         """The generated text of a whole reply, to be counted when it carries no usage."""

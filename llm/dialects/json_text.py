@@ -40,7 +40,7 @@ def find_member(text: bytes, key: bytes, start: int = 0) -> Member | None:
             if depth == 0:
                 return None
         elif depth == 1 and found == quoted and (colon := _COLON.match(text, token.end())):
-            return Member(token.start(), colon.end(), _end_of_value(text, colon.end()))
+            return Member(token.start(), colon.end(), end_of_value(text, colon.end()))
     return None
 
 
@@ -98,7 +98,7 @@ def _has_usage_object(text: bytes) -> bool:
     return isinstance(value, dict) and isinstance(value.get("usage"), dict)
 
 
-def _end_of_value(text: bytes, start: int) -> int:
+def end_of_value(text: bytes, start: int) -> int:
     if text[start : start + 1] not in (b"{", b"[", b'"'):
         scalar = _SCALAR.match(text, start)
         return scalar.end() if scalar else start

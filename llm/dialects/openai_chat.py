@@ -16,12 +16,15 @@ import orjson
 from llm.dialects import openai_chat_render, openai_errors
 from llm.dialects.base import Extent, ParsedRequest, Reading, Rendered, StreamReader, StreamWriter
 from llm.dialects.json_text import with_members, with_usage_cost
+from llm.dialects.money_fields import upstream_cost_pico, without_money
 from llm.dialects.openai_chat_extent import extent_of
+from llm.dialects.openai_chat_fields import REQUEST, asked_service, routing_fields_of
 from llm.dialects.openai_chat_stream import OpenAIChatReader
 from llm.dialects.openai_chat_text import message_text, prompt_text
 from llm.dialects.openai_chat_translate import to_chat
 from llm.dialects.openai_usage import read_usage
 from llm.dialects.strict_json import load_object
+from llm.dialects.usage_figures import service_of
 from llm.enums import Dialect
 from llm.errors import GatewayError, InvalidRequest, UpstreamFailed
 from llm.types import ChatRequest, ChatResponse, LimitState
@@ -41,6 +44,7 @@ class OpenAIChat:
 
     def parse(self, raw: bytes) -> ParsedRequest:
         body = load_object(raw)
+        REQUEST.refuse_other_cases(body)
         check_messages(body.get("messages"))
         is_stream = _flag(body, "stream")
         return ParsedRequest(
@@ -52,6 +56,8 @@ class OpenAIChat:
             wants_stream_usage=is_stream and _stream_options(body).get("include_usage") is True,
             max_output_tokens=_maximum(body),
             choices=_whole_number(body, "n", maximum=MAX_CHOICES) or 1,
+            routing_fields=routing_fields_of(body),
+            asked_service=asked_service(body),
         )
 
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
@@ -92,9 +98,13 @@ class OpenAIChat:
             absurd_usage=absurd_usage,
             model=_text(reply, "model"),
             response_id=_text(reply, "id"),
-            service_tier=_text(reply, "service_tier"),
+            service=service_of(reply, reply.get("usage")),
             is_final=True,
+            upstream_cost_pico=upstream_cost_pico(reply),
         )
+
+    def without_money(self, body: bytes) -> bytes:
+        return without_money(body)
 
     def with_cost(self, body: bytes, cost: str) -> bytes:
         return with_usage_cost(body, cost)

@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 import orjson
 
+from llm.dialects.money_fields import upstream_cost_pico
 from llm.dialects.openai_chat_render import tool_call_object
 from llm.dialects.openai_usage import read_usage
+from llm.dialects.usage_figures import merged_service, service_of
 from llm.errors import UpstreamFailed
 from llm.types import (
     ChatMessage,
@@ -16,6 +18,7 @@ from llm.types import (
     ChatResponse,
     ContentPart,
     FinishReason,
+    Service,
     StreamEnd,
     StreamItem,
     TextPart,
@@ -84,7 +87,8 @@ def read_reply(body: bytes) -> ChatResponse:
             finish_reason=_FINISH_REASONS.get(str(choice.get("finish_reason")), "stop"),
             tool_calls=calls,
             response_id=str(reply.get("id") or ""),
-            service_tier=str(reply.get("service_tier") or ""),
+            **service_of(reply, reply.get("usage"))._asdict(),
+            upstream_cost_pico=upstream_cost_pico(reply),
         )
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise UpstreamFailed(_BROKEN, may_have_worked=True) from error
@@ -95,9 +99,11 @@ class StreamCollector:
 
     def __init__(self) -> None:
         self.is_done = False
-        self._model = self._response_id = self._service_tier = ""
+        self._model = self._response_id = ""
+        self._service = Service()
         self._finish_reason: FinishReason = "stop"
         self._usage: TokenCounts | None = None
+        self._upstream_cost_pico: int | None = None
 
     def feed(self, data: bytes) -> list[StreamItem]:
         """data: of one event. Raises UpstreamFailed for an error event or for what is no chunk."""
@@ -109,8 +115,10 @@ class StreamCollector:
             raise UpstreamFailed("The provider reported an error in the middle of its answer.", may_have_worked=True)
         self._model = str(chunk.get("model") or self._model)
         self._response_id = str(chunk.get("id") or self._response_id)
-        self._service_tier = str(chunk.get("service_tier") or self._service_tier)
+        self._service = merged_service(self._service, service_of(chunk, chunk.get("usage")))
         self._usage = _usage(chunk.get("usage")) or self._usage
+        if (cost := upstream_cost_pico(chunk)) is not None:
+            self._upstream_cost_pico = cost
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             return []
@@ -119,7 +127,14 @@ class StreamCollector:
         return _items(delta) if isinstance(delta, dict) else []
 
     def end(self) -> StreamEnd:
-        return StreamEnd(self._model, self._usage, self._finish_reason, self._response_id, self._service_tier)
+        return StreamEnd(
+            model=self._model,
+            usage=self._usage,
+            finish_reason=self._finish_reason,
+            response_id=self._response_id,
+            **self._service._asdict(),
+            upstream_cost_pico=self._upstream_cost_pico,
+        )
 
 
 def _items(delta: Mapping[str, Any]) -> list[StreamItem]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm.dialects.base import Extent
+from llm.dialects.openai_chat_fields import FEE_FIELDS, routing_fields_of
 
 # Tuples, not sets: what a caller sends as a type may be anything, and to ask a set for a list raises.
 # Parts that are text, whose tokens are bounded by their bytes. All others may be worth any number of tokens.
@@ -41,11 +42,12 @@ def _is_text(part: Any) -> bool:
 
 
 def _unbounded(body: Mapping[str, Any]) -> str:
-    if body.get("web_search_options") is not None:
-        return "web searches"
-    if body.get("prediction") is not None:
-        # What of it is rejected costs as output does, beside the output maximum.
-        return "a predicted output"
+    for name, bought in FEE_FIELDS.items():
+        # False: `enable_search` is a switch.
+        if body.get(name) is not None and body[name] is not False:
+            return bought
+    if routing_fields_of(body):
+        return "a choice of models or providers"
     tools = body.get("tools")
     for tool in tools if isinstance(tools, list) else ():
         kind = tool.get("type") if isinstance(tool, dict) else None

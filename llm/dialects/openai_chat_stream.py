@@ -1,8 +1,9 @@
 """Follows a pass-through chat stream at the price of a few byte searches a block.
 
-Blocks go on as they came. Only those that mention usage, an error or the end are taken apart. Down, exactly two things
-change: where the caller did not ask for usage, the usage chunk and the `"usage":null` that we caused are taken out;
-where the account shows its cost, the usage chunk gets it.
+Blocks go on as they came. Only those that mention usage, money, an error or the end are taken apart. Down, exactly
+three things change: where the caller did not ask for usage, the usage chunk and the `"usage":null` that we caused are
+taken out; what the upstream says of its prices is taken out of every chunk; where the account shows its cost, the usage
+chunk gets it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import orjson
 
 from llm.dialects.base import Reading
 from llm.dialects.json_text import with_usage_cost, without_member
+from llm.dialects.money_fields import may_hold_money, upstream_cost_pico, without_money
 from llm.dialects.openai_chat_text import message_text
 from llm.dialects.openai_usage import read_usage
 from llm.dialects.sse import EventSplitter, read_event, split_events
+from llm.dialects.usage_figures import merged_service, service_of
+from llm.types import Service
 
 # Raw blocks are kept unread for as long as that is cheap: mostly the upstream reports usage, and nobody needs the text.
 MAX_RAW_BYTES = 64 * 1024
@@ -40,8 +44,11 @@ class OpenAIChatReader:
         self._has_data = False
         self._done_event = b""
         self._failure: str | None = None
-        self._model = self._response_id = self._service_tier = ""
+        self._error: Mapping[str, Any] | None = None
+        self._model = self._response_id = ""
+        self._service = Service()
         self._usage: Any = None
+        self._upstream_cost_pico: int | None = None
         self._is_final = False
         self._usage_event = b""
         self._behind_usage: list[bytes] = []
@@ -58,6 +65,10 @@ class OpenAIChatReader:
     @property
     def failure(self) -> str | None:
         return self._failure
+
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        return self._error
 
     @property
     def dropped_characters(self) -> int:
@@ -88,8 +99,9 @@ class OpenAIChatReader:
             absurd_usage=absurd_usage,
             model=self._model,
             response_id=self._response_id,
-            service_tier=self._service_tier,
+            service=self._service,
             is_final=self._is_final,
+            upstream_cost_pico=self._upstream_cost_pico,
         )
 
     def output_text(self) -> str:
@@ -102,6 +114,7 @@ class OpenAIChatReader:
             and not self._is_final
             and block.startswith(b"data:")
             and not self._tells_usage(block)
+            and not may_hold_money(block)
             and b'"error"' not in block
             and _DONE not in block
             and b"\nerror:" not in block
@@ -129,10 +142,10 @@ class OpenAIChatReader:
         if chunk is None:
             return self._released() + raw
         if failure := _failure_of(chunk):
-            self._failure = failure
+            self._failure, self._error = failure, chunk
             return b""
         self._identify(chunk)
-        return self._pass_chunk(raw, chunk)
+        return self._pass_chunk(without_money(raw), chunk)
 
     def _pass_chunk(self, raw: bytes, chunk: Mapping[str, Any]) -> bytes:
         choices, usage = chunk.get("choices"), chunk.get("usage")
@@ -160,7 +173,8 @@ class OpenAIChatReader:
         if raw.lstrip().startswith(b":"):
             return raw
         if raw.startswith(b"error:"):
-            self._failure = _failure_of({"error": _loaded(raw[len(b"error:") :]) or "error"})
+            self._error = {"error": _loaded(raw[len(b"error:") :]) or "error"}
+            self._failure = _failure_of(self._error)
         return b""
 
     def _released(self) -> bytes:
@@ -175,7 +189,9 @@ class OpenAIChatReader:
     def _identify(self, chunk: Mapping[str, Any]) -> None:
         self._model = _text(chunk, "model") or self._model
         self._response_id = _text(chunk, "id") or self._response_id
-        self._service_tier = _text(chunk, "service_tier") or self._service_tier
+        self._service = merged_service(self._service, service_of(chunk, chunk.get("usage")))
+        if (cost := upstream_cost_pico(chunk)) is not None:
+            self._upstream_cost_pico = cost
 
 
 class _Transcript:
@@ -230,7 +246,7 @@ def _is_done_line(raw: bytes) -> bool:
 
 
 def _failure_of(chunk: Mapping[str, Any]) -> str | None:
-    """The type of an error event, cleaned: a provider's words never go further than this."""
+    """The type of an error event, cleaned."""
     error = chunk if chunk.get("object") == "error" else chunk.get("error")
     if not error:
         return None

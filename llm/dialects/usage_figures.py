@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llm.types import TokenCounts
+from llm.types import Service, TokenCounts
 
 MOST_TOKENS = 10**9
 """Of one call: a thousand times the largest context window there is. What is beyond is a mistake of the upstream."""
@@ -33,6 +33,23 @@ def details_of(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(details, dict):
         raise AbsurdFigureError
     return details
+
+
+def service_of(reply: Mapping[str, Any], usage: Any) -> Service:
+    """How the call was served; whatever of it isn't standard costs otherwise, or is unpriced.
+
+    OpenAI says its tier beside the usage, Anthropic inside it, as it does the speed and where the model ran, which it
+    bills at 1.1 times its prices for one region (docs.anthropic.com, "Data residency", read 2026-11).
+    """
+    figures = usage if isinstance(usage, dict) else {}
+    tier = reply.get("service_tier") or figures.get("service_tier")
+    words = (tier, figures.get("speed"), figures.get("inference_geo"))
+    return Service(*(word if isinstance(word, str) else "" for word in words))
+
+
+def merged_service(before: Service, now: Service) -> Service:
+    """Of a stream, whose chunks say each a part."""
+    return before if not any(now) else Service(*(word or old for word, old in zip(now, before, strict=True)))
 
 
 def refuse_parts_above_totals(counts: TokenCounts) -> None:

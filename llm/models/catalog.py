@@ -136,6 +136,18 @@ class ModelRoute(CatalogModel):
 
     name = models.CharField(max_length=200, unique=True, help_text="The name that callers use.")
     is_active = models.BooleanField(default=True, help_text="Callers of an inactive route are told it doesn't exist.")
+    allows_provider_routing = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Callers may let the provider choose another model or provider, with fields such as models, provider "
+        "or plugins. Each call is priced as the provider reports it; under a cost limit such calls are refused.",
+    )
+    falls_back_on_server_error = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Also call the next target after a status such as 500, 502 or 504, where the one before may have "
+        "done the work. Both calls are then charged.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

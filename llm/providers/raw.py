@@ -9,10 +9,9 @@ from typing import Protocol
 import httpx2
 
 from llm.dialects.sse import EventSplitter, read_event, split_events
-from llm.providers.failures import SHORTEST_SECRET, upstream_error
+from llm.providers.failures import upstream_error
+from llm.providers.redaction import forms_of
 from llm.types import StreamEnd, StreamItem
-
-_REDACTED = b"[redacted]"
 
 
 class UpstreamReply:
@@ -66,38 +65,26 @@ async def read_items(reply: UpstreamReply, collector: Collector) -> AsyncIterato
 
 
 class Redactor:
-    """Strikes one secret out of a byte stream, also where it is split between two pieces.
+    """Strikes one secret, in all its forms, out of a byte stream, also where it is split between two pieces.
 
     Secrets shorter than SHORTEST_SECRET are words, and stay.
     """
 
     def __init__(self, secret: str) -> None:
-        self._secret = secret.encode() if len(secret) >= SHORTEST_SECRET else b""
+        self._forms = forms_of(secret)
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        if not self._secret:
+        forms = self._forms
+        if not forms.forms:
             return data
         if self._held:
             data = self._held + data
-        if self._secret in data:
-            data = data.replace(self._secret, _REDACTED)
-        split = self._begin_of_secret(data)
+        data = forms.strike_out(data)
+        split = forms.begin_of_unfinished(data)
         self._held = data[split:]
         return data[:split] if self._held else data
 
     def finish(self) -> bytes:
         held, self._held = self._held, b""
         return held
-
-    def _begin_of_secret(self, data: bytes) -> int:
-        """Where a secret begins whose end has not come yet; the length of data if there is none."""
-        if data[-1:] not in self._secret:
-            return len(data)
-        first = self._secret[:1]
-        position = data.find(first, max(0, len(data) - len(self._secret) + 1))
-        while position >= 0:
-            if self._secret.startswith(data[position:]):
-                return position
-            position = data.find(first, position + 1)
-        return len(data)

@@ -77,7 +77,7 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
         if 200 <= reply.status < 300:
             return answer
         try:
-            raise BadStatus(answer, _json(b"".join([piece async for piece in answer.body])))
+            raise BadStatus(answer, json_of(b"".join([piece async for piece in answer.body])))
         finally:
             await answer.body.aclose()
 
@@ -174,7 +174,7 @@ def _visible_headers(reply: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]
     return [(name, value) for name, value in reply.raw_headers if name.lower() not in hidden]
 
 
-def _json(body: bytes) -> object:
+def json_of(body: bytes) -> object:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:

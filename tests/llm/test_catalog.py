@@ -138,12 +138,12 @@ def test_targets_without_a_price_are_dropped_where_they_are_refused() -> None:
 @pytest.mark.parametrize(
     ("policy", "refused"),
     [
-        ("", {"openai", "anthropic"}),
+        ("", set()),
         ("refuse", {"openai", "anthropic", "openai_compatible", "echo", "mine"}),
         ("flag", set()),
     ],
 )
-def test_hosted_models_need_a_price_unless_the_setting_says_otherwise(
+def test_models_need_a_price_only_where_the_setting_says_so(
     settings: Any, policy: str, refused: set[str]
 ) -> None:
     settings.LLM_UNPRICED_MODELS = policy

@@ -28,7 +28,7 @@ from llm.ids import boot_id, uuid7
 from llm.models import Usage
 from llm.pricing import PriceSnapshot, RateSetSnapshot
 from llm.settlement import Ending, close_of, close_of_undone, outcome_of, void_of
-from llm.types import TOKEN_FIELDS, TokenCounts
+from llm.types import TOKEN_FIELDS, Service, TokenCounts
 from tests.llm.books.making import a_key, an_open
 
 OPENED = OpenCall(
@@ -174,7 +174,7 @@ def test_extra_meters_alone_are_no_reason_to_cost_nothing() -> None:
 
 
 def test_a_service_tier_without_rates_makes_the_call_unpriced() -> None:
-    closing = close(Reading(counts=REPORTED, service_tier="priority"))
+    closing = close(Reading(counts=REPORTED, service=Service("priority")))
     assert (closing.cost_pico, closing.service_tier) == (None, "priority")
 
 
@@ -254,7 +254,7 @@ def test_disputed_figures_always_fit_into_the_books(raw: dict[str, Any], kept: d
 
 
 def test_the_row_says_what_the_upstream_said_of_itself() -> None:
-    reading = Reading(counts=REPORTED, model="m-2026", response_id="resp_1", service_tier="default")
+    reading = Reading(counts=REPORTED, model="m-2026", response_id="resp_1", service=Service("default"))
     closing = close(
         reading,
         outcome=Outcome.UPSTREAM_FAILED,
@@ -283,7 +283,7 @@ def test_the_row_says_what_the_upstream_said_of_itself() -> None:
 
 
 def test_what_the_upstream_says_is_cleaned_and_cut() -> None:
-    closing = close(Reading(model="m\x00" + "x" * 300, response_id="\ud800r", service_tier="t" * 60))
+    closing = close(Reading(model="m\x00" + "x" * 300, response_id="\ud800r", service=Service("t" * 60)))
     assert (closing.reported_model, closing.upstream_response_id) == ("m" + "x" * 199, "r")
     assert closing.service_tier == "t" * 50
 

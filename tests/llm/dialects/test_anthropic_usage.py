@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from llm.dialects.anthropic_usage import merged_usage, read_usage, service_tier_of
-from llm.types import TokenCounts
+from llm.dialects.anthropic_usage import merged_usage, read_usage
+from llm.dialects.usage_figures import service_of
+from llm.types import Service, TokenCounts
 
 
 @pytest.mark.parametrize(
@@ -107,18 +108,18 @@ def test_the_running_total_replaces_what_it_names_and_adds_nothing() -> None:
     assert read_usage(merged)[0] == TokenCounts(
         prompt_tokens=812, completion_tokens=50, cache_write_5m_tokens=500, cache_write_1h_tokens=300
     )
-    assert service_tier_of(merged) == "standard"
+    assert service_of({}, merged) == Service("standard")
 
 
 @pytest.mark.parametrize(
-    ("usage", "tier"),
+    ("usage", "service"),
     [
-        ({"service_tier": "priority"}, "priority"),
-        ({"service_tier": "standard", "speed": "fast"}, "fast"),
-        ({"service_tier": "standard", "speed": "standard"}, "standard"),
-        ({"service_tier": None}, ""),
-        (None, ""),
+        ({"service_tier": "priority"}, Service("priority")),
+        ({"service_tier": "standard", "speed": "fast"}, Service("standard", "fast")),
+        ({"service_tier": "standard", "inference_geo": "us"}, Service("standard", "", "us")),
+        ({"service_tier": None, "speed": 7}, Service()),
+        (None, Service()),
     ],
 )
-def test_the_tier_that_prices_a_call(usage: Any, tier: str) -> None:
-    assert service_tier_of(usage) == tier
+def test_the_service_that_prices_a_call(usage: Any, service: Service) -> None:
+    assert service_of({}, usage) == service

@@ -10,7 +10,7 @@ from llm.dialects.base import ParsedRequest, PassThrough, Reading
 from llm.dialects.openai_chat import OPENAI_CHAT
 from llm.enums import Dialect
 from llm.errors import InvalidRequest, UpstreamFailed
-from llm.types import ChatResponse, TokenCounts, ToolCall
+from llm.types import ChatResponse, Service, TokenCounts, ToolCall
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
@@ -160,7 +160,7 @@ def test_a_whole_reply_is_read() -> None:
         counts=TokenCounts(prompt_tokens=8, completion_tokens=1),
         model="gpt-4o-2024-08-06",
         response_id="chatcmpl-1",
-        service_tier="default",
+        service=Service("default"),
         is_final=True,
     )
 

@@ -184,7 +184,7 @@ async def test_a_tools_result_reaches_the_upstream(remote: BaseLLMProvider, upst
         (Script(status=401), UpstreamFailed, 502, False),
         (Script(status=403), UpstreamFailed, 502, False),
         (Script(status=429, retry_after_s=7), UpstreamRateLimited, 429, False),
-        (Script(status=500), UpstreamFailed, 502, False),
+        (Script(status=500), UpstreamFailed, 502, True),
         (Script(status=503), UpstreamFailed, 502, False),
         (Script(status=502), UpstreamFailed, 502, True),
         (Script(status=504), UpstreamFailed, 502, True),

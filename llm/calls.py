@@ -166,7 +166,7 @@ class RequestTask:
                 return None, True
             failures.append(failure)
             if failure.operator_fault:
-                self._runtime.tell_staff(candidate.target.provider, failure)
+                await self._runtime.tell_staff(candidate.target.provider, failure)
             self._has_counted |= closing is not None and closing.status is not UsageStatus.VOID
             pause = pause_before(repeat, failure)
             if self._is_over(failure, resolution) or pause is None or repeat == settings.LLM_MAX_RETRIES:

@@ -20,16 +20,18 @@ from llm.enums import Outcome
 from llm.errors import UpstreamError, UpstreamFailed, UpstreamTimeout
 from llm.estimation import estimate
 from llm.money import format_usd, pico_to_usd
+from llm.pricing import priced_service
 from llm.providers.base import BaseLLMProvider
 from llm.providers.failures import upstream_error
 from llm.relay import Audience, Relay, Reply
 from llm.settlement import Ending, close_of, close_of_undone, outcome_of
-from llm.types import TokenCounts
+from llm.types import Service, TokenCounts
 
 log = structlog.get_logger("llm.calls")
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 JSON = "application/json"
+_PROVIDERS_CHOICE = ("", "auto", "standard_only")
 
 Settle = Callable[[CloseCall], Awaitable[None]]
 
@@ -226,7 +228,8 @@ class Exchange:
 
     def _close_of(self, ending: Ending) -> CloseCall:
         served = self.plan.price_served(ending.reading.model)
-        return close_of(self.plan.opened, served.price, ending)
+        is_other = served.is_of_another_model or _is_other_service(self.plan.request.asked_service, ending.reading)
+        return close_of(self.plan.opened, served.price, ending, is_priced_as_reported=is_other)
 
     def _ending(self, outcome: Outcome, *, is_complete: bool) -> Ending:
         first_byte_at = self._first_byte_at
@@ -265,3 +268,12 @@ class Exchange:
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)
+
+
+def _is_other_service(asked: Service, reading: Reading) -> bool:
+    """Whether it was served at other prices than was asked for; `auto` and the like leave that to the provider."""
+    parts = zip(asked, reading.service, priced_service(asked), priced_service(reading.service), strict=True)
+    return any(
+        word not in _PROVIDERS_CHOICE and served != "" and priced != served_priced
+        for word, served, priced, served_priced in parts
+    )

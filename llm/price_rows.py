@@ -11,6 +11,7 @@ from llm.models import Price, Rate, RateSet
 from llm.models.catalog import TOKENS_PER_PRICE
 from llm.money import per_million_to_pico
 from llm.pricing import PriceSnapshot, RateSetSnapshot
+from llm.types import Service
 
 
 def load_rate_sets(rate_sets: QuerySet[RateSet]) -> Mapping[int, Sequence[RateSetSnapshot]]:
@@ -20,10 +21,10 @@ def load_rate_sets(rate_sets: QuerySet[RateSet]) -> Mapping[int, Sequence[RateSe
     for rate_set_id, meter, amount, per_units in rate_rows.values_list("rate_set_id", "meter", "amount", "per_units"):
         rates[rate_set_id][meter] = per_million_to_pico(amount) * (TOKENS_PER_PRICE // per_units)
     by_price: dict[int, list[RateSetSnapshot]] = defaultdict(list)
-    for pk, price_id, min_prompt_tokens, tier in rate_sets.order_by("id").values_list(
-        "id", "price_id", "min_prompt_tokens", "service_tier"
+    for pk, price_id, min_prompt_tokens, *service in rate_sets.order_by("id").values_list(
+        "id", "price_id", "min_prompt_tokens", *Service._fields
     ):
-        by_price[price_id].append(RateSetSnapshot(pk, min_prompt_tokens, tier, rates[pk]))
+        by_price[price_id].append(RateSetSnapshot(pk, min_prompt_tokens, Service(*service), rates[pk]))
     return by_price
 
 

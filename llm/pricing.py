@@ -23,8 +23,15 @@ from llm.errors import PriceMissing
 from llm.types import Service, TokenCounts
 
 # Names under which providers report their standard service: OpenAI `default`, Anthropic `standard`, Groq `on_demand`.
-# Others (`priority`, `flex`, `fast`, `scale`, `batch`) cost differently and need rates of their own.
+# Others (`priority`, `flex`, `scale`, `batch`) cost differently and need rates of their own.
 STANDARD_SERVICE_TIERS = frozenset({"", "auto", "default", "standard", "on_demand"})
+# `global` and `not_available` are Anthropic's words for a call that ran anywhere, and for a model that can't be placed.
+STANDARD_WORDS = (STANDARD_SERVICE_TIERS, frozenset({"", "standard"}), frozenset({"", "global", "not_available"}))
+"""Of each part of a `Service`."""
+# Anthropic's fast mode was kept as a service tier before there was a column for the speed: in old rows and prices.
+_FAST = "fast"
+
+STANDARD = Service()
 
 MOST_PICO = 2**63 - 1
 """What a column holds: over nine million USD, which no call costs."""
@@ -46,11 +53,11 @@ class ImpossibleCountsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RateSetSnapshot:
-    """rates: meter -> pico-units a unit. service_tier: "" for the standard one. dearest_*: of all classes of token."""
+    """rates: meter -> pico-units a unit. service: what they price. dearest_*: of all classes of token."""
 
     id: int
     min_prompt_tokens: int
-    service_tier: str
+    service: Service
     rates: Mapping[str, int]
     dearest_prompt_rate: int = field(init=False, repr=False, compare=False)
     dearest_completion_rate: int = field(init=False, repr=False, compare=False)
@@ -79,18 +86,19 @@ class PriceSnapshot:
     rate_sets: tuple[RateSetSnapshot, ...]
     context_window: int | None = None
     unpriced_meters: tuple[str, ...] = ()
-    _tiers: dict[str, tuple[RateSetSnapshot, ...]] = field(init=False, repr=False, compare=False)
+    _by_service: dict[Service, tuple[RateSetSnapshot, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        tiers: dict[str, tuple[RateSetSnapshot, ...]] = {}
+        found: dict[Service, tuple[RateSetSnapshot, ...]] = {}
         for rate_set in sorted(self.rate_sets, key=lambda rate_set: -rate_set.min_prompt_tokens):
-            tiers[rate_set.service_tier] = (*tiers.get(rate_set.service_tier, ()), rate_set)
-        object.__setattr__(self, "_tiers", tiers)
+            service = priced_service(rate_set.service)
+            found[service] = (*found.get(service, ()), rate_set)
+        object.__setattr__(self, "_by_service", found)
 
     def unpriced_words(self, service: Service) -> str:
-        """What of a service has no rates here, as a sentence's part; "" where all of it has."""
-        tier = "" if service.service_tier in STANDARD_SERVICE_TIERS else service.service_tier
-        return f"the service tier “{tier[:50]}”" if tier and tier not in self._tiers else ""
+        """What of a service has no rates here, as a sentence's part; "" where it has, or is standard."""
+        words = unusual_words(service)
+        return "" if not words or priced_service(service) in self._by_service else ", ".join(words)
 
     def costs_as(self, other: PriceSnapshot) -> bool:
         """Whether every call costs the same at both."""
@@ -98,19 +106,20 @@ class PriceSnapshot:
 
     def _rates(self) -> list[tuple[object, ...]]:
         return sorted(
-            (each.service_tier, each.min_prompt_tokens, sorted(each.rates.items())) for each in self.rate_sets
+            (priced_service(each.service), each.min_prompt_tokens, sorted(each.rates.items()))
+            for each in self.rate_sets
         )
 
-    def rate_set_for(self, prompt_tokens: int, service_tier: str) -> RateSetSnapshot:
-        """The set that prices the whole request: of the service tier, the highest context tier that is reached.
+    def rate_set_for(self, prompt_tokens: int, service: Service) -> RateSetSnapshot:
+        """The set that prices the whole request: of that service, the highest context tier that is reached.
 
-        Raises PriceMissing for a tier that the price doesn't list: standard rates could under-bill it.
+        Raises PriceMissing for a service that the price doesn't list: standard rates could under-bill it.
         """
-        tier = "" if service_tier in STANDARD_SERVICE_TIERS else service_tier
-        for rate_set in self._tiers.get(tier, ()):
+        wanted = priced_service(service)
+        for rate_set in self._by_service.get(wanted, ()):
             if prompt_tokens >= rate_set.min_prompt_tokens:
                 return rate_set
-        raise PriceMissing((f"service_tier:{tier or 'standard'}",))
+        raise PriceMissing(unusual_words(service) or ("service_tier:standard",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +130,24 @@ class Cost:
     rate_set_id: int | None
 
 
-def cost_of(counts: TokenCounts, price: PriceSnapshot, *, service_tier: str = "") -> Cost:
+def priced_service(service: Service) -> Service:
+    """What distinguishes prices: a provider's words for its standard service become empty."""
+    tier, speed, geo = ("" if word in words else word for word, words in zip(service, STANDARD_WORDS, strict=True))
+    return Service("", _FAST, geo) if (tier, speed) == (_FAST, "") else Service(tier, speed, geo)
+
+
+def unusual_words(service: Service) -> tuple[str, ...]:
+    """Whatever is not standard of it, such as `speed:fast`."""
+    named = zip(Service._fields, service, STANDARD_WORDS, strict=True)
+    return tuple(f"{name}:{word}" for name, word, words in named if word not in words)
+
+
+def cost_of(counts: TokenCounts, price: PriceSnapshot, service: Service = STANDARD) -> Cost:
     """Exact cost of one call, unrounded, in pico-units of USD.
 
     counts: parts are subsets of their totals (cached tokens are inside prompt_tokens).
-    service_tier: as the provider reported it.
-    Raises PriceMissing when a meter that is not zero, or the service tier, has no rate; `.meters` names each.
+    service: as the provider reported it.
+    Raises PriceMissing when a meter that is not zero, or the service, has no rate; `.meters` names each.
     Raises ImpossibleCountsError when the parts can't be subsets.
     Source: genai-prices 0.2.3 (`decompose.py`, `types.py`: the tier is chosen by all input tokens and reprices all).
     """
@@ -134,7 +155,7 @@ def cost_of(counts: TokenCounts, price: PriceSnapshot, *, service_tier: str = ""
         return Cost(0, None)
     if counts.prompt_tokens < 0:
         raise ImpossibleCountsError(f"{counts.prompt_tokens} prompt tokens")
-    rate_set = price.rate_set_for(counts.prompt_tokens, service_tier)
+    rate_set = price.rate_set_for(counts.prompt_tokens, service)
     rates = rate_set.rates
     pico = rates.get(REQUESTS, 0)
     missing: list[str] = []
@@ -150,14 +171,14 @@ def cost_of(counts: TokenCounts, price: PriceSnapshot, *, service_tier: str = ""
     return Cost(pico, rate_set.id)
 
 
-def known_cost(counts: TokenCounts, price: PriceSnapshot | None, *, service_tier: str = "") -> Cost | None:
+def known_cost(counts: TokenCounts, price: PriceSnapshot | None, service: Service = STANDARD) -> Cost | None:
     """None when no price is known for what was used; using nothing costs nothing."""
     if counts.total_tokens == 0 and not any(counts.extra_meters.values()):
         return Cost(pico=0, rate_set_id=None)
     if price is None:
         return None
     try:
-        cost = cost_of(counts, price, service_tier=service_tier)
+        cost = cost_of(counts, price, service)
     except (PriceMissing, ImpossibleCountsError):
         return None
     return cost if cost.pico <= MOST_PICO else None

@@ -18,7 +18,7 @@ from django.db import transaction
 from llm.books.adjusting import adjust
 from llm.books.clock import database_now
 from llm.books.figures import Figures, figures_of
-from llm.catalog import Catalog, load_catalog
+from llm.catalog import Catalog, TargetName, load_catalog
 from llm.enums import AdjustmentSource, UsageStatus
 from llm.models import ReratingRun, Usage, UsageAdjustment
 from llm.money import pico_to_usd
@@ -107,8 +107,9 @@ def _compare(
     """The call's figures and what they cost now; None where that is what it cost before, or isn't known."""
     report.calls += 1
     figures = figures_of(row, adjustments)
-    price = catalog.price_for(row.provider, row.upstream_model, at=row.opened_at)
-    cost = known_cost(figures.counts, price, service_tier=row.service_tier)
+    asked = TargetName(row.provider, row.upstream_model)
+    price = catalog.price_served(asked, row.reported_model, at=row.opened_at).price
+    cost = known_cost(figures.counts, price, figures.service)
     if cost is None:
         report.unpriced += 1
         return None

@@ -56,7 +56,6 @@ class Runtime:
         self._executor = ThreadPoolExecutor(settings.LLM_DB_THREADS, thread_name_prefix="llm-db")
         self._tasks: dict[asyncio.Task[None], RequestTask] = {}
         self._alerts = StaffAlerts()
-        self._telling: set[asyncio.Task[None]] = set()
         self.drains = 0
         """Calls that read on for a caller who has left."""
         self.bounds = Bounds(
@@ -121,16 +120,12 @@ class Runtime:
             provider = self._providers[name] = build_provider(name)
         return provider
 
-    def tell_staff(self, provider: str, failure: UpstreamError) -> None:
-        """That the provider doesn't accept our account. Nobody's call waits for it."""
+    async def tell_staff(self, provider: str, failure: UpstreamError) -> None:
+        """That the provider doesn't accept our account; at most one call of an hour waits for it to be written."""
         now = datetime.now(UTC)
-        if self._alerts.is_due(provider, now):
-            log.warning("provider refuses our account", provider=provider, fault=failure.operator_fault)
-            task = asyncio.get_running_loop().create_task(self._write_alert(provider, failure, now))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
-
-    async def _write_alert(self, provider: str, failure: UpstreamError, now: datetime) -> None:
+        if not self._alerts.is_due(provider, now):
+            return
+        log.warning("provider refuses our account", provider=provider, fault=failure.operator_fault)
         fault, status = failure.operator_fault, failure.upstream_status
         try:
             await self.run_db(partial(write_alert, provider, fault=fault, status=status, now=now))
@@ -159,8 +154,6 @@ class Runtime:
         self.begin_drain()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=settings.LLM_DRAIN_SECONDS + _STOP_SECONDS)
-        if self._telling:
-            await asyncio.wait(self._telling, timeout=_STOP_SECONDS)
         await asyncio.get_running_loop().run_in_executor(None, lambda: self.writer.stop(timeout_s=10))
         await self.aclose()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from llm.books.figures import PRICED_AS_REPORTED
 from llm.books.operations import CloseCall, OpenCall, clean_text
 from llm.books.settling import void_close
 from llm.dialects.base import Reading
@@ -20,8 +21,8 @@ from llm.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from llm.pricing import PriceSnapshot, known_cost
-from llm.types import TOKEN_FIELDS, TokenCounts
+from llm.pricing import Cost, PriceSnapshot, known_cost, unusual_words
+from llm.types import TOKEN_FIELDS, Service, TokenCounts
 
 _MOST_DISPUTED_CHARACTERS = 4000
 
@@ -45,14 +46,19 @@ class Ending:
     duration_ms: int | None = None
 
 
-def close_of(opened: OpenCall, price: PriceSnapshot | None, ending: Ending) -> CloseCall:
+def close_of(
+    opened: OpenCall, price: PriceSnapshot | None, ending: Ending, *, is_priced_as_reported: bool = False
+) -> CloseCall:
     """The closing row: exact where the provider reported its final figures, estimated and bounded otherwise.
+
+    is_priced_as_reported: `price` is not that of the model or service that was asked for.
 
     Figures that can't be true, or that no column holds, are kept aside as they came: disputed, and billed to nobody.
     """
     reading = _disputed_if_absurd(ending.reading)
     counts, source = _figures(replace(ending, reading=reading))
-    cost = known_cost(counts, price, service_tier=reading.service.service_tier)
+    service = _cleaned(reading.service)
+    cost = known_cost(counts, price, service)
     return CloseCall(
         id=opened.id,
         status=UsageStatus.ESTIMATED if source is UsageSource.ESTIMATED else UsageStatus.SETTLED,
@@ -66,7 +72,9 @@ def close_of(opened: OpenCall, price: PriceSnapshot | None, ending: Ending) -> C
         disputed_usage=_kept(reading.absurd_usage),
         reported_model=clean_text(reading.model, most=200),
         upstream_response_id=clean_text(reading.response_id, most=200),
-        service_tier=clean_text(reading.service.service_tier, most=50),
+        **service._asdict(),
+        flags=_flags(reading, cost, service, is_priced_as_reported=is_priced_as_reported),
+        upstream_cost_pico=None if reading.upstream_cost is None else reading.upstream_cost.pico,
         error_code=clean_text(ending.error_code, most=50),
         upstream_status=ending.upstream_status,
         first_byte_ms=ending.first_byte_ms,
@@ -103,6 +111,25 @@ def outcome_of(error: UpstreamError) -> Outcome:
     if isinstance(error, UpstreamRejected | UpstreamRateLimited):
         return Outcome.UPSTREAM_REFUSED
     return Outcome.UPSTREAM_FAILED
+
+
+def _cleaned(service: Service) -> Service:
+    """As the columns hold it, so that the row gives the same price again."""
+    return Service(
+        clean_text(service.service_tier, most=50),
+        clean_text(service.speed, most=20),
+        clean_text(service.inference_geo, most=20),
+    )
+
+
+def _flags(reading: Reading, cost: Cost | None, service: Service, *, is_priced_as_reported: bool) -> tuple[str, ...]:
+    """Words of docs/decisions/0024."""
+    words = {
+        PRICED_AS_REPORTED: is_priced_as_reported,
+        "tier_unpriced": cost is None and bool(unusual_words(service)),
+        "upstream_cost_rounded": reading.upstream_cost is not None and reading.upstream_cost.is_rounded,
+    }
+    return tuple(word for word, holds in words.items() if holds)
 
 
 def _figures(ending: Ending) -> tuple[TokenCounts, UsageSource]:

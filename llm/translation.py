@@ -45,7 +45,7 @@ async def _translate_stream(exchange: Exchange, chat: ChatRequest) -> None:
         service_tier=end.service_tier,
         speed=end.speed,
         inference_geo=end.inference_geo,
-        upstream_cost_pico=end.upstream_cost_pico,
+        upstream_cost=end.upstream_cost,
     )
     exchange.reading = _reading_of(response)
     final = await _settle(exchange, response)
@@ -85,7 +85,7 @@ def _reading_of(response: ChatResponse) -> Reading:
         response_id=response.response_id,
         service=Service(response.service_tier, response.speed, response.inference_geo),
         is_final=True,
-        upstream_cost_pico=response.upstream_cost_pico,
+        upstream_cost=response.upstream_cost,
     )
 
 

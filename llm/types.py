@@ -42,6 +42,12 @@ class TokenCounts:
 
 TOKEN_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(TokenCounts) if f.name.endswith("_tokens"))
 
+END_USER_LENGTH = 32
+MAX_END_USER_CHARACTERS = 256
+MAX_FLAGS_LENGTH = 200
+MAX_TAGS = 8
+"""Bounds of what a row says beside its figures."""
+
 
 class Service(NamedTuple):
     """How a provider says it served a call, in its own words; each decides what the call costs. Empty is standard."""
@@ -52,6 +58,13 @@ class Service(NamedTuple):
 
 
 STANDARD_SERVICE = Service()
+
+
+class UpstreamCost(NamedTuple):
+    """What a provider says that a call costs us. pico: pico-units of USD. is_rounded: it said more decimals."""
+
+    pico: int
+    is_rounded: bool = False
 
 
 class LimitState(NamedTuple):
@@ -146,8 +159,8 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 class ChatResponse:
     """A whole reply. usage: None when the upstream reported none (the gateway then counts).
 
-    service_tier, speed, inference_geo: how it was served, in the provider's words. upstream_cost_pico: what it says
-    that the call costs us, in pico-units of USD.
+    service_tier, speed, inference_geo: how it was served, in the provider's words. upstream_cost: what it says
+    that the call costs us.
     """
 
     reply: str
@@ -159,7 +172,7 @@ class ChatResponse:
     service_tier: str = ""
     speed: str = ""
     inference_geo: str = ""
-    upstream_cost_pico: int | None = None
+    upstream_cost: UpstreamCost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +196,7 @@ class StreamEnd:
     service_tier: str = ""
     speed: str = ""
     inference_geo: str = ""
-    upstream_cost_pico: int | None = None
+    upstream_cost: UpstreamCost | None = None
 
 
 StreamItem = str | ToolCallDelta | StreamEnd

@@ -6,7 +6,7 @@ Nothing is locked and nothing is written but the result, so it may run beside th
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -33,7 +33,6 @@ KEPT_FINDINGS = 100
 
 _CHUNK = 2000
 _FORGOTTEN_AFTER = timedelta(hours=1)
-_BRING_THEIR_COST = frozenset({AdjustmentSource.SPOOL, AdjustmentSource.PROVIDER})
 
 
 @dataclass
@@ -147,15 +146,24 @@ class _Verification:
             yield "it is open, its process has been dead for over an hour, and nothing has closed it"
 
     def _problems_of_cost(self, row: Usage) -> Iterator[str]:
+        figures = figures_of(row, ())
+        if figures.is_priced_as_reported and row.rate_set_id is None:
+            # The other model is free, or has no rates for what was used: no column tells which one it was.
+            if row.cost:
+                yield "it has a cost and no rates"
+            return
         price = None
-        if row.price_id is not None and (price := self._prices.get(row.price_id)) is None:
-            yield f"its price {row.price_id} does not exist"
+        price_id = row.price_id
+        if (rates := figures.reported_rate_set_id) is not None:
+            price_id = self._prices_of_rates[rates]
+        if price_id is not None and (price := self._prices.get(price_id)) is None:
+            yield f"its price {price_id} does not exist"
             return
         counts = _counts_of(row)
         if min(getattr(counts, name) for name in TOKEN_FIELDS) < 0:
             yield "it has negative tokens"
             return
-        cost = known_cost(counts, price, service_tier=row.service_tier)
+        cost = known_cost(counts, price, row.service)
         expected = None if cost is None else cost.pico
         actual = None if row.cost is None else usd_to_pico(row.cost)
         if actual != expected:
@@ -164,16 +172,21 @@ class _Verification:
             yield f"its cost was computed with rates {cost.rate_set_id}, not {row.rate_set_id}"
 
     def _problems_of_corrected_cost(self, row: Usage, adjustments: Sequence[UsageAdjustment]) -> Iterator[str]:
-        """Late settlements and providers' reports may cost what no column tells: extra meters, a service tier."""
-        if not adjustments or {each.source for each in adjustments} & _BRING_THEIR_COST:
-            return
+        """A provider's report brings its own cost, and a late settlement of an earlier release one that no column
+        explains: it kept neither extra meters nor service.
+        """
         figures = figures_of(row, adjustments)
+        reported = AdjustmentSource.PROVIDER in {each.source for each in adjustments}
+        if not adjustments or reported or not figures.is_complete:
+            return
         rerated = last_rerating(adjustments)
-        rates = None if rerated is None else rerated.rate_set_id
+        rates = figures.reported_rate_set_id if rerated is None else rerated.rate_set_id
+        if rates is None and rerated is None and figures.is_priced_as_reported:
+            return
         price_id = row.price_id if rates is None else self._prices_of_rates[rates]
         price = None if price_id is None else self._prices.get(price_id)
         is_free = rerated is not None and rates is None
-        cost = DECLARED_FREE if is_free else known_cost(figures.counts, price, service_tier=row.service_tier)
+        cost = DECLARED_FREE if is_free else known_cost(figures.counts, price, figures.service)
         expected = None if cost is None else cost.pico
         if figures.cost_pico != expected:
             yield (
@@ -181,9 +194,9 @@ class _Verification:
                 f"but its tokens at its price cost {_pico(expected)}"
             )
 
-    def _load_prices(self, rows: Iterable[Usage], adjustments: Mapping[UUID, Sequence[UsageAdjustment]]) -> None:
+    def _load_prices(self, rows: Sequence[Usage], adjustments: Mapping[UUID, Sequence[UsageAdjustment]]) -> None:
         corrections = [each for corrected in adjustments.values() for each in corrected]
-        rates = {each.rate_set_id for each in corrections if each.rate_set_id is not None}
+        rates = {each.rate_set_id for each in (*rows, *corrections) if each.rate_set_id is not None}
         if unknown := rates - set(self._prices_of_rates):
             self._prices_of_rates |= dict(RateSet.objects.filter(pk__in=unknown).values_list("pk", "price_id"))
         wanted = {row.price_id for row in rows if row.price_id is not None} | set(self._prices_of_rates.values())

@@ -13,7 +13,7 @@ from llm.catalog import Catalog, CatalogCache, load_catalog
 from llm.enums import Meter
 from llm.models import CatalogVersion
 from llm.money import format_usd, pico_to_per_million
-from llm.pricing import PriceSnapshot
+from llm.pricing import STANDARD, PriceSnapshot
 
 _cache = CatalogCache()
 
@@ -43,7 +43,7 @@ def price_in_force(provider: str, model: str) -> SafeString:
 
 
 def _standard_rates(price: PriceSnapshot) -> dict[str, int]:
-    standard = (rate_set for rate_set in price.rate_sets if not rate_set.service_tier)
+    standard = (rate_set for rate_set in price.rate_sets if rate_set.service == STANDARD)
     first = min(standard, key=lambda rate_set: rate_set.min_prompt_tokens, default=None)
     return dict(first.rates) if first else {}
 

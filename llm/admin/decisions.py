@@ -92,7 +92,7 @@ def _can_be_priced(known: CallFigures, form: DecisionForm) -> bool:
     if form.counts is None or known.cost is None:
         return True
     adjustments = [each.adjustment for each in known.corrections]
-    if cost_in_force(known.call, adjustments, form.counts, service_tier=known.call.service_tier) is not None:
+    if cost_in_force(known.call, adjustments, form.counts, known.figures.service) is not None:
         return True
     form.add_error(None, "The price of this call has no cost for so many tokens.")
     return False

@@ -26,6 +26,7 @@ from llm.enums import Meter, PriceSource
 from llm.models import Price, Rate
 from llm.money import format_usd
 from llm.prices import PriceRefusedError, set_price
+from llm.pricing import STANDARD
 
 
 def with_standing(prices: QuerySet[Price], now: datetime) -> QuerySet[Price]:
@@ -201,6 +202,6 @@ def _rate_cell(price: Price, meter: Meter) -> SafeString | str:
 
 
 def _standard_rate(price: Price, meter: Meter) -> Rate | None:
-    standard = [rate_set for rate_set in price.rate_sets.all() if not rate_set.service_tier]
+    standard = [rate_set for rate_set in price.rate_sets.all() if rate_set.service == STANDARD]
     first = min(standard, key=lambda rate_set: rate_set.min_prompt_tokens, default=None)
     return next((rate for rate in first.rates.all() if rate.meter == meter), None) if first else None

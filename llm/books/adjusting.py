@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from llm.books.clock import lock_books
-from llm.books.figures import Figures, figures_of
+from llm.books.figures import Figures, figures_of, meter_differences
 from llm.books.statements import moment_text
 from llm.books.windows import lock_windows, window_statements
 from llm.enums import AdjustmentSource, UsageStatus
@@ -18,7 +18,7 @@ from llm.models import RateSet, ReratingRun, Usage, UsageAdjustment
 from llm.money import pico_to_usd
 from llm.price_rows import load_snapshots
 from llm.pricing import Cost, known_cost
-from llm.types import TOKEN_FIELDS, TokenCounts
+from llm.types import TOKEN_FIELDS, Service, TokenCounts
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -39,8 +39,10 @@ def adjust(
     user: User | None = None,
     rate_set_id: int | None = None,
     rerating: ReratingRun | None = None,
+    service: Service | None = None,
+    flags: str | None = None,
 ) -> UsageAdjustment:
-    """Make these the call's figures, whatever was known before.
+    """Make these the call's figures, whatever was known before. service, flags: None keeps what was known.
 
     Its limits' windows follow; a soft threshold that is crossed by it is told. rate_set_id: what gave the cost, where
     that is not what gave it before. Raises ValueError where the row is open or void, or was adjusted by this source,
@@ -58,6 +60,9 @@ def adjust(
         usage=row,
         source=source,
         **{name: getattr(counts, name) - getattr(before.counts, name) for name in TOKEN_FIELDS},
+        extra_meters=meter_differences(counts.extra_meters, before.counts.extra_meters),
+        **(before.service if service is None else service)._asdict(),
+        flags=before.flags if flags is None else flags,
         cost=None if cost_pico is None else pico_to_usd(cost_pico - (before.cost_pico or 0)),
         rate_set_id=rate_set_id,
         rerating=rerating,
@@ -92,7 +97,7 @@ def decide_call(
     if counts is None:
         counts, cost_pico, rate_set_id = figures.counts, figures.cost_pico, None
     else:
-        cost = cost_in_force(row, earlier, counts, service_tier=row.service_tier)
+        cost = cost_in_force(row, earlier, counts, figures.service)
         if cost is None and figures.cost_pico is not None:
             # A correction can't take a cost back: that of the estimate would stay.
             raise ValueError("The price of this call has no cost for so many tokens.")
@@ -110,20 +115,22 @@ def decide_call(
 
 
 def cost_in_force(
-    row: Usage, adjustments: Sequence[UsageAdjustment], counts: TokenCounts, *, service_tier: str
+    row: Usage, adjustments: Sequence[UsageAdjustment], counts: TokenCounts, service: Service
 ) -> Cost | None:
-    """What so many tokens cost at the price that was frozen when the call was opened, or at that of its last re-rating.
+    """What so many tokens cost at the price that was frozen when the call was opened, at that of the model that served
+    it, or at that of its last re-rating.
 
     adjustments: all of the row's, oldest first. None when that price doesn't price them.
     """
     price_id = row.price_id
     rerated = last_rerating(adjustments)
-    if rerated is not None:
-        if rerated.rate_set_id is None:
-            return DECLARED_FREE
-        price_id = RateSet.objects.values_list("price_id", flat=True).get(pk=rerated.rate_set_id)
+    if rerated is not None and rerated.rate_set_id is None:
+        return DECLARED_FREE
+    rates = figures_of(row, adjustments).reported_rate_set_id if rerated is None else rerated.rate_set_id
+    if rates is not None:
+        price_id = RateSet.objects.values_list("price_id", flat=True).get(pk=rates)
     price = None if price_id is None else load_snapshots([price_id])[price_id]
-    return known_cost(counts, price, service_tier=service_tier)
+    return known_cost(counts, price, service)
 
 
 def last_rerating(adjustments: Sequence[UsageAdjustment]) -> UsageAdjustment | None:

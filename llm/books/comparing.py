@@ -13,12 +13,13 @@ from django.db import DataError, IntegrityError, InterfaceError, OperationalErro
 from llm.books import statements
 from llm.books.adjusting import adjust, cost_in_force, other_rate_set
 from llm.books.figures import figures_of
-from llm.books.operations import CloseCall, Closed, Conflict, Result, Unanswered
+from llm.books.operations import CloseCall, Closed, Conflict, Result, Unanswered, flags_text
 from llm.enums import AdjustmentSource, Outcome, UsageStatus
 from llm.models import Usage, UsageAdjustment
 from llm.money import usd_to_pico
 from llm.pricing import Cost
 
+_NEWER = frozenset({"speed", "inference_geo", "flags", "upstream_cost"})
 _LATE = "The settlement of this call came after its process was taken for dead."
 
 
@@ -75,6 +76,8 @@ def _correct(row: Usage, close: CloseCall) -> Result:
         rate_set_id=other_rate_set(cost, figures_of(row, adjustments)),
         is_billable=close.is_billable and not is_void,
         reason=f"{_LATE} {_fingerprint(close)}",
+        service=close.service,
+        flags=flags_text(close.flags),
     )
     return Closed()
 
@@ -84,18 +87,23 @@ def _cost_now(row: Usage, adjustments: Sequence[UsageAdjustment], close: CloseCa
     if close.status == UsageStatus.VOID:
         return Cost(0, None)
     if any(each.source == AdjustmentSource.RERATING for each in adjustments):
-        return cost_in_force(row, adjustments, close.counts, service_tier=close.service_tier)
+        return cost_in_force(row, adjustments, close.counts, close.service)
     return None if close.cost_pico is None else Cost(close.cost_pico, close.rate_set_id)
 
 
 def _fingerprint(close: CloseCall) -> str:
-    values = json.dumps(statements.close_values(close), sort_keys=True)
-    return f"(settlement {hashlib.sha256(values.encode()).hexdigest()[:16]})"
+    """Values that earlier releases didn't know are left out where they are empty, so a settlement that such a release
+    has put on the books is known again.
+    """
+    values = {name: value for name, value in statements.close_values(close).items() if value or name not in _NEWER}
+    text = json.dumps(values, sort_keys=True)
+    return f"(settlement {hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
 
 def _values_of(row: Usage) -> dict[str, Any]:
     values = {name: getattr(row, name) for name in statements.CLOSE_COLUMNS}
-    values["cost"] = None if row.cost is None else usd_to_pico(row.cost)
+    for name in ("cost", "upstream_cost"):
+        values[name] = None if values[name] is None else usd_to_pico(values[name])
     return _plain(values)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from llm.enums import Dialect, LimitMetric, LimitPer, Outcome, UsageSource, UsageStatus
-from llm.types import LimitState, TokenCounts
+from llm.types import LimitState, Service, TokenCounts
 
 
 class Ask(NamedTuple):
@@ -41,6 +41,7 @@ class OpenCall:
     ask: asked only where the key or its account has limits; without it nothing is held.
     is_stillborn: nobody knows whether this open was written before a connection broke, and nothing was sent. It is
     written, again or for the first time, only to be voided in the same batch: nothing is checked.
+    provider_instance: empty where it is named as the provider is. end_user: see `llm.endusers`. tags: at most MAX_TAGS.
     """
 
     id: UUID
@@ -61,13 +62,18 @@ class OpenCall:
     request_bytes: int = 0
     ask: Callable[[], Ask] | None = field(default=None, compare=False)
     is_stillborn: bool = False
+    provider_instance: str = ""
+    end_user: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class CloseCall:
     """Settle, estimate or void an open call.
 
-    cost_pico: pico-units of USD; None when no price is known. upstream_status: the HTTP status we got, if any.
+    cost_pico: pico-units of USD; None when no price is known. upstream_cost_pico: the provider's own figure of it.
+    speed, inference_geo, service_tier: as served. flags: words, see docs/decisions/0024-the-shape-of-a-row.md.
+    upstream_status: the HTTP status we got, if any.
     account_id: whose call it is; 0 where that isn't known. It only groups operations, it is never written.
     """
 
@@ -89,6 +95,14 @@ class CloseCall:
     first_byte_ms: int | None = None
     duration_ms: int | None = None
     account_id: int = 0
+    speed: str = ""
+    inference_geo: str = ""
+    flags: tuple[str, ...] = ()
+    upstream_cost_pico: int | None = None
+
+    @property
+    def service(self) -> Service:
+        return Service(self.service_tier, self.speed, self.inference_geo)
 
 
 Operation = OpenCall | CloseCall
@@ -167,6 +181,11 @@ class Unanswered:
 
 
 Result = Opened | Refused | Stale | Closed | Conflict | Failed | Unanswered
+
+
+def flags_text(flags: Iterable[str]) -> str:
+    """As the books hold flags: each once, sorted, with a space between them."""
+    return " ".join(sorted(set(flags)))
 
 
 def clean_text(value: object, *, most: int) -> str:

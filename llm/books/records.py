@@ -38,6 +38,8 @@ def close_from(document: Mapping[str, Any]) -> CloseCall:
             "outcome": Outcome(values["outcome"]),
             "usage_source": UsageSource(values["usage_source"]),
             "counts": TokenCounts(**values["counts"]),
+            # Records of earlier releases have none.
+            "flags": tuple(values.get("flags", ())),
         }
     )
 

@@ -39,8 +39,11 @@ class TouchedRow:
 
     @classmethod
     def of(cls, row: Row, vendor: str) -> TouchedRow:
-        """SQLite keeps ids as hex digits and moments without a zone."""
+        """SQLite keeps ids as hex digits, moments without a zone, and JSON as text; so does Django of PostgreSQL's."""
         opened = OpenedFacts._make(row[2:])
+        tags: Any = opened.tags
+        if isinstance(tags, str):
+            opened = opened._replace(tags=orjson.loads(tags))
         if vendor == "sqlite":
             opened = opened._replace(id=UUID(row[2]), request_id=UUID(row[3]), opened_at=moment_of(opened.opened_at))
         return cls(row[0], row[1], opened)

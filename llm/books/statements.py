@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from llm.books.operations import CloseCall, OpenCall
-from llm.digests import DIGEST_FIELDS, ClosedFacts, OpenedFacts, digest_words, usage_text
+from llm.books.operations import CloseCall, OpenCall, flags_text
+from llm.digests import DIGEST_FIELDS, VERSION, ClosedFacts, OpenedFacts, digest_words, usage_text
 from llm.enums import Outcome, UsageSource, UsageStatus
 from llm.types import TOKEN_FIELDS
 
@@ -42,6 +42,9 @@ OPEN_COLUMNS: Mapping[str, str] = {
     "process_id": "uuid",
     "dialect": "text",
     "provider": "text",
+    "provider_instance": "text",
+    "end_user": "text",
+    "tags": "jsonb",
     "model": "text",
     "upstream_model": "text",
     "is_stream": "boolean",
@@ -62,10 +65,14 @@ CLOSE_COLUMNS: Mapping[str, str] = {
     "reported_model": "text",
     "upstream_response_id": "text",
     "service_tier": "text",
+    "speed": "text",
+    "inference_geo": "text",
+    "flags": "text",
     **dict.fromkeys(TOKEN_FIELDS, "bigint"),
     "extra_meters": "jsonb",
     "rate_set_id": "bigint",
     "cost": "bigint",
+    "upstream_cost": "bigint",
     "is_billable": "boolean",
     "is_disputed": "boolean",
     "disputed_usage": "jsonb",
@@ -75,6 +82,7 @@ CLOSE_COLUMNS: Mapping[str, str] = {
 _CLOSE_STAMPS: Mapping[str, str] = {
     "closed_at": "timestamptz",
     "recorded_at": "timestamptz",
+    "digest_version": "smallint",
     **dict.fromkeys(DIGEST_FIELDS, "integer"),
 }
 _TOUCHED = ", ".join(("status", "holds", *OpenedFacts._fields))
@@ -89,6 +97,9 @@ _OPEN_CONSTANTS: Mapping[str, object] = {
     "reported_model": "",
     "upstream_response_id": "",
     "service_tier": "",
+    "speed": "",
+    "inference_geo": "",
+    "flags": "",
     **dict.fromkeys(TOKEN_FIELDS, 0),
     "extra_meters": "{}",
     "is_billable": True,
@@ -109,6 +120,9 @@ def open_row(
         "process_id": operation.process_id.hex,
         "dialect": operation.dialect.value,
         "provider": operation.provider,
+        "provider_instance": operation.provider_instance or operation.provider,
+        "end_user": operation.end_user,
+        "tags": dict(operation.tags),
         "model": operation.model,
         "upstream_model": operation.upstream_model,
         "is_stream": operation.is_stream,
@@ -136,6 +150,9 @@ def opened_facts(operation: OpenCall, *, now: datetime, time_zone: str) -> Opene
         opened_at=now,
         local_day=_local_day(now, time_zone),
         price_id=operation.price_id,
+        provider_instance=operation.provider_instance or operation.provider,
+        end_user=operation.end_user,
+        tags=dict(operation.tags),
     )
 
 
@@ -144,6 +161,7 @@ def close_row(operation: CloseCall, opened: OpenedFacts, *, moment: str) -> dict
     row = close_values(operation)
     words = digest_words(usage_text(opened, ClosedFacts._make(_closed_facts(row))))
     row.update(zip(DIGEST_FIELDS, words, strict=True))
+    row["digest_version"] = VERSION
     row["id"] = operation.id.hex
     row["closed_at"] = row["recorded_at"] = moment
     return row
@@ -161,10 +179,14 @@ def close_values(operation: CloseCall) -> dict[str, Any]:
         "reported_model": operation.reported_model,
         "upstream_response_id": operation.upstream_response_id,
         "service_tier": operation.service_tier,
+        "speed": operation.speed,
+        "inference_geo": operation.inference_geo,
+        "flags": flags_text(operation.flags),
         **{name: getattr(counts, name) for name in TOKEN_FIELDS},
         "extra_meters": dict(counts.extra_meters),
         "rate_set_id": operation.rate_set_id,
         "cost": operation.cost_pico,
+        "upstream_cost": operation.upstream_cost_pico,
         "is_billable": operation.is_billable,
         "is_disputed": operation.is_disputed,
         "disputed_usage": None if operation.disputed_usage is None else dict(operation.disputed_usage),

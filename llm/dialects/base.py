@@ -9,7 +9,16 @@ from typing import Any, NamedTuple, Protocol
 
 from llm.enums import Dialect
 from llm.errors import GatewayError
-from llm.types import STANDARD_SERVICE, ChatRequest, ChatResponse, LimitState, Service, StreamItem, TokenCounts
+from llm.types import (
+    STANDARD_SERVICE,
+    ChatRequest,
+    ChatResponse,
+    LimitState,
+    Service,
+    StreamItem,
+    TokenCounts,
+    UpstreamCost,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class Reading:
 
     absurd_usage: figures that cannot be true (negative, parts above their total), raw; `counts` is then None.
     is_final: `counts` are the whole call's, even if the reply was cut after them. Running totals of a stream are not.
-    upstream_cost_pico: what the upstream says that the call costs us, in pico-units of USD; None where it says nothing.
+    upstream_cost: what the upstream says that the call costs us.
     """
 
     counts: TokenCounts | None = None
@@ -61,7 +70,7 @@ class Reading:
     response_id: str = ""
     service: Service = STANDARD_SERVICE
     is_final: bool = False
-    upstream_cost_pico: int | None = None
+    upstream_cost: UpstreamCost | None = None
 
 
 @dataclass(frozen=True, slots=True)

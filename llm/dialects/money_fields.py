@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +24,7 @@ import orjson
 
 from llm.dialects.json_text import end_of_value
 from llm.money import PICO
+from llm.types import UpstreamCost
 
 MONEY_WORDS = frozenset(
     (
@@ -68,20 +69,20 @@ def without_money(text: bytes) -> bytes:
     return bytes(kept + text[position:]) if position else text
 
 
-def upstream_cost_pico(document: Mapping[str, Any]) -> int | None:
-    """What the upstream says that the call costs us, in pico-units of USD; None where it says nothing or nonsense."""
+def upstream_cost_of(document: Mapping[str, Any]) -> UpstreamCost | None:
+    """What the upstream says that the call costs us; None where it says nothing or nonsense."""
     usage, hidden = document.get("usage"), document.get("_hidden_params")
     figures = usage if isinstance(usage, Mapping) else {}
     cost = figures.get("cost")
     if isinstance(cost, Mapping):
         cost = cost.get("total_cost")
     if cost is None and type(ticks := figures.get("cost_in_usd_ticks")) is int:
-        return _within_bounds(Decimal(ticks) * PICO / _TICKS)
+        return _of_pico(Decimal(ticks) * PICO / _TICKS)
     if cost is None:
         cost = figures.get("estimated_cost")
     if cost is None and isinstance(hidden, Mapping):
         cost = hidden.get("response_cost")
-    return _pico(cost)
+    return _of_usd(cost)
 
 
 def _money_members(text: bytes) -> Iterator[tuple[int, int]]:
@@ -133,15 +134,18 @@ def _end_of(pattern: re.Pattern[bytes], text: bytes, start: int) -> int:
     return found.end() if found else start
 
 
-def _pico(cost: object) -> int | None:
+def _of_usd(cost: object) -> UpstreamCost | None:
     if isinstance(cost, bool) or not isinstance(cost, int | float | str):
         return None
     try:
-        return _within_bounds(Decimal(str(cost)[:50]) * PICO)
+        return _of_pico(Decimal(str(cost)[:50]) * PICO)
     except InvalidOperation:
         return None
 
 
-def _within_bounds(pico: Decimal) -> int | None:
+def _of_pico(pico: Decimal) -> UpstreamCost | None:
     """Rounded to whole pico-units: the figure is theirs, to be compared, never to be billed."""
-    return int(pico.to_integral_value()) if pico.is_finite() and 0 <= pico <= _MAX_PICO else None
+    if not pico.is_finite() or not 0 <= pico <= _MAX_PICO:
+        return None
+    whole = pico.to_integral_value(ROUND_HALF_UP)
+    return UpstreamCost(int(whole), is_rounded=whole != pico)

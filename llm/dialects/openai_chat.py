@@ -16,7 +16,7 @@ import orjson
 from llm.dialects import openai_chat_render, openai_errors
 from llm.dialects.base import Extent, ParsedRequest, Reading, Rendered, StreamReader, StreamWriter
 from llm.dialects.json_text import with_members, with_usage_cost
-from llm.dialects.money_fields import upstream_cost_pico, without_money
+from llm.dialects.money_fields import upstream_cost_of, without_money
 from llm.dialects.openai_chat_extent import extent_of
 from llm.dialects.openai_chat_fields import REQUEST, asked_service, routing_fields_of
 from llm.dialects.openai_chat_stream import OpenAIChatReader
@@ -100,7 +100,7 @@ class OpenAIChat:
             response_id=_text(reply, "id"),
             service=service_of(reply, reply.get("usage")),
             is_final=True,
-            upstream_cost_pico=upstream_cost_pico(reply),
+            upstream_cost=upstream_cost_of(reply),
         )
 
     def without_money(self, body: bytes) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import orjson
 
-from llm.dialects.money_fields import upstream_cost_pico
+from llm.dialects.money_fields import upstream_cost_of
 from llm.dialects.openai_chat_render import tool_call_object
 from llm.dialects.openai_usage import read_usage
 from llm.dialects.usage_figures import merged_service, service_of
@@ -26,6 +26,7 @@ from llm.types import (
     ToolCall,
     ToolCallDelta,
     ToolChoice,
+    UpstreamCost,
 )
 
 _FINISH_REASONS: Mapping[str, FinishReason] = {
@@ -88,7 +89,7 @@ def read_reply(body: bytes) -> ChatResponse:
             tool_calls=calls,
             response_id=str(reply.get("id") or ""),
             **service_of(reply, reply.get("usage"))._asdict(),
-            upstream_cost_pico=upstream_cost_pico(reply),
+            upstream_cost=upstream_cost_of(reply),
         )
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise UpstreamFailed(_BROKEN, may_have_worked=True) from error
@@ -103,7 +104,7 @@ class StreamCollector:
         self._service = Service()
         self._finish_reason: FinishReason = "stop"
         self._usage: TokenCounts | None = None
-        self._upstream_cost_pico: int | None = None
+        self._upstream_cost: UpstreamCost | None = None
 
     def feed(self, data: bytes) -> list[StreamItem]:
         """data: of one event. Raises UpstreamFailed for an error event or for what is no chunk."""
@@ -117,8 +118,8 @@ class StreamCollector:
         self._response_id = str(chunk.get("id") or self._response_id)
         self._service = merged_service(self._service, service_of(chunk, chunk.get("usage")))
         self._usage = _usage(chunk.get("usage")) or self._usage
-        if (cost := upstream_cost_pico(chunk)) is not None:
-            self._upstream_cost_pico = cost
+        if (cost := upstream_cost_of(chunk)) is not None:
+            self._upstream_cost = cost
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             return []
@@ -133,7 +134,7 @@ class StreamCollector:
             finish_reason=self._finish_reason,
             response_id=self._response_id,
             **self._service._asdict(),
-            upstream_cost_pico=self._upstream_cost_pico,
+            upstream_cost=self._upstream_cost,
         )
 
 

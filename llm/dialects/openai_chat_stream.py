@@ -16,12 +16,12 @@ import orjson
 
 from llm.dialects.base import Reading
 from llm.dialects.json_text import with_usage_cost, without_member
-from llm.dialects.money_fields import may_hold_money, upstream_cost_pico, without_money
+from llm.dialects.money_fields import may_hold_money, upstream_cost_of, without_money
 from llm.dialects.openai_chat_text import message_text
 from llm.dialects.openai_usage import read_usage
 from llm.dialects.sse import EventSplitter, read_event, split_events
 from llm.dialects.usage_figures import merged_service, service_of
-from llm.types import Service
+from llm.types import Service, UpstreamCost
 
 # Raw blocks are kept unread for as long as that is cheap: mostly the upstream reports usage, and nobody needs the text.
 MAX_RAW_BYTES = 64 * 1024
@@ -48,7 +48,7 @@ class OpenAIChatReader:
         self._model = self._response_id = ""
         self._service = Service()
         self._usage: Any = None
-        self._upstream_cost_pico: int | None = None
+        self._upstream_cost: UpstreamCost | None = None
         self._is_final = False
         self._usage_event = b""
         self._behind_usage: list[bytes] = []
@@ -101,7 +101,7 @@ class OpenAIChatReader:
             response_id=self._response_id,
             service=self._service,
             is_final=self._is_final,
-            upstream_cost_pico=self._upstream_cost_pico,
+            upstream_cost=self._upstream_cost,
         )
 
     def output_text(self) -> str:
@@ -190,8 +190,8 @@ class OpenAIChatReader:
         self._model = _text(chunk, "model") or self._model
         self._response_id = _text(chunk, "id") or self._response_id
         self._service = merged_service(self._service, service_of(chunk, chunk.get("usage")))
-        if (cost := upstream_cost_pico(chunk)) is not None:
-            self._upstream_cost_pico = cost
+        if (cost := upstream_cost_of(chunk)) is not None:
+            self._upstream_cost = cost
 
 
 class _Transcript:

@@ -3,6 +3,7 @@
 from llm.models.accounts import Account, ApiKey
 from llm.models.catalog import CatalogVersion, ModelRoute, Price, Rate, RateSet, RouteTarget
 from llm.models.corrections import BooksCheck, RefusedWrite, ReratingRun, UsageAdjustment
+from llm.models.endusers import EndUser, EndUserKey
 from llm.models.limits import Limit, LimitWindow
 from llm.models.outbox import Outbox
 from llm.models.processes import Process, ReaperState
@@ -13,6 +14,8 @@ __all__ = (
     "ApiKey",
     "BooksCheck",
     "CatalogVersion",
+    "EndUser",
+    "EndUserKey",
     "Limit",
     "LimitWindow",
     "ModelRoute",

@@ -19,6 +19,7 @@ from django.utils import timezone
 from llm.enums import PriceSource
 from llm.fields import PriceField
 from llm.money import PRICE_DECIMALS
+from llm.types import Service
 
 TOKENS_PER_PRICE: int = 10**PRICE_DECIMALS
 """Prices of tokens are per million."""
@@ -225,7 +226,7 @@ class Price(ImmutableCatalogModel):
 
 
 class RateSet(ImmutableCatalogModel):
-    """The rates of one context tier and service tier; a tier that is reached reprices the whole request."""
+    """The rates of one context tier, service tier, speed and place; what is reached reprices the whole request."""
 
     price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="rate_sets")
     min_prompt_tokens = models.PositiveBigIntegerField(
@@ -234,18 +235,37 @@ class RateSet(ImmutableCatalogModel):
     service_tier = models.CharField(
         max_length=50, blank=True, default="", help_text="As the provider reports it; empty for its standard service."
     )
+    speed = models.CharField(
+        max_length=20,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="As the provider reports it; empty for its standard speed.",
+    )
+    inference_geo = models.CharField(
+        max_length=20,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Where the model ran, as the provider reports it; empty for anywhere.",
+    )
 
     class Meta:
-        ordering = ("price", "service_tier", "min_prompt_tokens")
+        ordering = ("price", "service_tier", "speed", "inference_geo", "min_prompt_tokens")
         constraints = (
             models.UniqueConstraint(
-                fields=["price", "service_tier", "min_prompt_tokens"], name="rateset_once_per_tier"
+                fields=["price", "service_tier", "speed", "inference_geo", "min_prompt_tokens"],
+                name="rateset_once_per_variant",
             ),
         )
 
     def __str__(self) -> str:
-        tier = self.service_tier or "standard"
-        return f"{tier}, from {self.min_prompt_tokens} prompt tokens" if self.min_prompt_tokens else tier
+        named = ", ".join(each for each in (self.service_tier, self.speed, self.inference_geo) if each) or "standard"
+        return f"{named}, from {self.min_prompt_tokens} prompt tokens" if self.min_prompt_tokens else named
+
+    @property
+    def service(self) -> Service:
+        return Service(self.service_tier, self.speed, self.inference_geo)
 
 
 class Rate(ImmutableCatalogModel):

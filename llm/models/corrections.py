@@ -13,6 +13,7 @@ from llm.models.catalog import RateSet
 from llm.models.digested import WHOLE_DIGEST, Digested
 from llm.models.usage import Usage
 from llm.money import PICO_DECIMALS, usd_to_pico
+from llm.types import MAX_FLAGS_LENGTH, Service
 
 
 class ReratingRun(models.Model):
@@ -47,9 +48,10 @@ class ReratingRun(models.Model):
 class UsageAdjustment(Digested):
     """A signed correction of a closed row, at most one of each source, and of each re-rating. The row never changes.
 
-    Figures of a call = its row + its adjustments. cost: a difference in pico-units of USD; to a row without a cost it
-    is the cost. rate_set: what prices the call from now on, where that is another. is_billable: whether the call is
-    billable from now on.
+    Figures of a call = its row + its adjustments (`llm.books.figures`). Counts, extra_meters and cost are differences;
+    to a row without a cost it is the cost. rate_set: what prices the call from now on, where that is another.
+    service_tier, speed, inference_geo, flags, is_billable: the call's from now on. An adjustment of version 1 doesn't
+    know the meters, tier, speed and place: those of a late settlement are known to nobody.
     """
 
     usage = models.ForeignKey(Usage, on_delete=models.PROTECT, related_name="adjustments")
@@ -62,6 +64,11 @@ class UsageAdjustment(Digested):
     reasoning_tokens = models.BigIntegerField(default=0)
     audio_input_tokens = models.BigIntegerField(default=0)
     audio_output_tokens = models.BigIntegerField(default=0)
+    extra_meters = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()), blank=True)
+    service_tier = models.CharField(max_length=50, blank=True, default="", db_default="")
+    speed = models.CharField(max_length=20, blank=True, default="", db_default="")
+    inference_geo = models.CharField(max_length=20, blank=True, default="", db_default="")
+    flags = models.CharField(max_length=MAX_FLAGS_LENGTH, blank=True, default="", db_default="")
     cost = AmountField(null=True, blank=True)
     rate_set = models.ForeignKey(
         RateSet, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="+"
@@ -99,9 +106,14 @@ class UsageAdjustment(Digested):
     def __str__(self) -> str:
         return f"{self.get_source_display()} of {self.usage_id}"
 
+    @property
+    def service(self) -> Service:
+        return Service(self.service_tier, self.speed, self.inference_geo)
+
     def canonical_text(self) -> bytes:
         facts = AdjustmentFacts._make(getattr(self, name) for name in AdjustmentFacts._fields)
-        return adjustment_text(facts._replace(cost=None if self.cost is None else usd_to_pico(self.cost)))
+        cost = None if self.cost is None else usd_to_pico(self.cost)
+        return adjustment_text(facts._replace(cost=cost), version=self.digest_version)
 
 
 class RefusedWrite(models.Model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.db import models
@@ -18,7 +19,7 @@ from llm.models.accounts import Account, ApiKey
 from llm.models.catalog import Price, RateSet
 from llm.models.digested import NO_DIGEST, WHOLE_DIGEST, Digested
 from llm.money import usd_to_pico
-from llm.types import TOKEN_FIELDS
+from llm.types import END_USER_LENGTH, MAX_FLAGS_LENGTH, TOKEN_FIELDS, Service
 
 IN_DOUBT = Q(outcome=Outcome.LOST) | Q(is_disputed=True)
 """Nobody knows what these have used: their process died, or what their upstream said can't be true."""
@@ -78,11 +79,35 @@ class Usage(Digested):
 
     dialect = models.CharField(max_length=20, choices=Dialect.choices)
     provider = models.CharField(max_length=50)
+    provider_instance = models.CharField(
+        max_length=50,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Which configuration of the provider was called; empty in calls older than that.",
+    )
     model = models.CharField(max_length=200, help_text="The name that the caller asked for.")
     upstream_model = models.CharField(max_length=200, help_text="The name that we asked the provider for.")
     reported_model = models.CharField(max_length=200, blank=True, default="")
     upstream_response_id = models.CharField(max_length=200, blank=True, default="")
     service_tier = models.CharField(max_length=50, blank=True, default="")
+    speed = models.CharField(max_length=20, blank=True, default="", db_default="", help_text="As served.")
+    inference_geo = models.CharField(max_length=20, blank=True, default="", db_default="", help_text="As served.")
+    flags = models.CharField(
+        max_length=MAX_FLAGS_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Words on how the figures came about, sorted, with one space between them.",
+    )
+    end_user = models.CharField(
+        max_length=END_USER_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="A keyed hash of the end user's name (llm.endusers); empty where none was given.",
+    )
+    tags = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()), blank=True)
     is_stream = models.BooleanField(default=False)
     request_bytes = models.PositiveIntegerField(default=0, help_text="Size of the request's body.")
     holds = models.JSONField(
@@ -117,6 +142,9 @@ class Usage(Digested):
         RateSet, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="+"
     )
     cost = AmountField(null=True, blank=True)
+    upstream_cost = AmountField(
+        null=True, blank=True, help_text="The provider's own figure of the cost, in USD, where it sent one."
+    )
     is_billable = models.BooleanField(default=True)
     is_disputed = models.BooleanField(default=False)
     disputed_usage = models.JSONField(
@@ -190,8 +218,13 @@ class Usage(Digested):
     def canonical_text(self) -> bytes:
         opened = OpenedFacts._make(getattr(self, name) for name in OpenedFacts._fields)
         closed = ClosedFacts._make(getattr(self, name) for name in ClosedFacts._fields)
-        cost = None if self.cost is None else usd_to_pico(self.cost)
-        return usage_text(opened, closed._replace(cost=cost))
+        closed = closed._replace(cost=_pico(self.cost), upstream_cost=_pico(self.upstream_cost))
+        return usage_text(opened, closed, version=self.digest_version)
+
+    @property
+    def service(self) -> Service:
+        """As the row says it was served; adjustments may know better (`llm.books.figures`)."""
+        return Service(self.service_tier, self.speed, self.inference_geo)
 
     @property
     def total_tokens(self) -> int:
@@ -201,6 +234,10 @@ class Usage(Digested):
     def is_unpriced(self) -> bool:
         closed: tuple[Any, ...] = (UsageStatus.SETTLED, UsageStatus.ESTIMATED)
         return self.status in closed and self.cost is None
+
+
+def _pico(amount: Decimal | None) -> int | None:
+    return None if amount is None else usd_to_pico(amount)
 
 
 def _midnight(day: date) -> datetime:

@@ -19,6 +19,7 @@ from llm.enums import PriceSource
 from llm.errors import ModelNotFound, ModelUnpriced
 from llm.models import CatalogVersion, ModelRoute, Price, Rate, RateSet, RouteTarget
 from llm.models.catalog import ImmutableRowError
+from llm.types import Service
 
 pytestmark = pytest.mark.django_db
 
@@ -143,9 +144,7 @@ def test_targets_without_a_price_are_dropped_where_they_are_refused() -> None:
         ("flag", set()),
     ],
 )
-def test_models_need_a_price_only_where_the_setting_says_so(
-    settings: Any, policy: str, refused: set[str]
-) -> None:
+def test_models_need_a_price_only_where_the_setting_says_so(settings: Any, policy: str, refused: set[str]) -> None:
     settings.LLM_UNPRICED_MODELS = policy
     providers = ("openai", "anthropic", "openai_compatible", "echo", "mine")
     assert {provider for provider in providers if unpriced_is_refused(provider)} == refused
@@ -222,7 +221,7 @@ def test_rates_of_other_units_become_pico_units_a_unit() -> None:
 
     assert snapshot is not None
     (loaded,) = snapshot.rate_sets
-    assert (loaded.id, loaded.service_tier, loaded.min_prompt_tokens) == (rate_set.id, "flex", 5)
+    assert (loaded.id, loaded.service, loaded.min_prompt_tokens) == (rate_set.id, Service("flex"), 5)
     assert loaded.rates == {"web_searches": 10_000_000_000, "requests": 5_000_000_000}
 
 

@@ -28,7 +28,7 @@ from llm.models import CatalogVersion, Price, Rate, RateSet
 from llm.prices import PriceRefusedError, genai, import_prices, set_price
 from llm.prices.content import RateValue
 from llm.pricing import PriceSnapshot, cost_of
-from llm.types import TokenCounts
+from llm.types import Service, TokenCounts
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 LATER = datetime(2026, 12, 20, tzinfo=UTC)
@@ -93,7 +93,7 @@ def tiers_of(model: ModelInfo) -> Iterator[tuple[str, dict[str, str]]]:
 
 def random_counts(chance: random.Random, price: PriceSnapshot, tier: str) -> TokenCounts:
     """A usage of every meter that the price lists, small or beyond every context tier."""
-    meters = price.rate_set_for(0, tier).rates
+    meters = price.rate_set_for(0, Service(tier)).rates
 
     def some(meter: Meter) -> int:
         return chance.randrange(100_000) if meter in meters else 0
@@ -148,14 +148,14 @@ def test_every_imported_model_costs_what_genai_prices_says(
             continue
         assert price is not None
         for tier, context in tiers_of(model):
-            if tier not in {"", "default", *(rate_set.service_tier for rate_set in price.rate_sets)}:
+            if tier not in {"", "default", *(rate_set.service.service_tier for rate_set in price.rate_sets)}:
                 continue
             for _ in range(20):
                 counts = random_counts(chance, price, tier)
                 theirs = model.calc_price(
                     genai_usage(counts), listed, genai_request_timestamp=moment, price_context=context
                 )
-                assert cost_of(counts, price, service_tier=tier).pico == theirs.total_price * 10**12, (model.id, tier)
+                assert cost_of(counts, price, Service(tier)).pico == theirs.total_price * 10**12, (model.id, tier)
                 compared += 1
     assert compared >= 20 * 20
 
@@ -176,7 +176,7 @@ def test_a_tier_that_has_not_begun_is_not_listed(imported_catalog: Catalog) -> N
     def tiers(moment: datetime) -> set[str]:
         price = imported_catalog.price_for("openai", "gpt-4o", at=moment)
         assert price is not None
-        return {rate_set.service_tier for rate_set in price.rate_sets}
+        return {rate_set.service.service_tier for rate_set in price.rate_sets}
 
     assert tiers(datetime(2026, 10, 11, 23, 59, tzinfo=UTC)) == {""}
     assert tiers(datetime(2026, 10, 12, tzinfo=UTC)) == {"", "priority", "fast"}

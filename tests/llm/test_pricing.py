@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from llm.enums import Meter
 from llm.errors import PriceMissing
-from llm.pricing import Cost, ImpossibleCountsError, PriceSnapshot, RateSetSnapshot, cost_of, dearest_pico
-from llm.types import TokenCounts
+from llm.pricing import STANDARD, Cost, ImpossibleCountsError, PriceSnapshot, RateSetSnapshot, cost_of, dearest_pico
+from llm.types import Service, TokenCounts
 
 # gpt-4o's of November 2026, in pico-units a token: $2.50, $1.25 and $10.00 per million.
 GPT_4O = {"input": 2_500_000, "cache_read": 1_250_000, "output": 10_000_000}
@@ -22,12 +22,12 @@ def price_of(*rate_sets: RateSetSnapshot, is_free: bool = False) -> PriceSnapsho
 
 
 def flat(rates: dict[str, int]) -> PriceSnapshot:
-    return price_of(RateSetSnapshot(7, 0, "", rates))
+    return price_of(RateSetSnapshot(7, 0, STANDARD, rates))
 
 
 def missing_for(counts: TokenCounts, price: PriceSnapshot, service_tier: str = "") -> tuple[str, ...]:
     with pytest.raises(PriceMissing) as refusal:
-        cost_of(counts, price, service_tier=service_tier)
+        cost_of(counts, price, Service(service_tier))
     return refusal.value.meters
 
 
@@ -101,12 +101,12 @@ def test_extra_meters_and_a_fee_per_request_are_priced_beside_the_tokens() -> No
 
 def test_a_free_price_costs_nothing_whatever_is_used() -> None:
     counts = TokenCounts(10, 10, audio_input_tokens=5, extra_meters={"web_searches": 1})
-    assert cost_of(counts, price_of(is_free=True), service_tier="priority") == Cost(0, None)
+    assert cost_of(counts, price_of(is_free=True), Service("priority")) == Cost(0, None)
 
 
 @pytest.mark.parametrize("tier", ["", "auto", "default", "standard", "on_demand"])
 def test_the_names_of_the_standard_service_have_the_standard_rates(tier: str) -> None:
-    assert cost_of(TokenCounts(1, 0), flat(GPT_4O), service_tier=tier).rate_set_id == 7
+    assert cost_of(TokenCounts(1, 0), flat(GPT_4O), Service(tier)).rate_set_id == 7
 
 
 @pytest.mark.parametrize("tier", ["priority", "flex", "scale", "batch", "Default"])
@@ -115,15 +115,18 @@ def test_a_tier_that_is_not_listed_is_unpriced(tier: str) -> None:
 
 
 def test_a_listed_tier_has_its_own_rates() -> None:
-    price = price_of(RateSetSnapshot(1, 0, "", {"input": 2}), RateSetSnapshot(2, 0, "priority", {"input": 5}))
-    assert cost_of(TokenCounts(10, 0), price, service_tier="priority") == Cost(50, 2)
+    price = price_of(
+        RateSetSnapshot(1, 0, STANDARD, {"input": 2}), RateSetSnapshot(2, 0, Service("priority"), {"input": 5})
+    )
+    assert cost_of(TokenCounts(10, 0), price, Service("priority")) == Cost(50, 2)
     assert cost_of(TokenCounts(10, 0), price) == Cost(20, 1)
 
 
 @pytest.mark.parametrize(("prompt_tokens", "expected"), [(200_000, 200_000 * 3 + 4), (200_001, 200_001 * 6 + 8)])
 def test_a_context_tier_reprices_the_whole_request(prompt_tokens: int, expected: int) -> None:
     price = price_of(
-        RateSetSnapshot(1, 0, "", {"input": 3, "output": 4}), RateSetSnapshot(2, 200_001, "", {"input": 6, "output": 8})
+        RateSetSnapshot(1, 0, STANDARD, {"input": 3, "output": 4}),
+        RateSetSnapshot(2, 200_001, STANDARD, {"input": 6, "output": 8}),
     )
     assert cost_of(TokenCounts(prompt_tokens, 1), price).pico == expected
 
@@ -154,7 +157,7 @@ def test_cached_audio_of_unknown_size_is_unpriced() -> None:
 @pytest.mark.parametrize("rate", [1.5, 1.0, True, -1, "1", None])
 def test_a_rate_that_is_no_whole_number_is_refused(rate: Any) -> None:
     with pytest.raises(TypeError, match="whole pico-units"):
-        RateSetSnapshot(1, 0, "", {"input": rate})
+        RateSetSnapshot(1, 0, STANDARD, {"input": rate})
 
 
 tokens = st.integers(min_value=0, max_value=10**12)
@@ -222,8 +225,8 @@ def test_cost_equals_exact_fractions(counts: TokenCounts, rate: dict[str, int]) 
 def test_no_call_costs_more_than_its_bound(
     counts: TokenCounts, tiers: list[tuple[int, dict[str, int]]], base: dict[str, int]
 ) -> None:
-    sets = [RateSetSnapshot(0, 0, "", base)]
-    sets += [RateSetSnapshot(number, start, "", rate) for number, (start, rate) in enumerate(tiers, 1)]
+    sets = [RateSetSnapshot(0, 0, STANDARD, base)]
+    sets += [RateSetSnapshot(number, start, STANDARD, rate) for number, (start, rate) in enumerate(tiers, 1)]
     counts = replace(counts, extra_meters={})
     input_pico, output_token_pico = dearest_pico(price_of(*sets), prompt_tokens_bound=counts.prompt_tokens)
     assert cost_of(counts, price_of(*sets)).pico <= input_pico + counts.completion_tokens * output_token_pico
@@ -231,9 +234,9 @@ def test_no_call_costs_more_than_its_bound(
 
 def test_the_bound_takes_the_dearest_class_of_every_tier_that_can_be_reached() -> None:
     price = price_of(
-        RateSetSnapshot(1, 0, "", {"input": 2, "cache_write_1h": 4, "output": 10}),
-        RateSetSnapshot(2, 0, "priority", {"input": 5, "output": 20, "requests": 3}),
-        RateSetSnapshot(3, 1001, "", {"input": 100, "output": 100}),
+        RateSetSnapshot(1, 0, STANDARD, {"input": 2, "cache_write_1h": 4, "output": 10}),
+        RateSetSnapshot(2, 0, Service("priority"), {"input": 5, "output": 20, "requests": 3}),
+        RateSetSnapshot(3, 1001, STANDARD, {"input": 100, "output": 100}),
     )
     assert dearest_pico(price, prompt_tokens_bound=1000) == (3 + 1000 * 5, 20)
 

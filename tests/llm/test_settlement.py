@@ -26,7 +26,7 @@ from llm.errors import (
 )
 from llm.ids import boot_id, uuid7
 from llm.models import Usage
-from llm.pricing import PriceSnapshot, RateSetSnapshot
+from llm.pricing import STANDARD, PriceSnapshot, RateSetSnapshot
 from llm.settlement import Ending, close_of, close_of_undone, outcome_of, void_of
 from llm.types import TOKEN_FIELDS, Service, TokenCounts
 from tests.llm.books.making import a_key, an_open
@@ -50,7 +50,7 @@ ESTIMATE = TokenCounts(prompt_tokens=90, completion_tokens=33)
 
 
 def price_of(rates: Mapping[str, int], *, is_free: bool = False) -> PriceSnapshot:
-    rate_sets = () if is_free else (RateSetSnapshot(7, 0, "", rates),)
+    rate_sets = () if is_free else (RateSetSnapshot(7, 0, STANDARD, rates),)
     return PriceSnapshot(1, "openai", "m", datetime(2026, 1, 1, tzinfo=UTC), None, is_free, rate_sets)
 
 

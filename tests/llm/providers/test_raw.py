@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llm.errors import UpstreamFailed, UpstreamTimeout
-from llm.providers.redaction import SHORTEST_SECRET, forms_of
 from llm.providers.raw import Redactor, UpstreamReply
+from llm.providers.redaction import SHORTEST_SECRET, forms_of
 
 SECRET = "sk-our-own-upstream-key-0123456789"
 FORMS = forms_of(SECRET)

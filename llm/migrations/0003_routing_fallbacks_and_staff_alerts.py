@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('llm', '0001_initial'),
+        ('llm', '0002_the_shape_of_a_row'),
     ]
 
     operations = [

@@ -17,7 +17,7 @@ from django.conf import settings
 from llm import metrics
 from llm.books.operations import CloseCall, OpenCall, Opened, Refused
 from llm.call_log import report_call
-from llm.catalog import Resolution
+from llm.catalog import Catalog, Resolution
 from llm.dialects.base import ParsedRequest, WireFormat
 from llm.enums import LimitMetric, Outcome, UsageStatus
 from llm.errors import (
@@ -119,18 +119,22 @@ class RequestTask:
         raise InternalError("The list of models keeps changing. Try again.", retry_after_s=1)
 
     async def _resolve(self, model: str, moment: datetime) -> Resolution:
-        """Raises ModelNotFound or ModelUnpriced."""
+        """Raises ModelNotFound, ModelUnpriced, or InvalidRequest for what the route doesn't allow."""
         catalog = await self._runtime.catalog()
         try:
-            return catalog.resolve(model, at=moment, default_provider=settings.LLM_PROVIDER)
-        except (ModelNotFound, ModelUnpriced):
+            return self._resolve_by(catalog, model, moment)
+        except (ModelNotFound, ModelUnpriced, InvalidRequest):
             # Nothing is opened, so the books won't notice that this catalog is out of date.
             catalog = await self._runtime.fresh_catalog()
-        return catalog.resolve(model, at=moment, default_provider=settings.LLM_PROVIDER)
+        return self._resolve_by(catalog, model, moment)
+
+    def _resolve_by(self, catalog: Catalog, model: str, moment: datetime) -> Resolution:
+        resolution = catalog.resolve(model, at=moment, default_provider=settings.LLM_PROVIDER)
+        self._refuse_routing(resolution)
+        return resolution
 
     async def _call(self, resolution: Resolution) -> None:
         """Call one target after the other, each as often as makes sense, until one has answered."""
-        self._refuse_routing(resolution)
         closing: CloseCall | None = None
         failures: list[UpstreamError] = []
         refusal: RequestError | None = None

@@ -302,7 +302,6 @@ def test_what_the_upstream_has_against_us_is_our_failure_and_costs_nothing(
     ("model", "status", "outcome"),
     [
         ("fake-429-0.01", 429, "upstream_refused"),
-        ("fake-500", 502, "upstream_failed"),
         ("fake-503-0.01", 502, "upstream_failed"),
         ("fake-529", 502, "upstream_failed"),
     ],
@@ -336,17 +335,17 @@ def test_the_caller_is_told_when_to_come_back_to_an_upstream_that_limits_us(appl
 def test_a_second_try_that_works_is_answered_as_if_it_were_the_first(
     application: Application, upstream: FakeUpstream, is_stream: bool
 ) -> None:
-    upstream.enqueue(Script(status=500))
+    upstream.enqueue(Script(status=503))
     reply = application.chat(stream=is_stream)
     assert (reply.status_code, text_of(reply), reply.headers["x-llm-attempts"]) == (200, SAID, "2")
     first, second = closed_usage(2)
-    assert ending_of(first) == Ending("settled", "none", "upstream_failed", UNSENT, 500, "upstream_error")
+    assert ending_of(first) == Ending("settled", "none", "upstream_failed", UNSENT, 503, "upstream_error")
     assert ending_of(second) == SETTLED
     assert reply.headers["x-llm-call-id"] == str(second.id)
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-@pytest.mark.parametrize("model", ["fake-status-502", "fake-status-504", "fake-html-502"])
+@pytest.mark.parametrize("model", ["fake-500", "fake-status-502", "fake-status-504", "fake-html-502"])
 def test_a_status_after_which_it_may_have_worked_is_not_tried_again(
     application: Application, upstream: FakeUpstream, model: str, is_stream: bool
 ) -> None:

@@ -9,8 +9,9 @@ from typing import Protocol
 import httpx2
 
 from llm.dialects.sse import EventSplitter, read_event, split_events
-from llm.providers.failures import upstream_error
+from llm.providers.failures import error_in_reply, upstream_error
 from llm.providers.redaction import forms_of
+from llm.providers.transport import json_of
 from llm.types import StreamEnd, StreamItem
 
 
@@ -19,7 +20,7 @@ class UpstreamReply:
 
     def __init__(self, body: httpx2.AsyncByteStream, *, provider: str, secret: str) -> None:
         self._body = body
-        self._provider = provider
+        self.provider = provider
         self._redactor = Redactor(secret)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -28,7 +29,7 @@ class UpstreamReply:
             async for data in self._body:
                 yield redactor.feed(data)
         except Exception as error:
-            raise upstream_error(error, provider=self._provider) from error
+            raise upstream_error(error, provider=self.provider) from error
         if rest := redactor.finish():
             yield rest
 
@@ -48,20 +49,32 @@ class Collector(Protocol):
 
 async def read_all(reply: UpstreamReply) -> bytes:
     async with aclosing(reply):
-        return b"".join([piece async for piece in reply])
+        body = b"".join([piece async for piece in reply])
+    _refuse_error(body, reply)
+    return body
 
 
 async def read_items(reply: UpstreamReply, collector: Collector) -> AsyncIterator[StreamItem]:
     """The stream's items, and its end only if the dialect's own last event has come."""
     splitter = EventSplitter()
+    has_data = False
     async with aclosing(reply):
         async for piece in reply:
             for raw in split_events(splitter.feed(piece)):
                 if data := read_event(raw).data:
+                    if not has_data:
+                        _refuse_error(data, reply)
+                    has_data = True
                     for item in collector.feed(data):
                         yield item
     if collector.is_done:
         yield collector.end()
+
+
+def _refuse_error(body: bytes, reply: UpstreamReply) -> None:
+    """Raises UpstreamError for an error that came with status 200 and before any answer."""
+    if b'"error"' in body and (failure := error_in_reply(json_of(body), provider=reply.provider)) is not None:
+        raise failure
 
 
 class Redactor:

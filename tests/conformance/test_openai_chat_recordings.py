@@ -173,6 +173,15 @@ def test_the_cost_is_the_usage_times_the_price_on_the_row(replays: Mapping[str, 
     assert row.cost > 0
 
 
+@each(*SERVED)
+def test_no_recorded_name_of_a_model_passes_for_another_model(
+    replays: Mapping[str, Replay], recording: Recording
+) -> None:
+    """Dated names and aliases: none of them has another price than the one that was asked for."""
+    row = replays[recording.id].row
+    assert (row.flags, row.upstream_cost) == ("", None)
+
+
 # --- How well we count for ourselves ----------------------------------------------------------------------------------
 
 

@@ -8,12 +8,14 @@ so that an old one is replaced.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 
 PREFIX = "llm_keeps_"
 
@@ -37,6 +39,7 @@ _APPEND_ONLY = {
     "llm_price": "a price is never changed: set a new one",
     "llm_rateset": "the rates of a price are never changed: set a new price",
     "llm_rate": "the rates of a price are never changed: set a new price",
+    "llm_redaction": "what was blanked is never changed",
 }
 
 
@@ -113,6 +116,31 @@ def drop_triggers(connection: BaseDatabaseWrapper) -> None:
     with connection.cursor() as cursor:
         for name, table in found.items():
             cursor.execute(_drop_sql(connection, name, table))
+
+
+@contextmanager
+def lifted(table: str, connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Inside a transaction: without our triggers on that table. For a release's own repair of what no digest covers."""
+    names = [name for name, found_on in _found(connection).items() if found_on == table]
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            definitions = [_definition(cursor, name) for name in names]
+            off = [f"DROP TRIGGER {name}" for name in names]
+        else:
+            # A table with deferred checks pending can't be altered.
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            off = [f"ALTER TABLE {table} DISABLE TRIGGER {name}" for name in names]
+            definitions = [f"ALTER TABLE {table} ENABLE TRIGGER {name}" for name in names]
+        for statement in off:
+            cursor.execute(statement)
+        yield
+        for statement in definitions:
+            cursor.execute(statement)
+
+
+def _definition(cursor: CursorWrapper, name: str) -> str:
+    cursor.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = %s", [name])
+    return str(cursor.fetchone()[0])
 
 
 def missing_triggers(using: str = "default") -> list[str]:

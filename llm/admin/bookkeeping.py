@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.conf import settings
@@ -16,7 +16,9 @@ from django.utils.safestring import SafeString
 
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.format import badge, milliseconds, moment
-from llm.models import BooksCheck, Process, RefusedWrite, Usage
+from llm.models import BooksCheck, Process, Redaction, RefusedWrite, Usage
+
+_R = TypeVar("_R", RefusedWrite, Redaction)
 
 
 @admin.register(RefusedWrite)
@@ -52,6 +54,33 @@ class RefusedWriteAdmin(ReadOnlyAdmin[RefusedWrite]):
     @admin.display(description="Call")
     def call(self, refused: RefusedWrite) -> SafeString:
         return format_html('<span class="gw-mono">{}</span>', refused.usage_id)
+
+
+@admin.register(Redaction)
+class RedactionAdmin(ReadOnlyAdmin[Redaction]):
+    """Values of closed rows that held a key of ours."""
+
+    list_display = ("redacted", "field", "call")
+    search_fields = ("usage_id__exact",)
+    search_help_text = "By the whole id of the call."
+    sortable_by = ()
+    fields = ("redacted", "field", "call")
+    readonly_fields = fields
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Redaction], search_term: str
+    ) -> tuple[QuerySet[Redaction], bool]:
+        """Django would ask the database for a UUID that isn't one."""
+        text = search_term.strip()
+        return (_of_call(queryset, text) if text else queryset), False
+
+    @admin.display(description="Blanked (UTC)")
+    def redacted(self, redaction: Redaction) -> str:
+        return moment(redaction.redacted_at)
+
+    @admin.display(description="Call")
+    def call(self, redaction: Redaction) -> SafeString:
+        return format_html('<span class="gw-mono">{}</span>', redaction.usage_id)
 
 
 class ProblemsFilter(admin.SimpleListFilter):
@@ -173,8 +202,8 @@ def _silent_since(now: datetime) -> datetime:
     return now - timedelta(seconds=settings.LLM_REAP_AFTER_SECONDS)
 
 
-def _of_call(refused: QuerySet[RefusedWrite], text: str) -> QuerySet[RefusedWrite]:
+def _of_call(rows: QuerySet[_R], text: str) -> QuerySet[_R]:
     try:
-        return refused.filter(usage_id=UUID(text))
+        return rows.filter(usage_id=UUID(text))
     except ValueError:
-        return refused.none()
+        return rows.none()

@@ -2,7 +2,7 @@
 
 from llm.models.accounts import Account, ApiKey
 from llm.models.catalog import CatalogVersion, ModelRoute, Price, Rate, RateSet, RouteTarget
-from llm.models.corrections import BooksCheck, RefusedWrite, ReratingRun, UsageAdjustment
+from llm.models.corrections import BooksCheck, Redaction, RefusedWrite, ReratingRun, UsageAdjustment
 from llm.models.endusers import EndUser, EndUserKey
 from llm.models.limits import Limit, LimitWindow
 from llm.models.outbox import Outbox
@@ -25,6 +25,7 @@ __all__ = (
     "Rate",
     "RateSet",
     "ReaperState",
+    "Redaction",
     "RefusedWrite",
     "ReratingRun",
     "RouteTarget",

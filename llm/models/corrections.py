@@ -135,6 +135,20 @@ class RefusedWrite(models.Model):
         return f"{self.usage_id}: {self.reason}"
 
 
+class Redaction(models.Model):
+    """One value of a closed row that was blanked, since it held a key of ours: see `llm.redacting`."""
+
+    usage_id = models.UUIDField(db_index=True)
+    field = models.CharField(max_length=50)
+    redacted_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"{self.field} of {self.usage_id}"
+
+
 class BooksCheck(models.Model):
     """One run of `verify_books`: what it looked at and what it found."""
 

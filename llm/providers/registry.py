@@ -54,6 +54,11 @@ def is_configured(name: str) -> bool:
     return name in PROVIDERS and bool(required.get(name, True))
 
 
+def configured_secrets() -> list[str]:
+    """The keys that upstreams are sent."""
+    return sorted({api_key for name in PROVIDERS if (api_key := _credentials(name)[0])})
+
+
 def _credentials(name: str) -> tuple[str, str]:
     known = {
         "openai": (settings.OPENAI_API_KEY, settings.LLM_OPENAI_BASE_URL),

@@ -110,7 +110,7 @@ def test_triggers_are_installed_once_and_again_where_they_are_gone() -> None:
     assert missing_triggers() == []
     drop_triggers(connection)
     missing = missing_triggers()
-    assert len([name for name in missing if not name.startswith("llm_keeps_billing_")]) == 10
+    assert len([name for name in missing if not name.startswith("llm_keeps_billing_")]) == 12
     install_triggers()
     install_triggers()
     assert missing_triggers() == []

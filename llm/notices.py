@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from llm.enums import LimitPer
+from llm.enums import LimitMetric, LimitPer
 from llm.limits import format_amount
 from llm.models import Account, ApiKey
 from llm.windows import period_of
@@ -32,31 +32,27 @@ class Notice:
     mail: Mail
 
 
-def notice_of(event: str, account: Account | None, payload: Facts) -> Notice:
+def notice_of(event: str, account: Account | None, payload: Facts, *, shows_cost: bool = True) -> Notice:
     """payload: as it was written; names are looked up here. account: None for what is told to staff alone.
 
-    Raises KeyError for an event that nobody can tell.
+    shows_cost: whether the receiver may see our costs. Raises KeyError for an event that nobody can tell.
     """
-    return _STAFF_EVENTS[event](payload) if account is None else _EVENTS[event](account, payload)
+    if account is None:
+        return _STAFF_EVENTS[event](payload)
+    return _EVENTS[event](account, payload, shows_cost)
 
 
 def _provider_refuses_us(payload: Facts) -> Notice:
     """A provider doesn't accept our account: its key, its credit."""
-    provider, status = payload["provider"], payload["status"]
-    fact = f"{provider} refuses this gateway's account: {_FAULTS.get(payload['fault'], 'see the provider')}"
-    return Notice(
-        payload,
-        Mail(
-            subject=f"[LLM gateway] {fact}",
-            text=(
-                f"{fact}.\n\n"
-                f"Status:        {status}\n"
-                f"First seen:    {payload['seen_at']}\n\n"
-                "Calls of this provider fail with status 502, or go to the next target of their route, until this is "
-                "fixed. You will get this alert at most once per provider and hour.\n"
-            ),
-        ),
+    fact = f"{payload['provider']} refuses this gateway's account: {_FAULTS.get(payload['fault'], 'see the provider')}"
+    text = (
+        f"{fact}.\n\n"
+        f"Status:        {payload['status']}\n"
+        f"First seen:    {payload['seen_at']}\n\n"
+        "Calls of this provider fail with status 502, or go to the next target of their route, until this is "
+        "fixed. You will get this alert at most once per provider and hour.\n"
     )
+    return Notice(payload, Mail(subject=f"[LLM gateway] {fact}", text=text))
 
 
 _FAULTS: Mapping[str, str] = {
@@ -66,35 +62,43 @@ _FAULTS: Mapping[str, str] = {
 }
 
 
-def _threshold(account: Account, payload: Facts) -> Notice:
-    """A limit's soft threshold was crossed."""
+def _threshold(account: Account, payload: Facts, shows_cost: bool) -> Notice:
+    """A limit's soft threshold was crossed. Amounts of cost, which give our prices away, are for who may see them."""
     starts_at = datetime.fromisoformat(payload["window_starts_at"])
     ends_at = period_of(payload["per"], account.time_zone, starts_at).ends_at
     key = ApiKey.objects.filter(pk=payload["api_key_id"]).first() if payload["api_key_id"] else None
+    tells_amounts = shows_cost or payload["metric"] != LimitMetric.COST
     facts = {
-        **payload,
+        **{name: value for name, value in payload.items() if tells_amounts or name not in ("amount", "used")},
         "account": account.name,
         "key": key.masked if key else None,
         "window_resets_at": ends_at.isoformat() if ends_at else None,
     }
-    return Notice(facts, _threshold_mail(account, key, payload, starts_at, ends_at))
+    return Notice(facts, _threshold_mail(account, key, payload, starts_at, ends_at, tells_amounts=tells_amounts))
 
 
 def _threshold_mail(
-    account: Account, key: ApiKey | None, payload: Facts, starts_at: datetime, ends_at: datetime | None
+    account: Account,
+    key: ApiKey | None,
+    payload: Facts,
+    starts_at: datetime,
+    ends_at: datetime | None,
+    *,
+    tells_amounts: bool,
 ) -> Mail:
     metric, amount, used = payload["metric"], payload["amount"], payload["used"]
     who = _one_line(f"{account.name}, key {key.name} ({key.masked})," if key else account.name)
-    limit = f"{format_amount(metric, amount)} {LimitPer(payload['per']).label}"
+    per = LimitPer(payload["per"]).label
+    limit = f"{format_amount(metric, amount)} {per}" if tells_amounts else f"its cost limit {per}"
     # What was crossed is the least: a large call may have used much more.
     percent = max(payload["percent"], used * 100 // amount) if amount else payload["percent"]
     fact = f"{who} has used {percent} % of {limit}"
+    figures = f"Limit:         {limit}\nUsed:          {format_amount(metric, used)}\n" if tells_amounts else ""
     return Mail(
         subject=f"[LLM gateway] {fact}",
         text=(
             f"{fact}.\n\n"
-            f"Limit:         {limit}\n"
-            f"Used:          {format_amount(metric, used)}\n"
+            f"{figures}"
             f"Since:         {_minute(starts_at) if ends_at else BEGINNING}\n"
             f"Begins anew:   {_minute(ends_at) if ends_at else NEVER}\n\n"
             "Calls that would exceed the limit are refused. This is told once in each period.\n"
@@ -111,5 +115,5 @@ def _minute(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-_EVENTS: Mapping[str, Callable[[Account, Facts], Notice]] = {"limit.threshold": _threshold}
+_EVENTS: Mapping[str, Callable[[Account, Facts, bool], Notice]] = {"limit.threshold": _threshold}
 _STAFF_EVENTS: Mapping[str, Callable[[Facts], Notice]] = {"provider.refused": _provider_refuses_us}

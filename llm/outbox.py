@@ -127,7 +127,9 @@ def _send(message: Outbox, now: datetime) -> str:
     address = own or (settings.LLM_ALERT_EMAIL if is_mail else settings.LLM_WEBHOOK_URL)
     if not address:
         raise _NobodyError
-    notice = notice_of(message.event, account, message.payload)
+    # What goes to an account's own address is for its people, what goes to ours is for staff.
+    shows_cost = account is None or not own or account.shows_cost
+    notice = notice_of(message.event, account, message.payload, shows_cost=shows_cost)
     return _send_mail(message, notice, address) if is_mail else _send_webhook(message, notice, address, now)
 
 

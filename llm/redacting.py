@@ -1,4 +1,4 @@
-"""Blanks what an upstream has put of our own key into closed rows: docs/decisions/0023.
+"""Blanks what an upstream has put of our own key into closed rows: docs/decisions/0007.
 
 Only columns that no digest covers, so what is on the books stays proven. Each row that was changed is recorded, and the
 trigger that keeps closed rows as they are is lifted for this one transaction alone.

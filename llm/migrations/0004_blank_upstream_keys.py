@@ -1,4 +1,4 @@
-"""Values of closed rows that hold an upstream key of ours are blanked, and each is recorded: docs/decisions/0023.
+"""Values of closed rows that hold an upstream key of ours are blanked, and each is recorded: docs/decisions/0007.
 
 It knows the keys that are configured now; `manage.py blank_upstream_keys --old-keys` does it for earlier ones.
 """

@@ -71,6 +71,33 @@ def test_costs_are_told_in_usd() -> None:
     assert "Used:          $10.000001\n" in text
 
 
+def test_amounts_of_cost_are_kept_from_who_may_not_see_costs() -> None:
+    payload = {**PAYLOAD, "metric": "cost", "per": "day", "amount": 12_500_000, "used": 10_000_001}
+    notice = notice_of("limit.threshold", an_account(), payload, shows_cost=False)
+    assert notice.mail.subject == "[LLM gateway] acme has used 80 % of its cost limit per day"
+    assert notice.mail.text.startswith("acme has used 80 % of its cost limit per day.\n\nSince: ")
+    assert "$" not in notice.mail.text
+    assert not {"amount", "used"} & set(notice.facts)
+    assert notice.facts["percent"] == PAYLOAD["percent"]
+
+
+def test_amounts_of_other_limits_are_told_to_all() -> None:
+    notice = notice_of("limit.threshold", an_account(), PAYLOAD, shows_cost=False)
+    assert (notice.facts["amount"], notice.facts["used"]) == (PAYLOAD["amount"], PAYLOAD["used"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("key", "its API key is wrong"), ("credit", "its credit is used up"), ("account", "the account is closed")],
+)
+def test_staff_are_told_what_to_see_to_at_a_provider(fault: str, words: str) -> None:
+    facts = {"provider": "anthropic", "fault": fault, "status": 400, "seen_at": "2026-11-30T04:00:00+00:00"}
+    notice = notice_of("provider.refused", None, facts)
+    assert notice.facts == facts
+    assert notice.mail.subject.startswith(f"[LLM gateway] anthropic refuses this gateway's account: {words}")
+    assert "Status:        400\n" in notice.mail.text
+
+
 def test_a_limit_in_all_never_begins_anew() -> None:
     facts, _, text = told(an_account(), per="total", window_starts_at="1970-01-01T00:00:00+00:00")
     assert facts["window_resets_at"] is None

@@ -130,9 +130,15 @@ class Cost:
     rate_set_id: int | None
 
 
+def without_standard_words(service: Service) -> Service:
+    """A provider's words for its standard service become empty."""
+    parts = zip(service, STANDARD_WORDS, strict=True)
+    return Service(*("" if word in words else word for word, words in parts))
+
+
 def priced_service(service: Service) -> Service:
-    """What distinguishes prices: a provider's words for its standard service become empty."""
-    tier, speed, geo = ("" if word in words else word for word, words in zip(service, STANDARD_WORDS, strict=True))
+    """What distinguishes prices: no standard words, and one word for the fast mode."""
+    tier, speed, geo = without_standard_words(service)
     return Service("", _FAST, geo) if (tier, speed) == (_FAST, "") else Service(tier, speed, geo)
 
 

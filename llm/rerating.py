@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from llm.books.adjusting import adjust
+from llm.books.adjusting import adjust, lock_call
 from llm.books.clock import database_now
 from llm.books.figures import Figures, figures_of
 from llm.catalog import Catalog, TargetName, load_catalog
@@ -33,6 +33,7 @@ _CHUNK = 500
 @dataclass
 class ReratingReport:
     """calls: those looked at. changed: those whose cost or rates are others now. unpriced: those still without a cost.
+    incomplete: those left as they are, since an earlier release didn't keep all that their price depends on.
 
     before_pico, after_pico: the cost of those changed, in pico-units of USD. run: None of a dry run, and where nothing
     changed.
@@ -41,9 +42,19 @@ class ReratingReport:
     calls: int = 0
     changed: int = 0
     unpriced: int = 0
+    incomplete: int = 0
     before_pico: int = 0
     after_pico: int = 0
     run: ReratingRun | None = None
+
+    def add(self, repriced: _Repriced) -> None:
+        self.calls += 1
+        self.unpriced += repriced.cost is None and repriced.is_priceable
+        self.incomplete += not repriced.is_priceable
+        if repriced.is_changed and repriced.cost is not None:
+            self.changed += 1
+            self.before_pico += repriced.figures.cost_pico or 0
+            self.after_pico += repriced.cost.pico
 
 
 def rerate(
@@ -70,10 +81,11 @@ def rerate(
     for rows in _chunks(provider, model, first_day, last_day):
         adjustments = _adjustments_of(rows)
         for row in rows:
-            found = _compare(row, adjustments.get(row.pk, ()), catalog, report)
-            if found is not None and not is_dry:
+            repriced = _reprice(row, adjustments.get(row.pk, ()), catalog)
+            if repriced.is_changed and not is_dry:
                 report.run = report.run or _begin(provider, model, first_day, last_day, reason, user)
-                _adjust(row, *found, run=report.run)
+                repriced = _adjust(row.pk, catalog, run=report.run)
+            report.add(repriced)
         on_progress(report.calls)
     if report.run is not None:
         _finish(report.run, report)
@@ -101,39 +113,52 @@ def _adjustments_of(rows: Sequence[Usage]) -> Mapping[UUID, Sequence[UsageAdjust
     return found
 
 
-def _compare(
-    row: Usage, adjustments: Sequence[UsageAdjustment], catalog: Catalog, report: ReratingReport
-) -> tuple[Figures, Cost] | None:
-    """The call's figures and what they cost now; None where that is what it cost before, or isn't known."""
-    report.calls += 1
+@dataclass(frozen=True, slots=True)
+class _Repriced:
+    """A call's figures, and what they cost now. cost: None where that isn't known.
+
+    is_priceable: whether the books know all that the cost depends on.
+    """
+
+    figures: Figures
+    cost: Cost | None
+    is_priceable: bool = True
+
+    @property
+    def is_changed(self) -> bool:
+        if self.cost is None:
+            return False
+        is_same = self.cost.pico == self.figures.cost_pico
+        return not is_same or self.cost.rate_set_id not in (None, self.figures.rate_set_id)
+
+
+def _reprice(row: Usage, adjustments: Sequence[UsageAdjustment], catalog: Catalog) -> _Repriced:
     figures = figures_of(row, adjustments)
     asked = TargetName(row.provider, row.upstream_model)
     price = catalog.price_served(asked, row.reported_model, at=row.opened_at).price
-    cost = known_cost(figures.counts, price, figures.service)
-    if cost is None:
-        report.unpriced += 1
-        return None
-    if cost.pico == figures.cost_pico and cost.rate_set_id in (None, figures.rate_set_id):
-        return None
-    report.changed += 1
-    report.before_pico += figures.cost_pico or 0
-    report.after_pico += cost.pico
-    return figures, cost
+    if not figures.is_complete and not (price is not None and price.is_free):
+        return _Repriced(figures, None, is_priceable=False)
+    return _Repriced(figures, known_cost(figures.counts, price, figures.service))
 
 
 @transaction.atomic
-def _adjust(row: Usage, figures: Figures, cost: Cost, *, run: ReratingRun) -> None:
-    adjust(
-        row.pk,
-        AdjustmentSource.RERATING,
-        counts=figures.counts,
-        cost_pico=cost.pico,
-        rate_set_id=cost.rate_set_id,
-        is_billable=figures.is_billable,
-        reason=run.reason,
-        user=run.started_by,
-        rerating=run,
-    )
+def _adjust(usage_id: UUID, catalog: Catalog, *, run: ReratingRun) -> _Repriced:
+    """Compares once more, on the locked call: a decision or a late settlement may have come since it was read."""
+    call = lock_call(usage_id)
+    repriced = _reprice(call.row, call.adjustments, catalog)
+    if repriced.is_changed and repriced.cost is not None:
+        adjust(
+            call,
+            AdjustmentSource.RERATING,
+            counts=repriced.figures.counts,
+            cost_pico=repriced.cost.pico,
+            rate_set_id=repriced.cost.rate_set_id,
+            is_billable=repriced.figures.is_billable,
+            reason=run.reason,
+            user=run.started_by,
+            rerating=run,
+        )
+    return repriced
 
 
 def _begin(provider: str, model: str, first_day: date, last_day: date, reason: str, user: User | None) -> ReratingRun:

@@ -8,6 +8,7 @@ from llm.enums import Meter
 from llm.models import Price, Rate, RateSet
 from llm.models.catalog import TOKENS_PER_PRICE
 from llm.money import format_usd
+from llm.types import Service
 
 _METER_ORDER = {meter.value: position for position, meter in enumerate(Meter)}
 
@@ -35,9 +36,16 @@ def rate_table(rate_set: RateSet) -> RateTable:
 
 
 def _title(rate_set: RateSet) -> str:
-    tier = f"Service tier “{rate_set.service_tier}”" if rate_set.service_tier else "Standard service"
     size = rate_set.min_prompt_tokens
-    return f"{tier}, requests of {size:,} prompt tokens and more" if size else tier
+    name = service_name(rate_set.service)
+    return f"{name}, requests of {size:,} prompt tokens and more" if size else name
+
+
+def service_name(service: Service) -> str:
+    """Such as: Service tier “priority”, speed “fast”."""
+    labels = zip(("service tier", "speed", "inference geo"), service, strict=True)
+    named = ", ".join(f"{label} “{word}”" for label, word in labels if word) or "standard service"
+    return named[0].upper() + named[1:]
 
 
 def _rows(rate_set: RateSet) -> tuple[RateRow, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -27,9 +28,33 @@ if TYPE_CHECKING:
 DECLARED_FREE = Cost(0, None)
 
 
-@transaction.atomic
+@dataclass(frozen=True, slots=True)
+class LockedCall:
+    """A call as nobody else can change it until the transaction ends: the only ground on which it is corrected.
+
+    An adjustment says what a call's figures *are*, so it must be made of what they are at that very moment. Figures
+    that were read without the lock would undo what somebody else has learned of the call meanwhile.
+    adjustments: oldest first. now: the database's clock.
+    """
+
+    row: Usage
+    adjustments: Sequence[UsageAdjustment]
+    now: datetime
+
+    @property
+    def figures(self) -> Figures:
+        return figures_of(self.row, self.adjustments)
+
+
+def lock_call(usage_id: UUID) -> LockedCall:
+    """Inside a transaction. Locks as everybody does: the books, then the row; its windows come after it."""
+    now = lock_books()
+    row = Usage.objects.select_for_update().get(pk=usage_id)
+    return LockedCall(row, list(row.adjustments.order_by("id")), now)
+
+
 def adjust(
-    usage_id: UUID,
+    call: LockedCall,
     source: AdjustmentSource,
     *,
     counts: TokenCounts,
@@ -48,14 +73,12 @@ def adjust(
     that is not what gave it before. Raises ValueError where the row is open or void, or was adjusted by this source,
     or this re-rating, already.
     """
-    now = lock_books()
-    row = Usage.objects.select_for_update().get(pk=usage_id)
-    earlier = list(row.adjustments.order_by("id"))
+    row, earlier, before = call.row, call.adjustments, call.figures
     if row.status in (UsageStatus.OPEN, UsageStatus.VOID):
         raise ValueError(f"This call is {row.get_status_display()}: there is nothing to correct.")
-    if any((adjustment.source, adjustment.rerating) == (source, rerating) for adjustment in earlier):
+    rerating_id = None if rerating is None else rerating.pk
+    if any((each.source, each.rerating_id) == (source, rerating_id) for each in earlier):
         raise ValueError(f"This was {source.label} already.")
-    before = figures_of(row, earlier)
     adjustment = UsageAdjustment(
         usage=row,
         source=source,
@@ -69,11 +92,11 @@ def adjust(
         is_billable=is_billable,
         reason=reason[:500],
         decided_by=user,
-        recorded_at=now,
+        recorded_at=call.now,
     )
     adjustment.stamp_digest()
     adjustment.save(force_insert=True)
-    _move_windows(row, before, figures_of(row, [*earlier, adjustment]), now=now)
+    _move_windows(row, before, figures_of(row, [*earlier, adjustment]), now=call.now)
     return adjustment
 
 
@@ -87,23 +110,21 @@ def decide_call(
     """
     if not reason.strip():
         raise ValueError("Give a reason.")
-    lock_books()
     # Locked before the question is asked: a late settlement may arrive at this very moment, and it knows better.
-    row = Usage.objects.select_for_update().get(pk=usage_id)
-    earlier = list(row.adjustments.order_by("id"))
-    figures = figures_of(row, earlier)
+    call = lock_call(usage_id)
+    figures = call.figures
     if figures.is_known:
         raise ValueError("What this call has used is known already.")
     if counts is None:
         counts, cost_pico, rate_set_id = figures.counts, figures.cost_pico, None
     else:
-        cost = cost_in_force(row, earlier, counts, figures.service)
+        cost = cost_in_force(call.row, call.adjustments, counts, figures.service)
         if cost is None and figures.cost_pico is not None:
             # A correction can't take a cost back: that of the estimate would stay.
             raise ValueError("The price of this call has no cost for so many tokens.")
         cost_pico, rate_set_id = None if cost is None else cost.pico, other_rate_set(cost, figures)
     return adjust(
-        usage_id,
+        call,
         AdjustmentSource.DECISION,
         counts=counts,
         cost_pico=cost_pico,

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db import DataError, IntegrityError, InterfaceError, OperationalError
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, transaction
 
 from llm.books import statements
-from llm.books.adjusting import adjust, cost_in_force, other_rate_set
-from llm.books.figures import figures_of
+from llm.books.adjusting import LockedCall, adjust, cost_in_force, lock_call, other_rate_set
 from llm.books.operations import CloseCall, Closed, Conflict, Result, Unanswered, flags_text
 from llm.enums import AdjustmentSource, Outcome, UsageStatus
-from llm.models import Usage, UsageAdjustment
+from llm.models import Usage
 from llm.money import usd_to_pico
 from llm.pricing import Cost
 
@@ -53,28 +52,28 @@ def _result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
     if _values_of(row) == _plain(statements.close_values(close)):
         return Closed(is_new=False)
     if row.outcome == Outcome.LOST:
-        return _correct(row, close)
+        return _correct(close)
     return Conflict(f"this call is {row.status} with other figures")
 
 
-def _correct(row: Usage, close: CloseCall) -> Result:
+@transaction.atomic
+def _correct(close: CloseCall) -> Result:
     """The call's own process knows better than the reaper did, unless it has nothing but disputed figures."""
-    adjustments = list(row.adjustments.order_by("id"))
-    earlier = next((each for each in adjustments if each.source == AdjustmentSource.SPOOL), None)
+    call = lock_call(close.id)
+    earlier = next((each for each in call.adjustments if each.source == AdjustmentSource.SPOOL), None)
     if earlier is not None:
         is_same = earlier.reason.endswith(_fingerprint(close))
         return Closed(is_new=False) if is_same else Conflict("this call was corrected with other figures")
     if close.is_disputed:
         return Conflict("this call was lost, and what its upstream had said is disputed: decide what it used")
-    is_void = close.status == UsageStatus.VOID
-    cost = _cost_now(row, adjustments, close)
+    cost = _cost_now(call, close)
     adjust(
-        row.id,
+        call,
         AdjustmentSource.SPOOL,
         counts=close.counts,
         cost_pico=None if cost is None else cost.pico,
-        rate_set_id=other_rate_set(cost, figures_of(row, adjustments)),
-        is_billable=close.is_billable and not is_void,
+        rate_set_id=other_rate_set(cost, call.figures),
+        is_billable=close.is_billable and close.status != UsageStatus.VOID,
         reason=f"{_LATE} {_fingerprint(close)}",
         service=close.service,
         flags=flags_text(close.flags),
@@ -82,12 +81,12 @@ def _correct(row: Usage, close: CloseCall) -> Result:
     return Closed()
 
 
-def _cost_now(row: Usage, adjustments: Sequence[UsageAdjustment], close: CloseCall) -> Cost | None:
+def _cost_now(call: LockedCall, close: CloseCall) -> Cost | None:
     """As the process reckoned it, but at the price of a re-rating that came before it."""
     if close.status == UsageStatus.VOID:
         return Cost(0, None)
-    if any(each.source == AdjustmentSource.RERATING for each in adjustments):
-        return cost_in_force(row, adjustments, close.counts, close.service)
+    if any(each.source == AdjustmentSource.RERATING for each in call.adjustments):
+        return cost_in_force(call.row, call.adjustments, close.counts, close.service)
     return None if close.cost_pico is None else Cost(close.cost_pico, close.rate_set_id)
 
 

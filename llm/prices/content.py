@@ -13,12 +13,14 @@ from django.db import transaction
 from llm.enums import PriceSource
 from llm.models import CatalogVersion, Price, Rate, RateSet
 from llm.models.catalog import TOKENS_PER_PRICE
+from llm.pricing import priced_service
+from llm.types import Service
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-RateSetKey = tuple[str, int]
-"""(service tier, min_prompt_tokens)"""
+RateSetKey = tuple[Service, int]
+"""(service, min_prompt_tokens)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,22 @@ class RateValue:
 
 @dataclass(frozen=True)
 class PriceContent:
-    """rate_sets: rates by meter; empty where is_free. note: for people, no part of what is compared."""
+    """rate_sets: rates by meter; empty where is_free. note: for people, no part of what is compared.
 
-    rate_sets: Mapping[RateSetKey, Mapping[str, RateValue]]
+    Two are equal where every call costs the same, whatever words name its service (`priced_service`).
+    """
+
+    rate_sets: Mapping[RateSetKey, Mapping[str, RateValue]] = field(compare=False)
     match: Mapping[str, Any] | None = None
     is_free: bool = False
     context_window: int | None = None
     unpriced_meters: tuple[str, ...] = ()
     note: str = field(default="", compare=False)
+    _priced: Mapping[RateSetKey, Mapping[str, RateValue]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        priced = {(priced_service(service), size): rates for (service, size), rates in self.rate_sets.items()}
+        object.__setattr__(self, "_priced", priced)
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ def content_of(price: Price) -> PriceContent:
     """Reads `rate_sets` and their `rates`: prefetch them for many prices."""
     return PriceContent(
         rate_sets={
-            (rate_set.service_tier, rate_set.min_prompt_tokens): {
+            (rate_set.service, rate_set.min_prompt_tokens): {
                 rate.meter: RateValue(rate.amount, rate.per_units) for rate in rate_set.rates.all()
             }
             for rate_set in price.rate_sets.all()
@@ -82,8 +92,8 @@ def write_prices(new_prices: Iterable[NewPrice]) -> list[Price]:
     rate_sets: list[RateSet] = []
     rates: list[Rate] = []
     for price, new in zip(prices, new_prices, strict=True):
-        for (service_tier, min_prompt_tokens), values in new.content.rate_sets.items():
-            rate_set = RateSet(price=price, service_tier=service_tier, min_prompt_tokens=min_prompt_tokens)
+        for (service, min_prompt_tokens), values in new.content.rate_sets.items():
+            rate_set = RateSet(price=price, min_prompt_tokens=min_prompt_tokens, **service._asdict())
             rate_sets.append(rate_set)
             rates += [
                 Rate(rate_set=rate_set, meter=meter, amount=value.amount, per_units=value.per_units)

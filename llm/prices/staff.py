@@ -14,16 +14,15 @@ from django.utils import timezone
 from llm.catalog import MAX_NAME_LENGTH, load_catalog
 from llm.enums import Meter, PriceSource
 from llm.fields import PriceField
-from llm.models import Price
+from llm.models import Price, RateSet
 from llm.prices.content import NewPrice, PriceContent, RateValue, content_of, lock_catalog, write_prices
-from llm.pricing import STANDARD_SERVICE_TIERS
+from llm.pricing import STANDARD, priced_service, unusual_words, without_standard_words
+from llm.types import Service
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 _COLUMN: PriceField[Decimal, Decimal] = PriceField()
-MAX_TIER_LENGTH = 50
-"""As long as the column."""
 
 
 class PriceRefusedError(ValueError):
@@ -38,27 +37,27 @@ def set_price(
     effective_from: datetime,
     rates: Mapping[Meter, Decimal] | None = None,
     is_free: bool = False,
-    service_tier: str = "",
+    service: Service = STANDARD,
     note: str = "",
     created_by: User | None = None,
 ) -> Price:
     """Set what the exact model costs from a moment on, in USD per million tokens, until staff set another price.
 
-    It wins over imported prices, later ones too. `rates` replaces all token rates of its service tier, whatever their
-    context tiers; what can't be said here carries over from the price in force at that moment: the other service
-    tiers, rates of extra meters (web searches), the context window. Calls already recorded keep their price.
+    It wins over imported prices, later ones too. `rates` replaces all token rates of that service, whatever their
+    context tiers; what can't be said here carries over from the price in force at that moment: other services, rates of
+    extra meters (web searches), the context window. Calls already recorded keep their price.
     Raises PriceRefusedError; nothing is written then.
     """
-    tier = "" if service_tier in STANDARD_SERVICE_TIERS else service_tier
+    service = without_standard_words(service)
     _check_target(provider, model, effective_from)
-    _check_rates(rates or {}, is_free=is_free, service_tier=tier)
+    _check_rates(rates or {}, is_free=is_free, service=service)
     lock_catalog()
     _check_moment_is_vacant(provider, model, effective_from)
     current = _content_in_force(provider, model, effective_from)
     if is_free:
         content = PriceContent(rate_sets={}, is_free=True, context_window=current.context_window, note=note)
     else:
-        content = _with_rates(current, tier, rates or {}, note)
+        content = _with_rates(current, service, rates or {}, note)
     return write_prices([NewPrice(provider, model, effective_from, PriceSource.STAFF, content, created_by)])[0]
 
 
@@ -73,13 +72,17 @@ def _check_target(provider: str, model: str, effective_from: datetime) -> None:
         raise PriceRefusedError("The moment from which the price holds needs a time zone.")
 
 
-def _check_rates(rates: Mapping[Meter, Decimal], *, is_free: bool, service_tier: str) -> None:
-    if is_free and (rates or service_tier):
-        raise PriceRefusedError("A free model has no rates and no service tiers: give either rates or free.")
+def _check_rates(rates: Mapping[Meter, Decimal], *, is_free: bool, service: Service) -> None:
+    if is_free and (rates or any(service)):
+        raise PriceRefusedError(
+            "A free model has no rates, and none for a service tier, speed or place: give either rates or free."
+        )
     if not is_free and not {Meter.INPUT, Meter.OUTPUT} & rates.keys():
         raise PriceRefusedError("Give a rate of input or of output tokens, or say that the model is free.")
-    if len(service_tier) > MAX_TIER_LENGTH:
-        raise PriceRefusedError(f"A service tier's name has at most {MAX_TIER_LENGTH} characters.")
+    for name, word in service._asdict().items():
+        longest = RateSet._meta.get_field(name).max_length or 0
+        if len(word) > longest:
+            raise PriceRefusedError(f"The {name.replace('_', ' ')} has at most {longest} characters.")
     for meter, amount in rates.items():
         try:
             micro_usd = _COLUMN.get_prep_value(amount)
@@ -108,11 +111,18 @@ def _content_in_force(provider: str, model: str, moment: datetime) -> PriceConte
     return content_of(Price.objects.get(pk=snapshot.id))
 
 
-def _with_rates(current: PriceContent, tier: str, rates: Mapping[Meter, Decimal], note: str) -> PriceContent:
-    if tier and ("", 0) not in current.rate_sets:
-        raise PriceRefusedError(f"Set the standard price first; the one of service tier “{tier}” stands beside it.")
-    replaced = current.rate_sets.get((tier, 0)) or current.rate_sets.get(("", 0), {})
+def _with_rates(current: PriceContent, service: Service, rates: Mapping[Meter, Decimal], note: str) -> PriceContent:
+    if any(service) and (STANDARD, 0) not in current.rate_sets:
+        raise PriceRefusedError(
+            f"Set the standard price first; the one of {', '.join(unusual_words(service))} stands beside it."
+        )
+    same = {
+        key: values for key, values in current.rate_sets.items() if priced_service(key[0]) == priced_service(service)
+    }
+    others = {key: values for key, values in current.rate_sets.items() if key not in same}
+    replaced = next((values for (_, size), values in same.items() if not size), None)
+    if replaced is None:
+        replaced = current.rate_sets.get((STANDARD, 0), {})
     extra = {meter: rate for meter, rate in replaced.items() if meter not in Meter.values}
-    others = {key: values for key, values in current.rate_sets.items() if key[0] != tier}
     own = {meter.value: RateValue(amount) for meter, amount in rates.items()}
-    return replace(current, rate_sets=others | {(tier, 0): own | extra}, match=None, note=note)
+    return replace(current, rate_sets=others | {(service, 0): own | extra}, match=None, note=note)

@@ -11,7 +11,6 @@ from typing import Any
 
 from billing.models import DailyUsage, RollupMark
 from billing.models.rollups import SUM_FIELDS
-from llm.books.adjusting import adjust
 from llm.books.clock import database_now
 from llm.books.figures import DECIDING, figures_of
 from llm.digests import DIGEST_FIELDS
@@ -20,6 +19,7 @@ from llm.models import ApiKey, Price, Rate, RateSet, ReratingRun, Usage, UsageAd
 from llm.money import pico_to_usd
 from llm.types import TOKEN_FIELDS, TokenCounts
 from tests.llm.admin.factories import make_account, make_key, open_row, save, usage_row
+from tests.llm.books.making import adjust_now
 
 FIRST_DAY = date(2026, 10, 28)
 DAYS = 8
@@ -92,7 +92,7 @@ class Historian:
         is_rerating = source == AdjustmentSource.RERATING
         if source in taken and not is_rerating:
             return
-        adjust(
+        adjust_now(
             row.pk,
             source,
             counts=TokenCounts(**self._counts()),

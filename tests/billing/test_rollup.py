@@ -14,13 +14,13 @@ from billing.periods import Period
 from billing.rollup import lock_rollups, rebuild, refresh, usage_sums, usage_sums_of
 from billing.rollup import sqlite as sqlite_rollup
 from billing.types import UsageSum
-from llm.books.adjusting import adjust
 from llm.books.clock import database_now
 from llm.enums import AdjustmentSource, UsageSource
 from llm.models import Account, ApiKey, Usage
 from llm.types import TokenCounts
 from tests.billing.rollup_histories import Historian, cutoffs, expected_rows, make_rate_set, rolled_up_rows
 from tests.llm.admin.factories import make_account, make_key, open_row, save, usage_row
+from tests.llm.books.making import adjust_now
 
 pytestmark = pytest.mark.django_db
 
@@ -143,7 +143,7 @@ def test_a_lost_call_is_estimated_until_it_is_known(key: ApiKey) -> None:
     day = DailyUsage.objects.get()
     assert (day.estimated_calls, day.estimated_cost) == (1, Decimal("0.5"))
     counts = TokenCounts(prompt_tokens=30, completion_tokens=1)
-    adjust(row.pk, AdjustmentSource.PROVIDER, counts=counts, cost_pico=10**11, is_billable=True, reason="told")
+    adjust_now(row.pk, AdjustmentSource.PROVIDER, counts=counts, cost_pico=10**11, is_billable=True, reason="told")
     refresh()
     day = DailyUsage.objects.get()
     assert (day.calls, day.prompt_tokens, day.completion_tokens, day.cost) == (1, 30, 1, Decimal("0.1"))
@@ -155,7 +155,7 @@ def test_what_is_declared_unbillable_moves_to_a_row_of_its_own(key: ApiKey) -> N
     save(kept, given)
     refresh()
     counts = TokenCounts(prompt_tokens=given.prompt_tokens, completion_tokens=given.completion_tokens)
-    adjust(given.pk, AdjustmentSource.DECISION, counts=counts, cost_pico=5, is_billable=False, reason="goodwill")
+    adjust_now(given.pk, AdjustmentSource.DECISION, counts=counts, cost_pico=5, is_billable=False, reason="goodwill")
     refresh()
     assert dict(DailyUsage.objects.values_list("is_billable", "calls")) == {True: 1, False: 1}
     assert [sums.calls for sums in usage_sums(key.account_id, NOVEMBER)] == [1]

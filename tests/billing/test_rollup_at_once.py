@@ -18,7 +18,6 @@ from django.db.models import Sum
 
 from billing.models import DailyUsage, StaleDay
 from billing.rollup import days_summed_wrongly, lock_rollups, refresh
-from llm.books.adjusting import adjust
 from llm.books.commit import commit_batch
 from llm.books.operations import Operation
 from llm.enums import AdjustmentSource
@@ -26,7 +25,7 @@ from llm.models import ApiKey, Usage
 from llm.types import TokenCounts
 from tests.billing.rollup_histories import cutoffs, expected_rows, rolled_up_rows
 from tests.gateway_process import _database_environment
-from tests.llm.books.making import a_close, a_key, an_open
+from tests.llm.books.making import a_close, a_key, adjust_now, an_open
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -48,7 +47,7 @@ def make_calls(keys: list[ApiKey], chance: random.Random) -> None:
     commit_batch([a_close(opens[0].id)])
     if chance.random() < 0.3:
         counts = TokenCounts(prompt_tokens=chance.randrange(100), completion_tokens=1)
-        adjust(opens[1].id, AdjustmentSource.PROVIDER, counts=counts, cost_pico=7, is_billable=True, reason="told")
+        adjust_now(opens[1].id, AdjustmentSource.PROVIDER, counts=counts, cost_pico=7, is_billable=True, reason="told")
 
 
 @contextmanager

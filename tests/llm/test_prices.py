@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -24,13 +25,15 @@ from genai_prices.types import (
 
 from llm.catalog import Catalog, load_catalog
 from llm.enums import Meter, PriceSource
+from llm.errors import PriceMissing
 from llm.models import CatalogVersion, Price, Rate, RateSet
 from llm.prices import PriceRefusedError, genai, import_prices, set_price
-from llm.prices.content import RateValue
-from llm.pricing import PriceSnapshot, cost_of
+from llm.prices.content import NewPrice, RateValue, write_prices
+from llm.pricing import STANDARD, PriceSnapshot, cost_of, dearest_pico, priced_service
 from llm.types import Service, TokenCounts
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
+FAST, FLEX, PLACED = Service(speed="fast"), Service("flex"), Service(inference_geo="us")
 LATER = datetime(2026, 12, 20, tzinfo=UTC)
 
 
@@ -82,18 +85,18 @@ def names_of(model: ModelInfo) -> Iterator[str]:
         yield from (literal, literal.upper(), f"{literal}-20261001", f"{literal}-2026-10-01")
 
 
-def tiers_of(model: ModelInfo) -> Iterator[tuple[str, dict[str, str]]]:
-    """(service tier, context for genai-prices)"""
-    yield "", {}
+def services_of(model: ModelInfo) -> Iterator[tuple[Service, dict[str, str]]]:
+    """(service, context for genai-prices)"""
+    yield STANDARD, {}
     for variant in model.price_variants or ():
         for key in ("service_tier", "speed"):
             if key in variant.when:
-                yield variant.when[key], variant.when
+                yield Service(**{key: variant.when[key]}), variant.when
 
 
-def random_counts(chance: random.Random, price: PriceSnapshot, tier: str) -> TokenCounts:
+def random_counts(chance: random.Random, price: PriceSnapshot, service: Service) -> TokenCounts:
     """A usage of every meter that the price lists, small or beyond every context tier."""
-    meters = price.rate_set_for(0, Service(tier)).rates
+    meters = price.rate_set_for(0, service).rates
 
     def some(meter: Meter) -> int:
         return chance.randrange(100_000) if meter in meters else 0
@@ -147,15 +150,15 @@ def test_every_imported_model_costs_what_genai_prices_says(
             assert price is None
             continue
         assert price is not None
-        for tier, context in tiers_of(model):
-            if tier not in {"", "default", *(rate_set.service.service_tier for rate_set in price.rate_sets)}:
+        for service, context in services_of(model):
+            if priced_service(service) not in {priced_service(rate_set.service) for rate_set in price.rate_sets}:
                 continue
             for _ in range(20):
-                counts = random_counts(chance, price, tier)
+                counts = random_counts(chance, price, service)
                 theirs = model.calc_price(
                     genai_usage(counts), listed, genai_request_timestamp=moment, price_context=context
                 )
-                assert cost_of(counts, price, Service(tier)).pico == theirs.total_price * 10**12, (model.id, tier)
+                assert cost_of(counts, price, service).pico == theirs.total_price * 10**12, (model.id, service)
                 compared += 1
     assert compared >= 20 * 20
 
@@ -189,7 +192,7 @@ def test_a_plain_price_holds_for_all_time() -> None:
     ((start, content),) = genai.price_history(model_of(usd(input_mtok="2.5", output_mtok="10")))
 
     assert start == datetime(2000, 1, 1, tzinfo=UTC)
-    assert content.rate_sets == {("", 0): {"input": RateValue(Decimal("2.5")), "output": RateValue(Decimal(10))}}
+    assert content.rate_sets == {(STANDARD, 0): {"input": RateValue(Decimal("2.5")), "output": RateValue(Decimal(10))}}
     assert content.match == {"equals": "m"}
     assert content.unpriced_meters == ()
 
@@ -202,9 +205,9 @@ def test_a_tier_begins_one_token_after_its_start() -> None:
 
     rates = {key: {meter: rate.amount for meter, rate in values.items()} for key, values in content.rate_sets.items()}
     assert rates == {
-        ("", 0): {"input": 1, "output": 5},
-        ("", 200_001): {"input": 2, "output": 5},
-        ("", 400_001): {"input": 3, "output": 5},
+        (STANDARD, 0): {"input": 1, "output": 5},
+        (STANDARD, 200_001): {"input": 2, "output": 5},
+        (STANDARD, 400_001): {"input": 3, "output": 5},
     }
 
 
@@ -214,7 +217,7 @@ def test_start_dates_make_prices_of_their_own() -> None:
         ConditionalPrice(StartDateConstraint(date(2026, 3, 13)), prices=usd(input_mtok="1")),
     ]
     history = genai.price_history(model_of(prices))
-    assert [(start, content.rate_sets["", 0]["input"].amount) for start, content in history] == [
+    assert [(start, content.rate_sets[STANDARD, 0]["input"].amount) for start, content in history] == [
         (datetime(2000, 1, 1, tzinfo=UTC), Decimal(2)),
         (datetime(2026, 3, 13, tzinfo=UTC), Decimal(1)),
     ]
@@ -233,10 +236,10 @@ def test_variants_become_tiers_and_batch_jobs_are_left_out() -> None:
     (_, before), (start, after) = genai.price_history(model)
 
     assert start == datetime(2026, 10, 12, tzinfo=UTC)
-    assert set(before.rate_sets) == {("", 0), ("fast", 0)}
-    assert set(after.rate_sets) == {("", 0), ("fast", 0), ("flex", 0)}
-    assert after.rate_sets["flex", 0] == {"input": RateValue(Decimal(1)), "output": RateValue(Decimal(10))}
-    assert after.rate_sets["fast", 0] == {"input": RateValue(Decimal(2)), "output": RateValue(Decimal(50))}
+    assert set(before.rate_sets) == {(STANDARD, 0), (FAST, 0)}
+    assert set(after.rate_sets) == {(STANDARD, 0), (FAST, 0), (FLEX, 0)}
+    assert after.rate_sets[FLEX, 0] == {"input": RateValue(Decimal(1)), "output": RateValue(Decimal(10))}
+    assert after.rate_sets[FAST, 0] == {"input": RateValue(Decimal(2)), "output": RateValue(Decimal(50))}
     assert "Left out: prices for region=eu." in after.note
     assert "batch" not in after.note
 
@@ -249,13 +252,13 @@ def test_of_prices_by_time_of_day_the_dearest_is_taken() -> None:
         ),
     ]
     ((_, content),) = genai.price_history(model_of(prices))
-    assert content.rate_sets == {("", 0): {"input": RateValue(Decimal("0.27")), "output": RateValue(Decimal(2))}}
+    assert content.rate_sets == {(STANDARD, 0): {"input": RateValue(Decimal("0.27")), "output": RateValue(Decimal(2))}}
     assert "Prices by time of day: the dearest." in content.note
 
 
 def test_seven_decimals_are_rounded_half_up_and_noted() -> None:
     ((_, content),) = genai.price_history(model_of(usd(input_mtok="0.1234565", output_mtok="0.00000049")))
-    assert {meter: rate.amount for meter, rate in content.rate_sets["", 0].items()} == {
+    assert {meter: rate.amount for meter, rate in content.rate_sets[STANDARD, 0].items()} == {
         "input": Decimal("0.123457"),
         "output": Decimal(0),
     }
@@ -266,7 +269,7 @@ def test_seven_decimals_are_rounded_half_up_and_noted() -> None:
 def test_units_beside_the_tokens_have_rates_and_the_rest_is_unpriced() -> None:
     prices = usd(input_mtok="1", web_searches_kcount="10", requests_kcount="5", input_image_mtok="8")
     ((_, content),) = genai.price_history(model_of(prices))
-    assert content.rate_sets["", 0] == {
+    assert content.rate_sets[STANDARD, 0] == {
         "input": RateValue(Decimal(1)),
         "web_searches": RateValue(Decimal(10), 1000),
         "requests": RateValue(Decimal(5), 1000),
@@ -277,13 +280,65 @@ def test_units_beside_the_tokens_have_rates_and_the_rest_is_unpriced() -> None:
 def test_a_price_of_5_minute_writes_wins_over_one_of_writes_in_general() -> None:
     prices = usd(input_mtok="1", cache_write_mtok="2", cache_write_5m_mtok="3", cache_write_1h_mtok="4")
     ((_, content),) = genai.price_history(model_of(prices))
-    assert content.rate_sets["", 0]["cache_write_5m"].amount == 3
-    assert content.rate_sets["", 0]["cache_write_1h"].amount == 4
+    assert content.rate_sets[STANDARD, 0]["cache_write_5m"].amount == 3
+    assert content.rate_sets[STANDARD, 0]["cache_write_1h"].amount == 4
 
 
 @pytest.mark.parametrize("prices", [usd(), usd(audio_hours="0.36")])
 def test_what_has_no_price_of_tokens_is_no_price(prices: ModelPrice) -> None:
     assert genai.price_history(model_of(prices)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "has_places"),
+    [
+        *((name, True) for name in ("claude-opus-4-6", "claude-sonnet-4-8", "claude-opus-5", "claude-haiku-5-5")),
+        *((name, False) for name in ("claude-opus-4-5", "claude-sonnet-4-0", "claude-3-7-sonnet-latest", "claude-2")),
+        *((name, False) for name in ("claude-v1", "claude-instant-1", "gpt-5")),
+    ],
+)
+def test_models_that_can_be_placed_have_a_price_for_it(name: str, has_places: bool) -> None:
+    ((_, content),) = genai.price_history(model_of(usd(input_mtok="3"), name=name))
+    assert ((PLACED, 0) in content.rate_sets) is has_places
+    assert ("Added: 1.1 times as much for inference_geo=us." in content.note) is has_places
+
+
+def test_a_placed_call_costs_a_tenth_more_in_each_class_of_tokens_fast_mode_too() -> None:
+    prices = ModelPrice(
+        input_mtok=TieredPrices(base=Decimal(5), tiers=[Tier(200_000, Decimal(10))]),
+        output_mtok=Decimal(25),
+        cache_read_mtok=Decimal("0.5"),
+        cache_write_mtok=Decimal("6.25"),
+        cache_write_1h_mtok=Decimal("0.000005"),
+        web_searches_kcount=Decimal(10),
+    )
+    fast = PriceVariant({"speed": "fast"}, usd(input_mtok="30", output_mtok="150"))
+    ((_, content),) = genai.price_history(model_of(prices, name="claude-opus-4-6", variants=[fast]))
+
+    def amounts(service: Service, size: int = 0) -> dict[str, str]:
+        return {meter: f"{value.amount.normalize():f}" for meter, value in content.rate_sets[service, size].items()}
+
+    searches = {"web_searches": "10"}
+    writes = {"cache_read": "0.55", "cache_write_5m": "6.875", "cache_write_1h": "0.000006"}
+    assert amounts(PLACED) == {"input": "5.5", "output": "27.5", **writes, **searches}
+    assert amounts(PLACED, 200_001) == {"input": "11", "output": "27.5", **writes, **searches}
+    both = Service(speed="fast", inference_geo="us")
+    assert amounts(both) == {"input": "33", "output": "165", **writes, **searches}
+    assert "Rounded cache_write_1h in us 0.0000055 to 0.000006." in content.note
+
+
+@pytest.mark.django_db
+def test_fast_mode_that_was_imported_as_a_tier_is_no_other_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(usd(input_mtok="2"), variants=[PriceVariant({"speed": "fast"}, usd(input_mtok="9"))])
+    serve(monkeypatch, model)
+    ((start, content),) = genai.price_history(model)
+    as_tiers = {(STANDARD, 0): content.rate_sets[STANDARD, 0], (Service("fast"), 0): content.rate_sets[FAST, 0]}
+    write_prices([NewPrice("openai", "m", start, PriceSource.IMPORTED, replace(content, rate_sets=as_tiers))])
+    assert import_prices(effective_from=LATER).new_prices == 0
+    price = load_catalog().price_for("openai", "m", at=NOW)
+    assert price is not None
+    for service in (Service("fast"), FAST, Service("standard", "fast", "global")):
+        assert cost_of(TokenCounts(10**6, 0), price, service).pico == 9 * 10**12
 
 
 # --- importing ------------------------------------------------------------------------------------------------------
@@ -383,9 +438,9 @@ def test_an_import_leaves_staff_prices_in_force(monkeypatch: pytest.MonkeyPatch)
 # --- set by staff ---------------------------------------------------------------------------------------------------
 
 
-def contents(price: Price) -> dict[tuple[str, int], dict[str, Decimal]]:
+def contents(price: Price) -> dict[tuple[Service, int], dict[str, Decimal]]:
     return {
-        (rate_set.service_tier, rate_set.min_prompt_tokens): {rate.meter: rate.amount for rate in rate_set.rates.all()}
+        (rate_set.service, rate_set.min_prompt_tokens): {rate.meter: rate.amount for rate in rate_set.rates.all()}
         for rate_set in price.rate_sets.all()
     }
 
@@ -407,7 +462,7 @@ def test_staff_set_a_price() -> None:
     price.refresh_from_db()
     assert (price.source, price.effective_from, price.created_by, price.note) == ("staff", NOW, user, "our own GPU")
     assert (price.match, price.is_free) == (None, False)
-    assert contents(price) == {("", 0): {"input": Decimal("0.05"), "output": Decimal("0.1")}}
+    assert contents(price) == {(STANDARD, 0): {"input": Decimal("0.05"), "output": Decimal("0.1")}}
     assert CatalogVersion.current() > version
 
 
@@ -431,12 +486,36 @@ def test_a_staff_price_keeps_other_tiers_and_extra_meters_of_the_price_in_force(
     import_prices(effective_from=NOW)
 
     standard = set_price("openai", "m", rates={Meter.INPUT: Decimal(3)}, effective_from=NOW)
-    priority = set_price("openai", "m", rates={Meter.INPUT: Decimal(6)}, effective_from=LATER, service_tier="priority")
+    priority = set_price(
+        "openai", "m", rates={Meter.INPUT: Decimal(6)}, effective_from=LATER, service=Service("priority")
+    )
 
     searches = {"web_searches": Decimal(10)}
-    flex = {("flex", 0): {"input": Decimal(1), **searches}}
-    assert contents(standard) == {("", 0): {"input": Decimal(3), **searches}, **flex}
-    assert contents(priority) == contents(standard) | {("priority", 0): {"input": Decimal(6), **searches}}
+    flex = {(FLEX, 0): {"input": Decimal(1), **searches}}
+    assert contents(standard) == {(STANDARD, 0): {"input": Decimal(3), **searches}, **flex}
+    assert contents(priority) == contents(standard) | {(Service("priority"), 0): {"input": Decimal(6), **searches}}
+
+
+@pytest.mark.django_db
+def test_a_price_of_a_speed_and_a_place_stands_beside_the_standard_one() -> None:
+    rates = {Meter.INPUT: Decimal(3)}
+    set_price("anthropic", "m", rates=rates, effective_from=NOW, service=Service("standard", "standard", "global"))
+    fast = set_price("anthropic", "m", rates={Meter.INPUT: Decimal(9)}, effective_from=LATER, service=Service("fast"))
+    both = Service(speed="fast", inference_geo="us")
+    later = LATER + timedelta(days=1)
+    set_price("anthropic", "m", rates={Meter.INPUT: Decimal(8)}, effective_from=later, service=FAST)
+    set_price(
+        "anthropic", "m", rates={Meter.INPUT: Decimal(10)}, effective_from=later + timedelta(days=1), service=both
+    )
+    assert contents(fast) == {(STANDARD, 0): {"input": Decimal(3)}, (Service("fast"), 0): {"input": Decimal(9)}}
+    price = load_catalog().price_for("anthropic", "m", at=later + timedelta(days=2))
+    assert price is not None
+    costs = {service: cost_of(TokenCounts(1, 0), price, service).pico for service in (STANDARD, FAST, both)}
+    assert costs == {STANDARD: 3_000_000, FAST: 8_000_000, both: 10_000_000}
+    assert dearest_pico(price, prompt_tokens_bound=10) == (100_000_000, 0)
+    with pytest.raises(PriceMissing) as refusal:
+        cost_of(TokenCounts(1, 0), price, PLACED)
+    assert refusal.value.meters == ("inference_geo:us",)
 
 
 @pytest.mark.django_db
@@ -455,9 +534,11 @@ def test_a_staff_price_keeps_other_tiers_and_extra_meters_of_the_price_in_force(
         ({"rates": {Meter.INPUT: Decimal("1e13")}}, "more than the column can hold"),
         ({"rates": {Meter.INPUT: 0.5}}, "takes Decimal"),
         ({"is_free": True}, "either rates or free"),
-        ({"rates": None, "is_free": True, "service_tier": "flex"}, "either rates or free"),
-        ({"service_tier": "flex"}, "Set the standard price first"),
-        ({"service_tier": "f" * 51}, "at most 50 characters"),
+        ({"rates": None, "is_free": True, "service": Service("flex")}, "either rates or free"),
+        ({"service": Service("flex")}, "Set the standard price first"),
+        ({"service": Service("f" * 51)}, "The service tier has at most 50 characters"),
+        ({"service": Service(speed="f" * 21)}, "The speed has at most 20 characters"),
+        ({"service": Service(inference_geo="f" * 21)}, "The inference geo has at most 20 characters"),
         ({"effective_from": NOW.replace(tzinfo=None)}, "time zone"),
     ],
 )

@@ -87,6 +87,15 @@ def test_a_service_tier_stands_beside_the_standard_price() -> None:
     assert output.splitlines()[1:] == ["  standard: input 1.00", "  priority: input 2.00"]
 
 
+def test_so_does_a_price_of_a_speed_and_a_place() -> None:
+    run("anthropic", "claude-x", "--input", "1", "--from", "2026-11-01")
+    run("anthropic", "claude-x", "--input", "6", "--speed", "fast", "--from", "2026-11-02")
+
+    output = run("anthropic", "claude-x", "--input", "6.6", "--speed", "fast", "--inference-geo", "us")
+
+    assert output.splitlines()[1:] == ["  standard: input 1.00", "  fast: input 6.00", "  fast, us: input 6.60"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -17,7 +17,6 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from llm import verification
-from llm.books.adjusting import adjust
 from llm.books.commit import commit_batch
 from llm.books.operations import Ask, OpenCall
 from llm.books.settling import void_close
@@ -29,7 +28,7 @@ from llm.prices import set_price
 from llm.triggers import drop_triggers, missing_triggers
 from llm.types import TokenCounts
 from llm.verification import verify
-from tests.llm.books.making import a_close, a_key, an_open
+from tests.llm.books.making import a_close, a_key, adjust_now, an_open
 
 pytestmark = pytest.mark.django_db
 
@@ -107,7 +106,7 @@ def test_sound_books_have_no_finding(key: ApiKey, closed: Usage) -> None:
         rate_set_id=closed.rate_set_id,
     )
     commit_batch([estimate])
-    adjust(
+    adjust_now(
         estimate.id,
         AdjustmentSource.PROVIDER,
         counts=TokenCounts(prompt_tokens=10),
@@ -163,7 +162,7 @@ def test_what_the_books_could_not_have_written_is_named_too(closed: Usage) -> No
 
 
 def test_an_adjustment_that_was_changed_is_found(closed: Usage) -> None:
-    adjustment = adjust(
+    adjustment = adjust_now(
         closed.pk, AdjustmentSource.PROVIDER, counts=COUNTS, cost_pico=COST_PICO, is_billable=True, reason="theirs"
     )
     assert complaints() == []

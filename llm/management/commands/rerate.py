@@ -41,6 +41,11 @@ class Command(BaseCommand):
         self.stdout.write(_sentence(report, is_dry=options["dry_run"]))
         if report.unpriced:
             self.stdout.write(f"{report.unpriced:,} calls still have no price.")
+        if report.incomplete:
+            self.stdout.write(
+                f"{report.incomplete:,} calls were left as they are: they were settled late by an earlier release, "
+                "which kept neither their searches nor their service tier."
+            )
 
 
 def _day(text: str) -> date:

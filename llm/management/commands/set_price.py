@@ -15,6 +15,7 @@ from llm.management.moments import format_moment, parse_moment
 from llm.models import Price
 from llm.money import format_usd, parse_usd_per_million
 from llm.prices import PriceRefusedError, set_price
+from llm.types import Service
 
 OPTIONS = {
     "input": Meter.INPUT,
@@ -38,6 +39,8 @@ class Command(BaseCommand):
             parser.add_argument(f"--{option.replace('_', '-')}", metavar="USD", help=f"USD per million {meter.label}.")
         parser.add_argument("--free", action="store_true", help="The model costs nothing.")
         parser.add_argument("--service-tier", default="", metavar="TIER", help="E.g. priority; default: standard.")
+        parser.add_argument("--speed", default="", metavar="SPEED", help="E.g. fast; default: standard.")
+        parser.add_argument("--inference-geo", default="", metavar="PLACE", help="E.g. us; default: anywhere.")
         parser.add_argument("--from", dest="moment", metavar="MOMENT", help="E.g. 2026-11-01T00:00Z; default: now.")
         parser.add_argument("--note", default="")
 
@@ -50,7 +53,7 @@ class Command(BaseCommand):
                 rates=_rates(options),
                 is_free=options["free"],
                 effective_from=parse_moment(options["moment"]) if options["moment"] else now,
-                service_tier=options["service_tier"],
+                service=Service(options["service_tier"], options["speed"], options["inference_geo"]),
                 note=options["note"],
             )
         except PriceRefusedError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llm.books.adjusting import adjust, decide_call
+from llm.books.adjusting import decide_call
 from llm.books.commit import commit_batch
 from llm.books.figures import Figures, figures_of
 from llm.books.operations import Ask, CloseCall, Closed, Conflict, OpenCall
@@ -21,7 +21,7 @@ from llm.prices import set_price
 from llm.rerating import ReratingReport, rerate
 from llm.types import TokenCounts
 from llm.verification import verify
-from tests.llm.books.making import a_close, a_key, an_open
+from tests.llm.books.making import a_close, a_key, adjust_now, an_open
 
 pytestmark = pytest.mark.django_db
 
@@ -229,7 +229,7 @@ def test_a_decision_names_the_rates_of_the_tier_that_it_reaches(key: ApiKey) -> 
 def test_a_decision_at_a_wrong_price_is_found(key: ApiKey) -> None:
     price = price_of(2020, usd=1)
     row = disputed(opened(key, price), price)
-    adjust(
+    adjust_now(
         row.pk, AdjustmentSource.DECISION, counts=TokenCounts(7, 0), cost_pico=9, is_billable=True, reason="by a bug"
     )
     wrong = "with its adjustments its cost is 9 pico-USD, but its tokens at its price cost 7000000 pico-USD"
@@ -239,7 +239,7 @@ def test_a_decision_at_a_wrong_price_is_found(key: ApiKey) -> None:
 def test_a_decision_on_a_call_that_nobody_doubts_is_found(key: ApiKey) -> None:
     price = price_of(2020, usd=1)
     row = closed(doubtful(opened(key, price), price))
-    adjust(
+    adjust_now(
         row.pk, AdjustmentSource.DECISION, counts=TokenCounts(10, 2), cost_pico=30_000_000, is_billable=True, reason="?"
     )
     assert verify().sentences == [f"Call {row.pk}: staff decided on it, but it is neither lost nor disputed."]

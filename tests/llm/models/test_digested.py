@@ -15,7 +15,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import Count, Sum
 from django.utils import timezone
 
-from llm.books.adjusting import adjust, decide_call
+from llm.books.adjusting import decide_call
 from llm.books.commit import commit_batch
 from llm.books.operations import Closed
 from llm.books.reaper import reap
@@ -26,7 +26,7 @@ from llm.models import ApiKey, CatalogVersion, Usage, UsageAdjustment
 from llm.prices import set_price
 from llm.types import TokenCounts
 from tests.llm.admin.factories import NOON, lost_row, open_row, save, usage_row
-from tests.llm.books.making import a_close, a_key, an_open
+from tests.llm.books.making import a_close, a_key, adjust_now, an_open
 
 pytestmark = pytest.mark.django_db
 
@@ -192,7 +192,7 @@ def test_an_adjustment_is_what_its_digest_says(key: ApiKey, admin_user: User) ->
     reason = "„Their“ invoice,\r\nline 2: \\ \t 🦙"
     decide_call(decided.pk, counts=COUNTS, is_billable=True, reason=reason, user=admin_user)
     commit_batch([a_close(late.pk)])
-    adjust(
+    adjust_now(
         corrected.pk,
         AdjustmentSource.PROVIDER,
         counts=TokenCounts(prompt_tokens=90, completion_tokens=21),

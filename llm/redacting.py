@@ -72,5 +72,5 @@ def _tells(value: str, forms: Sequence[SecretForms]) -> bool:
     return any(each.are_partly_in(value) for each in forms)
 
 
-def _moment(connection: BaseDatabaseWrapper) -> object:
+def _moment(connection: BaseDatabaseWrapper) -> Any:
     return connection.ops.adapt_datetimefield_value(datetime.now(UTC))

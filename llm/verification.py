@@ -6,7 +6,7 @@ Nothing is locked and nothing is written but the result, so it may run beside th
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -196,7 +196,8 @@ class _Verification:
 
     def _load_prices(self, rows: Sequence[Usage], adjustments: Mapping[UUID, Sequence[UsageAdjustment]]) -> None:
         corrections = [each for corrected in adjustments.values() for each in corrected]
-        rates = {each.rate_set_id for each in (*rows, *corrections) if each.rate_set_id is not None}
+        priced: Iterable[Usage | UsageAdjustment] = (*rows, *corrections)
+        rates = {each.rate_set_id for each in priced if each.rate_set_id is not None}
         if unknown := rates - set(self._prices_of_rates):
             self._prices_of_rates |= dict(RateSet.objects.filter(pk__in=unknown).values_list("pk", "price_id"))
         wanted = {row.price_id for row in rows if row.price_id is not None} | set(self._prices_of_rates.values())

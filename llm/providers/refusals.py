@@ -147,8 +147,8 @@ def _words_of(value: object, depth: int = 0) -> str:
     if depth >= _MAX_DEPTH:
         return ""
     if isinstance(value, list):
-        words = [_words_of(each, depth + 1) for each in value[:_MAX_LISTED]]
-        return "; ".join(each for each in words if each)
+        listed = [_words_of(each, depth + 1) for each in value[:_MAX_LISTED]]
+        return "; ".join(each for each in listed if each)
     if not isinstance(value, Mapping):
         return ""
     words = next((words for name in _WORDS if (words := _words_of(value.get(name), depth + 1))), "")

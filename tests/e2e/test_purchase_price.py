@@ -109,7 +109,7 @@ def test_a_stream_comes_without_the_upstreams_prices_in_any_chunk(
             {"choices": [], "usage": {**TOKENS, **MONEY, "cost": 0.5}},
         )
     )
-    options = {"stream_options": {"include_usage": True}} if wants_usage else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if wants_usage else {}
     reply = application.chat(stream=True, **options)
     for word in ("0.0123", "cost_details", "is_byok", "market_cost", '"price"'):
         assert word not in reply.text
@@ -128,7 +128,7 @@ def test_who_may_see_costs_sees_ours_alone(application: Application, upstream: F
     usage = {**TOKENS, **MONEY}
     whole = Script(body=orjson.dumps({**WHOLE, "usage": usage}))
     upstream.enqueue(a_stream({"choices": delta("a", "stop"), "usage": usage}) if is_stream else whole)
-    options = {"stream_options": {"include_usage": True}} if is_stream else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if is_stream else {}
     reply = application.chat(stream=is_stream, **options)
     told = events_of(reply)[-2] if is_stream else reply.json()
     assert told["usage"] == {"cost": 0.000017, **TOKENS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from decimal import Decimal
 from typing import Any
 
 import openai
@@ -42,7 +43,12 @@ def test_a_refusal_in_another_shape_keeps_its_status_and_words(
     reply = application.chat(stream=is_stream)
     assert (reply.status_code, error_of(reply)["message"]) == (status, words)
     [row] = closed_usage()
-    assert (row.status, row.outcome, row.upstream_status, row.cost) == ("settled", "upstream_refused", status, 0)
+    assert (row.status, row.outcome, row.upstream_status, row.cost) == (
+        "settled",
+        "upstream_refused",
+        status,
+        Decimal(0),
+    )
     assert len(upstream.ledger.entries()) == 1
 
 
@@ -98,7 +104,9 @@ def test_an_error_inside_a_200_is_what_its_status_would_be(
     if status == 400:
         assert error_of(reply)["message"] == "No such thing."
     rows = closed_usage(3 if status == 429 else 1)
-    assert {(row.status, row.outcome, row.upstream_status, row.cost) for row in rows} == {("settled", outcome, 200, 0)}
+    assert {(row.status, row.outcome, row.upstream_status, row.cost) for row in rows} == {
+        ("settled", outcome, 200, Decimal(0))
+    }
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -152,7 +160,9 @@ def test_the_operators_fault_is_a_502_without_the_words_and_lets_a_fallback_try(
     reply = application.chat("smart", stream=is_stream)
     assert (reply.status_code, text_of(reply), reply.headers["x-llm-attempts"]) == (200, SAID, "2")
     first, second, third = closed_usage(3)
-    assert [(row.status, row.outcome, row.cost) for row in (first, second)] == [("settled", "upstream_failed", 0)] * 2
+    assert [(row.status, row.outcome, row.cost) for row in (first, second)] == [
+        ("settled", "upstream_failed", Decimal(0))
+    ] * 2
     assert (third.upstream_model, third.status) == ("gpt-4o", "settled")
 
 

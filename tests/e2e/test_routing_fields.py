@@ -82,7 +82,7 @@ def test_what_we_do_not_read_may_have_any_keys(
 
 # --- Fields that choose who serves ------------------------------------------------------------------------------------
 
-ROUTING = {
+ROUTING: dict[str, Any] = {
     "models": ["expensive"],
     "route": "fallback",
     "provider": {"order": ["x"]},

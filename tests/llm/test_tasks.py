@@ -183,8 +183,10 @@ def test_a_worker_outlives_tasks_that_fail_and_those_it_does_not_know(receiver: 
 
     receiver.answer = answer
     message = a_message(OutboxKind.WEBHOOK)
-    message.account.webhook_url = receiver.url
-    message.account.save()
+    account = message.account
+    assert account is not None
+    account.webhook_url = receiver.url
+    account.save()
 
     for _ in range(3):
         app.send_task("llm.tasks.send_outbox", args=["one argument too many"])

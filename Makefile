@@ -1,5 +1,6 @@
 # make run     install, set up and start everything
 # make test    the whole test suite            make check   what CI asks for: format, lint, types, contracts, schema, tests
+# make test-fast   for while you work: what starts no process and no browser, and is not slow
 # make soak MINUTES=30   kills, crashes and outages under load, then the books against the upstream's ledger
 # make limits  many keys on small budgets at once: is a limit overspent, is anything refused that fits?
 # make bench   measure the gateway             make format  tidy the code       make requirements  pin the requirements anew
@@ -12,17 +13,25 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 
 # What checks need of the settings, whatever .env says.
 CHECK_ENV := LLM_ENV_FILE= HTTPS=true DATABASE_URL=sqlite://:memory: LLM_PROVIDER=echo \
-	SECRET_KEY=only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz LLM_KEY_PEPPER=only-for-make-check
+	BILLING_SELLER_NAME=Example BILLING_SELLER_ADDRESS=Example BILLING_SELLER_TAX_ID=none \
+	SECRET_KEY=only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz LLM_KEY_PEPPER=only-for-make-check \
+	LLM_SECRETS_KEY=only-for-make-check-too-0123456789-abcdefgh
 
-.PHONY: run test check lint bench bench-billing soak limits format requirements
+# Test modules are rewritten before they are compiled, which takes as long as many a suite: once is enough.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: run test test-fast check lint bench bench-billing soak limits format requirements
 
 run: $(VENV)/runtime.stamp
 	@$(PY) -m llmproject.envfile
-	@$(PY) manage.py bootstrap
-	@exec $(PY) manage.py up
+	@exec $(PY) manage.py up --bootstrap
 
+# TESTS="--durations 25" or TESTS="tests/llm -k limits" goes on to pytest.
 test: $(VENV)/dev.stamp
-	$(PY) -m pytest -n auto --dist loadgroup
+	$(PY) -m pytest -n auto --dist loadgroup $(TESTS)
+
+test-fast: $(VENV)/dev.stamp
+	$(PY) -m pytest -n auto --dist loadgroup --fast $(TESTS)
 
 check: lint
 	$(PY) -m pytest -n auto --dist loadgroup
@@ -74,12 +83,12 @@ $(VENV)/created.stamp:
 	@touch $@
 
 $(VENV)/runtime.stamp: $(VENV)/created.stamp requirements.txt
-	@echo "Installing requirements.txt"
+	@echo "Installing requirements.txt: this takes a minute or two, once"
 	@$(PIP) --requirement requirements.txt
 	@touch $@
 
 # Holds the runtime requirements too.
 $(VENV)/dev.stamp: $(VENV)/created.stamp requirements-dev.txt
-	@echo "Installing requirements-dev.txt"
+	@echo "Installing requirements-dev.txt: this takes a few minutes, once"
 	@$(PIP) --requirement requirements-dev.txt
 	@touch $@ $(VENV)/runtime.stamp

@@ -7,12 +7,9 @@ import sys
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmproject.settings")
-    from django.core.management import execute_from_command_line
+    from llmproject.commandline import run_command
 
-    try:
-        execute_from_command_line(sys.argv)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_command(sys.argv)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def _measure(wanted: Sequence[str], folder: Path) -> Iterator[Figure]:
 
 
 def _line(figure: Figure) -> str:
-    verdict = "" if figure.most is None else f" of at most {figure.most:.3g}: {'met' if figure.is_met else 'MISSED'}"
+    verdict = "" if figure.limit is None else f" of at most {figure.limit:.3g}: {'met' if figure.is_met else 'MISSED'}"
     note = f"  ({figure.note})" if figure.note else ""
     return f"{figure.name:<45}{figure.value:>9.2f} {figure.unit}{verdict}{note}"
 

@@ -18,14 +18,14 @@ from django.urls import reverse
 
 from benchmarks.billing_data import END, START, write_late_calls
 from benchmarks.procstat import peak_rss_mb
-from billing.closing import close_month
+from billing.invoices.closing import close_month
 from billing.models import DailyUsage
-from billing.periods import Period
-from billing.rollup import refresh, usage_sums_of
+from billing.periods import BillingPeriod
+from billing.rollup import load_usage_sums, refresh
 from billing.rollup.summaries import mark_all_stale, mark_stale, summarise
 from llm.models import Account
 
-MONTH = Period.of(END.date()).previous
+MONTH = BillingPeriod.of(END.date()).previous
 LATE_CALLS = 10_000
 _T = TypeVar("_T")
 
@@ -54,17 +54,17 @@ class StepFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """most: what it may be at most, in the same unit; None where nothing is asked of it."""
+    """limit: what it may be at most, in the same unit; None where nothing is asked of it."""
 
     name: str
     value: float
     unit: str
-    most: float | None = None
+    limit: float | None = None
     note: str = ""
 
     @property
     def is_met(self) -> bool:
-        return self.most is None or self.value <= self.most
+        return self.limit is None or self.value <= self.limit
 
 
 def measure_rollups() -> Iterator[Figure]:
@@ -90,7 +90,7 @@ def _measure_first_refresh(bare: Figure) -> Figure:
     note = f"{DailyUsage.objects.count():,} rows; {seconds / bare.value:.2f} times the bare statement"
     with connection.cursor() as cursor:
         cursor.execute("VACUUM (ANALYZE) billing_dailyusage")
-    return Figure("first refresh", seconds, "s", most=2 * bare.value, note=note)
+    return Figure("first refresh", seconds, "s", limit=2 * bare.value, note=note)
 
 
 def _measure_summaries() -> Figure:
@@ -109,19 +109,19 @@ def _measure_next_refreshes() -> Iterator[Figure]:
 
 def _measure_sums() -> Figure:
     ids = list(Account.objects.values_list("id", flat=True))
-    seconds, sums = _timed(lambda: usage_sums_of(ids, MONTH))
+    seconds, sums = _timed(lambda: load_usage_sums(ids, MONTH))
     return Figure("usage sums of a month, all accounts", seconds, "s", note=f"{sum(map(len, sums.values())):,} sums")
 
 
 def measure_closing() -> Iterator[Figure]:
-    yield _closing("close the month", most=30)
-    yield _closing("close it again", most=None)
+    yield _closing("close the month", limit=30)
+    yield _closing("close it again", limit=None)
 
 
-def _closing(name: str, *, most: float | None) -> Figure:
+def _closing(name: str, *, limit: float | None) -> Figure:
     seconds, report = _timed(lambda: close_month(MONTH))
     note = f"{len(report.drafted)} drafts, {len(report.empty)} empty, {len(report.failed)} failed"
-    return Figure(name, seconds, "s", most=most, note=note)
+    return Figure(name, seconds, "s", limit=limit, note=note)
 
 
 def measure_reports() -> Iterator[Figure]:
@@ -135,7 +135,7 @@ def measure_reports() -> Iterator[Figure]:
     busiest = Account.objects.order_by("id")[0]
     yield _report("usage of a month of the busiest account", client, whole, by="key", account=busiest.name)
     mark_stale([MONTH.last_day - timedelta(days=1), MONTH.last_day])
-    yield _report("usage by key with two days that are stale", client, whole, by="key", most=None)
+    yield _report("usage by key with two days that are stale", client, whole, by="key", limit=None)
     summarise()
 
 
@@ -145,9 +145,9 @@ def _client_of_staff() -> Client:
     return client
 
 
-def _report(name: str, client: Client, last: date, *, most: float | None = 300, **choices: str) -> Figure:
+def _report(name: str, client: Client, last: date, *, limit: float | None = 300, **choices: str) -> Figure:
     seconds, size = _timed(lambda: _page(client, MONTH.start, last, **choices))
-    return Figure(name, seconds * 1000, "ms", most=most, note=f"{size / 1000:,.0f} kB")
+    return Figure(name, seconds * 1000, "ms", limit=limit, note=f"{size / 1000:,.0f} kB")
 
 
 def _page(client: Client, first: date, last: date, **choices: str) -> int:
@@ -171,7 +171,7 @@ def measure_export(folder: Path) -> Iterator[Figure]:
     if process.returncode:
         raise StepFailedError(f"export_month ended with {process.returncode}")
     megabytes = sum(file.stat().st_size for file in (folder / "export").iterdir()) / 1e6
-    yield Figure("export of a month, largest memory", megabytes_of_memory, "MB", most=200)
+    yield Figure("export of a month, largest memory", megabytes_of_memory, "MB", limit=200)
     yield Figure("export of a month", seconds, "s", note=f"{megabytes:,.0f} MB of CSV and JSON lines")
 
 

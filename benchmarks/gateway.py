@@ -66,8 +66,8 @@ class Shape:
     alone_share: float
     is_limited: bool = False
 
-    def requests(self, most: int, *, connections: int) -> int:
-        count = most * self.share * (self.alone_share if connections == 1 else 1)
+    def requests(self, limit: int, *, connections: int) -> int:
+        count = limit * self.share * (self.alone_share if connections == 1 else 1)
         return max(10, connections, round(count))
 
 
@@ -121,7 +121,7 @@ def _measure(options: argparse.Namespace) -> Report:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="llm-bench-")))
         database = stack.enter_context(_fresh_database(options.database, folder))
         machine = describe_machine(database.description)
-        environment = _environment(database, folder)
+        environment = environment_of(database, folder)
         keys = prepare_books(environment, models=sorted({SHAPES[name].model for name in options.shapes}))
         upstream = stack.enter_context(running_upstream(os.environ))
         environment["LLM_OPENAI_BASE_URL"] = upstream.openai_base_url
@@ -160,7 +160,7 @@ def _fresh_database(wanted: str | None, folder: Path) -> Iterator[BenchDatabase]
         yield database
 
 
-def _environment(database: BenchDatabase, folder: Path) -> dict[str, str]:
+def environment_of(database: BenchDatabase, folder: Path) -> dict[str, str]:
     """What the gateway is told, over whatever the shell says."""
     return {
         "DATABASE_URL": database.url,
@@ -210,7 +210,7 @@ def _profile(bench: Bench, folder: Path) -> None:
         with recorded_profile(bench.gateway.worker_pids[0], file):
             drive(job)
         print(
-            f"\n{name}, {connections} connections: {file}\n", *dearest_functions(file, most=_SHOWN_FUNCTIONS), sep="\n"
+            f"\n{name}, {connections} connections: {file}\n", *dearest_functions(file, limit=_SHOWN_FUNCTIONS), sep="\n"
         )
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 from benchmarks.procstat import process_tree, rss_mb
 
 ROOT = Path(__file__).resolve().parent.parent
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _DRAIN_SECONDS = 5
 _SHOWN_LOG_CHARACTERS = 3000
@@ -68,6 +68,15 @@ def running_upstream(environment: Mapping[str, str]) -> Iterator[Upstream]:
             raise StartFailedError("the fake upstream did not start")
         address: dict[str, Any] = json.loads(line)
         yield Upstream(address["pid"], address["port"])
+
+
+@contextlib.contextmanager
+def running_large_upstream(environment: Mapping[str, str]) -> Iterator[int]:
+    """The port of `benchmarks.large_upstream`."""
+    command = [sys.executable, "-m", "benchmarks.large_upstream"]
+    with _running(command, environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
 
 
 @contextlib.contextmanager

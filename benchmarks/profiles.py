@@ -45,7 +45,7 @@ def recorded_profile(pid: int, file: Path) -> Iterator[None]:
         raise ProfilerMissingError(f"py-spy wrote no profile: {complaint.strip()}")
 
 
-def dearest_functions(file: Path, *, most: int) -> Iterator[str]:
+def dearest_functions(file: Path, *, limit: int) -> Iterator[str]:
     """Lines of a table: the functions with the largest share of samples by themselves, then with what they call."""
     own: Counter[str] = Counter()
     cumulative: Counter[str] = Counter()
@@ -58,7 +58,7 @@ def dearest_functions(file: Path, *, most: int) -> Iterator[str]:
     total = own.total() or 1
     for title, shares in (("self", own), ("cumulative", cumulative)):
         yield f"{title:>10}  function ({total} samples)"
-        for frame, samples in shares.most_common(most):
+        for frame, samples in shares.most_common(limit):
             yield f"{samples / total:>10.1%}  {frame}"
 
 

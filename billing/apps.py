@@ -3,7 +3,7 @@ from importlib import import_module
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
-from llm.triggers import install_triggers, keep
+from llm.db.triggers import install_triggers, keep
 
 
 class BillingConfig(AppConfig):
@@ -12,6 +12,7 @@ class BillingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        import_module("billing.checks")
         keep(tuple(import_module("billing.triggers").triggers()))
         post_migrate.connect(install_triggers, sender=self)
-        post_migrate.connect(import_module("billing.groups").make_groups, sender=self)
+        post_migrate.connect(import_module("billing.staff.roles").make_groups, sender=self)

@@ -11,6 +11,10 @@ def country_choices() -> list[tuple[str, str]]:
     return [(country.code, f"{country.name} ({country.code})") for country in countries]
 
 
+def is_country(code: str) -> bool:
+    return code in countries
+
+
 def validate_country(code: str) -> None:
-    if code not in countries:
+    if not is_country(code):
         raise ValidationError(f"“{code}” is not a country code of ISO 3166-1, such as DE or JP.")

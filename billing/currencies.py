@@ -16,7 +16,7 @@ _CODES = {
 
 DECIMALS: dict[str, int] = {code: decimals for decimals, codes in _CODES.items() for code in codes.split()}
 
-MOST_DECIMALS = 3
+MAX_DECIMALS = 3
 
 COST_CURRENCY = "USD"
 """What providers charge us in."""
@@ -29,9 +29,9 @@ def currency_choices(*, without: str = "") -> list[tuple[str, str]]:
 
 def validate_currency(code: str) -> None:
     if code not in DECIMALS:
-        raise ValidationError(f"“{code}” is no currency that can be billed in, such as USD, EUR or JPY.")
+        raise ValidationError(f"“{code}” is not a supported billing currency, such as USD, EUR or JPY.")
 
 
-def format_amount(amount: Decimal, currency: str) -> str:
+def format_money(amount: Decimal, currency: str) -> str:
     """As it stands on an invoice: all of the currency's decimals, thousands apart, no symbol; `1,234.50`."""
     return f"{amount:,.{DECIMALS[currency]}f}"

@@ -11,6 +11,18 @@ class InvoiceKind(models.TextChoices):
     CREDIT_NOTE = "credit_note", "credit note"
 
 
+class CreditKind(models.TextChoices):
+    """What a credit note is.
+
+    correction: what it credits is billed again, by the next draft. goodwill: what it credits stays billed, and is
+    never charged again. reduction: an issued month costs less than was charged, which the books found themselves.
+    """
+
+    CORRECTION = "correction", "correction"
+    GOODWILL = "goodwill", "goodwill"
+    REDUCTION = "reduction", "reduction"
+
+
 class InvoiceState(models.TextChoices):
     """Moves forward, but for `in_review` and `approved` -> `draft` (sent back). From `issued` on nothing changes."""
 
@@ -30,6 +42,7 @@ class LineKind(models.TextChoices):
     DISCOUNT = "discount", "discount"
     FLAT_FEE = "flat_fee", "flat fee"
     COMMITMENT = "commitment", "minimum commitment"
+    GOODWILL = "goodwill", "goodwill already credited"
 
 
 class TierMode(models.TextChoices):
@@ -49,6 +62,7 @@ class InvoiceAction(models.TextChoices):
     PAY = "pay", "marked as paid"
     VOID = "void", "voided"
     CREDIT = "credit", "credited"
+    BILL_AGAIN = "bill_again", "credited, to be billed again"
 
 
 class JobState(models.TextChoices):
@@ -59,5 +73,14 @@ class JobState(models.TextChoices):
 
 
 class MonthJobKind(models.TextChoices):
-    CLOSE = "close", "closing"
-    VERIFY = "verify", "check"
+    CLOSE = "close", "invoice run"
+    VERIFY = "verify", "verification"
+
+
+class TokenScope(models.TextChoices):
+    """What a staff token may do at most: each that is more than reading is one thing that the API starts."""
+
+    READ = "read", "read"
+    EXPORT = "export", "start exports"
+    CREDIT = "credit", "credit invoices"
+    DECIDE = "decide", "decide on lost and disputed calls"

@@ -15,10 +15,13 @@ from typing import NamedTuple
 _LABEL = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
 # With room on both sides: months beside these are reckoned with too, and the calendar has no year 0 and no year 10000.
 _FIRST_YEAR, _LAST_YEAR = 2000, 2999
+_MONTHS = (
+    "January February March April May June July August September October November December".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Period:
+class BillingPeriod:
     """start: the first day of the month."""
 
     start: date
@@ -28,7 +31,7 @@ class Period:
             raise ValueError(f"a period starts on the first of a month, not on {self.start}")
 
     @classmethod
-    def parse(cls, text: str) -> Period:
+    def parse(cls, text: str) -> BillingPeriod:
         """`2026-10`, from 2000-01 to 2999-12. Raises ValueError with a sentence."""
         match = _LABEL.fullmatch(text.strip())
         if match is None:
@@ -38,7 +41,7 @@ class Period:
         return cls(date(int(match[1]), int(match[2]), 1))
 
     @classmethod
-    def of(cls, day: date) -> Period:
+    def of(cls, day: date) -> BillingPeriod:
         return cls(day.replace(day=1))
 
     @property
@@ -55,18 +58,18 @@ class Period:
         return (self.start + timedelta(days=offset) for offset in range((self.end - self.start).days))
 
     @property
-    def following(self) -> Period:
-        return Period(self.end)
+    def following(self) -> BillingPeriod:
+        return BillingPeriod(self.end)
 
     @property
-    def previous(self) -> Period:
-        return Period.of(self.start - timedelta(days=1))
+    def previous(self) -> BillingPeriod:
+        return BillingPeriod.of(self.start - timedelta(days=1))
 
     def __str__(self) -> str:
         return f"{self.start:%Y-%m}"
 
 
-def months_between(first: Period, last: Period) -> Iterator[Period]:
+def months_between(first: BillingPeriod, last: BillingPeriod) -> Iterator[BillingPeriod]:
     """Both included; none where the last is before the first."""
     period = first
     while period <= last:
@@ -84,4 +87,9 @@ class Third(NamedTuple):
     def of(cls, day: date) -> Third:
         number = min((day.day - 1) // 10, 2)
         first = day.replace(day=10 * number + 1)
-        return cls(first, Period.of(day).last_day if number == 2 else first + timedelta(days=9))
+        return cls(first, BillingPeriod.of(day).last_day if number == 2 else first + timedelta(days=9))
+
+
+def month_name(day: date) -> str:
+    """In English, under every locale."""
+    return _MONTHS[day.month - 1]

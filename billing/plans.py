@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Max
 
 from billing.enums import TierMode
 from billing.errors import BillingError, NotBillableError
-from billing.models import BillingProfile, Invoice, InvoiceLine, Plan, PlanRate, PlanVersion
-from billing.periods import Period
+from billing.models import BillingProfile, FormerPlan, Invoice, InvoiceLine, Plan, PlanRate, PlanVersion
+from billing.periods import BillingPeriod
 from billing.types import FixedPrice, PlanTerms, Tier
 from llm.enums import Meter
 from llm.models import Account
@@ -38,7 +39,7 @@ class PlanVersionUsed(BillingError):
     """Invoices stand on a version, so it can't be changed any more."""
 
 
-def terms_of(version: PlanVersion) -> PlanTerms:
+def build_terms(version: PlanVersion) -> PlanTerms:
     """The version as rating sees it. Its fixed prices come by position, then by pattern; a price's tiers by tokens."""
     return PlanTerms(
         version_id=version.pk,
@@ -54,11 +55,13 @@ def terms_of(version: PlanVersion) -> PlanTerms:
     )
 
 
-def version_in_force(plan: Plan, period: Period) -> PlanVersion:
+def version_in_force(plan: Plan, period: BillingPeriod) -> PlanVersion:
     """The latest that started by the period's first day. Raises NoPlanVersion with a sentence."""
     version = plan.versions.filter(effective_from__lte=period.start).order_by("-effective_from").first()
     if version is None:
-        raise NoPlanVersion(f"The plan “{plan}” has no version that was in force in {period}: add one from then on.")
+        raise NoPlanVersion(
+            f"The plan “{plan}” has no version in force in {period}: add one that starts then or earlier."
+        )
     return version
 
 
@@ -70,10 +73,16 @@ def default_plan() -> Plan:
     return plan
 
 
-def profile_of(account: Account) -> BillingProfile:
+def get_or_create_profile(account: Account) -> BillingProfile:
     """The account's profile, made where it has none yet."""
     make_profiles([account])
     return BillingProfile.objects.get(account=account)
+
+
+def profile_to_bill_by(account_id: int) -> BillingProfile:
+    """With its plans, without a lock: for reading."""
+    profiles = BillingProfile.objects.select_related("plan").prefetch_related("former_plans__plan")
+    return profiles.get(account=account_id)
 
 
 def make_profiles(accounts: Iterable[Account]) -> None:
@@ -109,6 +118,45 @@ def lock_plan(plan_id: int) -> None:
     Plan.objects.select_for_update(no_key=True).get(pk=plan_id)
 
 
+def lock_plans(profile: BillingProfile) -> None:
+    """`lock_plan` of each by which a month of the account may be billed, by ascending id."""
+    for plan_id in sorted({profile.plan_id, *(each.plan_id for each in profile.former_plans.all())}):
+        lock_plan(plan_id)
+
+
+def keep_former_plans(before: BillingProfile, after: BillingProfile) -> None:
+    """What a profile has had until the month from which its plan now holds: earlier months stay with it.
+
+    A plan that holds from a past month on, or from the first, takes over from then: the change is retroactive. Call it
+    with the saved profile, in the same transaction and under its lock.
+    """
+    former = list(before.former_plans.order_by("until"))
+    starts: list[date | None] = [None, *(each.until for each in former)]
+    if before.plan_id != after.plan_id:
+        present = {"plan_id": before.plan_id, "currency": before.currency, "since": before.plan_from}
+        former.append(FormerPlan(**present, until=date.max))
+    elif former and after.plan_from is not None:
+        former[-1].until = after.plan_from
+    until = after.plan_from
+    kept = (
+        []
+        if until is None
+        else [
+            FormerPlan(
+                profile=after,
+                plan_id=each.plan_id,
+                currency=each.currency,
+                since=each.since,
+                until=min(each.until, until),
+            )
+            for start, each in zip(starts, former, strict=False)
+            if start is None or start < until
+        ]
+    )
+    after.former_plans.all().delete()
+    FormerPlan.objects.bulk_create(kept)
+
+
 def ensure_unused(version: PlanVersion) -> None:
     """Call it before changing or deleting a version or its rates, in the same transaction: no invoice comes between.
 
@@ -116,7 +164,9 @@ def ensure_unused(version: PlanVersion) -> None:
     """
     lock_plan(version.plan_id)
     if is_used(version):
-        raise PlanVersionUsed(f"Invoices stand on “{version}”, so it stays as it is: add a version from a later month.")
+        raise PlanVersionUsed(
+            f"“{version}” is used by invoices and can't be changed: add a version from a later month."
+        )
 
 
 @transaction.atomic
@@ -167,12 +217,23 @@ def add_version(
 def problems_of_version(version: PlanVersion) -> list[str]:
     """Sentences on why a version can't start then, or have that currency; none where it can."""
     problems = []
-    billed = Invoice.objects.frozen().filter(plan_version__plan=version.plan, period_start__gte=version.effective_from)
-    if (latest := billed.order_by("-period_start").first()) is not None:
-        problems.append(f"{latest.period} was billed by this plan already: start the version in a later month.")
-    if version.plan.profiles.exclude(currency=version.currency).exists():
-        problems.append(f"Accounts with this plan are billed in another currency than {version.currency}.")
+    if (latest := _last_month_billed(version.plan)) is not None and latest.start >= version.effective_from:
+        problems.append(f"{latest} was already billed by this plan: start the version in a later month.")
+    former = version.plan.former_profiles.filter(until__gt=version.effective_from)
+    if any(rows.exclude(currency=version.currency).exists() for rows in (version.plan.profiles, former)):
+        problems.append(f"Accounts with this plan are billed in a currency other than {version.currency}.")
     return problems
+
+
+def _last_month_billed(plan: Plan) -> BillingPeriod | None:
+    """By an invoice that was submitted and isn't void, as its own month or by lines of late usage."""
+    frozen = Invoice.objects.frozen()
+    starts = (
+        rows.filter(plan_version__plan=plan).aggregate(last=Max("period_start"))["last"]
+        for rows in (frozen, InvoiceLine.objects.filter(invoice__in=frozen))
+    )
+    last = max(filter(None, starts), default=None)
+    return None if last is None else BillingPeriod(last)
 
 
 def problems_of_rates(rates: Iterable[PlanRate]) -> list[str]:

@@ -5,42 +5,46 @@ from __future__ import annotations
 import structlog
 from celery import shared_task
 
-from billing import closing, exporting, monthjobs, rollup
+from billing import rollup
+from billing.invoices import closing
+from billing.jobs import exports, months
+from llm.models.processes import MAX_STARTS
 
 _log = structlog.get_logger("billing.tasks")
 
 
-@shared_task(ignore_result=True)
+@shared_task(name="billing.tasks.refresh_rollups", ignore_result=True, max_starts=MAX_STARTS)
 def refresh_rollups() -> None:
     """Usage by day, up to now."""
     rollup.refresh()
 
 
-@shared_task(ignore_result=True)
+@shared_task(name="billing.tasks.close_due_months", ignore_result=True, max_starts=MAX_STARTS)
 def close_due_months() -> None:
     """Drafts of the months that have ended where their accounts are."""
     report = closing.close_due_months()
-    if report.drafted or report.failed:
-        _log.info("months closed", drafted=len(report.drafted), failed=len(report.failed))
+    if report.drafted or report.credited or report.failed:
+        counts = {"drafted": len(report.drafted), "credited": len(report.credited), "failed": len(report.failed)}
+        _log.info("invoices.months_closed", **counts)
 
 
-@shared_task(ignore_result=True)
+@shared_task(name="billing.tasks.run_export", ignore_result=True)
 def run_export(job_id: int) -> None:
-    exporting.run_export(job_id)
+    exports.run_export(job_id)
 
 
-@shared_task(ignore_result=True)
+@shared_task(name="billing.tasks.run_month_job", ignore_result=True)
 def run_month_job(job_id: int) -> None:
-    monthjobs.run_month_job(job_id)
+    months.run_month_job(job_id)
 
 
-@shared_task(ignore_result=True)
+@shared_task(name="billing.tasks.run_waiting_exports", ignore_result=True)
 def run_waiting_exports() -> None:
     """Exports whose message was lost, or whose worker was killed."""
-    exporting.run_waiting()
+    exports.run_waiting()
 
 
-@shared_task(ignore_result=True)
+@shared_task(name="billing.tasks.run_waiting_month_jobs", ignore_result=True)
 def run_waiting_month_jobs() -> None:
     """The same of closings and checks: of their own, for an export may take hours."""
-    monthjobs.run_waiting()
+    months.run_waiting()

@@ -10,7 +10,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from billing.models import BillingProfile
-from billing.periods import Period
+from billing.periods import BillingPeriod
 from llm.models import Account
 
 
@@ -24,7 +24,7 @@ def set_time_zone(profile_id: int, time_zone: str, *, now: datetime | None = Non
     profile = _locked(profile_id)
     is_to_come = time_zone != profile.account.time_zone
     today = _today_of(profile.account, now or timezone.now())
-    since = Period.of(today).following.start
+    since = BillingPeriod.of(today).following.start
     profile.time_zone = time_zone
     profile.time_zone_from = since if is_to_come else None
     if is_to_come:
@@ -34,7 +34,7 @@ def set_time_zone(profile_id: int, time_zone: str, *, now: datetime | None = Non
     return profile
 
 
-def zone_of_month(profile: BillingProfile, period: Period) -> str:
+def zone_of_month(profile: BillingProfile, period: BillingPeriod) -> str:
     """The zone whose days the account's month consists of, whether it is past, present or to come."""
     for until, zone in sorted(profile.former_time_zones.items()):
         if period.start.isoformat() < until:

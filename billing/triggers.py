@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from billing.models import BilledUsage, Invoice, InvoiceLine, PlanVersion
-from llm.triggers import Trigger
+from billing.models.invoices import CONTENT_VERSION
+from llm.db.triggers import Trigger
 
 _ISSUED = "('issued', 'paid')"
 _PAID_FIELDS = ("state", "paid_on")
@@ -41,6 +42,11 @@ def triggers() -> Iterator[Trigger]:
         ("billing_exchangerate", "a rate of exchange is never changed: add another"),
     ):
         yield from (Trigger(table, event, text) for event in ("UPDATE", "DELETE"))
+    numbers = "numbers of invoices are given once, one after the other"
+    yield Trigger(
+        "billing_invoiceseries", "UPDATE", numbers, "NEW.last_number <= OLD.last_number OR NEW.name <> OLD.name"
+    )
+    yield Trigger("billing_invoiceseries", "DELETE", numbers)
 
 
 def _of_invoices() -> Iterator[Trigger]:
@@ -57,15 +63,20 @@ def _of_invoices() -> Iterator[Trigger]:
         f"OLD.state IN ('in_review', 'approved') AND NEW.state <> 'draft' AND ({_CONTENT})",
     )
     yield Trigger("billing_invoice", "UPDATE", "a void invoice stays void", "OLD.state = 'void'")
-    yield Trigger("billing_invoice", "DELETE", "an invoice is never deleted: void it")
-    # INSERT OR REPLACE would delete what it collides with, and where recursive triggers are off nobody would be asked.
+    # What is checked of a version is not left unchecked by calling it a former one.
+    yield Trigger(
+        "billing_invoice",
+        "UPDATE",
+        "the version of what an invoice says is never lowered",
+        "NEW.content_version < OLD.content_version",
+    )
     yield Trigger(
         "billing_invoice",
         "INSERT",
-        "an issued invoice is never replaced",
-        lookup="EXISTS (SELECT 1 FROM billing_invoice kept WHERE kept.id = NEW.id "  # noqa: S608
-        f"OR (kept.series_id = NEW.series_id AND kept.number = NEW.number AND kept.state IN {_ISSUED}))",
+        "a new invoice has the present version of what it says",
+        f"NEW.content_version <> {CONTENT_VERSION}",
     )
+    yield Trigger("billing_invoice", "DELETE", "an invoice is never deleted: void it")
 
 
 def _of_content(table: str) -> Iterator[Trigger]:
@@ -81,11 +92,20 @@ def _of_content(table: str) -> Iterator[Trigger]:
 
 
 def _of_plans() -> Iterator[Trigger]:
-    frozen = "state NOT IN ('draft', 'void')"
-    used = f"EXISTS (SELECT 1 FROM billing_invoice WHERE plan_version_id IN ({{versions}}) AND {frozen})"  # noqa: S608
+    """As `billing.plans.is_used`: late usage, and what was billed again, has its version on lines alone."""
     text = "invoices stand on this version of the plan: add a version"
     for event in ("UPDATE", "DELETE"):
-        yield Trigger("billing_planversion", event, text, lookup=used.format(versions="OLD.id"))
+        yield Trigger("billing_planversion", event, text, lookup=_is_used("OLD.id"))
     for event, rows in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):
         versions = ", ".join(f"{row}.version_id" for row in rows)
-        yield Trigger("billing_planrate", event, text, lookup=used.format(versions=versions))
+        yield Trigger("billing_planrate", event, text, lookup=_is_used(versions))
+
+
+def _is_used(versions: str) -> str:
+    frozen = "state NOT IN ('draft', 'void')"
+    invoices = f"SELECT 1 FROM billing_invoice WHERE plan_version_id IN ({versions}) AND {frozen}"  # noqa: S608
+    lines = (
+        "SELECT 1 FROM billing_invoiceline JOIN billing_invoice ON billing_invoice.id = invoice_id "  # noqa: S608
+        f"WHERE billing_invoiceline.plan_version_id IN ({versions}) AND {frozen}"
+    )
+    return f"EXISTS ({invoices}) OR EXISTS ({lines})"

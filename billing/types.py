@@ -8,7 +8,7 @@ from datetime import date
 from decimal import Decimal
 
 from billing.enums import LineKind, TierMode
-from llm.types import TokenCounts
+from llm.types import STANDARD_SERVICE, Service, TokenCounts
 
 NO_DIGEST = (0,) * 8
 
@@ -27,6 +27,8 @@ class UsageSum:
 
     rates: meter -> pico-units of USD a unit, of that rate set; empty where the calls were free or unpriced.
     counts: sums without extra meters. cost_pico: pico-units of USD, of priced calls alone. digest: sums of words.
+    service, min_prompt_tokens: what the rate set is for. days: the first and the last on which there are such calls,
+    the account's own; None where nobody asked.
     """
 
     provider: str
@@ -40,6 +42,9 @@ class UsageSum:
     estimated_calls: int = 0
     estimated_cost_pico: int = 0
     digest: tuple[int, ...] = NO_DIGEST
+    service: Service = STANDARD_SERVICE
+    min_prompt_tokens: int = 0
+    days: tuple[date, date] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,8 @@ class ChargeLine:
     unit_price: per million of them, where one price holds for all: exact_amount is exactly quantity x unit_price.
     exact_amount: in the plan's currency, unrounded, 24 decimals; amount: rounded half away from zero.
     cost_pico: its share of our cost, USD; the shares of all lines add up to the cost of the usage.
-    calls, digest: of all calls of the model that the line belongs to; the model's lines share them.
+    calls, digest: of the calls that it stands for: at cost all that used its meter at its price, at fixed prices all of
+    the model's.
     """
 
     key: str

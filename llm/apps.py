@@ -1,7 +1,7 @@
 from importlib import import_module
 
 from django.apps import AppConfig
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_migrate
 
 
 class LLMConfig(AppConfig):
@@ -11,6 +11,9 @@ class LLMConfig(AppConfig):
 
     def ready(self) -> None:
         import_module("llm.checks")
-        post_migrate.connect(import_module("llm.triggers").install_triggers, sender=self)
+        import_module("llm.db.connection_checks")
+        triggers = import_module("llm.db.triggers")
+        pre_migrate.connect(triggers.make_way_for_migrations, sender=self)
+        post_migrate.connect(triggers.install_triggers, sender=self)
         # Wherever Django is there is the Celery app, so that a task queued by the web process goes to our broker.
         import_module("llmproject.celery")

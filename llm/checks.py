@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
 from llm.providers.registry import known_providers
+from llmproject.names import nearest
 
 PLACEHOLDER: Final = "change-me"
 TIMEOUTS_WITHIN_TOTAL: Final = (
@@ -26,20 +28,54 @@ REQUIRED_BY_PROVIDER: Final = {
     "anthropic": "ANTHROPIC_API_KEY",
     "openai_compatible": "LLM_BASE_URL",
 }
+MIN_SECRETS_KEY_LENGTH: Final = 32
+NO_SECRETS_KEY: Final = (
+    "LLM_SECRETS_KEY is not set, so webhooks of accounts can't be signed; put a long random text into .env."
+)
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 @checks.register("llm")
 def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Values that could not be read, found while the settings were loaded."""
-    return [checks.Error(problem, id="llm.E001") for problem in settings.LLM_SETTING_PROBLEMS]
+    return [
+        *(checks.Error(problem, id="llm.E001") for problem in settings.LLM_SETTING_PROBLEMS),
+        *(
+            checks.Warning(
+                warning,
+                "If one of them is meant for a provider of your own, list it in LLM_EXTRA_SETTINGS.",
+                id="llm.W002",
+            )
+            for warning in settings.LLM_SETTING_WARNINGS
+        ),
+    ]
+
+
+@checks.register("llm")
+def check_named_providers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Settings that say something of single providers, by name; the empty name stands for all others."""
+    known = known_providers()
+    return [
+        checks.Error(
+            f"{setting} names the provider “{name}”, which doesn't exist; did you mean {nearest(name, known)}? "
+            f"Known providers: {_all_of(known)}.",
+            id="llm.E011",
+        )
+        for setting in settings.LLM_SETTINGS_BY_PROVIDER
+        for name in getattr(settings, setting)
+        if name and name not in known
+    ]
 
 
 @checks.register("llm")
 def check_provider(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
     provider, known = settings.LLM_PROVIDER, known_providers()
     if provider not in known:
-        return [checks.Error(f'LLM_PROVIDER is "{provider}", which nobody knows; use {_either(known)}.', id="llm.E002")]
+        return [
+            checks.Error(
+                (f'LLM_PROVIDER is "{provider}", which is not a known provider; use {_either(known)}.'), id="llm.E002"
+            )
+        ]
     required = REQUIRED_BY_PROVIDER.get(provider)
     # A value that could not be read has its own sentence already.
     if required and not getattr(settings, required) and not _is_reported(required):
@@ -73,14 +109,36 @@ def check_secrets(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> lis
 
 
 @checks.register("llm")
+def check_secrets_key(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Without it calls are served all the same, so on one's own machine nobody need be told."""
+    key = settings.LLM_SECRETS_KEY
+    if key.startswith(PLACEHOLDER):
+        sentence = "LLM_SECRETS_KEY is still the placeholder of .env.example; put a long random text there."
+        return [checks.Error(sentence, id="llm.E014")]
+    if key and len(key) < MIN_SECRETS_KEY_LENGTH:
+        sentence = f"LLM_SECRETS_KEY is shorter than {MIN_SECRETS_KEY_LENGTH} characters; make it a long random text."
+        return [checks.Error(sentence, id="llm.E012")]
+    if key and key in (_secret_key(), settings.LLM_KEY_PEPPER):
+        sentence = "LLM_SECRETS_KEY equals SECRET_KEY or LLM_KEY_PEPPER; give it a random text of its own."
+        return [checks.Error(sentence, id="llm.E013")]
+    return [] if key or not _public_hosts() else [checks.Warning(NO_SECRETS_KEY, id="llm.W004")]
+
+
+@checks.register("llm", deploy=True)
+def check_secrets_key_deployed(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    is_missing = not settings.LLM_SECRETS_KEY and not _public_hosts()
+    return [checks.Warning(NO_SECRETS_KEY, id="llm.W004")] if is_missing else []
+
+
+@checks.register("llm")
 def check_debug(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
     """A host that others can reach is our definition of production."""
-    public = [host for host in settings.ALLOWED_HOSTS if not _is_local_name(host)]
+    public = _public_hosts()
     if settings.DEBUG and public:
         return [
             checks.Error(
-                f"DEBUG is on while ALLOWED_HOSTS contains {public[0]}; set DEBUG=false, "
-                "for its error pages show the settings to anybody.",
+                f"DEBUG is on while ALLOWED_HOSTS contains {public[0]}; set DEBUG=false, because its error pages "
+                "show the settings to anyone.",
                 id="llm.E007",
             )
         ]
@@ -106,8 +164,8 @@ def check_upstreams(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
     own = f"{settings.WEB_HOST}:{settings.WEB_PORT}"
     return [
         checks.Error(
-            f"{name} points to this gateway itself ({own}), which would call itself without end; "
-            "give it the provider's address, or another WEB_PORT to the gateway.",
+            f"{name} points to this gateway itself ({own}), which would call itself endlessly; set it to the "
+            "provider's address, or change WEB_PORT.",
             id="llm.E009",
         )
         for name in UPSTREAM_URLS
@@ -120,8 +178,8 @@ def check_timeouts(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
     total = settings.LLM_TOTAL_TIMEOUT_SECONDS
     return [
         checks.Error(
-            f"{name} ({getattr(settings, name):g}) is longer than LLM_TOTAL_TIMEOUT_SECONDS ({total:g}); "
-            "shorten the one or lengthen the other.",
+            f"{name} ({getattr(settings, name):g}) is longer than LLM_TOTAL_TIMEOUT_SECONDS ({total:g}); lower "
+            "the former or raise the latter.",
             id="llm.E010",
         )
         for name in TIMEOUTS_WITHIN_TOTAL
@@ -129,9 +187,36 @@ def check_timeouts(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
     ]
 
 
+@checks.register("llm")
+def check_bodies(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Each bound must be within the next, or what the smaller allows is refused for ever as too much at the moment."""
+    names = ("LLM_MAX_BODY_BYTES", "LLM_BODIES_BYTES_PER_KEY", "LLM_BODIES_BYTES")
+    body, all_bodies = settings.LLM_MAX_BODY_BYTES, settings.LLM_BODIES_BYTES
+    too_small = checks.Error(
+        f"LLM_BODIES_BYTES ({all_bodies}) is less than twice LLM_MAX_BODY_BYTES ({body}), and no account gets more "
+        "than half of it; lower the latter or raise the former.",
+        id="llm.E032",
+    )
+    problems: list[checks.CheckMessage] = [too_small] if body <= all_bodies < 2 * body else []
+    return problems + [
+        checks.Error(
+            f"{smaller} ({getattr(settings, smaller)}) is more than {larger} ({getattr(settings, larger)}); "
+            "lower the one or raise the other.",
+            id="llm.E030",
+        )
+        for smaller, larger in pairwise(names)
+        if getattr(settings, smaller) > getattr(settings, larger)
+    ]
+
+
 def _either(names: Sequence[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def _all_of(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _is_reported(name: str) -> bool:
@@ -143,6 +228,10 @@ def _secret_key() -> str:
         return settings.SECRET_KEY
     except ImproperlyConfigured:  # how Django answers for an empty one
         return ""
+
+
+def _public_hosts() -> list[str]:
+    return [host for host in settings.ALLOWED_HOSTS if not _is_local_name(host)]
 
 
 def _is_local_name(host: str) -> bool:

@@ -2,7 +2,8 @@
 
 The text is one JSON array of the row's values in the order of the fields below, with its version in front.
 docs/billing.md, "Proof of a row", describes it for whoever wants to recompute it without this code. What a version
-says never changes, or old rows could not be checked any more: a row that must say more needs another version.
+says never changes, or old rows could not be checked any more: a row that must say more needs another version. Each row
+stores the number of its version; the fields of a version are those of the one before it, followed by new ones.
 
 Pure: the books compute a digest when they write a row, `verify_books` when it reads one.
 """
@@ -13,13 +14,13 @@ import hashlib
 import struct
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 
-USAGE_VERSION = "usage/1"
-ADJUSTMENT_VERSION = "adjustment/1"
+VERSION = 2
+"""The version that rows are written with."""
 
 DIGEST_FIELDS = ("digest_0", "digest_1", "digest_2", "digest_3", "digest_4", "digest_5", "digest_6", "digest_7")
 """Columns of a row's digest: signed 32-bit words, the most significant first."""
@@ -44,10 +45,14 @@ class OpenedFacts(NamedTuple):
     opened_at: datetime
     local_day: date
     price_id: int | None
+    # since usage/2
+    provider_instance: str = ""
+    end_user: str = ""
+    tags: Mapping[str, str] = {}
 
 
 class ClosedFacts(NamedTuple):
-    """How a call ended, named as the columns are. cost: pico-units of USD.
+    """How a call ended, named as the columns are. cost, upstream_cost: pico-units of USD.
 
     The token counts stand here one by one: a new one in `TokenCounts` must not change this version.
     """
@@ -69,10 +74,17 @@ class ClosedFacts(NamedTuple):
     service_tier: str
     is_billable: bool
     is_disputed: bool
+    # since usage/2
+    speed: str = ""
+    inference_geo: str = ""
+    flags: str = ""
+    upstream_cost: int | None = None
 
 
 class AdjustmentFacts(NamedTuple):
-    """A correction: signed differences. cost: pico-units of USD."""
+    """A correction. Counts, extra_meters and cost (pico-units of USD) are signed differences; what isn't a number
+    replaces what was known before.
+    """
 
     usage_id: UUID
     source: str
@@ -91,16 +103,41 @@ class AdjustmentFacts(NamedTuple):
     reason: str
     decided_by_id: int | None
     recorded_at: datetime
+    # since adjustment/2
+    extra_meters: Mapping[str, int] = {}
+    service_tier: str = ""
+    speed: str = ""
+    inference_geo: str = ""
+    flags: str = ""
 
 
-def usage_text(opened: OpenedFacts, closed: ClosedFacts) -> bytes:
+def usage_text(opened: OpenedFacts, closed: ClosedFacts, *, version: int = VERSION) -> bytes:
     """The canonical text of a closed row. Raises TypeError on what has none, such as integers beyond 64 bits."""
-    return _dump((USAGE_VERSION, *opened, *closed), opened.opened_at)
+    said = (*_said(opened, version, first=_OPENED_1), *_said(closed, version, first=_CLOSED_1))
+    return _dump((f"usage/{version}", *said), opened.opened_at)
 
 
-def adjustment_text(facts: AdjustmentFacts) -> bytes:
+def adjustment_text(facts: AdjustmentFacts, *, version: int = VERSION) -> bytes:
     """The canonical text of an adjustment. Raises TypeError on what has none."""
-    return _dump((ADJUSTMENT_VERSION, *facts), facts.recorded_at)
+    return _dump((f"adjustment/{version}", *_said(facts, version, first=_ADJUSTED_1)), facts.recorded_at)
+
+
+_OPENED_1 = OpenedFacts._fields.index("price_id") + 1
+_CLOSED_1 = ClosedFacts._fields.index("is_disputed") + 1
+_ADJUSTED_1 = AdjustmentFacts._fields.index("recorded_at") + 1
+"""So many of the fields make up version 1."""
+
+
+def _said(facts: tuple[Any, ...], version: int, *, first: int) -> tuple[Any, ...]:
+    """What a version says of the facts; first: how many of them version 1 says.
+
+    A row of version 1 has nothing in later columns: what stood there would be proved by nothing.
+    """
+    if version == VERSION:
+        return facts
+    if version != 1 or any(facts[first:]):
+        raise TypeError(f"version {version} has no text for these values")
+    return facts[:first]
 
 
 def digest_words(text: bytes) -> Words:

@@ -24,22 +24,22 @@ class UsageSource(models.TextChoices):
     NONE = "none", "none"
     REPORTED = "reported", "reported by the provider"
     DRAINED = "drained", "reported by the provider after the client had left"
-    ESTIMATED = "estimated", "counted by us"
+    ESTIMATED = "estimated", "our estimate"
 
 
-class Outcome(models.TextChoices):
+class CallOutcome(models.TextChoices):
     """How an upstream call ended, whatever its figures."""
 
     PENDING = "pending", "pending"
     OK = "ok", "ok"
     CLIENT_GONE = "client_gone", "client gone"
-    UPSTREAM_REFUSED = "upstream_refused", "upstream refused it"
+    UPSTREAM_REFUSED = "upstream_refused", "refused by the provider"
     UPSTREAM_FAILED = "upstream_failed", "upstream failed"
     UPSTREAM_UNREACHABLE = "upstream_unreachable", "upstream unreachable"
     TIMEOUT = "timeout", "timed out"
     NOT_SENT = "not_sent", "never sent"
-    SHUTDOWN = "shutdown", "cut by our shutdown"
-    LOST = "lost", "its process died"
+    SHUTDOWN = "shutdown", "cut off by our shutdown"
+    LOST = "lost", "lost (gateway restarted)"
 
 
 class Dialect(models.TextChoices):
@@ -48,6 +48,7 @@ class Dialect(models.TextChoices):
     NATIVE = "native", "native"
     OPENAI_CHAT = "openai.chat", "openai.chat"
     OPENAI_RESPONSES = "openai.responses", "openai.responses"
+    OPENAI_COMPLETIONS = "openai.completions", "openai.completions"
     OPENAI_EMBEDDINGS = "openai.embeddings", "openai.embeddings"
     ANTHROPIC_MESSAGES = "anthropic.messages", "anthropic.messages"
 
@@ -62,7 +63,7 @@ class Meter(models.TextChoices):
     CACHE_WRITE_1H = "cache_write_1h", "input tokens written to the 1 hour cache"
     AUDIO_INPUT = "audio_input", "audio input tokens"
     AUDIO_OUTPUT = "audio_output", "audio output tokens"
-    REASONING = "reasoning", "reasoning tokens, where they cost other than output"
+    REASONING = "reasoning", "reasoning tokens, where priced differently from output"
 
 
 class PriceSource(models.TextChoices):
@@ -83,18 +84,25 @@ class LimitPer(models.TextChoices):
     HOUR = "hour", "per hour"
     DAY = "day", "per day"
     MONTH = "month", "per month"
-    TOTAL = "total", "in all"
+    TOTAL = "total", "in total"
 
 
 class AdjustmentSource(models.TextChoices):
     """Who knew better after a row was closed."""
 
-    SPOOL = "spool", "a settlement that came late"
+    SPOOL = "spool", "late settlement"
     DECISION = "decision", "decided by staff"
     PROVIDER = "provider", "the provider's report"
     RERATING = "rerating", "a corrected price"
 
 
+class CheckScope(models.TextChoices):
+    """Which calls a check of the books reads."""
+
+    ALL = "all", "all calls"
+    RECENT = "recent", "new calls, and a tenth of the others"
+
+
 class OutboxKind(models.TextChoices):
-    MAIL = "mail", "mail"
+    MAIL = "mail", "email"
     WEBHOOK = "webhook", "webhook"

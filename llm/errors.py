@@ -7,19 +7,23 @@
     │   ├── RequestTimeout     408   ├── BodyTooLarge      413   ├── ModelUnpriced     400
     │   ├── RateLimited        429   └── QuotaExceeded     429
     ├── UpstreamError          the provider failed
-    │   ├── UpstreamRejected   400, 404, 413, 422: the caller's business, the status is kept
+    │   ├── UpstreamRejected   400, 403, 404, 413, 422: the caller's business, the status is kept
     │   ├── UpstreamRateLimited 429  ├── UpstreamFailed    502   ├── UpstreamUnreachable 502
     │   └── UpstreamTimeout    504
     └── GatewayFault           we are at fault
-        ├── BooksUnavailable  503   ├── ShuttingDown 503   └── InternalError 500
+        ├── BooksUnavailable  503   ├── ShuttingDown 503   ├── Overloaded 503
+        └── InternalError     500
 
-Messages are written for the caller and never hold an upstream's text, a key or a prompt.
+Messages are written for the caller and never hold a key or a prompt; an upstream's text only in `UpstreamRejected`.
 """
 
 from __future__ import annotations
 
 import traceback
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from llm.types import Reading
 
 _MAX_CAUSES = 5
 _MAX_FRAMES = 20
@@ -61,6 +65,12 @@ class RequestError(GatewayError):
 
 class InvalidRequest(RequestError):
     pass
+
+
+class UnboundedError(InvalidRequest):
+    """A limit binds, and nobody can say what the call may use at this target."""
+
+    code = "limit_not_applicable"
 
 
 class InvalidKey(RequestError):
@@ -112,6 +122,13 @@ class BodyTooLarge(RequestError):
     http_status = 413
 
 
+class UnsupportedEncoding(RequestError):
+    """The body is compressed. Decoding it would let a few bytes become gigabytes."""
+
+    code = "unsupported_content_encoding"
+    http_status = 415
+
+
 class RateLimited(RequestError):
     code = "rate_limit_exceeded"
     http_status = 429
@@ -128,16 +145,27 @@ class UpstreamError(GatewayError):
     """upstream_status: the HTTP status that the upstream answered with, None when there was none.
 
     is_passing: the same call may well succeed a moment later (and `may_have_worked` is False).
+    is_server_error: the upstream answered with a status from 500 on.
+    operator_fault: what the gateway's operator has to see to at the provider, "" for nothing.
+    reading: what the upstream said beside the error that it has used; None where it said nothing of it.
     """
 
     code = "upstream_error"
     http_status = 502
     upstream_status: int | None = None
     is_passing = False
+    is_server_error = False
+    operator_fault = ""
+    reading: Reading | None = None
 
 
 class UpstreamRejected(UpstreamError):
-    """The upstream refused what the caller asked (400, 404, 413, 422): nothing was generated."""
+    """The upstream refused what the caller asked (400, 404, 413, 422): nothing was generated.
+
+    is_of_target: another target of the route may take it: this one doesn't have the model, or it is too much for it.
+    """
+
+    is_of_target = False
 
     code = "invalid_request"
     http_status = 400
@@ -182,6 +210,14 @@ class ShuttingDown(GatewayFault):
     retry_after_s = 1.0
 
 
+class Overloaded(GatewayFault):
+    """No room for the request at the moment: nothing was read of it, recorded or sent."""
+
+    code = "overloaded"
+    http_status = 503
+    retry_after_s = 1.0
+
+
 class InternalError(GatewayFault):
     pass
 
@@ -207,3 +243,14 @@ def describe_exception(error: BaseException) -> dict[str, object]:
     frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
     where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
     return {"error": classes[0], "causes": classes[1:], "where": where}
+
+
+def without_frames(error: GatewayError) -> GatewayError:
+    """The same, and its causes, without the frames that it came through: they hold all that was in work there."""
+    cause: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if cause is None:
+            break
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
+    return error

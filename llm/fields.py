@@ -69,7 +69,7 @@ class FixedPointField(_Field[_Set_contra, _Get_co]):
             amount = Decimal(value) if isinstance(value, str) else value
             return from_units(self._units(amount), self.decimals)
         except (TypeError, ValueError, InvalidOperation) as error:
-            message = f"“{value}” is no amount in USD with at most {self.decimals} decimals."
+            message = f"“{value}” is not an amount in USD with at most {self.decimals} decimals."
             raise ValidationError(message, code="invalid") from error
 
     def get_prep_value(self, value: Any) -> Any:
@@ -155,7 +155,7 @@ class ExactDecimalField(_Field[_Set_contra, _Get_co]):
         try:
             return self._exact(Decimal(value) if isinstance(value, str) else value)
         except (TypeError, ValueError, InvalidOperation) as error:
-            message = f"“{value}” is no number with at most {self.decimals} decimals."
+            message = f"“{value}” is not a number with at most {self.decimals} decimals."
             raise ValidationError(message, code="invalid") from error
 
     def get_prep_value(self, value: Any) -> Any:

@@ -34,7 +34,7 @@ REFUSED_KEYS = {
     "revoked": "This API key was revoked. Ask for a new one.",
     "expired": "This API key has expired. Ask for a new one.",
 }
-REFUSED_ACCOUNT = "This account is not active. Ask the people who run this service."
+REFUSED_ACCOUNT = "This account is not active. Contact your administrator."
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +133,15 @@ def is_well_formed(secret: str) -> bool:
 
 def load_caller(secret: str) -> Caller:
     """Who this key is, from the database. Raises InvalidKey or PermissionDenied."""
-    return _caller_of(ApiKey.objects.select_related("account").filter(digest=digest_of(secret)).first())
+    return _build_caller(ApiKey.objects.select_related("account").filter(digest=digest_of(secret)).first())
 
 
 def reload_caller(caller: Caller) -> Caller:
     """Who the same key is now. Raises InvalidKey or PermissionDenied."""
-    return _caller_of(ApiKey.objects.select_related("account").filter(pk=caller.key_id).first())
+    return _build_caller(ApiKey.objects.select_related("account").filter(pk=caller.key_id).first())
 
 
-def _caller_of(key: ApiKey | None) -> Caller:
+def _build_caller(key: ApiKey | None) -> Caller:
     if key is None:
         raise InvalidKey(REFUSED_KEYS["unknown"])
     if (refusal := key.refusal_at(timezone.now())) is not None:
@@ -171,9 +171,11 @@ def own_caller() -> Caller:
 class CallerCache:
     """The callers that a process has seen lately, by digest. A hit saves a read; it never grants anything by itself."""
 
-    def __init__(self, *, most: int = 10_000) -> None:
+    def __init__(self, *, limit: int = 10_000) -> None:
+        # Until when each may be used without asking the database; the one that was put last stands last.
         self._entries: dict[bytes, tuple[float, Caller]] = {}
-        self._most = most
+        self._digests: dict[int, bytes] = {}
+        self._limit = limit
 
     def get(self, secret: str) -> Caller | None:
         entry = self._entries.get(digest_of(secret))
@@ -181,19 +183,42 @@ class CallerCache:
             return None
         return entry[1]
 
+    def knows(self, secret: str) -> bool:
+        """Whether it was a key of ours the last time that the database was asked, however long ago."""
+        return digest_of(secret) in self._entries
+
     def put(self, secret: str, caller: Caller) -> None:
-        if len(self._entries) >= self._most:
-            self._entries.clear()
-        self._entries[digest_of(secret)] = (time.monotonic() + settings.LLM_KEY_CACHE_SECONDS, caller)
+        self._put(digest_of(secret), caller)
 
-    def forget(self, key_id: int) -> None:
-        """Read the key again with its next request."""
-        known = [digest for digest, (_, caller) in self._entries.items() if caller.key_id == key_id]
-        for digest in known:
-            self._entries.pop(digest, None)
+    def refresh(self, caller: Caller) -> None:
+        """What the database says now of a key that is known; nothing of one that isn't."""
+        if (digest := self._digests.get(caller.key_id)) is not None:
+            self._put(digest, caller)
 
-    def clear(self) -> None:
-        self._entries.clear()
+    def expire(self, key_id: int) -> None:
+        """Read the key again with its next request. It stays known until the database has refused it."""
+        if (digest := self._digests.get(key_id)) is not None:
+            self._entries[digest] = (0.0, self._entries[digest][1])
+
+    def forget(self, secret: str) -> None:
+        """The database has refused it."""
+        self._drop(digest_of(secret))
+
+    def forget_key(self, key_id: int) -> None:
+        if (digest := self._digests.get(key_id)) is not None:
+            self._drop(digest)
+
+    def _put(self, digest: bytes, caller: Caller) -> None:
+        self._drop(digest)
+        self._entries[digest] = (time.monotonic() + settings.LLM_KEY_CACHE_SECONDS, caller)
+        self._digests[caller.key_id] = digest
+        if len(self._entries) > self._limit:
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, digest: bytes) -> None:
+        entry = self._entries.pop(digest, None)
+        if entry is not None and self._digests.get(entry[1].key_id) == digest:
+            del self._digests[entry[1].key_id]
 
 
 def _new_secret() -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from llm.enums import Outcome
+from llm.enums import CallOutcome
 
 _LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 
@@ -26,18 +26,29 @@ FIRST_BYTE = Histogram(
     "llm_first_byte_seconds", "Until the upstream's first byte.", ("provider",), buckets=_LATENCY_BUCKETS
 )
 REFUSED = Counter("llm_refused", "Requests that were refused before any call.", ("code",))
-IN_FLIGHT = Gauge("llm_calls_in_flight", "Calls under way.", multiprocess_mode="livesum")
-BATCH_SIZE = Histogram("llm_books_batch_size", "Operations a transaction.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
+SIGN_INS = Counter("llm_sign_ins", "Admin sign-in attempts, by result.", ("outcome",))
+PAGES = Counter("llm_pages", "Responses of the admin, the management API and unknown paths.", ("status",))
+PAGES_REFUSED = Counter(
+    "llm_pages_refused",
+    ("Admin pages and management API requests turned away because every slot was busy, by kind of client."),
+    ("of",),
+)
+IN_FLIGHT = Gauge("llm_calls_in_flight", "Calls in flight.", multiprocess_mode="livesum")
+BATCH_SIZE = Histogram(
+    "llm_books_batch_size", "Operations per transaction.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
 BATCH_SECONDS = Histogram(
     "llm_books_batch_seconds",
     "Time of one transaction.",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5),
 )
-CONFLICTS = Counter("llm_books_conflicts", "Writes that the books refused.")
-WAITING = Gauge("llm_books_waiting", "Groups of writes that are not on the books yet.", multiprocess_mode="livesum")
-SPOOL_BYTES = Gauge("llm_spool_bytes", "Settlements that wait on disk for the database.", multiprocess_mode="livesum")
-AWAY = Gauge("llm_books_away", "Processes that find the database away.", multiprocess_mode="livesum")
-SPOOL_FULL = Gauge("llm_spool_full", "Processes whose spool can't be written.", multiprocess_mode="livesum")
+CONFLICTS = Counter("llm_books_conflicts", "Ledger entries that were rejected.")
+WAITING = Gauge(
+    "llm_books_waiting", "Groups of writes waiting to be committed to the books.", multiprocess_mode="livesum"
+)
+SPOOL_BYTES = Gauge("llm_spool_bytes", "Settlements waiting on disk for the database.", multiprocess_mode="livesum")
+AWAY = Gauge("llm_books_away", "Processes that can't reach the database.", multiprocess_mode="livesum")
+SPOOL_FULL = Gauge("llm_spool_full", "Processes that can't write to their spool.", multiprocess_mode="livesum")
 
 
 class _Series(NamedTuple):
@@ -67,7 +78,7 @@ def observe_call(
     *,
     provider: str,
     model: str,
-    outcome: Outcome,
+    outcome: CallOutcome,
     prompt_tokens: int,
     completion_tokens: int,
     cost: Decimal | None,
@@ -90,7 +101,7 @@ def observe_batch(operations: int, seconds: float) -> None:
     BATCH_SECONDS.observe(seconds)
 
 
-class BooksFigures(NamedTuple):
+class WriterState(NamedTuple):
     """What one process's writer of the books says of itself."""
 
     is_away: bool
@@ -99,7 +110,7 @@ class BooksFigures(NamedTuple):
     spool_bytes: int
 
 
-def note_books(figures: BooksFigures) -> None:
+def note_books(figures: WriterState) -> None:
     AWAY.set(figures.is_away)
     SPOOL_FULL.set(figures.is_full)
     WAITING.set(figures.waiting)
@@ -112,3 +123,15 @@ def count_conflict() -> None:
 
 def count_refused(code: str) -> None:
     REFUSED.labels(code).inc()
+
+
+def count_sign_in(outcome: Literal["ok", "failed", "refused", "slowed"]) -> None:
+    SIGN_INS.labels(outcome).inc()
+
+
+def count_page(status: int) -> None:
+    PAGES.labels(str(status)).inc()
+
+
+def count_page_refused(of: Literal["staff", "key", "stranger"]) -> None:
+    PAGES_REFUSED.labels(of).inc()

@@ -100,3 +100,8 @@ def format_usd(amount: Decimal, *, min_decimals: int = 2) -> str:
     if whole == "-0" and not fraction.strip("0"):
         whole = "0"
     return f"{whole}.{fraction}" if fraction else whole
+
+
+def plural(number: int, noun: str) -> str:
+    """A count in a sentence: `1 call`, `1,234 calls`; for nouns that take an s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

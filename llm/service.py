@@ -8,20 +8,23 @@ async for text in await service.chat(messages, stream=True): ...
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 import orjson
 from django.conf import settings
 
-from llm.calls import RequestTask
+from llm.bodies.budget import BodyLease
+from llm.calls.relay import Relay
+from llm.calls.runtime import runtime
+from llm.calls.task import RequestTask
 from llm.dialects.base import ParsedRequest, WireFormat
 from llm.dialects.native import NATIVE
-from llm.dialects.openai_chat_client import message_object
+from llm.dialects.openai_chat.client import message_object
 from llm.dialects.sse import EventSplitter, read_event, split_events
 from llm.errors import InvalidKey, InvalidRequest, UpstreamFailed
 from llm.keys import Caller, own_caller
-from llm.relay import Relay
-from llm.runtime import runtime
+from llm.providers.base import Closing
 from llm.types import ChatMessage, ChatRequest, ChatResponse, TokenCounts, ToolCall
 
 
@@ -31,12 +34,22 @@ class LLMService:
     def __init__(self, caller: Caller | None = None) -> None:
         self._caller = caller
 
-    def start(self, wire: WireFormat, request: ParsedRequest, *, forwarded_headers: Mapping[str, str]) -> RequestTask:
-        """Begin a request that came in over HTTP. Raises ShuttingDown."""
+    def start(
+        self,
+        wire: WireFormat,
+        request: ParsedRequest,
+        *,
+        forwarded_headers: Mapping[str, str],
+        body_lease: BodyLease | None = None,
+    ) -> RequestTask:
+        """Begin a request that came in over HTTP. Raises ShuttingDown.
+
+        body_lease: the task holds it until its end, since the body is sent again where a call is tried again.
+        """
         if self._caller is None:
             raise InvalidKey("A call over HTTP needs a key.")
         task = RequestTask(runtime(), self._caller, wire, request, forwarded_headers=forwarded_headers)
-        runtime().start(task)
+        runtime().start(task, on_end=None if body_lease is None else body_lease.share())
         return task
 
     async def chat(
@@ -57,8 +70,8 @@ class LLMService:
             self._caller = await runtime().run_db(own_caller)
         request = NATIVE.parse(_native_body(messages, model=model, is_stream=stream))
         task = self.start(NATIVE, request, forwarded_headers={})
-        reply = await task.audience.reply
-        return _deltas(reply.body) if isinstance(reply.body, Relay) else _response_of(reply.body)
+        reply = await task.audience.wait()
+        return _deltas(reply.body) if isinstance(reply.body, Relay) else _read_response(reply.body)
 
 
 def _native_body(messages: Sequence[ChatMessage], *, model: str | None, is_stream: bool) -> bytes:
@@ -66,7 +79,7 @@ def _native_body(messages: Sequence[ChatMessage], *, model: str | None, is_strea
     return orjson.dumps(body)
 
 
-def _response_of(raw: bytes) -> ChatResponse:
+def _read_response(raw: bytes) -> ChatResponse:
     body = orjson.loads(raw)
     usage = TokenCounts(body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"])
     calls = tuple(
@@ -79,22 +92,27 @@ def _response_of(raw: bytes) -> ChatResponse:
 async def _deltas(relay: Relay) -> AsyncGenerator[str, None]:
     splitter = EventSplitter()
     try:
-        async for piece in relay:
-            for raw in split_events(splitter.feed(piece)):
-                event = orjson.loads(read_event(raw).data or b"{}")
-                if "error" in event:
-                    raise UpstreamFailed(event["error"]["message"], code=event["error"]["code"], may_have_worked=True)
-                if delta := event.get("delta"):
-                    yield delta
+        async with aclosing(aiter(relay)) as pieces:
+            async for piece in pieces:
+                for raw in split_events(splitter.feed(piece)):
+                    if delta := _delta_of(raw):
+                        yield delta
     finally:
         relay.leave()
+
+
+def _delta_of(raw: bytes) -> str:
+    event = orjson.loads(read_event(raw).data or b"{}")
+    if "error" in event:
+        raise UpstreamFailed(event["error"]["message"], code=event["error"]["code"], may_have_worked=True)
+    return str(event.get("delta") or "")
 
 
 async def _untracked(
     messages: Sequence[ChatMessage], *, model: str, is_stream: bool
 ) -> ChatResponse | AsyncGenerator[str, None]:
     if not model:
-        raise InvalidRequest("Name a model: this gateway has no default one.", param="model")
+        raise InvalidRequest("Set 'model': this gateway has no default model.", param="model")
     catalog = await runtime().catalog()
     target = catalog.resolve(model, at=datetime.now(UTC), default_provider=settings.LLM_PROVIDER).targets[0]
     provider = runtime().provider(target.provider)
@@ -103,8 +121,9 @@ async def _untracked(
         return await provider.chat(request)
 
     async def text() -> AsyncGenerator[str, None]:
-        async for item in provider.stream_chat(request):
-            if isinstance(item, str):
-                yield item
+        async with Closing(provider.stream_chat(request)) as items:
+            async for item in items:
+                if isinstance(item, str):
+                    yield item
 
     return text()

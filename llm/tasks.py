@@ -7,9 +7,12 @@ from dataclasses import asdict
 import structlog
 from celery import shared_task
 
-from llm import limits, outbox
+from llm import signin
+from llm.alerts import outbox
 from llm.books import reaper
-from llm.verification import verify
+from llm.limits import changes as limits
+from llm.models.processes import MAX_STARTS
+from llm.verification import verify_recent
 
 _log = structlog.get_logger("llm.tasks")
 
@@ -17,37 +20,46 @@ SEND_SECONDS = 240
 """Within a message's lease: what hangs beyond all timeouts is stopped before another sender takes the message."""
 
 
-@shared_task(ignore_result=True, soft_time_limit=SEND_SECONDS, time_limit=SEND_SECONDS + 30)
+@shared_task(
+    name="llm.tasks.send_outbox", ignore_result=True, soft_time_limit=SEND_SECONDS, time_limit=SEND_SECONDS + 30
+)
 def send_outbox() -> None:
     """Mails and webhooks that are due."""
     counts = asdict(outbox.send_due())
     if any(counts.values()):
-        _log.info("outbox", **counts)
+        _log.info("outbox.flushed", **counts)
 
 
-@shared_task(ignore_result=True)
+@shared_task(name="llm.tasks.reap_lost_calls", ignore_result=True, max_starts=MAX_STARTS)
 def reap_lost_calls() -> None:
     """Calls of processes that died; says what it closed itself."""
     reaper.reap()
 
 
-@shared_task(ignore_result=True)
+@shared_task(name="llm.tasks.verify_books", ignore_result=True, max_starts=MAX_STARTS)
 def verify_books() -> None:
-    """All rows and limits; what is wrong is kept for staff, and counted in the log."""
-    findings = verify()
+    """What is new, and a tenth of the older days; what is wrong is kept for staff, and counted in the log."""
+    findings = verify_recent()
     log = _log.error if findings.problems else _log.info
-    log("books verified", rows=findings.rows, windows=findings.windows, problems=findings.problems)
+    log("books.verified", rows=findings.rows, windows=findings.windows, problems=findings.problems)
 
 
-@shared_task(ignore_result=True)
+@shared_task(name="llm.tasks.prune_windows", ignore_result=True, max_starts=MAX_STARTS)
 def prune_windows() -> None:
     """Windows of limits that nobody asks for any more."""
     if deleted := limits.prune_windows():
-        _log.info("windows pruned", deleted=deleted)
+        _log.info("limits.windows_pruned", deleted=deleted)
 
 
-@shared_task(ignore_result=True)
+@shared_task(name="llm.tasks.prune_outbox", ignore_result=True, max_starts=MAX_STARTS)
 def prune_outbox() -> None:
     """Messages that were sent long ago."""
     if deleted := outbox.prune_sent():
         _log.info("outbox.pruned", deleted=deleted)
+
+
+@shared_task(name="llm.tasks.prune_sign_in_counts", ignore_result=True, max_starts=MAX_STARTS)
+def prune_sign_in_counts() -> None:
+    """Attempts to sign in whose window is over."""
+    if deleted := signin.prune_sign_in_counts():
+        _log.info("signin.counts_pruned", deleted=deleted)

@@ -42,30 +42,78 @@ class TokenCounts:
 
 TOKEN_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(TokenCounts) if f.name.endswith("_tokens"))
 
+END_USER_LENGTH = 32
+MAX_END_USER_CHARACTERS = 256
+MAX_FLAGS_LENGTH = 200
+MAX_TAGS = 8
+"""Bounds of what a row says beside its figures."""
+
+COST_UNKNOWN = "cost_unknown"
+"""The flag of a call that had a cost, until an adjustment said that it used what no price is known for.
+
+Of an adjustment, never of a row: a row without a cost says so itself. Databases look for the text, so no other flag
+may contain it.
+"""
+
+
+class Service(NamedTuple):
+    """How a provider says it served a call, in its own words; each decides what the call costs. Empty is standard."""
+
+    service_tier: str = ""
+    speed: str = ""
+    inference_geo: str = ""
+
+
+STANDARD_SERVICE = Service()
+
+
+class UpstreamCost(NamedTuple):
+    """What a provider says that a call costs us. pico: pico-units of USD. is_rounded: it said more decimals."""
+
+    pico: int
+    is_rounded: bool = False
+
 
 class LimitState(NamedTuple):
-    """What a limit leaves after a call has taken its hold. amount, remaining: its units. resets_at: None for never."""
+    """What a limit leaves while a call holds its most. amount, remaining, held: its units. resets_at: None for never.
+
+    held: what of it the call itself holds, and gives back but for what it uses.
+    """
 
     metric: LimitMetric
     amount: int
     remaining: int
     resets_at: datetime | None
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
+    """cache: a hint that the prompt up to here comes again, in Anthropic's words (`cache_control`)."""
+
     text: str
+    cache: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePart:
-    """url: an https URL, or a data URL (`data:image/png;base64,...`)."""
+    """url: an https URL, or a data URL (`data:image/png;base64,...`). cache: as of a text."""
 
     url: str
     detail: str | None = None
+    cache: Mapping[str, Any] | None = None
 
 
-ContentPart = TextPart | ImagePart
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """url: a data URL (`data:application/pdf;base64,...`). cache: as of a text."""
+
+    url: str
+    filename: str = ""
+    cache: Mapping[str, Any] | None = None
+
+
+ContentPart = TextPart | ImagePart | FilePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +135,7 @@ class ChatMessage:
 
     @property
     def text(self) -> str:
-        """The message's text, parts joined; images have none."""
+        """The message's text, parts joined; images and files have none."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content if isinstance(part, TextPart))
@@ -95,11 +143,13 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """parameters: a JSON schema of one object."""
+    """parameters: a JSON schema of one object. is_strict: calls keep to it exactly. cache: as of a text."""
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    is_strict: bool = False
+    cache: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +183,11 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 @dataclass(frozen=True, slots=True)
 class ChatResponse:
-    """A whole reply. usage: None when the upstream reported none (the gateway then counts)."""
+    """A whole reply. usage: None when the upstream reported none (the gateway then counts).
+
+    service_tier, speed, inference_geo: how it was served, in the provider's words. upstream_cost: what it says
+    that the call costs us.
+    """
 
     reply: str
     model: str
@@ -142,6 +196,9 @@ class ChatResponse:
     tool_calls: tuple[ToolCall, ...] = ()
     response_id: str = ""
     service_tier: str = ""
+    speed: str = ""
+    inference_geo: str = ""
+    upstream_cost: UpstreamCost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +220,31 @@ class StreamEnd:
     finish_reason: FinishReason = "stop"
     response_id: str = ""
     service_tier: str = ""
+    speed: str = ""
+    inference_geo: str = ""
+    upstream_cost: UpstreamCost | None = None
 
 
 StreamItem = str | ToolCallDelta | StreamEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an upstream said of a call. counts: None when it reported no usage.
+
+    absurd_usage: figures that cannot be true (negative, parts above their total), raw; `counts` is then None.
+    is_final: `counts` are the whole call's, even if the reply was cut after them. Running totals of a stream are not.
+    is_input_final: the tokens of the prompt are the whole call's, whatever becomes of the reply.
+    upstream_cost: what the upstream says that the call costs us. reports_tools: it said how many units of its own tools
+    the call has used, zero included.
+    """
+
+    counts: TokenCounts | None = None
+    absurd_usage: Mapping[str, Any] | None = None
+    model: str = ""
+    response_id: str = ""
+    service: Service = STANDARD_SERVICE
+    is_final: bool = False
+    is_input_final: bool = False
+    upstream_cost: UpstreamCost | None = None
+    reports_tools: bool = False

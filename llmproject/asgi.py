@@ -19,7 +19,10 @@ from django.core.asgi import get_asgi_application  # noqa: E402
 
 from llm.api.asgi import Receive, Scope, Send  # noqa: E402
 from llm.api.handler import GatewayHandler  # noqa: E402
-from llm.runtime import close_runtime, runtime  # noqa: E402
+from llm.calls.runtime import close_runtime, runtime  # noqa: E402
+from llmproject.front import Front  # noqa: E402
+from llmproject.pagegate import PageGate  # noqa: E402
+from llmproject.static import StaticFiles  # noqa: E402
 from llmproject.stopsignals import begin_drain_at_stop_signal  # noqa: E402
 
 # The last two are what SDKs ask for whose base URL lacks its /v1: they are told so in their own dialect.
@@ -27,7 +30,8 @@ _GATEWAY_PREFIXES = ("/v1/", "/api/chat", "/chat/completions", "/models")
 _GATEWAY_PATHS = frozenset(("/v1", "/healthz", "/readyz", "/metrics"))
 
 begin_drain_at_stop_signal(lambda: runtime().begin_drain())
-_django = get_asgi_application()
+_django = Front(PageGate(get_asgi_application(), places=settings.LLM_DB_PAGES))
+_static = Front(StaticFiles())
 _gateway = GatewayHandler()
 
 
@@ -36,6 +40,8 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await _live(receive, send)
     elif scope["type"] == "http" and (scope["path"].startswith(_GATEWAY_PREFIXES) or scope["path"] in _GATEWAY_PATHS):
         await _gateway(scope, receive, send)
+    elif scope["type"] == "http" and scope["path"].startswith("/static/"):
+        await _static(scope, receive, send)
     else:
         await _django(scope, receive, send)
 
@@ -48,6 +54,7 @@ async def _live(receive: Receive, send: Send) -> None:
             runtime().provider(settings.LLM_PROVIDER)
             # At once, so that what a process left behind that died is replayed.
             runtime().writer.start()
+            runtime().connect_readers()
             _relieve_the_collector()
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":

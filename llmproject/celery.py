@@ -26,7 +26,7 @@ NIGHTLY = {"expires": 12 * 3600}
 CHATTY_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.request", "celery.worker.strategy")
 """Three lines for each task, day and night. What fails is of a higher level."""
 
-app = Celery("llmproject")
+app = Celery("llmproject", task_cls="llmproject.jobs:BackgroundTask")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["llm", "billing"])
 
@@ -42,6 +42,7 @@ app.conf.beat_schedule = {
     "run_month_jobs": {"task": "billing.tasks.run_waiting_month_jobs", "schedule": 60.0, "options": {"expires": 60}},
     "prune_windows": {"task": "llm.tasks.prune_windows", "schedule": crontab(hour=4, minute=10), "options": NIGHTLY},
     "prune_outbox": {"task": "llm.tasks.prune_outbox", "schedule": crontab(hour=4, minute=20), "options": NIGHTLY},
+    "prune_sign_ins": {"task": "llm.tasks.prune_sign_in_counts", "schedule": crontab(minute=40), "options": HOURLY},
 }
 
 
@@ -56,7 +57,7 @@ def _start(**_kwargs: Any) -> None:
 @signals.beat_init.connect
 def _say_that_beat_runs(**_kwargs: Any) -> None:
     """Its own words are among the chatty."""
-    _log.info("beat ready", jobs=sorted(app.conf.beat_schedule))
+    _log.info("beat.ready", jobs=sorted(app.conf.beat_schedule))
 
 
 @signals.worker_process_init.connect

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,21 @@ from llmproject.env import EnvReader
 # recursive_triggers: without it INSERT OR REPLACE deletes a row without firing the trigger that forbids that.
 SQLITE_START = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA recursive_triggers = ON"
 SQLITE_BUSY_SECONDS = 5
+POSTGRESQL_ENGINE = "llmproject.postgresql"
+
+
+_WHO = ("USER", "PASSWORD", "HOST", "PORT")
+
+
+def owner_settings(read: EnvReader, database: Mapping[str, Any]) -> dict[str, Any]:
+    """LLM_DATABASE_OWNER: who migrates the same database; empty where that is who does everything else."""
+    owner = read.database("DATABASE_OWNER_URL")
+    # Ours is an engine of our own by now, so engines are not compared by their names.
+    is_same = database["ENGINE"] == POSTGRESQL_ENGINE and owner.get("NAME") == database["NAME"]
+    if owner and not (is_same and owner["ENGINE"].endswith("postgresql")):
+        read.problems.append("DATABASE_OWNER_URL must name the database of DATABASE_URL, with another user.")
+        return {}
+    return {name: owner[name] for name in _WHO if name in owner}
 
 
 def database_settings(
@@ -25,6 +41,7 @@ def database_settings(
         _describe_sqlite(config, read, base_dir)
     else:
         _describe_postgres(config, statement_timeout_ms, lock_timeout_ms)
+    config.update(_pages_settings(read, config))
     return config
 
 
@@ -38,7 +55,10 @@ def _describe_sqlite(config: dict[str, Any], read: EnvReader, base_dir: Path) ->
 
 
 def _describe_postgres(config: dict[str, Any], statement_timeout_ms: int, lock_timeout_ms: int) -> None:
-    config["CONN_MAX_AGE"] = 600
+    config["ENGINE"] = POSTGRESQL_ENGINE
+    # Under ASGI each request has a thread of its own, and a connection that it kept would be of use to nobody. Threads
+    # that stay keep theirs by themselves: the books' writer, and those of llm.db.read_lanes.
+    config["CONN_MAX_AGE"] = 0
     config["CONN_HEALTH_CHECKS"] = True
     options: dict[str, Any] = {
         "application_name": "llm-gateway",
@@ -53,3 +73,16 @@ def _describe_postgres(config: dict[str, Any], statement_timeout_ms: int, lock_t
     if flags := " ".join(f"-c {name}={value}" for name, value in limits.items() if value):
         options["options"] = flags
     config["OPTIONS"] = {**options, **config.get("OPTIONS", {})}
+
+
+def _pages_settings(read: EnvReader, config: dict[str, Any]) -> dict[str, Any]:
+    """PAGES: who logs in for a request that Django serves. Only the role may be another."""
+    pages = read.database("DATABASE_PAGES_URL")
+    if not pages:
+        return {}
+    if any(pages.get(part) != config.get(part) for part in ("HOST", "PORT", "NAME")) or not pages.get("USER"):
+        read.problems.append(
+            "DATABASE_PAGES_URL must be DATABASE_URL, a PostgreSQL database, with another user and password."
+        )
+        return {}
+    return {"PAGES": {"user": pages["USER"], "password": pages.get("PASSWORD", "")}}

@@ -7,6 +7,7 @@ which the system checks report and every start refuses.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import math
 import re
@@ -20,20 +21,32 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from llmproject.clientaddress import Network
+from llmproject.names import begins_like, is_misspelled, nearest
+
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off"})
-ENV_LINE = re.compile(r"\A(?:export )?[A-Za-z_0-9]+=")
+ENV_LINE = re.compile(r"\A(?:export )?(?P<name>[A-Za-z_0-9]+)=")
 # django-environ takes this "#" for a comment even inside the quotes, and then leaves the quotes in the value.
 HASH_AND_QUOTES = re.compile(r"\A[^=#]+=\s*\"[^#]*#")
 DATABASE_ENGINES = ("django.db.backends.sqlite3", "django.db.backends.postgresql")
 MAIL_PORTS = {"smtps": 587, "smtp+tls": 587, "smtp+ssl": 465}
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
 
 class EnvReader:
-    """Reads settings by name; an empty value counts as not set."""
+    """Reads settings by name; an empty value counts as not set.
+
+    It remembers every name that is asked for, and so can tell which ones nobody reads: ask for each setting, whatever
+    the others say.
+    """
 
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self.known: set[str] = set()
+        self.by_name: list[str] = []
+        self._in_files: dict[str, str] = {}
 
     def load_file(self, path: Path) -> None:
         """Adds the file's lines to the environment, which wins over them; a file that isn't there is fine."""
@@ -51,11 +64,41 @@ class EnvReader:
                 )
             elif HASH_AND_QUOTES.match(line):
                 self.problems.append(f"{path.name}, line {number}, has # after a double quote; use single quotes.")
+            if match := ENV_LINE.match(line):
+                self._in_files[match["name"]] = path.name
         # django-environ logs a line that it doesn't understand, secrets included.
         logging.getLogger("environ").setLevel(logging.ERROR)
         environ.Env.read_env(path, parse_comments=True)
 
+    def declare(self, *names: str) -> None:
+        """These are read elsewhere: nobody has misspelled them."""
+        self.known.update(names)
+
+    def check_names(self) -> None:
+        """Call it last: reports names that look like settings and that nobody has asked for.
+
+        A file's names are ours alone. The environment is everybody's: Kubernetes and other tools set names that begin
+        like ours, so there only what is nearly one of ours is a problem.
+        """
+        strange = [name for name in self._in_files if name not in self.known]
+        for name in strange:
+            if begins_like(name, self.known) or is_misspelled(name, self.known):
+                self.problems.append(self._unknown(name, self._in_files[name]))
+        others = [name for name in environ.Env.ENVIRON if name not in self.known and name not in self._in_files]
+        misspelled = [name for name in others if is_misspelled(name, self.known)]
+        self.problems += [self._unknown(name, "the environment") for name in misspelled]
+        unread = sorted(name for name in {*others} - {*misspelled} if begins_like(name, self.known))
+        if unread:
+            self.warnings.append(f"Unused environment variables: {', '.join(unread)}.")
+
+    def _unknown(self, name: str, place: str) -> str:
+        return (
+            f"Unknown setting {name} in {place}; did you mean {nearest(name, self.known)}? "
+            "A name of your own must be listed in LLM_EXTRA_SETTINGS."
+        )
+
     def text(self, name: str, default: str = "") -> str:
+        self.known.add(name)
         # Not Env.str(): it takes a value that begins with "$" for the name of another variable.
         value: str = environ.Env.ENVIRON.get(name, "").strip()
         return value or default
@@ -99,13 +142,29 @@ class EnvReader:
             return default
         return value
 
+    def choices(self, name: str, options: Iterable[str], *, default: str) -> list[str]:
+        """Some of the options, separated by commas."""
+        options = tuple(options)
+        values = [value.lower() for value in self.names(name, default)]
+        if not {*values} <= {*options}:
+            self._refuse(name, f"a list of {', '.join(options)}, separated by commas")
+            return default.split(",")
+        return values
+
     def choice_by_name(self, name: str, options: Iterable[str], *, default: str) -> dict[str, str]:
-        """`drain,openai=cancel` as {"": "drain", "openai": "cancel"}: one for all, and for some another."""
+        """`drain,openai=cancel` as {"": "drain", "openai": "cancel"}: one for all, and for some providers another.
+
+        Which providers there are the reader doesn't know: a system check looks at each setting in `by_name`.
+        """
+        self.by_name.append(name)
         options = tuple(options)
         chosen = {"": default}
+        named: set[str] = set()
         for part in self.names(name):
             key, equals, option = (piece.strip() for piece in part.rpartition("="))
-            if option not in options or bool(key) != bool(equals):
+            is_second = key in named
+            named.add(key)
+            if option not in options or bool(key) != bool(equals) or is_second:
                 self._refuse(name, f"{' or '.join(options)}, or such a list: {options[0]},name={options[-1]}")
                 return {"": default}
             chosen[key] = option
@@ -122,6 +181,22 @@ class EnvReader:
 
     def names(self, name: str, default: str = "") -> list[str]:
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
+
+    def networks(self, name: str) -> list[Network]:
+        """Addresses and networks: 10.0.0.1, 10.0.0.0/8."""
+        try:
+            return [ipaddress.ip_network(part) for part in self.names(name)]
+        except ValueError:
+            self._refuse(name, "a list of addresses and networks, such as 127.0.0.1,10.0.0.0/8")
+            return []
+
+    def origins(self, name: str) -> list[str]:
+        """Web origins as browsers send them, in lower case: https://app.example.com; or `*` for all."""
+        origins = [origin.lower() for origin in self.names(name)]
+        if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+            self._refuse(name, "a list of origins without a path, such as https://app.example.com, or *")
+            return []
+        return origins
 
     def url(self, name: str, default: str = "", *, schemes: Iterable[str] = ("http", "https")) -> str:
         """The URL without a trailing slash."""

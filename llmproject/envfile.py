@@ -1,4 +1,4 @@
-"""`python -m llmproject.envfile`: writes `.env` with random secrets, unless there is one.
+"""`python -m llmproject.envfile`: writes `.env` with random secrets; one that is there gets those that came since.
 
 Must run before anything is configured, so it uses the standard library alone.
 """
@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-SECRETS = ("SECRET_KEY", "LLM_KEY_PEPPER")
+SECRETS = ("SECRET_KEY", "LLM_KEY_PEPPER", "LLM_SECRETS_KEY")
+# That a first version had no use for. The others are never made for a file that lacks them: a new pepper ends all keys.
+ADDED_SECRETS = ("LLM_SECRETS_KEY",)
 SECRET_BYTES = 48
 
 
@@ -23,7 +25,7 @@ def write_env_file(folder: Path = BASE_DIR) -> bool:
         return False
     text = (folder / ".env.example").read_text(encoding="utf-8")
     for name in SECRETS:
-        text = re.sub(rf"(?m)^{name}=.*$", f"{name}={secrets.token_urlsafe(SECRET_BYTES)}", text)
+        text = re.sub(rf"(?m)^{name}=.*$", f"{name}={_new_secret()}", text)
     draft = folder / f".env.{os.getpid()}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -32,5 +34,36 @@ def write_env_file(folder: Path = BASE_DIR) -> bool:
     return True
 
 
-if __name__ == "__main__" and write_env_file():
-    sys.stdout.write("Wrote .env with new secrets. Back it up: without LLM_KEY_PEPPER no API key is recognised.\n")
+def add_missing_secrets(folder: Path = BASE_DIR) -> list[str]:
+    """The names of secrets that an older `.env` had no line for; those that the environment has are left to it."""
+    target = folder / ".env"
+    text = target.read_text(encoding="utf-8")
+    missing = [
+        name
+        for name in ADDED_SECRETS
+        if not re.search(rf"(?m)^(export )?{name}=", text) and not os.environ.get(name, "").strip()
+    ]
+    if missing:
+        with target.open("a", encoding="utf-8") as file:
+            file.write(
+                "".join(["" if text.endswith("\n") else "\n", *(f"{name}={_new_secret()}\n" for name in missing)])
+            )
+    return missing
+
+
+def _new_secret() -> str:
+    return secrets.token_urlsafe(SECRET_BYTES)
+
+
+def main() -> None:
+    if write_env_file():
+        said = "Wrote .env with new secrets. Back it up: without LLM_KEY_PEPPER no API key is recognised."
+    elif added := add_missing_secrets():
+        said = f"Added {', '.join(added)} to .env. Back it up: without it stored webhook secrets can't be read."
+    else:
+        return
+    sys.stdout.write(f"{said}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,9 @@
 """Logs: one line an event on standard output, as JSON or for the eye, and never a secret in it.
 
 `structlog.get_logger("llm.calls")` writes straight to standard output; what Django, Celery, granian and the libraries
-log through the standard library takes the same form. Secrets are struck out of the finished line, so that no nesting,
-traceback or message can hide one.
+log through the standard library takes the same form. An exception is its class and where it was raised, never its
+text, which may hold a prompt or a row. Secrets are struck out of the finished line, so that no nesting or message can
+hide one.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from llm.errors import describe_exception
+
 REDACTED = "[redacted]"
-# Keys that we hand out, and those of the providers.
-KEY_PATTERNS = (r"llm_[0-9A-Za-z]{38}", r"(?<![0-9A-Za-z])sk-[0-9A-Za-z_-]{16,}")
-KEY_MARKS = ("llm_", "sk-")
+# Keys and tokens that we hand out, and those of the providers.
+KEY_PATTERNS = (r"llm_[0-9A-Za-z]{38}", r"llmt_[0-9A-Za-z]{48}", r"(?<![0-9A-Za-z])sk-[0-9A-Za-z_-]{16,}")
+KEY_MARKS = ("llm_", "llmt_", "sk-")
 # A shorter value ("ollama") is no secret, and striking it out would garble the log.
 MIN_SECRET_LENGTH = 8
 QUIET_LOGGERS = ("aiohttp", "anthropic", "asyncio", "fontTools", "httpcore2", "httpx2", "kombu", "openai")
 
 
-class Redactor:
+class LogRedactor:
     """Strikes secrets out of a finished line."""
 
     def __init__(self) -> None:
@@ -49,7 +52,7 @@ class Redactor:
         return line
 
 
-redactor = Redactor()
+redactor = LogRedactor()
 
 
 class StdlibFormatter(structlog.stdlib.ProcessorFormatter):
@@ -68,10 +71,23 @@ def logging_settings(*, level: str, log_format: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": "llmproject.logging.StdlibFormatter", "log_format": log_format}},
-        "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "line"}},
+        "filters": {
+            "strangers": {"()": "llmproject.quietlogs.StrangersFilter"},
+            "exceptions": {"()": "llmproject.quietlogs.ExceptionTextFilter"},
+        },
+        "handlers": {
+            "stdout": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stdout",
+                "formatter": "line",
+                "filters": ["strangers", "exceptions"],
+            }
+        },
         "root": {"handlers": ["stdout"], "level": level},
         "loggers": {
             **{name: {"level": "WARNING"} for name in QUIET_LOGGERS},
+            # It would tell the server's own text where a form's check finds the database away; the form fails then too.
+            "django.db.models": {"level": "ERROR"},
             **{name: {"handlers": [], "propagate": True} for name in ("django", "django.server", "_granian")},
         },
     }
@@ -103,8 +119,19 @@ def _describe_event() -> list[Processor]:
 
 def _render(log_format: str) -> list[Processor]:
     if log_format == "console":
-        return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty()), _finish_text]
-    return [structlog.processors.format_exc_info, _finish_json]
+        return [_describe_error, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty()), _finish_text]
+    return [_describe_error, _finish_json]
+
+
+def _describe_error(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    error = event.pop("exc_info", None)
+    if isinstance(error, tuple):
+        error = error[1]
+    elif error and not isinstance(error, BaseException):
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        event.update(describe_exception(error))
+    return event
 
 
 def _finish_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:

@@ -11,11 +11,14 @@ import os
 import resource
 import shutil
 from collections.abc import Sequence
+from multiprocessing import connection
 from pathlib import Path
 
-from granian.constants import Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
+from granian.server.mp import WorkerProcess
 
 from llmproject.logging import logging_settings
 from llmproject.parentwatch import die_with_supervisor
@@ -25,6 +28,9 @@ from llmproject.stopsignals import hold_stop_signals_of_children
 BACKPRESSURE = 16_384
 # Connections that wait to be accepted.
 BACKLOG = 4096
+# A connection on which no request begins, or whose request's head doesn't come. Only HTTP/1 has this bound from the
+# first byte on: where granian looks whether HTTP/2 is spoken, it waits for ever. SDKs and proxies speak HTTP/1 to us.
+SILENCE_MS = 30_000
 # What a worker may take to stop beyond the time that it grants to calls: settling the rest and writing it down.
 KILL_MARGIN_SECONDS = 20
 # For systems whose hard limit is "none" but which refuse to set that.
@@ -35,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     die_with_supervisor()
     hold_stop_signals_of_children()
+    WorkerProcess.is_alive = has_not_ended  # type: ignore[assignment, method-assign]
     raise_open_files_limit()
     share_metrics(options.metrics_folder / str(options.port))
     Server(
@@ -42,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         address=options.host,
         port=options.port,
         interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=SILENCE_MS),
         workers=options.workers,
         loop=Loops.uvloop,
         websockets=False,
@@ -53,6 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log_dictconfig=logging_settings(level=options.log_level, log_format=options.log_format),
         log_access=False,
     ).serve()
+
+
+def has_not_ended(worker: WorkerProcess) -> bool:
+    """As granian asks once it has waited for a worker: while this is true, it says that the worker refused to stop.
+
+    A thread of granian's waits for the same process. The one of the two that comes second learns nothing, and takes the
+    worker for alive until the first has noted its end, for which granian's millisecond may be too short.
+    """
+    return worker.inner.is_alive() and not connection.wait([worker.inner.sentinel], timeout=0)
 
 
 def share_metrics(folder: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from llmproject.broker import BROKER_SCHEMES, broker_settings
-from llmproject.database import database_settings
+from llmproject.database import database_settings, owner_settings
 from llmproject.env import EnvReader
 from llmproject.logging import configure_structlog, logging_settings
+from llmproject.parentwatch import SUPERVISOR_PID
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -25,14 +26,20 @@ DEBUG = read.flag("DEBUG", default=False)
 ALLOWED_HOSTS = read.names("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = read.names("CSRF_TRUSTED_ORIGINS")
 HTTPS = read.flag("HTTPS", default=False)
+TRUSTED_PROXIES = read.networks("TRUSTED_PROXIES")
 
 WEB_HOST = read.text("WEB_HOST", "127.0.0.1")
 WEB_PORT = read.whole("WEB_PORT", 8000, minimum=1, maximum=65535)
 WEB_WORKERS = read.whole("WEB_WORKERS", 1, minimum=1, maximum=256)
+# For the budget of connections, which is one over all hosts.
+WEB_HOSTS = read.whole("WEB_HOSTS", 1, minimum=1, maximum=1000)
 
 # --- The gateway ------------------------------------------------------------------------------------------------------
 
 LLM_KEY_PEPPER = read.text("LLM_KEY_PEPPER")
+# Encrypts what is stored and must be read again; the fallbacks only decrypt.
+LLM_SECRETS_KEY = read.text("LLM_SECRETS_KEY")
+LLM_SECRETS_KEY_FALLBACKS = read.names("LLM_SECRETS_KEY_FALLBACKS")
 
 LLM_PROVIDER = read.text("LLM_PROVIDER", "echo")
 LLM_DEFAULT_MODEL = read.text("LLM_DEFAULT_MODEL", "echo" if LLM_PROVIDER == "echo" else "")
@@ -40,6 +47,9 @@ OPENAI_API_KEY = read.text("OPENAI_API_KEY")
 ANTHROPIC_API_KEY = read.text("ANTHROPIC_API_KEY")
 LLM_COMPATIBLE_API_KEY = read.text("LLM_COMPATIBLE_API_KEY", OPENAI_API_KEY)
 LLM_BASE_URL = read.url("LLM_BASE_URL")
+LLM_COMPATIBLE_DIALECTS = read.choices(
+    "LLM_COMPATIBLE_DIALECTS", ("chat", "completions", "embeddings", "responses"), default="chat,embeddings"
+)
 LLM_OPENAI_BASE_URL = read.url("LLM_OPENAI_BASE_URL", "https://api.openai.com/v1")
 LLM_ANTHROPIC_BASE_URL = read.url("LLM_ANTHROPIC_BASE_URL", "https://api.anthropic.com")
 LLM_UNPRICED_MODELS = read.choice("LLM_UNPRICED_MODELS", ("", "refuse", "flag"), default="")
@@ -53,6 +63,9 @@ LLM_MAX_CONNECTIONS = read.whole("LLM_MAX_CONNECTIONS", 4096, minimum=1)
 
 LLM_MAX_BODY_BYTES = read.whole("LLM_MAX_BODY_BYTES", 32 * 1024**2, minimum=1024)
 LLM_BODY_TIMEOUT_SECONDS = read.seconds("LLM_BODY_TIMEOUT_SECONDS", 60.0)
+# Of all requests that a process has in work, and of those of one key.
+LLM_BODIES_BYTES = read.whole("LLM_BODIES_BYTES", 256 * 1024**2, minimum=1024)
+LLM_BODIES_BYTES_PER_KEY = read.whole("LLM_BODIES_BYTES_PER_KEY", 128 * 1024**2, minimum=1024)
 LLM_MAX_REPLY_BYTES = read.whole("LLM_MAX_REPLY_BYTES", 64 * 1024**2, minimum=1024)
 LLM_RELAY_BYTES = read.whole("LLM_RELAY_BYTES", 1024**2, minimum=1024)
 LLM_RELAY_STALL_SECONDS = read.seconds("LLM_RELAY_STALL_SECONDS", 60.0)
@@ -67,7 +80,11 @@ LLM_DRAIN_SECONDS = read.seconds("LLM_DRAIN_SECONDS", 30.0)
 LLM_KEY_CACHE_SECONDS = read.seconds("LLM_KEY_CACHE_SECONDS", 5.0)
 LLM_CATALOG_CACHE_SECONDS = read.seconds("LLM_CATALOG_CACHE_SECONDS", 30.0)
 LLM_DB_THREADS = read.whole("LLM_DB_THREADS", 4, minimum=1, maximum=64)
+LLM_DB_PAGES = read.whole("LLM_DB_PAGES", 4, minimum=1, maximum=64)
+LLM_DB_SPARE = read.whole("LLM_DB_SPARE", 5, maximum=1000)
 LLM_BATCH_SIZE = read.whole("LLM_BATCH_SIZE", 128, minimum=1, maximum=10_000)
+
+LLM_CORS_ORIGINS = read.origins("LLM_CORS_ORIGINS")
 
 LLM_METRICS_TOKEN = read.text("LLM_METRICS_TOKEN")
 LLM_LOG_LEVEL = read.choice("LLM_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
@@ -86,7 +103,7 @@ LLM_WEBHOOK_SECRET = read.text("LLM_WEBHOOK_SECRET")
 # --- Billing ----------------------------------------------------------------------------------------------------------
 
 BILLING_SELLER = {
-    "name": read.text("BILLING_SELLER_NAME", "LLM gateway"),
+    "name": read.text("BILLING_SELLER_NAME"),
     # Lines are parted by "|": a value of the environment is one line.
     "address": "\n".join(part.strip() for part in read.text("BILLING_SELLER_ADDRESS").split("|")),
     "tax_id": read.text("BILLING_SELLER_TAX_ID"),
@@ -101,6 +118,8 @@ BILLING_CREDIT_SERIES = read.text("BILLING_CREDIT_SERIES", "CN")
 BILLING_SECOND_PERSON_ABOVE_USD = read.whole("BILLING_SECOND_PERSON_ABOVE_USD", 0)
 # So long after its end a month is drafted: calls that were under way have ended by then.
 BILLING_CLOSE_AFTER_HOURS = read.whole("BILLING_CLOSE_AFTER_HOURS", 6)
+# Font files that stand in, in this order, for what the bundled fonts lack.
+BILLING_FONTS = [str(BASE_DIR / name) for name in read.names("BILLING_FONTS")]
 
 # --- Storage ----------------------------------------------------------------------------------------------------------
 
@@ -117,6 +136,7 @@ DATABASES = {
         lock_timeout_ms=LLM_DB_LOCK_TIMEOUT_MS if LLM_PROCESS == "web" else 0,
     )
 }
+LLM_DATABASE_OWNER = owner_settings(read, DATABASES["default"])
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Settlements wait here while the database is away: it must be a disk that outlives the process.
@@ -144,7 +164,9 @@ CELERY_RESULT_EXPIRES = None
 # left undone is found by query: jobs by their lease, all else by the next run of the beat table.
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = False
-CELERY_WORKER_CONCURRENCY = 2
+CELERY_WORKER_CONCURRENCY = read.whole("CELERY_WORKER_CONCURRENCY", 2, minimum=1, maximum=64)
+# On all hosts together; for the budget of connections too.
+CELERY_WORKERS = read.whole("CELERY_WORKERS", 1, maximum=1000)
 # RabbitMQ lets nobody share a worker's queue of commands, and workers of one host have the same name: all but the first
 # would end at once, and so would the one that follows upon a lost one until RabbitMQ has noticed.
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
@@ -166,7 +188,10 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.humanize",
+    "allauth",
+    "allauth.account",
     "rest_framework",
+    # Until the plain tokens of before the upgrade have ended.
     "rest_framework.authtoken",
     "django_filters",
     "drf_spectacular",
@@ -178,6 +203,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "llmproject.middleware.RefuseNulMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "llmproject.static.StaticMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -187,6 +213,9 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "llm.admin.signin.SignInRefusedMiddleware",
+    "llmproject.middleware.NoteSessionMiddleware",
 ]
 
 ROOT_URLCONF = "llmproject.urls"
@@ -213,7 +242,18 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
+AUTHENTICATION_BACKENDS = ["llm.signin.StaffBackend"]
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
+
+# allauth signs people in, and nothing else of it is served: users are made by staff. Its own rate limits are off;
+# docs/decisions/0022 says why, and `llm.signin` has ours.
+ACCOUNT_ADAPTER = "llm.admin.signin.SignInAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_RATE_LIMITS = False
+ACCOUNT_SESSION_REMEMBER = True
 
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
@@ -275,6 +315,7 @@ CONTENT_SECURITY_POLICY = {
 }
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+SESSION_ENGINE = "llmproject.sessions"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS
 # A probe inside the cluster speaks plain HTTP.
@@ -290,11 +331,21 @@ configure_structlog(
     level=LLM_LOG_LEVEL,
     log_format=LLM_LOG_FORMAT,
     secrets=[
-        value
-        for name, value in list(globals().items())
-        if name.endswith(("KEY", "PASSWORD", "PEPPER", "SECRET", "TOKEN")) and isinstance(value, str)
+        *LLM_SECRETS_KEY_FALLBACKS,
+        *(
+            value
+            for name, value in list(globals().items())
+            if name.endswith(("KEY", "PASSWORD", "PEPPER", "SECRET", "TOKEN")) and isinstance(value, str)
+        ),
     ],
 )
 
-# One sentence for each value that could not be read; `llm.checks` reports them.
+# Names that a provider of your own reads.
+LLM_EXTRA_SETTINGS = read.names("LLM_EXTRA_SETTINGS")
+read.declare(SUPERVISOR_PID, "LLM_ENV_FILE", *LLM_EXTRA_SETTINGS)
+read.check_names()
+# One sentence for each value that could not be read and each name that nobody reads; `llm.checks` reports them.
+LLM_KNOWN_SETTINGS = frozenset(read.known)
 LLM_SETTING_PROBLEMS = tuple(read.problems)
+LLM_SETTING_WARNINGS = tuple(read.warnings)
+LLM_SETTINGS_BY_PROVIDER = tuple(read.by_name)

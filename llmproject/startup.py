@@ -14,7 +14,8 @@ from llmproject.ports import port_problem
 
 def problems_at_start() -> list[str]:
     """Why we can't start: one sentence for each error that a system check finds."""
-    errors = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
+    found = [*checks.run_checks(), *checks.run_checks(tags=[checks.Tags.database], databases=["default"])]
+    errors = [message for message in found if message.is_serious() and not message.is_silenced()]
     # Django runs its checks in no particular order.
     return [_sentence(error) for error in sorted(errors, key=lambda error: (str(error.id), str(error.msg)))]
 
@@ -39,7 +40,7 @@ def refuse(sentences: str) -> NoReturn:
 
 def warn_of_settings() -> None:
     """Says what the gateway's own checks advise."""
-    for message in checks.run_checks(tags=["llm"]):
+    for message in checks.run_checks(tags=["llm"], databases=["default"]):
         if not message.is_serious() and not message.is_silenced():
             sys.stderr.write(f"Warning: {_sentence(message)}\n")
     sys.stderr.flush()

@@ -1,17 +1,26 @@
-"""Static files: compressed when they are collected, served under ASGI."""
+"""Static files: compressed when they are collected, served under ASGI, beside Django's handler and its gate."""
 
 from __future__ import annotations
 
+import asyncio
+import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
+from django.middleware.security import SecurityMiddleware
 from whitenoise.compress import Compressor
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 from whitenoise.storage import CompressedStaticFilesStorage
 
+from llm.api.asgi import Receive, Scope, Send
+from llmproject.refusals import nothing_at, refusal
+
+_THREADS = 2
 # Times of files are set less exactly than they are read.
 SAME_TIME_SECONDS = 0.001
 
@@ -43,3 +52,28 @@ class StaticMiddleware(WhiteNoiseMiddleware):
             return HttpResponse(b"".join(streamed), status=streamed.status_code, headers=dict(streamed.items()))
         finally:
             streamed.close()
+
+
+class StaticFiles:
+    """An ASGI application with files alone: no session, no database, and two threads however many ask.
+
+    They stand in Django's middleware as well, for whoever serves without this.
+    """
+
+    def __init__(self) -> None:
+        self._security = SecurityMiddleware(StaticMiddleware(_nothing_here))
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="llm-static")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = ASGIRequest(scope, io.BytesIO())
+        response = await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, request)
+        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": response.content})
+
+    def _answer(self, request: HttpRequest) -> HttpResponse:
+        return cast("HttpResponse", self._security(request))
+
+
+def _nothing_here(request: HttpRequest) -> HttpResponse:
+    return refusal(request.path, nothing_at(request.path))

@@ -16,12 +16,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TextIO
 
 from llmproject.parentwatch import SUPERVISOR_PID
+from llmproject.readiness import announce_when_ready
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_SECONDS = 0.1
@@ -38,6 +39,15 @@ class Program:
     name: str
     command: Sequence[str]
     is_restarted: bool = False
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """What is said once the web server there answers calls."""
+
+    host: str
+    port: int
+    text: str
 
 
 @dataclass
@@ -61,12 +71,19 @@ class Supervisor:
     """One run of several programs."""
 
     def __init__(
-        self, programs: Sequence[Program], *, grace_seconds: float, environment: Mapping[str, str], log: TextIO
+        self,
+        programs: Sequence[Program],
+        *,
+        grace_seconds: float,
+        environment: Mapping[str, str],
+        log: TextIO,
+        invitation: Invitation | None = None,
     ) -> None:
         self._programs = programs
         self._grace_seconds = grace_seconds
         self._environment = {**environment, SUPERVISOR_PID: str(os.getpid())}
         self._log = log
+        self._invitation = invitation
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._restarts: dict[str, _Restart] = {}
         # Unlike an Event, it may be filled by a signal handler that interrupts the very thread that waits on it.
@@ -78,10 +95,23 @@ class Supervisor:
             signal.signal(signum, self._note_signal)
         try:
             self._start()
-            lost = self._wait_for_end()
+            with self._announcing():
+                lost = self._wait_for_end()
         finally:
             killed = self._stop()
         return 1 if lost or killed else 0
+
+    @contextlib.contextmanager
+    def _announcing(self) -> Iterator[None]:
+        invitation = self._invitation
+        if invitation is None:
+            yield
+            return
+        given_up = announce_when_ready(invitation.host, invitation.port, lambda: self._say(invitation.text))
+        try:
+            yield
+        finally:
+            given_up.set()
 
     def _note_signal(self, signum: int, _frame: FrameType | None) -> None:
         self._signals.put(signum)
@@ -134,7 +164,7 @@ class Supervisor:
             pass
         late = self._running()
         for name in late:
-            self._say(f"{name} did not stop in time and is killed.")
+            self._say(f"{name} did not stop in time; killing it.")
         for child in self._children.values():
             self._kill_group(child)
             child.wait()
@@ -174,7 +204,22 @@ def gateway_programs() -> list[Program]:
     ]
 
 
+def _build_invitation(arguments: Sequence[str]) -> Invitation | None:
+    """Host, port, and the descriptor of a pipe that holds the text."""
+    if not arguments:
+        return None
+    host, port, descriptor = arguments
+    with os.fdopen(int(descriptor)) as pipe:
+        return Invitation(host, int(port), pipe.read())
+
+
 if __name__ == "__main__":
     sys.exit(
-        Supervisor(gateway_programs(), grace_seconds=float(sys.argv[1]), environment=os.environ, log=sys.stderr).run()
+        Supervisor(
+            gateway_programs(),
+            grace_seconds=float(sys.argv[1]),
+            environment=os.environ,
+            log=sys.stderr,
+            invitation=_build_invitation(sys.argv[2:]),
+        ).run()
     )

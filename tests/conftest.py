@@ -14,16 +14,22 @@ from urllib.parse import urlsplit
 
 # Before Django reads its settings: nothing of the machine's own configuration reaches a test.
 _OF_THE_TESTS = frozenset(("LLM_TRAFFIC_DIR",))
-for _name in [name for name in os.environ if name.startswith(("OPENAI_", "ANTHROPIC_", "LLM_", "WEB_"))]:
+for _name in [name for name in os.environ if name.startswith(("OPENAI_", "ANTHROPIC_", "LLM_", "WEB_", "BILLING_"))]:
     if _name not in _OF_THE_TESTS:
         del os.environ[_name]
 _VAR = Path(tempfile.mkdtemp(prefix="llm-tests-"))
 atexit.register(shutil.rmtree, _VAR, ignore_errors=True)
 os.environ["DJANGO_SETTINGS_MODULE"] = "llmproject.settings"
 os.environ["LLM_ENV_FILE"] = ""
+os.environ["LLM_EXTRA_SETTINGS"] = ",".join(_OF_THE_TESTS)
 os.environ["VAR_DIR"] = str(_VAR)
 os.environ["SECRET_KEY"] = "a secret of the tests, long enough for what it is asked to protect"
 os.environ["LLM_KEY_PEPPER"] = "a pepper of the tests"
+os.environ["LLM_SECRETS_KEY"] = "a key of the tests that encrypts what they store"
+# Without a seller no invoice is issued.
+os.environ["BILLING_SELLER_NAME"] = "Gateway GmbH"
+os.environ["BILLING_SELLER_ADDRESS"] = "1 Example Street | 12345 Example City"
+os.environ["BILLING_SELLER_TAX_ID"] = "DE 123 456 789"
 _OURS = ["DJANGO_SETTINGS_MODULE", "VAR_DIR"]
 if "DATABASE_URL" not in os.environ:
     os.environ["DATABASE_URL"] = f"sqlite:///{_VAR}/db.sqlite3"
@@ -36,6 +42,7 @@ if "REDIS_URL" in os.environ and "PYTEST_XDIST_WORKER" in os.environ:
 import django  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+from _pytest.nodeid import NodeId  # noqa: E402
 
 django.setup()
 
@@ -46,18 +53,27 @@ hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("untimed")
 # Slow hashing is for real passwords.
 django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# Each client of a test would look for every static file first, and none asks for one.
+django_settings.WHITENOISE_AUTOREFRESH = True
 
 from django.core.management.commands.flush import Command as FlushCommand  # noqa: E402
 from django.db import connection  # noqa: E402
 from pytest_django import DjangoDbBlocker  # noqa: E402
 
+from llm.calls.runtime import close_runtime  # noqa: E402
 from llm.keys import create_key, get_or_create_account  # noqa: E402
 from llm.models import Account  # noqa: E402
-from llm.runtime import close_runtime  # noqa: E402
+from llm.signin import forget_sign_ins  # noqa: E402
+from llmproject.proofs import forget_proofs  # noqa: E402
+from llmproject.quietlogs import told_outages  # noqa: E402
 from tests.emptying import Emptier  # noqa: E402
 from tests.fakes import FakeUpstream  # noqa: E402
 from tests.faults.cluster import server_programs  # noqa: E402
 from tests.gateway_process import Gateway, GatewayPool, latest_logs  # noqa: E402
+from tests.threads import OpenConnections  # noqa: E402
+from tests.tiers import refused_processes  # noqa: E402
+
+_open_connections = OpenConnections()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,15 +83,71 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """More than cores: much of what tests do is to wait for processes that they have started."""
-    return max(1, (os.cpu_count() or 1) * 3 // 2)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """More than cores: much of what tests do is to wait for processes that they have started. Fast ones start none."""
+    cores = os.cpu_count() or 1
+    return cores if config.getoption("fast") else max(1, cores * 3 // 2)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database-only", action="store_true", help="only tests that may end otherwise on another kind of database"
+    )
+    parser.addoption("--fast", action="store_true", help="only tests that start no process and take no second")
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Slow ones begin first: at the end all workers would wait for the last of them."""
+    for option, is_chosen in (("database_only", _depends_on_the_database), ("fast", _is_fast)):
+        if config.getoption(option):
+            config.hook.pytest_deselected(items=[item for item in items if not is_chosen(item)])
+            items[:] = filter(is_chosen, items)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    if getattr(config.option, "loadgroup", False):
+        for item in items:
+            _name_group(item)
+
+
+def _name_group(item: pytest.Item) -> None:
+    """Where xdist looks for it: it writes to a member that pytest reads no more since 9.2, and groups fell apart."""
+    names = {mark.args[0] for mark in item.iter_markers("xdist_group")}
+    suffix = f"@{'_'.join(sorted(names))}"
+    if names and not item.nodeid.endswith(suffix):
+        item._id = NodeId.parse(item.nodeid + suffix)
+
+
+def _depends_on_the_database(item: pytest.Item) -> bool:
+    """Others can't: pytest-django refuses them any access. Pages in a browser and what is said on the wire don't."""
+    if item.get_closest_marker("browser") or item.get_closest_marker("wire"):
+        return False
+    marks = ("django_db", "postgres", "own_database")
+    return any(map(item.get_closest_marker, marks)) or "django_db_setup" in getattr(item, "fixturenames", ())
+
+
+def _is_fast(item: pytest.Item) -> bool:
+    """A gateway is a process, whoever asks for it."""
+    marks = ("browser", "e2e", "own_database", "processes", "slow")
+    return not any(map(item.get_closest_marker, marks)) and "_gateway_pool" not in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """With --fast a test that starts a process fails: nobody would notice a missing mark."""
+    _open_connections.test = item.nodeid
+    if not item.config.getoption("fast"):
+        return (yield)
+    with refused_processes():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """A thread that has ended has closed its connections."""
+    result = yield
+    if forgotten := _open_connections.close_forgotten():
+        pytest.fail(f"Threads left connections to the database open: {', '.join(forgotten)}", pytrace=False)
+    return result
 
 
 @pytest.hookimpl(wrapper=True)
@@ -144,6 +216,14 @@ def _empty_quickly() -> Iterator[None]:
 def _session_upstream() -> Iterator[FakeUpstream]:
     with FakeUpstream() as upstream:
         yield upstream
+
+
+@pytest.fixture(autouse=True)
+def _forget_what_was_seen() -> None:
+    """What a process remembers of strangers: each test begins as a new one."""
+    forget_proofs()
+    forget_sign_ins()
+    told_outages.forget()
 
 
 @pytest.fixture

@@ -48,6 +48,8 @@ class Gateway:
                 **_database_environment(),
                 "LLM_PROCESS": "web",
                 "WEB_WORKERS": str(workers),
+                # A server with its usual bound of connections has room for all that run at once.
+                "LLM_DB_THREADS": "2",
                 **environment,
             },
             stdout=self._output,
@@ -113,17 +115,24 @@ def latest_logs() -> dict[str, str]:
     return {gateway.url: gateway.log()[-_TOLD_CHARACTERS:] for gateway in _running}
 
 
+# Each holds connections to the database.
+_MAX_KEPT = 4
+
+
 class GatewayPool:
-    """Gateways that tests share, one for each environment that was asked for."""
+    """Gateways that tests share, one for each environment that was asked for; only those used last are kept."""
 
     def __init__(self) -> None:
         self._gateways: dict[tuple[tuple[str, str], ...], Gateway] = {}
 
     def get(self, environment: Mapping[str, str]) -> Gateway:
         key = tuple(sorted(environment.items()))
-        if key not in self._gateways:
-            self._gateways[key] = Gateway(environment)
-        return self._gateways[key]
+        gateway = self._gateways.pop(key, None) or Gateway(environment)
+        # The last one stands last.
+        self._gateways[key] = gateway
+        while len(self._gateways) > _MAX_KEPT:
+            self._gateways.pop(next(iter(self._gateways))).close()
+        return gateway
 
     def __enter__(self) -> Self:
         return self

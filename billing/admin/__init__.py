@@ -1,5 +1,20 @@
 """Billing's side of the admin: what is charged, to whom, and how it is checked."""
 
-from billing.admin import attention, exchange, exports, invoices, months, plans, profiles, reconciliation, usage
+from billing.admin import attention, exchange_rates, profiles, reconciliation, tokens
+from billing.admin.invoices import invoice_admin
+from billing.admin.jobs import export_admin, month_admin
+from billing.admin.plans import plan_admin
+from billing.admin.usage import usage_admin
 
-__all__ = ("attention", "exchange", "exports", "invoices", "months", "plans", "profiles", "reconciliation", "usage")
+__all__ = (
+    "attention",
+    "exchange_rates",
+    "export_admin",
+    "invoice_admin",
+    "month_admin",
+    "plan_admin",
+    "profiles",
+    "reconciliation",
+    "tokens",
+    "usage_admin",
+)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from django.urls import reverse
+from rest_framework.authtoken.models import Token
 
 from billing.enums import InvoiceState, JobState
 from billing.models import ExportJob, Invoice, MonthJob
 from billing.models.jobs import Job
+from billing.models.tokens import PLAIN_TOKENS_WORK_FOR
+from billing.staff.plain_tokens import plain_tokens_end_at
 from llm.admin.attention import Attention, counted, look_too, things
 
 OLD_AFTER = timedelta(days=7)
@@ -48,6 +51,17 @@ def _failed(model: type[Job], now: datetime, thing: str, *, link: str) -> Attent
     return Attention(f"{things(number, thing)} failed within the last {FAILED_WITHIN.days} days", url, link)
 
 
+def _plain_tokens(now: datetime) -> Attention | None:
+    ends_at = plain_tokens_end_at()
+    if ends_at is None or ends_at <= now:
+        return None
+    number = counted(Token.objects.filter(created__lte=ends_at - PLAIN_TOKENS_WORK_FOR))
+    if not number:
+        return None
+    text = f"{things(number, 'API token')} of the old kind {'ends' if number == 1 else 'end'} on {ends_at:%Y-%m-%d}"
+    return Attention(text, reverse("admin:billing_stafftoken_changelist"), "API tokens")
+
+
 def _invoices_url(state: InvoiceState) -> str:
     return f"{reverse('admin:billing_invoice_changelist')}?state__exact={state}"
 
@@ -56,3 +70,4 @@ look_too(_waiting_invoices, permission="billing.view_invoice")
 look_too(_old_drafts, permission="billing.view_invoice")
 look_too(_failed_exports, permission="billing.view_exportjob")
 look_too(_failed_month_jobs, permission="billing.view_invoice")
+look_too(_plain_tokens, permission="billing.view_stafftoken")

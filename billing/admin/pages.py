@@ -11,13 +11,13 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest
 from django.urls import reverse
 
-from billing.periods import Period
-from llm.admin.usagefilters import proposed_accounts
+from billing.periods import BillingPeriod
+from llm.admin.usage.filters import proposed_accounts
 from llm.models import Account
 
 
-class MonthField(forms.CharField):
-    """`2026-10`, which becomes a `Period`. Browsers that have a picker of months show it."""
+class MonthPickerField(forms.CharField):
+    """`2026-10`, which becomes a `BillingPeriod`. Browsers that have a picker of months show it."""
 
     widget = forms.TextInput(attrs={"type": "month", "placeholder": "2026-10", "pattern": r"\d{4}-\d{2}"})
 
@@ -26,7 +26,7 @@ class MonthField(forms.CharField):
         if not text:
             return None
         try:
-            return Period.parse(text)
+            return BillingPeriod.parse(text)
         except ValueError as error:
             raise ValidationError(f"{error}.") from error
 

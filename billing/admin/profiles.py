@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date
 from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
@@ -17,14 +18,16 @@ from django.utils.safestring import SafeString
 
 from billing.calendar import local_date
 from billing.countries import country_choices
-from billing.currencies import currency_choices
+from billing.currencies import COST_CURRENCY, currency_choices
 from billing.models import BillingProfile, Plan
-from billing.periods import Period
+from billing.periods import BillingPeriod
+from billing.plans import keep_former_plans, lock_plan
 from billing.timezones import set_time_zone
-from llm.admin.accounts import TimeZoneInput, keep_time_zone
+from llm.admin.accounts.account_admin import TimeZoneInput, keep_time_zone
 from llm.admin.base import GatewayAdmin, ModelForm
-from llm.admin.usagefilters import DateInput
+from llm.admin.usage.filters import DateInput
 from llm.models import Account
+from llm.money import plural
 
 _ZONE = "time_zone"
 
@@ -33,7 +36,7 @@ class BillingProfileForm(ModelForm[BillingProfile]):
     """A currency that isn't the plan's is refused by the model."""
 
     country = forms.ChoiceField(required=False)
-    currency = forms.ChoiceField(choices=currency_choices)
+    currency = forms.ChoiceField(choices=currency_choices, initial=COST_CURRENCY)
     billed_from = forms.DateField(
         required=False, widget=DateInput(), help_text="First day of the first month to be invoiced. Empty: all months."
     )
@@ -57,7 +60,7 @@ class BillingProfileForm(ModelForm[BillingProfile]):
             "tax_percent": forms.TextInput(attrs={"inputmode": "decimal", "class": "gw-rate"}),
         }
         help_texts = {
-            "time_zone": "Decides in which day and month a call counts. A change holds from the next month on.",
+            "time_zone": "Determines the day and month a call counts towards. A change takes effect next month.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -67,6 +70,8 @@ class BillingProfileForm(ModelForm[BillingProfile]):
             self.fields["plan"].queryset = offered  # type: ignore[attr-defined]
         if "country" in self.fields:
             self.fields["country"].choices = _countries(self.instance.country)  # type: ignore[attr-defined]
+        if "currency" in self.fields:
+            self.fields["currency"].choices = _currencies(self.instance.currency)  # type: ignore[attr-defined]
 
     def clean_billed_from(self) -> Any:
         return _first_of_month(self.cleaned_data["billed_from"])
@@ -78,7 +83,7 @@ class BillingProfileForm(ModelForm[BillingProfile]):
         """With another plan no earlier month's fee falls due, unless that is asked for."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
         if self.instance.pk and "plan" in self.changed_data and "plan_from" not in self.changed_data:
-            data["plan_from"] = Period.of(local_date(self.instance.account, timezone.now())).start
+            data["plan_from"] = BillingPeriod.of(local_date(self.instance.account, timezone.now())).start
         return data
 
 
@@ -87,6 +92,13 @@ def _countries(present: str) -> list[tuple[str, str]]:
     choices = [("", "Choose a country"), *country_choices()]
     is_known = any(code == present for code, _ in choices)
     return choices if is_known else [*choices, (present, f"{present} (no country: choose another)")]
+
+
+def _currencies(present: str) -> list[tuple[str, str]]:
+    """As for countries: the first of the list must not take the place of one that isn't in it."""
+    choices = currency_choices()
+    is_known = any(code == present for code, _ in choices)
+    return choices if is_known else [*choices, (present, f"{present} (not billed in: choose another)")]
 
 
 def _first_of_month(day: date | None) -> date | None:
@@ -102,7 +114,7 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
     list_filter = ("currency", "plan")
     list_select_related = ("account", "plan")
     search_fields = ("legal_name", "account__name", "email")
-    search_help_text = "By legal name, account or e-mail."
+    search_help_text = "Search by legal name, account or email."
     autocomplete_fields = ("account",)
     fieldsets = (
         (None, {"fields": ("account", "legal_name", "address", "country", "email", "po_number")}),
@@ -123,8 +135,12 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
     def save_model(self, request: HttpRequest, obj: BillingProfile, form: Any, change: bool) -> None:
         """Only what was edited, and the zone by the one service that knows from when on it may hold."""
         if change:
+            before = BillingProfile.objects.select_for_update().get(pk=obj.pk)
             changed = {name for name in form.changed_data if name != _ZONE}
+            _check_again(before, obj, changed)
             obj.save(update_fields=changed | ({"plan_from"} if "plan" in changed else set()))
+            if {"plan", "plan_from"} & changed:
+                keep_former_plans(before, obj)
         else:
             obj.save()
         if not change or _ZONE in form.changed_data:
@@ -139,7 +155,18 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
 
     @admin.display(description="Payment terms", ordering="payment_days")
     def payment_terms(self, profile: BillingProfile) -> str:
-        return f"{profile.payment_days} days"
+        return plural(profile.payment_days, "day")
+
+
+def _check_again(stored: BillingProfile, edited: BillingProfile, changed: Collection[str]) -> None:
+    """Plan and currency as they stand now, under their locks: somebody may have changed the other of the two."""
+    for name in {"plan", "currency"}.difference(changed):
+        setattr(edited, name, getattr(stored, name))
+    lock_plan(edited.plan_id)
+    try:
+        edited.clean()
+    except ValidationError as error:
+        raise PermissionDenied(f"Someone else has just changed this. {' '.join(error.messages)}") from error
 
 
 def _where_zone_is_changed(request: HttpRequest, account: Account) -> SafeString | None:
@@ -150,7 +177,7 @@ def _where_zone_is_changed(request: HttpRequest, account: Account) -> SafeString
     may_look = any(request.user.has_perm(f"billing.{action}_billingprofile") for action in ("view", "change"))
     where = format_html('<a href="{}">billing profile</a>', url) if may_look else "billing profile"
     to_come = f" From {profile.time_zone_from} on it is {profile.time_zone}." if _has_zone_to_come(profile) else ""
-    return format_html("It is changed in the {}; a new one holds from the next month on.{}", where, to_come)
+    return format_html("Change it in the {}; a new one takes effect next month.{}", where, to_come)
 
 
 keep_time_zone(_where_zone_is_changed)

@@ -19,9 +19,9 @@ from billing.models import CostImport
 from billing.reconcile import PROVIDERS, reconciliation
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.format import moment
-from llm.admin.usagefilters import DateInput
+from llm.admin.usage.filters import DateInput
 
-MOST_DAYS = 92
+MAX_DAYS = 92
 """Each day's calls are read while somebody waits; the command takes longer spans."""
 
 
@@ -35,9 +35,9 @@ class ReconciliationForm(forms.Form):
         data: dict[str, Any] = super().clean() or self.cleaned_data
         first, last = data.get("first"), data.get("last")
         if first and last and last < first:
-            self.add_error("last", "This is before the first day.")
-        elif first and last and last - first >= timedelta(days=MOST_DAYS):
-            self.add_error("last", f"At most {MOST_DAYS} days here; “manage.py reconcile” takes more.")
+            self.add_error("last", "This is before the start date.")
+        elif first and last and last - first >= timedelta(days=MAX_DAYS):
+            self.add_error("last", f"At most {MAX_DAYS} days here; “manage.py reconcile” takes more.")
         return data
 
 

@@ -17,10 +17,10 @@ from billing.api.base import ManagementView
 from billing.api.fields import ViewedSerializer
 from billing.api.filters import LimitFilters
 from llm.enums import AccountStatus, LimitMetric, LimitPer
-from llm.limits import COST_DECIMALS
+from llm.limits.amounts import COST_DECIMALS
+from llm.limits.periods import LimitPeriod, period_of
 from llm.models import Account, Limit, LimitWindow
 from llm.money import format_usd, from_units
-from llm.windows import Period, period_of
 
 
 class AccountSerializer(ViewedSerializer[Account]):
@@ -36,12 +36,12 @@ class LimitSerializer(serializers.Serializer[Any]):
 
     id = serializers.IntegerField()
     account = serializers.IntegerField()
-    key = serializers.IntegerField(allow_null=True, help_text="null: of the whole account.")
+    key = serializers.IntegerField(allow_null=True, help_text="null: the whole account.")
     metric = serializers.ChoiceField(choices=LimitMetric.choices)
     per = serializers.ChoiceField(choices=LimitPer.choices)
     amount = serializers.CharField()
-    used = serializers.CharField(help_text="In the current period, by calls that have ended.")
-    held = serializers.CharField(help_text="At most so much more, by calls that are under way.")
+    used = serializers.CharField(help_text="Used in the current period by completed calls.")
+    held = serializers.CharField(help_text="Reserved for calls in flight.")
     resets_at = serializers.DateTimeField(allow_null=True, help_text="null: never.")
 
 
@@ -72,7 +72,7 @@ class LimitsView(ManagementView):
 
     @extend_schema(
         operation_id="limits_list",
-        summary="Limits in force, and what of them is used",
+        summary="Limits in force, and their usage",
         responses=LimitSerializer(many=True),
         tags=["management"],
     )
@@ -94,7 +94,7 @@ def _standings(limits: Sequence[Limit]) -> list[dict[str, Any]]:
     return [_standing(limit, windows.get(limit.pk), periods[limit.pk]) for limit in limits]
 
 
-def _standing(limit: Limit, window: LimitWindow | None, period: Period) -> dict[str, Any]:
+def _standing(limit: Limit, window: LimitWindow | None, period: LimitPeriod) -> dict[str, Any]:
     return {
         "id": limit.pk,
         "account": limit.account_id,

@@ -6,24 +6,30 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from django.db.models import Model, QuerySet
+from django.http import HttpResponse
+from django.urls import Resolver404, resolve
+from django.utils.encoding import escape_uri_path, iri_to_uri
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.exceptions import NotFound, PermissionDenied
 from rest_framework.generics import GenericAPIView
 from rest_framework.pagination import BasePagination
-from rest_framework.parsers import JSONParser
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.api.authentication import CredentialAuthentication
+from billing.api.authentication import CredentialAuthentication, deprecation_headers
 from billing.api.errors import handle_exception
 from billing.api.filters import StrictFilters
 from billing.api.pagination import IdPagination
+from billing.api.parsers import BoundedJSONParser
 from billing.api.viewer import Viewer, viewer_of
+from billing.enums import TokenScope
+from billing.models import StaffToken
+from billing.staff.plain_tokens import PlainToken
 from llm.api.views import OneRenderer
 
-_READS_ONLY = "An API key only reads here. Whatever is to be started, such as an export, ask the gateway's staff for."
+_READS_ONLY = "API keys have read-only access here. To start something, such as an export, contact the gateway's staff."
 
 _M = TypeVar("_M", bound=Model)
 
@@ -42,21 +48,30 @@ class MayAsk(BasePermission):
             return False
         if not (request.user.is_staff and request.user.has_perm(needed)):
             raise PermissionDenied(f"This needs the permission {needed}.")
+        if isinstance(request.auth, StaffToken):
+            _require_scope(request.auth, view.scopes.get(request.method or "", TokenScope.READ))
         return True
+
+
+def _require_scope(token: StaffToken, scope: TokenScope) -> None:
+    if scope not in token.scopes:
+        raise PermissionDenied(f"This needs a token with the scope “{scope}”.")
 
 
 class ManagementView(GenericAPIView[Any]):
     """permissions: by method, that of GET for all others.
+    scopes: by method that changes something, what a token needs for it; for all others it needs to read.
 
     account_path: from the rows to their account; a customer sees only those of its own.
     """
 
     permissions: ClassVar[dict[str, str]]
+    scopes: ClassVar[dict[str, TokenScope]] = {}
     account_path: ClassVar[str] = "account"
 
     authentication_classes: Sequence[type[BaseAuthentication]] = (CredentialAuthentication, SessionAuthentication)
     permission_classes: Sequence[type[BasePermission]] = (MayAsk,)
-    parser_classes = (JSONParser,)
+    parser_classes = (BoundedJSONParser,)
     renderer_classes = (JSONRenderer,)
     content_negotiation_class = OneRenderer
     filter_backends = (StrictFilters,)
@@ -74,16 +89,42 @@ class ManagementView(GenericAPIView[Any]):
     def get_serializer_context(self) -> dict[str, Any]:
         return {**super().get_serializer_context(), "viewer": self.viewer}
 
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = super().finalize_response(request, response, *args, **kwargs)
+        # Not `request.auth`, which would authenticate once more where that has failed.
+        if isinstance(token := getattr(request, "_auth", None), PlainToken):
+            for name, value in deprecation_headers(token).items():
+                answer[name] = value
+        return answer
+
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         return handle_exception
 
 
 class NothingHereView(ManagementView):
-    """Whatever other path is asked for, so that it too is answered as JSON."""
+    """Whatever other path is asked for, so that it too is answered as JSON.
+
+    Who has only forgotten the slash at the end is sent on; what isn't a reading would lose its body on the way.
+    """
 
     schema = None
     authentication_classes = ()
     permission_classes = ()
 
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        path = f"{request.path}/"
+        if request.method in ("GET", "HEAD") and not request.path.endswith("/") and _is_served(path):
+            query = request.META["QUERY_STRING"]
+            location = f"{escape_uri_path(path)}?{query}" if query else escape_uri_path(path)
+            return HttpResponse(status=301, headers={"location": iri_to_uri(location)}, content_type="application/json")
+        return super().dispatch(request, *args, **kwargs)
+
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        raise NotFound("There is no such path. /docs/ shows all that there are.")
+        raise NotFound("Not found. /docs/ lists all paths; each ends with a slash.")
+
+
+def _is_served(path: str) -> bool:
+    try:
+        return resolve(path).url_name != "nothing"
+    except Resolver404:
+        return False

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from django.db import OperationalError
+import structlog
+from django.db import InterfaceError, OperationalError
 from rest_framework import status
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
+
+from llm.db.outages import Outage, is_statement_timeout, outage_of, reason_of, sentence_for_callers
+from llm.errors import BooksUnavailable
+from llmproject.quietlogs import told_outages
+from llmproject.refusals import without_log
+
+log = structlog.get_logger("billing.api")
 
 _PLAIN = ("detail", "non_field_errors")
 
@@ -21,15 +29,39 @@ class TooMuchAsked(APIException):
     )
 
 
+class DatabaseUnavailable(APIException):
+    """The database can't be used, whatever is asked."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+
+    def __init__(self, outage: Outage) -> None:
+        super().__init__(sentence_for_callers(outage))
+        # What DRF sends as retry-after.
+        self.wait = BooksUnavailable.retry_after_s
+
+
 def handle_exception(error: Exception, context: dict[str, Any]) -> Response | None:
-    if isinstance(error, OperationalError):
-        error = TooMuchAsked()
+    if isinstance(error, OperationalError | InterfaceError):
+        error = _unavailable(error, context)
     elif isinstance(error, RecursionError):
         error = ParseError("The JSON is nested too deep.")
     response = exception_handler(error, context)
     if response is not None:
-        response.data = {"detail": " ".join(_sentences(response.data))}
+        sentences = " ".join(_sentences(response.data))
+        # What is quoted of a body may hold half a character, which no answer can.
+        response.data = {"detail": sentences.encode(errors="replace").decode()}
+        if isinstance(error, DatabaseUnavailable | TooMuchAsked):
+            without_log(response)
     return response
+
+
+def _unavailable(error: OperationalError | InterfaceError, context: dict[str, Any]) -> APIException:
+    reason, path = reason_of(error), context["request"].path[:200]
+    if (left_out := told_outages.left_out(("request", reason))) is not None:
+        log.warning("database.unavailable", during="api", reason=reason, path=path, left_out=left_out)
+    if is_statement_timeout(error):
+        return TooMuchAsked()
+    return DatabaseUnavailable(outage_of(error) or Outage.UNAVAILABLE)
 
 
 def _sentences(detail: Any, field: str = "") -> Iterator[str]:

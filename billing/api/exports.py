@@ -18,14 +18,14 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
 from billing.api.base import ManagementView
-from billing.api.fields import MonthField, ViewedSerializer
+from billing.api.fields import MonthSerializerField, RequestSerializer, ViewedSerializer
 from billing.api.filters import ExportFilters
-from billing.background import queue_export
-from billing.downloads import MANIFEST, Download, file_of, files_of
-from billing.enums import JobState
+from billing.enums import JobState, TokenScope
 from billing.exports import FORMATS
+from billing.exports.downloads import MANIFEST, Download, file_of, files_of
+from billing.jobs.queue import queue_export
 from billing.models import ExportJob
-from billing.periods import Period
+from billing.periods import BillingPeriod
 from llm.models import Account
 
 
@@ -47,10 +47,12 @@ class ExportSerializer(ViewedSerializer[ExportJob]):
 
     id = serializers.IntegerField()
     account = serializers.IntegerField(
-        source="account_id", allow_null=True, help_text="The only one in it, without our costs; null: all of them."
+        source="account_id",
+        allow_null=True,
+        help_text="The only account in it, without our costs; null: all accounts.",
     )
     account_name = serializers.CharField(source="account.name", allow_null=True)
-    period = MonthField(source="period_start")
+    period = MonthSerializerField(source="period_start")
     formats = serializers.ListField(child=serializers.CharField())
     state = serializers.ChoiceField(choices=JobState.choices)
     requested_by = serializers.CharField(required=False, allow_null=True, help_text="For staff.")
@@ -62,7 +64,9 @@ class ExportSerializer(ViewedSerializer[ExportJob]):
     error = serializers.CharField(required=False, help_text="Why it failed; empty otherwise. For staff.")
     files = serializers.SerializerMethodField(help_text="Once it is done.")
     manifest_url = serializers.SerializerMethodField(
-        help_text="The file that names the others. With all of them in one folder, verify_export.py checks it."
+        help_text=(
+            "The file that lists the others. With all of them in one folder, verify_export.py checks the export."
+        )
     )
 
     @extend_schema_field(ExportFileSerializer(many=True))
@@ -79,24 +83,24 @@ def _url_of(export_id: int, name: str, context: Mapping[str, Any]) -> str:
 
 
 class PeriodField(serializers.CharField):
-    default_error_messages = {"month": "A month such as 2026-10 is due here."}
+    default_error_messages = {"month": "Must be a month such as 2026-10."}
 
     def to_internal_value(self, data: Any) -> Any:
         try:
-            return Period.parse(super().to_internal_value(data))
+            return BillingPeriod.parse(super().to_internal_value(data))
         except ValueError:
             self.fail("month")
 
 
-class ExportRequestSerializer(serializers.Serializer[Any]):
+class ExportRequestSerializer(RequestSerializer):
     period = PeriodField(help_text="A month such as 2026-10.")
     account = serializers.PrimaryKeyRelatedField(
         queryset=Account.objects.all(),
         pk_field=serializers.IntegerField(),
         allow_null=True,
         default=None,
-        help_text="An account's id: the only one that is exported, for the customer. null: all of them.",
-        error_messages={"does_not_exist": "There is none with this id."},
+        help_text="The id of the only account to export, for the customer. null: all accounts.",
+        error_messages={"does_not_exist": "Nothing has this id."},
     )
     formats = serializers.ListField(
         child=serializers.ChoiceField(choices=[(name, name) for name in FORMATS]),
@@ -109,6 +113,7 @@ class ExportRequestSerializer(serializers.Serializer[Any]):
 class _ExportsView(ManagementView):
     queryset = ExportJob.objects.all()
     permissions = {"GET": "billing.view_exportjob", "POST": "billing.run_export"}
+    scopes = {"POST": TokenScope.EXPORT}
 
     def get_queryset(self) -> QuerySet[ExportJob]:
         """Customers: an export of all accounts has theirs in it, and is still none of theirs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, TypeVar
 
@@ -36,6 +37,16 @@ class ViewedSerializer(serializers.Serializer[_T]):
         return {name: value for name, value in shown.items() if name not in hidden}
 
 
+class RequestSerializer(serializers.Serializer[Any]):
+    """Rejects unknown members: a misspelled filter that is ignored would select everything."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping) and (unknown := sorted({str(name) for name in data} - set(self.fields))):
+            sentence = f"Unknown member. Allowed: {', '.join(sorted(self.fields))}."
+            raise serializers.ValidationError({unknown[0][:50]: sentence})
+        return super().to_internal_value(data)
+
+
 @extend_schema_field(_AMOUNT)
 class ExactField(serializers.Field[Decimal, Any, str, Any]):
     """An exact amount in USD, or an unrounded one in any currency: fixed point, without needless zeros."""
@@ -60,7 +71,7 @@ class CurrencyField(serializers.Field[Any, Any, str, Any]):
 
 
 @extend_schema_field({"type": "string", "pattern": r"^\d{4}-\d{2}$", "example": "2026-10"})
-class MonthField(serializers.Field[Any, Any, str, Any]):
+class MonthSerializerField(serializers.Field[Any, Any, str, Any]):
     """The month of its first day."""
 
     def to_representation(self, value: Any) -> str:

@@ -17,7 +17,7 @@ from rest_framework.request import Request
 from billing.api.viewer import viewer_of
 from billing.enums import InvoiceKind, InvoiceState, JobState
 from billing.models.invoices import FINAL_STATES
-from billing.periods import Period
+from billing.periods import BillingPeriod
 from llm.enums import LimitMetric, UsageStatus
 from llm.models import Account, ApiKey
 from llm.models.usage import UsageQuerySet
@@ -32,9 +32,9 @@ class StrictFilters(filters.DjangoFilterBackend):
         known = self._known(view, queryset)
         for name, values in request.query_params.lists():
             if name not in known:
-                raise ValidationError({name[:50]: f"There is no such parameter here, only {', '.join(sorted(known))}."})
+                raise ValidationError({name[:50]: f"Unknown parameter. Allowed: {', '.join(sorted(known))}."})
             if len(values) > 1:
-                raise ValidationError({name: "This parameter is there more than once."})
+                raise ValidationError({name: "This parameter may be given only once."})
         filtered: QuerySet[Any] = super().filter_queryset(request, queryset, view)
         return filtered
 
@@ -47,7 +47,7 @@ class StrictFilters(filters.DjangoFilterBackend):
 class DayField(forms.DateField):
     input_formats = ("%Y-%m-%d",)
     default_validators = [MinValueValidator(FIRST_DAY), MaxValueValidator(LAST_DAY)]
-    default_error_messages = {"invalid": "A day such as 2026-10-31 is due here."}
+    default_error_messages = {"invalid": "Must be a date such as 2026-10-31."}
 
 
 class DayFilter(filters.DateFilter):
@@ -55,22 +55,22 @@ class DayFilter(filters.DateFilter):
 
 
 class MonthFormField(forms.CharField):
-    def to_python(self, value: Any) -> Period | None:  # type: ignore[override]  # what the text stands for
+    def to_python(self, value: Any) -> BillingPeriod | None:  # type: ignore[override]  # what the text stands for
         text = super().to_python(value)
         try:
-            return Period.parse(text) if text else None
+            return BillingPeriod.parse(text) if text else None
         except ValueError as error:
             # As a parameter: django-filter formats messages, and what the caller sent may hold a “%”.
             raise FormError("%(why)s.", params={"why": error}) from error
 
 
 @extend_schema_field({"type": "string", "pattern": r"^\d{4}-\d{2}$", "example": "2026-10"})
-class MonthFilter(filters.Filter):
+class MonthQueryFilter(filters.Filter):
     """By the first day of a month."""
 
     field_class = MonthFormField
 
-    def filter(self, rows: QuerySet[Any], value: Period | None) -> QuerySet[Any]:
+    def filter(self, rows: QuerySet[Any], value: BillingPeriod | None) -> QuerySet[Any]:
         narrowed: QuerySet[Any] = super().filter(rows, value.start if value else None)
         return narrowed
 
@@ -90,7 +90,7 @@ class IdFilter(filters.ModelChoiceFilter):
     """Of a row that the viewer may see: somebody else's is as unknown as none."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(error_messages={"invalid_choice": "There is none with this id."}, **options)
+        super().__init__(error_messages={"invalid_choice": "Nothing has this id."}, **options)
 
 
 def _account_filter() -> IdFilter:
@@ -106,7 +106,7 @@ class DaysForm(forms.Form):
         days: dict[str, Any] = super().clean() or self.cleaned_data
         first, last = days.get("from"), days.get("to")
         if first and last and last < first:
-            self.add_error("to", "This is before the first day.")
+            self.add_error("to", "This is before the start date.")
         return days
 
 
@@ -115,7 +115,7 @@ class DaysFilterSet(filters.FilterSet):
 
     account = _account_filter()
     key = _key_filter()
-    model = filters.CharFilter(max_length=200, help_text="The name that callers asked for.")
+    model = filters.CharFilter(max_length=200, help_text="The name callers requested.")
 
     class Meta:
         form = DaysForm
@@ -124,7 +124,9 @@ class DaysFilterSet(filters.FilterSet):
     def get_filters(cls) -> Any:
         """`from` is a word of Python's, so it can't be declared as the others are."""
         days = {
-            "from": DayFilter(field_name="local_day", lookup_expr="gte", help_text="First day, of the account's own."),
+            "from": DayFilter(
+                field_name="local_day", lookup_expr="gte", help_text="First day, in the account's time zone."
+            ),
             "to": DayFilter(field_name="local_day", lookup_expr="lte", help_text="Last day, included."),
         }
         return {**super().get_filters(), **days}
@@ -132,7 +134,7 @@ class DaysFilterSet(filters.FilterSet):
 
 class UsageFilters(DaysFilterSet):
     by = filters.ChoiceFilter(
-        choices=[(name, name) for name in GROUPS], method="leave", help_text="What to sum by; day without it."
+        choices=[(name, name) for name in GROUPS], method="leave", help_text="What to group by; default: day."
     )
 
     def leave(self, rows: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
@@ -152,19 +154,17 @@ class CallFilters(DaysFilterSet):
 
 class InvoiceFilters(filters.FilterSet):
     account = _account_filter()
-    period = MonthFilter(field_name="period_start", help_text="A month such as 2026-10.")
+    period = MonthQueryFilter(field_name="period_start", help_text="A month such as 2026-10.")
     state = filters.ChoiceFilter(
-        choices=InvoiceState.choices, help_text=f"Customers see only those that are {' or '.join(FINAL_STATES)}."
+        choices=InvoiceState.choices, help_text=f"Customers see only {' or '.join(FINAL_STATES)} ones."
     )
     kind = filters.ChoiceFilter(choices=InvoiceKind.choices)
 
 
 class ExportFilters(filters.FilterSet):
     account = _account_filter()
-    period = MonthFilter(field_name="period_start", help_text="A month such as 2026-10.")
-    state = filters.ChoiceFilter(
-        choices=JobState.choices, help_text=f"Customers see only those that are {JobState.DONE}."
-    )
+    period = MonthQueryFilter(field_name="period_start", help_text="A month such as 2026-10.")
+    state = filters.ChoiceFilter(choices=JobState.choices, help_text=f"Customers see only {JobState.DONE} ones.")
 
 
 class LimitFilters(filters.FilterSet):

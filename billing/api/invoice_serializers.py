@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from billing.api.fields import CurrencyField, ExactField, MonthField, ViewedSerializer
-from billing.enums import InvoiceAction, InvoiceKind, InvoiceState, LineKind
+from billing.api.fields import CurrencyField, ExactField, MonthSerializerField, RequestSerializer, ViewedSerializer
+from billing.currencies import DECIMALS, MAX_DECIMALS
+from billing.enums import CreditKind, InvoiceAction, InvoiceKind, InvoiceState, LineKind
+from billing.fonts import character_name
+from billing.invoices.glyphs import missing_now
+from billing.invoices.taxes import percent_of, taxes_of
 from billing.models import Invoice, InvoiceEvent, InvoiceLine
+from llm.money import format_usd
+
+
+class TaxSerializer(serializers.Serializer[Any]):
+    """The tax at one rate, on the sum of its lines."""
+
+    percent = serializers.CharField()
+    net = serializers.CharField()
+    tax = serializers.CharField()
 
 
 class InvoiceSerializer(ViewedSerializer[Invoice]):
@@ -17,6 +35,7 @@ class InvoiceSerializer(ViewedSerializer[Invoice]):
             "plan_version",
             "cost_usd",
             "previous_total",
+            "previous_cost_usd",
             "estimated_permille",
             "flags",
             "needs_second_person",
@@ -32,27 +51,32 @@ class InvoiceSerializer(ViewedSerializer[Invoice]):
     account = serializers.IntegerField(source="account_id")
     account_name = serializers.CharField(source="account.name")
     kind = serializers.ChoiceField(choices=InvoiceKind.choices)
+    credit_kind = serializers.ChoiceField(
+        choices=[("", "none"), *CreditKind.choices], help_text="The kind of credit note; empty on invoices."
+    )
     state = serializers.ChoiceField(choices=InvoiceState.choices)
-    period = MonthField(source="period_start")
+    period = MonthSerializerField(source="period_start")
     currency = serializers.CharField()
     subtotal = CurrencyField()
-    tax_percent = ExactField()
+    tax_percent = ExactField(help_text="For its own month; lines for other months may have a different rate.")
     tax = CurrencyField()
+    taxes = serializers.SerializerMethodField()
     total = CurrencyField()
     per_usd = ExactField(allow_null=True, help_text="Units of the currency for one USD; null in USD.")
     original = serializers.IntegerField(
-        source="original_id", allow_null=True, help_text="The invoice that a credit note is over."
+        source="original_id", allow_null=True, help_text="The invoice that a credit note credits."
     )
     issued_on = serializers.DateField(allow_null=True)
     due_on = serializers.DateField(allow_null=True)
     paid_on = serializers.DateField(allow_null=True)
     cutoff_at = serializers.DateTimeField(
-        allow_null=True, help_text="All usage that was recorded by then is in it, and nothing later."
+        allow_null=True, help_text="It includes all usage recorded by then, and nothing later."
     )
-    content_digest = serializers.CharField(help_text="SHA-256 of the content, since it was submitted.")
+    content_digest = serializers.CharField(help_text="SHA-256 of the content, from submission on.")
     plan_version = serializers.IntegerField(source="plan_version_id", required=False, help_text="For staff.")
     cost_usd = ExactField(required=False, help_text="USD that providers charge us for its usage. For staff.")
     previous_total = CurrencyField(required=False, allow_null=True, help_text="Of the month before. For staff.")
+    previous_cost_usd = ExactField(required=False, allow_null=True, help_text="Of the month before, USD. For staff.")
     estimated_permille = serializers.IntegerField(required=False, help_text="For staff.")
     flags = serializers.ListField(child=serializers.CharField(), required=False, help_text="For staff.")
     needs_second_person = serializers.BooleanField(required=False, help_text="For staff.")
@@ -61,13 +85,21 @@ class InvoiceSerializer(ViewedSerializer[Invoice]):
     submitted_at = serializers.DateTimeField(required=False, allow_null=True, help_text="For staff.")
     approved_at = serializers.DateTimeField(required=False, allow_null=True, help_text="For staff.")
 
+    @extend_schema_field(TaxSerializer(many=True))
+    def get_taxes(self, invoice: Invoice) -> Any:
+        decimals = DECIMALS[invoice.currency]
+        return [
+            {"percent": format_usd(each.percent), "net": f"{each.net:.{decimals}f}", "tax": f"{each.tax:.{decimals}f}"}
+            for each in taxes_of(invoice)
+        ]
+
 
 class InvoiceLineSerializer(ViewedSerializer[InvoiceLine]):
     staff_only = frozenset(("key", "cost_usd"))
 
     position = serializers.IntegerField()
     kind = serializers.ChoiceField(choices=LineKind.choices)
-    period = MonthField(source="period_start", help_text="Another than the invoice's where usage came late.")
+    period = MonthSerializerField(source="period_start", help_text="Differs from the invoice's for late usage.")
     description = serializers.CharField()
     provider = serializers.CharField()
     model = serializers.CharField()
@@ -76,11 +108,15 @@ class InvoiceLineSerializer(ViewedSerializer[InvoiceLine]):
     unit_price = ExactField(allow_null=True, help_text="Per million.")
     exact_amount = ExactField(help_text="Unrounded.")
     amount = CurrencyField(help_text="As printed, rounded half away from zero.")
+    tax_percent = serializers.SerializerMethodField()
     calls = serializers.IntegerField()
-    digest = serializers.CharField(help_text="Of the calls that the line stands for.")
+    digest = serializers.CharField(help_text="Of the calls behind the line.")
     credited_line = serializers.IntegerField(source="credited_line_id", allow_null=True)
     key = serializers.CharField(required=False, help_text="For staff.")
     cost_usd = ExactField(required=False, help_text="For staff.")
+
+    def get_tax_percent(self, line: InvoiceLine) -> str:
+        return format_usd(percent_of(line, line.invoice))
 
 
 class InvoiceEventSerializer(serializers.Serializer[InvoiceEvent]):
@@ -94,9 +130,62 @@ class InvoiceEventSerializer(serializers.Serializer[InvoiceEvent]):
 
 
 class InvoiceDetailSerializer(InvoiceSerializer):
-    staff_only = InvoiceSerializer.staff_only | {"events"}
+    staff_only = InvoiceSerializer.staff_only | {"events", "missing_characters"}
 
-    bill_to = serializers.DictField(help_text="As it stands on the document, since it was submitted.")
+    bill_to = serializers.DictField(help_text="As printed on the document, from submission on.")
     seller = serializers.DictField()
     lines = InvoiceLineSerializer(many=True)
     events = InvoiceEventSerializer(many=True, required=False, help_text="Its history. For staff.")
+    missing_characters = serializers.SerializerMethodField(
+        required=False,
+        help_text="Characters that no font of the PDF has, such as “株 (U+682A)”; drawn as □. For staff.",
+    )
+
+    @extend_schema_field(serializers.ListField(child=serializers.CharField()))
+    def get_missing_characters(self, invoice: Invoice) -> list[str]:
+        return list(map(character_name, missing_now(invoice)))
+
+
+class CreditedLineSerializer(RequestSerializer):
+    position = serializers.IntegerField(min_value=1, max_value=2**31 - 1, help_text="The id of the invoice's line.")
+    amount = serializers.DecimalField(
+        max_digits=26,
+        decimal_places=MAX_DECIMALS,
+        required=False,
+        help_text="Without tax. Required for goodwill; a correction credits everything left on the line.",
+    )
+
+
+class CreditRequestSerializer(RequestSerializer):
+    kind = serializers.ChoiceField(
+        choices=[CreditKind.GOODWILL, CreditKind.CORRECTION],
+        help_text="goodwill: what is credited stays billed. correction: the account's next draft bills it again.",
+    )
+    reason = serializers.CharField(max_length=500)
+    # Not many=True, which lets each line be null where the list may be.
+    lines = serializers.ListField(
+        child=CreditedLineSerializer(),
+        allow_empty=False,
+        allow_null=True,
+        default=None,
+        help_text="null: everything left on the invoice.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        lines = attrs["lines"] or []
+        needs_amount = attrs["kind"] == CreditKind.GOODWILL
+        if any(("amount" in line) != needs_amount for line in lines):
+            sentence = "Give an amount for each line." if needs_amount else "A correction takes no amounts."
+            raise serializers.ValidationError({"lines": sentence})
+        if len({line["position"] for line in lines}) < len(lines):
+            raise serializers.ValidationError({"lines": "Name each line once."})
+        return attrs
+
+    def amounts(self, ids: Mapping[int, int]) -> dict[int, Decimal] | None:
+        """By line id. ids: of the invoice's lines, by position. Raises ValidationError."""
+        lines = self.validated_data["lines"]
+        if lines is None:
+            return None
+        if unknown := [line["position"] for line in lines if line["position"] not in ids]:
+            raise serializers.ValidationError({"lines": f"This invoice has no line {unknown[0]}."})
+        return {ids[line["position"]]: line.get("amount", Decimal(0)) for line in lines}

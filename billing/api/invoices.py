@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from rest_framework.generics import ListAPIView, RetrieveAPIView
+from rest_framework import status
+from rest_framework.exceptions import ValidationError
+from rest_framework.generics import ListAPIView, RetrieveAPIView, get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.reverse import reverse
 
 from billing.api.base import ManagementView
 from billing.api.filters import InvoiceFilters
-from billing.api.invoice_serializers import InvoiceDetailSerializer, InvoiceSerializer
+from billing.api.invoice_serializers import CreditRequestSerializer, InvoiceDetailSerializer, InvoiceSerializer
 from billing.documents import pdf_file_name, render_pdf
+from billing.enums import CreditKind, TokenScope
+from billing.errors import BillingError
+from billing.invoices.crediting import credit, credit_and_bill_again
 from billing.models import Invoice
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
 
 
 class _InvoicesView(ManagementView):
@@ -69,3 +78,44 @@ class InvoicePdfView(_InvoicesView):
         response = HttpResponse(render_pdf(invoice), content_type="application/pdf")
         response["Content-Disposition"] = f'attachment; filename="{pdf_file_name(invoice)}"'
         return response
+
+
+class InvoiceCreditNotesView(_InvoicesView, ListAPIView[Invoice]):
+    permissions: ClassVar[dict[str, str]] = {"GET": "billing.view_invoice", "POST": "billing.credit_invoice"}
+    scopes: ClassVar[dict[str, TokenScope]] = {"POST": TokenScope.CREDIT}
+    serializer_class = InvoiceSerializer
+
+    def get_queryset(self) -> QuerySet[Invoice]:
+        """Of the invoice in the path."""
+        return super().get_queryset().filter(original=self.kwargs.get("pk"))
+
+    @extend_schema(operation_id="invoices_credit_notes", summary="An invoice's credit notes", tags=["management"])
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        get_object_or_404(super().get_queryset(), pk=self.kwargs["pk"])
+        return self.list(request, *args, **kwargs)
+
+    @extend_schema(
+        operation_id="invoices_credit",
+        summary="Credit an issued invoice",
+        description="For staff. Creates a draft credit note, which is reviewed like an invoice.",
+        request=CreditRequestSerializer,
+        responses={201: InvoiceDetailSerializer},
+        tags=["management"],
+    )
+    def post(self, request: Request, pk: int) -> Response:
+        invoice = get_object_or_404(super().get_queryset(), pk=pk)
+        asked = CreditRequestSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        amounts = asked.amounts(dict(invoice.lines.values_list("position", "pk")))
+        user, reason = cast("User", request.user), asked.validated_data["reason"]
+        try:
+            if asked.validated_data["kind"] == CreditKind.GOODWILL:
+                note = credit(invoice.pk, user=user, reason=reason, amounts=amounts)
+            else:
+                line_ids = None if amounts is None else list(amounts)
+                note = credit_and_bill_again(invoice.pk, user=user, reason=reason, line_ids=line_ids)
+        except BillingError as error:
+            raise ValidationError(str(error)) from error
+        location = reverse("invoice", kwargs={"pk": note.pk}, request=request)
+        answer = InvoiceDetailSerializer(note, context=self.get_serializer_context()).data
+        return Response(answer, status=status.HTTP_201_CREATED, headers={"Location": location})

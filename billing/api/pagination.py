@@ -12,15 +12,15 @@ from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-MOST_A_PAGE = 1000
+MAX_A_PAGE = 1000
 
 
 class IdPagination(CursorPagination):
     ordering = "-id"
     page_size = 100
     page_size_query_param = "page_size"
-    max_page_size = MOST_A_PAGE
-    page_size_query_description = f"Rows of a page, at most {MOST_A_PAGE}."
+    max_page_size = MAX_A_PAGE
+    page_size_query_description = f"Rows per page, at most {MAX_A_PAGE}."
 
     def paginate_queryset(
         self, queryset: QuerySet[Any] | Sequence[Any], request: Request, view: APIView | None = None
@@ -37,11 +37,11 @@ class IdPagination(CursorPagination):
             if cursor is not None and cursor.position is not None:
                 self._primary_key.to_python(cursor.position)
         except (NotFound, FieldError) as error:
-            raise ValidationError({"cursor": "This is none of our cursors: follow `next` and `previous`."}) from error
+            raise ValidationError({"cursor": "Invalid cursor: follow `next` and `previous`."}) from error
         return cursor
 
     def get_page_size(self, request: Request) -> int | None:
         text = request.query_params.get("page_size", str(self.page_size))
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MOST_A_PAGE):
-            raise ValidationError({"page_size": f"A whole number from 1 to {MOST_A_PAGE} is due here."})
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_A_PAGE):
+            raise ValidationError({"page_size": f"Must be an integer from 1 to {MAX_A_PAGE}."})
         return int(text)

@@ -4,9 +4,9 @@ from django.urls import path, re_path
 
 from billing.api.accounts import AccountsView, LimitsView
 from billing.api.base import NothingHereView
-from billing.api.calls import CallsView, CallView
+from billing.api.calls import CallDecisionView, CallDetailView, CallsView
 from billing.api.exports import ExportFileView, ExportsView, ExportView
-from billing.api.invoices import InvoicePdfView, InvoicesView, InvoiceView
+from billing.api.invoices import InvoiceCreditNotesView, InvoicePdfView, InvoicesView, InvoiceView
 from billing.api.usage import UsageView
 
 urlpatterns = [
@@ -14,13 +14,15 @@ urlpatterns = [
     path("limits/", LimitsView.as_view(), name="limits"),
     path("usage/", UsageView.as_view(), name="usage"),
     path("calls/", CallsView.as_view(), name="calls"),
-    path("calls/<uuid:pk>/", CallView.as_view(), name="call"),
+    path("calls/<uuid:pk>/", CallDetailView.as_view(), name="call"),
+    path("calls/<uuid:pk>/decision/", CallDecisionView.as_view(), name="call-decision"),
     path("invoices/", InvoicesView.as_view(), name="invoices"),
     path("invoices/<int:pk>/", InvoiceView.as_view(), name="invoice"),
     path("invoices/<int:pk>/pdf/", InvoicePdfView.as_view(), name="invoice-pdf"),
+    path("invoices/<int:pk>/credit-notes/", InvoiceCreditNotesView.as_view(), name="invoice-credit-notes"),
     path("exports/", ExportsView.as_view(), name="exports"),
     path("exports/<int:pk>/", ExportView.as_view(), name="export"),
     path("exports/<int:pk>/files/<str:name>/", ExportFileView.as_view(), name="export-file"),
-    # With a slash at its end, so that Django still sends who forgot it to the path that has one.
-    re_path(r"^(?:.*/)?$", NothingHereView.as_view(), name="nothing"),
+    # Also without a slash at its end: Django would answer each with a redirect, in HTML, wherever it leads.
+    re_path(r"^", NothingHereView.as_view(), name="nothing"),
 ]

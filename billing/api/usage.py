@@ -19,13 +19,13 @@ from billing.api.base import ManagementView
 from billing.api.fields import ExactField, ViewedSerializer
 from billing.api.filters import DayField, UsageFilters
 from billing.models import DailyUsage
-from billing.reports import rolled_up_to
 from billing.rollup import rows_with
+from billing.usage_reports import rolled_up_to
 from llm.fields import ExactSum
 from llm.money import exact_sum
 from llm.types import TOKEN_FIELDS
 
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 
 _COLUMNS: Mapping[str, Mapping[str, str]] = {
     "day": {"day": "local_day"},
@@ -43,11 +43,13 @@ class UsageFiguresSerializer(ViewedSerializer[Any]):
     costs = frozenset(("cost",))
     staff_only = frozenset(("unpriced_calls",))
 
-    calls = serializers.IntegerField(help_text="Closed calls, corrections included; refused ones are in none.")
-    estimated_calls = serializers.IntegerField(help_text="Those whose tokens were counted by us.")
+    calls = serializers.IntegerField(help_text="Closed calls, including corrections; refused calls are not counted.")
+    estimated_calls = serializers.IntegerField(
+        help_text="Calls whose tokens are our estimate, without those that staff have decided."
+    )
     unpriced_calls = serializers.IntegerField(required=False, help_text="Without a known price. For staff.")
-    prompt_tokens = serializers.IntegerField(help_text="All input, cached included.")
-    completion_tokens = serializers.IntegerField(help_text="All output, reasoning included.")
+    prompt_tokens = serializers.IntegerField(help_text="All input, including cached.")
+    completion_tokens = serializers.IntegerField(help_text="All output, including reasoning.")
     cache_read_tokens = serializers.IntegerField()
     cache_write_5m_tokens = serializers.IntegerField()
     cache_write_1h_tokens = serializers.IntegerField()
@@ -55,7 +57,7 @@ class UsageFiguresSerializer(ViewedSerializer[Any]):
     audio_input_tokens = serializers.IntegerField()
     audio_output_tokens = serializers.IntegerField()
     cost = ExactField(
-        required=False, help_text="USD that providers charge us; for staff, and accounts that are shown it."
+        required=False, help_text="USD that providers charge us; for staff, and for accounts allowed to see it."
     )
 
 
@@ -74,10 +76,11 @@ class UsageRowSerializer(UsageGroupSerializer, UsageFiguresSerializer):
 
 class UsageSummarySerializer(serializers.Serializer[Any]):
     by = serializers.CharField()
-    first = serializers.DateField(help_text="The first day that was asked for.")
+    first = serializers.DateField(help_text="The first day requested.")
     last = serializers.DateField(allow_null=True, help_text="The last one; null: up to now.")
     as_of = serializers.DateTimeField(
-        allow_null=True, help_text="What was recorded until then is in it; null: an account's days are being made."
+        allow_null=True,
+        help_text="It includes everything recorded until then; null: an account's days are being rebuilt.",
     )
     total = UsageFiguresSerializer()
     results = UsageRowSerializer(many=True)
@@ -135,8 +138,8 @@ def _summary(sources: Iterable[QuerySet[Any]], by: str) -> dict[str, Any]:
     for rows in sources:
         for group, figures in _groups(rows, by):
             groups[group].append(figures)
-    if len(groups) > MOST_ROWS:
-        raise ValidationError({"by": f"There are more than {MOST_ROWS:,} rows. Narrow it by account or model."})
+    if len(groups) > MAX_ROWS:
+        raise ValidationError({"by": f"There are more than {MAX_ROWS:,} rows. Narrow the request by account or model."})
     results = [
         {**dict(zip(_COLUMNS[by], group, strict=True)), **_added(figures)} for group, figures in sorted(groups.items())
     ]
@@ -146,7 +149,7 @@ def _summary(sources: Iterable[QuerySet[Any]], by: str) -> dict[str, Any]:
 def _groups(rows: QuerySet[Any], by: str) -> Iterator[tuple[tuple[Any, ...], _Figures]]:
     columns = _COLUMNS[by].values()
     grouped = rows.order_by().values_list(*columns).annotate(**_SUMS).order_by(*columns)
-    for row in grouped[: MOST_ROWS + 1]:
+    for row in grouped[: MAX_ROWS + 1]:
         yield row[: len(columns)], dict(zip(_FIGURES, row[len(columns) :], strict=True))
 
 

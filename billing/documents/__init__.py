@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 
-from billing.documents.context import invoice_context, pdf_file_name
+from billing.documents.context import invoice_context, pdf_file_name, render_html
 from billing.documents.document import InvoiceDocument
-from billing.documents.html import render_html
 from billing.models import Invoice
 
 __all__ = ("InvoiceDocument", "invoice_context", "pdf_file_name", "render_html", "render_pdf")

@@ -38,7 +38,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class MarkRun:
     """A piece to be drawn at once. before: the part of the line to its left, then `x` more, and `y` up."""
 
     text: str
@@ -47,7 +47,7 @@ class Run:
     y: float = 0
 
 
-def runs_of(line: str, *, box_of: Callable[[str], Box]) -> Iterator[Run]:
+def runs_of(line: str, *, box_of: Callable[[str], Box]) -> Iterator[MarkRun]:
     """The line in order; one run where it has no combining marks."""
     before = piece = ""
     for cluster in clusters(line):
@@ -56,14 +56,14 @@ def runs_of(line: str, *, box_of: Callable[[str], Box]) -> Iterator[Run]:
         piece += letter
         if not marks:
             continue
-        yield Run(piece, before)
+        yield MarkRun(piece, before)
         yield from _marks_on(letter, marks, start, box_of)
         before, piece = start + letter, ""
     if piece:
-        yield Run(piece, before)
+        yield MarkRun(piece, before)
 
 
-def _marks_on(letter: str, marks: str, before: str, box_of: Callable[[str], Box]) -> Iterator[Run]:
+def _marks_on(letter: str, marks: str, before: str, box_of: Callable[[str], Box]) -> Iterator[MarkRun]:
     taken = box_of(letter)
     is_first = {_ABOVE: True, _BELOW: True}
     for mark in marks:
@@ -75,4 +75,4 @@ def _marks_on(letter: str, marks: str, before: str, box_of: Callable[[str], Box]
             y = min(0.0, taken.bottom) if is_first[side] else taken.bottom - _GAP - box.top
         is_first[side] = False
         taken = taken.joined(box.moved(x, y))
-        yield Run(mark, before, x, y)
+        yield MarkRun(mark, before, x, y)

@@ -5,10 +5,22 @@ from __future__ import annotations
 from decimal import Decimal
 
 from django.db.models import Sum
+from django.template.loader import render_to_string
+from django.utils import timezone
 from django.utils.text import slugify
 
-from billing.currencies import DECIMALS, format_amount
-from billing.documents.document import Fact, InvoiceDocument, LineSection, LineText, Note, Party, Totals
+from billing.currencies import DECIMALS, format_money
+from billing.documents.document import (
+    LANGUAGE,
+    DocumentTotals,
+    Fact,
+    InvoiceDocument,
+    LineSection,
+    LineText,
+    Note,
+    Party,
+    TaxText,
+)
 from billing.documents.wording import (
     one_line,
     several_lines,
@@ -18,11 +30,12 @@ from billing.documents.wording import (
     text_of_moment,
     text_of_month,
 )
-from billing.enums import InvoiceKind, InvoiceState
+from billing.enums import CreditKind, InvoiceKind, InvoiceState
+from billing.invoices.parties import BillTo, Seller, bill_to_of, seller_of
+from billing.invoices.taxes import taxes_of
 from billing.models import Invoice, InvoiceLine
 from billing.models.invoices import FINAL_STATES
-from billing.parties import BillTo, Seller, bill_to_of, seller_of
-from billing.periods import Period
+from billing.periods import BillingPeriod
 
 TITLES = {
     InvoiceKind.REGULAR: "Invoice",
@@ -85,7 +98,7 @@ def _cites(invoice: Invoice) -> str:
 
 
 def _money(amount: Decimal, invoice: Invoice) -> str:
-    return f"{format_amount(amount, invoice.currency)} {invoice.currency}"
+    return f"{format_money(amount, invoice.currency)} {invoice.currency}"
 
 
 def _summary(invoice: Invoice) -> str:
@@ -127,9 +140,9 @@ def _column_labels(currency: str) -> LineText:
 
 def _sections(invoice: Invoice) -> tuple[LineSection, ...]:
     """The invoice's own month first, then earlier ones in order."""
-    by_period: dict[Period, list[LineText]] = {}
+    by_period: dict[BillingPeriod, list[LineText]] = {}
     for line in invoice.lines.all():
-        by_period.setdefault(Period(line.period_start), []).append(_line_text(line, invoice.currency))
+        by_period.setdefault(BillingPeriod(line.period_start), []).append(_line_text(line, invoice.currency))
     in_order = sorted(by_period, key=lambda period: (period != invoice.period, period))
     return tuple(
         LineSection(_heading(invoice, period, is_only=len(in_order) == 1), tuple(by_period[period]))
@@ -137,11 +150,20 @@ def _sections(invoice: Invoice) -> tuple[LineSection, ...]:
     )
 
 
-def _heading(invoice: Invoice, period: Period, *, is_only: bool) -> str:
+def _heading(invoice: Invoice, period: BillingPeriod, *, is_only: bool) -> str:
     regular = (invoice.original or invoice).kind != InvoiceKind.SUPPLEMENT
     if regular and period == invoice.period:
         return "" if is_only else text_of_month(period)
+    if invoice.kind != InvoiceKind.CREDIT_NOTE and _is_billed_again(invoice, period):
+        return f"{text_of_month(period)}, billed again"
     return f"Late usage of {text_of_month(period)}"
+
+
+def _is_billed_again(invoice: Invoice, period: BillingPeriod) -> bool:
+    """A correction was issued before: what comes later doesn't change what the document says."""
+    corrections = Invoice.objects.final().filter(account=invoice.account_id, credit_kind=CreditKind.CORRECTION)
+    corrections = corrections.filter(issued_at__lte=invoice.submitted_at or timezone.now())
+    return InvoiceLine.objects.filter(invoice__in=corrections, period_start=period.start).exists()
 
 
 def _line_text(line: InvoiceLine, currency: str) -> LineText:
@@ -150,17 +172,31 @@ def _line_text(line: InvoiceLine, currency: str) -> LineText:
         description=one_line(line.description),
         quantity="" if line.quantity is None else f"{line.quantity:,}",
         unit_price="" if price is None else text_of_exact(price, min_decimals=DECIMALS[currency]),
-        amount=format_amount(line.amount, currency),
+        amount=format_money(line.amount, currency),
     )
 
 
-def _totals(invoice: Invoice, bill_to: BillTo) -> Totals:
-    return Totals(
-        subtotal=format_amount(invoice.subtotal, invoice.currency),
-        tax_label=f"Tax {text_of_exact(invoice.tax_percent)}%",
+def _totals(invoice: Invoice, bill_to: BillTo) -> DocumentTotals:
+    first, *further = _taxes(invoice)
+    return DocumentTotals(
+        subtotal=format_money(invoice.subtotal, invoice.currency),
+        tax_label=first.label,
         tax_note=one_line(bill_to.tax_note),
-        tax=format_amount(invoice.tax, invoice.currency),
+        tax=first.amount,
         total=_money(invoice.total, invoice),
+        further_taxes=tuple(further),
+    )
+
+
+def _taxes(invoice: Invoice) -> tuple[TaxText, ...]:
+    taxes = taxes_of(invoice)
+    return tuple(
+        TaxText(
+            f"Tax {text_of_exact(each.percent)}%"
+            + (f" on {format_money(each.net, invoice.currency)}" if len(taxes) > 1 else ""),
+            format_money(each.tax, invoice.currency),
+        )
+        for each in taxes
     )
 
 
@@ -202,3 +238,7 @@ def _proof(invoice: Invoice) -> tuple[Fact, ...]:
         ("Content digest (SHA-256)", invoice.content_digest),
     )
     return tuple(Fact(label, value) for label, value in facts if value)
+
+
+def render_html(invoice: Invoice) -> str:
+    return render_to_string("billing/invoice.html", {"document": invoice_context(invoice), "language": LANGUAGE})

@@ -42,14 +42,30 @@ class LineSection:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
-    """tax_note: such as “Reverse charge”. The currency stands beside the total alone."""
+class TaxText:
+    """label: with the rate, and where there are several with what it is on."""
+
+    label: str
+    amount: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentTotals:
+    """tax_note: such as “Reverse charge”. further_taxes: where months have other rates than the document's own.
+
+    The currency stands beside the total alone.
+    """
 
     subtotal: str
     tax_label: str
     tax_note: str
     tax: str
     total: str
+    further_taxes: tuple[TaxText, ...] = ()
+
+    @property
+    def taxes(self) -> tuple[TaxText, ...]:
+        return (TaxText(self.tax_label, self.tax), *self.further_taxes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +94,7 @@ class InvoiceDocument:
     bill_to: Party
     column_labels: LineText
     sections: tuple[LineSection, ...]
-    totals: Totals
+    totals: DocumentTotals
     notes: tuple[Note, ...]
     proof: tuple[Fact, ...]
     made_at: datetime

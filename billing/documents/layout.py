@@ -25,13 +25,17 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Lines of text that fit into `width`, which begins at `x`, from the left margin."""
+    """Lines of text that fit into `width`, which begins at `x`, from the left margin.
+
+    direction: of the paragraph that they are, which orders its words; `align` is where it stands all the same.
+    """
 
     lines: tuple[str, ...]
     x: float
     width: float
     style: Style
     align: Literal["left", "right"] = "left"
+    direction: Literal["ltr", "rtl"] = "ltr"
 
     @property
     def height(self) -> float:
@@ -39,7 +43,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LayoutRow:
     """Cells side by side, never parted by a page's end.
 
     keeps_next: stays on one page with the row after it. has_head: where it is the first of a page, the table's head is
@@ -58,15 +62,15 @@ class Row:
         return self.space_above + max((cell.height for cell in self.cells), default=0) + self.space_below
 
 
-Page = tuple[Row, ...]
+PdfPage = tuple[LayoutRow, ...]
 
 
-def paginate(rows: Sequence[Row], *, head: Row, first_room: float, room: float) -> tuple[Page, ...]:
+def paginate(rows: Sequence[LayoutRow], *, head: LayoutRow, first_room: float, room: float) -> tuple[PdfPage, ...]:
     """Pages in order, at least one. first_room, room: the height of the first page and of any other.
 
     Rows that keep each other stay together unless they are higher than a page. No row is taller than a page.
     """
-    pages: list[list[Row]] = [[]]
+    pages: list[list[LayoutRow]] = [[]]
     left = first_room
     for chain in _chains(rows):
         height = sum(row.height for row in chain)
@@ -80,13 +84,13 @@ def paginate(rows: Sequence[Row], *, head: Row, first_room: float, room: float) 
     return tuple(tuple(page) for page in pages)
 
 
-def keep_together(rows: Sequence[Row]) -> tuple[Row, ...]:
+def keep_together(rows: Sequence[LayoutRow]) -> tuple[LayoutRow, ...]:
     """The same rows as one chain."""
     return (*(replace(row, keeps_next=True) for row in rows[:-1]), *rows[-1:])
 
 
-def _chains(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    chain: list[Row] = []
+def _chains(rows: Sequence[LayoutRow]) -> Iterator[list[LayoutRow]]:
+    chain: list[LayoutRow] = []
     for row in rows:
         chain.append(row)
         if not row.keeps_next:

@@ -5,9 +5,11 @@ fpdf2 draws; what stands where is decided by `composing` and `layout`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Self
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, Self
 
 from fpdf import FPDF, ViewerPreferences
 from fpdf.fonts import TTFFont
@@ -15,9 +17,11 @@ from fpdf.fonts import TTFFont
 from billing.documents.accents import Box, runs_of
 from billing.documents.composing import Composer, Face
 from billing.documents.document import LANGUAGE, InvoiceDocument
-from billing.documents.layout import MM_PER_POINT, Cell, Page, Row, Style, paginate
+from billing.documents.layout import MM_PER_POINT, Cell, LayoutRow, PdfPage, Style, paginate
+from billing.documents.shaping import BidiRun, pieces_from_left, runs_from_left
+from billing.documents.typesetting import needs_shaping
+from billing.fonts import BOLD, REGULAR, all_glyphs, build_subset, bundled_glyphs, fonts_for, is_bold
 
-_FONTS = Path(__file__).parent / "fonts"
 _FAMILY = "DejaVu"
 _PAGE_WIDTH, _PAGE_HEIGHT = 210.0, 297.0
 _LEFT, _TOP, _BOTTOM = 18.0, 18.0, 22.0
@@ -27,6 +31,23 @@ _MARK_COLOR = (238, 240, 244)
 _MARK_SIZE = 110
 # From the top of a line of text to its baseline, in font sizes.
 _ASCENT = 1.06
+# fpdf2 puts the baseline of a cell here, from the middle of its height, in font sizes.
+_BASELINE_OF_CELL = 0.3
+
+
+class _Typeface(NamedTuple):
+    """As fpdf2 knows it. style: B, or empty."""
+
+    family: str
+    style: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Fallback:
+    """codes: the code points that it is for."""
+
+    typeface: _Typeface
+    codes: frozenset[int]
 
 
 def write_pdf(document: InvoiceDocument) -> bytes:
@@ -39,19 +60,22 @@ class PdfWriter:
 
     def __init__(self, document: InvoiceDocument) -> None:
         self._document = document
+        self._bundled = bundled_glyphs()
         self._pdf = _empty_pdf(document)
         self._regular, self._bold = _fonts_of(self._pdf)
-        glyphs = frozenset(self._regular.cmap).intersection(self._bold.cmap)
-        self._composer = Composer(document, Face(glyphs, self._measure))
+        self._folder = TemporaryDirectory(prefix="llm-fonts-")
+        self._fallbacks = self._add_fallbacks()
+        self._composer = Composer(document, Face(all_glyphs(), self._bundled, self._measure))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for font in (self._regular, self._bold):
+        for font in _fonts_of(self._pdf):
             font.close()
+        self._folder.cleanup()
 
-    def pages(self) -> tuple[Page, ...]:
+    def pages(self) -> tuple[PdfPage, ...]:
         composer = self._composer
         room = _PAGE_HEIGHT - _TOP - _BOTTOM
         rest = room - composer.continuation().height
@@ -67,13 +91,48 @@ class PdfWriter:
             self._draw_rows((self._composer.foot(number, len(pages)),), top=_FOOT_Y)
         return bytes(self._pdf.output())
 
+    def _add_fallbacks(self) -> list[_Fallback]:
+        """Those that this document needs: without any it is the same bytes whatever is configured."""
+        chars = {char for text in _texts_of(self._document) for char in text}
+        found = []
+        for number, (font, codes) in enumerate(fonts_for(chars).items(), start=1):
+            path = Path(self._folder.name) / f"{number}.otf"
+            path.write_bytes(build_subset(font, codes))
+            found.append(_Fallback(_Typeface(f"fallback{number}", "B" if is_bold(font) else ""), frozenset(codes)))
+            self._pdf.add_font(*found[-1].typeface, path)
+        return found
+
     def _measure(self, text: str, style: Style) -> float:
-        self._set_style(style)
-        return self._pdf.get_string_width(text)
+        if not needs_shaping(text, bundled=self._bundled):
+            self._set_style(style)
+            return self._pdf.get_string_width(text)
+        return sum(self._shaped(run, style) for run in runs_from_left(text, "ltr"))
 
     def _set_style(self, style: Style) -> None:
         self._pdf.set_font(_FAMILY, "B" if style.is_bold else "", style.size)
         self._pdf.set_text_color(*style.color)
+
+    def _typefaces_of(self, char: str, style: Style) -> list[_Typeface]:
+        """Those that have the character, the best first; DejaVu where it is a joiner, which none needs to have."""
+        weight = "B" if style.is_bold else ""
+        able = [each.typeface for each in self._fallbacks if ord(char) in each.codes]
+        return sorted(able, key=lambda each: each.style != weight) or [_Typeface(_FAMILY, weight)]
+
+    def _shaped(self, run: BidiRun, style: Style, at: tuple[float, float] | None = None) -> float:
+        """The width of what runs in one direction. at: where to draw it, from the left, on the baseline."""
+        width = 0.0
+        pdf = self._pdf
+        pdf.set_text_shaping(use_shaping_engine=True, direction=run.direction)
+        for text, typeface in pieces_from_left(run, fonts_of=lambda char: self._typefaces_of(char, style)):
+            self._set_style(style)
+            pdf.set_font(*typeface, style.size)
+            piece = pdf.get_string_width(text)
+            if at:
+                pdf.set_xy(at[0] + width, at[1] - _BASELINE_OF_CELL * style.size * MM_PER_POINT)
+                pdf.cell(piece, 0, text)
+            width += piece
+        pdf.set_text_shaping(use_shaping_engine=False)
+        return width
 
     def _draw_mark(self) -> None:
         """Large and pale across the page, before the text, which stays legible on it."""
@@ -85,7 +144,7 @@ class PdfWriter:
         with self._pdf.rotation(50, x, y):
             self._pdf.text(left, y + _MARK_SIZE * MM_PER_POINT / 3, self._document.mark)
 
-    def _draw_rows(self, rows: Sequence[Row], *, top: float) -> None:
+    def _draw_rows(self, rows: Sequence[LayoutRow], *, top: float) -> None:
         y = top
         for row in rows:
             for cell in row.cells:
@@ -100,22 +159,31 @@ class PdfWriter:
         baseline = top + cell.style.size * MM_PER_POINT * _ASCENT
         for line in filter(None, cell.lines):
             space = cell.width - self._measure(line, cell.style) if cell.align == "right" else 0
-            self._draw_line(line, cell.style, _LEFT + cell.x + space, baseline)
+            draw = self._draw_shaped if needs_shaping(line, bundled=self._bundled) else self._draw_line
+            draw(line, cell, _LEFT + cell.x + space, baseline)
             baseline += cell.style.line_height
 
-    def _draw_line(self, line: str, style: Style, x: float, baseline: float) -> None:
+    def _draw_line(self, line: str, cell: Cell, x: float, baseline: float) -> None:
+        style = cell.style
         em = style.size * MM_PER_POINT
         font = self._bold if style.is_bold else self._regular
         self._set_style(style)
         for run in runs_of(line, box_of=lambda char: _box_of(char, font)):
             self._pdf.text(x + self._measure(run.before, style) + run.x * em, baseline - run.y * em, run.text)
 
+    def _draw_shaped(self, line: str, cell: Cell, x: float, baseline: float) -> None:
+        for run in runs_from_left(line, cell.direction):
+            x += self._shaped(run, cell.style, (x, baseline))
+
 
 def _empty_pdf(document: InvoiceDocument) -> FPDF:
     pdf = FPDF(format="A4")
-    pdf.add_font(_FAMILY, "", _FONTS / "DejaVuSans.ttf")
-    pdf.add_font(_FAMILY, "B", _FONTS / "DejaVuSans-Bold.ttf")
+    pdf.add_font(_FAMILY, "", REGULAR)
+    pdf.add_font(_FAMILY, "B", BOLD)
     pdf.set_auto_page_break(auto=False)
+    pdf.c_margin = 0
+    # A customer's name may hold what fpdf2 would replace by the number of pages.
+    pdf.str_alias_nb_pages = ""
     pdf.set_title(document.name)
     pdf.set_author(document.seller.name)
     pdf.set_lang(LANGUAGE)
@@ -125,7 +193,7 @@ def _empty_pdf(document: InvoiceDocument) -> FPDF:
 
 
 def _fonts_of(pdf: FPDF) -> list[TTFFont]:
-    """Regular and bold, as they were added."""
+    """In the order in which they were added: first regular and bold."""
     return [font for font in pdf.fonts.values() if isinstance(font, TTFFont)]
 
 
@@ -135,3 +203,15 @@ def _box_of(char: str, font: TTFFont) -> Box:
     # One without an outline, such as a space, has no edges.
     left, bottom, right, top = (getattr(glyph, edge, 0) / units for edge in ("xMin", "yMin", "xMax", "yMax"))
     return Box(left, bottom, right, top)
+
+
+def _texts_of(part: Any) -> Iterator[str]:
+    """All that the document says, wherever in it."""
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, tuple):
+        for each in part:
+            yield from _texts_of(each)
+    elif is_dataclass(part):
+        for field in fields(part):
+            yield from _texts_of(getattr(part, field.name))

@@ -1,26 +1,51 @@
-"""What the bundled font can show, and where lines of text break. Pure."""
+"""What the fonts can show, what must be shaped for that, and where lines of text break. Pure."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Container, Iterator
+from typing import Literal
+
+from billing.fonts import JOINERS, has_no_look
+
+Direction = Literal["ltr", "rtl"]
 
 REPLACEMENT = "□"
-"""Stands for a character that the PDF's font lacks."""
+"""Stands for a character that the PDF's fonts lack."""
 
 _RIGHT_TO_LEFT = frozenset(("R", "AL", "AN"))
+# The one script of the bundled fonts that runs from left to right and puts marks on letters by rules of its own.
+_LAO = range(0x0E80, 0x0F00)
 # Inside a word that is too long for a line: after one of these rather than anywhere.
 _PIECES = re.compile(r"[^-/_.,:@]*[-/_.,:@]+|[^-/_.,:@]+")
 
 
-def printable(text: str, *, glyphs: Collection[int]) -> str:
-    """The text with a visible replacement for each character that can't be shown as it should.
+def printable(text: str, *, glyphs: Container[int], bundled: Container[int]) -> str:
+    """The text with a visible replacement for each character that no font has.
 
-    glyphs: code points that the font has. Scripts that run from right to left or join their letters need more than
-    glyphs and count as missing. Characters that have no look of their own, such as joiners, are left out.
+    glyphs: code points that the fonts have; bundled: those of the bundled fonts. Characters that have no look of their
+    own are left out, but for joiners and marks of direction where the text is shaped: Persian is spelled with them.
     """
-    return "".join(_shown(char, glyphs) for char in text if unicodedata.category(char) != "Cf")
+    plain = "".join(_shown(char, glyphs) for char in text if not has_no_look(char))
+    if not needs_shaping(plain, bundled=bundled):
+        return plain
+    return "".join(_shown(char, glyphs) for char in text if char in JOINERS or not has_no_look(char))
+
+
+def needs_shaping(text: str, *, bundled: Container[int]) -> bool:
+    """Whether glyphs in the order of the characters are not enough, or not all of them are of the bundled fonts.
+
+    Other texts are drawn as ever: the documents of what was issued stay the same bytes.
+    """
+    return not text.isascii() and any(_is_shaped(char, bundled) for char in text)
+
+
+def direction_of(text: str) -> Direction:
+    """Of the first character that has one, as a browser does with `dir=auto`."""
+    classes = map(unicodedata.bidirectional, text)
+    strong = next((each for each in classes if each in ("L", "R", "AL")), "L")
+    return "ltr" if strong == "L" else "rtl"
 
 
 def wrap(text: str, width: float, *, measure: Callable[[str], float]) -> tuple[str, ...]:
@@ -51,9 +76,14 @@ def clusters(text: str) -> Iterator[str]:
         yield cluster
 
 
-def _shown(char: str, glyphs: Collection[int]) -> str:
-    is_known = ord(char) in glyphs and unicodedata.bidirectional(char) not in _RIGHT_TO_LEFT
-    return char if is_known else REPLACEMENT
+def _shown(char: str, glyphs: Container[int]) -> str:
+    return char if char in JOINERS or ord(char) in glyphs else REPLACEMENT
+
+
+def _is_shaped(char: str, bundled: Container[int]) -> bool:
+    code = ord(char)
+    is_ours = code in bundled or char in JOINERS
+    return not is_ours or code in _LAO or unicodedata.bidirectional(char) in _RIGHT_TO_LEFT
 
 
 def _broken(word: str, width: float, measure: Callable[[str], float]) -> list[str]:

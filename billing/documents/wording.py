@@ -6,23 +6,19 @@ import unicodedata
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
-from billing.periods import Period
-
-_MONTHS = (
-    "January February March April May June July August September October November December".split()  # noqa: SIM905
-)
+from billing.periods import BillingPeriod, month_name
 
 
 def text_of_day(day: date) -> str:
     """`3 November 2026`, which no reader takes for the 11th of March."""
-    return f"{day.day} {text_of_month(Period.of(day))}"
+    return f"{day.day} {text_of_month(BillingPeriod.of(day))}"
 
 
-def text_of_month(period: Period) -> str:
-    return f"{_MONTHS[period.start.month - 1]} {period.start.year}"
+def text_of_month(period: BillingPeriod) -> str:
+    return f"{month_name(period.start)} {period.start.year}"
 
 
-def text_of_days(period: Period) -> str:
+def text_of_days(period: BillingPeriod) -> str:
     """`1–31 October 2026`."""  # noqa: RUF002
     return f"1–{text_of_day(period.last_day)}"  # noqa: RUF001
 

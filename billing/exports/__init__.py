@@ -1,6 +1,6 @@
 """Exports of a month: one file a format, and a manifest over all of them.
 
-`FORMATS` names each format's writer; `billing.exporting` walks over the invoices and writes the folder.
+`FORMATS` names each format's writer; `billing.jobs.exports` walks over the invoices and writes the folder.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from billing.exports.base import FormatWriter
-from billing.exports.csv_files import CsvWriter
 from billing.exports.focus import FocusWriter
-from billing.exports.jsonl_files import JsonlWriter
+from billing.exports.tabular import CsvWriter, JsonlWriter
 from billing.exports.xero import XeroWriter
 from billing.exports.xlsx_file import XlsxWriter
 

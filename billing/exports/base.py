@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import Self
 
 from billing.errors import BillingError
-from billing.exports.detail import UsageRow
 from billing.exports.files import ExportFiles
+from billing.invoices.billed_calls import UsageRow
 from billing.models import Invoice, InvoiceLine
-from billing.periods import Period
+from billing.periods import BillingPeriod
 from llm.models import Account
+
+LAYOUT = 2
+"""Changes when files or columns do, in a way that a reader must know of."""
 
 
 class ExportError(BillingError):
@@ -25,11 +28,16 @@ class ExportError(BillingError):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """account: the only one that is exported. includes_drafts: also what isn't issued yet, but for what was voided."""
+    """account: the only one that is exported. includes_drafts: also what isn't issued yet, but for what was voided.
 
-    period: Period
+    layout: which columns the files have. Where all documents are of version 1 they have those of layout 1, so that a
+    month from then exports to the same bytes.
+    """
+
+    period: BillingPeriod
     account: Account | None = None
     includes_drafts: bool = False
+    layout: int = LAYOUT
 
     @property
     def shows_cost(self) -> bool:

@@ -1,25 +1,28 @@
 """focus: the FinOps Open Cost and Usage Specification 1.2, as one CSV file.
 
-One row an invoice line, at its unrounded amount; then what rounding the lines came to, and the tax, on a row of its own
-each. So the rows of an invoice add up to exactly what it asks for, tax included, as the specification wants it of
-`BilledCost`. docs/export.md says how each column is filled.
+One row an invoice line, at its unrounded amount; then what rounding the lines came to, and the tax, on rows of their
+own by month. So the rows of an invoice add up to exactly what it asks for, tax included, as the specification wants it
+of `BilledCost`. docs/export.md says how each column is filled.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import date
 from decimal import Decimal
 
 from billing.enums import InvoiceKind, LineKind
 from billing.exports.base import FormatWriter, Scope
-from billing.exports.cells import Figure, Value, exact
-from billing.exports.csv_files import CsvRows
+from billing.exports.cells import Value, exact
 from billing.exports.files import ExportFiles
+from billing.exports.meters import MetersOfMonth
 from billing.exports.tables import number_of, state_of
+from billing.exports.tabular import CsvRows
+from billing.invoices.parties import bill_to_of, seller_of
+from billing.invoices.taxes import percent_of, tax_by_line, taxes_of
 from billing.models import Invoice, InvoiceLine
-from billing.parties import bill_to_of, seller_of
-from billing.periods import Period
+from billing.periods import BillingPeriod
 from llm.enums import Meter
 from llm.money import PRICE_DECIMALS, exact_arithmetic
 
@@ -45,15 +48,17 @@ _CATEGORY = {
     LineKind.DISCOUNT: ("Credit", "One-Time"),
     LineKind.FLAT_FEE: ("Purchase", "Recurring"),
     LineKind.COMMITMENT: ("Purchase", "Recurring"),
+    LineKind.GOODWILL: ("Credit", "One-Time"),
 }
 """ChargeCategory and ChargeFrequency."""
-
-_PRICED = ("Usage", "Purchase")
-"""Categories that have prices."""
 
 _TOKENS = frozenset(Meter.values)
 
 Row = dict[str, Value]
+
+
+_CORRECTION = "Correction"
+"""The only ChargeClass: what changes a month that was invoiced already."""
 
 
 class FocusWriter(FormatWriter):
@@ -63,8 +68,10 @@ class FocusWriter(FormatWriter):
 
     def add_invoice(self, invoice: Invoice, lines: Sequence[InvoiceLine]) -> None:
         shared = _of_invoice(invoice)
+        meters = MetersOfMonth(invoice)
         with exact_arithmetic():
-            rows = [*(_of_line(line) for line in lines), *_at_the_end(invoice, lines)]
+            rows = [row for line in lines for row in _of_line(line, meters)]
+            rows += [*_rounding(lines), *_taxes(invoice, lines)]
         for row in rows:
             self._rows.add([{**shared, **row}.get(name) for name in COLUMNS])
 
@@ -79,7 +86,6 @@ def _of_invoice(invoice: Invoice) -> Row:
         "BillingCurrency": invoice.currency,
         "PricingCurrency": invoice.currency,
         **_bounds("BillingPeriod", invoice.period),
-        **_bounds("ChargePeriod", invoice.period),
         "InvoiceId": number_of(invoice),
         "InvoiceIssuerName": seller,
         "ProviderName": seller,
@@ -92,25 +98,49 @@ def _of_invoice(invoice: Invoice) -> Row:
     }
 
 
-def _of_line(line: InvoiceLine) -> Row:
+def _of_line(line: InvoiceLine, meters: MetersOfMonth) -> list[Row]:
+    """One row, but for usage without a quantity, which is split into what it consists of."""
+    row = _build_row(line)
+    if row["ChargeCategory"] == "Usage":
+        if line.quantity is not None:
+            return [row | _priced(line) | {"ConsumedQuantity": line.quantity, "ConsumedUnit": _unit_of(line.meter)}]
+        return [row] if row["ChargeClass"] else _split(line, row, meters)
+    return [row | _priced(line) if row["ChargeCategory"] == "Purchase" else row]
+
+
+def _build_row(line: InvoiceLine) -> Row:
     category, frequency = _CATEGORY[LineKind(line.kind)]
-    is_correction = line.invoice.kind == InvoiceKind.CREDIT_NOTE or line.period_start != line.invoice.period_start
     row: Row = {
         **_costs(line.exact_amount),
-        **_bounds("ChargePeriod", Period(line.period_start)),
-        "ChargeCategory": category,
-        "ChargeClass": "Correction" if is_correction else None,
-        "ChargeDescription": line.description,
-        "ChargeFrequency": frequency,
+        **_when(line),
+        **_said(category, line.description, frequency),
         "x_LinePosition": line.position,
     }
-    if category in _PRICED:
-        row |= _priced(line)
     if line.model:
-        row |= {"PublisherName": line.provider, "ResourceName": line.model, "ResourceType": "Model"}
-    if category == "Usage" and line.quantity is not None:
-        row |= {"ConsumedQuantity": line.quantity, "ConsumedUnit": _unit_of(line)}
+        resource = f"{line.provider}/{line.model}"
+        row |= {"PublisherName": line.provider, "ResourceId": resource, "ResourceName": line.model}
+        row["ResourceType"] = "Model"
     return row
+
+
+def _split(line: InvoiceLine, row: Row, meters: MetersOfMonth) -> list[Row]:
+    """Web searches and the like, each at its price; the rest is no usage that was metered, but an adjustment."""
+    rest, rows = line.exact_amount, []
+    for each in meters.behind(line):
+        rest -= each.amount
+        unit = _unit_of(each.meter)
+        priced = {"PricingQuantity": exact(Decimal(each.units)), "PricingUnit": unit, **_prices(each.unit_price)}
+        rows.append(
+            row
+            | _costs(each.amount)
+            | _sku(line, each.meter, key=each.key)
+            | priced
+            | {"ChargeDescription": f"{line.description}: {each.meter.replace('_', ' ')}"}
+            | {"ConsumedQuantity": each.units, "ConsumedUnit": unit}
+        )
+    if rest or not rows:
+        rows.append(row | _costs(rest) | _said("Adjustment", line.description))
+    return rows
 
 
 def _priced(line: InvoiceLine) -> Row:
@@ -119,38 +149,74 @@ def _priced(line: InvoiceLine) -> Row:
         quantity, price, unit = Decimal(1).copy_sign(line.exact_amount), abs(line.exact_amount), "Units"
     else:
         quantity, price = Decimal(line.quantity).scaleb(-PRICE_DECIMALS), line.unit_price
-        unit = f"{10**PRICE_DECIMALS} {_unit_of(line)}"
+        unit = f"{10**PRICE_DECIMALS} {_unit_of(line.meter)}"
     return {
-        "PricingCategory": "Standard",
         "PricingQuantity": exact(quantity),
         "PricingUnit": unit,
-        **dict.fromkeys(("ContractedUnitPrice", "ListUnitPrice"), exact(price)),
-        **dict.fromkeys(("PricingCurrencyContractedUnitPrice", "PricingCurrencyListUnitPrice"), exact(price)),
-        "SkuId": f"{line.provider}/{line.model}" if line.model else line.kind,
-        "SkuMeter": line.meter or None,
-        "SkuPriceId": f"{line.plan_version_id}|{line.key}",
+        **_prices(price),
+        **_sku(line, line.meter or line.kind, key=line.key),
     }
 
 
-def _at_the_end(invoice: Invoice, lines: Sequence[InvoiceLine]) -> Iterator[Row]:
-    rounding = -sum((line.residual for line in lines), Decimal(0))
-    if rounding:
-        yield {**_costs(rounding), **_said("Adjustment", "Rounding of the lines")}
-    if invoice.tax:
-        yield {**_costs(invoice.tax), **_said("Tax", f"Tax, {exact(invoice.tax_percent)} %")}
+def _prices(price: Decimal) -> Row:
+    names = ("ContractedUnitPrice", "ListUnitPrice")
+    return {
+        "PricingCategory": "Standard",
+        **{f"{of}{name}": exact(price) for of in ("", "PricingCurrency") for name in names},
+    }
 
 
-def _said(category: str, description: str) -> Row:
-    return {"ChargeCategory": category, "ChargeDescription": description, "ChargeFrequency": "One-Time"}
+def _sku(line: InvoiceLine, meter: str, *, key: str) -> Row:
+    sku = f"{line.provider}/{line.model}" if line.model else line.kind
+    return {"SkuId": sku, "SkuMeter": meter, "SkuPriceId": f"{line.plan_version_id}|{key}"}
 
 
-def _costs(amount: Decimal) -> dict[str, Figure]:
+def _rounding(lines: Sequence[InvoiceLine]) -> Iterator[Row]:
+    """What rounding came to, by the month of the lines: a correction's is a correction."""
+    for of_month in _by_month(lines):
+        rounding = -sum((line.residual for line in of_month), Decimal(0))
+        if rounding:
+            yield {**_costs(rounding), **_when(of_month[0]), **_said("Adjustment", "Rounding of the lines")}
+
+
+def _taxes(invoice: Invoice, lines: Sequence[InvoiceLine]) -> Iterator[Row]:
+    """By rate and month; those of a rate add up to the tax that the document says."""
+    shares = dict(zip((line.pk for line in lines), tax_by_line(invoice, lines), strict=True))
+    for each in taxes_of(invoice):
+        at_rate = [line for line in lines if percent_of(line, invoice) == each.percent]
+        for of_month in _by_month(at_rate):
+            if tax := sum((shares[line.pk] for line in of_month), Decimal(0)):
+                yield {**_costs(tax), **_when(of_month[0]), **_said("Tax", f"Tax, {exact(each.percent)} %")}
+
+
+def _by_month(lines: Sequence[InvoiceLine]) -> list[list[InvoiceLine]]:
+    """The document's own month comes first, then the earlier ones, the latest first."""
+    months: dict[date, list[InvoiceLine]] = defaultdict(list)
+    for line in lines:
+        months[line.period_start].append(line)
+    return [months[start] for start in sorted(months, reverse=True)]
+
+
+def _when(line: InvoiceLine) -> Row:
+    """A month that was invoiced before is corrected by credit notes, supplements, and late lines of a later invoice."""
+    is_regular = line.invoice.kind == InvoiceKind.REGULAR and line.period_start == line.invoice.period_start
+    return {
+        **_bounds("ChargePeriod", BillingPeriod(line.period_start)),
+        "ChargeClass": None if is_regular else _CORRECTION,
+    }
+
+
+def _said(category: str, description: str, frequency: str = "One-Time") -> Row:
+    return {"ChargeCategory": category, "ChargeDescription": description, "ChargeFrequency": frequency}
+
+
+def _costs(amount: Decimal) -> Row:
     """Nothing is amortized and there is no list beside the plan, so all costs are the same."""
     names = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost", "PricingCurrencyEffectiveCost")
     return dict.fromkeys(names, exact(amount))
 
 
-def _bounds(name: str, period: Period) -> dict[str, str]:
+def _bounds(name: str, period: BillingPeriod) -> dict[str, str]:
     return {f"{name}Start": _midnight(period.start), f"{name}End": _midnight(period.end)}
 
 
@@ -159,5 +225,6 @@ def _midnight(day: date) -> str:
     return f"{day.isoformat()}T00:00:00Z"
 
 
-def _unit_of(line: InvoiceLine) -> str:
-    return "Tokens" if line.meter in _TOKENS else "Requests" if line.meter == "requests" else "Units"
+def _unit_of(meter: str) -> str:
+    """Such as Tokens, Requests, Web Searches."""
+    return "Tokens" if meter in _TOKENS else meter.replace("_", " ").title() or "Units"

@@ -17,12 +17,11 @@ import orjson
 
 from billing.exports.base import Scope
 from billing.exports.files import WrittenFile
-from billing.exports.tables import money, number_of, state_of
+from billing.exports.tables import money_cell, number_of, state_of
 from billing.models import Invoice
 from llm.money import exact_arithmetic
 
-FORMAT = "llm-gateway-export/1"
-"""Changes when files or columns do, in a way that a reader must know of."""
+FORMAT = "llm-gateway-export"
 NAME = "manifest.json"
 
 
@@ -41,7 +40,7 @@ class Manifest:
     def document(self) -> dict[str, Any]:
         """As it stands in the file: nothing but text, whole numbers, lists and objects."""
         return {
-            "format": FORMAT,
+            "format": f"{FORMAT}/{self.scope.layout}",
             "period": str(self.scope.period),
             "account_id": None if self.scope.account is None else self.scope.account.pk,
             "includes_drafts": self.scope.includes_drafts,
@@ -66,7 +65,7 @@ class Manifest:
         return hashlib.sha256(self.text).hexdigest()
 
 
-class Totals:
+class ManifestTotals:
     """What a manifest says of the invoices, gathered while they pass."""
 
     def __init__(self) -> None:
@@ -83,7 +82,7 @@ class Totals:
         with exact_arithmetic():
             sums["invoices"] += 1
             for name in ("subtotal", "tax", "total"):
-                sums[name] += money(getattr(invoice, name), invoice.currency)
+                sums[name] += money_cell(getattr(invoice, name), invoice.currency)
         self.invoices.append(
             {
                 "invoice_id": invoice.pk,
@@ -91,7 +90,7 @@ class Totals:
                 "kind": invoice.kind,
                 "state": state_of(invoice),
                 "currency": invoice.currency,
-                "total": _text(money(invoice.total, invoice.currency)),
+                "total": _text(money_cell(invoice.total, invoice.currency)),
                 "content_digest": invoice.content_digest or None,
             }
         )

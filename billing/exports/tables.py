@@ -2,7 +2,7 @@
 
 What stands here never changes once an invoice is issued, or a month would not export to the same bytes again. So names
 that people may change later (of accounts, of keys) are left out for ids, and a paid invoice is an issued one.
-docs/export.md describes the columns; a change that `verify_export.py` must know of needs another format version.
+docs/export.md describes the columns; a change that `verify_export.py` must know of needs another layout.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import Generic, TypeVar
 
 from billing.currencies import DECIMALS
 from billing.enums import InvoiceState
+from billing.exports.base import Scope
 from billing.exports.cells import Figure, Value, exact
-from billing.exports.detail import UsageRow
+from billing.invoices.billed_calls import UsageRow
+from billing.invoices.parties import bill_to_of
+from billing.invoices.taxes import percent_of
 from billing.models import Invoice, InvoiceLine
 from billing.models.rollups import COST_FIELDS, COUNT_FIELDS, SUM_FIELDS
-from billing.parties import bill_to_of
 from llm.digests import DIGEST_FIELDS, digest_hex
 from llm.money import exact_sum, round_half_away
 
@@ -28,11 +30,12 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[_Item]):
-    """is_cost: what providers charge us, which a customer's own export doesn't show."""
+    """is_cost: what providers charge us, which a customer's own export leaves out. since: the first layout with it."""
 
     name: str
     read: Callable[[_Item], Value]
     is_cost: bool = False
+    since: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,12 @@ class Table(Generic[_Item]):
     def row(self, item: _Item) -> list[Value]:
         return [column.read(item) for column in self.columns]
 
-    def without_cost(self) -> Table[_Item]:
-        return replace(self, columns=tuple(column for column in self.columns if not column.is_cost))
+    def shown_in(self, scope: Scope) -> Table[_Item]:
+        columns = (column for column in self.columns if column.since <= scope.layout)
+        return replace(self, columns=tuple(column for column in columns if scope.shows_cost or not column.is_cost))
 
 
-def money(amount: Decimal, currency: str) -> Decimal:
+def money_cell(amount: Decimal, currency: str) -> Decimal:
     """With exactly the currency's decimals."""
     return round_half_away(amount, DECIMALS[currency])
 
@@ -106,6 +110,7 @@ INVOICES: Table[Invoice] = Table(
         Column("invoice_id", lambda invoice: invoice.pk),
         Column("number", number_of),
         Column("kind", lambda invoice: invoice.kind),
+        Column("credit_kind", lambda invoice: invoice.credit_kind or None, since=2),
         Column("state", state_of),
         Column("period", lambda invoice: _month(invoice.period_start)),
         Column("account_id", lambda invoice: invoice.account_id),
@@ -121,10 +126,10 @@ INVOICES: Table[Invoice] = Table(
         Column("plan_version_id", lambda invoice: invoice.plan_version_id),
         Column("per_usd", lambda invoice: _exact(invoice.per_usd)),
         Column("currency", lambda invoice: invoice.currency),
-        Column("subtotal", lambda invoice: money(invoice.subtotal, invoice.currency)),
+        Column("subtotal", lambda invoice: money_cell(invoice.subtotal, invoice.currency)),
         Column("tax_percent", lambda invoice: exact(invoice.tax_percent)),
-        Column("tax", lambda invoice: money(invoice.tax, invoice.currency)),
-        Column("total", lambda invoice: money(invoice.total, invoice.currency)),
+        Column("tax", lambda invoice: money_cell(invoice.tax, invoice.currency)),
+        Column("total", lambda invoice: money_cell(invoice.total, invoice.currency)),
         Column("residual", _residual_of),
         Column("content_digest", lambda invoice: invoice.content_digest or None),
         Column("cost_usd", lambda invoice: exact(invoice.cost_usd), is_cost=True),
@@ -146,8 +151,9 @@ LINES: Table[InvoiceLine] = Table(
         Column("quantity", lambda line: line.quantity),
         Column("unit_price_per_million", lambda line: _exact(line.unit_price)),
         Column("exact_amount", lambda line: exact(line.exact_amount)),
-        Column("amount", lambda line: money(line.amount, line.invoice.currency)),
+        Column("amount", lambda line: money_cell(line.amount, line.invoice.currency)),
         Column("residual", lambda line: exact(line.residual)),
+        Column("tax_percent", lambda line: exact(percent_of(line, line.invoice)), since=2),
         Column("currency", lambda line: line.invoice.currency),
         Column("calls", lambda line: line.calls),
         Column("digest", lambda line: line.digest or None),

@@ -3,12 +3,17 @@
 
 It needs Python 3.9 or later and nothing else, and reads nothing but the folder, by default its own. It checks that
 
-  - every file is the one that manifest.json names, by size and SHA-256, and that no file is missing or added;
+  - every file is the one that manifest.json names, by size and SHA-256, that all files of its formats are there, and
+    nothing else: no file more, and no link in a file's place;
+  - every document and every day is of the period, or of one before it where it says so;
   - a line's quantity x unit price is its exact amount, its amount is that rounded, its residual what is left of it;
+    what changes a month that was billed before is rounded together with what was billed of it;
   - an invoice's lines add up to its subtotal, with the tax to its total, and all invoices to the manifest's totals;
   - credit notes give back no more than was asked for;
-  - the usage adds up to what the lines bill, by model and kind of token, and its calls have the lines' digests;
-  - the rows of focus-1.2.csv add up to each invoice's total.
+  - the usage adds up to what the lines bill, by model and kind of token, and in cost, and its calls have the lines'
+    digests;
+  - csv, jsonl and xlsx hold the same, cell by cell; the focus and xero files hold the names, descriptions, dates and
+    figures of the documents and their lines, and add up to each total and tax.
 
 Each difference is named on a line of its own. Exit status: 0 all is in order, 1 something differs, 2 it can't be
 checked.
@@ -16,20 +21,45 @@ checked.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation, getcontext
+from collections.abc import Callable, Iterable
+from decimal import Decimal, getcontext
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-FORMAT = "llm-gateway-export/1"
-MANIFEST = "manifest.json"
-FOCUS = "focus-1.2.csv"
+from billing.exports.verify_formats import BOOK, FOCUS, check_focus, check_xero, compare_tables, xero_files
+from billing.exports.verify_reading import (
+    MANIFEST,
+    TABLES,
+    CannotCheck,
+    Model,
+    Report,
+    Row,
+    Unreadable,
+    plain,
+    read_table,
+    rounded,
+    total_of,
+)
+
+LAYOUTS = {"llm-gateway-export/1": 1, "llm-gateway-export/2": 2}
+"""Formats that are known. Layout 1 has no kinds of credit notes, and one rate of tax a document."""
 TABLE_FORMATS = ("csv", "jsonl")
+FILES = {
+    "csv": [f"{table}.csv" for table in TABLES],
+    "jsonl": [f"{table}.jsonl" for table in TABLES],
+    "xlsx": [BOOK],
+    "focus": [FOCUS],
+}
+
+OF_BILLED_BEFORE = (" on another invoice", ", billed before")
+"""How lines end that say less than their month comes to, since other invoices have billed some of it."""
+MAX_ROUNDINGS = 3
+"""So many units of a currency's last decimal may what was billed in parts differ from what its parts are rounded to."""
 
 PART_TOKENS = {
     "cache_read": "cache_read_tokens",
@@ -43,73 +73,8 @@ INPUT_METERS = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "audi
 OUTPUT_METERS = ("output", "audio_output", "reasoning")
 COUNTS = ("calls", "prompt_tokens", "completion_tokens", *PART_TOKENS.values())
 WORDS = 8
-
-Model = tuple[str, str, str, str]
-"""Invoice, period, provider, model."""
-
-
-class CannotCheck(Exception):
-    """There is nothing to compare with."""
-
-
-class Unreadable(ValueError):
-    """A value is missing, or is no number."""
-
-
-class Row(dict[str, str]):
-    """Column -> text; "" for nothing."""
-
-    def __missing__(self, column: str) -> str:
-        raise Unreadable(f"there is no column {column}")
-
-    def number(self, column: str) -> Decimal:
-        try:
-            value = Decimal(self[column])
-        except InvalidOperation:
-            value = Decimal("nan")
-        if not value.is_finite():
-            raise Unreadable(f"{column} is “{self[column]}”, which is no number")
-        return value
-
-    def whole(self, column: str) -> int:
-        value = self.number(column)
-        if value != int(value):
-            raise Unreadable(f"{column} is “{self[column]}”, which is no whole number")
-        return int(value)
-
-    @property
-    def name(self) -> str:
-        """Of an invoice."""
-        return self.get("number") or f"Invoice {self['invoice_id']}"
-
-    @property
-    def model(self) -> Model:
-        return (self["invoice_id"], self["period"], self["provider"], self["model"])
-
-
-class Report:
-    """What was found; at most MOST differences are told."""
-
-    MOST = 1000
-
-    def __init__(self) -> None:
-        self.differences = 0
-
-    def differs(self, sentence: str) -> None:
-        self.differences += 1
-        if self.differences <= self.MOST:
-            sys.stdout.write(f"{sentence}\n")
-
-    def compare(self, where: str, what: str, found: object, due: object) -> None:
-        if found != due:
-            self.differs(f"{where}: {what} is {plain(found)}, but should be {plain(due)}.")
-
-    def guard(self, where: str, check: Callable[..., None], *arguments: object) -> None:
-        """What can't be read is a difference too; the rest goes on."""
-        try:
-            check(*arguments)
-        except Unreadable as error:
-            self.differs(f"{where}: {error}.")
+MAX_RATE_SETS = 12
+"""Of one model in a month; with more of them it would take too long to find those that a line stands for."""
 
 
 def main(arguments: list[str]) -> int:
@@ -119,8 +84,10 @@ def main(arguments: list[str]) -> int:
     try:
         manifest = read_manifest(folder)
         check_files(folder, manifest, report)
-        for kind in table_formats(manifest):
-            Export(folder, kind, manifest, report).check()
+        exports = [Export(folder, kind, manifest, report) for kind in table_formats(manifest)]
+        for export in exports:
+            export.check()
+        exports[0].check_other_formats()
     except (CannotCheck, OSError) as error:
         sys.stdout.write(f"{error}\n")
         return 1 if report.differences else 2
@@ -128,9 +95,9 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(f"{MANIFEST} is not as it was written: {error!r}.\n")
         return 1 if report.differences else 2
     if report.differences:
-        sys.stdout.write(f"{report.differences} differences.\n")
+        sys.stdout.write(f"{report.differences} difference{'' if report.differences == 1 else 's'}.\n")
         return 1
-    rows = ", ".join(f"{number} {table}" for table, number in manifest["rows"].items())
+    rows = ", ".join(f"{table} {number}" for table, number in manifest["rows"].items())
     sys.stdout.write(f"All is in order: {rows}.\n")
     return 0
 
@@ -141,13 +108,13 @@ def main(arguments: list[str]) -> int:
 def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
-        raise CannotCheck(f"{folder} holds no {MANIFEST}: this is no export.")
+        raise CannotCheck(f"{folder} contains no {MANIFEST}: this is not an export.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CannotCheck(f"{MANIFEST} can't be read: {error}.") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise CannotCheck(f"{MANIFEST} is not of the format {FORMAT}, which is all that this script knows.")
+    if not isinstance(manifest, dict) or manifest.get("format") not in LAYOUTS:
+        raise CannotCheck(f"{MANIFEST} is of none of the formats that this script knows: {', '.join(LAYOUTS)}.")
     return manifest
 
 
@@ -162,13 +129,27 @@ def check_files(folder: Path, manifest: dict[str, Any], report: Report) -> None:
     present = {path.name for path in folder.iterdir()}
     for name in sorted(present - named.keys() - {MANIFEST, "__pycache__"}):
         report.differs(f"{name}: the manifest doesn't name this file.")
+    for name in sorted({*named, MANIFEST} & present):
+        if (folder / name).is_symlink() or not (folder / name).is_file():
+            report.differs(f"{name}: it is a link, or no file.")
+    for name in sorted(due_files(manifest) - named.keys()):
+        report.differs(f"{name}: the manifest names no such file, but there should be one.")
     for name, entry in sorted(named.items()):
         if name not in present:
             report.differs(f"{name}: the file is missing.")
-            continue
-        size, digest = measure(folder / name)
-        report.compare(name, "size in bytes", size, entry["bytes"])
-        report.compare(name, "SHA-256", digest, entry["sha256"])
+        elif (folder / name).is_file():
+            size, digest = measure(folder / name)
+            report.compare(name, "size in bytes", size, entry["bytes"])
+            report.compare(name, "SHA-256", digest, entry["sha256"])
+
+
+def due_files(manifest: dict[str, Any]) -> set[str]:
+    """All that an export of these formats consists of, but for the manifest."""
+    found = {"verify_export.py", *(name for kind in manifest["formats"] for name in FILES.get(kind, ()))}
+    if "xero" in manifest["formats"]:
+        kinds = [entry["kind"] == "credit_note" for entry in manifest["invoices"] if entry["state"] == "issued"]
+        found.update(xero_files("xero-credit-notes", sum(kinds)), xero_files("xero-invoices", len(kinds) - sum(kinds)))
+    return found
 
 
 def measure(path: Path) -> tuple[int, str]:
@@ -180,19 +161,6 @@ def measure(path: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def read_table(path: Path, report: Report) -> Iterator[Row]:
-    """Rows as text, whatever the format."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file)
-        try:
-            for row in rows:
-                yield Row({name: "" if value is None else str(value) for name, value in row.items()})
-        except (ValueError, AttributeError, csv.Error) as error:
-            report.differs(f"{path.name}: it can't be read to its end: {error}.")
-
-
 # --- Figures ----------------------------------------------------------------------------------------------------------
 
 
@@ -202,10 +170,13 @@ class Usage:
     def __init__(self) -> None:
         self.counts = dict.fromkeys(COUNTS, 0)
         self.words = [0] * WORDS
+        self.cost: Decimal | None = None
 
     def add(self, row: Row) -> None:
         for name in COUNTS:
             self.counts[name] += row.whole(name)
+        if "cost_usd" in row:
+            self.cost = (self.cost or Decimal(0)) + row.number("cost_usd")
         try:
             digest = bytes.fromhex(row["digest"])
         except ValueError:
@@ -222,7 +193,7 @@ class Usage:
     @property
     def digest(self) -> str:
         """The sum of the rows' digests, word by word."""
-        return "".join(f"{word % 2**32:08x}" for word in self.words)
+        return digest_of([self.words])
 
 
 class Export:
@@ -230,6 +201,7 @@ class Export:
 
     def __init__(self, folder: Path, kind: str, manifest: dict[str, Any], report: Report) -> None:
         self.folder, self.kind, self.manifest, self.report = folder, kind, manifest, report
+        self.layout = LAYOUTS[manifest["format"]]
         self.invoices: dict[str, Row] = {}
         self.lines: dict[str, list[Row]] = defaultdict(list)
         self.usage: dict[Model, dict[str, Usage]] = defaultdict(lambda: defaultdict(Usage))
@@ -240,17 +212,27 @@ class Export:
             self.read(table, add)
         for owner in sorted(self.lines.keys() - self.invoices.keys()):
             self.report.differs(f"Invoice {owner}: it has lines, but is not among the invoices.")
+        for owner in sorted({model[0] for model in self.usage} - self.invoices.keys() - self.lines.keys()):
+            self.report.differs(f"Invoice {owner}: it has usage, but is not among the invoices.")
         for invoice in self.invoices.values():
             guard(invoice.name, self.check_invoice, invoice)
             for line in self.lines[invoice["invoice_id"]]:
                 where = f"{invoice.name}, line {line.get('position')}"
-                guard(where, self.check_line, where, line, decimals_of(invoice))
+                guard(where, self.check_line, where, line, invoice)
         guard("Credit notes", self.check_credits)
         guard(MANIFEST, self.check_manifest)
         for model in sorted(self.usage.keys() | self.billed_models()):
             guard(self.where(model), self.check_model, model)
-        if FOCUS in {entry["name"] for entry in self.manifest["files"]}:
-            guard(FOCUS, self.check_focus)
+
+    def check_other_formats(self) -> None:
+        formats, arguments = self.manifest["formats"], (self.folder, self.invoices.values(), self.lines, self.report)
+        for kind in ("csv", "jsonl", "xlsx"):
+            for table in TABLES if kind in formats and kind != self.kind else ():
+                compare_tables(self.folder, table, self.kind, kind, self.report)
+        if "focus" in formats:
+            self.report.guard(FOCUS, check_focus, *arguments)
+        if "xero" in formats:
+            self.report.guard("xero", lambda: check_xero(*arguments, with_tax=self.layout > 1))
 
     def read(self, table: str, add: Callable[[Row], None]) -> None:
         rows = 0
@@ -260,13 +242,23 @@ class Export:
         self.report.compare(f"{table}.{self.kind}", "number of rows", rows, self.manifest["rows"][table])
 
     def add_invoice(self, row: Row) -> None:
+        if self.layout == 1:
+            row.setdefault("credit_kind", "")
         self.invoices[row["invoice_id"]] = row
 
     def add_line(self, row: Row) -> None:
+        if self.layout == 1 and row["invoice_id"] in self.invoices:
+            row.setdefault("tax_percent", self.invoices[row["invoice_id"]]["tax_percent"])
         self.lines[row["invoice_id"]].append(row)
 
     def add_usage(self, row: Row) -> None:
+        where, invoice = f"usage.{self.kind}", self.invoices.get(row["invoice_id"])
         self.usage[row.model][row["rate_set_id"]].add(row)
+        self.report.compare(where, f"month of the day {row['day']}", row["day"][:7], row["period"])
+        if invoice is not None:
+            self.report.same(where, row, number=invoice["number"], account_id=invoice["account_id"])
+            if row["period"] > invoice["period"]:
+                self.report.compare(where, "period", row["period"], invoice["period"])
 
     def check_invoice(self, invoice: Row) -> None:
         where, lines, compare = invoice.name, self.lines[invoice["invoice_id"]], self.report.compare
@@ -274,13 +266,18 @@ class Export:
         compare(where, "the sum of its lines", total_of(lines, "amount"), subtotal)
         compare(where, "the residual of its lines", total_of(lines, "residual"), invoice.number("residual"))
         compare(where, "total", invoice.number("total"), subtotal + tax)
+        for percent in sorted({line.number("tax_percent") for line in lines if line["period"] == invoice["period"]}):
+            compare(where, "tax_percent", invoice.number("tax_percent"), percent)
         if invoice["kind"] != "credit_note":
-            due = rounded(subtotal * invoice.number("tax_percent") / 100, decimals_of(invoice))
-            compare(where, "tax", tax, due)
+            compare(where, "tax", tax, tax_due(invoice, lines))
+        if "cost_usd" in invoice:
+            compare(where, "cost_usd", invoice.number("cost_usd"), total_of(lines, "cost_usd"))
 
-    def check_line(self, where: str, line: Row, decimals: int) -> None:
+    def check_line(self, where: str, line: Row, invoice: Row) -> None:
         exact, amount = line.number("exact_amount"), line.number("amount")
-        self.report.compare(where, "amount", amount, rounded(exact, decimals))
+        due = rounded(exact, decimals_of(invoice))
+        if not may_round_otherwise(line, invoice, amount - due):
+            self.report.compare(where, "amount", amount, due)
         self.report.compare(where, "residual", line.number("residual"), exact - amount)
         if line["unit_price_per_million"] and line["quantity"]:
             due = line.whole("quantity") * line.number("unit_price_per_million").scaleb(-6)
@@ -305,6 +302,7 @@ class Export:
             for column in ("number", "kind", "state", "currency", "total", "content_digest"):
                 what, invoice = f"{column}, says {MANIFEST},", self.invoices[owner]
                 self.report.compare(invoice.name, what, told[owner][column] or "", invoice[column])
+            self.check_scope(self.invoices[owner])
         for currency, sums in self.manifest["totals"].items():
             ours = [invoice for invoice in self.invoices.values() if invoice["currency"] == currency]
             self.report.compare(MANIFEST, f"number of invoices in {currency}", sums["invoices"], len(ours))
@@ -312,14 +310,14 @@ class Export:
                 due = total_of(ours, column)
                 self.report.compare(MANIFEST, f"{column} in {currency}", Row(sums).number(column), due)
 
-    def check_focus(self) -> None:
-        sums: dict[str, Decimal] = defaultdict(Decimal)
-        for row in read_table(self.folder / FOCUS, self.report):
-            sums[row["InvoiceId"]] += row.number("BilledCost")
-        for invoice in self.invoices.values():
-            if invoice["number"]:
-                where, found = f"{FOCUS}, {invoice.name}", sums[invoice["number"]]
-                self.report.compare(where, "the sum of BilledCost", found, invoice.number("total"))
+    def check_scope(self, invoice: Row) -> None:
+        """Whether it is what the manifest says that the export is of."""
+        compare = self.report.compare
+        compare(invoice.name, "period", invoice["period"], self.manifest["period"])
+        if self.manifest["account_id"] is not None:
+            compare(invoice.name, "account_id", invoice["account_id"], str(self.manifest["account_id"]))
+        if not self.manifest["includes_drafts"]:
+            compare(invoice.name, "state", invoice["state"], "issued")
 
     # --- Usage --------------------------------------------------------------------------------------------------------
 
@@ -331,11 +329,15 @@ class Export:
         return f"{self.invoices.get(owner, Row(invoice_id=owner)).name}, {provider} {name} of {period}"
 
     def check_model(self, model: Model) -> None:
-        """At cost each rate set has lines of its own; at fixed prices a model's lines stand for all of them."""
+        """At cost each meter and price has a line, or each rate set has lines of its own, as version 0.1.0 had it; at
+        fixed prices a model's lines stand for all of its calls.
+        """
         usage = self.usage.get(model, {})
         lines = [line for line in self.lines.get(model[0], ()) if is_of_tokens(line) and line.model == model]
+        self.check_cost(model, usage)
         at_cost = {rate_set for line in lines if (rate_set := rate_set_of(line)) is not None}
-        if at_cost:
+        is_by_price = any(basis_of(line).startswith("cost@") for line in lines)
+        if at_cost and not is_by_price:
             for rate_set in sorted(usage.keys() | at_cost):
                 part = [line for line in lines if rate_set_of(line) == rate_set]
                 self.check_usage(model, usage.get(rate_set, Usage()), part)
@@ -343,9 +345,55 @@ class Export:
         whole = Usage()
         for sums in usage.values():
             whole.add_sums(sums)
-        self.check_usage(model, whole, lines)
+        if not is_by_price:
+            self.check_usage(model, whole, lines)
+            return
+        self.check_tokens(model, whole, lines)
+        if self.bills_its_own_month(model):
+            for meter in sorted({line["meter"] for line in lines}):
+                self.check_calls(model, [line for line in lines if line["meter"] == meter], list(usage.values()))
+
+    def check_calls(self, model: Model, lines: list[Row], rate_sets: list[Usage]) -> None:
+        """lines: of one meter. They stand for all calls of some of the rate sets, since not each has used the meter."""
+        if len(lines) == 1 and len(rate_sets) <= 1:
+            self.check_proof(model, lines[0], rate_sets[0] if rate_sets else Usage())
+            return
+        if len(rate_sets) > MAX_RATE_SETS:
+            return
+        stood_for = (sum(line.whole("calls") for line in lines), digest_of(words_of(line["digest"]) for line in lines))
+        for size in range(len(rate_sets), -1, -1):
+            for some in combinations(rate_sets, size):
+                if stood_for == (sum(each.counts["calls"] for each in some), digest_of(each.words for each in some)):
+                    return
+        self.report.differs(
+            f"{self.where(model)}: {lines[0]['meter']} lines stand for {stood_for[0]:,} "
+            f"{'call' if stood_for[0] == 1 else 'calls'} with the digest "
+            f"{stood_for[1]}, which are not those of its usage."
+        )
+
+    def bills_its_own_month(self, model: Model) -> bool:
+        """An invoice's line of an earlier month is a difference to invoices that are not in this export."""
+        invoice = self.invoices.get(model[0], Row(kind=""))
+        return invoice["kind"] == "regular" and invoice["period"] == model[1]
+
+    def check_cost(self, model: Model, usage: dict[str, Usage]) -> None:
+        costs = [sums.cost for sums in usage.values() if sums.cost is not None]
+        if costs and self.bills_its_own_month(model):
+            lines = [line for line in self.lines[model[0]] if line["kind"] == "usage" and line.model == model]
+            self.report.compare(self.where(model), "cost_usd", total_of(lines, "cost_usd"), sum(costs))
 
     def check_usage(self, model: Model, usage: Usage, lines: list[Row]) -> None:
+        self.check_tokens(model, usage, lines)
+        if self.bills_its_own_month(model):
+            for line in lines:
+                self.check_proof(model, line, usage)
+
+    def check_proof(self, model: Model, line: Row, usage: Usage) -> None:
+        where = f"{self.invoices[model[0]].name}, line {line['position']}"
+        self.report.compare(where, "number of calls", line.whole("calls"), usage.counts["calls"])
+        self.report.compare(where, "digest of the calls", line["digest"], usage.digest)
+
+    def check_tokens(self, model: Model, usage: Usage, lines: list[Row]) -> None:
         billed: dict[str, int] = defaultdict(int)
         for line in lines:
             billed[line["meter"]] += line.whole("quantity")
@@ -356,13 +404,6 @@ class Export:
         ):
             found = sum(billed.get(meter, 0) for meter in meters)
             self.report.compare(self.where(model), f"{column} billed", found, usage.counts[column])
-        # An invoice's line of an earlier month is a difference to invoices that are not in this export.
-        invoice = self.invoices.get(model[0], Row(kind=""))
-        if invoice["kind"] == "regular" and invoice["period"] == model[1]:
-            for line in lines:
-                where = f"{invoice.name}, line {line['position']}"
-                self.report.compare(where, "number of calls", line.whole("calls"), usage.counts["calls"])
-                self.report.compare(where, "digest of the calls", line["digest"], usage.digest)
 
 
 def is_of_tokens(line: Row) -> bool:
@@ -370,9 +411,30 @@ def is_of_tokens(line: Row) -> bool:
     return line["kind"] == "usage" and line["meter"] in (*INPUT_METERS, *OUTPUT_METERS) and line["quantity"] != ""
 
 
+def basis_of(line: Row) -> str:
+    """Which price, tier or rate set a line of usage stands for."""
+    return [*line["key"].split("|"), "", ""][2]
+
+
+def words_of(digest: str) -> list[int]:
+    """None at all is nothing."""
+    try:
+        return [int(digest[8 * index : 8 * index + 8] or "0", 16) for index in range(WORDS)]
+    except ValueError:
+        raise Unreadable(f"digest is “{digest}”, which is none") from None
+
+
+def digest_of(parts: Iterable[list[int]]) -> str:
+    """The sum of digests, word by word."""
+    total = [0] * WORDS
+    for words in parts:
+        total = [a + b for a, b in zip(total, words, strict=True)]
+    return "".join(f"{word % 2**32:08x}" for word in total)
+
+
 def rate_set_of(line: Row) -> str | None:
     """Of a line at cost, "" where its calls had none; None of a line at a fixed price. It stands in the line's key."""
-    basis = [*line["key"].split("|"), "", ""][2]
+    basis = basis_of(line)
     return basis[len("cost:") :].replace("-", "") if basis.startswith("cost:") else None
 
 
@@ -381,17 +443,27 @@ def decimals_of(invoice: Row) -> int:
     return -int(invoice.number("total").as_tuple().exponent)
 
 
-def total_of(rows: Iterable[Row], column: str) -> Decimal:
-    return sum((row.number(column) for row in rows), Decimal(0))
+def may_round_otherwise(line: Row, invoice: Row, more: Decimal) -> bool:
+    """A line that changes what was billed before is what all of it is rounded to, less what was printed of it, which
+    may stand on documents that are not here. A reduction may give back less than that.
+
+    more: the line's amount less what it is rounded to by itself.
+    """
+    if invoice["credit_kind"] == "reduction" and more > 0:
+        return True
+    is_own = invoice["kind"] == "regular" and line["period"] == invoice["period"]
+    is_first = is_own and not line["description"].endswith(OF_BILLED_BEFORE)
+    is_goodwill = invoice["kind"] == "credit_note" and invoice["credit_kind"] not in ("reduction", "correction")
+    return not (is_first or is_goodwill) and abs(more) <= MAX_ROUNDINGS * Decimal(1).scaleb(-decimals_of(invoice))
 
 
-def rounded(amount: Decimal, decimals: int) -> Decimal:
-    """Halves go away from zero."""
-    return amount.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
-
-
-def plain(value: object) -> str:
-    return f"{value:f}" if isinstance(value, Decimal) else str(value) or "nothing"
+def tax_due(invoice: Row, lines: Iterable[Row]) -> Decimal:
+    """Each rate on the sum of its lines; without lines there is none."""
+    nets: dict[Decimal, Decimal] = defaultdict(Decimal)
+    for line in lines:
+        nets[line.number("tax_percent")] += line.number("amount")
+    taxes = (rounded(net * percent / 100, decimals_of(invoice)) for percent, net in nets.items())
+    return sum(taxes, Decimal(0))
 
 
 if __name__ == "__main__":

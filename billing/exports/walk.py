@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
-from django.db.models import Prefetch
+from django.db.models import Max, Prefetch
 
 from billing.enums import InvoiceState
-from billing.exports.base import FormatWriter, Scope
-from billing.exports.detail import usage_of
+from billing.exports import script
+from billing.exports.base import LAYOUT, FormatWriter, Scope
 from billing.exports.files import ExportFiles
-from billing.exports.manifest import NAME, Manifest, Totals
+from billing.exports.manifest import NAME, Manifest, ManifestTotals
+from billing.invoices.billed_calls import read_usage
 from billing.models import DailyUsage, Invoice, InvoiceLine
 from billing.models.invoices import FINAL_STATES, InvoiceQuerySet
 from billing.types import Progress
 
-SCRIPT = Path(__file__).with_name("verify_export.py")
 INVOICES_AT_A_TIME = 100
 
 
@@ -46,7 +47,8 @@ def write_export(
 
     ids: as `invoice_ids` gives them. on_progress: of rows of usage.
     """
-    totals, about = Totals(), _rows_to_come(scope)
+    totals, about = ManifestTotals(), _rows_to_come(scope)
+    scope = replace(scope, layout=_find_layout(ids))
     with ExitStack() as stack:
         files = stack.enter_context(ExportFiles(folder))
         writers = [stack.enter_context(writer(files, scope)) for writer in formats.values()]
@@ -54,21 +56,21 @@ def write_export(
             on_progress(totals.rows["usage"], max(about, totals.rows["usage"]))
         for writer in writers:
             writer.close()
-        files.add(SCRIPT.name, SCRIPT.read_bytes())
+        files.add(script.NAME, script.script())
         manifest = totals.manifest(scope, tuple(formats), files.close())
         files.add(NAME, manifest.text)
         files.close()
     return manifest
 
 
-def _walk(ids: Sequence[int], writers: Sequence[FormatWriter], totals: Totals) -> Iterator[None]:
+def _walk(ids: Sequence[int], writers: Sequence[FormatWriter], totals: ManifestTotals) -> Iterator[None]:
     """Stops after each invoice, with nothing being read."""
     for invoice in _invoices(ids):
         lines = list(invoice.lines.all())
         totals.add_invoice(invoice, lines=len(lines))
         for writer in writers:
             writer.add_invoice(invoice, lines)
-        for row in usage_of(invoice):
+        for row in read_usage(invoice):
             totals.add_usage()
             for writer in writers:
                 writer.add_usage(row)
@@ -83,6 +85,12 @@ def _invoices(ids: Sequence[int]) -> Iterator[Invoice]:
         part = ids[start : start + INVOICES_AT_A_TIME]
         found = wanted.prefetch_related(Prefetch("lines", queryset=lines)).in_bulk(part)
         yield from (found[pk] for pk in part if pk in found)
+
+
+def _find_layout(ids: Sequence[int]) -> int:
+    """The newest that one of the documents needs."""
+    newest = Invoice.objects.filter(pk__in=ids).aggregate(newest=Max("content_version"))["newest"]
+    return min(newest or LAYOUT, LAYOUT)
 
 
 def _of_month(scope: Scope) -> InvoiceQuerySet:

@@ -1,25 +1,28 @@
 """xero: files for Xero's import of sales invoices and of credit notes; QuickBooks Online maps the same columns.
 
 Only issued documents are in them: a draft has no place in a ledger. A line is one piece at its rounded amount, since
-the ledger would round quantity x unit price otherwise than the invoice does. Xero takes 500 documents a file.
+the ledger would round quantity x unit price otherwise than the invoice does. Its tax stands beside it, so that the
+lines of a document add up to its total. Xero takes 500 documents a file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from decimal import Decimal
 
 from billing.enums import InvoiceKind
 from billing.exports.base import FormatWriter, Scope
 from billing.exports.cells import Value, exact
-from billing.exports.csv_files import CsvRows
 from billing.exports.files import ExportFiles
-from billing.exports.tables import money
+from billing.exports.tables import money_cell
+from billing.exports.tabular import CsvRows
+from billing.invoices.parties import BillTo, bill_to_of
+from billing.invoices.taxes import percent_of, tax_by_line
 from billing.models import Invoice, InvoiceLine
 from billing.models.invoices import FINAL_STATES
-from billing.parties import BillTo, bill_to_of
 
-MOST_DOCUMENTS = 500
+MAX_DOCUMENTS = 500
 """Of one file, says Xero."""
 ACCOUNT_CODE = "200"
 """Sales, in the chart of accounts that Xero begins with."""
@@ -49,7 +52,7 @@ class _Documents:
         self._documents = 0
 
     def add(self, rows: Sequence[Row]) -> None:
-        if self._documents % MOST_DOCUMENTS == 0:
+        if self._documents % MAX_DOCUMENTS == 0:
             self._parts.append(CsvRows(self._files, self._name_of_next_part(), self._columns))
         self._documents += 1
         for row in rows:
@@ -69,26 +72,31 @@ class XeroWriter(FormatWriter):
         if invoice.state not in FINAL_STATES:
             return
         if invoice.kind == InvoiceKind.CREDIT_NOTE:
-            self._credit_notes.add(_rows_of(invoice, lines, sign=-1))
+            self._credit_notes.add(_build_rows(invoice, lines, sign=-1, layout=self.scope.layout))
         else:
-            self._invoices.add(_rows_of(invoice, lines, sign=1))
+            self._invoices.add(_build_rows(invoice, lines, sign=1, layout=self.scope.layout))
 
 
-def _rows_of(invoice: Invoice, lines: Sequence[InvoiceLine], *, sign: int) -> list[Row]:
-    """sign: a credit note's amounts are positive in its file."""
+def _build_rows(invoice: Invoice, lines: Sequence[InvoiceLine], *, sign: int, layout: int) -> list[Row]:
+    """sign: a credit note's amounts are positive in its file. Files of layout 1 left the tax to the ledger."""
     shared = {**_contact(bill_to_of(invoice)), **_head(invoice, sign=sign)}
-    tax_type = f"{exact(invoice.tax_percent)}%" if invoice.tax_percent else NO_TAX
+    taxes = tax_by_line(invoice, lines)
     return [
         {
             **shared,
             "Description": line.description,
             "Quantity": 1,
-            "UnitAmount": money(sign * line.amount, invoice.currency),
+            "UnitAmount": money_cell(sign * line.amount, invoice.currency),
             "AccountCode": ACCOUNT_CODE,
-            "TaxType": tax_type,
+            "TaxType": _tax_type(percent_of(line, invoice)),
+            "TaxAmount": money_cell(sign * tax if tax else tax, invoice.currency) if layout > 1 else None,
         }
-        for line in lines
+        for line, tax in zip(lines, taxes, strict=True)
     ]
+
+
+def _tax_type(percent: Decimal) -> str:
+    return f"{exact(percent)}%" if percent else NO_TAX
 
 
 def _contact(bill_to: BillTo) -> Row:
@@ -114,7 +122,7 @@ def _head(invoice: Invoice, *, sign: int) -> Row:
         "InvoiceDate": _date(invoice.issued_on),
         "CreditNoteDate": _date(invoice.issued_on),
         "DueDate": _date(invoice.due_on),
-        "Total": money(sign * invoice.total, invoice.currency),
+        "Total": money_cell(sign * invoice.total, invoice.currency),
         "Currency": invoice.currency,
     }
 

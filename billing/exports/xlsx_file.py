@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from xlsxwriter.worksheet import Worksheet
 
 NAME = "export.xlsx"
-MOST_ROWS = 1_048_576
+MAX_ROWS = 1_048_576
 """Of a sheet, its heading included."""
-MOST_DIGITS = 15
+MAX_DIGITS = 15
 """What Excel keeps of a number."""
 _WIDTH = 18
 
@@ -41,7 +41,7 @@ class SheetRows:
         self.rows = 0
 
     def add(self, row: Sequence[Value]) -> None:
-        if self._next == MOST_ROWS:
+        if self._next == MAX_ROWS:
             self._sheet = self._new_sheet()
         for column, value in enumerate(row):
             self._write(column, value)
@@ -60,7 +60,7 @@ class SheetRows:
         return sheet
 
     def _write(self, column: int, value: Value) -> None:
-        if isinstance(value, Decimal | int) and _digits(value) <= MOST_DIGITS:
+        if isinstance(value, Decimal | int) and _digits(value) <= MAX_DIGITS:
             # A Decimal is written digit by digit: it never becomes a float.
             self._sheet.write_number(self._next, column, value, self._format_of(value))
         elif value is not None:

@@ -30,7 +30,7 @@ def spell_countries(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('billing', '0002_job_leases'),
+        ("billing", "0002_job_leases"),
     ]
 
     operations = [

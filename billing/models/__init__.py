@@ -3,10 +3,11 @@
 from billing.models.invoices import BilledUsage, Invoice, InvoiceEvent, InvoiceLine, InvoiceSeries
 from billing.models.jobs import ExportJob, MonthJob
 from billing.models.plans import Plan, PlanRate, PlanVersion
-from billing.models.profiles import BillingProfile, ExchangeRate
+from billing.models.profiles import BillingProfile, ExchangeRate, FormerPlan
 from billing.models.reconciliation import CostImport, ProviderCost
 from billing.models.rollups import DailyUsage, RollupMark
 from billing.models.summaries import AccountDay, KeyDay, KeyThird, ModelDay, StaleDay
+from billing.models.tokens import PlainTokenGrace, StaffToken
 
 __all__ = (
     "AccountDay",
@@ -16,6 +17,7 @@ __all__ = (
     "DailyUsage",
     "ExchangeRate",
     "ExportJob",
+    "FormerPlan",
     "Invoice",
     "InvoiceEvent",
     "InvoiceLine",
@@ -24,10 +26,12 @@ __all__ = (
     "KeyThird",
     "ModelDay",
     "MonthJob",
+    "PlainTokenGrace",
     "Plan",
     "PlanRate",
     "PlanVersion",
     "ProviderCost",
     "RollupMark",
+    "StaffToken",
     "StaleDay",
 )

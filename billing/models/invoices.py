@@ -6,17 +6,20 @@ Amounts are in the invoice's currency unless they say otherwise. From `in_review
 
 from __future__ import annotations
 
+from decimal import Decimal
+from typing import ClassVar
+
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
-from billing.currencies import MOST_DECIMALS, validate_currency
-from billing.enums import InvoiceAction, InvoiceKind, InvoiceState, LineKind
+from billing.currencies import MAX_DECIMALS, validate_currency
+from billing.enums import CreditKind, InvoiceAction, InvoiceKind, InvoiceState, LineKind
 from billing.models.plans import PERCENT_DECIMALS, PlanVersion
 from billing.models.profiles import RATE_DECIMALS, ExchangeRate
 from billing.models.rollups import UsageSums
-from billing.periods import Period
+from billing.periods import BillingPeriod
 from billing.types import EXACT_DECIMALS
 from llm.fields import ExactDecimalField
 from llm.models import Account, RateSet
@@ -26,6 +29,9 @@ FROZEN_STATES = (InvoiceState.IN_REVIEW, InvoiceState.APPROVED, InvoiceState.ISS
 """The content no longer follows the books."""
 
 FINAL_STATES = (InvoiceState.ISSUED, InvoiceState.PAID)
+CONTENT_VERSION = 2
+"""Of what a draft holds from now on; see `billing.invoices.digests`. Rows of version 1 stay as they are."""
+
 _APPROVED_STATES = (InvoiceState.APPROVED, *FINAL_STATES)
 
 
@@ -49,20 +55,32 @@ class InvoiceQuerySet(models.QuerySet["Invoice"]):
     def final(self) -> InvoiceQuerySet:
         return self.filter(state__in=FINAL_STATES)
 
+    def charging(self) -> InvoiceQuerySet:
+        """Those that count in what was charged: frozen, and of corrections only what was issued.
+
+        Until then a correction may still be withdrawn, and nothing may be billed again for it.
+        """
+        return self.frozen().exclude(Q(credit_kind=CreditKind.CORRECTION) & ~Q(state__in=FINAL_STATES))
+
 
 class Invoice(models.Model):
     """One document: a month's invoice, a supplement, or a credit note, whose amounts are negative.
 
     period_start: first day of the month. number: of the series, once issued. cutoff_at: database clock; all usage
     recorded by then is in it, and nothing later. bill_to, seller: what the document says of both, frozen at submit.
-    exchange_rate, per_usd: where the currency isn't USD. cost_usd: what the providers charge us for the usage billed.
-    previous_total: of the month before's invoice; None where there was none. estimated_permille: of the cost, by
-    calls whose tokens were counted by us. flags: codes of what a reviewer should look at (see `billing.flags`).
-    needs_second_person: frozen at submit. prepared_by, approved_by: None in their place means that nobody did yet.
+    credit_kind: of credit notes alone. taxes: by rate, see `billing.invoices.taxes`; tax_percent is the rate of the
+    invoice's own month. exchange_rate, per_usd: where the currency isn't USD. cost_usd: what the providers charge us
+    for the usage billed. previous_total, previous_cost_usd: of the month before's invoice; None where there was none.
+    estimated_permille: of the cost, by calls whose tokens were counted by us. flags: codes of what a reviewer should
+    look at (see `billing.invoices.flags`). needs_second_person: frozen at submit. prepared_by, approved_by: None in
+    their place means that nobody did yet.
     """
+
+    is_proven: ClassVar[bool] = True
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="invoices")
     kind = models.CharField(max_length=15, choices=InvoiceKind.choices, default=InvoiceKind.REGULAR)
+    credit_kind = models.CharField(max_length=10, choices=CreditKind.choices, blank=True, default="")
     state = models.CharField(max_length=10, choices=InvoiceState.choices, default=InvoiceState.DRAFT)
     period_start = models.DateField()
     currency = models.CharField(max_length=3, validators=[validate_currency])
@@ -79,15 +97,18 @@ class Invoice(models.Model):
     bill_to = models.JSONField(default=dict)
     seller = models.JSONField(default=dict)
     cutoff_at = models.DateTimeField(null=True, blank=True)
-    subtotal = ExactDecimalField(decimals=MOST_DECIMALS, default=0)
+    subtotal = ExactDecimalField(decimals=MAX_DECIMALS, default=0)
     tax_percent = ExactDecimalField(decimals=PERCENT_DECIMALS, default=0)
-    tax = ExactDecimalField(decimals=MOST_DECIMALS, default=0)
-    total = ExactDecimalField(decimals=MOST_DECIMALS, default=0)
+    tax = ExactDecimalField(decimals=MAX_DECIMALS, default=0)
+    taxes = models.JSONField(default=list, blank=True)
+    total = ExactDecimalField(decimals=MAX_DECIMALS, default=0)
     cost_usd = ExactDecimalField(decimals=PICO_DECIMALS, default=0)
-    previous_total = ExactDecimalField(decimals=MOST_DECIMALS, null=True, blank=True)
+    previous_total = ExactDecimalField(decimals=MAX_DECIMALS, null=True, blank=True)
+    previous_cost_usd = ExactDecimalField(decimals=PICO_DECIMALS, null=True, blank=True)
     estimated_permille = models.PositiveSmallIntegerField(default=0)
     flags = models.JSONField(default=list, blank=True)
 
+    content_version = models.PositiveSmallIntegerField(default=CONTENT_VERSION, editable=False)
     content_digest = models.CharField(max_length=64, blank=True, default="", help_text="SHA-256, since submit.")
     approved_digest = models.CharField(max_length=64, blank=True, default="", help_text="What the approver signed.")
     needs_second_person = models.BooleanField(default=True)
@@ -145,6 +166,24 @@ class Invoice(models.Model):
                 name="invoice_credit_note_cites",
             ),
             models.CheckConstraint(
+                condition=(Q(kind=InvoiceKind.CREDIT_NOTE, credit_kind__in=CreditKind.values))
+                | (~Q(kind=InvoiceKind.CREDIT_NOTE) & Q(credit_kind="")),
+                name="invoice_credit_note_says_why",
+            ),
+            # Version 1 had negative invoices: what was issued stays as it is.
+            models.CheckConstraint(
+                condition=Q(content_version__lt=CONTENT_VERSION)
+                | Q(kind=InvoiceKind.CREDIT_NOTE)
+                | Q(total__gte=Decimal(0)),
+                name="invoice_never_negative",
+            ),
+            models.CheckConstraint(
+                condition=Q(content_version__lt=CONTENT_VERSION)
+                | ~Q(kind=InvoiceKind.CREDIT_NOTE)
+                | Q(total__lte=Decimal(0)),
+                name="invoice_credit_note_gives_back",
+            ),
+            models.CheckConstraint(
                 condition=~Q(state__in=FROZEN_STATES)
                 | (Q(prepared_by__isnull=False, cutoff_at__isnull=False) & ~Q(content_digest="")),
                 name="invoice_frozen_is_prepared",
@@ -168,8 +207,8 @@ class Invoice(models.Model):
         return self.label or f"{self.get_kind_display()} {self.period} of {self.account}"
 
     @property
-    def period(self) -> Period:
-        return Period(self.period_start)
+    def period(self) -> BillingPeriod:
+        return BillingPeriod(self.period_start)
 
     @property
     def label(self) -> str:
@@ -180,6 +219,18 @@ class Invoice(models.Model):
     def is_frozen(self) -> bool:
         return self.state in FROZEN_STATES
 
+    @property
+    def is_goodwill(self) -> bool:
+        return self.credit_kind == CreditKind.GOODWILL
+
+    @property
+    def is_correction(self) -> bool:
+        return self.credit_kind == CreditKind.CORRECTION
+
+    @property
+    def is_reduction(self) -> bool:
+        return self.credit_kind == CreditKind.REDUCTION
+
 
 class InvoiceLine(models.Model):
     """One line. Late usage of an earlier month stands on lines of its own, whose `period_start` is that month.
@@ -187,9 +238,12 @@ class InvoiceLine(models.Model):
     key: names the line among all lines of its period, so that what was billed before can be set against it.
     quantity: tokens of the line's meter, or calls. unit_price: per million of them; None where there is none.
     exact_amount: unrounded. amount: as printed, rounded half away from zero to the currency's decimals.
-    residual: exact_amount - amount. cost_usd: its share of our cost. calls, digest: of the calls that it stands for, by
-    the sum of their rows' digests; a model's lines share them.
+    residual: exact_amount - amount. tax_percent: of the line's month; None on lines of version 1, which follow their
+    invoice's. per_usd: the exchange rate that the line's month is charged at. cost_usd: its share of our cost. calls,
+    digest: of the calls that it stands for, by the sum of their rows' digests; a model's lines share them.
     """
+
+    is_proven: ClassVar[bool] = True
 
     # No index of its own, here and on BilledUsage: one that begins with it is there already.
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, db_index=False, related_name="lines")
@@ -205,8 +259,10 @@ class InvoiceLine(models.Model):
     quantity = models.BigIntegerField(null=True, blank=True)
     unit_price = ExactDecimalField(decimals=EXACT_DECIMALS, null=True, blank=True)
     exact_amount = ExactDecimalField(decimals=EXACT_DECIMALS)
-    amount = ExactDecimalField(decimals=MOST_DECIMALS)
+    amount = ExactDecimalField(decimals=MAX_DECIMALS)
     residual = ExactDecimalField(decimals=EXACT_DECIMALS)
+    tax_percent = ExactDecimalField(decimals=PERCENT_DECIMALS, null=True, blank=True)
+    per_usd = ExactDecimalField(decimals=RATE_DECIMALS, null=True, blank=True)
     cost_usd = ExactDecimalField(decimals=PICO_DECIMALS, default=0)
     calls = models.BigIntegerField(default=0)
     digest = models.CharField(max_length=64, blank=True, default="")
@@ -217,7 +273,15 @@ class InvoiceLine(models.Model):
         ordering = ("invoice", "position")
         constraints = (
             models.UniqueConstraint(fields=["invoice", "position"], name="invoiceline_position_once"),
-            models.UniqueConstraint(fields=["invoice", "period_start", "key"], name="invoiceline_key_once"),
+            # A credit note may take the same key back from two lines of its invoice.
+            models.UniqueConstraint(
+                fields=["invoice", "period_start", "key"],
+                condition=Q(credited_line=None),
+                name="invoiceline_key_once",
+            ),
+            models.UniqueConstraint(
+                fields=["invoice", "period_start", "key", "credited_line"], name="invoiceline_credited_key_once"
+            ),
             models.CheckConstraint(condition=Q(kind__in=LineKind.values), name="invoiceline_kind_known"),
         )
 
@@ -231,6 +295,8 @@ class BilledUsage(UsageSums):
     The sums over all frozen invoices of a period are what has been billed of it. A figure can be negative: a
     correction took something back.
     """
+
+    is_proven: ClassVar[bool] = True
 
     invoice = models.ForeignKey(Invoice, on_delete=models.CASCADE, db_index=False, related_name="billed_usage")
     period_start = models.DateField()
@@ -247,7 +313,14 @@ class BilledUsage(UsageSums):
 
 
 class InvoiceEvent(models.Model):
-    """What was done to an invoice, by whom, when and why. Only ever added to. user: None for the system."""
+    """What was done to an invoice, by whom, when and why. Only ever added to. user: None for the system.
+
+    content_digest, issue_digest: what the invoice's were afterwards (see `billing.invoices.digests`); "" before it had
+    them, and for the issue of invoices older than its digest. cutoff_at: the invoice's then, which a later submit
+    replaces; None of events older than this field.
+    """
+
+    is_proven: ClassVar[bool] = True
 
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="events")
     action = models.CharField(max_length=15, choices=InvoiceAction.choices)
@@ -258,6 +331,8 @@ class InvoiceEvent(models.Model):
     )
     reason = models.CharField(max_length=500, blank=True, default="")
     content_digest = models.CharField(max_length=64, blank=True, default="")
+    issue_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
+    cutoff_at = models.DateTimeField(null=True, blank=True, editable=False)
     at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -1,4 +1,4 @@
-"""What people ask for and a worker does: who asked, how far it is, and how it ended (see `billing.jobs`)."""
+"""What people ask for and a worker does: who asked, how far it is, and how it ended (see `billing.jobs.runner`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.text import capfirst
 
 from billing.enums import JobState, MonthJobKind
-from billing.periods import Period
+from billing.periods import BillingPeriod
 from llm.models import Account
 
 UNFINISHED_STATES = (JobState.WAITING, JobState.RUNNING)
@@ -46,8 +46,8 @@ class Job(models.Model):
         )
 
     @property
-    def period(self) -> Period:
-        return Period(self.period_start)
+    def period(self) -> BillingPeriod:
+        return BillingPeriod(self.period_start)
 
     @property
     def is_unfinished(self) -> bool:
@@ -95,7 +95,7 @@ class MonthJob(Job):
         )
 
     def __str__(self) -> str:
-        return f"{capfirst(self.get_kind_display())} of {self.period}{_whose(self.account)}"
+        return f"{capfirst(self.get_kind_display())} for {self.period}{_whose(self.account)}"
 
 
 def _whose(account: Account | None) -> str:

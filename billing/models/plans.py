@@ -70,7 +70,7 @@ class PlanVersion(models.Model):
         help_text="Usage is topped up to this amount, after allowance and discount; the flat fee comes on top.",
     )
     allowance_tokens = models.PositiveBigIntegerField(
-        default=0, help_text="So many tokens are included; the dearest of the month."
+        default=0, help_text="This many tokens are included; the most expensive of the month."
     )
     allowance_amount = ExactDecimalField(
         decimals=MONEY_DECIMALS,
@@ -82,7 +82,7 @@ class PlanVersion(models.Model):
         decimals=PERCENT_DECIMALS,
         default=Decimal(0),
         validators=[MinValueValidator(Decimal(0)), MaxValueValidator(Decimal(100))],
-        help_text="On usage that the allowance doesn't cover.",
+        help_text="On usage not covered by the allowance.",
     )
     note = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -110,7 +110,7 @@ class PlanRate(models.Model):
     model_pattern = models.CharField(max_length=200, help_text="A model's name; * stands for any text.")
     meter = models.CharField(max_length=50, choices=Meter.choices)
     tier_mode = models.CharField(max_length=10, choices=TierMode.choices, default=TierMode.GRADUATED)
-    from_tokens = models.PositiveBigIntegerField(default=0, help_text="The tier begins after so many tokens.")
+    from_tokens = models.PositiveBigIntegerField(default=0, help_text="The tier starts after this many tokens.")
     price_per_million = ExactDecimalField(
         decimals=MONEY_DECIMALS,
         validators=[MinValueValidator(Decimal(0))],

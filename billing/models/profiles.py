@@ -14,14 +14,15 @@ from django.utils import timezone
 from billing.countries import validate_country
 from billing.currencies import COST_CURRENCY, validate_currency
 from billing.models.plans import PERCENT_DECIMALS, Plan
+from billing.periods import BillingPeriod
 from llm.fields import ExactDecimalField
 from llm.models import Account
 from llm.models.accounts import validate_time_zone
 
 RATE_DECIMALS = 6
-MOST_PER_USD = 10_000_000
+MAX_PER_USD = 10_000_000
 """A slip of the keyboard beyond; ten times the weakest currency's rate."""
-MOST_PAYMENT_DAYS = 3650
+MAX_PAYMENT_DAYS = 3650
 
 
 class BillingProfile(models.Model):
@@ -30,14 +31,15 @@ class BillingProfile(models.Model):
     Its row is the lock under which the account's invoices are made and moved on.
     time_zone: whose days are counted from `time_zone_from` on, the first of a month; until then the account's own.
     former_time_zones: what each zone took over from, by that first day; see `billing.timezones`.
-    billed_from: the first month that is invoiced. plan_from: the first whose fees and commitment are due by this plan.
+    billed_from: the first month that is invoiced. plan_from: the first whose fees and commitment are due by this plan;
+    earlier ones go by `former_plans`, where there are some.
     """
 
     account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="billing_profile")
     legal_name = models.CharField(max_length=200)
-    address = models.TextField(blank=True, default="", help_text="As it stands on the invoice, several lines.")
+    address = models.TextField(blank=True, default="", help_text="As printed on the invoice, several lines.")
     country = models.CharField(max_length=2, blank=True, default="", validators=[validate_country])
-    email = models.EmailField(blank=True, default="", help_text="Where invoices go.")
+    email = models.EmailField(blank=True, default="", help_text="The address invoices are sent to.")
     tax_id = models.CharField("tax ID", max_length=50, blank=True, default="")
     tax_percent = ExactDecimalField(
         decimals=PERCENT_DECIMALS,
@@ -45,7 +47,7 @@ class BillingProfile(models.Model):
         validators=[MinValueValidator(Decimal(0)), MaxValueValidator(Decimal(100))],
     )
     tax_note = models.CharField(
-        max_length=200, blank=True, default="", help_text="Stands beside the tax, such as “Reverse charge”."
+        max_length=200, blank=True, default="", help_text="Printed beside the tax, such as “Reverse charge”."
     )
     po_number = models.CharField("PO number", max_length=100, blank=True, default="")
     currency = models.CharField(max_length=3, default="USD", validators=[validate_currency])
@@ -74,10 +76,44 @@ class BillingProfile(models.Model):
         return self.legal_name
 
     def clean(self) -> None:
-        if self.payment_days > MOST_PAYMENT_DAYS:
-            raise ValidationError({"payment_days": f"Give {MOST_PAYMENT_DAYS} days at the most."})
+        if self.payment_days > MAX_PAYMENT_DAYS:
+            raise ValidationError({"payment_days": f"Give at most {MAX_PAYMENT_DAYS} days."})
         if self.plan_id and self.plan.versions.exclude(currency=self.currency).exists():
             raise ValidationError({"currency": f"The plan “{self.plan}” has prices in another currency."})
+
+    def plan_in(self, period: BillingPeriod) -> Plan:
+        """The plan that the account has, had or will have in the month."""
+        former = self._former_in(period)
+        return self.plan if former is None else former.plan
+
+    def currency_in(self, period: BillingPeriod) -> str:
+        """In which the month is billed, unless it was billed in another one already."""
+        former = self._former_in(period)
+        return self.currency if former is None else former.currency
+
+    def _former_in(self, period: BillingPeriod) -> FormerPlan | None:
+        later = [each for each in self.former_plans.all() if period.start < each.until]
+        return min(later, key=lambda each: each.until, default=None)
+
+
+class FormerPlan(models.Model):
+    """A plan that an account had until another took over; see `billing.plans.keep_former_plans`.
+
+    until: the first day of the first month that is no longer its. since: what `plan_from` was then.
+    """
+
+    profile = models.ForeignKey(BillingProfile, on_delete=models.CASCADE, db_index=False, related_name="former_plans")
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="former_profiles")
+    currency = models.CharField(max_length=3, validators=[validate_currency])
+    since = models.DateField(null=True, blank=True)
+    until = models.DateField()
+
+    class Meta:
+        ordering = ("profile", "until")
+        constraints = (models.UniqueConstraint(fields=["profile", "until"], name="formerplan_one_until"),)
+
+    def __str__(self) -> str:
+        return f"{self.plan} until {self.until:%Y-%m}"
 
 
 class ExchangeRate(models.Model):
@@ -102,8 +138,8 @@ class ExchangeRate(models.Model):
 
     def clean(self) -> None:
         if self.currency == COST_CURRENCY:
-            raise ValidationError({"currency": f"{COST_CURRENCY} is what rates are given for: it has none itself."})
+            raise ValidationError({"currency": f"{COST_CURRENCY} is the base currency: it has no rate itself."})
         # Empty where a form was filled in wrongly.
         per_usd = Decimal(self.per_usd or 0)
-        if not per_usd.is_nan() and per_usd > MOST_PER_USD:
-            raise ValidationError({"per_usd": f"No currency is that weak: give {MOST_PER_USD:,} at the most."})
+        if not per_usd.is_nan() and per_usd > MAX_PER_USD:
+            raise ValidationError({"per_usd": f"This rate is implausibly high: give at most {MAX_PER_USD:,}."})

@@ -113,11 +113,13 @@ class RollupMark(models.Model):
 
     cutoff_at: never moves back; None where the days are no state of any moment, since they are being written in several
     transactions (SQLite) and those have not all been made. rolling_to: the cutoff of whoever writes them so.
+    changed_from: the earliest day that was made since the account's reductions were computed last; None where none was.
     """
 
     account = models.OneToOneField(Account, on_delete=models.PROTECT, primary_key=True, related_name="rollup_mark")
     cutoff_at = models.DateTimeField(null=True, help_text="Database clock.")
     rolling_to = models.DateTimeField(null=True, help_text="Database clock.")
+    changed_from = models.DateField(null=True)
 
     class Meta:
         ordering = ("account",)

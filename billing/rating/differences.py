@@ -12,15 +12,19 @@ from billing.rating.sums import added_digests
 from billing.types import NO_DIGEST, ChargeLine
 from llm.money import exact_arithmetic, round_half_away
 
+TAKEN_BACK = ", billed before"
+"""What a line of usage says that is no more: its price, or all of its usage, is another now."""
+
 _PRINTING_ORDER = {kind: position for position, kind in enumerate(LineKind)}
 
 
 def difference(now: Sequence[ChargeLine], billed: Sequence[ChargeLine], *, decimals: int) -> tuple[ChargeLine, ...]:
     """By key, now less billed, in printing order; what was billed and is no more comes back negative.
 
-    billed: a key may come several times. Exact amounts, quantities, costs, calls and digests are subtracted, and the
-    exact amount is rounded anew. A unit price stays where it still gives the exact amount. Lines without any difference
-    of amount, quantity or cost are left out, though calls that used nothing may have come.
+    billed: a key may come several times. Exact amounts, quantities, costs, calls and digests are subtracted, and so are
+    printed amounts: what a line was billed in parts comes to what the whole of it is rounded to. A unit price stays
+    where it still gives the exact amount. Lines without any difference of amount, quantity or cost are left out, though
+    calls that used nothing may have come.
     """
     with exact_arithmetic():
         before = _by_key(billed)
@@ -28,6 +32,19 @@ def difference(now: Sequence[ChargeLine], billed: Sequence[ChargeLine], *, decim
         changed += [_less(_nothing_of(line), line) for line in before.values()]
         lines = [_finished(line, decimals) for line in changed if _says_something(line)]
     return tuple(sorted(lines, key=lambda line: _PRINTING_ORDER[line.kind]))
+
+
+def beside_others(lines: Sequence[ChargeLine], billed: Sequence[ChargeLine]) -> tuple[ChargeLine, ...]:
+    """A difference that stands for a whole month, each line of it saying what other invoices have billed already."""
+    before = _by_key(billed)
+    return tuple(_beside(line, before.get(line.key)) for line in lines)
+
+
+def _beside(line: ChargeLine, billed: ChargeLine | None) -> ChargeLine:
+    if billed is None or line.description.endswith(TAKEN_BACK):
+        return line
+    what = f"{billed.quantity:,}" if billed.quantity else f"{billed.amount:,f}" if billed.exact_amount else ""
+    return replace(line, description=f"{line.description}, less {what} on another invoice") if what else line
 
 
 def _by_key(lines: Iterable[ChargeLine]) -> dict[str, ChargeLine]:
@@ -45,7 +62,18 @@ def _less(line: ChargeLine, billed: ChargeLine | None) -> ChargeLine:
 
 def _nothing_of(line: ChargeLine) -> ChargeLine:
     quantity = None if line.quantity is None else 0
-    return replace(line, exact_amount=Decimal(0), quantity=quantity, cost_pico=0, calls=0, digest=NO_DIGEST)
+    words = TAKEN_BACK if line.kind == LineKind.USAGE else ""
+    description = line.description.removesuffix(TAKEN_BACK) + words
+    return replace(
+        line,
+        description=description,
+        exact_amount=Decimal(0),
+        amount=Decimal(0),
+        quantity=quantity,
+        cost_pico=0,
+        calls=0,
+        digest=NO_DIGEST,
+    )
 
 
 def _plus(line: ChargeLine, other: ChargeLine, *, sign: int) -> ChargeLine:
@@ -54,6 +82,7 @@ def _plus(line: ChargeLine, other: ChargeLine, *, sign: int) -> ChargeLine:
     return replace(
         line,
         exact_amount=line.exact_amount + sign * other.exact_amount,
+        amount=line.amount + sign * other.amount,
         quantity=(line.quantity or 0) + sign * (other.quantity or 0) if has_quantity else None,
         cost_pico=line.cost_pico + sign * other.cost_pico,
         calls=line.calls + sign * other.calls,
@@ -62,14 +91,13 @@ def _plus(line: ChargeLine, other: ChargeLine, *, sign: int) -> ChargeLine:
 
 
 def _says_something(line: ChargeLine) -> bool:
-    return bool(line.exact_amount or line.quantity or line.cost_pico)
+    return bool(line.exact_amount or line.amount or line.quantity or line.cost_pico)
 
 
 def _finished(line: ChargeLine, decimals: int) -> ChargeLine:
-    exact = at_exact_decimals(line.exact_amount)
-    return replace(
-        line, exact_amount=exact, amount=round_half_away(exact, decimals), unit_price=_price_that_holds(line)
-    )
+    """decimals: which the amounts have already; sums are only written with as many."""
+    exact, amount = at_exact_decimals(line.exact_amount), round_half_away(line.amount, decimals)
+    return replace(line, exact_amount=exact, amount=amount, unit_price=_price_that_holds(line))
 
 
 def _price_that_holds(line: ChargeLine) -> Decimal | None:

@@ -12,7 +12,7 @@ from billing.rating.lines import OTHER, Calls, usage_line
 from billing.rating.sums import added_counts
 from billing.types import ChargeLine, FixedPrice, Tier, UsageSum
 from llm.enums import Meter
-from llm.pricing import token_meters
+from llm.prices.pricing import token_meters
 
 Prices = Mapping[str, FixedPrice]
 """Meter -> its price, for one model."""

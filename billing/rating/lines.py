@@ -14,7 +14,7 @@ from billing.rating.sums import added_digests
 from billing.types import EXACT_DECIMALS, EXACT_DIGITS, ChargeLine, UsageSum
 from llm.enums import Meter
 from llm.money import PICO_DECIMALS, PRICE_DECIMALS, from_units, round_half_away, to_units
-from llm.pricing import REQUESTS
+from llm.prices.pricing import REQUESTS
 
 OTHER = "other"
 """The meter of what a model's other lines don't account for: web searches and the like, and corrections."""
@@ -25,7 +25,7 @@ _LABELS = {
     REQUESTS: "requests",
     OTHER: "other usage and corrections",
 }
-_MOST_NAME = 150
+_MAX_NAME = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +111,12 @@ def _key_of(meter: str, basis: str, calls: Calls) -> str:
     return f"{LineKind.USAGE.value}|{meter}|{basis}|{provider}|{calls.model}"
 
 
+def basis_of(key: str) -> str:
+    """Of the key of a usage line: which rates, price or tier it stands for; "" of another."""
+    kind, _, rest = key.partition("|")
+    _, _, rest = rest.partition("|")
+    return rest.partition("|")[0] if kind == LineKind.USAGE.value else ""
+
+
 def _shortened(name: str) -> str:
-    return name if len(name) <= _MOST_NAME else f"{name[: _MOST_NAME - 1]}…"
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"

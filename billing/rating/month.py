@@ -6,6 +6,7 @@ covered wholly leaves no cent behind.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 
@@ -31,12 +32,19 @@ def month_lines(usage: Sequence[ChargeLine], terms: PlanTerms, *, decimals: int)
 
 
 def _included_tokens(usage: Sequence[ChargeLine], terms: PlanTerms, decimals: int) -> Iterator[ChargeLine]:
-    """The dearest tokens of the month, at the prices of their lines; a line that is covered wholly, as printed."""
+    """The dearest tokens of the month, at the prices of their lines; a line that is covered wholly, as printed.
+
+    Of a model no more than it costs: a correction may have taken back what its tokens stand at.
+    """
     left = terms.allowance_tokens
     covered = Decimal(0)
+    worth = _worth_by_model(usage)
     for line, quantity, unit_price in _dearest_first(usage):
         taken = min(left, quantity)
-        covered += line.amount if taken == quantity else price_of(taken, unit_price)
+        amount = line.amount if taken == quantity else price_of(taken, unit_price)
+        amount = min(amount, worth[line.provider, line.model])
+        worth[line.provider, line.model] -= amount
+        covered += amount
         left -= taken
     if taken_in_all := terms.allowance_tokens - left:
         description = f"Included allowance: {terms.allowance_tokens:,} tokens"
@@ -48,6 +56,14 @@ def _included_tokens(usage: Sequence[ChargeLine], terms: PlanTerms, decimals: in
             quantity=-taken_in_all,
             decimals=decimals,
         )
+
+
+def _worth_by_model(usage: Iterable[ChargeLine]) -> dict[tuple[str, str], Decimal]:
+    """What the lines of each provider's model come to; at least nothing."""
+    amounts: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    for line in usage:
+        amounts[line.provider, line.model] += line.amount
+    return defaultdict(Decimal, {model: max(amount, Decimal(0)) for model, amount in amounts.items()})
 
 
 def _dearest_first(usage: Iterable[ChargeLine]) -> list[tuple[ChargeLine, int, Decimal]]:

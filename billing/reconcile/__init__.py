@@ -3,33 +3,33 @@
 `import_report` keeps a provider's report; `reconciliation` compares; docs/reconciliation.md explains both.
 """
 
-from billing.reconcile.comparing import MOST_DAYS, reconciliation
-from billing.reconcile.importing import PROVIDERS, ImportSummary, import_report, read_report
+from billing.reconcile.comparing import MAX_DAYS, reconciliation
+from billing.reconcile.importing import PROVIDERS, CostImportSummary, import_report, read_report
 from billing.reconcile.types import (
     Books,
-    DayTotals,
     Reason,
     ReasonCode,
+    ReconciledDay,
     ReconciledLine,
+    ReconciledTotals,
     Reconciliation,
     ReportError,
     Side,
-    Totals,
 )
 
 __all__ = (
-    "MOST_DAYS",
+    "MAX_DAYS",
     "PROVIDERS",
     "Books",
-    "DayTotals",
-    "ImportSummary",
+    "CostImportSummary",
     "Reason",
     "ReasonCode",
+    "ReconciledDay",
     "ReconciledLine",
+    "ReconciledTotals",
     "Reconciliation",
     "ReportError",
     "Side",
-    "Totals",
     "import_report",
     "read_report",
     "reconciliation",

@@ -16,7 +16,7 @@ from llm.money import exact_arithmetic
 _CENTS_DECIMALS = 2
 
 
-def rows_of(pages: tuple[Node, ...]) -> Iterator[ReportedCost | tuple[str, date]]:
+def read_rows(pages: tuple[Node, ...]) -> Iterator[ReportedCost | tuple[str, date]]:
     """The rows as the pages hold them, and the days they speak of. Raises ReportError."""
     buckets = Buckets()
     for page in pages:

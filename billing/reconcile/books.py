@@ -13,13 +13,16 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Case, Count, F, Q, When
+from django.db.models import Case, Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, When
 
-from billing.reconcile.types import Books, Side, total_of
+from billing.reconcile.types import Books, Side, count_of, total_of
+from billing.rollup import load_rates
+from llm.books.figures import compute_figures
 from llm.enums import AdjustmentSource, UsageSource, UsageStatus
 from llm.fields import ExactSum
 from llm.ids import first_id_at
 from llm.models import Usage, UsageAdjustment
+from llm.money import pico_to_usd
 
 CLOCK_SKEW = timedelta(hours=1)
 """Between a gateway's clock, which made the id, and the database's, which stamped the call; waiting included."""
@@ -37,6 +40,7 @@ _SUMS = {
         "cost",
     )
 }
+_ADJUSTMENTS = Prefetch("adjustments", queryset=UsageAdjustment.objects.order_by("id"))
 _USED_TOKENS = Q(prompt_tokens__gt=0) | Q(completion_tokens__gt=0)
 
 
@@ -51,6 +55,7 @@ class _Sums:
     unpriced_calls: int = 0
     estimated_calls: int = 0
     open_calls: int = 0
+    beside_tokens_pico: int = 0
 
     def add(self, row: Mapping[str, Any], *, sign: int) -> None:
         """sign: of the numbers of calls; adjustments bring tokens and cost, and take calls out of a doubtful state."""
@@ -76,18 +81,40 @@ def books_of_day(provider: str, day: date) -> dict[str, Books]:
         # A call that has just been closed may have got its reported name between the two queries.
         name = names.get((row["asked"], row["reported"]), row["reported"] or row["asked"])
         sums[name].add(row, sign=-1)
+    for (asked, reported), cost_pico in _costs_beside_tokens(provider, day).items():
+        sums[names.get((asked, reported), reported or asked)].beside_tokens_pico += cost_pico
     return {name: _as_books(figures) for name, figures in sums.items()}
 
 
-def _sums_of_calls(provider: str, day: date) -> Iterable[Mapping[str, Any]]:
+def _calls_of(provider: str, day: date) -> QuerySet[Usage]:
     starts_at, ends_at = _bounds(day)
-    calls = Usage.objects.filter(
+    return Usage.objects.filter(
         id__gte=first_id_at(starts_at - CLOCK_SKEW),
         id__lt=first_id_at(ends_at + CLOCK_SKEW),
         opened_at__gte=starts_at,
         opened_at__lt=ends_at,
         provider=provider,
     ).exclude(status=UsageStatus.VOID)
+
+
+def _costs_beside_tokens(provider: str, day: date) -> dict[tuple[str, str], int]:
+    """Pico-units of USD by asked and reported name, for units such as web searches: few calls have some."""
+    adjusted = UsageAdjustment.objects.filter(usage=OuterRef("pk")).exclude(extra_meters={})
+    has_some = ~Q(extra_meters={}) | Exists(adjusted)
+    rows = list(_calls_of(provider, day).filter(has_some).order_by().prefetch_related(_ADJUSTMENTS))
+    figures = [(row, compute_figures(row, row.adjustments.all())) for row in rows]
+    rates = load_rates(each.rate_set_id for _, each in figures) if figures else {}
+    costs: dict[tuple[str, str], int] = defaultdict(int)
+    for row, each in figures:
+        of_rate_set = rates.get(each.rate_set_id or 0, {})
+        cost_pico = sum(units * of_rate_set.get(meter, 0) for meter, units in each.counts.extra_meters.items())
+        # Nothing was charged for them where the call has no cost.
+        costs[row.upstream_model, row.reported_model] += cost_pico if each.cost_pico else 0
+    return costs
+
+
+def _sums_of_calls(provider: str, day: date) -> Iterable[Mapping[str, Any]]:
+    calls = _calls_of(provider, day)
     closed = Q(status__in=_CLOSED)
     return (
         calls.order_by()
@@ -103,7 +130,9 @@ def _sums_of_calls(provider: str, day: date) -> Iterable[Mapping[str, Any]]:
 
 
 def _sums_of_adjustments(provider: str, day: date) -> Iterable[Mapping[str, Any]]:
-    """unpriced_calls, estimated_calls: that the adjustments have priced, or given figures of the provider's."""
+    """unpriced_calls, estimated_calls: that the adjustments have priced, or given figures of the provider's. A call
+    that they have left without a cost, whatever it had before, is one priced less.
+    """
     starts_at, ends_at = _bounds(day)
     adjustments = UsageAdjustment.objects.filter(
         usage_id__gte=first_id_at(starts_at - CLOCK_SKEW),
@@ -119,7 +148,8 @@ def _sums_of_adjustments(provider: str, day: date) -> Iterable[Mapping[str, Any]
         adjustments.order_by()
         .values(asked=F("usage__upstream_model"), reported=F("usage__reported_model"))
         .annotate(
-            unpriced_calls=Count(Case(When(priced, then=F("usage_id"))), distinct=True),
+            unpriced_calls=Count(Case(When(priced, then=F("usage_id"))), distinct=True)
+            - Count(Case(When(Q(pk__in=adjustments.taking_cost_back().values("pk")), then=F("pk")))),
             estimated_calls=Count(Case(When(counted, then=F("usage_id"))), distinct=True),
             **_SUMS,
         )
@@ -153,6 +183,24 @@ def _as_books(sums: _Sums) -> Books:
         unpriced_calls=sums.unpriced_calls,
         estimated_calls=sums.estimated_calls,
         open_calls=sums.open_calls,
+        beside_tokens=pico_to_usd(sums.beside_tokens_pico),
+    )
+
+
+def books_in_all(books: Iterable[Books]) -> Books:
+    """Of all models of a day."""
+    every = list(books)
+    counts = ("requests", "prompt_tokens", "completion_tokens", "cache_read_tokens", "cache_write_tokens")
+    side = Side(
+        **{name: count_of(getattr(each.side, name) for each in every) or 0 for name in counts},
+        cost=total_of(each.side.cost for each in every) or Decimal(0),
+    )
+    return Books(
+        side,
+        unpriced_calls=sum(each.unpriced_calls for each in every),
+        estimated_calls=sum(each.estimated_calls for each in every),
+        open_calls=sum(each.open_calls for each in every),
+        beside_tokens=total_of(each.beside_tokens for each in every) or Decimal(0),
     )
 
 

@@ -9,34 +9,34 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 from billing.models import ProviderCost
-from billing.reconcile.books import books_of_day
-from billing.reconcile.reasons import OTHER_DAY, reasons_of
+from billing.reconcile.books import books_in_all, books_of_day
+from billing.reconcile.reasons import OTHER_DAY, find_reasons, reasons_in_all
 from billing.reconcile.types import (
     Books,
-    DayTotals,
+    ReconciledDay,
     ReconciledLine,
+    ReconciledTotals,
     Reconciliation,
     Side,
-    Totals,
     count_of,
     total_of,
 )
 
-MOST_DAYS = 366
+MAX_DAYS = 366
 _COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cache_read_tokens", "cache_write_tokens")
 
 
 def reconciliation(provider: str, first: date, last: date) -> Reconciliation:
-    """Both days included. Reads usage one day at a time, by index. Raises ValueError beyond `MOST_DAYS`."""
-    if not timedelta(0) <= last - first < timedelta(days=MOST_DAYS):
-        raise ValueError(f"{first} to {last} is no span of 1 to {MOST_DAYS} days")
+    """Both days included. Reads usage one day at a time, by index. Raises ValueError beyond `MAX_DAYS`."""
+    if not timedelta(0) <= last - first < timedelta(days=MAX_DAYS):
+        raise ValueError(f"{first} to {last} is not a span of 1 to {MAX_DAYS} days")
     reported = _reported(provider, first, last)
     lines: list[ReconciledLine] = []
-    totals: list[DayTotals] = []
+    totals: list[ReconciledDay] = []
     for day in _days(first, last):
         books = books_of_day(provider, day)
         lines += _lines_of_day(day, books, reported[day])
-        totals.append(DayTotals(day, _totals(books, reported[day])))
+        totals.append(ReconciledDay(day, _totals(books, reported[day])))
     return Reconciliation(provider, first, last, tuple(_with_other_days(lines)), tuple(totals))
 
 
@@ -48,19 +48,31 @@ def _reported(provider: str, first: date, last: date) -> Mapping[date, list[Prov
 
 
 def _lines_of_day(day: date, books: Mapping[str, Books], rows: Iterable[ProviderCost]) -> Iterator[ReconciledLine]:
-    """Models by name; then what the provider charges for no model in particular."""
+    """Models by name; then what a report without models says, and what is charged for no model in particular."""
     of_models: dict[str, list[ProviderCost]] = defaultdict(list)
     of_none: dict[str, list[ProviderCost]] = defaultdict(list)
     for row in rows:
         (of_models[row.model] if row.model else of_none[row.line_item]).append(row)
+    whole = _in_all(day, books, of_none.pop("", []))
     for model in sorted({*books, *of_models}):
         ours = books.get(model)
         theirs, costs = _their_side(of_models[model])
-        reasons = reasons_of(ours, theirs, line_items=costs)
+        reasons = find_reasons(ours, theirs, line_items=costs, whole=whole, has_others=bool(of_none))
         yield ReconciledLine(day, model, "", ours, theirs, reasons)
+    if whole is not None:
+        yield whole
     for line_item in sorted(of_none):
         theirs, _ = _their_side(of_none[line_item])
-        yield ReconciledLine(day, "", line_item, None, theirs, reasons_of(None, theirs, is_of_model=False))
+        yield ReconciledLine(day, "", line_item, None, theirs, find_reasons(None, theirs, is_of_model=False))
+
+
+def _in_all(day: date, books: Mapping[str, Books], rows: list[ProviderCost]) -> ReconciledLine | None:
+    """What a report says that wasn't asked for by model: it can be compared with all models together."""
+    theirs, costs = _their_side(rows)
+    if theirs is None:
+        return None
+    ours = books_in_all(books.values())
+    return ReconciledLine(day, "", "", ours, theirs, reasons_in_all(ours, theirs, line_items=costs))
 
 
 def _their_side(rows: list[ProviderCost]) -> tuple[Side | None, int]:
@@ -71,9 +83,9 @@ def _their_side(rows: list[ProviderCost]) -> tuple[Side | None, int]:
     return Side(**counts, cost=total_of(row.cost for row in rows)), sum(row.cost is not None for row in rows)
 
 
-def _totals(books: Mapping[str, Books], rows: Iterable[ProviderCost]) -> Totals:
+def _totals(books: Mapping[str, Books], rows: Iterable[ProviderCost]) -> ReconciledTotals:
     ours = total_of(figures.side.cost for figures in books.values())
-    return Totals(ours=ours or Decimal(0), theirs=total_of(row.cost for row in rows))
+    return ReconciledTotals(ours=ours or Decimal(0), theirs=total_of(row.cost for row in rows))
 
 
 def _with_other_days(lines: list[ReconciledLine]) -> Iterator[ReconciledLine]:

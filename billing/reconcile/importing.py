@@ -18,16 +18,16 @@ from billing.reconcile import anthropic_reports, openai_reports
 from billing.reconcile.reading import read_pages, to_pico_decimals
 from billing.reconcile.types import ProviderReport, ReportedCost, ReportError, count_of, total_of
 
-_READERS = {"openai": openai_reports.rows_of, "anthropic": anthropic_reports.rows_of}
+_READERS = {"openai": openai_reports.read_rows, "anthropic": anthropic_reports.read_rows}
 PROVIDERS = tuple(_READERS)
 
 _COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cache_read_tokens", "cache_write_tokens")
-_MOST_COUNT = 2**63 - 1
-_MOST_NAME = 200
+_MAX_COUNT = 2**63 - 1
+_MAX_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
-class ImportSummary:
+class CostImportSummary:
     """What an import did, or would do. replaced: rows of earlier reports that it put out of force. cost: USD.
 
     is_new: False where this very file was imported before; nothing was done then. is_cut: the provider has more pages.
@@ -61,7 +61,7 @@ def read_report(provider: str, content: bytes) -> ProviderReport:
 
 def import_report(
     provider: str, content: bytes, *, file_name: str, user: User | None = None, dry_run: bool = False
-) -> ImportSummary:
+) -> CostImportSummary:
     """Days that the file speaks of are replaced in reports of its kind. Raises ReportError; nothing is written then."""
     report = read_report(provider, content)
     digest = hashlib.sha256(content).hexdigest()
@@ -71,9 +71,9 @@ def import_report(
             replaced = _replace_days(provider, report, digest, file_name, user) if is_new else 0
             transaction.set_rollback(dry_run)
     except IntegrityError as error:
-        raise ReportError("Another import of the same days was under way: nothing was done, try again.") from error
+        raise ReportError("Another import of the same days was in progress: nothing was done, try again.") from error
     covered = [day for _, day in report.days]
-    return ImportSummary(
+    return CostImportSummary(
         rows=len(report.rows),
         replaced=replaced,
         first=min(covered),
@@ -86,7 +86,7 @@ def import_report(
 
 def _replace_days(provider: str, report: ProviderReport, digest: str, file_name: str, user: User | None) -> int:
     source = CostImport.objects.create(
-        provider=provider, file_name=file_name[:_MOST_NAME], digest=digest, rows=len(report.rows), created_by=user
+        provider=provider, file_name=file_name[:_MAX_NAME], digest=digest, rows=len(report.rows), created_by=user
     )
     replaced = 0
     for kind in sorted({kind for kind, _ in report.days}):
@@ -112,7 +112,7 @@ def _merged(rows: Iterable[ReportedCost]) -> tuple[ReportedCost, ...]:
 
 def _plus(first: ReportedCost, second: ReportedCost) -> ReportedCost:
     counts: dict[str, Any] = {name: count_of((getattr(first, name), getattr(second, name))) for name in _COUNTS}
-    if any((count or 0) > _MOST_COUNT for count in counts.values()):
+    if any((count or 0) > _MAX_COUNT for count in counts.values()):
         raise ReportError(f"The counts of {first.model or first.line_item} on {first.utc_day} are beyond any number.")
     return replace(first, **counts, cost=total_of((first.cost, second.cost)))
 

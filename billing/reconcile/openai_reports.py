@@ -17,7 +17,7 @@ from billing.reconcile.types import ReportedCost, ReportError
 _LINE_ITEM_OF_MODEL = re.compile(r"(\S+), .+")
 
 
-def rows_of(pages: tuple[Node, ...]) -> Iterator[ReportedCost | tuple[str, date]]:
+def read_rows(pages: tuple[Node, ...]) -> Iterator[ReportedCost | tuple[str, date]]:
     """The rows as the pages hold them, and the days they speak of. Raises ReportError."""
     buckets = Buckets()
     for page in pages:

@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 from billing.reconcile.types import ReportError
 from llm.money import PICO_DECIMALS, round_half_away
 
-MOST_TEXT = 200
-_MOST_INTEGER = 2**63 - 1
-_MOST_USD = Decimal(10) ** 15
-_MOST_DECIMALS = 60
+MAX_TEXT = 200
+_MAX_INTEGER = 2**63 - 1
+_MAX_USD = Decimal(10) ** 15
+_MAX_DECIMALS = 60
 _SHOWN = 60
 
 
@@ -50,13 +50,13 @@ class Node:
         """A string that our columns can hold; "" for null."""
         if self.value is None:
             return ""
-        if not isinstance(self.value, str) or len(self.value) > MOST_TEXT or not self.value.isprintable():
-            self.refuse(f"text of at most {MOST_TEXT} characters")
+        if not isinstance(self.value, str) or len(self.value) > MAX_TEXT or not self.value.isprintable():
+            self.refuse(f"text of at most {MAX_TEXT} characters")
         return self.value.strip()
 
     @property
     def count(self) -> int:
-        if type(self.value) is not int or not 0 <= self.value <= _MOST_INTEGER:
+        if type(self.value) is not int or not 0 <= self.value <= _MAX_INTEGER:
             self.refuse("a whole number, 0 or more")
         return self.value
 
@@ -71,16 +71,16 @@ class Node:
                 self.refuse("an amount")
         if type(number) is int:
             number = Decimal(number)
-        if not isinstance(number, Decimal) or not number.is_finite() or abs(number) >= _MOST_USD:
+        if not isinstance(number, Decimal) or not number.is_finite() or abs(number) >= _MAX_USD:
             self.refuse("an amount")
         exponent = number.as_tuple().exponent
-        if isinstance(exponent, int) and exponent < -_MOST_DECIMALS:
-            self.refuse(f"an amount with at most {_MOST_DECIMALS} decimals")
+        if isinstance(exponent, int) and exponent < -_MAX_DECIMALS:
+            self.refuse(f"an amount with at most {_MAX_DECIMALS} decimals")
         return number
 
     def refuse(self, wanted: str) -> NoReturn:
         if self.value is None:
-            raise ReportError(f"{self.place} is missing: {wanted} is due there.")
+            raise ReportError(f"{self.place} is missing: expected {wanted}.")
         shown = repr(self.value)
         raise ReportError(f"{self.place} is {shown[:_SHOWN]}{'…' * (len(shown) > _SHOWN)}, not {wanted}.")
 
@@ -91,12 +91,12 @@ def read_pages(content: bytes) -> tuple[Node, ...]:
         text = content.decode("utf-8-sig")
         documents = list(_documents(text))
     except UnicodeDecodeError as error:
-        raise ReportError(f"The file is not UTF-8 text: byte {error.start} is none.") from error
+        raise ReportError(f"The file is not UTF-8 text: byte {error.start} is invalid.") from error
     except json.JSONDecodeError as error:
         raise ReportError(f"The file is not JSON: {error.msg} in line {error.lineno}, column {error.colno}.") from error
     except (ValueError, InvalidOperation, RecursionError) as error:
         raise ReportError(
-            "The file is not JSON that can be read: a number is too long, or it is nested too deep."
+            "The JSON in the file can't be read: a number is too long, or it is nested too deep."
         ) from error
     pages = [page for document in documents for page in (document if isinstance(document, list) else [document])]
     if not pages:
@@ -161,4 +161,4 @@ def _skip_space(text: str, position: int) -> int:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ReportError(f"The file holds {name}, which is no number.")
+    raise ReportError(f"The file contains {name}, which is not a number.")

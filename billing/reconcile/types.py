@@ -60,13 +60,15 @@ class Side:
 class Books:
     """Our side, with what may explain a difference. unpriced_calls used tokens, but no price was known for them.
 
-    estimated_calls: their tokens were counted by us. open_calls: have no figures yet.
+    estimated_calls: their tokens were counted by us. open_calls: have no figures yet. beside_tokens: what of the cost
+    is for units beside the tokens, such as web searches: providers charge them on lines without a model.
     """
 
     side: Side
     unpriced_calls: int = 0
     estimated_calls: int = 0
     open_calls: int = 0
+    beside_tokens: Decimal = Decimal(0)
 
     @property
     def is_nothing(self) -> bool:
@@ -84,6 +86,8 @@ class ReasonCode(StrEnum):
     ROUNDING = "rounding"
     OTHER_DAY = "other_day"
     NOT_ATTRIBUTABLE = "not_attributable"
+    BESIDE_TOKENS = "beside_tokens"
+    IN_ALL = "in_all"
     NO_COSTS = "no_costs"
     NO_TOKENS = "no_tokens"
     UNEXPLAINED = "unexplained"
@@ -97,7 +101,10 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class ReconciledLine:
-    """A model's day. line_item: where the provider names no model. ours, theirs: None where one knows nothing of it."""
+    """A model's day. line_item: where the provider names no model. ours, theirs: None where one knows nothing of it.
+
+    Without both it is what a report says that names no models, and ours of all of them.
+    """
 
     utc_day: date
     model: str
@@ -126,7 +133,7 @@ class ReconciledLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class ReconciledTotals:
     """Sums in USD, whatever the models are called. theirs: None where no costs were imported."""
 
     ours: Decimal
@@ -138,9 +145,9 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class DayTotals:
+class ReconciledDay:
     utc_day: date
-    totals: Totals
+    totals: ReconciledTotals
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +158,11 @@ class Reconciliation:
     first: date
     last: date
     lines: tuple[ReconciledLine, ...]
-    days: tuple[DayTotals, ...]
+    days: tuple[ReconciledDay, ...]
 
     @property
-    def totals(self) -> Totals:
-        return Totals(
+    def totals(self) -> ReconciledTotals:
+        return ReconciledTotals(
             ours=total_of(day.totals.ours for day in self.days) or Decimal(0),
             theirs=total_of(day.totals.theirs for day in self.days),
         )

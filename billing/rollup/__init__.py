@@ -7,17 +7,20 @@ transaction that moves the account's mark. Whoever does that twice, at once or h
 What all accounts have used is summed up a second time, by day and model, account or key: `summaries`.
 """
 
-from billing.rollup.keeping import rebuild, refresh
-from billing.rollup.reading import lock_rollups, rates_of, usage_sums, usage_sums_of
+from billing.rollup.reading import load_rate_sets, load_rates, load_usage_sums, lock_rollups, usage_sums
+from billing.rollup.refresh_plan import FIRST_DAY
+from billing.rollup.refreshing import rebuild, refresh
 from billing.rollup.summaries import days_summed_wrongly, rows_with
 
 __all__ = (
+    "FIRST_DAY",
     "days_summed_wrongly",
+    "load_rate_sets",
+    "load_rates",
+    "load_usage_sums",
     "lock_rollups",
-    "rates_of",
     "rebuild",
     "refresh",
     "rows_with",
     "usage_sums",
-    "usage_sums_of",
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from django.db import connection, transaction
 
-from billing.rollup.plan import Days, Plan
+from billing.rollup.refresh_plan import FIRST_DAY, Days, RefreshPlan
 from billing.rollup.statements import COLUMNS, DAYS_OF_ACCOUNTS, WHOLE_ACCOUNTS, days_sql
 
 DAYS_AT_A_TIME = 2000
@@ -23,6 +23,10 @@ _LOCK_MARKS = (
     "AND (cutoff_at IS NULL OR cutoff_at < %s) ORDER BY account_id FOR UPDATE"
 )
 _MOVE_MARKS = "UPDATE billing_rollupmark SET cutoff_at = %s, rolling_to = NULL WHERE account_id = ANY(%s::bigint[])"
+_MOVE_CHANGED_MARKS = (
+    "UPDATE billing_rollupmark m SET cutoff_at = %s, rolling_to = NULL, changed_from = LEAST(m.changed_from, t.day) "
+    "FROM unnest(%s::bigint[], %s::date[]) AS t(account_id, day) WHERE m.account_id = t.account_id"
+)
 _DELETE = (
     "DELETE FROM billing_dailyusage d USING unnest(%(accounts)s::bigint[], %(days)s::date[]) AS t(account_id, day) "
     "WHERE d.account_id = t.account_id AND d.local_day = t.day"
@@ -34,7 +38,7 @@ _AND_MARK_STALE = (
 )
 
 
-def carry_out(plan: Plan) -> Iterator[int]:
+def carry_out(plan: RefreshPlan) -> Iterator[int]:
     """Yields after each transaction how many days of accounts it was about; a whole account counts as one."""
     if plan.whole:
         _write_whole(plan.whole, plan.cutoff)
@@ -63,7 +67,7 @@ def _write_whole(account_ids: Sequence[int], cutoff: datetime) -> None:
     with transaction.atomic(durable=True):
         if locked := _lock_marks(account_ids, cutoff):
             _make_anew(_DELETE_WHOLE, WHOLE_ACCOUNTS, cutoff, accounts=locked)
-            _move_marks(locked, cutoff)
+            _move_changed_marks(dict.fromkeys(locked, FIRST_DAY), cutoff)
 
 
 def _write_days(batch: Mapping[int, Days], cutoff: datetime) -> None:
@@ -72,7 +76,7 @@ def _write_days(batch: Mapping[int, Days], cutoff: datetime) -> None:
             pairs = [(account_id, day) for account_id in locked for day in sorted(batch[account_id])]
             accounts, days = [list(column) for column in zip(*pairs, strict=True)]
             _make_anew(_DELETE, DAYS_OF_ACCOUNTS, cutoff, accounts=accounts, days=days)
-            _move_marks(locked, cutoff)
+            _move_changed_marks({account_id: min(batch[account_id]) for account_id in locked}, cutoff)
 
 
 def _move_untouched(account_ids: Sequence[int], cutoff: datetime) -> None:
@@ -104,3 +108,9 @@ def _make_anew(delete: str, scope: str, cutoff: datetime, **chosen: Sequence[obj
 def _move_marks(account_ids: Sequence[int], cutoff: datetime) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_MOVE_MARKS, [cutoff, list(account_ids)])
+
+
+def _move_changed_marks(earliest: Mapping[int, date], cutoff: datetime) -> None:
+    """earliest: of the days that were made, by account."""
+    with connection.cursor() as cursor:
+        cursor.execute(_MOVE_CHANGED_MARKS, [cutoff, list(earliest), list(earliest.values())])

@@ -17,13 +17,14 @@ from datetime import date, datetime
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import DateField, QuerySet
+from django.db.models.functions import Coalesce, Least
 
 from billing.models import DailyUsage, RollupMark
-from billing.rollup.plan import Days, Plan
+from billing.rollup.refresh_plan import FIRST_DAY, Days, RefreshPlan
 from billing.rollup.statements import COLUMNS, DAYS_OF_ACCOUNT, days_sql
 from billing.rollup.summaries import mark_stale
-from llm.books.statements import moment_text
+from llm.db.json_rows import moment_text
 from llm.models import Usage
 
 ROWS_AT_A_TIME = 400
@@ -58,7 +59,7 @@ class _Task:
     cutoff: datetime
 
 
-def carry_out(plan: Plan) -> Iterator[int]:
+def carry_out(plan: RefreshPlan) -> Iterator[int]:
     """Yields after each account how many days it was about; a whole account counts as one."""
     for account_id in plan.whole:
         _bring(_Task(account_id, None, plan.cutoff))
@@ -87,7 +88,7 @@ def _write(task: _Task) -> None:
         return
     with transaction.atomic(durable=True):
         _take(task)
-        _delete(task, slices[0], most=ROWS_AT_A_TIME)
+        _delete(task, slices[0], limit=ROWS_AT_A_TIME)
         _insert(rows)
         mark_stale(slices[0])
         _finish(task)
@@ -102,7 +103,7 @@ def _write_piecemeal(task: _Task, slices: Sequence[Sequence[date]]) -> None:
         deleted = 1
         while deleted:
             with _claimed(task):
-                deleted = _delete(task, days, most=ROWS_AT_A_TIME)
+                deleted = _delete(task, days, limit=ROWS_AT_A_TIME)
                 mark_stale(days)
         for start in range(0, len(rows), ROWS_AT_A_TIME):
             with _claimed(task):
@@ -132,7 +133,9 @@ def _claimed(task: _Task) -> Iterator[None]:
 
 
 def _finish(task: _Task) -> None:
-    _mark(task).update(cutoff_at=task.cutoff, rolling_to=None)
+    day = FIRST_DAY if task.days is None else min(task.days)
+    earliest = Least(Coalesce("changed_from", day), day, output_field=DateField())
+    _mark(task).update(cutoff_at=task.cutoff, rolling_to=None, changed_from=earliest)
 
 
 def _mark(task: _Task) -> QuerySet[RollupMark]:
@@ -168,12 +171,12 @@ def _count(task: _Task, days: Sequence[date]) -> int:
     return DailyUsage.objects.filter(account=task.account_id, local_day__in=days).count()
 
 
-def _delete(task: _Task, days: Sequence[date], *, most: int) -> int:
+def _delete(task: _Task, days: Sequence[date], *, limit: int) -> int:
     """How many rows went."""
     return _execute(
         "DELETE FROM billing_dailyusage WHERE id IN (SELECT id FROM billing_dailyusage WHERE account_id = %(account)s "
-        "AND local_day IN (SELECT value FROM json_each(%(days)s)) LIMIT %(most)s)",
-        {"account": task.account_id, "days": _document(days), "most": most},
+        "AND local_day IN (SELECT value FROM json_each(%(days)s)) LIMIT %(limit)s)",
+        {"account": task.account_id, "days": _document(days), "limit": limit},
     )
 
 

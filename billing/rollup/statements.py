@@ -12,7 +12,7 @@ from billing.models.rollups import COST_FIELDS
 from llm.books.figures import DECIDING
 from llm.digests import DIGEST_FIELDS
 from llm.enums import UsageSource, UsageStatus
-from llm.types import TOKEN_FIELDS
+from llm.types import COST_UNKNOWN, TOKEN_FIELDS
 
 KEY_COLUMNS = ("account_id", "local_day", "api_key_id", "provider", "model", "rate_set_id", "is_billable")
 SUM_COLUMNS = ("calls", "estimated_calls", "unpriced_calls", *TOKEN_FIELDS, *COST_FIELDS, *DIGEST_FIELDS)
@@ -34,14 +34,18 @@ _CLOSED = f"u.status IN ('{UsageStatus.SETTLED.value}', '{UsageStatus.ESTIMATED.
 _DECIDING = ", ".join(f"'{source}'" for source in sorted(DECIDING))
 _SUMMED_FIELDS = (*TOKEN_FIELDS, *DIGEST_FIELDS)
 _GROUP = ", ".join(KEY_COLUMNS)
+_IS_TAKEN_BACK = "(COALESCE(c.taken_back, 0) = 1)"
 _CALL_KEYS = (
     "u.account_id, u.local_day, u.api_key_id, u.provider, u.model, "
-    "COALESCE(c.rate_set_id, u.rate_set_id) AS rate_set_id, COALESCE(c.is_billable, u.is_billable) AS is_billable"
+    f"CASE WHEN {_IS_TAKEN_BACK} THEN NULL ELSE COALESCE(c.rate_set_id, u.rate_set_id) END AS rate_set_id, "
+    "COALESCE(c.is_billable, u.is_billable) AS is_billable"
 )
 _IS_ESTIMATED = f"(u.usage_source = '{UsageSource.ESTIMATED.value}' AND COALESCE(c.decisions, 0) = 0)"
+# A cost is taken back of calls that used something: what used nothing costs 0 at any price.
 _IS_UNPRICED = (
-    "(u.cost IS NULL AND COALESCE(c.costs, 0) = 0 AND "
-    "(u.prompt_tokens + u.completion_tokens + COALESCE(c.tokens, 0) > 0 OR u.extra_meters <> '{}'))"
+    f"({_IS_TAKEN_BACK} OR (u.cost IS NULL AND COALESCE(c.costs, 0) = 0 AND "
+    "(u.prompt_tokens + u.completion_tokens + COALESCE(c.tokens, 0) > 0 OR u.extra_meters <> '{}' "
+    "OR COALESCE(c.units, 0) = 1)))"
 )
 _ZERO_OF_SQLITE = "0" * 38
 
@@ -71,10 +75,15 @@ def _corrected_sql(scope: str) -> str:
         "summed AS (SELECT a.usage_id, MAX(a.id) AS last_id, "  # noqa: S608
         "MAX(CASE WHEN a.rate_set_id IS NOT NULL THEN a.id END) AS rated_id, COUNT(a.cost) AS costs, "
         "SUM(a.prompt_tokens + a.completion_tokens) AS tokens, "
+        "MAX(CASE WHEN a.extra_meters <> '{}' THEN 1 ELSE 0 END) AS units, "
+        "MAX(CASE WHEN a.digest_version > 1 THEN a.id END) AS flagged_id, "
+        f"MAX(CASE WHEN a.flags LIKE '%%{COST_UNKNOWN}%%' THEN a.id END) AS taken_back_id, "
         f"MAX(CASE WHEN a.source IN ({_DECIDING}) THEN 1 ELSE 0 END) AS decisions "
         f"FROM llm_usageadjustment a JOIN llm_usage u ON u.id = a.usage_id {scope} "
         "WHERE a.recorded_at <= %(cutoff)s GROUP BY a.usage_id), "
-        "corrected AS (SELECT s.usage_id, s.costs, s.tokens, s.decisions, last.is_billable, rated.rate_set_id "
+        "corrected AS (SELECT s.usage_id, s.costs, s.tokens, s.units, s.decisions, "
+        "last.is_billable, rated.rate_set_id, "
+        "CASE WHEN s.taken_back_id = s.flagged_id THEN 1 ELSE 0 END AS taken_back "
         "FROM summed s JOIN llm_usageadjustment last ON last.id = s.last_id "
         "LEFT JOIN llm_usageadjustment rated ON rated.id = s.rated_id)"
     )

@@ -8,8 +8,8 @@ from decimal import Decimal
 from django import template
 from django.utils.safestring import SafeString
 
-from billing.admin import figures
-from billing.currencies import format_amount
+from billing.admin.invoices import formatting
+from billing.currencies import format_money
 from billing.models import Invoice
 from llm.admin.format import NOTHING
 
@@ -18,27 +18,27 @@ register = template.Library()
 
 @register.filter
 def total(invoice: Invoice) -> SafeString:
-    return figures.money(invoice.total, invoice.currency)
+    return formatting.money_badge(invoice.total, invoice.currency)
 
 
 @register.filter
 def money(amount: Decimal, currency: str) -> SafeString:
-    return figures.money(amount, currency)
+    return formatting.money_badge(amount, currency)
 
 
 @register.filter
 def amount(value: Decimal, currency: str) -> str:
-    return format_amount(value, currency)
+    return format_money(value, currency)
 
 
 @register.filter
 def invoice_state(invoice: Invoice) -> SafeString:
-    return figures.state_badge(invoice)
+    return formatting.state_badge(invoice)
 
 
 @register.filter
 def flags(codes: Iterable[str]) -> SafeString | str:
-    return figures.flag_badges(codes)
+    return formatting.flag_badges(codes)
 
 
 @register.filter

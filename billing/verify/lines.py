@@ -16,11 +16,11 @@ from typing import cast
 
 from django.db.models import QuerySet
 
-from billing.late import added_lines
+from billing.invoices.late_usage import added_lines
 from billing.models import InvoiceLine
 from billing.types import NO_DIGEST, ChargeLine
 from llm.digests import digest_hex
-from llm.money import pico_to_usd
+from llm.money import pico_to_usd, plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def problems_of_lines(
     """
     wanted = {line.key: line for line in expected}
     found = {line.key: line for line in added_lines(lines)}
-    places = _places_of(lines)
+    places = _read_places(lines)
     for key in sorted({*wanted, *found}):
         billed = found.get(key) or _nothing_of(wanted[key])
         line = wanted.get(key) or _nothing_of(billed)
@@ -57,7 +57,7 @@ def problems_of_lines(
             yield from _problems_of_price(line, places[key].unit_prices)
 
 
-def _places_of(lines: QuerySet[InvoiceLine]) -> dict[str, _Places]:
+def _read_places(lines: QuerySet[InvoiceLine]) -> dict[str, _Places]:
     rows: dict[str, list[tuple[Decimal | None, datetime]]] = defaultdict(list)
     # The database sees to it that frozen invoices have a cutoff.
     for key, unit_price, cutoff_at in lines.order_by().values_list("key", "unit_price", "invoice__cutoff_at"):
@@ -86,7 +86,7 @@ def _problems_of_proof(line: ChargeLine, billed: ChargeLine, *, is_last: bool) -
     if not is_last:
         return
     if billed.calls != line.calls:
-        yield f"“{line.description}” stands for {billed.calls:,} calls, it should be {line.calls:,}"
+        yield f"“{line.description}” stands for {plural(billed.calls, 'call')}, it should be {line.calls:,}"
     digests = [digest_hex(each.digest) for each in (billed, line)]
     if digests[0] != digests[1]:
         yield f"“{line.description}” has the digest {digests[0]}, that of its calls is {digests[1]}"

@@ -10,9 +10,10 @@ from typing import Any
 from uuid import UUID
 
 from billing.models import BilledUsage
-from billing.periods import Period
-from billing.rollup import rates_of
+from billing.periods import BillingPeriod
+from billing.rollup import load_rates
 from billing.types import UsageSum
+from llm.books.figures import compute_figures
 from llm.digests import DIGEST_FIELDS
 from llm.enums import UsageStatus
 from llm.models import Usage, UsageAdjustment
@@ -50,7 +51,7 @@ class Sums:
         return bool(self.cost_pico or any(self.tokens.values()))
 
 
-def count_calls(account_id: int, period: Period, cutoff: datetime, findings: Findings) -> dict[Key, Sums]:
+def count_calls(account_id: int, period: BillingPeriod, cutoff: datetime, findings: Findings) -> dict[Key, Sums]:
     """From the rows themselves, as of the cutoff. Rows are counted in `findings`."""
     rows = Usage.objects.filter(
         account=account_id, local_day__gte=period.start, local_day__lt=period.end, recorded_at__lte=cutoff
@@ -67,29 +68,20 @@ def count_calls(account_id: int, period: Period, cutoff: datetime, findings: Fin
 
 def _add_call(sums: dict[Key, Sums], row: Usage, adjustments: Iterable[UsageAdjustment]) -> None:
     adjustments = list(adjustments)
-    is_billable, rate_set_id = row.is_billable, row.rate_set_id
-    for adjustment in adjustments:
-        is_billable = adjustment.is_billable
-        rate_set_id = adjustment.rate_set_id or rate_set_id
-    if not is_billable:
+    figures = compute_figures(row, adjustments)
+    if not figures.is_billable:
         return
-    total = sums[row.provider, row.model, rate_set_id]
+    total = sums[row.provider, row.model, figures.rate_set_id]
     total.calls += 1
-    total.unpriced_calls += _is_unpriced(row, adjustments)
     sources: list[Usage | UsageAdjustment] = [row, *adjustments]
+    has_units = figures.counts.total_tokens > 0 or any(source.extra_meters for source in sources)
+    total.unpriced_calls += figures.cost_pico is None and has_units
     for source in sources:
         total.cost_pico += 0 if source.cost is None else usd_to_pico(source.cost)
         for name in TOKEN_FIELDS:
             total.tokens[name] += getattr(source, name)
         for position, name in enumerate(DIGEST_FIELDS):
             total.digest[position] += getattr(source, name)
-
-
-def _is_unpriced(row: Usage, adjustments: Iterable[UsageAdjustment]) -> bool:
-    sources: list[Usage | UsageAdjustment] = [row, *adjustments]
-    if any(source.cost is not None for source in sources):
-        return False
-    return bool(row.extra_meters) or sum(source.prompt_tokens + source.completion_tokens for source in sources) > 0
 
 
 def add_billed(rows: Iterable[BilledUsage]) -> dict[Key, Sums]:
@@ -115,12 +107,12 @@ def problems_of_usage(counted: Mapping[Key, Sums], billed: Mapping[Key, Sums]) -
         for what in wrong:
             yield key, f"{name}: {theirs.figures[what]:,} {what} are billed, its calls come to {ours.figures[what]:,}"
         if not wrong and ours.digest_words != theirs.digest_words:
-            yield key, f"{name}: its calls are not those that were billed, though their figures agree"
+            yield key, f"{name}: its calls are not the ones that were billed, although their figures agree"
 
 
 def usage_sums(counted: Mapping[Key, Sums]) -> list[UsageSum]:
     """As rating wants them, without estimates."""
-    rates = rates_of({rate_set_id for _, _, rate_set_id in counted if rate_set_id is not None})
+    rates = load_rates({rate_set_id for _, _, rate_set_id in counted if rate_set_id is not None})
     return [
         UsageSum(
             provider=provider,

@@ -8,45 +8,54 @@ from datetime import datetime
 
 from django.db.models import Exists, OuterRef, QuerySet
 
-from billing.closing import is_billed, last_ended
 from billing.enums import InvoiceKind, InvoiceState
+from billing.invoices.closing import is_billed, last_ended, months_of_fees, terms_by_plan
 from billing.models import Invoice
-from billing.periods import Period
+from billing.periods import BillingPeriod
 from billing.verify.recount import CLOSED, count_calls
 from llm.models import Account, Usage
+from llm.money import plural
 from llm.verification import Findings
 
 
-def problems_of_unbilled(period: Period, account_id: int | None, now: datetime) -> Iterator[str]:
+def problems_of_unbilled(period: BillingPeriod, account_id: int | None, now: datetime) -> Iterator[str]:
     """Whole sentences. A draft is an invoice; usage that no line would tell of isn't owed.
 
     Accounts that are billed from a later month on, or whose month isn't over by now, are left out.
     """
-    for account in _accounts_without_invoice(period, account_id):
+    with_calls = set(_with_calls(period, account_id).values_list("pk", flat=True))
+    terms = terms_by_plan()
+    for account in _without_invoice(period, account_id):
         if period > last_ended(account, now) or not is_billed(account, period):
             continue
-        counted = count_calls(account.pk, period, now, Findings()).values()
+        counted = count_calls(account.pk, period, now, Findings()).values() if account.pk in with_calls else ()
         if any(sums.is_chargeable for sums in counted):
-            yield _sentence(account, period, sum(sums.calls for sums in counted))
+            yield _sentence(account, period, plural(sum(sums.calls for sums in counted), "billable call"))
+        elif period in months_of_fees(account, period, terms):
+            yield _sentence(account, period, "fees")
 
 
-def _accounts_without_invoice(period: Period, account_id: int | None) -> QuerySet[Account]:
-    """Those that have calls in the month."""
+def _without_invoice(period: BillingPeriod, account_id: int | None) -> QuerySet[Account]:
     invoices = _invoices(period).exclude(state=InvoiceState.VOID).filter(account=OuterRef("pk"))
-    calls = Usage.objects.near_days(period.start, period.last_day).filter(
-        account=OuterRef("pk"), local_day__gte=period.start, local_day__lt=period.end, status__in=CLOSED
-    )
-    accounts = Account.objects.filter(~Exists(invoices), Exists(calls)).select_related("billing_profile").order_by("id")
+    accounts = Account.objects.filter(~Exists(invoices)).select_related("billing_profile").order_by("id")
+    accounts = accounts.prefetch_related("billing_profile__former_plans")
     return accounts if account_id is None else accounts.filter(pk=account_id)
 
 
-def _invoices(period: Period) -> QuerySet[Invoice]:
+def _with_calls(period: BillingPeriod, account_id: int | None) -> QuerySet[Account]:
+    calls = Usage.objects.near_days(period.start, period.last_day).filter(
+        account=OuterRef("pk"), local_day__gte=period.start, local_day__lt=period.end, status__in=CLOSED
+    )
+    return _without_invoice(period, account_id).filter(Exists(calls))
+
+
+def _invoices(period: BillingPeriod) -> QuerySet[Invoice]:
     """Regular ones: usage that came late is on another only where there was a regular one before."""
     return Invoice.objects.filter(kind=InvoiceKind.REGULAR, period_start=period.start)
 
 
-def _sentence(account: Account, period: Period, calls: int) -> str:
+def _sentence(account: Account, period: BillingPeriod, owed: str) -> str:
     was_voided = _invoices(period).filter(account=account).exists()
     what = "its invoice is void, and nothing else bills" if was_voided else "it has no invoice, and nothing bills"
     command = f"manage.py close_month {period} --account {shlex.quote(account.name)}"
-    return f"{account}, {period}: {what} its {calls:,} billable calls: close the month for it by “{command}”."
+    return f"{account}, {period}: {what} its {owed}: generate its invoice with “{command}”."

@@ -11,15 +11,19 @@ from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 from django.db.models import QuerySet
 from django.urls import reverse
 
-from llm.admin.decisions import queue_url
-from llm.admin.limitstanding import NEARLY_FULL_PERCENT, nearly_full
+from llm.admin.limits.standing import NEARLY_FULL_PERCENT, nearly_full
 from llm.admin.outbox import GIVEN_UP
+from llm.admin.usage.decisions import queue_url
+from llm.alerts import staff_alerts
 from llm.ids import first_id_at
-from llm.models import BooksCheck, Outbox, RefusedWrite, Usage
+from llm.models import BooksCheck, Outbox, RefusedWrite, ScheduledTask, Usage
+from llm.models.processes import MAX_STARTS
+from llm.money import plural
 
-MOST_COUNTED = 100
+MAX_COUNTED = 100
 REFUSALS_WITHIN = timedelta(days=7)
 CHECKED_WITHIN = timedelta(hours=48)
+TOLD_FOR = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,8 @@ def _refused_writes(now: datetime) -> Attention | None:
     number = counted(RefusedWrite.objects.filter(recorded_at__gte=now - REFUSALS_WITHIN))
     if not number:
         return None
-    text = f"The books refused {things(number, 'write')} within the last {REFUSALS_WITHIN.days} days"
-    return Attention(text, reverse("admin:llm_refusedwrite_changelist"), "Refused writes")
+    text = f"The books rejected {things(number, 'write')} in the last {REFUSALS_WITHIN.days} days"
+    return Attention(text, reverse("admin:llm_refusedwrite_changelist"), "Rejected ledger entries")
 
 
 def _books_check(now: datetime) -> Attention | None:
@@ -66,46 +70,69 @@ def _books_check(now: datetime) -> Attention | None:
     url = reverse("admin:llm_bookscheck_changelist")
     if latest is not None and latest.problems:
         url = reverse("admin:llm_bookscheck_change", args=(latest.pk,))
-        return Attention(f"The last check of the books found {things(latest.problems, 'problem')}", url, "Findings")
+        return Attention(f"The last ledger audit found {things(latest.problems, 'problem')}", url, "Findings")
     since = now - CHECKED_WITHIN
     is_checked = latest is not None and latest.ended_at >= since
     if is_checked or not Usage.objects.filter(id__lt=first_id_at(since)).exists():
         return None
     hours = CHECKED_WITHIN // timedelta(hours=1)
-    return Attention(f"The books were not checked within the last {hours} hours", url, "Earlier checks")
+    return Attention(f"No ledger audit has run in the last {hours} hours", url, "Earlier audits")
+
+
+def _unfinished_tasks(now: datetime) -> Attention | None:
+    names = [task.name.rpartition(".")[2] for task in ScheduledTask.objects.filter(attempts__gte=MAX_STARTS)]
+    if not names:
+        return None
+    text = f"Started {MAX_STARTS} times without finishing: {', '.join(names)}. See the worker's log"
+    return Attention(text, reverse("admin:llm_scheduledtask_changelist"), "Background tasks")
 
 
 def _given_up(now: datetime) -> Attention | None:
     number = counted(Outbox.objects.filter(GIVEN_UP))
     if not number:
         return None
-    text = f"{things(number, 'message')} {'was' if number == 1 else 'were'} given up"
+    text = f"{things(number, 'message')} {('was' if number == 1 else 'were')} not delivered"
     return Attention(text, f"{reverse('admin:llm_outbox_changelist')}?state=given_up", "Messages")
+
+
+def _refusing_providers(now: datetime) -> Attention | None:
+    """Told for a day after the last time, so that it is seen and doesn't stay."""
+    rows = Outbox.objects.filter(event=staff_alerts.EVENT, created_at__gte=now - TOLD_FOR)
+    providers = sorted(set(rows.order_by().values_list("payload__provider", flat=True)))
+    if not providers:
+        return None
+    text = (
+        f"{', '.join(providers)} refused this gateway's account within the last {TOLD_FOR // timedelta(hours=1)} hours"
+    )
+    return Attention(text, f"{reverse('admin:llm_outbox_changelist')}?q={staff_alerts.EVENT}", "Messages")
 
 
 def _full_limits(now: datetime) -> Attention | None:
     number = counted(nearly_full(now))
     if not number:
         return None
-    text = f"{things(number, 'limit')} {'is' if number == 1 else 'are'} used to {NEARLY_FULL_PERCENT} % or more"
+    text = f"{things(number, 'limit')} {('is' if number == 1 else 'are')} at {NEARLY_FULL_PERCENT} % or more"
+    if spent := counted(nearly_full(now, 100)):
+        text += f", {'more than ' if spent > MAX_COUNTED else ''}{min(spent, MAX_COUNTED)} used up"
     return Attention(text, f"{reverse('admin:llm_limit_changelist')}?state=full", "Limits")
 
 
 def counted(rows: QuerySet[Any]) -> int:
-    """To MOST_COUNTED and one more: then it stands for "more than that"."""
-    return rows.order_by()[: MOST_COUNTED + 1].count()
+    """To MAX_COUNTED and one more: then it stands for "more than that"."""
+    return rows.order_by()[: MAX_COUNTED + 1].count()
 
 
 def things(number: int, thing: str) -> str:
     """1 message, 2 messages, more than 100 messages."""
-    shown = f"more than {MOST_COUNTED}" if number > MOST_COUNTED else f"{number}"
-    return f"{shown} {thing}{'' if number == 1 else 's'}"
+    return f"more than {MAX_COUNTED} {thing}s" if number > MAX_COUNTED else plural(number, thing)
 
 
 _LOOKS: dict[Look, str] = {
     _undecided_calls: "llm.view_usage",
     _refused_writes: "llm.view_refusedwrite",
     _books_check: "llm.view_bookscheck",
+    _unfinished_tasks: "llm.view_scheduledtask",
     _given_up: "llm.view_outbox",
+    _refusing_providers: "llm.view_outbox",
     _full_limits: "llm.view_limit",
 }

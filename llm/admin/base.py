@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.text import capfirst
 
 from llm.admin.autocomplete import ForgivingAutocomplete
+from llm.admin.lookups import OnlyKnownLookups
 from llm.admin.secrets import reduce_secrets, without_secrets
 
 _M = TypeVar("_M", bound=models.Model)
@@ -44,7 +45,7 @@ else:
 _Parent = TypeVar("_Parent", bound=models.Model)
 
 
-class GatewayAdmin(_ModelAdmin[_M]):
+class GatewayAdmin(OnlyKnownLookups[_M], _ModelAdmin[_M]):
     """Rows of ours are archived or immutable, never deleted: the books point at them."""
 
     show_full_result_count = False
@@ -69,7 +70,9 @@ class GatewayAdmin(_ModelAdmin[_M]):
             for chosen in request.POST.getlist(ACTION_CHECKBOX_NAME):
                 self.opts.pk.clean(chosen, None)
         except ValidationError:
-            self.message_user(request, "What was chosen is not on this page: choose again.", messages.WARNING)
+            self.message_user(
+                request, "The selection is no longer on this page. Please select again.", messages.WARNING
+            )
             return HttpResponseRedirect(request.get_full_path())
         return super().response_action(request, *args, **kwargs)
 
@@ -90,9 +93,27 @@ class ReadOnlyAdmin(GatewayAdmin[_M]):
         return False
 
 
+class KnownRows(forms.BaseInlineFormSet):  # type: ignore[type-arg]
+    """For inlines: no more rows are said to be stored than there are, whatever a form posts."""
+
+    def initial_form_count(self) -> int:
+        return min(super().initial_form_count(), len(self.get_queryset()))
+
+
+class StoredRows(forms.BaseInlineFormSet):  # type: ignore[type-arg]
+    """Of an inline that is only looked at: exactly what is stored."""
+
+    def initial_form_count(self) -> int:
+        return len(self.get_queryset())
+
+    def total_form_count(self) -> int:
+        return self.initial_form_count()
+
+
 class ReadOnlyInline(TabularInline[_M, _Parent]):
     """A table of rows that belong to the page's object."""
 
+    formset = StoredRows
     extra = 0
     can_delete = False
     show_change_link = True

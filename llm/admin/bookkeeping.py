@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.conf import settings
@@ -16,14 +16,17 @@ from django.utils.safestring import SafeString
 
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.format import badge, milliseconds, moment
-from llm.models import BooksCheck, Process, RefusedWrite, Usage
+from llm.models import BooksCheck, Process, Redaction, RefusedWrite, ScheduledTask, Usage
+from llm.money import plural
+
+_R = TypeVar("_R", RefusedWrite, Redaction)
 
 
 @admin.register(RefusedWrite)
 class RefusedWriteAdmin(ReadOnlyAdmin[RefusedWrite]):
     list_display = ("recorded", "reason", "call")
     search_fields = ("usage_id__exact",)
-    search_help_text = "By the whole id of the call."
+    search_help_text = "Search by full call ID."
     sortable_by = ()
 
     def get_fieldsets(self, request: HttpRequest, obj: RefusedWrite | None = None) -> Any:
@@ -42,7 +45,7 @@ class RefusedWriteAdmin(ReadOnlyAdmin[RefusedWrite]):
     ) -> HttpResponse:
         refused = self.get_object(request, object_id)
         is_on_books = refused is not None and Usage.objects.filter(pk=refused.usage_id).exists()
-        context = {"title": "Refused write", "subtitle": None, "is_on_books": is_on_books}
+        context = {"title": "Rejected ledger entry", "subtitle": None, "is_on_books": is_on_books}
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     @admin.display(description="Recorded (UTC)")
@@ -52,6 +55,49 @@ class RefusedWriteAdmin(ReadOnlyAdmin[RefusedWrite]):
     @admin.display(description="Call")
     def call(self, refused: RefusedWrite) -> SafeString:
         return format_html('<span class="gw-mono">{}</span>', refused.usage_id)
+
+
+@admin.register(ScheduledTask)
+class ScheduledTaskAdmin(ReadOnlyAdmin[ScheduledTask]):
+    list_display = ("name", "started", "ended", "attempts")
+    sortable_by = ()
+    fields = list_display
+    readonly_fields = fields
+
+    @admin.display(description="Last started (UTC)")
+    def started(self, task: ScheduledTask) -> str:
+        return moment(task.started_at)
+
+    @admin.display(description="Last finished (UTC)")
+    def ended(self, task: ScheduledTask) -> str:
+        return moment(task.ended_at) if task.ended_at else "never"
+
+
+@admin.register(Redaction)
+class RedactionAdmin(ReadOnlyAdmin[Redaction]):
+    """Values of closed rows that held a key of ours."""
+
+    list_display = ("redacted", "field", "call")
+    search_fields = ("usage_id__exact",)
+    search_help_text = "Search by full call ID."
+    sortable_by = ()
+    fields = ("redacted", "field", "call")
+    readonly_fields = fields
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Redaction], search_term: str
+    ) -> tuple[QuerySet[Redaction], bool]:
+        """Django would ask the database for a UUID that isn't one."""
+        text = search_term.strip()
+        return (_of_call(queryset, text) if text else queryset), False
+
+    @admin.display(description="Blanked (UTC)")
+    def redacted(self, redaction: Redaction) -> str:
+        return moment(redaction.redacted_at)
+
+    @admin.display(description="Call")
+    def call(self, redaction: Redaction) -> SafeString:
+        return format_html('<span class="gw-mono">{}</span>', redaction.usage_id)
 
 
 class ProblemsFilter(admin.SimpleListFilter):
@@ -68,7 +114,7 @@ class ProblemsFilter(admin.SimpleListFilter):
 
 @admin.register(BooksCheck)
 class BooksCheckAdmin(ReadOnlyAdmin[BooksCheck]):
-    list_display = ("started", "result", "rows_checked", "windows_checked", "took")
+    list_display = ("started", "result", "scope_checked", "rows_checked", "windows_checked", "took")
     list_filter = (ProblemsFilter,)
     sortable_by = ()
 
@@ -80,7 +126,7 @@ class BooksCheckAdmin(ReadOnlyAdmin[BooksCheck]):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         check = self.get_object(request, object_id)
-        context = {"title": "Books check", "subtitle": None, "took": self.took(check) if check else ""}
+        context = {"title": "Ledger audit", "subtitle": None, "took": self.took(check) if check else ""}
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     @admin.display(description="Started (UTC)")
@@ -89,7 +135,11 @@ class BooksCheckAdmin(ReadOnlyAdmin[BooksCheck]):
 
     @admin.display(description="Result")
     def result(self, check: BooksCheck) -> SafeString:
-        return badge("problems", f"{check.problems:,} problems") if check.problems else badge("no problems")
+        return badge("problems", plural(check.problems, "problem")) if check.problems else badge("no problems")
+
+    @admin.display(description="Checked")
+    def scope_checked(self, check: BooksCheck) -> str:
+        return check.get_scope_display()
 
     @admin.display(description="Calls")
     def rows_checked(self, check: BooksCheck) -> str:
@@ -99,7 +149,7 @@ class BooksCheckAdmin(ReadOnlyAdmin[BooksCheck]):
     def windows_checked(self, check: BooksCheck) -> str:
         return f"{check.windows:,}"
 
-    @admin.display(description="Took")
+    @admin.display(description="Duration")
     def took(self, check: BooksCheck) -> str:
         return milliseconds((check.ended_at - check.started_at) // timedelta(milliseconds=1))
 
@@ -134,8 +184,9 @@ class ProcessAdmin(ReadOnlyAdmin[Process]):
             None,
             {
                 "fields": readonly_fields,
-                "description": "A gateway process is alive while it is heard of. One that falls silent without having "
-                "ended is taken for dead: its open calls are closed with an estimate, for staff to decide.",
+                "description": "A gateway process is alive while its heartbeats arrive. One that falls silent "
+                "without having "
+                "ended is presumed dead: its open calls are closed with an estimate, for staff to decide.",
             },
         ),
     )
@@ -173,8 +224,8 @@ def _silent_since(now: datetime) -> datetime:
     return now - timedelta(seconds=settings.LLM_REAP_AFTER_SECONDS)
 
 
-def _of_call(refused: QuerySet[RefusedWrite], text: str) -> QuerySet[RefusedWrite]:
+def _of_call(rows: QuerySet[_R], text: str) -> QuerySet[_R]:
     try:
-        return refused.filter(usage_id=UUID(text))
+        return rows.filter(usage_id=UUID(text))
     except ValueError:
-        return refused.none()
+        return rows.none()

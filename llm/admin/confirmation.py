@@ -22,7 +22,7 @@ from llm.admin.base import GatewayAdmin
 
 _M = TypeVar("_M", bound=models.Model)
 
-MOST_AT_ONCE = 500
+MAX_AT_ONCE = 500
 """Django takes at most 1000 fields of a form, and each chosen row is one."""
 
 
@@ -102,9 +102,9 @@ class ConfirmedActionsAdmin(GatewayAdmin[_M]):
     ) -> HttpResponse | None:
         if not self.has_change_permission(request):
             raise PermissionDenied
-        objects = list(queryset[: MOST_AT_ONCE + 1])
-        if len(objects) > MOST_AT_ONCE:
-            self.message_user(request, f"Choose at most {MOST_AT_ONCE} at once.", messages.ERROR)
+        objects = list(queryset[: MAX_AT_ONCE + 1])
+        if len(objects) > MAX_AT_ONCE:
+            self.message_user(request, f"Choose at most {MAX_AT_ONCE} at once.", messages.ERROR)
             return None
         if request.POST.get("confirmed"):
             self._perform_all(request, action, objects)

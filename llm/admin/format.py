@@ -53,7 +53,7 @@ TONES = {
     "silent": "bad",
     "waiting": "info",
     "sent": "good",
-    "given up": "bad",
+    "not delivered": "bad",
     "problems": "bad",
     "no problems": "good",
 }

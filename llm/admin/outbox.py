@@ -12,9 +12,9 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from llm.admin.accountfilter import AccountFilter
+from llm.admin.account_filter import AccountFilter
 from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin
-from llm.admin.format import badge, moment
+from llm.admin.format import NOTHING, badge, moment
 from llm.models import Outbox
 
 GIVEN_UP = Q(sent_at=None, given_up_at__isnull=False)
@@ -25,7 +25,7 @@ class MessageStateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("waiting", "Waiting"), ("sent", "Sent"), ("given_up", "Given up")]
+        return [("waiting", "Waiting"), ("sent", "Sent"), ("given_up", "Failed")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Outbox]) -> QuerySet[Outbox]:
         conditions = {
@@ -38,7 +38,7 @@ class MessageStateFilter(admin.SimpleListFilter):
 
 def _send_again(message: Outbox) -> str | None:
     given_up = Outbox.objects.filter(GIVEN_UP, pk=message.pk)
-    return "Due again." if given_up.update(given_up_at=None, due_at=timezone.now()) else None
+    return "Queued again." if given_up.update(given_up_at=None, due_at=timezone.now()) else None
 
 
 @admin.register(Outbox)
@@ -53,8 +53,8 @@ class OutboxAdmin(ConfirmedActionsAdmin[Outbox]):
         ConfirmedAction(
             name="send_again",
             label="Send again",
-            consequence="It is due at once. If it can't be sent then either, it is given up again.",
-            done="due again",
+            consequence="It is queued for immediate delivery. If that fails as well, it is marked as failed again.",
+            done="queued again",
             applies_to=lambda message: message.sent_at is None and message.given_up_at is not None,
             perform=_send_again,
         ),
@@ -94,7 +94,7 @@ class OutboxAdmin(ConfirmedActionsAdmin[Outbox]):
     def state(self, message: Outbox) -> SafeString:
         if message.sent_at is not None:
             return badge("sent")
-        return badge("waiting" if message.given_up_at is None else "given up")
+        return badge("waiting") if message.given_up_at is None else badge("failed")
 
     @admin.display(description="Event")
     def what(self, message: Outbox) -> SafeString:
@@ -110,7 +110,7 @@ class OutboxAdmin(ConfirmedActionsAdmin[Outbox]):
 
     @admin.display(description="Account")
     def told(self, message: Outbox) -> str:
-        return message.account.name
+        return NOTHING if message.account is None else message.account.name
 
     @admin.display(description="Attempts, last result")
     def tries(self, message: Outbox) -> SafeString:

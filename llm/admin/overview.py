@@ -10,9 +10,9 @@ from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 from django.utils import timezone
 
-from llm import reports
+from llm.admin import usage_summaries
 from llm.admin.attention import Attention, attention_for
-from llm.admin.keystate import SOON
+from llm.admin.keys.state import SOON
 from llm.models import ApiKey, Usage
 from llm.providers.registry import is_configured
 
@@ -34,27 +34,27 @@ class SystemState:
 class UsageOverview:
     """month_cost: since the first of the month, of the days that are known; is_complete says whether all are.
 
-    More open calls than `reports.MOST_OPEN_CALLS` are not counted.
+    More open calls than `reports.MAX_OPEN_CALLS` are not counted.
     """
 
-    today: reports.DayReport
+    today: usage_summaries.DayReport
     month_cost: Decimal
     is_complete: bool
-    days: tuple[reports.DayFigures, ...]
+    days: tuple[usage_summaries.DayTotals, ...]
     open_calls: int
     recent: tuple[Usage, ...]
 
     @property
-    def top_accounts(self) -> tuple[reports.NamedFigures, ...]:
+    def top_accounts(self) -> tuple[usage_summaries.NamedTotals, ...]:
         return self.today.accounts[:TOP]
 
     @property
-    def top_models(self) -> tuple[reports.NamedFigures, ...]:
+    def top_models(self) -> tuple[usage_summaries.NamedTotals, ...]:
         return self.today.models[:TOP]
 
     @property
     def has_too_many_open(self) -> bool:
-        return self.open_calls > reports.MOST_OPEN_CALLS
+        return self.open_calls > usage_summaries.MAX_OPEN_CALLS
 
     @property
     def failed_percent(self) -> str:
@@ -80,8 +80,8 @@ class Overview:
 
 def overview_for(user: PermissionsMixin | AnonymousUser) -> Overview:
     now = timezone.now()
-    day = reports.day_of_most_accounts(now)
-    keys = reports.keys_expiring(now, within=SOON) if user.has_perm("llm.view_apikey") else []
+    day = usage_summaries.day_of_most_accounts(now)
+    keys = usage_summaries.keys_expiring(now, within=SOON) if user.has_perm("llm.view_apikey") else []
     return Overview(
         day=day,
         system=system_state(),
@@ -93,15 +93,15 @@ def overview_for(user: PermissionsMixin | AnonymousUser) -> Overview:
 
 def usage_overview(day: date) -> UsageOverview:
     first = min(day.replace(day=1), day - timedelta(days=CHART_DAYS - 1))
-    today = reports.day_report(day)
-    days = reports.daily_figures(first, today)
+    today = usage_summaries.day_report(day)
+    days = usage_summaries.daily_figures(first, today)
     return UsageOverview(
         today=today,
         month_cost=sum((figures.cost for figures in days if figures.day >= day.replace(day=1)), Decimal(0)),
         is_complete=all(figures.is_known for figures in days),
         days=tuple(days[-CHART_DAYS:]),
-        open_calls=reports.open_calls(),
-        recent=tuple(reports.recent_calls(RECENT_CALLS)),
+        open_calls=usage_summaries.open_calls(),
+        recent=tuple(usage_summaries.recent_calls(RECENT_CALLS)),
     )
 
 

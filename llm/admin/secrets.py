@@ -1,4 +1,4 @@
-"""Keys that people paste where a search was meant: reduced to what we know them by, before anything shows them."""
+"""Keys and tokens that people paste into a search: reduced to what we know them by, before anything shows them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 
 # Looser than a well-formed key: one with a typo is nearly as secret.
-_SECRET = re.compile(r"llm_[0-9A-Za-z]{20,}")
+_SECRET = re.compile(r"llmt?_[0-9A-Za-z]{20,}")
 _PREFIX_LENGTH = 12
 
 

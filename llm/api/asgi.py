@@ -1,4 +1,4 @@
-"""ASGI's three words, typed as Django types them."""
+"""ASGI's words, typed as Django types them."""
 
 from __future__ import annotations
 
@@ -7,4 +7,5 @@ from typing import Any
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Headers = list[tuple[bytes, bytes]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]

@@ -1,50 +1,142 @@
-"""Reading a request's body: bounded in size and time while it comes in."""
+"""Reading a request's body: bounded in size, time and memory while it comes in, and without holding up the process."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from codecs import BOM_UTF8
+
+from django.http import HttpRequest
 
 from llm.api.asgi import Receive, Scope
-from llm.errors import BodyTooLarge, RequestTimeout
+from llm.bodies.budget import BodyLease
+from llm.bodies.process import ReadRequest, read_request_apart
+from llm.bodies.turns import take_turn
+from llm.dialects.json_size import MAX_VALUES, count_if_cheap
+from llm.dialects.strict_json import load_counted
+from llm.errors import BodyTooLarge, InvalidRequest, RequestTimeout, UnsupportedEncoding
+
+# Whoever has proven nothing gets this much, which is more than any form of ours needs.
+ANONYMOUS_BODY_BYTES = 64 * 1024
+ANONYMOUS_BODY_SECONDS = 10.0
+
+BROKEN_BODY = "The request body is malformed: it ended early, or its chunked encoding is invalid."
 
 
 class CallerLeftError(Exception):
-    """The caller hung up before the request was complete: nobody is there to answer."""
+    """The caller hung up before the request was complete, or its framing is broken: the server can't tell us which."""
 
 
-async def read_body(scope: Scope, receive: Receive, *, most_bytes: int, timeout_s: float) -> bytes:
-    """Raises BodyTooLarge, RequestTimeout, or CallerLeftError. What is refused is not held in memory."""
-    if _announced_length(scope) > most_bytes:
-        raise _too_large(most_bytes)
+async def read_body(
+    scope: Scope, receive: Receive, *, max_bytes: int, timeout_s: float, lease: BodyLease | None = None
+) -> bytes:
+    """Without a byte order mark. What is refused is not held in memory.
+
+    Raises UnsupportedEncoding, BodyTooLarge, RequestTimeout, Overloaded, or CallerLeftError.
+    """
+    refuse_compressed(scope)
+    announced = announced_length(scope)
+    if announced > max_bytes:
+        raise too_large(max_bytes)
+    if lease is not None:
+        lease.expect(announced)
     try:
         async with asyncio.timeout(timeout_s):
-            return await _receive_all(receive, most_bytes=most_bytes)
+            body = await _receive_all(receive, max_bytes=max_bytes, lease=lease)
+            return body.removeprefix(BOM_UTF8)
     except TimeoutError as error:
-        raise RequestTimeout(f"The request body did not arrive within {timeout_s:g} seconds.") from error
+        raise too_slow(timeout_s) from error
 
 
-async def _receive_all(receive: Receive, *, most_bytes: int) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
+def lease_of(request: HttpRequest) -> BodyLease | None:
+    """The one that its body was read under; None where Django's own handler read it."""
+    lease: BodyLease | None = getattr(request, "body_lease", None)
+    return lease
+
+
+async def load_body(raw: bytes, lease: BodyLease | None, *, max_values: int = MAX_VALUES) -> ReadRequest:
+    """`load_object`, of a costly one in a process of its own. Raises InvalidRequest or Overloaded.
+
+    What is cheap is read here, and has no `members`.
+    """
+    await take_turn(len(raw))
+    values = count_if_cheap(raw)
+    if values is not None:
+        _charge(lease, values)
+        return ReadRequest(values, load_counted(raw, values), {})
+    read = await read_request_apart(raw, max_values=max_values)
+    _charge(lease, read.values)
+    await take_turn(len(raw))
+    return read
+
+
+def _charge(lease: BodyLease | None, values: int) -> None:
+    if lease is not None:
+        lease.add_values(values)
+
+
+async def _receive_all(receive: Receive, *, max_bytes: int, lease: BodyLease | None) -> bytes:
+    # One buffer: a body that comes byte by byte would be an object each, of forty times the size.
+    received = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
             raise CallerLeftError
-        body = message.get("body", b"")
-        pieces.append(body)
-        size += len(body)
-        if size > most_bytes:
-            raise _too_large(most_bytes)
-        if not message.get("more_body", False):
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body: bytes = message.get("body", b"")
+        size = len(received) + len(body)
+        if size > max_bytes:
+            raise too_large(max_bytes)
+        if lease is not None:
+            lease.grow_to(size)
+        is_last = not message.get("more_body", False)
+        if is_last and not received:
+            return body
+        received += body
+        if is_last:
+            return bytes(received)
 
 
-def _announced_length(scope: Scope) -> int:
+async def discard_body(receive: Receive, *, max_bytes: int, timeout_s: float) -> None:
+    """Read on without keeping anything: many clients look for an answer only once all is sent, and a connection that is
+    closed while they send is a broken one to them. For callers who are welcome to try again.
+    """
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            while size <= max_bytes:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+
+
+def refuse_compressed(scope: Scope) -> None:
+    for name, value in scope["headers"]:
+        encoding = value.decode("latin-1").strip()[:40] if name == b"content-encoding" else ""
+        if encoding.lower() not in ("", "identity"):
+            raise UnsupportedEncoding(f"The request body is compressed (“{encoding}”). Send it uncompressed.")
+
+
+def announced_length(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value)
     return 0
 
 
-def _too_large(most_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body is larger than {most_bytes // 1024**2} MB.")
+def too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is larger than {_size_of(max_bytes)}.")
+
+
+def _size_of(max_bytes: int) -> str:
+    """Not rounded up: `2.5 MB`, `64 KB`."""
+    megabytes = max_bytes * 10 // 1024**2 / 10
+    return f"{megabytes:g} MB" if megabytes >= 1 else f"{max_bytes // 1024} KB"
+
+
+def too_slow(timeout_s: float) -> RequestTimeout:
+    return RequestTimeout(f"The request body did not arrive within {timeout_s:g} seconds.")
+
+
+def broken() -> InvalidRequest:
+    return InvalidRequest(BROKEN_BODY)

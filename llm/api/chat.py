@@ -2,69 +2,74 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from django.http import HttpResponseBase
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
+from llm.api.body import lease_of, load_body
 from llm.api.serializers import (
+    OPENAI_REFUSALS,
     ChatCompletionSerializer,
     NativeReplySerializer,
     NativeRequestSerializer,
-    OpenAIErrorSerializer,
 )
-from llm.api.views import AsyncAPIView, error_response, response_of
+from llm.api.views import AsyncAPIView, build_response, error_response
 from llm.dialects.base import WireFormat
+from llm.dialects.json_size import MAX_VALUES
 from llm.dialects.native import NATIVE
-from llm.dialects.openai_chat import OPENAI_CHAT
-from llm.errors import GatewayError
+from llm.dialects.openai_chat.wire import OPENAI_CHAT
+from llm.errors import GatewayError, without_frames
 from llm.service import LLMService
 
-# Headers of the caller that an upstream of the same dialect gets too, and Django's names for them.
-_FORWARDED = {"openai-beta": "HTTP_OPENAI_BETA"}
 
+class CompletionView(AsyncAPIView):
+    """Parse, hand to the request's task, wait for its reply. A caller who leaves ends the waiting, not the task.
 
-class CallView(AsyncAPIView):
-    """Parse, hand to the request's task, wait for its reply. A caller who leaves ends the waiting, not the task."""
+    max_values: how many a request's JSON may hold.
+    """
 
     opens_calls = True
+    max_values: ClassVar[int] = MAX_VALUES
+    forwarded: ClassVar[Mapping[str, str]] = {"openai-beta": "HTTP_OPENAI_BETA"}
+    """Headers of the caller that an upstream of the same dialect gets too, and Django's names for them."""
 
     async def post(self, request: Request) -> HttpResponseBase:
-        parsed = self.wire.parse(request._request.body)
+        raw, lease = request._request.body, lease_of(request._request)
+        read = await load_body(raw, lease, max_values=self.max_values)
+        parsed = replace(self.wire.parse(raw, read.body), members=read.members)
         meta = request._request.META
-        forwarded = {name: meta[key] for name, key in _FORWARDED.items() if key in meta}
-        task = LLMService(self.caller).start(self.wire, parsed, forwarded_headers=forwarded)
+        forwarded = {name: meta[key] for name, key in self.forwarded.items() if key in meta}
+        task = LLMService(self.caller).start(self.wire, parsed, forwarded_headers=forwarded, body_lease=lease)
         try:
-            reply = await asyncio.shield(task.audience.reply)
+            reply = await task.audience.wait()
         except GatewayError as error:
             response = error_response(error, self.wire, request_id=task.request_id)
             for name, value in task.headers.items():
                 response[name] = value
+            # The task's future keeps the error, whose frames hold the task and the body.
+            without_frames(error)
             return response
-        except asyncio.CancelledError:
-            task.audience.leave()
-            raise
-        return response_of(reply, request_id=task.request_id)
+        return build_response(reply, self.wire, request_id=task.request_id)
 
 
-class ChatCompletionsView(CallView):
+class ChatCompletionsView(CompletionView):
     wire: ClassVar[WireFormat] = OPENAI_CHAT
 
     @extend_schema(
         operation_id="chat_completions",
-        summary="Chat completion, as OpenAI's API",
-        description="Every field of that API is taken, known to us or not, and goes to the upstream as it is.",
+        summary="Chat completion (OpenAI's API)",
+        description=(
+            "Every field of that API is accepted, whether the gateway knows it or not, and forwarded unchanged."
+        ),
         request=ChatCompletionSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),
             (200, "text/event-stream"): OpenApiResponse({"type": "string"}, "With `stream`: its chunks."),
-            400: OpenAIErrorSerializer,
-            401: OpenAIErrorSerializer,
-            429: OpenAIErrorSerializer,
-            502: OpenAIErrorSerializer,
-            503: OpenAIErrorSerializer,
+            **OPENAI_REFUSALS,
         },
         tags=["gateway"],
     )
@@ -72,7 +77,7 @@ class ChatCompletionsView(CallView):
         return await super().post(request)
 
 
-class NativeChatView(CallView):
+class NativeChatView(CompletionView):
     wire: ClassVar[WireFormat] = NATIVE
 
     @extend_schema(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from collections.abc import Mapping
+from contextlib import aclosing
 from functools import cache
 from typing import Any
 
@@ -20,11 +22,22 @@ from django.urls import Resolver404, ResolverMatch, URLResolver
 from django.urls.resolvers import RegexPattern
 
 from llm import metrics
-from llm.api.asgi import Receive, Scope, Send
+from llm.api.asgi import Headers, Receive, Scope, Send
 from llm.api.auth import authenticate
-from llm.api.body import CallerLeftError, read_body
-from llm.api.urls import urlpatterns
+from llm.api.body import (
+    ANONYMOUS_BODY_BYTES,
+    ANONYMOUS_BODY_SECONDS,
+    CallerLeftError,
+    broken,
+    discard_body,
+    read_body,
+)
+from llm.api.cors import cors_headers, preflight_headers
+from llm.api.urls import not_served, urlpatterns
 from llm.api.views import AsyncAPIView, RelayResponse, error_response, wire_for_path
+from llm.bodies.budget import BodyLease
+from llm.calls.relay import Relay
+from llm.calls.runtime import runtime
 from llm.dialects.base import WireFormat
 from llm.errors import (
     GatewayError,
@@ -32,12 +45,11 @@ from llm.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
     RequestError,
     describe_exception,
 )
 from llm.ids import uuid7
-from llm.relay import Relay
-from llm.runtime import runtime
 
 log = structlog.get_logger("llm.api")
 
@@ -52,15 +64,22 @@ class GatewayHandler(ASGIHandler):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _HttpExchange(scope, receive, send)
+        if preflight := preflight_headers(scope):
+            await exchange.answer_preflight(preflight)
+            return
         try:
             await exchange.serve(self._match(scope["path"]))
         except CallerLeftError:
-            return
+            # Whoever has only broken the body's framing is still there to be told.
+            await exchange.refuse(broken())
+        except Overloaded as error:
+            await exchange.discard_body()
+            await exchange.refuse(error)
         except GatewayError as error:
             await exchange.refuse(error)
         except Exception as error:  # noqa: BLE001  # the outermost edge
             # Without the exception's text, which may hold a prompt.
-            log.error("request failed", path=scope["path"], **describe_exception(error))  # noqa: TRY400
+            log.error("request.failed", path=scope["path"], **describe_exception(error))  # noqa: TRY400
             await exchange.refuse(InternalError("Something went wrong on our side."))
 
     def _match(self, path: str) -> ResolverMatch | None:
@@ -89,24 +108,40 @@ class _HttpExchange:
     async def serve(self, match: ResolverMatch | None) -> None:
         scope = self._scope
         if match is None:
-            raise NotFound(f"There is nothing at {scope['path'][:200]}. An OpenAI SDK's base URL ends in /v1.")
+            raise NotFound(not_served(scope["path"]))
         view: type[AsyncAPIView] = match.func.cls  # type: ignore[attr-defined]  # set by APIView.as_view
-        self._wire = view.wire
+        self._wire = view.wire_for(scope["headers"])
         if scope["method"] not in view.methods():
             raise MethodNotAllowed.of(scope["method"], allowed=view.methods())
         caller = None
         if view.requires_key:
             must_be_fresh = not view.opens_calls
             caller = await authenticate(runtime(), scope["headers"], must_be_fresh=must_be_fresh)
-        body = await read_body(
-            scope,
+        bodies = runtime().bodies if caller else runtime().other_bodies
+        lease = bodies.lease(caller.key_id, caller.account_id) if caller else bodies.lease(None, None)
+        try:
+            request = _request(scope, await self._read_body(lease, is_anonymous=caller is None))
+            request.caller = caller  # type: ignore[attr-defined]  # what AsyncAPIView turns into request.auth
+            request.body_lease = lease  # type: ignore[attr-defined]  # for the call, which may outlive this request
+            await self._respond_while_watched(match, request)
+            # The view and its request know each other: until a collection they would hold the body too.
+            request._body = b""
+            request._stream.close()
+        finally:
+            lease.release()
+
+    async def _read_body(self, lease: BodyLease, *, is_anonymous: bool) -> bytes:
+        return await read_body(
+            self._scope,
             self._receive,
-            most_bytes=settings.LLM_MAX_BODY_BYTES,
-            timeout_s=settings.LLM_BODY_TIMEOUT_SECONDS,
+            max_bytes=ANONYMOUS_BODY_BYTES if is_anonymous else settings.LLM_MAX_BODY_BYTES,
+            timeout_s=ANONYMOUS_BODY_SECONDS if is_anonymous else settings.LLM_BODY_TIMEOUT_SECONDS,
+            lease=lease,
         )
-        request = _request(scope, body)
-        request.caller = caller  # type: ignore[attr-defined]  # what AsyncAPIView turns into request.auth
-        await self._respond_while_watched(match, request)
+
+    async def answer_preflight(self, headers: Headers) -> None:
+        await self._send({"type": "http.response.start", "status": 204, "headers": headers})
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def refuse(self, error: GatewayError) -> None:
         """Too late where the response has begun: then its stream has told the caller already."""
@@ -114,6 +149,9 @@ class _HttpExchange:
             metrics.count_refused(error.code)
         if not self._has_begun:
             await self._send_response(error_response(error, self._wire, request_id=f"req_{uuid7().hex}"))
+
+    async def discard_body(self) -> None:
+        await discard_body(self._receive, max_bytes=settings.LLM_MAX_BODY_BYTES, timeout_s=ANONYMOUS_BODY_SECONDS)
 
     async def _respond_while_watched(self, match: ResolverMatch, request: ASGIRequest) -> None:
         watch = _DisconnectWatch(self._receive, asyncio.current_task())
@@ -127,19 +165,29 @@ class _HttpExchange:
 
     async def _send_response(self, response: HttpResponseBase) -> None:
         headers = [(_header_name(name), value.encode("latin-1")) for name, value in response.items()]
-        headers.append((b"openai-processing-ms", str(int((time.perf_counter() - self._started) * 1000)).encode()))
+        if name := self._wire.duration_header:
+            headers.append((_header_name(name), str(int((time.perf_counter() - self._started) * 1000)).encode()))
+        headers += cors_headers(self._scope)
         self._has_begun = True
-        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        start: Mapping[str, Any] = {"type": "http.response.start", "status": response.status_code, "headers": headers}
         if isinstance(response, RelayResponse):
-            await self._send_stream(response.relay)
-        elif isinstance(response, HttpResponse):
-            await self._send({"type": "http.response.body", "body": response.content})
+            await self._send_stream(start, response.relay)
+            return
+        await self._send(start)
+        if isinstance(response, HttpResponse):
+            body = b"" if self._scope["method"] == "HEAD" else response.content
+            await self._send({"type": "http.response.body", "body": body})
 
-    async def _send_stream(self, relay: Relay) -> None:
-        """From the relay itself: Django's response would add a layer a piece, and signals at its end."""
+    async def _send_stream(self, start: Mapping[str, Any], relay: Relay) -> None:
+        """From the relay itself: Django's response would add a layer a piece, and signals at its end.
+
+        However it ends, the relay is told: also where not even the head could be sent.
+        """
         try:
-            async for piece in relay:
-                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            await self._send(start)
+            async with aclosing(aiter(relay)) as pieces:
+                async for piece in pieces:
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": True})
             await self._send({"type": "http.response.body", "body": b""})
         finally:
             relay.leave()

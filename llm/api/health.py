@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import orjson
 from django.conf import settings
-from django.db import connection
 from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
@@ -18,14 +19,15 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from rest_framework.request import Request
 
-from llm.api.auth import secret_of
+from llm.api.auth import read_secret
 from llm.api.views import AsyncAPIView
+from llm.calls.runtime import runtime
+from llm.db.connection_budget import ServerLimits, connection_budget, read_server_limits
 from llm.errors import BooksUnavailable, InvalidKey
 from llm.models import Usage
-from llm.runtime import runtime
 
 _PATIENCE_S = 3.0
-_MOST_COUNTED = 100_000
+_MAX_COUNTED = 100_000
 
 
 class HealthView(AsyncAPIView):
@@ -45,16 +47,21 @@ class ReadyView(AsyncAPIView):
 
     @extend_schema(exclude=True)
     async def get(self, request: Request) -> HttpResponse:
-        writer = runtime().writer
+        writer, limits = runtime().writer, await _server_limits()
         state = {
-            "database": await _database_state(),
+            "database": "unavailable" if limits is None else "ok",
             "process": "draining" if runtime().is_draining else "ok",
             "writer": "away" if writer.is_away else "ok",
             "spool": "full" if writer.spool.is_full else "ok",
         }
         is_ready = set(state.values()) == {"ok"}
         figures = {"writes_waiting": writer.waiting, "spool_bytes": writer.spool_bytes}
-        body = {"status": "ok" if is_ready else "unavailable", **state, **figures}
+        body = {
+            "status": "ok" if is_ready else "unavailable",
+            **state,
+            **figures,
+            "connections": _connections(limits),
+        }
         return HttpResponse(orjson.dumps(body), status=200 if is_ready else 503, content_type="application/json")
 
 
@@ -66,7 +73,7 @@ class MetricsView(AsyncAPIView):
     @extend_schema(exclude=True)
     async def get(self, request: Request) -> HttpResponse:
         _check_token(request)
-        return HttpResponse(_exposition(await _open_rows()), content_type=CONTENT_TYPE_LATEST)
+        return HttpResponse(await runtime().share(_figures), content_type=CONTENT_TYPE_LATEST)
 
 
 def _check_token(request: Request) -> None:
@@ -74,35 +81,51 @@ def _check_token(request: Request) -> None:
     if not expected:
         return
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.items()]
-    if not hmac.compare_digest(secret_of(headers).encode(), expected.encode()):
+    try:
+        is_right = hmac.compare_digest(read_secret(headers).encode(), expected.encode())
+    except InvalidKey:
+        # None was sent, or two: that says nothing of API keys here.
+        is_right = False
+    if not is_right:
         raise InvalidKey("This needs the token in LLM_METRICS_TOKEN, as “Authorization: Bearer …”.")
 
 
-async def _database_state() -> str:
-    try:
+async def _server_limits() -> ServerLimits | None:
+    """None while the database is away. Asked as calls ask, since whether they would be taken is the question."""
+    with contextlib.suppress(TimeoutError, BooksUnavailable):
         async with asyncio.timeout(_PATIENCE_S):
-            await runtime().run_db(_ask_database)
-    except (TimeoutError, BooksUnavailable):
-        return "unavailable"
-    return "ok"
+            return await runtime().share(_read_limits)
+    return None
 
 
-def _ask_database() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
+async def _read_limits() -> ServerLimits:
+    return await runtime().run_db(read_server_limits)
+
+
+def _connections(limits: ServerLimits | None) -> dict[str, int | None]:
+    """The budget of all processes and hosts, and what the server has for it: null while nobody knows, and on SQLite.
+
+    Whether the one fits the other is said at the start. It is no matter for a load balancer, nor how busy pages are.
+    """
+    budget = connection_budget()
+    return {**asdict(budget), "total": budget.total, "available": limits.available if limits else None}
+
+
+async def _figures() -> bytes:
+    return _exposition(await _open_rows())
 
 
 async def _open_rows() -> int | None:
     """Of all hosts, the only figure that is not of this host alone; None while the database is away."""
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            return await runtime().run_db(_count_open_rows)
+            return await runtime().run_side_db(_count_open_rows)
     except (TimeoutError, BooksUnavailable):
         return None
 
 
 def _count_open_rows() -> int:
-    return Usage.objects.open().order_by()[:_MOST_COUNTED].count()
+    return Usage.objects.open().order_by()[:_MAX_COUNTED].count()
 
 
 def _exposition(open_rows: int | None) -> bytes:
@@ -122,7 +145,7 @@ class _OpenRows:
         self._count = count
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        help_text = "Calls on the books that are not closed, of all processes."
+        help_text = "Open calls on the books, across all processes."
         yield GaugeMetricFamily("llm_open_rows", help_text, self._count)
 
 

@@ -10,32 +10,56 @@ from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from llm.api.serializers import ModelListSerializer, ModelSerializer
+from llm.api.auth import Headers
+from llm.api.model_pages import model_object, page_object
+from llm.api.serializers import ModelListSerializer, ModelPageSerializer, ModelSerializer
 from llm.api.views import AsyncAPIView
-from llm.catalog import PublicModel
+from llm.calls.runtime import runtime
+from llm.dialects.anthropic_messages.wire import ANTHROPIC_MESSAGES
+from llm.dialects.base import WireFormat
 from llm.errors import ModelNotFound
 from llm.keys import Caller
-from llm.runtime import runtime
+from llm.prices.catalog import PublicModel
+
+_IN_ANTHROPICS_SHAPE = "With the header `anthropic-version`, in the shape of Anthropic's API and with its paging."
 
 
-class ModelsView(AsyncAPIView):
+class _ModelsAPIView(AsyncAPIView):
+    """In which of the two shapes it answers is told by the header that only Anthropic's clients send."""
+
+    @classmethod
+    def wire_for(cls, headers: Headers) -> WireFormat:
+        return ANTHROPIC_MESSAGES if any(name == b"anthropic-version" for name, _ in headers) else cls.wire
+
+
+class ModelsView(_ModelsAPIView):
     @extend_schema(
         operation_id="models_list",
         summary="Models that this key may call",
+        description=_IN_ANTHROPICS_SHAPE,
+        parameters=[ModelPageSerializer],
         responses=ModelListSerializer,
         tags=["gateway"],
     )
     async def get(self, request: Request) -> HttpResponse:
-        entries = [_entry(model) for model in await _visible_models(self.caller)]
-        return _json({"object": "list", "data": entries})
+        models = await _visible_models(self.caller)
+        if _is_from_anthropics_client(request):
+            return _json(page_object(models, request.query_params))
+        return _json({"object": "list", "data": [_entry(model) for model in models]})
 
 
-class ModelView(AsyncAPIView):
-    @extend_schema(operation_id="models_retrieve", summary="One model", responses=ModelSerializer, tags=["gateway"])
+class ModelView(_ModelsAPIView):
+    @extend_schema(
+        operation_id="models_retrieve",
+        summary="One model",
+        description=_IN_ANTHROPICS_SHAPE,
+        responses=ModelSerializer,
+        tags=["gateway"],
+    )
     async def get(self, request: Request, model: str) -> HttpResponse:
         for candidate in await _visible_models(self.caller):
             if candidate.id == model:
-                return _json(_entry(candidate))
+                return _json(model_object(candidate) if _is_from_anthropics_client(request) else _entry(candidate))
         raise ModelNotFound(f"The model “{model[:200]}” does not exist, or this key may not use it.", param="model")
 
 
@@ -45,6 +69,10 @@ async def _visible_models(caller: Caller) -> list[PublicModel]:
         at=datetime.now(UTC), default_provider=settings.LLM_PROVIDER, default_model=settings.LLM_DEFAULT_MODEL
     )
     return [model for model in models if not caller.allowed_models or model.id in caller.allowed_models]
+
+
+def _is_from_anthropics_client(request: Request) -> bool:
+    return "anthropic-version" in request.headers
 
 
 def _entry(model: PublicModel) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rest_framework import serializers
 
 
@@ -24,6 +26,34 @@ class ChatCompletionSerializer(serializers.Serializer[object]):
     tools = serializers.ListField(child=serializers.JSONField(), required=False)
 
 
+class TextCompletionSerializer(serializers.Serializer[object]):
+    model = serializers.CharField(required=False, help_text="Without it, the gateway's default model.")
+    prompt = serializers.JSONField(help_text="A text, a list of texts, a list of tokens, or a list of such lists.")
+    stream = serializers.BooleanField(required=False)
+    stream_options = StreamOptionsSerializer(required=False)
+    n = serializers.IntegerField(required=False, min_value=1, max_value=128)
+    max_tokens = serializers.IntegerField(required=False, min_value=1)
+
+
+class EmbeddingsSerializer(serializers.Serializer[object]):
+    model = serializers.CharField(required=False, help_text="Without it, the gateway's default model.")
+    input = serializers.JSONField(help_text="A text, a list of texts, a list of tokens, or a list of such lists.")
+    encoding_format = serializers.ChoiceField(("float", "base64"), required=False)
+    dimensions = serializers.IntegerField(required=False, min_value=1)
+
+
+class ResponseSerializer(serializers.Serializer[object]):
+    model = serializers.CharField(required=False, help_text="Without it, the gateway's default model.")
+    input = serializers.JSONField(required=False, help_text="A text, or a list of items.")
+    instructions = serializers.CharField(required=False, allow_null=True)
+    stream = serializers.BooleanField(required=False)
+    max_output_tokens = serializers.IntegerField(required=False, allow_null=True)
+    previous_response_id = serializers.CharField(
+        required=False, allow_null=True, help_text="Of a response that this account has made through this gateway."
+    )
+    tools = serializers.ListField(child=serializers.JSONField(), required=False)
+
+
 class OpenAIErrorBodySerializer(serializers.Serializer[object]):
     message = serializers.CharField()
     type = serializers.CharField()
@@ -33,6 +63,47 @@ class OpenAIErrorBodySerializer(serializers.Serializer[object]):
 
 class OpenAIErrorSerializer(serializers.Serializer[object]):
     error = OpenAIErrorBodySerializer()
+
+
+OPENAI_REFUSALS: dict[Any, Any] = dict.fromkeys((400, 401, 429, 502, 503), OpenAIErrorSerializer)
+"""Of an endpoint of OpenAI's that calls models."""
+
+
+class MessagesRequestSerializer(serializers.Serializer[object]):
+    model = serializers.CharField(required=False, help_text="Without it, the gateway's default model.")
+    max_tokens = serializers.IntegerField(min_value=0)
+    messages = MessageSerializer(many=True)
+    system = serializers.JSONField(required=False, help_text="A string, or a list of text blocks.")
+    stream = serializers.BooleanField(required=False)
+    tools = serializers.ListField(child=serializers.JSONField(), required=False)
+
+
+class CountTokensRequestSerializer(serializers.Serializer[object]):
+    model = serializers.CharField(required=False, help_text="Without it, the gateway's default model.")
+    messages = MessageSerializer(many=True)
+    system = serializers.JSONField(required=False, help_text="A string, or a list of text blocks.")
+    tools = serializers.ListField(child=serializers.JSONField(), required=False)
+
+
+class CountedTokensSerializer(serializers.Serializer[object]):
+    input_tokens = serializers.IntegerField()
+
+
+class AnthropicErrorBodySerializer(serializers.Serializer[object]):
+    type = serializers.CharField()
+    message = serializers.CharField()
+
+
+class AnthropicErrorSerializer(serializers.Serializer[object]):
+    type = serializers.CharField(help_text="Always `error`.")
+    error = AnthropicErrorBodySerializer()
+    request_id = serializers.CharField()
+
+
+ANTHROPIC_REFUSALS: dict[Any, Any] = dict.fromkeys(
+    (400, 401, 402, 404, 413, 429, 502, 503, 529), AnthropicErrorSerializer
+)
+"""Of an endpoint of Anthropic's that calls models."""
 
 
 class NativeRequestSerializer(serializers.Serializer[object]):
@@ -60,6 +131,14 @@ class ModelSerializer(serializers.Serializer[object]):
     object = serializers.CharField()
     created = serializers.IntegerField(help_text="Unix seconds.")
     owned_by = serializers.CharField()
+
+
+class ModelPageSerializer(serializers.Serializer[object]):
+    limit = serializers.IntegerField(
+        required=False, min_value=1, max_value=1000, help_text="With `anthropic-version` alone; 20 without it."
+    )
+    after_id = serializers.CharField(required=False, help_text="With `anthropic-version` alone: the page behind it.")
+    before_id = serializers.CharField(required=False, help_text="With `anthropic-version` alone: the page before it.")
 
 
 class ModelListSerializer(serializers.Serializer[object]):

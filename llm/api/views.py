@@ -13,15 +13,19 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from llm import metrics
-from llm.api.auth import authenticate
+from llm.api.auth import Headers, authenticate
+from llm.calls.relay import Relay, Reply
+from llm.calls.runtime import runtime
+from llm.dialects.anthropic_messages.wire import ANTHROPIC_MESSAGES
 from llm.dialects.base import WireFormat
 from llm.dialects.native import NATIVE
-from llm.dialects.openai_chat import OPENAI_CHAT
+from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.errors import GatewayError, MethodNotAllowed, RequestError
 from llm.ids import uuid7
 from llm.keys import Caller
-from llm.relay import Relay, Reply
-from llm.runtime import runtime
+
+# The second is what its SDK asks for whose base URL ends in /v1.
+_ANTHROPICS_PATHS = ("/v1/messages", "/v1/v1/messages")
 
 
 class OneRenderer(BaseContentNegotiation):
@@ -53,9 +57,15 @@ class AsyncAPIView(APIView):
     throttle_classes = ()
 
     @classmethod
+    def wire_for(cls, headers: Headers) -> WireFormat:
+        """The dialect of one request. headers: its names in lower case."""
+        return cls.wire
+
+    @classmethod
     def methods(cls) -> tuple[str, ...]:
-        """The HTTP methods that the view serves."""
-        return tuple(name.upper() for name in cls.http_method_names if name != "options" and hasattr(cls, name))
+        """The HTTP methods that the view serves; HEAD as GET, which Django's views add to an instance."""
+        served = [name for name in cls.http_method_names if name != "options" and hasattr(cls, name)]
+        return tuple(name.upper() for name in (*served, *(["head"] if "get" in served else [])))
 
     async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
         self.args, self.kwargs = args, kwargs
@@ -69,16 +79,16 @@ class AsyncAPIView(APIView):
         except GatewayError as error:
             if isinstance(error, RequestError):
                 metrics.count_refused(error.code)
-            return error_response(error, self.wire, request_id=f"req_{uuid7().hex}")
-        response.setdefault("x-request-id", f"req_{uuid7().hex}")
+            return error_response(error, self.wire_for(_headers_of(request)), request_id=f"req_{uuid7().hex}")
+        if not response.has_header("x-request-id"):
+            _name_request(response, self.wire_for(_headers_of(request)), f"req_{uuid7().hex}")
         return response
 
     async def _identify(self, request: Any) -> None:
         """The gateway's handler has done it already; Django's own has not."""
         caller: Caller | None = getattr(request, "caller", None)
         if caller is None and self.requires_key:
-            headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.items()]
-            caller = await authenticate(runtime(), headers, must_be_fresh=not self.opens_calls)
+            caller = await authenticate(runtime(), _headers_of(request), must_be_fresh=not self.opens_calls)
         if caller is not None:
             self.caller = caller
             self.request.user = self.request.auth = caller  # type: ignore[assignment]  # as DRF's permissions know it
@@ -117,11 +127,11 @@ class RelayResponse(ReplyResponse, StreamingHttpResponse):
         super().close()
 
 
-def response_of(reply: Reply, *, request_id: str) -> HttpResponseBase:
+def build_response(reply: Reply, wire: WireFormat, *, request_id: str) -> HttpResponseBase:
     """A reply of a request's task as Django's response; a streamed one tells its relay when the caller leaves."""
     body = reply.body
     response = RelayResponse(reply, body) if isinstance(body, Relay) else WholeResponse(reply, body)
-    response["x-request-id"] = request_id
+    _name_request(response, wire, request_id)
     return response
 
 
@@ -132,10 +142,20 @@ def error_response(error: GatewayError, wire: WireFormat, *, request_id: str) ->
         response[name] = value
     if isinstance(error, MethodNotAllowed):
         response["allow"] = ", ".join(error.allowed)
-    response["x-request-id"] = request_id
+    _name_request(response, wire, request_id)
     return response
 
 
 def wire_for_path(path: str) -> WireFormat:
     """In which dialect a path answers that no view serves."""
+    if path.startswith(_ANTHROPICS_PATHS):
+        return ANTHROPIC_MESSAGES
     return NATIVE if path.startswith("/api/") else OPENAI_CHAT
+
+
+def _name_request(response: HttpResponseBase, wire: WireFormat, request_id: str) -> None:
+    response["x-request-id"] = response[wire.request_id_header] = request_id
+
+
+def _headers_of(request: Any) -> Headers:
+    return [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.items()]

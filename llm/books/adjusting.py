@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import connection, transaction
 
 from llm.books.clock import lock_books
-from llm.books.figures import Figures, figures_of
-from llm.books.statements import moment_text
-from llm.books.windows import lock_windows, window_statements
+from llm.books.figures import EffectiveUsage, compute_figures, meter_differences
+from llm.books.operations import flags_text
+from llm.dialects.usage_figures import merged_service
 from llm.enums import AdjustmentSource, UsageStatus
+from llm.limits.rows import lock_windows, window_statements
 from llm.models import RateSet, ReratingRun, Usage, UsageAdjustment
 from llm.money import pico_to_usd
-from llm.price_rows import load_snapshots
-from llm.pricing import Cost, known_cost
-from llm.types import TOKEN_FIELDS, TokenCounts
+from llm.prices.pricing import Cost, known_cost
+from llm.prices.snapshots import load_snapshots
+from llm.types import COST_UNKNOWN, STANDARD_SERVICE, TOKEN_FIELDS, Service, TokenCounts
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -27,9 +30,33 @@ if TYPE_CHECKING:
 DECLARED_FREE = Cost(0, None)
 
 
-@transaction.atomic
+@dataclass(frozen=True, slots=True)
+class LockedCall:
+    """A call as nobody else can change it until the transaction ends: the only ground on which it is corrected.
+
+    An adjustment says what a call's figures *are*, so it must be made of what they are at that very moment. Figures
+    that were read without the lock would undo what somebody else has learned of the call meanwhile.
+    adjustments: oldest first. now: the database's clock.
+    """
+
+    row: Usage
+    adjustments: Sequence[UsageAdjustment]
+    now: datetime
+
+    @property
+    def figures(self) -> EffectiveUsage:
+        return compute_figures(self.row, self.adjustments)
+
+
+def lock_call(usage_id: UUID) -> LockedCall:
+    """Inside a transaction. Locks as everybody does: the books, then the row; its windows come after it."""
+    now = lock_books()
+    row = Usage.objects.select_for_update().get(pk=usage_id)
+    return LockedCall(row, list(row.adjustments.order_by("id")), now)
+
+
 def adjust(
-    usage_id: UUID,
+    call: LockedCall,
     source: AdjustmentSource,
     *,
     counts: TokenCounts,
@@ -39,66 +66,92 @@ def adjust(
     user: User | None = None,
     rate_set_id: int | None = None,
     rerating: ReratingRun | None = None,
+    service: Service | None = None,
+    flags: str | None = None,
 ) -> UsageAdjustment:
-    """Make these the call's figures, whatever was known before.
+    """Make these the call's figures, whatever was known before. service, flags: None keeps what was known.
 
+    cost_pico: None where no price is known for so much. A cost that stood is taken back then, and the flags say that it
+    is unknown: kept, it would be billed for what it doesn't cover.
     Its limits' windows follow; a soft threshold that is crossed by it is told. rate_set_id: what gave the cost, where
     that is not what gave it before. Raises ValueError where the row is open or void, or was adjusted by this source,
     or this re-rating, already.
     """
-    now = lock_books()
-    row = Usage.objects.select_for_update().get(pk=usage_id)
-    earlier = list(row.adjustments.order_by("id"))
+    row, earlier, before = call.row, call.adjustments, call.figures
     if row.status in (UsageStatus.OPEN, UsageStatus.VOID):
         raise ValueError(f"This call is {row.get_status_display()}: there is nothing to correct.")
-    if any((adjustment.source, adjustment.rerating) == (source, rerating) for adjustment in earlier):
+    rerating_id = None if rerating is None else rerating.pk
+    if any((each.source, each.rerating_id) == (source, rerating_id) for each in earlier):
         raise ValueError(f"This was {source.label} already.")
-    before = figures_of(row, earlier)
     adjustment = UsageAdjustment(
         usage=row,
         source=source,
         **{name: getattr(counts, name) - getattr(before.counts, name) for name in TOKEN_FIELDS},
-        cost=None if cost_pico is None else pico_to_usd(cost_pico - (before.cost_pico or 0)),
+        extra_meters=meter_differences(counts.extra_meters, before.counts.extra_meters),
+        **(before.service if service is None else service)._asdict(),
+        flags=_flags_with(before.flags if flags is None else flags, cost_pico, before),
+        cost=_cost_difference(cost_pico, before),
         rate_set_id=rate_set_id,
         rerating=rerating,
         is_billable=is_billable,
         reason=reason[:500],
         decided_by=user,
-        recorded_at=now,
+        recorded_at=call.now,
     )
     adjustment.stamp_digest()
     adjustment.save(force_insert=True)
-    _move_windows(row, before, figures_of(row, [*earlier, adjustment]), now=now)
+    _move_windows(row, before, compute_figures(row, [*earlier, adjustment]), now=call.now)
     return adjustment
+
+
+def _cost_difference(cost_pico: int | None, before: EffectiveUsage) -> Decimal | None:
+    """What makes the sum of all costs this one, and 0 where it is unknown."""
+    if cost_pico is None and before.written_pico is None:
+        return None
+    return pico_to_usd((cost_pico or 0) - (before.written_pico or 0))
+
+
+def _flags_with(flags: str, cost_pico: int | None, before: EffectiveUsage) -> str:
+    """Whether a cost is unknown that the row, or an adjustment, has put a figure to."""
+    words = {*flags.split()} - {COST_UNKNOWN}
+    is_taken_back = cost_pico is None and before.written_pico is not None
+    return flags_text({*words, COST_UNKNOWN} if is_taken_back else words)
 
 
 @transaction.atomic
 def decide_call(
-    usage_id: UUID, *, counts: TokenCounts | None, is_billable: bool, reason: str, user: User | None
+    usage_id: UUID,
+    *,
+    counts: TokenCounts | None,
+    is_billable: bool,
+    reason: str,
+    user: User | None,
+    service: Service | None = None,
 ) -> UsageAdjustment:
-    """What staff decide of a call that was lost, or is disputed. counts: None keeps the estimate.
+    """What staff decide of a call that was lost, or is disputed. counts: None keeps the estimate. service: how it was
+    served, which decides what it costs; a part that is empty keeps what is known, so the standard is said by its name.
 
     Raises ValueError with a sentence where it is no such call, was decided already, or has no price for so much.
     """
     if not reason.strip():
         raise ValueError("Give a reason.")
-    lock_books()
     # Locked before the question is asked: a late settlement may arrive at this very moment, and it knows better.
-    row = Usage.objects.select_for_update().get(pk=usage_id)
-    earlier = list(row.adjustments.order_by("id"))
-    figures = figures_of(row, earlier)
+    call = lock_call(usage_id)
+    figures = call.figures
     if figures.is_known:
-        raise ValueError("What this call has used is known already.")
+        raise ValueError("The usage of this call is already known.")
+    service = merged_service(figures.service, service or STANDARD_SERVICE)
     if counts is None:
         counts, cost_pico, rate_set_id = figures.counts, figures.cost_pico, None
     else:
-        cost = cost_in_force(row, earlier, counts, service_tier=row.service_tier)
+        cost = cost_in_force(call.row, call.adjustments, counts, service)
         if cost is None and figures.cost_pico is not None:
-            # A correction can't take a cost back: that of the estimate would stay.
-            raise ValueError("The price of this call has no cost for so many tokens.")
+            # Nothing waits for it but a person, who may have mistyped: a call that is priced stays so until it can be
+            # priced again. A late settlement can't be asked to wait, so it takes the cost back.
+            raise ValueError("The price of this call doesn't cover what it used.")
         cost_pico, rate_set_id = None if cost is None else cost.pico, other_rate_set(cost, figures)
     return adjust(
-        usage_id,
+        call,
         AdjustmentSource.DECISION,
         counts=counts,
         cost_pico=cost_pico,
@@ -106,24 +159,27 @@ def decide_call(
         is_billable=is_billable,
         reason=reason.strip(),
         user=user,
+        service=service,
     )
 
 
 def cost_in_force(
-    row: Usage, adjustments: Sequence[UsageAdjustment], counts: TokenCounts, *, service_tier: str
+    row: Usage, adjustments: Sequence[UsageAdjustment], counts: TokenCounts, service: Service
 ) -> Cost | None:
-    """What so many tokens cost at the price that was frozen when the call was opened, or at that of its last re-rating.
+    """What so many tokens cost at the price that was frozen when the call was opened, at that of the model that served
+    it, or at that of its last re-rating.
 
     adjustments: all of the row's, oldest first. None when that price doesn't price them.
     """
     price_id = row.price_id
     rerated = last_rerating(adjustments)
-    if rerated is not None:
-        if rerated.rate_set_id is None:
-            return DECLARED_FREE
-        price_id = RateSet.objects.values_list("price_id", flat=True).get(pk=rerated.rate_set_id)
+    if rerated is not None and rerated.rate_set_id is None:
+        return DECLARED_FREE
+    rates = compute_figures(row, adjustments).reported_rate_set_id if rerated is None else rerated.rate_set_id
+    if rates is not None:
+        price_id = RateSet.objects.values_list("price_id", flat=True).get(pk=rates)
     price = None if price_id is None else load_snapshots([price_id])[price_id]
-    return known_cost(counts, price, service_tier=service_tier)
+    return known_cost(counts, price, service)
 
 
 def last_rerating(adjustments: Sequence[UsageAdjustment]) -> UsageAdjustment | None:
@@ -131,12 +187,12 @@ def last_rerating(adjustments: Sequence[UsageAdjustment]) -> UsageAdjustment | N
     return next((each for each in reversed(adjustments) if each.source == AdjustmentSource.RERATING), None)
 
 
-def other_rate_set(cost: Cost | None, before: Figures) -> int | None:
+def other_rate_set(cost: Cost | None, before: EffectiveUsage) -> int | None:
     """What an adjustment says of the rates: None where they stay."""
     return None if cost is None or cost.rate_set_id == before.rate_set_id else cost.rate_set_id
 
 
-def _move_windows(row: Usage, before: Figures, after: Figures, *, now: datetime) -> None:
+def _move_windows(row: Usage, before: EffectiveUsage, after: EffectiveUsage, *, now: datetime) -> None:
     held: dict[int, int] = dict(row.holds or ())
     if not held:
         return
@@ -144,7 +200,6 @@ def _move_windows(row: Usage, before: Figures, after: Figures, *, now: datetime)
     for window in windows:
         metric, units = window.limit.metric, held[window.id]
         window.add(used=after.units_used(metric, units) - before.units_used(metric, units))
-    moment = moment_text(now, connection.vendor)
     with connection.cursor() as cursor:
-        for sql, parameters in window_statements(windows, vendor=connection.vendor, moment=moment):
+        for sql, parameters in window_statements(windows, vendor=connection.vendor, now=now):
             cursor.execute(sql, parameters)

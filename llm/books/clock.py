@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
-from django.db import connection
+from django.db import OperationalError, connection, transaction
 
 from llm.books.statements import BOOKS_LOCK
 
@@ -29,3 +30,29 @@ def _ask(sql: str, parameters: list[int]) -> datetime:
         cursor.execute(sql, parameters)
         now: datetime = cursor.fetchone()[0]
     return now
+
+
+WAIT_MS = 250
+"""So long is the lock waited for at a time: behind us in the queue, every call of the gateway waits too."""
+TRIES = 40
+PAUSE_S = 0.25
+
+
+def take_cutoff() -> datetime:
+    """Raises OperationalError where somebody has held the books' lock for ten seconds and more."""
+    for _ in range(TRIES - 1):
+        try:
+            return _take_cutoff()
+        except OperationalError:
+            time.sleep(PAUSE_S)
+    return _take_cutoff()
+
+
+def _take_cutoff() -> datetime:
+    """Writers share the books' lock before they read the clock; on SQLite to begin is to lock."""
+    with transaction.atomic(durable=True):
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = {WAIT_MS}")
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [BOOKS_LOCK])
+        return database_now()

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db import DataError, IntegrityError, InterfaceError, OperationalError
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, transaction
 
 from llm.books import statements
-from llm.books.adjusting import adjust, cost_in_force, other_rate_set
-from llm.books.figures import figures_of
-from llm.books.operations import CloseCall, Closed, Conflict, Result, Unanswered
-from llm.enums import AdjustmentSource, Outcome, UsageStatus
-from llm.models import Usage, UsageAdjustment
+from llm.books.adjusting import LockedCall, adjust, cost_in_force, lock_call, other_rate_set
+from llm.books.operations import CloseCall, Closed, Conflict, Indeterminate, Result, flags_text
+from llm.enums import AdjustmentSource, CallOutcome, UsageStatus
+from llm.models import Usage
 from llm.money import usd_to_pico
-from llm.pricing import Cost
+from llm.prices.pricing import Cost
 
-_LATE = "The settlement of this call came after its process was taken for dead."
+_NEWER = frozenset({"speed", "inference_geo", "flags", "upstream_cost"})
+_LATE = "The settlement of this call arrived after its process was presumed dead."
 
 
 def compare(closes: Sequence[CloseCall]) -> dict[int, Result]:
@@ -30,7 +30,7 @@ def compare(closes: Sequence[CloseCall]) -> dict[int, Result]:
     try:
         rows = Usage.objects.in_bulk([close.id for close in closes])
     except (OperationalError, InterfaceError):
-        return {id(close): Unanswered() for close in closes}
+        return {id(close): Indeterminate() for close in closes}
     return {id(close): _safe_result(close, rows) for close in closes}
 
 
@@ -38,64 +38,74 @@ def _safe_result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
     try:
         return _result(close, rows)
     except (OperationalError, InterfaceError):
-        return Unanswered()
+        return Indeterminate()
     except (DataError, IntegrityError, ValueError) as error:
         return Conflict(f"this call could not be corrected ({type(error).__name__})")
 
 
 def _result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
     row = rows.get(close.id)
-    if row is None and close.outcome == Outcome.NOT_SENT:
+    if row is None and close.outcome == CallOutcome.NOT_SENT:
         return Closed(is_new=False)
     if row is None:
         return Conflict("this call was never opened")
     if _values_of(row) == _plain(statements.close_values(close)):
         return Closed(is_new=False)
-    if row.outcome == Outcome.LOST:
-        return _correct(row, close)
+    if row.status == UsageStatus.OPEN:
+        # It should have closed it: what kept it from that is over by the next time.
+        return Indeterminate()
+    if row.outcome == CallOutcome.LOST:
+        return _correct(close)
     return Conflict(f"this call is {row.status} with other figures")
 
 
-def _correct(row: Usage, close: CloseCall) -> Result:
+@transaction.atomic
+def _correct(close: CloseCall) -> Result:
     """The call's own process knows better than the reaper did, unless it has nothing but disputed figures."""
-    adjustments = list(row.adjustments.order_by("id"))
-    earlier = next((each for each in adjustments if each.source == AdjustmentSource.SPOOL), None)
+    call = lock_call(close.id)
+    earlier = next((each for each in call.adjustments if each.source == AdjustmentSource.SPOOL), None)
     if earlier is not None:
         is_same = earlier.reason.endswith(_fingerprint(close))
         return Closed(is_new=False) if is_same else Conflict("this call was corrected with other figures")
     if close.is_disputed:
-        return Conflict("this call was lost, and what its upstream had said is disputed: decide what it used")
-    is_void = close.status == UsageStatus.VOID
-    cost = _cost_now(row, adjustments, close)
+        return Conflict("this call was lost, and the usage its provider reported is disputed: decide what it used")
+    cost = _cost_now(call, close)
     adjust(
-        row.id,
+        call,
         AdjustmentSource.SPOOL,
         counts=close.counts,
         cost_pico=None if cost is None else cost.pico,
-        rate_set_id=other_rate_set(cost, figures_of(row, adjustments)),
-        is_billable=close.is_billable and not is_void,
+        rate_set_id=other_rate_set(cost, call.figures),
+        is_billable=close.is_billable and close.status != UsageStatus.VOID,
         reason=f"{_LATE} {_fingerprint(close)}",
+        service=close.service,
+        flags=flags_text(close.flags),
     )
     return Closed()
 
 
-def _cost_now(row: Usage, adjustments: Sequence[UsageAdjustment], close: CloseCall) -> Cost | None:
+def _cost_now(call: LockedCall, close: CloseCall) -> Cost | None:
     """As the process reckoned it, but at the price of a re-rating that came before it."""
     if close.status == UsageStatus.VOID:
         return Cost(0, None)
-    if any(each.source == AdjustmentSource.RERATING for each in adjustments):
-        return cost_in_force(row, adjustments, close.counts, service_tier=close.service_tier)
+    if any(each.source == AdjustmentSource.RERATING for each in call.adjustments):
+        return cost_in_force(call.row, call.adjustments, close.counts, close.service)
     return None if close.cost_pico is None else Cost(close.cost_pico, close.rate_set_id)
 
 
 def _fingerprint(close: CloseCall) -> str:
-    values = json.dumps(statements.close_values(close), sort_keys=True)
-    return f"(settlement {hashlib.sha256(values.encode()).hexdigest()[:16]})"
+    """Values that earlier releases didn't know are left out where they are empty, so a settlement that such a release
+    has put on the books is known again.
+    """
+    values = {name: value for name, value in statements.close_values(close).items() if value or name not in _NEWER}
+    text = json.dumps(values, sort_keys=True)
+    return f"(settlement {hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
 
 def _values_of(row: Usage) -> dict[str, Any]:
     values = {name: getattr(row, name) for name in statements.CLOSE_COLUMNS}
-    values["cost"] = None if row.cost is None else usd_to_pico(row.cost)
+    for name in ("cost", "upstream_cost"):
+        values[name] = None if values[name] is None else usd_to_pico(values[name])
     return _plain(values)
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from django.conf import settings
 from django.db import connection
 
-from llm.books.statements import moment_text
+from llm.db.json_rows import moment_text
 from llm.ids import boot_id
 
 MISSED_BEATS = 3

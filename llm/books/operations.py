@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
-from llm.enums import Dialect, LimitMetric, LimitPer, Outcome, UsageSource, UsageStatus
-from llm.types import LimitState, TokenCounts
-
-
-class Ask(NamedTuple):
-    """What a call may use at most, whatever tiers and token classes it turns out to use.
-
-    requests: 0 where an earlier call of the same request counts already. input_tokens, output_tokens: None where nobody
-    can say; output_tokens are those of one choice, of which there are `choices`, and where nobody states them, a limit
-    makes `unstated_output_tokens` the maximum. input_pico: pico-units of USD for all input and fees;
-    output_token_pico: for a token of output. Both are None where no price bounds the call, and `why_unpriced` says so
-    to the caller.
-    """
-
-    requests: int
-    input_tokens: int | None
-    output_tokens: int | None
-    choices: int = 1
-    unstated_output_tokens: int = 1
-    input_pico: int | None = 0
-    output_token_pico: int | None = 0
-    why_unpriced: str = ""
+from llm.enums import CallOutcome, Dialect, UsageSource, UsageStatus
+from llm.limits.admission import Exceeded, ReservationEstimate
+from llm.types import STANDARD_SERVICE, LimitState, Service, TokenCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +22,8 @@ class OpenCall:
     ask: asked only where the key or its account has limits; without it nothing is held.
     is_stillborn: nobody knows whether this open was written before a connection broke, and nothing was sent. It is
     written, again or for the first time, only to be voided in the same batch: nothing is checked.
+    provider_instance: empty where it is named as the provider is. end_user: see `llm.endusers`. tags: at most MAX_TAGS.
+    service: as asked for, which is all that anybody knows of a call that is lost.
     """
 
     id: UUID
@@ -59,21 +42,27 @@ class OpenCall:
     price_from: datetime | None = None
     price_until: datetime | None = None
     request_bytes: int = 0
-    ask: Callable[[], Ask] | None = field(default=None, compare=False)
+    ask: Callable[[], ReservationEstimate] | None = field(default=None, compare=False)
     is_stillborn: bool = False
+    provider_instance: str = ""
+    end_user: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    service: Service = STANDARD_SERVICE
 
 
 @dataclass(frozen=True, slots=True)
 class CloseCall:
     """Settle, estimate or void an open call.
 
-    cost_pico: pico-units of USD; None when no price is known. upstream_status: the HTTP status we got, if any.
+    cost_pico: pico-units of USD; None when no price is known. upstream_cost_pico: the provider's own figure of it.
+    speed, inference_geo, service_tier: as served. flags: words, see docs/decisions/0024-the-shape-of-a-row.md.
+    upstream_status: the HTTP status we got, if any.
     account_id: whose call it is; 0 where that isn't known. It only groups operations, it is never written.
     """
 
     id: UUID
     status: UsageStatus
-    outcome: Outcome
+    outcome: CallOutcome
     usage_source: UsageSource = UsageSource.NONE
     counts: TokenCounts = field(default_factory=TokenCounts)
     cost_pico: int | None = None
@@ -89,26 +78,17 @@ class CloseCall:
     first_byte_ms: int | None = None
     duration_ms: int | None = None
     account_id: int = 0
+    speed: str = ""
+    inference_geo: str = ""
+    flags: tuple[str, ...] = ()
+    upstream_cost_pico: int | None = None
+
+    @property
+    def service(self) -> Service:
+        return Service(self.service_tier, self.speed, self.inference_geo)
 
 
 Operation = OpenCall | CloseCall
-
-
-@dataclass(frozen=True, slots=True)
-class Exceeded:
-    """The limit that stands in the way of a call.
-
-    kind: `spent` (final until it resets), `busy` (other calls hold the rest), `too_large` (more than the whole limit),
-    `unbounded` (nobody can say what the call may use). why: a sentence's end for the last one.
-    """
-
-    kind: str
-    metric: LimitMetric
-    per: LimitPer
-    amount: int
-    is_of_key: bool
-    resets_in_s: float | None
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,18 +142,37 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Unanswered:
+class Indeterminate:
     """The row is not open, and the database could not be asked what that means: to be tried again."""
 
 
-Result = Opened | Refused | Stale | Closed | Conflict | Failed | Unanswered
+Result = Opened | Refused | Stale | Closed | Conflict | Failed | Indeterminate
 
 
-def clean_text(value: object, *, most: int) -> str:
+def flags_text(flags: Iterable[str]) -> str:
+    """As the books hold flags: each once, sorted, with a space between them."""
+    return " ".join(sorted(set(flags)))
+
+
+def clean_text(value: object, *, limit: int) -> str:
     """A text as the books can hold it: no NUL or other control characters, no lone surrogates, at most that long."""
     if not isinstance(value, str) or not value:
         return ""
     if not (value.isascii() and value.isprintable()):
         value = "".join(character for character in value if character.isprintable())
         value = value.encode("utf-8", "ignore").decode()
-    return value[:most]
+    return value[:limit]
+
+
+def clean_service(service: Service) -> Service:
+    """As the columns hold it, so that the row gives the same price again."""
+    return Service(
+        clean_text(service.service_tier, limit=50),
+        clean_text(service.speed, limit=20),
+        clean_text(service.inference_geo, limit=20),
+    )
+
+
+def void_close(opened: OpenCall, *, outcome: CallOutcome = CallOutcome.NOT_SENT) -> CloseCall:
+    """For a call that was opened and never sent."""
+    return CloseCall(id=opened.id, status=UsageStatus.VOID, outcome=outcome, cost_pico=0, account_id=opened.account_id)

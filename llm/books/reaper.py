@@ -19,11 +19,11 @@ from django.db import transaction
 from llm.books.clock import database_now
 from llm.books.heartbeat import MISSED_BEATS, beat_interval_s
 from llm.books.operations import CloseCall
-from llm.books.replay import commit_again, commit_by_account, replay_abandoned
-from llm.enums import Outcome, UsageSource, UsageStatus
+from llm.books.spool.replay import commit_again, commit_by_account, replay_abandoned
+from llm.enums import CallOutcome, UsageSource, UsageStatus
 from llm.models import Process, ReaperState, Usage
-from llm.price_rows import load_snapshots
-from llm.pricing import PriceSnapshot, known_cost
+from llm.prices.pricing import PriceSnapshot, known_cost, unusual_words
+from llm.prices.snapshots import load_snapshots
 from llm.types import TokenCounts
 
 log = structlog.get_logger("llm.books")
@@ -92,7 +92,7 @@ def _reap_rows(now: datetime, *, silence: timedelta, age: timedelta) -> tuple[in
         reaped += len(rows) - len(unwritten)
         left += len(unwritten)
     if reaped:
-        log.warning("calls of dead processes were closed", calls=reaped)
+        log.warning("books.orphans_closed", calls=reaped)
     return reaped, left
 
 
@@ -103,15 +103,17 @@ def _closes(rows: Sequence[Usage]) -> list[CloseCall]:
 
 def _close(row: Usage, price: PriceSnapshot | None) -> CloseCall:
     counts = TokenCounts(prompt_tokens=row.request_bytes // BYTES_A_TOKEN)
-    cost = known_cost(counts, price)
+    cost = known_cost(counts, price, row.service)
     return CloseCall(
         id=row.pk,
         status=UsageStatus.ESTIMATED,
-        outcome=Outcome.LOST,
+        outcome=CallOutcome.LOST,
         usage_source=UsageSource.ESTIMATED,
         counts=counts,
         cost_pico=None if cost is None else cost.pico,
         rate_set_id=None if cost is None else cost.rate_set_id,
         is_billable=False,
+        **row.service._asdict(),
+        flags=("tier_unpriced",) if cost is None and unusual_words(row.service) else (),
         account_id=row.account_id,
     )

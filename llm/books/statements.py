@@ -5,22 +5,24 @@ PostgreSQL and SQLite differ in how a JSON document becomes rows and in a few ty
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from functools import cache
 from operator import itemgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import orjson
-
-from llm.books.operations import CloseCall, OpenCall
-from llm.digests import DIGEST_FIELDS, ClosedFacts, OpenedFacts, digest_words, usage_text
-from llm.enums import Outcome, UsageSource, UsageStatus
+from llm.books.operations import CloseCall, OpenCall, flags_text
+from llm.db.json_rows import json_value, moment_text, rows_sql
+from llm.digests import DIGEST_FIELDS, VERSION, ClosedFacts, OpenedFacts, digest_words, usage_text
+from llm.enums import CallOutcome, UsageSource, UsageStatus
 from llm.types import TOKEN_FIELDS
 
 BOOKS_LOCK = 0x6C6C6D62
 """The advisory lock that every writer shares and that a cutoff takes alone."""
+
+TABLES = ("llm_account", "llm_apikey", "llm_catalogversion", "llm_limit", "llm_limitwindow", "llm_outbox", "llm_usage")
+"""All that a batch reads or writes."""
 
 KEYS = "k.id, k.account_id, k.revoked_at, k.expires_at, k.allowed_models, a.status, a.time_zone"
 _KEYS_AND_ACCOUNTS = "llm_apikey k JOIN llm_account a ON a.id = k.account_id"
@@ -42,9 +44,15 @@ OPEN_COLUMNS: Mapping[str, str] = {
     "process_id": "uuid",
     "dialect": "text",
     "provider": "text",
+    "provider_instance": "text",
+    "end_user": "text",
+    "tags": "jsonb",
     "model": "text",
     "upstream_model": "text",
     "is_stream": "boolean",
+    "service_tier": "text",
+    "speed": "text",
+    "inference_geo": "text",
     "price_id": "bigint",
     "request_bytes": "integer",
     "holds": "jsonb",
@@ -62,10 +70,14 @@ CLOSE_COLUMNS: Mapping[str, str] = {
     "reported_model": "text",
     "upstream_response_id": "text",
     "service_tier": "text",
+    "speed": "text",
+    "inference_geo": "text",
+    "flags": "text",
     **dict.fromkeys(TOKEN_FIELDS, "bigint"),
     "extra_meters": "jsonb",
     "rate_set_id": "bigint",
     "cost": "bigint",
+    "upstream_cost": "bigint",
     "is_billable": "boolean",
     "is_disputed": "boolean",
     "disputed_usage": "jsonb",
@@ -75,20 +87,25 @@ CLOSE_COLUMNS: Mapping[str, str] = {
 _CLOSE_STAMPS: Mapping[str, str] = {
     "closed_at": "timestamptz",
     "recorded_at": "timestamptz",
+    "digest_version": "smallint",
     **dict.fromkeys(DIGEST_FIELDS, "integer"),
 }
+_CLOSE_JSON = tuple(name for name, kind in CLOSE_COLUMNS.items() if kind == "jsonb")
 _TOUCHED = ", ".join(("status", "holds", *OpenedFacts._fields))
 _closed_facts = itemgetter(*ClosedFacts._fields)
+
+# Not as the index of open rows has it: the planner would read all of them, and those of streams in flight are many.
+_IS_OPEN = f"(llm_usage.status || '') = '{UsageStatus.OPEN.value}'"
 
 # What an open row holds in the columns that only a close fills.
 _OPEN_CONSTANTS: Mapping[str, object] = {
     "status": UsageStatus.OPEN.value,
     "usage_source": UsageSource.NONE.value,
-    "outcome": Outcome.PENDING.value,
+    "outcome": CallOutcome.PENDING.value,
     "error_code": "",
     "reported_model": "",
     "upstream_response_id": "",
-    "service_tier": "",
+    "flags": "",
     **dict.fromkeys(TOKEN_FIELDS, 0),
     "extra_meters": "{}",
     "is_billable": True,
@@ -97,9 +114,9 @@ _OPEN_CONSTANTS: Mapping[str, object] = {
 
 
 def open_row(
-    operation: OpenCall, *, holds: Sequence[tuple[int, int]], now: datetime, moment: str, time_zone: str
+    operation: OpenCall, *, holds: Sequence[tuple[int, int]], now: datetime, time_zone: str, vendor: str
 ) -> dict[str, Any]:
-    """moment: the text of now."""
+    moment = moment_text(now, vendor)
     return {
         "id": operation.id.hex,
         "request_id": operation.request_id.hex,
@@ -109,12 +126,16 @@ def open_row(
         "process_id": operation.process_id.hex,
         "dialect": operation.dialect.value,
         "provider": operation.provider,
+        "provider_instance": operation.provider_instance or operation.provider,
+        "end_user": operation.end_user,
+        "tags": dict(operation.tags),
         "model": operation.model,
         "upstream_model": operation.upstream_model,
         "is_stream": operation.is_stream,
+        **operation.service._asdict(),
         "price_id": operation.price_id,
         "request_bytes": operation.request_bytes,
-        "holds": holds or None,
+        "holds": json_value(holds or None, vendor),
         "opened_at": moment,
         "recorded_at": moment,
         "local_day": _local_day(now, time_zone).isoformat(),
@@ -136,16 +157,22 @@ def opened_facts(operation: OpenCall, *, now: datetime, time_zone: str) -> Opene
         opened_at=now,
         local_day=_local_day(now, time_zone),
         price_id=operation.price_id,
+        provider_instance=operation.provider_instance or operation.provider,
+        end_user=operation.end_user,
+        tags=dict(operation.tags),
     )
 
 
-def close_row(operation: CloseCall, opened: OpenedFacts, *, moment: str) -> dict[str, Any]:
+def close_row(operation: CloseCall, opened: OpenedFacts, *, now: datetime, vendor: str) -> dict[str, Any]:
     """With the digest of what the row says from then on. opened: what it was opened with."""
     row = close_values(operation)
     words = digest_words(usage_text(opened, ClosedFacts._make(_closed_facts(row))))
     row.update(zip(DIGEST_FIELDS, words, strict=True))
+    row["digest_version"] = VERSION
     row["id"] = operation.id.hex
-    row["closed_at"] = row["recorded_at"] = moment
+    row["closed_at"] = row["recorded_at"] = moment_text(now, vendor)
+    for name in _CLOSE_JSON:
+        row[name] = json_value(row[name], vendor)
     return row
 
 
@@ -161,10 +188,14 @@ def close_values(operation: CloseCall) -> dict[str, Any]:
         "reported_model": operation.reported_model,
         "upstream_response_id": operation.upstream_response_id,
         "service_tier": operation.service_tier,
+        "speed": operation.speed,
+        "inference_geo": operation.inference_geo,
+        "flags": flags_text(operation.flags),
         **{name: getattr(counts, name) for name in TOKEN_FIELDS},
         "extra_meters": dict(counts.extra_meters),
         "rate_set_id": operation.rate_set_id,
         "cost": operation.cost_pico,
+        "upstream_cost": operation.upstream_cost_pico,
         "is_billable": operation.is_billable,
         "is_disputed": operation.is_disputed,
         "disputed_usage": None if operation.disputed_usage is None else dict(operation.disputed_usage),
@@ -173,18 +204,15 @@ def close_values(operation: CloseCall) -> dict[str, Any]:
     }
 
 
+@cache
 def rows_touched_sql(vendor: str) -> str:
     """The rows of these ids that exist, locked in the order in which everybody locks them."""
-    if vendor == "sqlite":
-        return f"SELECT {_TOUCHED} FROM llm_usage WHERE id IN (SELECT value FROM json_each(%s))"  # noqa: S608
-    return f"SELECT {_TOUCHED} FROM llm_usage WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE"  # noqa: S608
+    lock = "" if vendor == "sqlite" else "ORDER BY id FOR UPDATE"
+    return f"SELECT {_TOUCHED} FROM llm_usage WHERE id {_among(vendor)} {lock}"  # noqa: S608
 
 
-def moment_text(moment: datetime, vendor: str) -> str:
-    """A timestamp as Django stores it: with its zone on PostgreSQL, naive UTC on SQLite."""
-    if vendor == "sqlite":
-        return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-    return moment.isoformat()
+def _among(vendor: str) -> str:
+    return "IN (SELECT value FROM json_each(%s))" if vendor == "sqlite" else "= ANY(%s::uuid[])"
 
 
 def _local_day(now: datetime, time_zone: str) -> date:
@@ -209,29 +237,13 @@ def insert_sql(vendor: str) -> str:
 
 @cache
 def update_sql(vendor: str) -> str:
+    """Two parameters: a document of the rows, and their ids, by which the planner finds them."""
     columns = {**CLOSE_COLUMNS, **_CLOSE_STAMPS}
     assignments = ", ".join(f"{name} = v.{name}" for name in columns)
     return (
         f"UPDATE llm_usage SET {assignments} FROM {rows_sql({'id': 'uuid', **columns}, vendor)} "  # noqa: S608
-        f"WHERE llm_usage.id = v.id AND llm_usage.status = '{UsageStatus.OPEN.value}' RETURNING llm_usage.id"
+        f"WHERE llm_usage.id = v.id AND llm_usage.id {_among(vendor)} AND {_IS_OPEN}"
     )
-
-
-def rows_sql(columns: Mapping[str, str], vendor: str) -> str:
-    """A JSON document, the one parameter, as the table `v`."""
-    if vendor == "sqlite":
-        picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
-        return f"(SELECT {picked} FROM json_each(%s)) AS v"  # noqa: S608
-    shape = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-    return f"jsonb_to_recordset(%s::jsonb) AS v({shape})"
-
-
-def id_list(ids: Iterable[Any], vendor: str) -> str:
-    """Numbers or hex digits as one parameter: the text of an array, or of a JSON list on SQLite, which has no arrays.
-
-    As a text, since a driver that is given a list looks at each of its items to find out what array that makes.
-    """
-    return orjson.dumps(list(ids)).decode() if vendor == "sqlite" else f"{{{','.join(map(str, ids))}}}"
 
 
 def _literal(value: object, name: str, vendor: str) -> str:

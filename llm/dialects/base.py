@@ -5,11 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from llm.dialects.json_text import Place
 from llm.enums import Dialect
 from llm.errors import GatewayError
-from llm.types import ChatRequest, ChatResponse, LimitState, StreamItem, TokenCounts
+from llm.types import (
+    STANDARD_SERVICE,
+    ChatRequest,
+    ChatResponse,
+    LimitState,
+    Reading,
+    Service,
+    StreamItem,
+)
+
+
+class KeptResponse(NamedTuple):
+    """A response that a request goes on from. param: where it is named."""
+
+    param: str
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +34,13 @@ class ParsedRequest:
 
     body: the JSON object as sent. raw: its bytes. model: the public name asked for, "" for the default model.
     wants_stream_usage: the caller asked for the figures on the stream.
-    max_output_tokens: the caller's own ceiling for one choice, None when it gave none. choices: `n`.
+    max_output_tokens: the caller's own ceiling for one choice, thinking included, None when it gave none.
+    thinking_tokens: what it asked for to be thought beside the answer. choices: how many answers are written.
+    routing_fields: those present by which an upstream could choose another model. asked_service: how it
+    is to be served. tool_meters: extra meters of what the provider is to run, for a reply that reports no units of it.
+    is_count: it asks how many tokens a prompt has. Nothing is generated, and no provider charges for it.
+    members: where the values of the object's members stand in `raw`, if it is large; else {}.
+    kept_responses: responses kept at a provider that the request names; only whoever made them may go on from them.
     """
 
     dialect: Dialect
@@ -28,7 +50,14 @@ class ParsedRequest:
     is_stream: bool
     wants_stream_usage: bool = False
     max_output_tokens: int | None = None
+    thinking_tokens: int = 0
     choices: int = 1
+    routing_fields: tuple[str, ...] = ()
+    asked_service: Service = STANDARD_SERVICE
+    tool_meters: tuple[str, ...] = ()
+    is_count: bool = False
+    members: Mapping[str, Place] = field(default_factory=dict)
+    kept_responses: tuple[KeptResponse, ...] = ()
 
 
 class Extent(NamedTuple):
@@ -36,26 +65,12 @@ class Extent(NamedTuple):
 
     input_tokens: None where it has parts (images, sound, files) whose size in tokens only the upstream knows.
     unbounded: what it asks for that costs beside its tokens, without any bound (a web search); "" for nothing.
+    unbounded_output: what it asks for whose tokens, or the like, have no bound (a predicted output); "" for nothing.
     """
 
     input_tokens: int | None
     unbounded: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What an upstream said of a call. counts: None when it reported no usage.
-
-    absurd_usage: figures that cannot be true (negative, parts above their total), raw; `counts` is then None.
-    is_final: `counts` are the whole call's, even if the reply was cut after them. Running totals of a stream are not.
-    """
-
-    counts: TokenCounts | None = None
-    absurd_usage: Mapping[str, Any] | None = None
-    model: str = ""
-    response_id: str = ""
-    service_tier: str = ""
-    is_final: bool = False
+    unbounded_output: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +100,14 @@ class StreamReader(Protocol):
     @property
     def failure(self) -> str | None:
         """The type of the error event that the upstream sent in mid-stream, or None."""
+
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        """That event as it came. It may hold anything: only `llm.providers.failures` reads it."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the event that has not come to its end."""
 
     def feed(self, data: bytes) -> bytes:
         """Take what the upstream sent; return what goes to the caller now (may be empty).
@@ -122,12 +145,16 @@ class WireFormat(Protocol):
     """What callers of one dialect speak. Instances are stateless; a stream's state is in its reader or writer."""
 
     dialect: Dialect
+    request_id_header: str
+    """In which the provider's own replies name the request; ours have it beside `x-request-id`."""
+    duration_header: str
+    """In which they say how many milliseconds it took; "" for none."""
 
-    def parse(self, raw: bytes) -> ParsedRequest:
-        """Raises InvalidRequest with a message for the caller."""
+    def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
+        """Raises InvalidRequest with a message for the caller.
 
-    def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
-        """For a provider of another dialect. Raises InvalidRequest for what cannot be translated."""
+        body: what `load_object` makes of the bytes, where that was done elsewhere.
+        """
 
     def prompt_text(self, request: ParsedRequest) -> str:
         """All text of the prompt, tools included, for counting. Never raises."""
@@ -135,16 +162,11 @@ class WireFormat(Protocol):
     def extent(self, request: ParsedRequest) -> Extent:
         """Upper bounds for limits. Never raises."""
 
-    def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
-        """A translated whole reply. response.usage is never None."""
-
     def with_cost(self, body: bytes, cost: str) -> bytes:
         """A whole reply, ours or an upstream's, with `usage.cost` inserted by text; as it is without a usage object.
 
         cost: USD as a plain decimal number.
         """
-
-    def stream_writer(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> StreamWriter: ...
 
     def render_error(self, error: GatewayError, *, request_id: str) -> Rendered: ...
 
@@ -155,11 +177,26 @@ class WireFormat(Protocol):
         """What the limits that bind a call leave, as SDKs of the dialect expect it."""
 
 
+@runtime_checkable
+class Translatable(WireFormat, Protocol):
+    """A dialect whose callers are served by providers of another one too, through `llm.types`."""
+
+    def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
+        """For a provider of another dialect. Raises InvalidRequest for what cannot be translated."""
+
+    def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
+        """A translated whole reply. response.usage is never None."""
+
+    def stream_writer(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> StreamWriter: ...
+
+
 class PassThrough(WireFormat, Protocol):
     """A dialect that upstreams speak too: the caller's bytes go up and the upstream's come down."""
 
     path: str
     """Where an upstream of this dialect serves it, below its base URL."""
+    name: str
+    """Of what is served there, as a sentence names it: `embeddings (POST /v1/embeddings)`."""
 
     def upstream_body(
         self,
@@ -175,10 +212,18 @@ class PassThrough(WireFormat, Protocol):
         raises it.
         """
 
-    def read_whole(self, body: bytes) -> Reading:
-        """Raises UpstreamFailed when the body is no reply of this dialect."""
+    def read_whole(self, body: bytes, reply: Any = None) -> Reading:
+        """Raises UpstreamFailed when the body is no reply of this dialect.
 
-    def whole_text(self, body: bytes) -> str:
+        reply: what a parser makes of the bytes, where that was done elsewhere.
+        """
+
+    def without_money(self, body: bytes) -> bytes:
+        """A whole reply without what the upstream says of its own prices."""
+
+    def whole_text(self, body: bytes, reply: Any = None) -> str:
         """The generated text of a whole reply, to be counted when it carries no usage."""
 
+
+class StreamedPassThrough(PassThrough, Protocol):
     def stream_reader(self, request: ParsedRequest) -> StreamReader: ...

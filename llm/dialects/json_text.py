@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]', re.DOTALL)
+# A text that no quote ends goes to the end: begun anew at each of its escaped quotes, it would take for ever.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
 _COLON = re.compile(rb"\s*+:\s*+")
 _SCALAR = re.compile(rb"[^\s,}\]]++")
+_CLOSING = re.compile(rb"\s*+\}")
 _SPACE = re.compile(rb"\s*+")
 # An unescaped quote on both sides: no text inside a string looks like this.
 _USAGE_OBJECT = re.compile(rb'"usage"\s*+:\s*+\{')
@@ -25,6 +27,50 @@ class Member(NamedTuple):
     key: int
     value: int
     end: int
+
+
+class Place(NamedTuple):
+    """Offsets into a text of what is to be replaced, and what the new value stands between."""
+
+    start: int
+    end: int
+    before: str = ""
+    after: str = ""
+
+
+def find_members(text: bytes, *, limit: int = 200) -> dict[str, Place]:
+    """Where the values of the outermost object's members stand; {} where there are more than `limit`.
+
+    text: a JSON object. Left out are keys that are written with escapes or beyond ASCII: no field of ours is.
+    """
+    places: dict[str, Place] = {}
+    depth = 0
+    position = 0
+    while (token := _TOKEN.search(text, position)) is not None:
+        found, position = token.group(), token.end()
+        if found in (b"{", b"["):
+            depth += 1
+        elif found in (b"}", b"]"):
+            depth -= 1
+        elif depth == 1 and (colon := _COLON.match(text, position)) is not None:
+            end = end_of_value(text, colon.end())
+            if b"\\" not in found and found.isascii():
+                places[found[1:-1].decode()] = Place(colon.end(), end)
+            if len(places) > limit:
+                return {}
+            position = end
+    return places
+
+
+def replaced(text: bytes, changes: Mapping[Place, bytes]) -> bytes:
+    """`text` with new bytes in those places, copied once."""
+    view = memoryview(text)
+    pieces: list[bytes | memoryview] = []
+    done = 0
+    for place, value in sorted(changes.items()):
+        pieces += (view[done : place.start], place.before.encode(), value, place.after.encode())
+        done = place.end
+    return b"".join((*pieces, view[done:]))
 
 
 def find_member(text: bytes, key: bytes, start: int = 0) -> Member | None:
@@ -40,7 +86,7 @@ def find_member(text: bytes, key: bytes, start: int = 0) -> Member | None:
             if depth == 0:
                 return None
         elif depth == 1 and found == quoted and (colon := _COLON.match(text, token.end())):
-            return Member(token.start(), colon.end(), _end_of_value(text, colon.end()))
+            return Member(token.start(), colon.end(), end_of_value(text, colon.end()))
     return None
 
 
@@ -59,7 +105,8 @@ def without_member(text: bytes, key: bytes) -> bytes:
 
 def with_members(text: bytes, members: Mapping[str, Any]) -> bytes:
     """`text`, an object that has members but none of these, with these at its end."""
-    return text.rstrip()[:-1] + b"," + orjson.dumps(members)[1:]
+    end = len(text.rstrip()) - 1
+    return b"".join((memoryview(text)[:end], b",", orjson.dumps(members)[1:]))
 
 
 def with_usage_cost(text: bytes, cost: str) -> bytes:
@@ -68,15 +115,19 @@ def with_usage_cost(text: bytes, cost: str) -> bytes:
     cost: a plain decimal number. A cost that stands there already (some upstreams send their own) is replaced, since
     of two equal keys each parser would pick its own. Without such an object the text is returned as it is.
     """
+    place = usage_cost_place(text)
+    return text if place is None else replaced(text, {place: cost.encode()})
+
+
+def usage_cost_place(text: bytes) -> Place | None:
+    """Where `with_usage_cost` puts it."""
     opening = _opening_of_usage(text)
     if opening is None:
-        return text
-    number = cost.encode()
+        return None
     theirs = find_member(text, b"cost", opening - 1)
     if theirs is not None:
-        return text[: theirs.value] + number + text[theirs.end :]
-    comma = b"" if text[opening:].lstrip().startswith(b"}") else b", "
-    return text[:opening] + b'"cost": ' + number + comma + text[opening:]
+        return Place(theirs.value, theirs.end)
+    return Place(opening, opening, '"cost": ', "" if _CLOSING.match(text, opening) else ", ")
 
 
 def _opening_of_usage(text: bytes) -> int | None:
@@ -98,7 +149,7 @@ def _has_usage_object(text: bytes) -> bool:
     return isinstance(value, dict) and isinstance(value.get("usage"), dict)
 
 
-def _end_of_value(text: bytes, start: int) -> int:
+def end_of_value(text: bytes, start: int) -> int:
     if text[start : start + 1] not in (b"{", b"[", b'"'):
         scalar = _SCALAR.match(text, start)
         return scalar.end() if scalar else start
@@ -112,3 +163,11 @@ def _end_of_value(text: bytes, start: int) -> int:
         if depth == 0:
             return token.end()
     return len(text)
+
+
+def as_json(value: Any) -> str:
+    """Empty for what has no form in JSON."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return ""

@@ -14,11 +14,12 @@ from typing import Any
 
 import orjson
 
-from llm.dialects import openai_errors
 from llm.dialects.base import Extent, ParsedRequest, Rendered, StreamWriter
 from llm.dialects.json_text import with_usage_cost
-from llm.dialects.openai_chat import OPENAI_CHAT
-from llm.dialects.openai_chat_render import tool_call_delta_object, tool_call_object
+from llm.dialects.openai_chat import errors as openai_errors
+from llm.dialects.openai_chat.rendering import tool_call_delta_object, tool_call_object
+from llm.dialects.openai_chat.wire import OPENAI_CHAT
+from llm.dialects.reply_headers import retry_headers
 from llm.enums import Dialect
 from llm.errors import GatewayError
 from llm.types import ChatRequest, ChatResponse, LimitState, StreamEnd, StreamItem, TokenCounts
@@ -28,9 +29,11 @@ class Native:
     """A `WireFormat`."""
 
     dialect = Dialect.NATIVE
+    request_id_header = "x-request-id"
+    duration_header = "openai-processing-ms"
 
-    def parse(self, raw: bytes) -> ParsedRequest:
-        request = OPENAI_CHAT.parse(raw)
+    def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
+        request = OPENAI_CHAT.parse(raw, body)
         return replace(request, dialect=self.dialect, wants_stream_usage=request.is_stream)
 
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
@@ -55,7 +58,7 @@ class Native:
         return NativeWriter()
 
     def render_error(self, error: GatewayError, *, request_id: str) -> Rendered:
-        return Rendered(status=error.http_status, body=_error_body(error), headers=openai_errors.retry_headers(error))
+        return Rendered(status=error.http_status, body=_error_body(error), headers=retry_headers(error))
 
     def render_stream_error(self, error: GatewayError, *, request_id: str) -> bytes:
         return _event(_error_body(error))

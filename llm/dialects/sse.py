@@ -7,12 +7,15 @@ looked at once, however small the pieces that it comes in.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
 from llm.errors import UpstreamFailed
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
+# Each is looked at by itself. Nobody sends more than a few.
+MAX_EVENT_LINES = 10_000
 
 _BOM = b"\xef\xbb\xbf"
 # Atomic, or CR LF would also match as two line ends. Further blank lines belong to the event before them.
@@ -41,10 +44,14 @@ class EventSplitter:
         """The unfinished event."""
         return bytes(self._pending)
 
+    @property
+    def held_bytes(self) -> int:
+        return len(self._pending)
+
     def feed(self, data: bytes) -> bytes:
         """All events that are complete by now, as one piece; b"" if none is.
 
-        Raises UpstreamFailed when the unfinished event is larger than the cap.
+        Raises UpstreamFailed when the unfinished event is larger than the caps.
         """
         end = _end_of_last_blank_line(data)
         if not self._pending:
@@ -59,6 +66,8 @@ class EventSplitter:
         if not end:
             self._hold(data)
             return b""
+        if self._pending.count(b"\n") + self._pending.count(b"\r") > MAX_EVENT_LINES:
+            raise too_large()
         self._pending += data[:end]
         block = bytes(self._pending)
         self._pending.clear()
@@ -68,7 +77,11 @@ class EventSplitter:
     def _hold(self, data: bytes) -> None:
         self._pending += data
         if len(self._pending) > self._max_event_bytes:
-            raise UpstreamFailed("The upstream sent an event that is too large.", may_have_worked=True)
+            raise too_large()
+
+
+def too_large() -> UpstreamFailed:
+    return UpstreamFailed("The upstream sent an event that is too large.", may_have_worked=True)
 
 
 def split_events(block: bytes) -> list[bytes]:
@@ -94,6 +107,23 @@ def read_event(raw: bytes) -> Event:
         elif field == b"event":
             name = value.removeprefix(b" ")
     return Event(name, b"\n".join(data) if data else None)
+
+
+def with_data(raw: bytes, data: bytes, *, keeps_line: Callable[[bytes], bool] = lambda line: True) -> bytes:
+    """The event with this JSON text for its data, on one line. keeps_line: whether a line that is no data stays."""
+    lines: list[bytes] = []
+    is_placed = False
+    for line in raw.splitlines(keepends=True):
+        name, colon, value = line.partition(b":")
+        if name.removeprefix(_BOM).rstrip(b"\r\n") != b"data":
+            if not line.strip() or keeps_line(line):
+                lines.append(line)
+        elif not is_placed:
+            is_placed = True
+            space = b" " if not colon or value.startswith(b" ") else b""
+            end = line[len(line.rstrip(b"\r\n")) :]
+            lines.append(name.rstrip(b"\r\n") + b":" + space + data.replace(b"\n", b" ") + end)
+    return b"".join(lines)
 
 
 def _end_of_last_blank_line(data: bytes) -> int:

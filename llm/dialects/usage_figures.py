@@ -2,30 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from llm.types import TokenCounts
+from llm.enums import Meter
+from llm.types import Service, TokenCounts
 
-MOST_TOKENS = 10**9
+MAX_TOKENS = 10**9
 """Of one call: a thousand times the largest context window there is. What is beyond is a mistake of the upstream."""
+
+WEB_SEARCHES = "web_searches"
+EXTRA_METERS = (WEB_SEARCHES, "search_sources")
+"""Units beside tokens that upstreams report, by our names."""
+UNREPORTED_TOOLS = "unreported_tools"
+"""The extra meter of calls that had the provider run tools of which it reported no units: one a call."""
+
+# Perplexity and xAI name units in the usage itself.
+UNITS_IN_USAGE: Mapping[str, str] = {"num_search_queries": WEB_SEARCHES, "num_sources_used": "search_sources"}
+_TOOL_COUNTERS = "server_tool_use"
+# Web fetches cost the tokens they bring alone (platform.claude.com, "Web fetch tool", read 2026-11). OpenRouter counts
+# each of its tools in these totals once more, searches included; one that was asked for and didn't run costs nothing.
+_FREE_COUNTERS = ("web_fetch_requests", "tool_calls_requested")
+_CALLS_IN_ALL, OTHER_CALLS = "tool_calls_executed", "tool_calls"
+OTHER_UNITS = "other_tool_units"
+_METER_NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
+_OTHER_RATES = frozenset((*Meter.values, "requests"))
+"""Names that have another meaning in a price."""
+_MAX_COUNTERS = 20
 
 
 class AbsurdFigureError(Exception):
     """A figure that cannot be true."""
 
 
-def count_of(source: Mapping[str, Any], name: str) -> int | None:
+def read_figures(
+    usage: Any, counts_of: Callable[[Mapping[str, Any]], TokenCounts | None]
+) -> tuple[TokenCounts | None, Mapping[str, Any] | None]:
+    """(counts, absurd): both None where there is no usage, or `counts_of` finds it says too little.
+
+    counts_of: of a usage object; raises AbsurdFigureError. absurd: the object as it came, where a figure in it is
+    negative, not a whole number, beyond MAX_TOKENS, or a part is larger than its total.
+    """
+    if usage is None or usage == {}:
+        return None, None
+    if not isinstance(usage, dict):
+        return None, {"usage": usage}
+    try:
+        return counts_of(usage), None
+    except AbsurdFigureError:
+        return None, usage
+
+
+def read_count(source: Mapping[str, Any], name: str) -> int | None:
     """None when missing or null: that is not zero. Raises AbsurdFigureError for what is no count."""
     value = source.get(name)
     if value is None:
         return None
-    if type(value) is not int or not 0 <= value <= MOST_TOKENS:
+    if type(value) is not int or not 0 <= value <= MAX_TOKENS:
         raise AbsurdFigureError
     return value
 
 
-def details_of(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def read_details(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """An object of figures inside `source`, empty when missing or null."""
     details = source.get(name)
     if details is None:
@@ -33,6 +72,63 @@ def details_of(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(details, dict):
         raise AbsurdFigureError
     return details
+
+
+def read_tool_units(usage: Mapping[str, Any]) -> dict[str, int]:
+    """Units of tools that the provider has run, by our meters, from `server_tool_use` (Anthropic, OpenRouter).
+
+    A counter that nobody here knows keeps its name, so that its units have no rate and the call is unpriced; what is no
+    count, or has a name that no price could have, is one unit of `other_tool_units`. A zero is left out: it needs no
+    rate. Raises AbsurdFigureError for searches that are no count, and for more counters than anybody has.
+    """
+    counters = read_details(usage, _TOOL_COUNTERS)
+    if not counters:
+        return {}
+    if len(counters) > _MAX_COUNTERS:
+        raise AbsurdFigureError
+    searches = read_count(counters, "web_search_requests") or 0
+    units = {WEB_SEARCHES: searches}
+    for name, value in counters.items():
+        if name == _CALLS_IN_ALL:
+            # They are the searches, and whatever else has no counter of its own.
+            units[OTHER_CALLS] = max(0, (read_count(counters, name) or 0) - searches)
+        elif name not in ("web_search_requests", *_FREE_COUNTERS):
+            meter, number = _unknown_units(name, value)
+            units[meter] = units.get(meter, 0) + number
+    return {meter: number for meter, number in units.items() if number}
+
+
+def _unknown_units(name: str, value: Any) -> tuple[str, int]:
+    is_meter = _METER_NAME.fullmatch(name) is not None and name not in _OTHER_RATES
+    if is_meter and type(value) is int and 0 <= value <= MAX_TOKENS:
+        return name, value
+    return OTHER_UNITS, 1 if value else 0
+
+
+def reports_tool_units(usage: Any) -> bool:
+    """Whether a usage says how many units of its provider's own tools a call has used, zero included."""
+    if not isinstance(usage, dict):
+        return False
+    counters = usage.get(_TOOL_COUNTERS)
+    has_counters = isinstance(counters, dict) and bool(counters)
+    return has_counters or any(usage.get(name) is not None for name in UNITS_IN_USAGE)
+
+
+def read_service(reply: Mapping[str, Any], usage: Any) -> Service:
+    """How the call was served; whatever of it isn't standard costs otherwise, or is unpriced.
+
+    OpenAI says its tier beside the usage, Anthropic inside it, as it does the speed and where the model ran, which it
+    bills at 1.1 times its prices for one region (docs.anthropic.com, "Data residency", read 2026-11).
+    """
+    figures = usage if isinstance(usage, dict) else {}
+    tier = reply.get("service_tier") or figures.get("service_tier")
+    words = (tier, figures.get("speed"), figures.get("inference_geo"))
+    return Service(*(word if isinstance(word, str) else "" for word in words))
+
+
+def merged_service(before: Service, now: Service) -> Service:
+    """Of a stream, whose chunks say each a part; what `now` leaves empty stays."""
+    return before if not any(now) else Service(*(word or old for word, old in zip(now, before, strict=True)))
 
 
 def refuse_parts_above_totals(counts: TokenCounts) -> None:

@@ -12,7 +12,7 @@ def parse_moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise CommandError(f"“{text}” is no moment such as 2026-11-01T00:00Z.") from error
+        raise CommandError(f"“{text}” is not a valid time, e.g. 2026-11-01T00:00Z.") from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 

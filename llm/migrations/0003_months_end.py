@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('llm', '0002_used_forms'),
+        ("llm", "0002_used_forms"),
     ]
 
     operations = [

@@ -2,18 +2,23 @@
 
 from llm.models.accounts import Account, ApiKey
 from llm.models.catalog import CatalogVersion, ModelRoute, Price, Rate, RateSet, RouteTarget
-from llm.models.corrections import BooksCheck, RefusedWrite, ReratingRun, UsageAdjustment
-from llm.models.forms import UsedForm
+from llm.models.corrections import BooksCheck, CheckedDay, Redaction, RefusedWrite, ReratingRun, UsageAdjustment
+from llm.models.endusers import EndUser, EndUserKey
 from llm.models.limits import Limit, LimitWindow
 from llm.models.outbox import Outbox
-from llm.models.processes import Process, ReaperState
+from llm.models.processes import Process, ReaperState, ScheduledTask
+from llm.models.signins import SignInCount
 from llm.models.usage import Usage
+from llm.models.used_forms import UsedForm
 
 __all__ = (
     "Account",
     "ApiKey",
     "BooksCheck",
     "CatalogVersion",
+    "CheckedDay",
+    "EndUser",
+    "EndUserKey",
     "Limit",
     "LimitWindow",
     "ModelRoute",
@@ -23,9 +28,12 @@ __all__ = (
     "Rate",
     "RateSet",
     "ReaperState",
+    "Redaction",
     "RefusedWrite",
     "ReratingRun",
     "RouteTarget",
+    "ScheduledTask",
+    "SignInCount",
     "Usage",
     "UsageAdjustment",
     "UsedForm",

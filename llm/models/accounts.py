@@ -17,11 +17,14 @@ def validate_time_zone(name: str) -> None:
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
-        raise ValidationError(f"“{name}” is no time zone of the IANA database, e.g. Europe/Lisbon.") from error
+        raise ValidationError(f"“{name}” is not a time zone in the IANA database, e.g. Europe/Lisbon.") from error
 
 
 class Account(models.Model):
-    """A customer or team: owns keys, usage and, in billing, invoices."""
+    """A customer or team: owns keys, usage and, in billing, invoices.
+
+    former_closures: the first moment of each is None where the account was closed before `closed_at` was kept.
+    """
 
     name = models.CharField(max_length=100, unique=True)
     status = models.CharField(max_length=10, choices=AccountStatus.choices, default=AccountStatus.ACTIVE)
@@ -29,20 +32,30 @@ class Account(models.Model):
     shows_cost = models.BooleanField(
         "show cost to callers",
         default=False,
-        help_text="Adds usage.cost and x-llm-cost to replies: our purchase price, not what the account is charged.",
+        help_text="Adds usage.cost and x-llm-cost to responses: our purchase price, not what the account is charged.",
     )
     alert_email = models.EmailField(
-        blank=True, default="", help_text="Gets a mail when a limit's soft threshold is crossed."
+        blank=True, default="", help_text="Receives an email when a limit's soft threshold is crossed."
     )
     webhook_url = models.URLField(
-        "webhook URL", blank=True, default="", help_text="Gets a signed POST when a limit's soft threshold is crossed."
+        "webhook URL",
+        blank=True,
+        default="",
+        help_text="Receives a signed POST when a limit's soft threshold is crossed.",
     )
     webhook_secret = models.CharField(
-        max_length=100, blank=True, default="", editable=False, help_text="Signs webhooks; made with the first one."
+        max_length=300,
+        blank=True,
+        default="",
+        editable=False,
+        help_text="Signs webhooks; created with the first one. Encrypted: see `llm.secretstore`.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     closed_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="When it was closed last; unknown where that was long ago."
+    )
+    former_closures = models.JSONField(
+        default=list, blank=True, editable=False, help_text="[when it was closed, when it was opened again], ISO 8601."
     )
 
     class Meta:

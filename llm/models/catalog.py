@@ -19,6 +19,7 @@ from django.utils import timezone
 from llm.enums import PriceSource
 from llm.fields import PriceField
 from llm.money import PRICE_DECIMALS
+from llm.types import Service
 
 TOKENS_PER_PRICE: int = 10**PRICE_DECIMALS
 """Prices of tokens are per million."""
@@ -135,7 +136,19 @@ class ModelRoute(CatalogModel):
     """A public model name. Its first target is called; the others are fallbacks in their order."""
 
     name = models.CharField(max_length=200, unique=True, help_text="The name that callers use.")
-    is_active = models.BooleanField(default=True, help_text="Callers of an inactive route are told it doesn't exist.")
+    is_active = models.BooleanField(default=True, help_text="To callers, an inactive route doesn't exist.")
+    allows_provider_routing = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Callers may let the provider choose another model or provider, with fields such as models, provider "
+        "or plugins. Each call is priced as the provider reports it; under a cost limit such calls are refused.",
+    )
+    falls_back_on_server_error = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Also call the next target after a status such as 500, 502 or 504, where the one before may have "
+        "done the work. Both calls are then charged.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -153,7 +166,7 @@ class RouteTarget(CatalogModel):
     route = models.ForeignKey(ModelRoute, on_delete=models.CASCADE, related_name="targets")
     position = models.PositiveSmallIntegerField(default=0, help_text="0 is called first, the others are fallbacks.")
     provider = models.CharField(max_length=50)
-    upstream_model = models.CharField(max_length=200, help_text="The provider's own name of the model.")
+    upstream_model = models.CharField(max_length=200, help_text="The provider's name for the model.")
 
     class Meta:
         verbose_name = "target"
@@ -173,14 +186,15 @@ class Price(ImmutableCatalogModel):
     Of all prices that fit a call, staff's win over imported ones, then exact names over patterns, then the latest.
     So a price that staff set from a moment on holds against later imports too, until staff set another.
 
-    match: None for the exact name `model`, else clauses as in genai-prices (see `llm.catalog`).
-    is_free: costs nothing whatever is used; it has no rate sets.
+    match: None for the exact name `model`, else clauses as in genai-prices (see `llm.prices.catalog`).
+    is_free: tokens of the standard service cost nothing; it has no rates. Calls that a re-rating made free point to a
+    rate set of it, which has none either.
     unpriced_meters: what the source prices and we can't express; calls that use such a meter become unpriced.
     """
 
     provider = models.CharField(max_length=50)
-    model = models.CharField(max_length=200, help_text="The provider's own name of the model.")
-    match = models.JSONField(null=True, blank=True, help_text="Further names that the price holds for.")
+    model = models.CharField(max_length=200, help_text="The provider's name for the model.")
+    match = models.JSONField(null=True, blank=True, help_text="Other model names the price applies to.")
     effective_from = models.DateTimeField(default=timezone.now)
     source = models.CharField(max_length=10, choices=PriceSource.choices)
     is_free = models.BooleanField(default=False)
@@ -213,27 +227,46 @@ class Price(ImmutableCatalogModel):
 
 
 class RateSet(ImmutableCatalogModel):
-    """The rates of one context tier and service tier; a tier that is reached reprices the whole request."""
+    """The rates of one context tier, service tier, speed and place; what is reached reprices the whole request."""
 
     price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="rate_sets")
     min_prompt_tokens = models.PositiveBigIntegerField(
-        default=0, help_text="Holds for requests of at least so many prompt tokens."
+        default=0, help_text="Applies to requests with at least this many prompt tokens."
     )
     service_tier = models.CharField(
         max_length=50, blank=True, default="", help_text="As the provider reports it; empty for its standard service."
     )
+    speed = models.CharField(
+        max_length=20,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="As the provider reports it; empty for its standard speed.",
+    )
+    inference_geo = models.CharField(
+        max_length=20,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Where the model ran, as the provider reports it; empty for anywhere.",
+    )
 
     class Meta:
-        ordering = ("price", "service_tier", "min_prompt_tokens")
+        ordering = ("price", "service_tier", "speed", "inference_geo", "min_prompt_tokens")
         constraints = (
             models.UniqueConstraint(
-                fields=["price", "service_tier", "min_prompt_tokens"], name="rateset_once_per_tier"
+                fields=["price", "service_tier", "speed", "inference_geo", "min_prompt_tokens"],
+                name="rateset_once_per_variant",
             ),
         )
 
     def __str__(self) -> str:
-        tier = self.service_tier or "standard"
-        return f"{tier}, from {self.min_prompt_tokens} prompt tokens" if self.min_prompt_tokens else tier
+        named = ", ".join(each for each in (self.service_tier, self.speed, self.inference_geo) if each) or "standard"
+        return f"{named}, from {self.min_prompt_tokens} prompt tokens" if self.min_prompt_tokens else named
+
+    @property
+    def service(self) -> Service:
+        return Service(self.service_tier, self.speed, self.inference_geo)
 
 
 class Rate(ImmutableCatalogModel):
@@ -244,7 +277,7 @@ class Rate(ImmutableCatalogModel):
 
     rate_set = models.ForeignKey(RateSet, on_delete=models.PROTECT, related_name="rates")
     meter = models.CharField(max_length=50)
-    amount = PriceField(help_text="USD per so many units as stand beside it, at most 6 decimals.")
+    amount = PriceField(help_text="USD per the number of units given beside it, at most 6 decimals.")
     per_units = models.PositiveIntegerField(default=TOKENS_PER_PRICE)
 
     class Meta:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from llm.digests import AdjustmentFacts, adjustment_text
-from llm.enums import AdjustmentSource
+from llm.enums import AdjustmentSource, CheckScope
 from llm.fields import AmountField, ExactDecimalField
 from llm.models.catalog import RateSet
 from llm.models.digested import WHOLE_DIGEST, Digested
 from llm.models.usage import Usage
-from llm.money import PICO_DECIMALS, usd_to_pico
+from llm.money import PICO_DECIMALS, plural, usd_to_pico
+from llm.types import COST_UNKNOWN, MAX_FLAGS_LENGTH, Service
 
 
 class ReratingRun(models.Model):
@@ -22,7 +25,7 @@ class ReratingRun(models.Model):
     """
 
     provider = models.CharField(max_length=50)
-    model = models.CharField(max_length=200, help_text="The provider's own name of the model.")
+    model = models.CharField(max_length=200, help_text="The provider's name for the model.")
     first_day = models.DateField(help_text="Of the calls' local days.")
     last_day = models.DateField()
     reason = models.CharField(max_length=500)
@@ -36,7 +39,7 @@ class ReratingRun(models.Model):
     )
 
     class Meta:
-        verbose_name = "re-rating"
+        verbose_name = "price correction"
         ordering = ("-id",)
         constraints = (models.CheckConstraint(condition=~Q(reason=""), name="reratingrun_has_reason"),)
 
@@ -44,12 +47,21 @@ class ReratingRun(models.Model):
         return f"{self.provider}: {self.model}, {self.first_day} to {self.last_day}"
 
 
+class UsageAdjustmentQuerySet(models.QuerySet["UsageAdjustment"]):
+    def taking_cost_back(self) -> UsageAdjustmentQuerySet:
+        """The last ones of calls whose cost was taken back, and isn't known yet: one a call."""
+        later = UsageAdjustment.objects.filter(usage=OuterRef("usage"), id__gt=OuterRef("id"), digest_version__gt=1)
+        return self.filter(~Exists(later), flags__contains=COST_UNKNOWN)
+
+
 class UsageAdjustment(Digested):
     """A signed correction of a closed row, at most one of each source, and of each re-rating. The row never changes.
 
-    Figures of a call = its row + its adjustments. cost: a difference in pico-units of USD; to a row without a cost it
-    is the cost. rate_set: what prices the call from now on, where that is another. is_billable: whether the call is
-    billable from now on.
+    Figures of a call = its row + its adjustments (`llm.books.figures`). Counts, extra_meters and cost are differences;
+    to a row without a cost it is the cost. Where no price is known for what the call has used, it takes back the cost
+    that stood, and the flags say `cost_unknown`. rate_set: what prices the call from now on, where that is another.
+    service_tier, speed, inference_geo, flags, is_billable: the call's from now on. An adjustment of version 1 doesn't
+    know the meters, tier, speed and place: those of a late settlement are known to nobody.
     """
 
     usage = models.ForeignKey(Usage, on_delete=models.PROTECT, related_name="adjustments")
@@ -62,6 +74,11 @@ class UsageAdjustment(Digested):
     reasoning_tokens = models.BigIntegerField(default=0)
     audio_input_tokens = models.BigIntegerField(default=0)
     audio_output_tokens = models.BigIntegerField(default=0)
+    extra_meters = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()), blank=True)
+    service_tier = models.CharField(max_length=50, blank=True, default="", db_default="")
+    speed = models.CharField(max_length=20, blank=True, default="", db_default="")
+    inference_geo = models.CharField(max_length=20, blank=True, default="", db_default="")
+    flags = models.CharField(max_length=MAX_FLAGS_LENGTH, blank=True, default="", db_default="")
     cost = AmountField(null=True, blank=True)
     rate_set = models.ForeignKey(
         RateSet, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="+"
@@ -75,6 +92,8 @@ class UsageAdjustment(Digested):
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
     recorded_at = models.DateTimeField(help_text="Database clock, under the books' lock.")
+
+    objects = UsageAdjustmentQuerySet.as_manager()
 
     class Meta:
         ordering = ("id",)
@@ -99,9 +118,14 @@ class UsageAdjustment(Digested):
     def __str__(self) -> str:
         return f"{self.get_source_display()} of {self.usage_id}"
 
+    @property
+    def service(self) -> Service:
+        return Service(self.service_tier, self.speed, self.inference_geo)
+
     def canonical_text(self) -> bytes:
         facts = AdjustmentFacts._make(getattr(self, name) for name in AdjustmentFacts._fields)
-        return adjustment_text(facts._replace(cost=None if self.cost is None else usd_to_pico(self.cost)))
+        cost = None if self.cost is None else usd_to_pico(self.cost)
+        return adjustment_text(facts._replace(cost=cost), version=self.digest_version)
 
 
 class RefusedWrite(models.Model):
@@ -117,24 +141,82 @@ class RefusedWrite(models.Model):
     recorded_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        verbose_name = "rejected ledger entry"
+        verbose_name_plural = "rejected ledger entries"
         ordering = ("-id",)
 
     def __str__(self) -> str:
         return f"{self.usage_id}: {self.reason}"
 
 
-class BooksCheck(models.Model):
-    """One run of `verify_books`: what it looked at and what it found."""
+class Redaction(models.Model):
+    """One value of a closed row that was blanked, since it held a key of ours: see `llm.books.blanking`."""
 
-    started_at = models.DateTimeField()
-    ended_at = models.DateTimeField()
-    rows = models.BigIntegerField()
-    windows = models.BigIntegerField()
-    problems = models.BigIntegerField()
-    findings = models.JSONField(default=list, help_text="The first of them, one sentence each.")
+    is_proven: ClassVar[bool] = True
+
+    usage_id = models.UUIDField(db_index=True)
+    field = models.CharField(max_length=50)
+    redacted_at = models.DateTimeField()
 
     class Meta:
         ordering = ("-id",)
 
     def __str__(self) -> str:
-        return f"{self.started_at:%Y-%m-%d %H:%M} UTC: {self.problems or 'no'} problems"
+        return f"{self.field} of {self.usage_id}"
+
+
+class BooksCheck(models.Model):
+    """One run of `verify_books`: what it looked at and what it found. marks: see `llm.verification.history`.
+
+    until: it has counted what was recorded up to then; None where it didn't say. used: of the limits' periods that go
+    on, window -> units that the calls recorded until then have used.
+    """
+
+    is_proven: ClassVar[bool] = True
+
+    scope = models.CharField(
+        max_length=10, choices=CheckScope.choices, default=CheckScope.ALL, db_default=CheckScope.ALL, editable=False
+    )
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField()
+    until = models.DateTimeField(null=True, editable=False, help_text="Database clock.")
+    rows = models.BigIntegerField()
+    windows = models.BigIntegerField()
+    problems = models.BigIntegerField()
+    findings = models.JSONField(default=list, help_text="The first of them, one sentence each.")
+    marks = models.JSONField(default=dict, editable=False, help_text="What a later check must find again.")
+    used = models.JSONField(default=dict, editable=False, help_text="Where the next check goes on counting.")
+
+    class Meta:
+        verbose_name = "ledger audit"
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        problems = plural(self.problems, "problem") if self.problems else "no problems"
+        return f"{self.started_at:%Y-%m-%d %H:%M} UTC: {problems}"
+
+
+class CheckedDay(models.Model):
+    """The calls of one day as a check has read them: what a later one must find again.
+
+    day: of the calls' ids, UTC. rows: all that there were. digest: 64 hex digits of the sum of the closed rows and
+    adjustments that were recorded up to `until`. problems: where there are any, each check reads the day again, and
+    the other values stay those of the last reading that found none.
+    """
+
+    is_proven: ClassVar[bool] = True
+
+    books_check = models.ForeignKey(BooksCheck, on_delete=models.PROTECT, related_name="days")
+    day = models.DateField()
+    until = models.DateTimeField()
+    rows = models.BigIntegerField()
+    digest = models.CharField(max_length=64)
+    problems = models.BigIntegerField(default=0)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (models.UniqueConstraint(fields=["books_check", "day"], name="checkedday_once_a_check"),)
+        indexes = (models.Index(fields=["day", "-id"], name="checkedday_latest"),)
+
+    def __str__(self) -> str:
+        return f"{self.day}: {plural(self.rows, 'call')}"

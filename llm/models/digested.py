@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 from django.db import models
 from django.db.models import Q
 
-from llm.digests import DIGEST_FIELDS, Words, digest_words
+from llm.digests import DIGEST_FIELDS, VERSION, Words, digest_words
 
 NO_DIGEST = Q(**dict.fromkeys(DIGEST_FIELDS))
 WHOLE_DIGEST = Q(**{f"{name}__isnull": False for name in DIGEST_FIELDS})
@@ -19,8 +19,13 @@ class Digested(models.Model):
     Why words: the digest of a set of rows is the sum of theirs, and a plain SUM over 32-bit integers is exact and fits
     a BIGINT on PostgreSQL and SQLite up to 2**31 rows. So the digest of any set is just eight sums, of any grouping, in
     any order, and those of disjoint sets add up to that of their union.
+    digest_version: of the canonical text. Rows that are older than this column are of version 1, and stay so.
+    is_proven: of models whose rows, moments included, stand in a digest that is kept; see `manage.py loaddata`.
     """
 
+    is_proven: ClassVar[bool] = True
+
+    digest_version = models.PositiveSmallIntegerField(default=1, db_default=1, editable=False)
     digest_0 = models.IntegerField(null=True, editable=False)
     digest_1 = models.IntegerField(null=True, editable=False)
     digest_2 = models.IntegerField(null=True, editable=False)
@@ -34,7 +39,7 @@ class Digested(models.Model):
         abstract = True
 
     def canonical_text(self) -> bytes:
-        """Of the values that the row has now. Raises TypeError where they have none."""
+        """The current values, as bytes to digest; each model has its own. Raises TypeError if they can't be encoded."""
         raise NotImplementedError
 
     def computed_digest(self) -> Words:
@@ -42,7 +47,8 @@ class Digested(models.Model):
         return digest_words(self.canonical_text())
 
     def stamp_digest(self) -> Self:
-        """Set the columns. For who makes closed rows past the books' writer, which does it by itself."""
+        """Set the columns, to the current version. The books' writer does it by itself."""
+        self.digest_version = VERSION
         for name, word in zip(DIGEST_FIELDS, self.computed_digest(), strict=True):
             setattr(self, name, word)
         return self

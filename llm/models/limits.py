@@ -36,7 +36,7 @@ class Limit(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(100)],
-        help_text="Percent of the amount at which one mail and one webhook are sent in each period.",
+        help_text="Percentage of the amount at which one email and one webhook are sent per period.",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -53,13 +53,13 @@ class Limit(models.Model):
                 fields=["account", "metric", "per"],
                 condition=Q(api_key=None, archived_at=None),
                 name="limit_once_an_account",
-                violation_error_message="This account has such a limit already: change that one.",
+                violation_error_message="This account already has such a limit. Change that one.",
             ),
             models.UniqueConstraint(
                 fields=["api_key", "metric", "per"],
                 condition=Q(api_key__isnull=False, archived_at=None),
                 name="limit_once_a_key",
-                violation_error_message="This key has such a limit already: change that one.",
+                violation_error_message="This key already has such a limit. Change that one.",
             ),
         )
 
@@ -81,7 +81,7 @@ class LimitWindow(models.Model):
     starts_at = models.DateTimeField()
     used = models.BigIntegerField(default=0)
     held = models.BigIntegerField(default=0)
-    is_announced = models.BooleanField(default=False, help_text="The soft threshold was crossed and is told.")
+    is_announced = models.BooleanField(default=False, help_text="The alert for this period has been queued.")
 
     class Meta:
         ordering = ("-starts_at", "limit")

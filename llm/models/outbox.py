@@ -12,14 +12,17 @@ from llm.models.accounts import Account
 class Outbox(models.Model):
     """One message. cause: what it tells of, so that the same thing is never told twice.
 
-    due_at: not before then. A sender moves it into the future before it begins, and sets sent_at when it is done: a
-    sender that dies in between leaves the message to the next one. given_up_at: nobody will try again.
+    account: whom it is about; none of what only staff can see to. due_at: not before then. A sender moves it into the
+    future before it begins, and sets sent_at when it is done: a sender that dies in between leaves the message to the
+    next one. given_up_at: nobody will try again.
     """
 
     kind = models.CharField(max_length=10, choices=OutboxKind.choices)
     cause = models.CharField(max_length=200, unique=True)
     event = models.CharField(max_length=50)
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+")
+    account = models.ForeignKey(
+        Account, null=True, blank=True, on_delete=models.PROTECT, related_name="+", help_text="Empty: it is for staff."
+    )
     payload = models.JSONField()
     created_at = models.DateTimeField()
     due_at = models.DateTimeField()

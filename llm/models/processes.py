@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from django.db import models
 
+MAX_STARTS = 3
+"""So often a worker starts a task of the beat table without finishing it, before it is left alone for a day."""
+
 
 class Process(models.Model):
     """A gateway process, by its boot id. It beats every few seconds; one that has fallen silent is taken for dead."""
@@ -32,3 +35,18 @@ class ReaperState(models.Model):
 
     def __str__(self) -> str:
         return f"last run {self.last_run_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+class ScheduledTask(models.Model):
+    """A task of the beat table. attempts: how often a worker has begun it since it last came to an end."""
+
+    name = models.CharField(primary_key=True, max_length=100)
+    started_at = models.DateTimeField(help_text="When a worker last started it.")
+    ended_at = models.DateTimeField(null=True, blank=True, help_text="When a worker last finished it.")
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="Starts since it was last finished.")
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name

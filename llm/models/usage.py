@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.expressions import RawSQL
 
 from llm.digests import ClosedFacts, OpenedFacts, usage_text
-from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
+from llm.enums import CallOutcome, Dialect, UsageSource, UsageStatus
 from llm.fields import AmountField
 from llm.ids import first_id_at
 from llm.indexes import BlockRangeIndex
@@ -18,9 +19,9 @@ from llm.models.accounts import Account, ApiKey
 from llm.models.catalog import Price, RateSet
 from llm.models.digested import NO_DIGEST, WHOLE_DIGEST, Digested
 from llm.money import usd_to_pico
-from llm.types import TOKEN_FIELDS
+from llm.types import END_USER_LENGTH, MAX_FLAGS_LENGTH, TOKEN_FIELDS, Service
 
-IN_DOUBT = Q(outcome=Outcome.LOST) | Q(is_disputed=True)
+IN_DOUBT = Q(outcome=CallOutcome.LOST) | Q(is_disputed=True)
 """Nobody knows what these have used: their process died, or what their upstream said can't be true."""
 
 _CLOSED = ~Q(status=UsageStatus.OPEN)
@@ -50,15 +51,52 @@ class UsageQuerySet(models.QuerySet["Usage"]):
     def unpriced(self) -> UsageQuerySet:
         """Calls that used tokens for which no price is known: staff price them or declare them free, and re-rate them.
 
-        The statuses are written out: SQLite sees that the partial index fits only where they are no parameters.
+        No index leads to all of them: where nothing else narrows them down, read the two kinds, of which each has one.
         """
-        closed = RawSQL("llm_usage.status IN ('settled', 'estimated')", (), output_field=models.BooleanField())
-        return self.filter(closed, cost=None).exclude(adjustments__cost__isnull=False)
+        return self.filter(is_unpriced())
+
+    def never_priced(self) -> UsageQuerySet:
+        """Unpriced since they were closed."""
+        return self.filter(_never_priced())
+
+    def cost_taken_back(self) -> UsageQuerySet:
+        """Unpriced since it was known what they used: calls that had been lost, at the cost of their estimate."""
+        return self.filter(_cost_taken_back())
 
     def undecided(self) -> UsageQuerySet:
         """Calls in doubt, until a late settlement, the provider or staff say what they used."""
         decided = ("spool", "decision", "provider")
         return self.filter(IN_DOUBT).exclude(adjustments__source__in=decided)
+
+
+def is_unpriced() -> Q:
+    """See `UsageQuerySet.unpriced`."""
+    return _never_priced() | _cost_taken_back()
+
+
+def is_priced() -> Q:
+    """Of a closed call, whether its cost is known, adjustments included."""
+    return _has_cost() & ~_cost_taken_back()
+
+
+def _never_priced() -> Q:
+    """The statuses are written out: SQLite sees that the partial index fits only where they are no parameters."""
+    closed = RawSQL("llm_usage.status IN ('settled', 'estimated')", (), output_field=models.BooleanField())
+    return Q(closed, cost=None) & ~_has_cost()
+
+
+def _has_cost() -> Q:
+    return Q(cost__isnull=False) | Q(Exists(_adjustments().filter(usage=OuterRef("pk"), cost__isnull=False)))
+
+
+def _cost_taken_back() -> Q:
+    """Of calls in doubt alone, since others are not corrected: an index leads to those."""
+    return IN_DOUBT & Q(Exists(_adjustments().taking_cost_back().filter(usage=OuterRef("pk"))))
+
+
+def _adjustments() -> Any:
+    """Their module imports this one."""
+    return Usage._meta.get_field("adjustments").related_model._default_manager
 
 
 class Usage(Digested):
@@ -78,20 +116,46 @@ class Usage(Digested):
 
     dialect = models.CharField(max_length=20, choices=Dialect.choices)
     provider = models.CharField(max_length=50)
-    model = models.CharField(max_length=200, help_text="The name that the caller asked for.")
-    upstream_model = models.CharField(max_length=200, help_text="The name that we asked the provider for.")
+    provider_instance = models.CharField(
+        max_length=50,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Which configuration of the provider was called; empty in calls older than that.",
+    )
+    model = models.CharField(max_length=200, help_text="The name the caller requested.")
+    upstream_model = models.CharField(max_length=200, help_text="The name the gateway requested from the provider.")
     reported_model = models.CharField(max_length=200, blank=True, default="")
     upstream_response_id = models.CharField(max_length=200, blank=True, default="")
     service_tier = models.CharField(max_length=50, blank=True, default="")
+    speed = models.CharField(max_length=20, blank=True, default="", db_default="", help_text="As served.")
+    inference_geo = models.CharField(max_length=20, blank=True, default="", db_default="", help_text="As served.")
+    flags = models.CharField(
+        max_length=MAX_FLAGS_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Keywords on how the figures were obtained, sorted, separated by single spaces.",
+    )
+    end_user = models.CharField(
+        max_length=END_USER_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="A keyed hash of the end user's name (llm.endusers); empty where none was given.",
+    )
+    tags = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()), blank=True)
     is_stream = models.BooleanField(default=False)
     request_bytes = models.PositiveIntegerField(default=0, help_text="Size of the request's body.")
     holds = models.JSONField(
-        null=True, blank=True, help_text="What the call holds, or held, of limits: [[window, units], ...]."
+        null=True,
+        blank=True,
+        help_text="What the call has reserved, or had reserved, of limits: [[window, units], ...].",
     )
 
     status = models.CharField(max_length=10, choices=UsageStatus.choices, default=UsageStatus.OPEN)
     usage_source = models.CharField(max_length=10, choices=UsageSource.choices, default=UsageSource.NONE)
-    outcome = models.CharField(max_length=20, choices=Outcome.choices, default=Outcome.PENDING)
+    outcome = models.CharField(max_length=20, choices=CallOutcome.choices, default=CallOutcome.PENDING)
     error_code = models.CharField(max_length=50, blank=True, default="")
     upstream_status = models.PositiveSmallIntegerField(null=True, blank=True)
 
@@ -117,10 +181,13 @@ class Usage(Digested):
         RateSet, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="+"
     )
     cost = AmountField(null=True, blank=True)
+    upstream_cost = AmountField(
+        null=True, blank=True, help_text="The provider's own figure of the cost, in USD, where it sent one."
+    )
     is_billable = models.BooleanField(default=True)
     is_disputed = models.BooleanField(default=False)
     disputed_usage = models.JSONField(
-        null=True, blank=True, help_text="Absurd figures, kept as the upstream sent them."
+        null=True, blank=True, help_text="Usage that can't be right, as the provider sent it."
     )
 
     objects = UsageQuerySet.as_manager()
@@ -144,7 +211,7 @@ class Usage(Digested):
         )
         constraints = (
             models.CheckConstraint(condition=Q(status__in=UsageStatus.values), name="usage_status_known"),
-            models.CheckConstraint(condition=Q(outcome__in=Outcome.values), name="usage_outcome_known"),
+            models.CheckConstraint(condition=Q(outcome__in=CallOutcome.values), name="usage_outcome_known"),
             models.CheckConstraint(condition=Q(dialect__in=Dialect.values), name="usage_dialect_known"),
             models.CheckConstraint(condition=Q(usage_source__in=UsageSource.values), name="usage_source_known"),
             models.CheckConstraint(
@@ -166,11 +233,11 @@ class Usage(Digested):
                     status=UsageStatus.OPEN,
                     closed_at=None,
                     cost=None,
-                    outcome=Outcome.PENDING,
+                    outcome=CallOutcome.PENDING,
                     prompt_tokens=0,
                     completion_tokens=0,
                 )
-                | (_CLOSED & Q(closed_at__isnull=False) & ~Q(outcome=Outcome.PENDING)),
+                | (_CLOSED & Q(closed_at__isnull=False) & ~Q(outcome=CallOutcome.PENDING)),
                 name="usage_open_or_closed",
             ),
             models.CheckConstraint(
@@ -190,8 +257,13 @@ class Usage(Digested):
     def canonical_text(self) -> bytes:
         opened = OpenedFacts._make(getattr(self, name) for name in OpenedFacts._fields)
         closed = ClosedFacts._make(getattr(self, name) for name in ClosedFacts._fields)
-        cost = None if self.cost is None else usd_to_pico(self.cost)
-        return usage_text(opened, closed._replace(cost=cost))
+        closed = closed._replace(cost=_pico(self.cost), upstream_cost=_pico(self.upstream_cost))
+        return usage_text(opened, closed, version=self.digest_version)
+
+    @property
+    def service(self) -> Service:
+        """As the row says it was served; adjustments may know better (`llm.books.figures`)."""
+        return Service(self.service_tier, self.speed, self.inference_geo)
 
     @property
     def total_tokens(self) -> int:
@@ -201,6 +273,10 @@ class Usage(Digested):
     def is_unpriced(self) -> bool:
         closed: tuple[Any, ...] = (UsageStatus.SETTLED, UsageStatus.ESTIMATED)
         return self.status in closed and self.cost is None
+
+
+def _pico(amount: Decimal | None) -> int | None:
+    return None if amount is None else usd_to_pico(amount)
 
 
 def _midnight(day: date) -> datetime:

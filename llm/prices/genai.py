@@ -5,11 +5,13 @@ prices every token (`calc_unit_price`); of conditional prices the last active on
 midnight UTC (`get_prices`); a variant overrides the standard prices key by key.
 
 What we leave out: `processing` variants (batch jobs, which nobody can start through us), and prices that need another
-context than a service tier. Of prices by time of day we take the dearest. The note says what was changed or left out.
+context than a service tier or a speed. Of prices by time of day we take the dearest. What we add: Anthropic's surcharge
+for a place. The note says what was changed, left out or added.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, time
 from decimal import Decimal
@@ -18,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from llm.enums import Meter
 from llm.models.catalog import TOKENS_PER_PRICE
 from llm.money import PRICE_DECIMALS, round_half_away
-from llm.prices.content import PriceContent, RateSetKey, RateValue
-from llm.pricing import STANDARD_SERVICE_TIERS
+from llm.prices.pricing import STANDARD, unusual_words
+from llm.prices.terms import PriceTerms, RateSetKey, RateValue
+from llm.types import Service
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, TieredPrices
@@ -50,8 +53,13 @@ _PER_THOUSAND: Mapping[str, str] = {
     "rerank_searches_kcount": "rerank_searches",
     "requests_kcount": "requests",
 }
-# `speed` is Anthropic's fast mode; its dialect reports it as the service tier.
-_TIER_KEYS = ("service_tier", "speed")
+_SERVICE_KEYS = ("service_tier", "speed")
+
+# genai-prices 0.2.3 has no price by place. Source: platform.claude.com/docs/en/manage-claude/data-residency, read
+# 2026-11-30: `inference_geo: us` is on the Claude API alone and costs 1.1 times as much in each class of tokens, fast
+# mode included; searches cost the same. Models before Opus 4.6 don't know it and answer with a 400.
+_PLACE, _PLACE_FACTOR = "us", Decimal("1.1")
+_HAS_PLACES = re.compile(r"claude-(?!v?\d|instant)(?!.*-4-[0-5]\b)")
 
 
 def list_models(provider: str) -> list[ModelInfo]:
@@ -68,9 +76,9 @@ def installed_version() -> str:
     return version("genai-prices")
 
 
-def price_history(model: ModelInfo) -> list[tuple[datetime, PriceContent]]:
+def price_history(model: ModelInfo) -> list[tuple[datetime, PriceTerms]]:
     """What the model's tokens cost from when on, oldest first; empty where it has no price of tokens."""
-    history: list[tuple[datetime, PriceContent]] = []
+    history: list[tuple[datetime, PriceTerms]] = []
     for start in _starts(model):
         content = _content_at(model, start)
         if content is not None and (not history or history[-1][1] != content):
@@ -87,30 +95,32 @@ def match_as_json(match: Any) -> dict[str, Any]:
 
 def _starts(model: ModelInfo) -> list[datetime]:
     constraints = [price.constraint for price in model.prices] if isinstance(model.prices, list) else []
-    constraints += [variant.constraint for _, variant in _tier_variants(model)]
+    constraints += [variant.constraint for _, variant in _service_variants(model)]
     dates = {getattr(constraint, "start_date", None) for constraint in constraints}
     return sorted({ALWAYS} | {datetime.combine(date, time(), UTC) for date in dates if date})
 
 
-def _tier_variants(model: ModelInfo) -> Iterator[tuple[str, PriceVariant]]:
-    """(service tier as providers report it, variant) of those that a caller of ours can reach."""
+def _service_variants(model: ModelInfo) -> Iterator[tuple[Service, PriceVariant]]:
+    """(service as providers report it, variant) of those that a caller of ours can reach."""
     for variant in model.price_variants or ():
         ((key, value), *others) = variant.when.items()
-        if key in _TIER_KEYS and not others and value not in STANDARD_SERVICE_TIERS:
-            yield value, variant
+        if key in _SERVICE_KEYS and not others and unusual_words(service := Service(**{key: value})):
+            yield service, variant
 
 
-def _content_at(model: ModelInfo, moment: datetime) -> PriceContent | None:
+def _content_at(model: ModelInfo, moment: datetime) -> PriceTerms | None:
     reader = _PriceReader()
-    standard = reader.read("", [model.get_prices(instant) for instant in _instants(model, moment)])
+    standard = reader.read(STANDARD, [model.get_prices(instant) for instant in _instants(model, moment)])
     if not any({Meter.INPUT, Meter.OUTPUT} & rates.keys() for rates in standard.values()):
         return None
     rate_sets = dict(standard)
-    for tier, variant in _tier_variants(model):
+    for service, variant in _service_variants(model):
         if variant.constraint is None or variant.constraint.active(moment):
             context = dict(variant.when)
-            rate_sets |= reader.read(tier, [model.get_prices(at, context) for at in _instants(model, moment)])
-    return PriceContent(
+            rate_sets |= reader.read(service, [model.get_prices(at, context) for at in _instants(model, moment)])
+    if _HAS_PLACES.match(model.id):
+        rate_sets |= reader.placed(rate_sets)
+    return PriceTerms(
         rate_sets=rate_sets,
         match=match_as_json(model.match),
         context_window=model.context_window,
@@ -133,7 +143,7 @@ class _PriceReader:
         self.unpriced: set[str] = set()
         self.remarks: list[str] = []
 
-    def read(self, tier: str, prices: list[ModelPrice]) -> dict[RateSetKey, dict[str, RateValue]]:
+    def read(self, service: Service, prices: list[ModelPrice]) -> dict[RateSetKey, dict[str, RateValue]]:
         """One rate set for each context tier; of several prices the dearest of each meter."""
         keyed = [{key: value for key, value in vars(price).items() if value is not None} for price in prices]
         starts = {
@@ -147,8 +157,21 @@ class _PriceReader:
             for values in keyed:
                 for meter, rate in self._rates(values, min_prompt_tokens).items():
                     rates[meter] = max(rate, rates.get(meter, rate), key=lambda rate: rate.amount)
-            sets[tier, min_prompt_tokens] = rates
+            sets[service, min_prompt_tokens] = rates
         return sets
+
+    def placed(self, rate_sets: Mapping[RateSetKey, Mapping[str, RateValue]]) -> dict[RateSetKey, dict[str, RateValue]]:
+        """The same once more for calls that run in one place; extra meters cost what they cost elsewhere."""
+        self._remark(f"Added: {_PLACE_FACTOR:f} times as much for inference_geo={_PLACE}.")
+        return {
+            (service._replace(inference_geo=_PLACE), size): {
+                meter: self._placed(meter, value) if meter in Meter.values else value for meter, value in rates.items()
+            }
+            for (service, size), rates in rate_sets.items()
+        }
+
+    def _placed(self, meter: str, value: RateValue) -> RateValue:
+        return RateValue(self._rounded(f"{meter} in {_PLACE}", value.amount * _PLACE_FACTOR), value.per_units)
 
     def _rates(self, values: Mapping[str, Decimal | TieredPrices], prompt_tokens: int) -> dict[str, RateValue]:
         rates: dict[str, RateValue] = {}
@@ -190,6 +213,6 @@ def _omissions(model: ModelInfo) -> list[str]:
         f"{key}={value}"
         for variant in model.price_variants or ()
         for key, value in variant.when.items()
-        if key != "processing" and (key not in _TIER_KEYS or len(variant.when) > 1)
+        if key != "processing" and (key not in _SERVICE_KEYS or len(variant.when) > 1)
     }
     return [f"Left out: prices for {', '.join(sorted(unknown))}."] if unknown else []

@@ -13,13 +13,13 @@ from django.utils import timezone
 from llm.enums import PriceSource
 from llm.models import Price
 from llm.prices import genai
-from llm.prices.content import NewPrice, PriceContent, content_of, lock_catalog, write_prices
+from llm.prices.terms import NewPrice, PriceTerms, content_of, lock_catalog, write_prices
 
-History = list[tuple[datetime, PriceContent]]
+History = list[tuple[datetime, PriceTerms]]
 
 
 @dataclass(frozen=True)
-class ImportSummary:
+class PriceImportSummary:
     """What one import did, counted in models but for `new_prices`; `without_price`: what isn't billed by token."""
 
     models: int
@@ -33,7 +33,7 @@ class ImportSummary:
 @transaction.atomic
 def import_prices(
     providers: Collection[str] = tuple(genai.PROVIDER_IDS), *, effective_from: datetime | None = None
-) -> ImportSummary:
+) -> PriceImportSummary:
     """Bring the imported prices of these providers up to the installed genai-prices; a second run writes nothing.
 
     A model that is new gets its whole history. Of a model that we have, what changed becomes a new price from
@@ -58,7 +58,7 @@ def import_prices(
             histories.append(history)
     if new:
         write_prices(new)
-    return ImportSummary(
+    return PriceImportSummary(
         models=len(histories),
         new_prices=len(new),
         unchanged=unchanged,
@@ -98,9 +98,9 @@ def _missing_prices(wanted: History, recorded: History, now: datetime) -> Histor
     return missing
 
 
-def _in_force(history: History, moment: datetime) -> PriceContent | None:
+def _in_force(history: History, moment: datetime) -> PriceTerms | None:
     return next((content for start, content in reversed(history) if start <= moment), None)
 
 
-def _start(entry: tuple[datetime, PriceContent]) -> datetime:
+def _start(entry: tuple[datetime, PriceTerms]) -> datetime:
     return entry[0]

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from typing import cast
 
 import httpx2
 from anthropic import AsyncAnthropic, AsyncStream, Omit
 
-from llm.dialects.anthropic_messages_client import MessageCollector, read_reply
-from llm.dialects.anthropic_messages_request import API_VERSION, request_body
-from llm.providers.base import ProviderSettings
+from llm.dialects.anthropic_messages.client import MessageCollector, read_reply
+from llm.dialects.anthropic_messages.request import API_VERSION, request_body
+from llm.dialects.anthropic_messages.tool_names import original_names
+from llm.enums import Dialect
+from llm.providers.base import ProviderSettings, RawCall
 from llm.providers.counting import count_message_tokens
 from llm.providers.failures import upstream_error
-from llm.providers.raw import UpstreamReply, read_all, read_items
+from llm.providers.raw import UpstreamReply, forward, read_all, read_items
 from llm.providers.transport import UpstreamTransport, client_on
-from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
+from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem, ToolCallDelta
 
 
 class AnthropicProvider:
+    dialects = frozenset((Dialect.ANTHROPIC_MESSAGES,))
+    maximum_field = "max_tokens"
+
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
         self._secret = settings.api_key
+        self._transport = UpstreamTransport(settings)
+        self._base_url = settings.base_url.rstrip("/")
         self._client = AsyncAnthropic(
             # Without a key the SDK would look for one in the environment and in the user's home.
             api_key=settings.api_key or "none",
             base_url=settings.base_url,
             max_retries=0,
             timeout=httpx2.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s),
-            http_client=client_on(UpstreamTransport(settings)),
+            http_client=client_on(self._transport),
             open_telemetry=False,
         )
         # It took ANTHROPIC_CUSTOM_HEADERS from the environment; the gateway's are its settings alone.
@@ -42,15 +51,34 @@ class AnthropicProvider:
         }
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
-        return read_reply(await read_all(await self._post(request_body(request, is_stream=False))))
+        response = read_reply(*await read_all(await self._post(request_body(request, is_stream=False))))
+        names = original_names(request)
+        calls = tuple(replace(call, name=names.get(call.name, call.name)) for call in response.tool_calls)
+        return replace(response, tool_calls=calls)
 
     async def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
         reply = await self._post(request_body(request, is_stream=True))
-        async for item in read_items(reply, MessageCollector()):
-            yield item
+        names = original_names(request)
+        async with aclosing(read_items(reply, MessageCollector())) as items:
+            async for item in items:
+                if isinstance(item, ToolCallDelta) and item.name in names:
+                    yield replace(item, name=names[item.name])
+                else:
+                    yield item
 
     def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
         return count_message_tokens(messages)
+
+    async def forward(self, call: RawCall) -> UpstreamReply:
+        """The caller's version of the API, or the one that translated calls speak; the key is ours."""
+        return await forward(
+            self._transport,
+            self._base_url + call.path,
+            headers={"anthropic-version": API_VERSION, **call.headers, "x-api-key": self._secret or "none"},
+            body=call.body,
+            provider=self.name,
+            secret=self._secret,
+        )
 
     async def aclose(self) -> None:
         await self._client.close()

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from llm.enums import Dialect
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
     """How a provider is reached. Timeouts in seconds; first byte, idle and total time are the gateway's own business.
 
-    idle_timeout_s: how long a socket may be silent, whatever it was last asked for.
+    idle_timeout_s: how long a socket may be silent, whatever it was last asked for. dialects: of OpenAI's, those that
+    its server speaks.
     """
 
     name: str
     api_key: str = ""
     base_url: str = ""
+    dialects: frozenset[Dialect] = frozenset((Dialect.OPENAI_CHAT,))
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 120.0
     max_reply_bytes: int = 64 * 1024 * 1024
@@ -40,7 +44,10 @@ class BaseLLMProvider(Protocol):
         """One whole reply. Its `usage` is None when the upstream reported none."""
 
     def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
-        """Text deltas, tool call deltas, and one StreamEnd at the end. A stream without StreamEnd counts as cut."""
+        """Text deltas, tool call deltas, and one StreamEnd at the end. A stream without StreamEnd counts as cut.
+
+        A generator is closed once nobody reads it any more, so what it holds it can give back in a `finally`.
+        """
 
     def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
         """Tokens of these messages as the model would count them, as well as we know. No I/O. Never negative."""
@@ -81,3 +88,36 @@ class ForwardsRaw(Protocol):
 
     async def aclose(self) -> None:
         """Close connections; called at shutdown."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawFetch:
+    """A request about something that the provider keeps. path: below its base URL, with its query."""
+
+    method: str
+    path: str
+
+
+@runtime_checkable
+class FetchesKept(Protocol):
+    """The optional fifth method: of a provider that keeps what it has made."""
+
+    async def fetch(self, fetch: RawFetch) -> RawReply:
+        """Raises UpstreamError for anything but a 2xx reply."""
+
+
+class Closing(Generic[Item]):
+    """`aclosing` for what a provider returns, which may be an iterator that has nothing to close.
+
+    Left to the garbage collector, a generator would hold its connection for a while.
+    """
+
+    def __init__(self, items: AsyncIterator[Item]) -> None:
+        self._items = items
+
+    async def __aenter__(self) -> AsyncIterator[Item]:
+        return self._items
+
+    async def __aexit__(self, *_: object) -> None:
+        if (aclose := getattr(self._items, "aclose", None)) is not None:
+            await aclose()

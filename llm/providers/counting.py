@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from llm.types import ChatMessage, ImagePart
 
@@ -30,6 +31,16 @@ def count_text_tokens(text: str) -> int:
         return len(_TOKENS.findall(text))
     sampled = sum(len(_TOKENS.findall(sample)) for sample in _samples_of(text))
     return sampled * len(text) // (_SAMPLES * _SAMPLE_CHARACTERS)
+
+
+def first_tokens(text: str, limit: int) -> str:
+    """The text up to the end of so many tokens, as `count_text_tokens` counts them."""
+    if limit >= len(text) or (count := count_text_tokens(text)) <= limit:
+        return text
+    if len(text) > _SAMPLES * _SAMPLE_CHARACTERS:
+        return text[: len(text) * limit // count]
+    ends = (match.end() for match in _TOKENS.finditer(text))
+    return text[: next(islice(ends, limit - 1, None))] if limit > 0 else ""
 
 
 def count_message_tokens(messages: Sequence[ChatMessage]) -> int:

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 import httpx2
 
+from llm.dialects.anthropic_messages import usage as anthropic_usage
+from llm.dialects.error_shapes import says_error
+from llm.dialects.money_fields import read_upstream_cost
+from llm.dialects.openai_chat import usage as openai_usage
+from llm.dialects.openai_responses import usage as responses_usage
+from llm.dialects.usage_figures import read_service, reports_tool_units
 from llm.errors import (
     UpstreamError,
     UpstreamFailed,
@@ -19,16 +28,32 @@ from llm.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from llm.providers.redaction import REDACTED, forms_of
+from llm.providers.refusals import (
+    UpstreamRefusal,
+    is_flagged,
+    is_of_target,
+    operator_fault,
+    read_refusal,
+    words_of_text,
+)
 from llm.providers.transport import NeverSent
-
-SHORTEST_SECRET = 16
-"""What is shorter than any provider's key is a word (Ollama takes any as its key): striking it out would only maim."""
+from llm.types import Reading, TokenCounts
 
 _CALLERS_BUSINESS = frozenset((400, 404, 409, 413, 415, 422))
-_KEPT_STATUSES = frozenset((400, 404, 413, 422))
-_SURELY_UNDONE = frozenset((401, 402, 403, 500, 503, 529))
-_PASSING = frozenset((500, 503, 529))
-_MOST_CHARACTERS = 1000
+_KEPT_STATUSES = frozenset((400, 403, 404, 409, 413, 415, 422))
+_KEPT_WITHOUT_WORDS = frozenset((400, 413, 422))
+"""A 404 without a word about it is a wrong base URL rather than a missing model."""
+
+SURELY_UNDONE = frozenset((501, 503, 521, 523, 525, 526, 529))
+"""Of the statuses from 500 on, those after which nothing can have been generated: not implemented, overloaded (529 at
+Anthropic), or Cloudflare's for an origin that it could not connect to. A 500 comes from the middle of the work, a 502
+or 504 from somebody who has handed the request on."""
+_PASSING = frozenset((408, 503, 521, 523, 529))
+
+_MAX_CHARACTERS = 1000
+_LONGEST_RETRY_AFTER_S = 3600
+_PLAIN_NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
 # A key has a digit somewhere; a parameter's or a function's name (`task_description`) seldom has.
 _LOOKS_LIKE_A_KEY = re.compile(r"(?:sk|pk|llm|key)[-_](?=[\w-]{0,100}\d)[\w-]{8,}|(?<=[Bb]earer )\S+")
 
@@ -50,45 +75,156 @@ def upstream_error(error: Exception, *, provider: str, secret: str = "") -> Upst
         return UpstreamUnreachable(f"The provider “{provider}” can't be reached. Try again shortly.")
     if any(isinstance(cause, httpx2.TimeoutException | TimeoutError) for cause in causes):
         return UpstreamTimeout(f"The provider “{provider}” did not answer in time.", may_have_worked=True)
-    return UpstreamFailed(f"The provider “{provider}” broke off before its answer was whole.", may_have_worked=True)
+    return UpstreamFailed(f"The provider “{provider}” ended its response before it was complete.", may_have_worked=True)
+
+
+def error_in_reply(body: object, *, provider: str, secret: str = "") -> UpstreamError | None:
+    """What an error object means that came with status 200 and before any answer; None where there is none.
+
+    OpenRouter and others have sent their head already when the model behind them refuses. A number in it is the status
+    that it would have had, a code that we know tells it too; of any other error the words say what is wrong with the
+    request. What was used before it is charged if the upstream says so, and only then.
+    """
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]  # Gemini
+    if not isinstance(body, Mapping) or not says_error(body):
+        return None
+    refusal = read_refusal(body)
+    status = _status_in(refusal)
+    if status is None:
+        return None
+    failure = _of_refusal(status, refusal, None, provider=provider, secret=secret)
+    failure.upstream_status = 200
+    failure.reading = reading_in(body)
+    if failure.reading is not None:
+        failure.may_have_worked, failure.is_passing = True, False
+    return failure
+
+
+def reading_in(body: object) -> Reading | None:
+    """What an error says of the tokens that were used before it; None where it says nothing, or none."""
+    usage = body.get("usage") if isinstance(body, Mapping) else None
+    if not isinstance(body, Mapping) or not isinstance(usage, Mapping):
+        return None
+    counts, absurd_usage = _read_usage(body, usage)
+    if absurd_usage is None and counts in (None, TokenCounts()):
+        return None
+    return Reading(
+        counts=counts,
+        absurd_usage=absurd_usage,
+        model=_text(body.get("model")),
+        response_id=_text(body.get("id")),
+        service=read_service(body, usage),
+        is_final=True,
+        upstream_cost=read_upstream_cost(body),
+        reports_tools=reports_tool_units(usage),
+    )
+
+
+def _read_usage(
+    body: Mapping[str, Any], usage: Mapping[str, Any]
+) -> tuple[TokenCounts | None, Mapping[str, Any] | None]:
+    """In whichever dialect it is written."""
+    if "input_tokens" not in usage:
+        return openai_usage.read_usage(usage)
+    if body.get("object") == "response" or "input_tokens_details" in usage:
+        read = responses_usage.read_usage(body)
+        return read.counts, read.absurd
+    return anthropic_usage.read_usage(usage)
 
 
 def _of_status(status: int, error: Exception, *, provider: str, secret: str) -> UpstreamError:
-    refusal = _fields(error)
-    if status == 429 and refusal.get("code") == "insufficient_quota":
-        return UpstreamFailed(f"The provider “{provider}” has no quota left for this gateway.")
+    refusal = read_refusal(_read_document(error))
+    return _of_refusal(status, refusal, _retry_after_s(error), provider=provider, secret=secret)
+
+
+def _read_document(error: Exception) -> object:
+    """What the answer said: its JSON, or the words that it is made of. Of both SDKs and our transport alike."""
+    body = getattr(error, "body", None)
+    if not isinstance(body, str):
+        return body
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return words_of_text(body, headers.get("content-type", ""))
+
+
+def _of_refusal(
+    status: int, refusal: UpstreamRefusal, retry_after_s: float | None, *, provider: str, secret: str
+) -> UpstreamError:
+    if fault := operator_fault(refusal, status, provider=provider):
+        failed = UpstreamFailed(f"The provider “{provider}” does not accept this gateway's account.")
+        failed.operator_fault = fault
+        return failed
     if status == 429:
         message = f"The provider “{provider}” is limiting our rate. Try again shortly."
-        limited = UpstreamRateLimited(message, retry_after_s=_retry_after_s(error))
+        limited = UpstreamRateLimited(message, retry_after_s=retry_after_s)
         limited.is_passing = True
         return limited
-    if status in _CALLERS_BUSINESS and isinstance(refusal.get("message"), str):
-        return UpstreamRejected(
-            _without_secrets(str(refusal["message"]), secret),
-            code=_plain(refusal.get("code"), secret),
-            param=_plain(refusal.get("param"), secret),
-            http_status=status if status in _KEPT_STATUSES else 400,
-        )
-    may_have_worked = status >= 500 and status not in _SURELY_UNDONE
+    is_callers = is_flagged(refusal, status) or (status in _CALLERS_BUSINESS and bool(refusal.message))
+    if status in _KEPT_WITHOUT_WORDS or is_callers:
+        return _rejected(status, refusal, provider=provider, secret=secret)
+    may_have_worked = status >= 500 and status not in SURELY_UNDONE
     failed = UpstreamFailed(f"The provider “{provider}” failed (status {status}).", may_have_worked=may_have_worked)
     failed.is_passing = status in _PASSING
+    failed.is_server_error = status >= 500
     return failed
 
 
-def _fields(error: Exception) -> Mapping[str, object]:
-    """The upstream's error object, of which only known members are taken over; OpenAI's SDK unwraps it itself."""
-    body = getattr(error, "body", None)
-    if not isinstance(body, dict):
-        return {}
-    inner = body.get("error", body)
-    return inner if isinstance(inner, dict) else {}
+def _rejected(status: int, refusal: UpstreamRefusal, *, provider: str, secret: str) -> UpstreamRejected:
+    words = _without_secrets(refusal.message, secret)
+    rejected = UpstreamRejected(
+        words or f"The provider “{provider}” refused the request (status {status}).",
+        code=_plain(refusal.code, secret),
+        param=_plain(refusal.param, secret),
+        http_status=status if status in _KEPT_STATUSES else 400,
+    )
+    rejected.is_of_target = is_of_target(refusal, status)
+    return rejected
+
+
+def _status_in(refusal: UpstreamRefusal) -> int | None:
+    """The status that an error inside a 200 stands for; None where it says nothing at all."""
+    if refusal.status is not None:
+        return refusal.status
+    known = next((_STATUS_OF_CODE[code] for code in sorted(refusal.codes) if code in _STATUS_OF_CODE), None)
+    return 400 if known is None and refusal.message else known
+
+
+_STATUS_OF_CODE = {
+    "authentication_error": 401,
+    "billing_error": 402,
+    "api_error": 500,
+    "context_length_exceeded": 400,
+    "deadline_exceeded": 504,
+    "internal": 500,
+    "internal_error": 500,
+    "internal_server_error": 500,
+    "insufficient_quota": 429,
+    "invalid_api_key": 401,
+    "invalid_request_error": 400,
+    "model_not_found": 404,
+    "not_found_error": 404,
+    "overloaded_error": 529,
+    "permission_denied": 403,
+    "permission_error": 403,
+    "request_too_large": 413,
+    "resource_exhausted": 429,
+    "server_error": 500,
+    "service_unavailable": 503,
+    "timeout": 504,
+    "timeout_error": 504,
+    "unauthenticated": 401,
+    "unavailable": 503,
+    "upstream_error": 500,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+}
 
 
 def _without_secrets(text: str, secret: str) -> str:
     """An upstream's words about the caller's own request, with nothing in them that could be a key."""
-    if len(secret) >= SHORTEST_SECRET:
-        text = text.replace(secret, "[redacted]")
-    return _LOOKS_LIKE_A_KEY.sub("[redacted]", text)[:_MOST_CHARACTERS]
+    # Not cut to what is kept: a key that is cut in the middle may no longer look like one.
+    text = forms_of(secret).strike_out_of_text(text[: 20 * _MAX_CHARACTERS])
+    return _LOOKS_LIKE_A_KEY.sub(REDACTED, text)[:_MAX_CHARACTERS]
 
 
 def _plain(value: object, secret: str) -> str | None:
@@ -99,14 +235,30 @@ def _plain(value: object, secret: str) -> str | None:
 
 
 def _retry_after_s(error: Exception) -> float | None:
-    response = getattr(error, "response", None)
-    if response is None:
+    """When the upstream wants to be asked again, up to an hour from now; None where it says nothing of use."""
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    if headers is None:
         return None
+    milliseconds, after = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
+    told = (_number(milliseconds, unit=0.001), _number(after), _seconds_until(after))
+    return next((seconds for seconds in told if seconds is not None and 0 <= seconds <= _LONGEST_RETRY_AFTER_S), None)
+
+
+def _number(text: str, *, unit: float = 1.0) -> float | None:
+    return float(text) * unit if _PLAIN_NUMBER.fullmatch(text.strip()) else None
+
+
+def _seconds_until(text: str) -> float | None:
+    """Until an HTTP date, below 0 where it has passed."""
     try:
-        seconds = float(response.headers.get("retry-after", ""))
-    except ValueError:
+        moment = parsedate_to_datetime(text)
+        return (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
-    return seconds if 0 <= seconds <= 3600 else None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

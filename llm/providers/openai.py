@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import cast
 from urllib.parse import urlsplit
 
 import httpx2
 from openai import AsyncOpenAI, AsyncStream
 
-from llm.dialects import openai_chat_client
-from llm.enums import Dialect
-from llm.providers.base import ProviderSettings, RawCall
+from llm.dialects.openai_chat import client as openai_chat_client
+from llm.providers.base import ProviderSettings, RawCall, RawFetch
 from llm.providers.counting import count_message_tokens
 from llm.providers.failures import upstream_error
-from llm.providers.raw import UpstreamReply, read_all, read_items
+from llm.providers.raw import UpstreamReply, forward, read_all, read_items
 from llm.providers.transport import UpstreamTransport, client_on
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
 
@@ -23,10 +23,9 @@ _OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com")
 
 
 class OpenAIProvider:
-    dialects = frozenset((Dialect.OPENAI_CHAT,))
-
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
+        self.dialects = settings.dialects
         self._secret = settings.api_key
         self.maximum_field = _maximum_field(settings.base_url)
         self._transport = UpstreamTransport(settings)
@@ -45,7 +44,7 @@ class OpenAIProvider:
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
         return openai_chat_client.read_reply(
-            await read_all(
+            *await read_all(
                 await self._post(
                     openai_chat_client.request_body(request, is_stream=False, maximum_field=self.maximum_field)
                 )
@@ -56,26 +55,33 @@ class OpenAIProvider:
         reply = await self._post(
             openai_chat_client.request_body(request, is_stream=True, maximum_field=self.maximum_field)
         )
-        async for item in read_items(reply, openai_chat_client.StreamCollector()):
-            yield item
+        async with aclosing(read_items(reply, openai_chat_client.StreamCollector())) as items:
+            async for item in items:
+                yield item
 
     def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
         return count_message_tokens(messages)
 
     async def forward(self, call: RawCall) -> UpstreamReply:
-        """On the SDK's connections, without the SDK, which takes longer to build a request than all else together."""
-        headers = {"content-type": "application/json", **call.headers}
-        if self._secret:
-            headers["authorization"] = f"Bearer {self._secret}"
-        url = self._base_url + call.path
-        try:
-            answer = await self._transport.post(url, headers=headers, body=call.body)
-        except Exception as error:
-            raise upstream_error(error, provider=self.name, secret=self._secret) from error
-        return UpstreamReply(answer.body, provider=self.name, secret=self._secret)
+        return await self._exchange("POST", call.path, headers=call.headers, body=call.body)
+
+    async def fetch(self, fetch: RawFetch) -> UpstreamReply:
+        return await self._exchange(fetch.method, fetch.path, headers={}, body=b"")
 
     async def aclose(self) -> None:
         await self._client.close()
+
+    async def _exchange(self, method: str, path: str, *, headers: Mapping[str, str], body: bytes) -> UpstreamReply:
+        ours = {"authorization": f"Bearer {self._secret}"} if self._secret else {}
+        return await forward(
+            self._transport,
+            self._base_url + path,
+            headers={**headers, **ours},
+            body=body,
+            provider=self.name,
+            secret=self._secret,
+            method=method,
+        )
 
     async def _post(self, body: bytes) -> UpstreamReply:
         try:

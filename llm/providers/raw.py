@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx2
 
+from llm.bodies.process import read_reply
+from llm.bodies.replies import held_reply
+from llm.bodies.trimming import trimmed_after
+from llm.bodies.turns import take_turn_for_event
 from llm.dialects.sse import EventSplitter, read_event, split_events
-from llm.providers.failures import SHORTEST_SECRET, upstream_error
+from llm.errors import UpstreamError
+from llm.providers.base import Closing
+from llm.providers.failures import error_in_reply, reading_in, upstream_error
+from llm.providers.redaction import forms_of
+from llm.providers.transport import UpstreamTransport, parse_json
 from llm.types import StreamEnd, StreamItem
-
-_REDACTED = b"[redacted]"
 
 
 class UpstreamReply:
@@ -20,21 +26,45 @@ class UpstreamReply:
 
     def __init__(self, body: httpx2.AsyncByteStream, *, provider: str, secret: str) -> None:
         self._body = body
-        self._provider = provider
-        self._redactor = Redactor(secret)
+        self.provider = provider
+        self.secret = secret
+        self._redactor = StreamRedactor(secret)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         redactor = self._redactor
         try:
-            async for data in self._body:
-                yield redactor.feed(data)
+            async with Closing(aiter(self._body)) as pieces:
+                async for data in pieces:
+                    yield redactor.feed(data)
         except Exception as error:
-            raise upstream_error(error, provider=self._provider) from error
+            raise upstream_error(error, provider=self.provider) from error
         if rest := redactor.finish():
             yield rest
 
     async def aclose(self) -> None:
         await self._body.aclose()
+
+
+async def forward(
+    transport: UpstreamTransport,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes,
+    provider: str,
+    secret: str,
+    method: str = "POST",
+) -> UpstreamReply:
+    """On an SDK's connections, without the SDK, which takes longer to build a request than all else together.
+
+    Raises UpstreamError.
+    """
+    content_type = {"content-type": "application/json"} if body else {}
+    try:
+        answer = await transport.exchange(method, url, headers={**content_type, **headers}, body=body)
+    except Exception as error:
+        raise upstream_error(error, provider=provider, secret=secret) from error
+    return UpstreamReply(answer.body, provider=provider, secret=secret)
 
 
 class Collector(Protocol):
@@ -47,57 +77,83 @@ class Collector(Protocol):
     def end(self) -> StreamEnd: ...
 
 
-async def read_all(reply: UpstreamReply) -> bytes:
-    async with aclosing(reply):
-        return b"".join([piece async for piece in reply])
+async def read_all(reply: UpstreamReply) -> tuple[bytes, Any]:
+    """A whole reply, and what a parser makes of it (see `ReadReply`)."""
+    async with held_reply() as held:
+        async with aclosing(reply):
+            body = await held.read(aiter(reply))
+        value = (await read_reply(body)).value
+    _refuse_error(body, reply, value)
+    return body, value
 
 
-async def read_items(reply: UpstreamReply, collector: Collector) -> AsyncIterator[StreamItem]:
+async def read_items(reply: UpstreamReply, collector: Collector) -> AsyncGenerator[StreamItem, None]:
     """The stream's items, and its end only if the dialect's own last event has come."""
     splitter = EventSplitter()
-    async with aclosing(reply):
-        async for piece in reply:
-            for raw in split_events(splitter.feed(piece)):
-                if data := read_event(raw).data:
-                    for item in collector.feed(data):
-                        yield item
+    has_data = False
+    with trimmed_after() as note_size:
+        async with aclosing(reply), aclosing(aiter(reply)) as pieces:
+            async for piece in pieces:
+                note_size(splitter.held_bytes)
+                await take_turn_for_event(splitter.held_bytes, piece)
+                for raw in split_events(splitter.feed(piece)):
+                    if data := read_event(raw).data:
+                        if not has_data:
+                            _refuse_error(data, reply)
+                        has_data = True
+                        for item in _fed(collector, data):
+                            yield item
+                    elif not has_data:
+                        _refuse_error(raw, reply)
+    if not has_data:
+        pending = splitter.pending
+        _refuse_error(read_event(pending).data or pending, reply)
     if collector.is_done:
         yield collector.end()
 
 
-class Redactor:
-    """Strikes one secret out of a byte stream, also where it is split between two pieces.
+def _refuse_error(body: bytes, reply: UpstreamReply, value: Any = None) -> None:
+    """Raises UpstreamError for an error that came with status 200 and before any answer.
+
+    value: what a parser makes of the body, where that was done elsewhere.
+    """
+    may_be_answer = b'"choices"' in body or b'"content"' in body
+    if may_be_answer and b'"error"' not in body:
+        return
+    document = parse_json(body) if value is None else value
+    if (failure := error_in_reply(document, provider=reply.provider, secret=reply.secret)) is not None:
+        raise failure
+
+
+def _fed(collector: Collector, data: bytes) -> Iterable[StreamItem]:
+    try:
+        return collector.feed(data)
+    except UpstreamError as error:
+        error.reading = reading_in(parse_json(data))
+        raise
+
+
+class StreamRedactor:
+    """Strikes one secret, in all its forms, out of a byte stream, also where it is split between two pieces.
 
     Secrets shorter than SHORTEST_SECRET are words, and stay.
     """
 
     def __init__(self, secret: str) -> None:
-        self._secret = secret.encode() if len(secret) >= SHORTEST_SECRET else b""
+        self._forms = forms_of(secret)
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        if not self._secret:
+        forms = self._forms
+        if not forms.forms:
             return data
         if self._held:
             data = self._held + data
-        if self._secret in data:
-            data = data.replace(self._secret, _REDACTED)
-        split = self._begin_of_secret(data)
+        data = forms.strike_out(data)
+        split = forms.begin_of_unfinished(data)
         self._held = data[split:]
         return data[:split] if self._held else data
 
     def finish(self) -> bytes:
         held, self._held = self._held, b""
         return held
-
-    def _begin_of_secret(self, data: bytes) -> int:
-        """Where a secret begins whose end has not come yet; the length of data if there is none."""
-        if data[-1:] not in self._secret:
-            return len(data)
-        first = self._secret[:1]
-        position = data.find(first, max(0, len(data) - len(self._secret) + 1))
-        while position >= 0:
-            if self._secret.startswith(data[position:]):
-                return position
-            position = data.find(first, position + 1)
-        return len(data)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from llm.enums import Dialect
 from llm.providers.base import BaseLLMProvider, ProviderSettings
 
 PROVIDERS: dict[str, str] = {
@@ -13,6 +16,15 @@ PROVIDERS: dict[str, str] = {
     "openai_compatible": "llm.providers.openai.OpenAIProvider",
     "echo": "llm.providers.echo.EchoProvider",
 }
+
+
+OPENAI_DIALECTS: Mapping[str, Dialect] = {
+    "chat": Dialect.OPENAI_CHAT,
+    "embeddings": Dialect.OPENAI_EMBEDDINGS,
+    "completions": Dialect.OPENAI_COMPLETIONS,
+    "responses": Dialect.OPENAI_RESPONSES,
+}
+"""By the words of LLM_COMPATIBLE_DIALECTS."""
 
 
 def known_providers() -> list[str]:
@@ -25,7 +37,7 @@ def build_provider(name: str) -> BaseLLMProvider:
     Raises LookupError for a name that is not registered.
     """
     if name not in PROVIDERS:
-        raise LookupError(f"“{name}” is no registered provider. Known: {', '.join(known_providers())}.")
+        raise LookupError(f"“{name}” is not a registered provider. Choose one of {', '.join(known_providers())}.")
     provider_class: type[BaseLLMProvider] = import_string(PROVIDERS[name])
     return provider_class(provider_settings(name))
 
@@ -36,6 +48,7 @@ def provider_settings(name: str) -> ProviderSettings:
         name=name,
         api_key=api_key,
         base_url=base_url,
+        dialects=_dialects(name),
         connect_timeout_s=settings.LLM_CONNECT_TIMEOUT_SECONDS,
         # On the socket silence is silence; before the first byte more of it is allowed than after.
         idle_timeout_s=max(settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS, settings.LLM_IDLE_TIMEOUT_SECONDS),
@@ -52,6 +65,22 @@ def is_configured(name: str) -> bool:
         "openai_compatible": settings.LLM_BASE_URL,
     }
     return name in PROVIDERS and bool(required.get(name, True))
+
+
+def configured_secrets() -> list[str]:
+    """The keys that upstreams are sent."""
+    return sorted({api_key for name in PROVIDERS if (api_key := _credentials(name)[0])})
+
+
+def upstream_key(name: str) -> str:
+    """The key that this provider is sent, "" for none."""
+    return _credentials(name)[0]
+
+
+def _dialects(name: str) -> frozenset[Dialect]:
+    """Of OpenAI's, those that the provider's server speaks: of a compatible one the operator says it."""
+    words = OPENAI_DIALECTS if name == "openai" else ("chat", *settings.LLM_COMPATIBLE_DIALECTS)
+    return frozenset(OPENAI_DIALECTS[word] for word in words)
 
 
 def _credentials(name: str) -> tuple[str, str]:

@@ -15,9 +15,14 @@ import aiohttp
 import httpx2
 import orjson
 
+from llm.dialects.json_size import count_if_cheap
 from llm.providers.base import ProviderSettings
 
 _READ_BYTES = 64 * 1024
+# Of a large request: handed over whole, it would be copied on the event loop while nothing else runs.
+_SLICE_BYTES = 256 * 1024
+# Of a refusal, which is a few sentences; what is longer is nobody's words.
+_MAX_REFUSAL_BYTES = 256 * 1024
 _BEFORE_SENDING = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
@@ -35,9 +40,9 @@ class ReplyTooLarge(httpx2.ReadError):
 
 
 class BadStatus(Exception):
-    """An answer other than 2xx. body: its JSON where it is an object, as the SDKs' errors carry it."""
+    """An answer other than 2xx. body: its JSON, or its text where it is none, as the SDKs' errors carry it."""
 
-    def __init__(self, answer: Answer, body: object) -> None:
+    def __init__(self, answer: UpstreamResponse, body: object) -> None:
         super().__init__(answer.status)
         self.status_code = answer.status
         self.response = answer
@@ -45,7 +50,7 @@ class BadStatus(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class UpstreamResponse:
     """The head of an upstream's answer, and its body still to be read."""
 
     status: int
@@ -67,17 +72,19 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
         reply = await self._send(request.method, str(request.url), headers=request.headers, body=request.content)
         return httpx2.Response(reply.status, headers=_visible_headers(reply), stream=self._body(reply), request=request)
 
-    async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def exchange(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes) -> UpstreamResponse:
         """For bytes that need no SDK: leaves out what building its requests and responses costs.
 
         Raises BadStatus, or httpx2.TransportError.
         """
-        reply = await self._send("POST", url, headers=headers, body=body)
-        answer = Answer(reply.status, reply.headers, self._body(reply))
+        reply = await self._send(method, url, headers=headers, body=body)
+        answer = UpstreamResponse(reply.status, reply.headers, self._body(reply))
         if 200 <= reply.status < 300:
             return answer
         try:
-            raise BadStatus(answer, _json(b"".join([piece async for piece in answer.body])))
+            body = b"".join([piece async for piece in answer.body])
+            document = parse_json(body)
+            raise BadStatus(answer, body.decode(errors="replace") if document is None else document)
         finally:
             await answer.body.aclose()
 
@@ -90,8 +97,8 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
             return await self._open_session().request(
                 method,
                 url,
-                headers={**headers, "accept-encoding": "identity"},
-                data=body or None,
+                headers={**headers, "accept-encoding": "identity", "content-length": str(len(body))},
+                data=_in_slices(body) if len(body) > _SLICE_BYTES else body or None,
                 allow_redirects=False,
                 auto_decompress=False,
             )
@@ -101,7 +108,9 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
             raise httpx2.ReadTimeout("the upstream was silent") from error
 
     def _body(self, reply: aiohttp.ClientResponse) -> _Body:
-        return _Body(reply, limit=self._settings.max_reply_bytes)
+        is_refusal = not 200 <= reply.status < 300
+        limit = self._settings.max_reply_bytes
+        return _Body(reply, limit=min(limit, _MAX_REFUSAL_BYTES) if is_refusal else limit, cuts=is_refusal)
 
     def _open_session(self) -> aiohttp.ClientSession:
         """Opened by the first request, since it belongs to the event loop that runs then."""
@@ -123,11 +132,12 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """A reply's bytes, decompressed, at most `limit` of them."""
+    """A reply's bytes, decompressed, at most `limit` of them. cuts: more are left unread; else they are an error."""
 
-    def __init__(self, reply: aiohttp.ClientResponse, *, limit: int) -> None:
+    def __init__(self, reply: aiohttp.ClientResponse, *, limit: int, cuts: bool) -> None:
         self._reply = reply
         self._limit = limit
+        self._cuts = cuts
         self._inflater = _inflater(reply)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -137,6 +147,8 @@ class _Body(httpx2.AsyncByteStream):
                 plain = self._inflate(data, room=self._limit - received)
                 received += len(plain)
                 if received > self._limit:
+                    if self._cuts:
+                        return
                     raise ReplyTooLarge("the upstream's reply is too large")
                 yield plain
         except aiohttp.ClientError as error:
@@ -158,6 +170,12 @@ class _Body(httpx2.AsyncByteStream):
         return data if self._inflater is None else self._inflater.decompress(data, room + 1)
 
 
+async def _in_slices(body: bytes) -> AsyncIterator[memoryview]:
+    view = memoryview(body)
+    for start in range(0, len(body), _SLICE_BYTES):
+        yield view[start : start + _SLICE_BYTES]
+
+
 def _inflater(reply: aiohttp.ClientResponse) -> zlib._Decompress | None:
     """For an upstream that compresses although we asked it not to."""
     encoding = reply.headers.get("content-encoding", "identity").strip().lower()
@@ -174,9 +192,9 @@ def _visible_headers(reply: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]
     return [(name, value) for name, value in reply.raw_headers if name.lower() not in hidden]
 
 
-def _json(body: bytes) -> object:
+def parse_json(body: bytes) -> object:
     try:
-        return orjson.loads(body)
+        return orjson.loads(body) if count_if_cheap(body) is not None else None
     except orjson.JSONDecodeError:
         return None
 

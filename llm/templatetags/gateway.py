@@ -11,12 +11,12 @@ from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from llm import reports
 from llm.admin import format as as_text
-from llm.admin.keystate import key_state_badge
+from llm.admin import usage_summaries
+from llm.admin.keys.state import key_state_badge
 from llm.admin.overview import Overview, overview_for
-from llm.admin.prices import standing_badges
-from llm.admin.usage import state_badges
+from llm.admin.prices.price_admin import standing_badges
+from llm.admin.usage.usage_admin import state_badges
 from llm.models import ApiKey, Price, Usage
 
 register = template.Library()
@@ -61,7 +61,7 @@ def price_standing(price: Price) -> SafeString:
 
 
 @register.filter
-def chart_points(days: Sequence[reports.DayFigures]) -> list[dict[str, Any]]:
+def chart_points(days: Sequence[usage_summaries.DayTotals]) -> list[dict[str, Any]]:
     """For a script: costs as text, since money is never a float on its way; None for days not read yet."""
     return [
         {

@@ -12,9 +12,9 @@ from llm.enums import AdjustmentSource, Meter, UsageStatus
 from llm.keys import create_key
 from llm.models import Account, ApiKey, Price, Usage, UsageAdjustment
 from llm.money import pico_to_usd
-from llm.price_rows import load_snapshots
-from llm.prices import set_price
-from llm.pricing import known_cost
+from llm.prices.pricing import known_cost
+from llm.prices.snapshots import load_snapshots
+from llm.prices.staff import set_price
 from llm.types import TOKEN_FIELDS, TokenCounts
 from tests.llm.admin.factories import open_row, usage_row
 

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from billing.models import DailyUsage
-from billing.reports import UsageFigures, UsageQuestion, by_account, by_key, usage_report
+from billing.usage_reports import UsageMeasures, UsageQuestion, by_account, by_key, usage_report
 
-FIGURES = UsageFigures._fields
+FIGURES = UsageMeasures._fields
 
-Totals = dict[Any, UsageFigures]
+Totals = dict[Any, UsageMeasures]
 
 
 def reported(question: UsageQuestion) -> dict[str, Totals]:
     report = usage_report(question)
     for by_id in (by_account, by_key):
         found = by_id(question)
-        assert [by_id(question, most=most) for most in (0, 1, 3, 100)] == [found[:most] for most in (0, 1, 3, 100)]
+        assert [by_id(question, limit=limit) for limit in (0, 1, 3, 100)] == [found[:limit] for limit in (0, 1, 3, 100)]
     assert [each.day for each in report.by_day] == list(question.days)
     return {
         "total": {None: report.total} if report.total.calls else {},
@@ -46,4 +46,4 @@ def added(rows: Iterable[DailyUsage], group: Callable[[DailyUsage], Any]) -> Tot
     for row in rows:
         for name in FIGURES:
             sums[group(row)][name] += getattr(row, name)
-    return {name: UsageFigures(**figures) for name, figures in sums.items()}
+    return {name: UsageMeasures(**figures) for name, figures in sums.items()}

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from billing.models import DailyUsage, RollupMark
 from billing.models.rollups import SUM_FIELDS
-from llm.books.adjusting import adjust
 from llm.books.clock import database_now
-from llm.books.figures import DECIDING, figures_of
+from llm.books.figures import DECIDING, compute_figures
 from llm.digests import DIGEST_FIELDS
-from llm.enums import AdjustmentSource, Outcome, UsageSource, UsageStatus
-from llm.models import ApiKey, Price, Rate, RateSet, ReratingRun, Usage, UsageAdjustment
+from llm.enums import AdjustmentSource, CallOutcome, UsageSource, UsageStatus
+from llm.models import ApiKey, Price, Rate, RateSet, ReratingRun, Usage
 from llm.money import pico_to_usd
 from llm.types import TOKEN_FIELDS, TokenCounts
 from tests.llm.admin.factories import make_account, make_key, open_row, save, usage_row
+from tests.llm.books.making import adjust_now
 
 FIRST_DAY = date(2026, 10, 28)
 DAYS = 8
@@ -92,7 +91,7 @@ class Historian:
         is_rerating = source == AdjustmentSource.RERATING
         if source in taken and not is_rerating:
             return
-        adjust(
+        adjust_now(
             row.pk,
             source,
             counts=TokenCounts(**self._counts()),
@@ -121,11 +120,11 @@ class Historian:
 
 
 _NOTHING = {"prompt_tokens": 0, "completion_tokens": 0}
-_VOID = {**_NOTHING, "status": UsageStatus.VOID, "cost": None, "outcome": Outcome.NOT_SENT}
+_VOID = {**_NOTHING, "status": UsageStatus.VOID, "cost": None, "outcome": CallOutcome.NOT_SENT}
 _LOST = {
     "status": UsageStatus.ESTIMATED,
     "usage_source": UsageSource.ESTIMATED,
-    "outcome": Outcome.LOST,
+    "outcome": CallOutcome.LOST,
     "is_billable": False,
 }
 
@@ -135,10 +134,10 @@ def expected_rows(cutoff: datetime) -> Rows:
     rows: Rows = defaultdict(lambda: dict.fromkeys(SUM_FIELDS, 0))
     for call in Usage.objects.filter(status__in=("settled", "estimated"), recorded_at__lte=cutoff):
         corrections = list(call.adjustments.filter(recorded_at__lte=cutoff).order_by("id"))
-        figures = figures_of(call, corrections)
+        figures = compute_figures(call, corrections)
         key = (
             *(call.account_id, call.local_day, call.api_key_id, call.provider, call.model),
-            *(_rate_set_id(call, corrections), figures.is_billable),
+            *(figures.rate_set_id, figures.is_billable),
         )
         sums = rows[key]
         is_estimated = call.usage_source == UsageSource.ESTIMATED and not DECIDING & {
@@ -146,7 +145,8 @@ def expected_rows(cutoff: datetime) -> Rows:
         }
         sums["calls"] += 1
         sums["estimated_calls"] += is_estimated
-        has_units = figures.counts.total_tokens > 0 or bool(call.extra_meters)
+        units = (call.extra_meters, *(each.extra_meters for each in corrections))
+        has_units = figures.counts.total_tokens > 0 or any(units)
         sums["unpriced_calls"] += figures.cost_pico is None and has_units
         for name in TOKEN_FIELDS:
             sums[name] += getattr(figures.counts, name)
@@ -156,11 +156,6 @@ def expected_rows(cutoff: datetime) -> Rows:
         for name in DIGEST_FIELDS:
             sums[name] += sum(getattr(written, name) for written in (call, *corrections))
     return dict(rows)
-
-
-def _rate_set_id(call: Usage, corrections: Iterable[UsageAdjustment]) -> int | None:
-    rated = [each.rate_set_id for each in corrections if each.rate_set_id is not None]
-    return rated[-1] if rated else call.rate_set_id
 
 
 def rolled_up_rows() -> Rows:

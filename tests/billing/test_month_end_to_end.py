@@ -25,9 +25,9 @@ from django.utils import timezone
 from openai.types.chat import ChatCompletionMessageParam
 
 from billing.documents import render_pdf
+from billing.invoices.review import approve, issue, submit
 from billing.models import Invoice, Plan, PlanRate, PlanVersion
-from billing.periods import Period
-from billing.review import approve, issue, submit
+from billing.periods import BillingPeriod
 from billing.verify import verify_month
 from llm.keys import create_key
 from llm.models import Account, Usage
@@ -124,7 +124,7 @@ def test_every_figure_is_the_providers_ledger_times_price_and_plan(
             models = ACME if account is accounts[0] else GLOBEX
             pool.submit(ask, f"{gateway.url}/v1", secret, models[number % len(models)], number)
     wait_until_closed()
-    period = Period.of(timezone.now().date())
+    period = BillingPeriod.of(timezone.now().date())
 
     call_command("close_month", str(period))
     preparer, approver = make_preparer(), make_approver()
@@ -155,7 +155,7 @@ def wait_until_closed() -> None:
         time.sleep(0.1)
 
 
-def assert_export_is_the_invoices(period: Period, invoices: dict[str, Invoice], folder: Path) -> None:
+def assert_export_is_the_invoices(period: BillingPeriod, invoices: dict[str, Invoice], folder: Path) -> None:
     call_command("export_month", str(period), "--out", str(folder), "--format", "csv,xlsx,jsonl,focus,xero")
     with (folder / "invoices.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

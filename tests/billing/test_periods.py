@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from billing.periods import Period, Third
+from billing.periods import BillingPeriod, Third
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from billing.periods import Period, Third
     ],
 )
 def test_a_month_is_read_with_its_ends(text: str, start: date, end: date) -> None:
-    period = Period.parse(text)
+    period = BillingPeriod.parse(text)
     assert (period.start, period.end, str(period)) == (start, end, text.strip())
     assert period.following.previous == period
 
@@ -27,14 +27,14 @@ def test_a_month_is_read_with_its_ends(text: str, start: date, end: date) -> Non
 @pytest.mark.parametrize("text", ["", "2026", "2026-13", "2026-1", "26-10", "2026-10-01", "\uff12026-10", "2026-10\0"])
 def test_what_is_no_month_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a month such as 2026-10"):
-        Period.parse(text)
+        BillingPeriod.parse(text)
 
 
 @pytest.mark.parametrize("text", ["0000-01", "0001-01", "1999-12", "3000-01", "9999-12"])
 def test_a_month_at_the_calendars_end_is_refused_where_it_is_read(text: str) -> None:
     """Its neighbours could not be reckoned with."""
     with pytest.raises(ValueError, match=f"“{text}” is not a month from 2000-01 to 2999-12"):
-        Period.parse(text)
+        BillingPeriod.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_month_at_the_calendars_end_is_refused_where_it_is_read(text: str) -> 
 def test_each_day_of_a_month_is_in_one_of_its_thirds(
     year: int, month: int, firsts_and_lasts: list[tuple[int, int]]
 ) -> None:
-    period = Period(date(year, month, 1))
+    period = BillingPeriod(date(year, month, 1))
     for day in period.days:
         first, last = Third.of(day)
         assert first <= day <= last

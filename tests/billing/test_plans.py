@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from datetime import date
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 
 from billing.enums import InvoiceState, TierMode
 from billing.models import BillingProfile, Plan, PlanRate, PlanVersion
-from billing.periods import Period
+from billing.periods import BillingPeriod
 from billing.plans import (
     NoPlanVersion,
     PlanVersionUsed,
     add_version,
+    build_terms,
     default_plan,
     ensure_unused,
+    get_or_create_profile,
     is_used,
     problems_of_rates,
-    profile_of,
-    terms_of,
     version_in_force,
 )
 from billing.types import FixedPrice, PlanTerms, Tier
@@ -32,7 +33,12 @@ from tests.billing.factories import make_account, make_invoice, make_profile
 
 pytestmark = pytest.mark.django_db
 
-OCTOBER = Period.parse("2026-10")
+OCTOBER = BillingPeriod.parse("2026-10")
+_COPY_A_PRICE = """
+INSERT INTO billing_planrate (version_id, position, model_pattern, meter, tier_mode, from_tokens, price_per_million)
+SELECT {old}, 1, 'another-*', meter, tier_mode, from_tokens, price_per_million FROM billing_planrate
+WHERE version_id = {other}
+"""
 
 
 def plan_from(*starts: date) -> Plan:
@@ -74,12 +80,12 @@ def refusal_of(plan: Plan, **values: Any) -> list[str]:
 )
 def test_the_latest_version_that_started_by_then_is_in_force(month: str, start: date) -> None:
     plan = plan_from(date(2026, 10, 1), date(2026, 6, 1), date(2026, 12, 1))
-    assert version_in_force(plan, Period.parse(month)).effective_from == start
+    assert version_in_force(plan, BillingPeriod.parse(month)).effective_from == start
 
 
 def test_before_the_first_version_there_is_none() -> None:
     plan = plan_from(date(2026, 11, 1))
-    with pytest.raises(NoPlanVersion, match="“Team” has no version that was in force in 2026-10: add one"):
+    with pytest.raises(NoPlanVersion, match="“Team” has no version in force in 2026-10: add one"):
         version_in_force(plan, OCTOBER)
 
 
@@ -111,7 +117,7 @@ def test_terms_say_what_the_version_does_with_prices_by_position_and_tiers_by_to
             price("gpt-*", "input", "2", position=1, tier_mode=TierMode.VOLUME),
         ],
     )
-    assert terms_of(PlanVersion.objects.get(pk=version.pk)) == PlanTerms(
+    assert build_terms(PlanVersion.objects.get(pk=version.pk)) == PlanTerms(
         version_id=version.pk,
         effective_from=date(2026, 10, 1),
         currency="EUR",
@@ -134,7 +140,7 @@ def test_names_at_one_position_are_ordered_by_their_characters_on_any_database()
     names = ("b", "B", "a", "_", "é")
     rates = [price(name, meter) for name in names for meter in ("input", "output")]
     version = add_version(Plan.objects.create(name="Team"), effective_from=date(2026, 10, 1), rates=rates)
-    patterns = [each.pattern for each in terms_of(version).fixed_prices]
+    patterns = [each.pattern for each in build_terms(version).fixed_prices]
     assert list(dict.fromkeys(patterns)) == ["B", "_", "a", "b", "é"]
 
 
@@ -145,23 +151,23 @@ def test_the_default_plan_passes_the_cost_on_in_usd_from_2000_and_is_made_once()
     plan = default_plan()
     assert default_plan() == plan
     version = PlanVersion.objects.get()
-    assert terms_of(version) == PlanTerms(version.pk, date(2000, 1, 1), "USD")
+    assert build_terms(version) == PlanTerms(version.pk, date(2000, 1, 1), "USD")
     assert plan.name == "At cost"
 
 
 def test_a_profile_is_made_from_the_account() -> None:
     account = make_account("Müller & Co", time_zone="Asia/Kathmandu")
-    profile = profile_of(account)
+    profile = get_or_create_profile(account)
     assert (profile.legal_name, profile.time_zone, profile.currency) == ("Müller & Co", "Asia/Kathmandu", "USD")
     assert profile.plan == default_plan()
-    assert profile_of(account) == profile
+    assert get_or_create_profile(account) == profile
 
 
 def test_a_profile_that_is_there_stays_as_it_is(django_assert_num_queries: Any) -> None:
     plan = plan_from(date(2026, 10, 1))
     account = make_profile(make_account(), legal_name="Acme Corporation", plan=plan).account
     with django_assert_num_queries(1):
-        profile = profile_of(account)
+        profile = get_or_create_profile(account)
     assert (profile.legal_name, profile.plan_id) == ("Acme Corporation", plan.pk)
 
 
@@ -174,7 +180,7 @@ def test_many_at_once_make_one_plan_and_one_profile() -> None:
     def make() -> None:
         try:
             barrier.wait(timeout=10)
-            made.append(profile_of(account))
+            made.append(get_or_create_profile(account))
         finally:
             connection.close()
 
@@ -201,7 +207,7 @@ def test_a_version_without_invoices_is_unused() -> None:
 def test_a_version_that_an_invoice_stands_on_is_used(state: InvoiceState) -> None:
     version = make_invoice(state=state).plan_version
     assert is_used(version)
-    with pytest.raises(PlanVersionUsed, match="Invoices stand on “At cost from 2000-01”"):
+    with pytest.raises(PlanVersionUsed, match="“At cost from 2000-01” is used by invoices"):
         ensure_unused(version)
 
 
@@ -215,6 +221,48 @@ def test_a_line_of_late_usage_uses_the_version_of_its_own_month() -> None:
     invoice = make_invoice(state=InvoiceState.IN_REVIEW, lines=({"amount": "1.00", "plan_version": old},))
     assert invoice.plan_version != old
     assert is_used(old)
+
+
+@pytest.mark.parametrize("state", InvoiceState)
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE billing_planversion SET markup_percent = 7 WHERE id = {old}",
+        "UPDATE billing_planrate SET price_per_million = 0 WHERE version_id = {old}",
+        "UPDATE billing_planrate SET version_id = {old} WHERE version_id = {other}",
+        "UPDATE billing_planrate SET version_id = {other} WHERE version_id = {old}",
+        "DELETE FROM billing_planrate WHERE version_id = {old}",
+        _COPY_A_PRICE,
+    ],
+)
+def test_the_database_keeps_a_version_that_only_lines_stand_on(state: InvoiceState, sql: str) -> None:
+    """As late usage does, and what was credited and billed again under another plan; a draft and a void one don't."""
+    old, other = (
+        add_version(
+            Plan.objects.create(name=name),
+            effective_from=date(2026, 1, 1),
+            rates=[price(f"{name}-*", "input", "5"), price(f"{name}-*", "output", "5")],
+        )
+        for name in ("gpt", "o")
+    )
+    assert make_invoice(state=state, lines=({"amount": "1.00", "plan_version": old},)).plan_version != old
+    before = list(PlanRate.objects.order_by("id").values()), list(PlanVersion.objects.order_by("id").values())
+
+    refused = state not in (InvoiceState.DRAFT, InvoiceState.VOID)
+    expected = pytest.raises(IntegrityError, match="invoices stand on this version") if refused else nullcontext()
+    with expected, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(sql.format(old=old.pk, other=other.pk))
+
+    after = list(PlanRate.objects.order_by("id").values()), list(PlanVersion.objects.order_by("id").values())
+    assert (after == before) is refused
+
+
+def test_the_database_deletes_no_version_that_only_lines_stand_on() -> None:
+    old = plan_from(date(2026, 1, 1)).versions.get()
+    make_invoice(state=InvoiceState.IN_REVIEW, lines=({"amount": "1.00", "plan_version": old},))
+    with pytest.raises(IntegrityError, match="invoices stand on this version"), transaction.atomic():
+        connection.cursor().execute("DELETE FROM billing_planversion WHERE id = %s", [old.pk])
+    assert PlanVersion.objects.filter(pk=old.pk).exists()
 
 
 # --- New versions -----------------------------------------------------------------------------------------------------
@@ -247,10 +295,21 @@ def test_a_month_that_was_billed_gets_no_new_version() -> None:
     plan = plan_from(date(2026, 1, 1))
     make_invoice(make_profile(plan=plan), state=InvoiceState.ISSUED)
     assert refusal_of(plan, effective_from=date(2026, 10, 1)) == [
-        "2026-10 was billed by this plan already: start the version in a later month.",
+        "2026-10 was already billed by this plan: start the version in a later month.",
     ]
     add_version(plan, effective_from=date(2026, 11, 1))
     assert plan.versions.count() == 2
+
+
+def test_a_month_that_was_billed_by_late_lines_alone_gets_no_new_version() -> None:
+    plan = plan_from(date(2026, 1, 1))
+    other = add_version(Plan.objects.create(name="Other"), effective_from=date(2026, 1, 1))
+    late = {"amount": "1.00", "period_start": date(2026, 9, 1), "plan_version": version_in_force(plan, OCTOBER)}
+    make_invoice(make_profile(plan=plan), state=InvoiceState.ISSUED, plan_version=other, lines=(late,))
+    assert refusal_of(plan, effective_from=date(2026, 9, 1)) == [
+        "2026-09 was already billed by this plan: start the version in a later month.",
+    ]
+    add_version(plan, effective_from=date(2026, 10, 1))
 
 
 def test_a_month_with_mere_drafts_gets_a_new_version() -> None:
@@ -262,7 +321,7 @@ def test_a_month_with_mere_drafts_gets_a_new_version() -> None:
 def test_accounts_in_another_currency_keep_a_version_away() -> None:
     plan = plan_from(date(2026, 1, 1))
     make_profile(plan=plan)
-    assert refusal_of(plan, currency="EUR") == ["Accounts with this plan are billed in another currency than EUR."]
+    assert refusal_of(plan, currency="EUR") == ["Accounts with this plan are billed in a currency other than EUR."]
 
 
 def test_a_rate_that_does_not_hold_leaves_nothing_behind() -> None:

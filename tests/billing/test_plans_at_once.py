@@ -10,24 +10,27 @@ from decimal import Decimal
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import connection, connections, transaction
+from django.db import connections, transaction
+from django.test import Client
 
 from billing import plans
-from billing.invoicing import draft_invoice
+from billing.invoices.drafting import draft_invoice
+from billing.invoices.review import submit
 from billing.models import Invoice, Plan, PlanVersion
-from billing.periods import Period
+from billing.periods import BillingPeriod
 from billing.plans import PlanVersionUsed, add_version, ensure_unused
-from billing.review import submit
+from tests.billing.admin.plans.test_plan_admin import form
 from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account, make_profile
 from tests.billing.people import make_preparer
+from tests.databases import only_on_postgresql
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time"),
+    only_on_postgresql("SQLite has one writer at a time"),
 ]
 
-OCTOBER = Period.parse("2026-10")
+OCTOBER = BillingPeriod.parse("2026-10")
 
 
 @pytest.fixture
@@ -46,16 +49,19 @@ class Pause:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.terms_are_read = threading.Event()
+        self.is_tried = threading.Event()
+        self.is_tried.set()
         self.may_go_on = threading.Event()
-        terms_of = plans.terms_of
+        build_terms = plans.build_terms
 
         def read_and_wait(version: PlanVersion) -> object:
-            terms = terms_of(version)
+            terms = build_terms(version)
             self.terms_are_read.set()
+            self.is_tried.wait(10)
             self.may_go_on.wait(0.5)
             return terms
 
-        monkeypatch.setattr("billing.reckoning.terms_of", read_and_wait)
+        monkeypatch.setattr("billing.invoices.charges.build_terms", read_and_wait)
 
 
 def submit_meanwhile(pause: Pause, change: Callable[[], object]) -> BaseException | None:
@@ -99,4 +105,29 @@ def test_no_version_is_added_under_a_submit_of_its_month(version: PlanVersion, m
 
     assert isinstance(submit_meanwhile(Pause(monkeypatch), add), ValidationError)
     assert PlanVersion.objects.filter(plan=version.plan).count() == 1
+    assert Invoice.objects.get().plan_version == version
+
+
+def test_no_version_is_moved_under_a_submit_of_its_month(
+    version: PlanVersion, monkeypatch: pytest.MonkeyPatch, admin_client: Client
+) -> None:
+    """By the admin's form, whose own check sees no invoice yet."""
+    later = add_version(version.plan, effective_from=date(2026, 12, 1), markup_percent=Decimal(10))
+    answers, pause = [], Pause(monkeypatch)
+    pause.is_tried.clear()
+
+    def problems_before_the_lock(wanted: PlanVersion) -> list[str]:
+        found = plans.problems_of_version(wanted)
+        pause.is_tried.set()
+        return found
+
+    monkeypatch.setattr("billing.admin.plans.forms.problems_of_version", problems_before_the_lock)
+
+    def move() -> None:
+        data = form(version.plan, effective_from="2026-10-01", note="earlier")
+        answers.append(admin_client.post(f"/admin/billing/planversion/{later.pk}/change/", data).status_code)
+
+    assert submit_meanwhile(pause, move) is None
+    later.refresh_from_db()
+    assert (answers, later.effective_from, later.note) == ([403], date(2026, 12, 1), "")
     assert Invoice.objects.get().plan_version == version

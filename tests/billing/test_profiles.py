@@ -16,5 +16,5 @@ def test_payment_terms_that_no_calendar_holds_are_refused() -> None:
     profile.payment_days = 3650
     profile.full_clean()
     profile.payment_days = 3651
-    with pytest.raises(ValidationError, match="Give 3650 days at the most"):
+    with pytest.raises(ValidationError, match="Give at most 3650 days"):
         profile.full_clean()

@@ -16,10 +16,13 @@ from django.db import connection
 
 from billing.models import CostImport, ProviderCost
 from billing.reconcile import ReasonCode, ReconciledLine, ReportError, import_report, read_report, reconciliation
-from llm.enums import AdjustmentSource, Outcome, UsageSource, UsageStatus
-from llm.models import ApiKey, Usage, UsageAdjustment
+from llm.books.figures import compute_figures
+from llm.enums import AdjustmentSource, CallOutcome, UsageSource, UsageStatus
+from llm.models import ApiKey, Rate, Usage, UsageAdjustment
+from tests.billing.calls import make_price
 from tests.billing.factories import make_account
 from tests.llm.admin.factories import make_key, open_row, save, usage_row
+from tests.llm.books.making import adjust_now
 
 pytestmark = pytest.mark.django_db
 
@@ -111,7 +114,7 @@ def test_openai_usage_is_kept_by_model_and_a_cut_report_is_told() -> None:
     row = ProviderCost.objects.get()
     assert (row.report, row.model, row.requests, row.prompt_tokens) == ("completions", DATED, 7, 1400)
     assert (row.completion_tokens, row.cache_read_tokens, row.cache_write_tokens, row.cost) == (1250, 400, None, None)
-    assert "there are more" in errors.getvalue()
+    assert "more follow" in errors.getvalue()
 
 
 def test_anthropic_cents_become_dollars() -> None:
@@ -150,7 +153,7 @@ def test_the_same_file_twice_is_one_import() -> None:
     import_file("openai", "openai_costs.json")
     before = list(ProviderCost.objects.values())
 
-    assert import_file("openai", "openai_costs.json") == "This very file was imported before: nothing was done."
+    assert import_file("openai", "openai_costs.json") == "This file was already imported: nothing was done."
     assert list(ProviderCost.objects.values()) == before
     assert CostImport.objects.count() == 1
 
@@ -252,7 +255,7 @@ FIRST = "data.0.results.0"
         ("anthropic_costs", "data.0.starting_at", "yesterday", "starting_at is 'yesterday', not a moment"),
         ("anthropic_costs", "data.0.ending_at", "2026-11-03T00:00:00Z", "spans more than one UTC day"),
         ("anthropic_costs", f"{FIRST}.amount", None, "is of no cost report and of no messages usage report"),
-        ("anthropic_messages", f"{FIRST}.cache_creation", None, "cache_creation is missing: an object is due there"),
+        ("anthropic_messages", f"{FIRST}.cache_creation", None, "cache_creation is missing: expected an object"),
         ("anthropic_messages", f"{FIRST}.output_tokens", "7", "output_tokens is '7', not a whole number"),
     ],
 )
@@ -271,9 +274,9 @@ def test_what_is_wrong_is_told_with_its_place_and_nothing_is_written(
     [
         (b"", "The file is empty"),
         (b"[]", "The file is empty"),
-        (b"\xff\xfe", "The file is not UTF-8 text: byte 0 is none."),
+        (b"\xff\xfe", "The file is not UTF-8 text: byte 0 is invalid."),
         (b'{"object": "page",}', "The file is not JSON:"),
-        (b'{"object": NaN}', "The file holds NaN"),
+        (b'{"object": NaN}', "The file contains NaN"),
         (b"[" * 100_000, "nested too deep"),
         (b'{"data": [' + b"9" * 5000 + b"]}", "a number is too long"),
         (b'{"data": [1e99999999999999999999]}', "a number is too long"),
@@ -339,12 +342,116 @@ def test_rounded_amounts_are_no_wrong_price(key: ApiKey) -> None:
     assert codes(line_of(DATED)) == [ReasonCode.ROUNDING]
 
 
+def with_web_searches(key: ApiKey, searches: int, **values: Any) -> Usage:
+    """Each at 0.005 USD, in the call's cost."""
+    price = make_price("gpt-4o", input="2.5", output="10")
+    rate_set = price.rate_sets.get()
+    Rate.objects.create(rate_set=rate_set, meter="web_searches", amount=Decimal(5), per_units=1000)
+    cost = values.pop("cost", Decimal("0.016") + searches * Decimal("0.005"))
+    return call(key, extra_meters={"web_searches": searches}, cost=cost, rate_set_id=rate_set.pk, price=price, **values)
+
+
+def test_web_searches_that_are_charged_without_a_model_are_no_wrong_price(key: ApiKey) -> None:
+    """The provider charges 0.01 for two of them on a line of its own."""
+    save(with_web_searches(key, 2))
+    import_openai()
+
+    line = line_of(DATED)
+
+    assert (codes(line), line.cost_difference) == ([ReasonCode.BESIDE_TOKENS], Decimal("-0.01"))
+    assert line.reasons[0].sentence.startswith("0.01 USD are for web searches and the like")
+    assert reconciliation("openai", DAY, DAY).totals.difference == Decimal(0)
+
+
+def test_a_wrong_price_shows_beside_web_searches(key: ApiKey) -> None:
+    save(with_web_searches(key, 2, cost=Decimal("0.022")))
+    import_openai()
+
+    line = line_of(DATED)
+
+    assert codes(line) == [ReasonCode.BESIDE_TOKENS, ReasonCode.PRICE]
+    assert "charges 0.004 USD more than" in line.reasons[1].sentence
+
+
+def test_web_searches_of_a_later_settlement_count_too(key: ApiKey) -> None:
+    (row,) = save(with_web_searches(key, 0))
+    adjust(row, AdjustmentSource.PROVIDER, cost=Decimal("0.01"), extra_meters={"web_searches": 2})
+    import_openai()
+
+    assert codes(line_of(DATED)) == [ReasonCode.BESIDE_TOKENS]
+
+
+def ungrouped(amount: str) -> None:
+    """The cost report as OpenAI gives it to who doesn't ask for line items."""
+
+    def edit(page: dict[str, Any]) -> None:
+        page["data"][0]["results"] = [
+            {"object": "organization.costs.result", "amount": {"value": amount, "currency": "usd"}, "line_item": None}
+        ]
+
+    import_report("openai", edited("openai_costs.json", edit), file_name="ungrouped.json")
+    import_file("openai", "openai_completions.json")
+
+
+def test_a_cost_report_without_models_is_compared_in_all(key: ApiKey) -> None:
+    save(call(key))
+    ungrouped("0.016")
+
+    model, whole = reconciliation("openai", DAY, DAY).lines
+
+    assert (model.model, model.reasons, model.token_difference) == (DATED, (), 0)
+    assert (whole.model, whole.line_item, whole.reasons, whole.cost_difference) == ("", "", (), Decimal(0))
+
+
+def test_a_cost_report_without_models_that_differs_says_by_how_much(key: ApiKey) -> None:
+    save(call(key))
+    ungrouped("0.02")
+
+    model, whole = reconciliation("openai", DAY, DAY).lines
+
+    assert (codes(model), codes(whole)) == ([ReasonCode.IN_ALL], [ReasonCode.IN_ALL])
+    assert "names no models" in model.reasons[0].sentence
+    assert "charges 0.004 USD more than the books say" in whole.reasons[0].sentence
+    assert whole.cost_difference == Decimal("0.004")
+
+
+def test_a_usage_report_without_models_is_compared_in_all(key: ApiKey) -> None:
+    save(call(key))
+    import_file("openai", "openai_costs.json")
+    import_report(
+        "openai",
+        edited("openai_completions.json", lambda page: page["data"][0]["results"][0].update(model=None)),
+        file_name="ungrouped.json",
+    )
+
+    found = {line.model or line.line_item: line for line in reconciliation("openai", DAY, DAY).lines}
+
+    assert (codes(found[DATED]), found[""].token_difference, codes(found[""])) == ([], 0, [])
+
+
 def test_an_unpriced_call_is_the_reason_until_it_is_priced(key: ApiKey) -> None:
     (row,) = save(call(key, cost=None))
     import_openai()
     assert codes(line_of(DATED)) == [ReasonCode.UNPRICED]
 
     adjust(row, AdjustmentSource.DECISION, cost=Decimal("0.016"))
+
+    assert codes(line_of(DATED)) == []
+
+
+@pytest.mark.parametrize("estimate", [Decimal("0.009"), None])
+def test_a_cost_that_was_taken_back_is_the_reason_until_there_is_another(key: ApiKey, estimate: Decimal | None) -> None:
+    (row,) = save(call(key, cost=estimate, outcome=CallOutcome.LOST, is_billable=False))
+    import_openai()
+    counts = compute_figures(row, ()).counts
+    if estimate is None:
+        adjust_now(row.pk, AdjustmentSource.DECISION, counts=counts, cost_pico=0, is_billable=True, reason="?")
+    adjust_now(row.pk, AdjustmentSource.SPOOL, counts=counts, cost_pico=None, is_billable=True, reason="late")
+    assert codes(line_of(DATED)) == [ReasonCode.UNPRICED]
+
+    adjust_now(
+        row.pk, AdjustmentSource.PROVIDER, counts=counts, cost_pico=16 * 10**9, is_billable=True, reason="priced"
+    )
 
     assert codes(line_of(DATED)) == []
 
@@ -396,7 +503,7 @@ def test_estimated_calls_explain_a_difference_until_the_figures_come(key: ApiKey
             key,
             status=UsageStatus.ESTIMATED,
             usage_source=UsageSource.ESTIMATED,
-            outcome=Outcome.TIMEOUT,
+            outcome=CallOutcome.TIMEOUT,
             reported_model="",
             prompt_tokens=1000,
             cost=Decimal("0.015"),
@@ -421,13 +528,13 @@ def test_open_calls_are_named(key: ApiKey) -> None:
     line = line_of("gpt-4o")
 
     assert codes(line) == [ReasonCode.NOT_THERE, ReasonCode.OPEN]
-    assert line.reasons[1].sentence == "Still open, so without figures: 1 call."
+    assert line.reasons[1].sentence == "Still in flight, so not counted yet: 1 call."
 
 
 def test_refused_calls_are_no_difference(key: ApiKey) -> None:
     nothing = {"prompt_tokens": 0, "completion_tokens": 0, "cache_read_tokens": 0}
     save(
-        call(key, status=UsageStatus.VOID, outcome=Outcome.UPSTREAM_REFUSED, cost=None, **nothing),
+        call(key, status=UsageStatus.VOID, outcome=CallOutcome.UPSTREAM_REFUSED, cost=None, **nothing),
         call(key, reported_model="o9", cost=Decimal(0), **nothing),
     )
 
@@ -505,7 +612,7 @@ def test_calls_without_a_reported_name_stay_apart_where_it_is_not_clear_which(ke
 
 def test_a_span_has_bounds() -> None:
     for first, last in ((DAY, DAY - timedelta(days=1)), (DAY, DAY + timedelta(days=366))):
-        with pytest.raises(ValueError, match="is no span of 1 to 366 days"):
+        with pytest.raises(ValueError, match="is not a span of 1 to 366 days"):
             reconciliation("openai", first, last)
 
 
@@ -513,7 +620,7 @@ def test_the_books_of_a_day_are_found_by_the_primary_key(key: ApiKey, django_ass
     from billing.reconcile.books import _sums_of_calls
 
     save(call(key))
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         reconciliation("openai", DAY, DAY)
 
     plan = str(_sums_of_calls("openai", DAY).explain())  # type: ignore[attr-defined]
@@ -532,7 +639,7 @@ def test_the_table_says_ours_theirs_difference_and_why(key: ApiKey) -> None:
     assert lines[0].split("  ")[0] == "day (UTC)"
     assert lines[1].split()[:7] == ["2026-11-01", DATED, "2,650", "2,650", "0.012", "0.016", "+0.004"]
     assert lines[1].endswith("charges 0.004 USD more than our price list says.")
-    assert lines[-1] == ("In all: ours 0.012 USD, theirs 0.026 USD, difference +0.014; 2 of 2 lines differ.")
+    assert lines[-1] == ("Total: ours 0.012 USD, theirs 0.026 USD, difference +0.014; 2 of 2 lines differ.")
 
 
 def test_the_table_may_leave_out_what_agrees(key: ApiKey) -> None:
@@ -547,5 +654,5 @@ def test_the_table_may_leave_out_what_agrees(key: ApiKey) -> None:
 
 
 def test_a_span_that_is_none_is_a_sentence() -> None:
-    with pytest.raises(CommandError, match="is no span of 1 to 366 days"):
+    with pytest.raises(CommandError, match="is not a span of 1 to 366 days"):
         call_command("reconcile", "openai", "--from", "2026-11-02", "--to", "2026-11-01")

@@ -35,12 +35,12 @@ def test_a_rate_is_recorded_and_said_back() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("EUR", "0,92"), "“0,92” is no number such as 0.92"),
-        (("EUR", "nan"), "no number with at most 6 decimals"),
+        (("EUR", "0,92"), "“0,92” is not a number such as 0.92"),
+        (("EUR", "nan"), "not a number with at most 6 decimals"),
         (("EUR", "0"), "greater than or equal to 0.000001"),
-        (("USD", "1"), "USD is what rates are given for"),
-        (("EURO", "0.92"), "“EURO” is no currency"),
-        (("EUR", "0.92", "31.10.2026"), "“31.10.2026” is no day such as 2026-10-31"),
+        (("USD", "1"), "USD is the base currency"),
+        (("EURO", "0.92"), "“EURO” is not a supported billing currency"),
+        (("EUR", "0.92", "31.10.2026"), "“31.10.2026” is not a valid date, e.g. 2026-10-31"),
         (("EUR", "0.92", "2026-10-31", ""), "cannot be blank"),
     ],
 )

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pytest
 
 from billing import timezones
-from billing.closing import close_month
-from billing.models import BillingProfile, Invoice
-from billing.parties import bill_to_of
-from billing.periods import Period
-from billing.review import submit
+from billing.calendar import first_month
+from billing.enums import InvoiceState
+from billing.invoices.blockers import find_blockers
+from billing.invoices.closing import close_due_months, close_month
+from billing.invoices.parties import bill_to_of
+from billing.invoices.review import submit
+from billing.models import BillingProfile, Invoice, Plan
+from billing.periods import BillingPeriod
+from billing.plans import add_version
 from billing.timezones import apply_time_zones, set_time_zone, zone_of_month
+from llm.enums import AccountStatus
+from llm.models import Account, ApiKey
 from tests.billing.calls import make_call, make_price
-from tests.billing.factories import make_account, make_profile
+from tests.billing.factories import make_account, make_invoice, make_profile
 from tests.billing.people import make_preparer
 
 pytestmark = pytest.mark.django_db
@@ -56,7 +63,7 @@ def test_a_zone_that_is_changed_meanwhile_is_not_overwritten(monkeypatch: pytest
     assert apply_time_zones(now=later) == 0
     profile.refresh_from_db()
     assert (profile.account.time_zone, profile.time_zone) == ("UTC", "America/New_York")
-    assert zone_of_month(profile, Period.of(date(2027, 1, 1))) == "UTC"
+    assert zone_of_month(profile, BillingPeriod.of(date(2027, 1, 1))) == "UTC"
     assert apply_time_zones(now=datetime(2027, 2, 2, tzinfo=UTC)) == 1
 
 
@@ -87,7 +94,7 @@ def test_each_month_is_of_the_zone_that_held_in_it() -> None:
     apply_time_zones(now=datetime(2026, 11, 1, tzinfo=UTC))
     profile = set_time_zone(profile.pk, "America/New_York", now=datetime(2026, 11, 15, tzinfo=UTC))
     months = ("2026-01", "2026-10", "2026-11", "2026-12", "2027-06")
-    assert [zone_of_month(profile, Period.parse(month)) for month in months] == [
+    assert [zone_of_month(profile, BillingPeriod.parse(month)) for month in months] == [
         *("Asia/Kathmandu", "Asia/Kathmandu", "UTC", "America/New_York", "America/New_York")
     ]
 
@@ -98,7 +105,7 @@ def test_a_change_that_was_never_applied_leaves_the_zone_that_held() -> None:
     set_time_zone(profile.pk, "UTC", now=datetime(2026, 10, 15, tzinfo=UTC))
     profile = set_time_zone(profile.pk, "America/New_York", now=datetime(2026, 11, 15, tzinfo=UTC))
     months = ("2026-10", "2026-11", "2026-12")
-    assert [zone_of_month(profile, Period.parse(month)) for month in months] == [
+    assert [zone_of_month(profile, BillingPeriod.parse(month)) for month in months] == [
         *("Asia/Kathmandu", "Asia/Kathmandu", "America/New_York")
     ]
 
@@ -107,7 +114,9 @@ def test_a_zone_that_was_taken_back_never_was_one_of_a_month() -> None:
     profile = make_profile(make_account(time_zone="UTC"))
     set_time_zone(profile.pk, "Asia/Kathmandu", now=datetime(2026, 10, 15, tzinfo=UTC))
     profile = set_time_zone(profile.pk, "UTC", now=datetime(2026, 10, 16, tzinfo=UTC))
-    assert {zone_of_month(profile, Period.parse(month)) for month in ("2026-09", "2026-10", "2026-11")} == {"UTC"}
+    assert {zone_of_month(profile, BillingPeriod.parse(month)) for month in ("2026-09", "2026-10", "2026-11")} == {
+        "UTC"
+    }
 
 
 def test_a_change_beside_one_just_applied_keeps_the_zone_of_the_month_before() -> None:
@@ -118,7 +127,7 @@ def test_a_change_beside_one_just_applied_keeps_the_zone_of_the_month_before() -
     assert apply_time_zones(now=moment) == 1
     profile = set_time_zone(profile.pk, "UTC", now=moment)
     months = ("2026-10", "2026-11")
-    assert [zone_of_month(profile, Period.parse(month)) for month in months] == ["Pacific/Kiritimati", "UTC"]
+    assert [zone_of_month(profile, BillingPeriod.parse(month)) for month in months] == ["Pacific/Kiritimati", "UTC"]
 
 
 def test_a_month_that_is_closed_after_a_change_names_the_zone_of_its_days() -> None:
@@ -130,8 +139,86 @@ def test_a_month_that_is_closed_after_a_change_names_the_zone_of_its_days() -> N
     set_time_zone(profile.pk, "UTC", now=datetime(2026, 10, 15, tzinfo=UTC))
     apply_time_zones(now=datetime(2026, 11, 3, tzinfo=UTC))
     for month in ("2026-10", "2026-11"):
-        close_month(Period.parse(month))
+        close_month(BillingPeriod.parse(month))
     october, november = Invoice.objects.order_by("period_start")
     assert [bill_to_of(draft).time_zone for draft in (october, november)] == ["Asia/Kathmandu", "UTC"]
     frozen = submit(october.pk, user=make_preparer())
     assert frozen.bill_to["time_zone"] == "Asia/Kathmandu"
+
+
+def born(created_at: datetime, *, zone: str, moves_to: str) -> Account:
+    """With fees of 9.00 a month. It asks for the other zone in November, from December on."""
+    account = make_account(time_zone=zone)
+    Account.objects.update(created_at=created_at)
+    plan = Plan.objects.create(name="Fees")
+    add_version(plan, effective_from=date(2026, 1, 1), flat_fee=Decimal(9))
+    profile = make_profile(account, plan=plan)
+    set_time_zone(profile.pk, moves_to, now=datetime(2026, 11, 15, tzinfo=UTC))
+    return account
+
+
+@pytest.mark.parametrize("now", [datetime(2026, 11, 20, tzinfo=UTC), datetime(2026, 12, 3, tzinfo=UTC)])
+@pytest.mark.parametrize(
+    ("zone", "moves_to", "created_at", "first"),
+    [
+        ("Asia/Tokyo", "America/Los_Angeles", datetime(2026, 10, 31, 20, tzinfo=UTC), "2026-11"),
+        ("America/Los_Angeles", "Asia/Tokyo", datetime(2026, 11, 1, 3, tzinfo=UTC), "2026-10"),
+    ],
+    ids=["1 Nov 05:00 in Tokyo", "31 Oct 20:00 in Los Angeles"],
+)
+def test_the_month_of_birth_is_that_of_the_zone_of_then(
+    zone: str, moves_to: str, created_at: datetime, first: str, now: datetime
+) -> None:
+    account = born(created_at, zone=zone, moves_to=moves_to)
+    close_due_months(now=now)
+    account = Account.objects.get()
+    assert account.time_zone == (moves_to if now.month == 12 else zone)
+    assert str(first_month(account)) == first
+    due = [month for month in ("2026-10", "2026-11") if first <= month <= f"2026-{now.month - 1}"]
+    assert [str(invoice.period) for invoice in Invoice.objects.order_by("period_start")] == due
+    assert close_month(BillingPeriod.parse("2026-10")).drafted == ([account.name] if first == "2026-10" else [])
+
+
+@pytest.mark.parametrize(
+    ("zone", "moves_to", "closed_at", "due"),
+    [
+        ("Asia/Tokyo", "America/Los_Angeles", datetime(2026, 10, 31, 20, tzinfo=UTC), ["2026-10", "2026-11"]),
+        ("America/Los_Angeles", "Asia/Tokyo", datetime(2026, 11, 1, 3, tzinfo=UTC), ["2026-10"]),
+    ],
+)
+def test_a_closure_is_of_the_day_in_the_zone_of_then(
+    zone: str, moves_to: str, closed_at: datetime, due: list[str]
+) -> None:
+    account = born(datetime(2026, 10, 15, tzinfo=UTC), zone=zone, moves_to=moves_to)
+    Account.objects.update(status=AccountStatus.CLOSED, closed_at=closed_at)
+    close_due_months(now=datetime(2026, 12, 3, tzinfo=UTC))
+    assert [str(each.period) for each in Invoice.objects.filter(account=account).order_by("period_start")] == due
+
+
+@pytest.mark.parametrize(
+    ("zone", "moves_to", "created_at", "is_new"),
+    [
+        ("Asia/Tokyo", "America/Los_Angeles", datetime(2026, 10, 31, 20, tzinfo=UTC), False),
+        ("America/Los_Angeles", "Asia/Tokyo", datetime(2026, 11, 1, 3, tzinfo=UTC), True),
+    ],
+)
+def test_a_key_is_new_in_the_month_of_the_zone_of_then(
+    zone: str, moves_to: str, created_at: datetime, is_new: bool
+) -> None:
+    account = born(datetime(2026, 10, 15, tzinfo=UTC), zone=zone, moves_to=moves_to)
+    make_call(account, price=make_price(), prompt_tokens=1_000_000)
+    ApiKey.objects.update(created_at=created_at)
+    apply_time_zones(now=datetime(2026, 12, 3, tzinfo=UTC))
+    close_month(BillingPeriod.parse("2026-10"))
+    assert ("new_key" in Invoice.objects.get().flags) is is_new
+
+
+def test_what_was_submitted_in_its_time_is_issued_after_a_move_to_the_west() -> None:
+    """At 05:00 on November 1 in Tokyo; in Los Angeles it was October then."""
+    profile = make_profile(make_account(time_zone="Asia/Tokyo"))
+    submitted_at = datetime(2026, 10, 31, 20, tzinfo=UTC)
+    invoice = make_invoice(profile, state=InvoiceState.APPROVED, submitted_at=submitted_at)
+    set_time_zone(profile.pk, "America/Los_Angeles", now=datetime(2026, 11, 15, tzinfo=UTC))
+    apply_time_zones(now=datetime(2026, 12, 3, tzinfo=UTC))
+    sentences = find_blockers(Invoice.objects.get(pk=invoice.pk), now=datetime(2026, 12, 4, tzinfo=UTC))
+    assert [each for each in sentences if "submitted on" in each] == []

@@ -15,7 +15,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"
 PASSWORD = "a password of tests"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Playwright's sync API runs a loop in this thread, so Django would take every query for one of async code."""
     if not CHROMIUM.exists():

@@ -14,7 +14,7 @@ import openai
 import orjson
 import pytest
 
-from llm.enums import Outcome, UsageSource, UsageStatus
+from llm.enums import CallOutcome, UsageSource, UsageStatus
 from llm.errors import UpstreamFailed, UpstreamRateLimited, UpstreamRejected, UpstreamUnreachable
 from llm.keys import create_key, get_or_create_account
 from llm.models import Usage
@@ -102,7 +102,7 @@ def test_it_answers_through_http_and_is_on_the_books(my_gateway: Gateway, my_key
     assert [chunk.usage.total_tokens for chunk in chunks if chunk.usage] == [8]
     for row in closed_usage(4):
         assert (row.provider, row.upstream_model, row.status) == ("my_provider", "polly", UsageStatus.SETTLED)
-        assert (row.usage_source, row.outcome) == (UsageSource.REPORTED, Outcome.OK)
+        assert (row.usage_source, row.outcome) == (UsageSource.REPORTED, CallOutcome.OK)
         assert (row.prompt_tokens, row.completion_tokens) == (5, 3)
         assert row.is_unpriced
     assert [asked["turns"] for asked in parrot.requests] == [[["system", "Be brief."], ["user", "Pieces of eight"]]] * 4
@@ -123,7 +123,7 @@ def test_its_failures_are_clean_errors_and_estimated_rows(my_gateway: Gateway, m
 
     for row in closed_usage(5):
         assert (row.status, row.usage_source) == (UsageStatus.ESTIMATED, UsageSource.ESTIMATED)
-        assert row.outcome == Outcome.UPSTREAM_FAILED
+        assert row.outcome == CallOutcome.UPSTREAM_FAILED
         assert row.prompt_tokens > 0
     assert KEY not in my_gateway.log()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import anthropic
 import httpx2
 import openai
 import pytest
@@ -13,7 +14,7 @@ from tests.e2e.callers import PATIENCE_S, Application
 from tests.fakes import FakeUpstream
 from tests.gateway_process import Gateway
 
-_OWN_GATEWAYS = ("impatient", "strict", "cancelling", "bookless")
+_OWN_GATEWAYS = ("impatient", "strict", "cancelling", "bookless", "before_anthropic")
 
 METRICS_TOKEN = "the token of whoever may read the metrics"
 
@@ -72,6 +73,18 @@ def strict(start_gateway: Callable[..., Gateway], upstream: FakeUpstream) -> Gat
 def cancelling(start_gateway: Callable[..., Gateway]) -> Gateway:
     """Hangs up on the upstream when its own caller has hung up."""
     return start_gateway(LLM_DISCONNECT_POLICY="cancel")
+
+
+@pytest.fixture
+def before_anthropic(start_gateway: Callable[..., Gateway]) -> Gateway:
+    """Its models are Anthropic's."""
+    return start_gateway(LLM_PROVIDER="anthropic")
+
+
+@pytest.fixture
+def claude(before_anthropic: Gateway, api_key: str, http: httpx2.Client) -> anthropic.Anthropic:
+    """Anthropic's official SDK, in front of its own models."""
+    return anthropic.Anthropic(api_key=api_key, base_url=before_anthropic.url, max_retries=0, http_client=http)
 
 
 @pytest.fixture

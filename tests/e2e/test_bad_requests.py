@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
 
 from llm.models import Usage
+from tests.books import closed_usage
 from tests.e2e.callers import CHAT, Answer, Application, assert_nothing_happened, error_of, hello, native_error_of
+from tests.e2e.test_unpriced import set_price
 from tests.fakes import FakeUpstream
 from tests.gateway_process import Gateway
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.wire]
 
 MESSAGES = b'"messages": [{"role": "user", "content": "hello"}]'
 MEGABYTE = 1024 * 1024
@@ -33,7 +36,6 @@ UNREADABLE = {
     "Infinity": (with_member(b'"temperature": -Infinity'), "NaN or Infinity"),
     "too large a number": (with_member(b'"temperature": 1e999'), "number that is too large"),
     "lone surrogate": (with_member(b'"user": "\\ud800"'), "surrogate"),
-    "NUL": (with_member(b'"user": "a\\u0000b"'), "NUL"),
     "raw NUL": (with_member(b'"user": "a\0b"'), "not valid JSON"),
     "invalid UTF-8": (with_member(b'"user": "\xff\xfe"'), "UTF-8"),
     "UTF-16": (hello().decode().encode("utf-16"), "UTF-8"),
@@ -41,7 +43,7 @@ UNREADABLE = {
     "escaped duplicate key": (with_member(b'"n": 1, "\\u006e": 64'), 'repeats the key "n"'),
     "nested duplicate key": (with_member(b'"metadata": {"a": 1, "a": 2}'), 'repeats the key "a"'),
     "nested 200 deep": (with_member(b'"metadata": ' + b"[" * 200 + b"]" * 200), "deeper than 128"),
-    "nested 100,000 deep": (with_member(b'"metadata": ' + b"[" * 100_000 + b"]" * 100_000), "deeper than 128"),
+    "nested 40,000 deep": (with_member(b'"metadata": ' + b"[" * 40_000 + b"]" * 40_000), "deeper than 128"),
     "millions of brackets": (with_member(b'"metadata": [' + b"[]," * 1_000_000 + b"0]"), "opening brackets"),
     "array": (b"[" + hello() + b"]", "must be a JSON object"),
     "text": (b'"hello"', "must be a JSON object"),
@@ -70,8 +72,6 @@ MISSHAPEN = {
     "n is a fraction": (with_member(b'"n": 1.5'), "n"),
     "n is true": (with_member(b'"n": true'), "n"),
     "n is beyond 64 bits": (with_member(b'"n": 100000000000000000000'), "n"),
-    "max_tokens is 0": (with_member(b'"max_tokens": 0'), "max_tokens"),
-    "max_completion_tokens is text": (with_member(b'"max_completion_tokens": "9"'), "max_completion_tokens"),
 }
 
 
@@ -104,6 +104,53 @@ def test_the_native_endpoint_refuses_in_its_own_words(
     reply = application.send("POST", "/api/chat", body=body)
     assert (reply.status_code, native_error_of(reply)["code"]) == (400, "invalid_request")
     assert_nothing_happened(upstream)
+
+
+# --- What is none of our business -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": "a\0b"}],
+        [{"role": "narrator", "content": "hello there"}],
+        [{"role": "user", "content": None, "\0": 1}],
+    ],
+    ids=["NUL", "unknown role", "NUL in a name"],
+)
+def test_what_the_books_do_not_depend_on_goes_up_as_it_was_sent(
+    application: Application, upstream: FakeUpstream, messages: list[dict[str, Any]]
+) -> None:
+    body = hello(messages=messages)
+    assert application.send("POST", CHAT, body=body).status_code == 200
+    assert upstream.ledger.entries()[0].raw == body
+    assert closed_usage()[0].status == "settled"
+
+
+@pytest.mark.parametrize("path", [CHAT, "/api/chat"])
+def test_a_byte_order_mark_is_taken_off(application: Application, path: str) -> None:
+    assert application.send("POST", path, body=b"\xef\xbb\xbf" + hello()).status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "deflate", "GZIP", "br, gzip"])
+def test_a_compressed_body_is_refused_by_its_encoding(
+    application: Application, upstream: FakeUpstream, encoding: str
+) -> None:
+    reply = application.send("POST", CHAT, body=gzip.compress(hello()), headers={"content-encoding": encoding})
+    error = error_of(reply)
+    assert (reply.status_code, error["code"]) == (415, "unsupported_content_encoding")
+    assert error["message"] == f"The request body is compressed (“{encoding}”). Send it uncompressed."
+    assert_nothing_happened(upstream)
+    assert application.send("POST", CHAT, body=hello(), headers={"content-encoding": "identity"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/gpt-4o"])
+def test_head_is_get_without_its_body(application: Application, path: str) -> None:
+    set_price(input="1", output="1")
+    head, get = application.send("HEAD", path), application.send("GET", path)
+    assert (head.status_code, head.content) == (200, b"") == (get.status_code, b"")
+    assert get.content
+    assert head.headers["content-type"] == get.headers["content-type"]
 
 
 # --- Size and time ----------------------------------------------------------------------------------------------------
@@ -205,6 +252,28 @@ def test_an_unknown_native_path_is_a_404_in_the_dialect(
     assert_nothing_happened(upstream)
 
 
+SERVED = (
+    "This gateway serves POST /v1/chat/completions, POST /v1/responses, POST /v1/completions, POST /v1/embeddings,"
+    " POST /v1/messages, POST /v1/messages/count_tokens, GET /v1/models, POST /api/chat."
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/v1/responses/input_tokens", ""),
+        ("/v1/responses/compact", ""),
+        ("/v1/moderations", ""),
+        ("/v1", ""),
+        ("/chat/completions", " An OpenAI SDK's base URL ends in /v1."),
+    ],
+)
+def test_a_path_that_is_not_served_says_which_are(application: Application, path: str, hint: str) -> None:
+    reply = application.send("POST", path, body=b"{}")
+    assert (reply.status_code, error_of(reply)["code"]) == (404, "not_found")
+    assert error_of(reply)["message"] == f"There is nothing at {path}. {SERVED}{hint}"
+
+
 @pytest.mark.parametrize("name", ["unknown", "a%00b", "%ff%fe", "a%2fb", "a/b", "%C3%A9", "x" * 5000, "gpt-4o%20"])
 def test_an_unknown_model_is_a_404_in_the_dialect(application: Application, upstream: FakeUpstream, name: str) -> None:
     reply = application.send_bytes(
@@ -217,16 +286,15 @@ def test_an_unknown_model_is_a_404_in_the_dialect(application: Application, upst
     assert_nothing_happened(upstream)
 
 
-@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "BREW"])
-@pytest.mark.parametrize(("path", "allowed"), [(CHAT, "POST"), ("/v1/models", "GET"), ("/api/chat", "POST")])
+@pytest.mark.parametrize("method", ["OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "BREW"])
+@pytest.mark.parametrize(("path", "allowed"), [(CHAT, "POST"), ("/v1/models", "GET, HEAD"), ("/api/chat", "POST")])
 def test_a_wrong_method_is_a_405_that_names_the_right_ones(
     application: Application, upstream: FakeUpstream, path: str, allowed: str, method: str
 ) -> None:
     reply = application.send_bytes(f"{method} {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n".encode())
     assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
-    if method != "HEAD":
-        error = native_error_of(reply) if path == "/api/chat" else error_of(reply)
-        assert error["code"] == "method_not_allowed"
+    error = native_error_of(reply) if path == "/api/chat" else error_of(reply)
+    assert error["code"] == "method_not_allowed"
     assert_nothing_happened(upstream)
 
 
@@ -265,13 +333,6 @@ def test_what_is_no_http_is_refused_by_the_server(
 ) -> None:
     reply: Answer = application.send_bytes(sent)
     assert (reply.status_code, reply.content) == (400, b"")
-    assert_nothing_happened(upstream)
-
-
-def test_a_compressed_body_is_refused_as_what_it_is(application: Application, upstream: FakeUpstream) -> None:
-    headers = {"content-encoding": "gzip"}
-    reply = application.send("POST", CHAT, body=gzip.compress(hello()), headers=headers)
-    assert (reply.status_code, error_of(reply)["code"]) == (400, "invalid_request")
     assert_nothing_happened(upstream)
 
 

@@ -91,12 +91,12 @@ def test_an_error_after_the_caller_has_left_is_an_estimate(application: Applicat
 def test_a_try_that_failed_is_not_repeated_for_a_caller_who_has_left(
     application: Application, upstream: FakeUpstream, is_stream: bool
 ) -> None:
-    upstream.enqueue(Script(header_delay_s=0.3, status=500))
+    upstream.enqueue(Script(header_delay_s=0.3, status=503))
     connection = application.begin("gpt-4o", stream=is_stream)
     upstream.ledger.wait_for_open(1)
     connection.close()
     [row] = closed_usage()
-    assert (row.status, row.outcome, row.upstream_status, row.cost) == ("settled", "upstream_failed", 500, Decimal(0))
+    assert (row.status, row.outcome, row.upstream_status, row.cost) == ("settled", "upstream_failed", 503, Decimal(0))
     assert len(upstream.ledger.entries()) == 1
 
 

@@ -16,7 +16,7 @@ from tests.fakes.content import filler
 from tests.fakes.scripts import ABSURD_USAGE, NEGATIVE_USAGE
 from tests.gateway_process import Gateway
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.wire]
 
 SAID = "You said: hello there"
 SERVED = (9, 4)
@@ -302,7 +302,6 @@ def test_what_the_upstream_has_against_us_is_our_failure_and_costs_nothing(
     ("model", "status", "outcome"),
     [
         ("fake-429-0.01", 429, "upstream_refused"),
-        ("fake-500", 502, "upstream_failed"),
         ("fake-503-0.01", 502, "upstream_failed"),
         ("fake-529", 502, "upstream_failed"),
     ],
@@ -336,17 +335,17 @@ def test_the_caller_is_told_when_to_come_back_to_an_upstream_that_limits_us(appl
 def test_a_second_try_that_works_is_answered_as_if_it_were_the_first(
     application: Application, upstream: FakeUpstream, is_stream: bool
 ) -> None:
-    upstream.enqueue(Script(status=500))
+    upstream.enqueue(Script(status=503))
     reply = application.chat(stream=is_stream)
     assert (reply.status_code, text_of(reply), reply.headers["x-llm-attempts"]) == (200, SAID, "2")
     first, second = closed_usage(2)
-    assert ending_of(first) == Ending("settled", "none", "upstream_failed", UNSENT, 500, "upstream_error")
+    assert ending_of(first) == Ending("settled", "none", "upstream_failed", UNSENT, 503, "upstream_error")
     assert ending_of(second) == SETTLED
     assert reply.headers["x-llm-call-id"] == str(second.id)
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-@pytest.mark.parametrize("model", ["fake-status-502", "fake-status-504", "fake-html-502"])
+@pytest.mark.parametrize("model", ["fake-500", "fake-status-502", "fake-status-504", "fake-html-502"])
 def test_a_status_after_which_it_may_have_worked_is_not_tried_again(
     application: Application, upstream: FakeUpstream, model: str, is_stream: bool
 ) -> None:
@@ -405,6 +404,7 @@ def test_our_upstream_key_is_in_no_reply_no_row_and_no_log(
     key = gateway_environment["OPENAI_API_KEY"]
     upstream.enqueue(with_key(_WAYS_TO_LEAK[way], key))
     reply = application.chat(stream=is_stream)
+    assert "x-llm-attempts" in reply.headers, (reply.status_code, reply.text)
     [entry] = upstream.ledger.wait_for(1)
     assert entry.credential == key
     [row] = closed_usage()

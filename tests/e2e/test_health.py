@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
+
 import httpx2
 import orjson
 import pytest
+from django.db import connection
 from prometheus_client.parser import text_string_to_metric_families
 
 from llm.enums import PriceSource
 from llm.models import Price
+from llmproject import sessions
 from tests.books import closed_usage
 from tests.e2e.callers import CHAT, Application, assert_nothing_happened, error_of
 from tests.e2e.conftest import METRICS_TOKEN
@@ -30,7 +34,12 @@ def test_the_process_says_that_it_lives_without_key_or_database(http: httpx2.Cli
 def test_a_gateway_with_its_database_is_ready(http: httpx2.Client, gateway: Gateway) -> None:
     reply = http.get(f"{gateway.url}/readyz")
     assert reply.status_code == 200
-    assert reply.json() == {
+    state = reply.json()
+    shares = state.pop("connections")
+    is_sqlite = connection.vendor == "sqlite"
+    assert (shares.pop("available") is None) is is_sqlite
+    assert shares == {"gateway": 5, "pages": 4, "workers": 4, "spare": 5, "total": 18}
+    assert state == {
         "status": "ok",
         "database": "ok",
         "process": "ok",
@@ -52,6 +61,7 @@ def test_a_gateway_without_its_database_is_not_ready(http: httpx2.Client, bookle
         "ok",
     )
     assert (state["writes_waiting"], state["spool_bytes"]) == (0, 0)
+    assert (state["connections"]["total"], state["connections"]["available"]) == (18, None)
 
 
 def test_a_gateway_without_its_database_has_metrics_nevertheless(http: httpx2.Client, bookless: Gateway) -> None:
@@ -68,6 +78,7 @@ def test_without_its_database_a_gateway_makes_no_call_and_blames_no_key(
 ) -> None:
     reply = application.at(bookless).chat(path=path, stream=is_stream)
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "books_unavailable")
+    assert "nothing accepts connections at its address" in reply.json()["error"]["message"]
     assert reply.headers["retry-after"] == "5"
     assert_nothing_happened(upstream)
 
@@ -154,12 +165,35 @@ def test_metrics_under_a_token_are_refused_to_others(
     headers = {} if credential is None else {b"x-api-key": credential.encode("latin-1")}
     reply = application.http.get(f"{strict.url}/metrics", headers=headers)
     assert (reply.status_code, error_of(reply)["code"]) == (401, "invalid_api_key")
-    assert "llm_" not in reply.text.replace("LLM_", "").replace("llm_…", "")
+    # Not a word of API keys: none would do.
+    assert error_of(reply)["message"] == "This needs the token in LLM_METRICS_TOKEN, as “Authorization: Bearer …”."
 
 
 def test_an_api_key_opens_no_metrics_under_a_token(application: Application, strict: Gateway) -> None:
     reply = application.at(strict).send("GET", "/metrics")
     assert reply.status_code == 401
+
+
+def test_with_its_database_away_the_log_says_why_and_pages_and_lists_say_it_too(
+    http: httpx2.Client, bookless: Gateway, application: Application
+) -> None:
+    sentence = (
+        "The database can't be used at the moment: nothing accepts connections at its address. Try again shortly."
+    )
+    listed = http.get(f"{bookless.url}/api/v1/calls/", headers={"authorization": f"Bearer {application.secret}"})
+    page = http.get(f"{bookless.url}/admin/login/", headers={"cookie": f"sessionid={sessions._new_key()}"})
+    assert (listed.status_code, listed.json(), listed.headers["retry-after"]) == (503, {"detail": sentence}, "5")
+    assert (page.status_code, html.escape(sentence) in page.text, page.headers["retry-after"]) == (503, True, "5")
+    lines = [orjson.loads(line) for line in bookless.log().splitlines() if line.startswith("{")]
+    told = {(line["event"], line.get("during"), line["reason"]) for line in lines if "reason" in line}
+    assert told >= {
+        ("books.unavailable", None, "refused"),
+        ("database.unavailable", "api", "refused"),
+        ("database.unavailable", "page", "refused"),
+    }
+    assert {reason for _, _, reason in told} == {"refused"}
+    assert not [line for line in lines if line["level"] == "error"]
+    assert "nobody@" not in bookless.log()
 
 
 # --- The log ----------------------------------------------------------------------------------------------------------
@@ -170,7 +204,7 @@ def test_the_log_has_one_line_a_call_without_prompt_or_key(application: Applicat
     [row] = closed_usage()
     lines = [orjson.loads(line) for line in gateway.log().splitlines() if str(row.id) in line]
     [line] = lines
-    assert (line["event"], line["outcome"], line["status"]) == ("call", "ok", "settled")
+    assert (line["event"], line["outcome"], line["status"]) == ("call.settled", "ok", "settled")
     assert (line["prompt_tokens"], line["completion_tokens"]) == (row.prompt_tokens, row.completion_tokens)
     assert line["request_id"] == reply.headers["x-request-id"]
     assert "private" not in gateway.log()

@@ -73,23 +73,28 @@ def test_a_well_formed_key_that_nobody_made_is_refused(application: Application,
     assert_nothing_happened(upstream)
 
 
-def test_a_key_is_taken_from_either_header(application: Application) -> None:
+def test_a_key_is_taken_from_any_of_the_headers(application: Application) -> None:
     for headers in (
         {"authorization": f"Bearer {application.secret}"},
         {"authorization": f"bearer  {application.secret}"},
         {"x-api-key": application.secret},
+        {"api-key": application.secret},
+        {"authorization": "Basic cHJveHk6c2VjcmV0", "x-api-key": application.secret},
+        {"authorization": "Bearer of-the-proxy", "api-key": application.secret},
         {"authorization": f"Bearer {application.secret}", "x-api-key": application.secret},
     ):
         reply = application.http.post(f"{application.gateway.url}{CHAT}", content=hello(), headers=headers)
         assert reply.status_code == 200
-    assert {row.api_key_id for row in closed_usage(4)} == {ApiKey.objects.get().pk}
+    assert {row.api_key_id for row in closed_usage(7)} == {ApiKey.objects.get().pk}
 
 
 def test_two_different_keys_are_refused_even_if_both_are_good(
     application: Application, account: Account, upstream: FakeUpstream
 ) -> None:
     _, other = create_key(account, name="other")
-    assert_refused(application.send("POST", CHAT, body=hello(), headers={"x-api-key": other}), "Two different API keys")
+    for header in ("x-api-key", "api-key"):
+        reply = application.send("POST", CHAT, body=hello(), headers={header: other})
+        assert_refused(reply, "Two different API keys")
     assert_nothing_happened(upstream)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +12,7 @@ import httpx2
 import openai
 import pytest
 from django.core.management import call_command
+from django.test import Client
 
 from llm.models import Account, LimitWindow, Usage
 from tests.books import all_closed_usage, closed_usage
@@ -117,9 +119,98 @@ def test_what_was_held_beyond_use_is_given_back(
     limit("tokens", "month", 100_000)
     reply = application.chat(max_tokens=500, stream=is_stream)
     assert reply.headers["x-ratelimit-limit-tokens"] == "100000"
-    assert int(reply.headers["x-ratelimit-remaining-tokens"]) < 100_000 - 500
-    closed_usage()
+    remaining = int(reply.headers["x-ratelimit-remaining-tokens"])
+    [row] = closed_usage()
+    [held] = dict(row.holds or ()).values()
+    assert held >= 500
+    # A stream's head is sent before anybody knows what it uses; a whole reply says what is left after it.
+    assert remaining == 100_000 - (held if is_stream else _TOKENS)
     assert windows() == [(_TOKENS, 0)]
+
+
+def test_a_client_that_paces_itself_by_the_header_is_not_held_up(
+    application: Application, limit: Callable[..., None]
+) -> None:
+    limit("tokens", "day", 20_000)
+    remaining = [int(application.chat().headers["x-ratelimit-remaining-tokens"]) for _ in range(3)]
+    assert remaining == [20_000 - _TOKENS * number for number in (1, 2, 3)]
+
+
+def test_a_call_that_came_to_nothing_takes_nothing_off(
+    application: Application, upstream: FakeUpstream, limit: Callable[..., None]
+) -> None:
+    limit("tokens", "day", 20_000)
+    upstream.enqueue(Script(status=400))
+    refused = application.chat(max_tokens=5000)
+    assert refused.status_code == 400
+    assert refused.headers["x-ratelimit-remaining-tokens"] == "20000"
+    assert windows() == [(0, 0)]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"])
+def test_a_refusal_says_what_is_left_what_the_call_needs_and_what_fits(
+    application: Application, limit: Callable[..., None], path: str
+) -> None:
+    limit("tokens", "day", 20_000)
+    assert application.chat(max_tokens=500).status_code == 200
+    refused = application.chat(path=path, max_tokens=19_900)
+    read = error_of if path.startswith("/v1") else native_error_of
+    message = read(refused)["message"]
+    found = re.search(
+        r"Left: 19,987 tokens; it would reserve up to ([\d,]+) tokens\. It resets in \d+ \w+\. "
+        r"With max_completion_tokens of at most (\d+) it fits now\.",
+        message,
+    )
+    assert found is not None, message
+    needed, most = (int(text.replace(",", "")) for text in found.groups())
+    # The maximum was lowered to what the whole limit allows, and some of that is used already.
+    assert needed == 20_000
+    assert 19_000 < most < 19_900
+    assert application.chat(path=path, max_tokens=most + 1).status_code == 429
+    assert application.chat(path=path, max_tokens=most).status_code == 200
+
+
+@pytest.mark.parametrize("shows_cost", [False, True])
+def test_a_refusal_under_a_limit_of_cost_tells_amounts_to_those_who_may_know_them(
+    application: Application, account: Account, limit: Callable[..., None], shows_cost: bool
+) -> None:
+    Account.objects.update(shows_cost=shows_cost)
+    set_price(**_PRICE)
+    limit("cost", "month", "0.002")
+    assert application.chat(max_tokens=900).status_code == 200
+    refused = application.chat(max_tokens=990)
+    message = error_of(refused)["message"]
+    assert (refused.status_code, error_of(refused)["code"]) == (429, "insufficient_quota")
+    which = "limit of $0.002 per month" if shows_cost else "cost limit per month"
+    assert f"There is not enough left of this account's {which} for this request." in message
+    assert message.endswith("A lower max_completion_tokens reserves less.")
+    assert ("Left: $0.001983; it would reserve up to $0.00" in message) is shows_cost
+    assert message.count("$") == (3 if shows_cost else 0)
+    assert windows() == [(17, 0)]
+
+
+def test_what_calls_have_used_is_what_every_page_shows(
+    application: Application, account: Account, limit: Callable[..., None], admin_client: Client
+) -> None:
+    for per in ("minute", "hour", "day", "month", "total"):
+        limit("tokens", per, 1000)
+    assert application.chat(max_tokens=20).status_code == 200
+    assert [used for used, _ in windows()] == [_TOKENS] * 5
+
+    listed = httpx2.get(
+        f"{application.gateway.url}/api/v1/limits/", headers={"authorization": f"Bearer {application.secret}"}
+    ).json()["results"]
+    pages = [admin_client.get(f"/admin/llm/{page}").content.decode() for page in _pages_with_limits(account)]
+
+    assert sorted((entry["per"], int(entry["used"])) for entry in listed) == sorted(
+        (per, _TOKENS) for per in ("minute", "hour", "day", "month", "total")
+    )
+    # A minute may end before a page is asked for.
+    assert all(page.count(f">{_TOKENS} used<") >= 4 for page in pages)
+
+
+def _pages_with_limits(account: Account) -> list[str]:
+    return ["limit/", f"account/{account.pk}/change/", f"apikey/{account.keys.get().pk}/change/"]
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"])

@@ -15,14 +15,15 @@ import pytest
 from django.core.management import call_command
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
-from llm.enums import Outcome, UsageSource, UsageStatus
+from llm.enums import CallOutcome, UsageSource, UsageStatus
 from llm.models import ApiKey, Usage
 from tests.books import closed_usage
 from tests.e2e.callers import Application, events_of, hello, text_of
+from tests.e2e.ledgers import assert_books_equal_ledger
 from tests.fakes import FakeUpstream, Script
 from tests.gateway_process import Gateway
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.wire]
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello there"}]
 SAID = "You said: hello there"
@@ -38,19 +39,6 @@ WEATHER: ChatCompletionToolParam = {
 }
 
 
-def assert_books_equal_ledger(upstream: FakeUpstream, *, calls: int = 1) -> None:
-    """Row by row: tokens of each class, the reply's id, and that the upstream itself reported it all."""
-    rows = sorted(closed_usage(calls), key=lambda row: row.upstream_response_id)
-    entries = sorted(upstream.ledger.entries(), key=lambda entry: entry.response_id)
-    for row, entry in zip(rows, entries, strict=True):
-        assert (row.status, row.usage_source, row.outcome) == (UsageStatus.SETTLED, UsageSource.REPORTED, Outcome.OK)
-        assert row.upstream_response_id == entry.response_id
-        assert row.is_stream is entry.is_stream
-        assert (row.prompt_tokens, row.completion_tokens) == (entry.prompt_tokens, entry.completion_tokens)
-        assert row.cache_read_tokens == entry.counts.cache_read_tokens
-        assert row.reasoning_tokens == entry.counts.reasoning_tokens
-
-
 # --- What comes back --------------------------------------------------------------------------------------------------
 
 
@@ -59,7 +47,7 @@ def test_a_whole_reply_is_on_the_books_as_the_upstream_served_it(sdk: openai.Ope
     assert reply.choices[0].message.content == SAID
     [row] = closed_usage()
     [entry] = upstream.ledger.entries()
-    assert (row.status, row.usage_source, row.outcome) == (UsageStatus.SETTLED, UsageSource.REPORTED, Outcome.OK)
+    assert (row.status, row.usage_source, row.outcome) == (UsageStatus.SETTLED, UsageSource.REPORTED, CallOutcome.OK)
     assert (row.prompt_tokens, row.completion_tokens) == (entry.prompt_tokens, entry.completion_tokens) == (9, 4)
     assert row.upstream_response_id == entry.response_id == reply.id
 
@@ -73,7 +61,7 @@ def test_a_stream_is_on_the_books_and_its_usage_goes_to_who_asked(
     chunks = list(stream)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SAID
     assert [chunk.usage.total_tokens for chunk in chunks if chunk.usage] == ([13] if wants_usage else [])
-    assert_books_equal_ledger(upstream)
+    assert_books_equal_ledger(upstream, provider="openai")
 
 
 @pytest.mark.parametrize("wants_usage", [True, False])
@@ -115,7 +103,7 @@ def test_the_asynchronous_sdk_is_served_whole_and_streamed_at_once(
 ) -> None:
     said = asyncio.run(ask_much_at_once(gateway, api_key))
     assert said == [f"You said: call {number}" for number in range(20) for _ in range(2)]
-    assert_books_equal_ledger(upstream, calls=40)
+    assert_books_equal_ledger(upstream, provider="openai", calls=40)
 
 
 async def ask_much_at_once(gateway: Gateway, api_key: str) -> list[str]:
@@ -152,7 +140,7 @@ def test_tools_are_called_and_answered(sdk: openai.OpenAI, upstream: FakeUpstrea
     ]
     second = sdk.chat.completions.create(model="gpt-4o", messages=answered, tools=[WEATHER])
     assert second.choices[0].finish_reason == "stop"
-    assert_books_equal_ledger(upstream, calls=2)
+    assert_books_equal_ledger(upstream, provider="openai", calls=2)
 
 
 def test_tools_are_called_on_a_stream(sdk: openai.OpenAI, upstream: FakeUpstream) -> None:
@@ -162,13 +150,13 @@ def test_tools_are_called_on_a_stream(sdk: openai.OpenAI, upstream: FakeUpstream
         reply = stream.get_final_completion()
     [call] = reply.choices[0].message.tool_calls or []
     assert (call.function.name, call.function.arguments) == ("weather", '{"city":"sample","days":1}')
-    assert_books_equal_ledger(upstream)
+    assert_books_equal_ledger(upstream, provider="openai")
 
 
 def test_json_mode_goes_through(sdk: openai.OpenAI, upstream: FakeUpstream) -> None:
     reply = sdk.chat.completions.create(model="gpt-4o", messages=HELLO, response_format={"type": "json_object"})
     assert orjson.loads(reply.choices[0].message.content or "") == {"answer": "yes", "confidence": 1}
-    assert_books_equal_ledger(upstream)
+    assert_books_equal_ledger(upstream, provider="openai")
 
 
 def test_pictures_go_through(sdk: openai.OpenAI, upstream: FakeUpstream) -> None:
@@ -187,7 +175,7 @@ def test_pictures_go_through(sdk: openai.OpenAI, upstream: FakeUpstream) -> None
     [entry] = upstream.ledger.entries()
     assert entry.body["messages"][0]["content"][1]["image_url"] == {"url": PIXEL, "detail": "low"}
     assert entry.prompt_tokens == 3 + 4 + 3 + 85
-    assert_books_equal_ledger(upstream)
+    assert_books_equal_ledger(upstream, provider="openai")
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -202,7 +190,7 @@ def test_several_choices_are_all_paid_for(sdk: openai.OpenAI, upstream: FakeUpst
         texts = [choice.message.content or "" for choice in reply.choices]
     assert texts == [SAID, SAID]
     assert closed_usage()[0].completion_tokens == 8
-    assert_books_equal_ledger(upstream)
+    assert_books_equal_ledger(upstream, provider="openai")
 
 
 def test_fields_that_nobody_knows_yet_reach_the_upstream(sdk: openai.OpenAI, upstream: FakeUpstream) -> None:

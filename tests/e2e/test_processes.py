@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PATIENCE_S = 30.0
 # SQLite has one web worker by design.
-WORKERS = [1] if connection.vendor == "sqlite" else [1, pytest.param(2, marks=pytest.mark.postgres)]
+WORKERS = [1] if connection.vendor == "sqlite" else [pytest.param(2, marks=pytest.mark.postgres)]
 
 StartOwn = Callable[..., Application]
 

@@ -11,10 +11,10 @@ import pytest
 from django.db import connections
 from django.test import override_settings
 
+from llm.calls.runtime import close_runtime, runtime
 from llm.errors import UpstreamFailed
-from llm.models import Usage
+from llm.models import ModelRoute, Usage
 from llm.providers.counting import count_text_tokens
-from llm.runtime import close_runtime, runtime
 from llm.service import LLMService
 from llm.types import ChatMessage
 from tests.books import closed_usage
@@ -90,7 +90,7 @@ def test_a_route_is_listed_as_a_model(application: Application) -> None:
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-@pytest.mark.parametrize(("first", "tries"), [("fake-429-30", 1), ("fake-401", 1), ("fake-500", 3)])
+@pytest.mark.parametrize(("first", "tries"), [("fake-429-30", 1), ("fake-401", 1), ("fake-529", 3), ("fake-404", 1)])
 def test_a_target_that_refuses_us_is_followed_by_the_next(
     application: Application, upstream: FakeUpstream, first: str, tries: int, is_stream: bool
 ) -> None:
@@ -140,7 +140,7 @@ def test_a_provider_of_another_dialect_answers_in_the_callers(
 
 
 @pytest.mark.parametrize(
-    ("first", "status"), [("fake-400", 400), ("fake-404", 404), ("fake-hang-up", 502), ("fake-garbage", 502)]
+    ("first", "status"), [("fake-400", 400), ("fake-500", 502), ("fake-hang-up", 502), ("fake-garbage", 502)]
 )
 def test_what_is_refused_by_nature_or_may_have_worked_is_not_asked_of_another(
     application: Application, upstream: FakeUpstream, first: str, status: int
@@ -151,11 +151,77 @@ def test_what_is_refused_by_nature_or_may_have_worked_is_not_asked_of_another(
     assert [entry.model for entry in upstream.ledger.wait_for(1)] == [first]
 
 
-def test_when_all_fail_the_caller_hears_of_the_last(application: Application, upstream: FakeUpstream) -> None:
-    make_route("smart", ("openai", "fake-401"), ("openai", "fake-429-30"))
+@pytest.mark.parametrize(
+    "targets", [("fake-401", "fake-429-30"), ("fake-429-30", "fake-401"), ("fake-429-30", "fake-400")]
+)
+def test_when_all_fail_the_caller_hears_of_what_it_can_try_again(
+    application: Application, upstream: FakeUpstream, targets: tuple[str, str]
+) -> None:
+    make_route("smart", *(("openai", target) for target in targets))
     reply = application.chat("smart")
     assert (reply.status_code, error_of(reply)["code"]) == (429, "rate_limit_exceeded")
-    assert [row.upstream_status for row in closed_usage(2)] == [401, 429]
+    assert reply.headers["retry-after"] == "30"
+    assert [row.upstream_model for row in closed_usage(2)] == list(targets)
+
+
+def test_when_none_of_the_failures_passes_the_caller_hears_of_the_last(application: Application) -> None:
+    make_route("smart", ("openai", "fake-401"), ("openai", "fake-400"))
+    assert application.chat("smart").status_code == 400
+    assert [row.upstream_status for row in closed_usage(2)] == [401, 400]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"reasoning_effort": "lots"},
+        {"temperature": 1.5},
+    ],
+)
+def test_what_the_next_provider_cannot_say_does_not_hide_that_the_first_one_only_limits_us(
+    application: Application, upstream: FakeUpstream, fields: dict[str, Any]
+) -> None:
+    make_route("smart", ("openai", "fake-429-30"), ("anthropic", "claude-sonnet-4-5"))
+    reply = application.chat("smart", **fields)
+    assert (reply.status_code, error_of(reply)["code"]) == (429, "rate_limit_exceeded")
+    assert reply.headers["retry-after"] == "30"
+    assert len(upstream.ledger.entries()) == 1
+    assert [row.status for row in closed_usage(2)] == ["settled", "void"]
+
+
+def test_what_one_provider_cannot_say_is_asked_of_the_next(application: Application, upstream: FakeUpstream) -> None:
+    make_route("smart", ("anthropic", "claude-sonnet-4-5"), ("openai", "gpt-4o"))
+    reply = application.chat("smart", temperature=1.5)
+    assert (reply.status_code, reply.headers["x-llm-provider"]) == (200, "openai")
+    assert [entry.model for entry in upstream.ledger.entries()] == ["gpt-4o"]
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_a_route_may_take_the_risk_of_paying_twice(
+    application: Application, upstream: FakeUpstream, status: int
+) -> None:
+    make_route("smart", ("openai", f"fake-status-{status}"), ("openai", "gpt-4o"))
+    ModelRoute.objects.update(falls_back_on_server_error=True)
+    reply = application.chat("smart")
+    assert (reply.status_code, text_of(reply), reply.headers["x-llm-attempts"]) == (200, SAID, "2")
+    first, second = closed_usage(2)
+    assert (first.status, first.upstream_status, first.prompt_tokens) == ("estimated", status, estimated("")[0])
+    assert (second.status, second.total_tokens) == ("settled", 13)
+
+
+def test_after_a_risk_that_did_not_help_no_sdk_tries_again(application: Application) -> None:
+    make_route("smart", ("openai", "fake-500"), ("openai", "fake-429-30"))
+    ModelRoute.objects.update(falls_back_on_server_error=True)
+    reply = application.chat("smart")
+    assert (reply.status_code, error_of(reply)["code"]) == (502, "upstream_error")
+    assert reply.headers["x-should-retry"] == "false"
+    assert [row.status for row in closed_usage(2)] == ["estimated", "settled"]
+
+
+def test_a_stream_that_was_cut_is_no_server_error(application: Application, upstream: FakeUpstream) -> None:
+    make_route("smart", ("openai", "fake-hang-up"), ("openai", "gpt-4o"))
+    ModelRoute.objects.update(falls_back_on_server_error=True)
+    assert application.chat("smart").status_code == 502
+    assert [row.upstream_model for row in closed_usage()] == ["fake-hang-up"]
 
 
 def test_a_stream_that_has_begun_is_not_begun_again_elsewhere(application: Application, upstream: FakeUpstream) -> None:

@@ -1,9 +1,10 @@
-"""Models without a price: refused where they surely cost money, unless told otherwise; served and shown elsewhere."""
+"""Models without a price: served and shown, unless the setting or a limit of cost forbids it."""
 
 from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 
@@ -11,6 +12,7 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
+from llm.admin.usage_summaries import unpriced_models
 from llm.models import Account, ModelRoute, Usage
 from tests.books import closed_usage
 from tests.e2e.callers import CHAT, Application, assert_nothing_happened, error_of
@@ -22,8 +24,14 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def calls(application: Application, strict: Gateway) -> Application:
-    """Calls the gateway that refuses a hosted model without a price."""
+    """Calls the gateway that has no policy of its own for models without a price."""
     return application.at(strict)
+
+
+@pytest.fixture
+def refusing(application: Application, start_gateway: Callable[..., Gateway]) -> Application:
+    """Calls a gateway that refuses models without a price."""
+    return application.at(start_gateway(LLM_UNPRICED_MODELS="refuse"))
 
 
 def set_price(model: str = "gpt-4o", *, provider: str = "openai", **options: object) -> None:
@@ -39,19 +47,57 @@ def make_route(name: str, *targets: tuple[str, str]) -> ModelRoute:
 
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize("path", [CHAT, "/api/chat"])
-def test_a_hosted_model_without_a_price_is_refused_before_anything_is_sent(
-    calls: Application, upstream: FakeUpstream, path: str, is_stream: bool
+def test_the_setting_refuses_a_model_without_a_price_before_anything_is_sent(
+    refusing: Application, upstream: FakeUpstream, path: str, is_stream: bool
 ) -> None:
-    reply = calls.chat(path=path, stream=is_stream)
+    reply = refusing.chat(path=path, stream=is_stream)
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "model_not_priced")
     assert "gpt-4o" in reply.json()["error"]["message"]
     assert_nothing_happened(upstream)
 
 
-def test_a_price_that_is_set_acts_on_the_next_call_of_a_running_gateway(calls: Application) -> None:
-    assert calls.chat().status_code == 400
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_a_hosted_model_without_a_price_is_served_and_listed(
+    calls: Application, upstream: FakeUpstream, provider: str, is_stream: bool
+) -> None:
+    make_route("new", (provider, "a-model-of-today"))
+    assert calls.chat("new", stream=is_stream).status_code == 200
+    [row] = closed_usage()
+    assert (row.status, row.cost, row.price_id, row.is_unpriced, row.total_tokens) == ("settled", None, None, True, 13)
+    assert [(model.provider, model.model, model.calls) for model in unpriced_models()] == [
+        (provider, "a-model-of-today", 1)
+    ]
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_model_without_a_price_is_refused_where_a_limit_of_cost_binds(
+    calls: Application, upstream: FakeUpstream, account: Account, is_stream: bool
+) -> None:
+    call_command("set_limit", account.name, "cost", "day", "5", stdout=io.StringIO())
+    reply = calls.chat(stream=is_stream)
+    assert (reply.status_code, error_of(reply)["code"]) == (400, "limit_not_applicable")
+    assert error_of(reply)["message"] == (
+        "This request can't be sent under this account's cost limit per day: no price is known for this model."
+    )
+    assert_nothing_happened(upstream)
+
+
+def test_where_a_limit_of_cost_binds_a_route_goes_on_to_a_model_with_a_price(
+    calls: Application, upstream: FakeUpstream, account: Account
+) -> None:
+    call_command("set_limit", account.name, "cost", "day", "5", stdout=io.StringIO())
+    make_route("smart", ("openai", "a-model-of-today"), ("openai", "gpt-4o"))
+    set_price(input="1", output="1")
+    assert calls.chat("smart").status_code == 200
+    assert [row.upstream_model for row in closed_usage()] == ["gpt-4o"]
+    assert [entry.model for entry in upstream.ledger.entries()] == ["gpt-4o"]
+
+
+def test_a_price_that_is_set_acts_on_the_next_call_of_a_running_gateway(refusing: Application) -> None:
+    assert refusing.chat().status_code == 400
     set_price(input="2.50", output="10")
-    assert calls.chat().status_code == 200
+    assert refusing.chat().status_code == 200
     assert closed_usage()[0].cost == (9 * Decimal("2.50") + 4 * 10) / 1_000_000
 
 
@@ -65,9 +111,9 @@ def test_a_price_that_replaces_another_acts_on_the_next_call_and_on_no_earlier_o
     assert first.price_id != second.price_id
 
 
-def test_a_price_of_the_future_is_not_in_force_yet(calls: Application, upstream: FakeUpstream) -> None:
+def test_a_price_of_the_future_is_not_in_force_yet(refusing: Application, upstream: FakeUpstream) -> None:
     set_price(input="2.50", output="10", moment=(timezone.now() + timedelta(days=1)).isoformat())
-    reply = calls.chat()
+    reply = refusing.chat()
     assert (reply.status_code, error_of(reply)["code"]) == (400, "model_not_priced")
     assert_nothing_happened(upstream)
 
@@ -133,10 +179,10 @@ def test_one_command_makes_a_compatible_servers_model_free(calls: Application) -
     assert [row.cost for row in closed_usage(2)] == [None, 0]
 
 
-def test_a_fallback_without_a_price_is_left_out(calls: Application, upstream: FakeUpstream) -> None:
+def test_the_setting_leaves_out_a_fallback_without_a_price(refusing: Application, upstream: FakeUpstream) -> None:
     make_route("smart", ("openai", "fake-401"), ("openai", "gpt-4o"))
     set_price("fake-401", input="1", output="1")
-    assert calls.chat("smart").status_code == 502
+    assert refusing.chat("smart").status_code == 502
     assert [row.upstream_model for row in closed_usage()] == ["fake-401"]
     assert len(upstream.ledger.entries()) == 1
 

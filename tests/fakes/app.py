@@ -10,9 +10,17 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from tests.fakes import anthropic_wire, embeddings_wire, openai_wire, responses_wire
+from tests.fakes import (
+    anthropic_wire,
+    completions_wire,
+    count_tokens_wire,
+    embeddings_wire,
+    openai_wire,
+    responses_wire,
+)
 from tests.fakes.content import compose
 from tests.fakes.delivery import Delivery
+from tests.fakes.kept_responses import KeptResponses
 from tests.fakes.ledger import JSON, Entry, Ledger, OpenCall, sum_up
 from tests.fakes.plan import Plan, plan_error, plan_recording, plan_refusal, plan_reply
 from tests.fakes.recordings import Recording
@@ -26,8 +34,10 @@ UNKNOWN_DIALECT = "unknown"
 WIRES: dict[str, Wire] = {
     "/v1/chat/completions": openai_wire,
     "/v1/responses": responses_wire,
+    "/v1/completions": completions_wire,
     "/v1/embeddings": embeddings_wire,
     "/v1/messages": anthropic_wire,
+    "/v1/messages/count_tokens": count_tokens_wire,
 }
 
 
@@ -40,6 +50,7 @@ class FakeApp:
         self._queue: deque[Script] = deque()
         self._default = Script()
         self._recordings: dict[str, Recording] = {}
+        self._kept = KeptResponses()
         # Never reset: a reply's id must not come back in the same run.
         self._run_id, self._numbers = secrets.token_hex(6), itertools.count(1)
 
@@ -74,6 +85,7 @@ class FakeApp:
         app.router.add_post("/_default", self._set_default)
         for path in WIRES:
             app.router.add_post(path, self._serve)
+        app.router.add_route("*", "/v1/responses/{id}{rest:.*}", self._serve_kept)
         app.router.add_route("*", "/{path:.*}", self._serve)
         return app
 
@@ -89,6 +101,17 @@ class FakeApp:
         except ConnectionError:
             call.has_peer_hung_up = True
             return web.Response()
+        finally:
+            self.ledger.finish(call)
+
+    async def _serve_kept(self, request: web.Request) -> web.StreamResponse:
+        """What is asked about a response that was made here before; each request is an entry of its own."""
+        call = self.ledger.begin(dialect=UNKNOWN_DIALECT, path=request.path_qs)
+        try:
+            call.headers = _headers_of(request)
+            status, document = self._kept.answer(request.method, request.match_info["id"], request.match_info["rest"])
+            call.status, call.finished = status, True
+            return _json(document, status=status)
         finally:
             self.ledger.finish(call)
 
@@ -140,7 +163,11 @@ class FakeApp:
             raise BadRequestError("you must provide a model parameter")
         prompt = _read_prompt(wire, asked.body)
         content = compose(prompt, script, credential=asked.credential)
+        if wire is responses_wire:
+            self._kept.require(asked.body.get("previous_response_id"))
         reply = wire.build_reply(asked, prompt, content, script, call_id)
+        if wire is responses_wire:
+            self._kept.keep(reply.response_id, asked.body)
         return plan_reply(wire, reply, script, request_id), script, reply.response_id
 
     async def _show_models(self, request: web.Request) -> web.Response:

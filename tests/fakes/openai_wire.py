@@ -41,7 +41,8 @@ def read_prompt(body: JSON) -> Prompt:
     messages = messages_of(body, "messages")
     if body.get("stream_options") is not None and body.get("stream") is not True:
         raise BadRequestError("The 'stream_options' parameter is only allowed when 'stream' is enabled.")
-    tools = {tool["function"]["name"]: tool["function"].get("parameters") for tool in body.get("tools") or []}
+    own = [tool["function"] for tool in body.get("tools") or [] if tool.get("type", "function") == "function"]
+    tools = {function["name"]: function.get("parameters") for function in own}
     mode, named = _tool_choice(body.get("tool_choice"))
     said = last_user_text(messages)
     return Prompt(
@@ -49,8 +50,8 @@ def read_prompt(body: JSON) -> Prompt:
         last_user_text=said,
         tool=choose_tool(tools, mode=mode, named=named, last_user_text=said),
         wants_json=(body.get("response_format") or {}).get("type") in ("json_object", "json_schema"),
-        max_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
-        choices=body.get("n") or 1,
+        max_tokens=_token_count(body.get("max_completion_tokens")) or _token_count(body.get("max_tokens")),
+        choices=int(body.get("n") or 1),
     )
 
 
@@ -200,3 +201,9 @@ def reply_headers(request_id: str) -> dict[str, str]:
         "x-ratelimit-remaining-requests": "9999",
         "x-ratelimit-reset-requests": "6ms",
     }
+
+
+def _token_count(value: Any) -> int | None:
+    """As lenient servers read it: what is no count bounds nothing."""
+    is_count = type(value) in (int, float) and value >= 0 and value == int(value)
+    return int(value) if is_count else None

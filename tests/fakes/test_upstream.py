@@ -220,6 +220,7 @@ async def test_marked_prompts_are_written_to_the_cache(
     assert upstream.ledger.totals().counts.cache_write_1h_tokens == 3
 
 
+@pytest.mark.slow
 async def test_responses_whole_and_streamed_report_the_same_usage(
     upstream: FakeUpstream, openai_client: AsyncOpenAI
 ) -> None:

@@ -59,6 +59,7 @@ async def test_rate_limits_say_when_to_come_back(upstream: FakeUpstream, openai_
     assert (entry.status, entry.counts, entry.finished) == (429, Counts(), True)
 
 
+@pytest.mark.slow
 async def test_errors_come_in_the_dialect_and_may_leak_the_key(
     upstream: FakeUpstream, anthropic_client: AsyncAnthropic
 ) -> None:
@@ -266,6 +267,7 @@ def test_a_taken_port_is_an_error(upstream: FakeUpstream) -> None:
         FakeUpstream(port=upstream.port).start()
 
 
+@pytest.mark.processes
 async def test_standalone_process_is_steered_over_http(session: aiohttp.ClientSession) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.fakes", "--port", "0", cwd=ROOT, stdout=asyncio.subprocess.PIPE

@@ -22,7 +22,7 @@ from llm.money import usd_to_pico
 from tests.faults.calls import Call
 
 _PICO_PER_MICRO = 10**6
-_MOST_CALLS = 12
+_MAX_CALLS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Budgets:
         # Names are equally long, so that all calls are equally large.
         call = Call(model=f"m-{key.pk:08d}", is_stream=is_stream)
         self.callers.append(Caller(key.pk, account.pk, secret, call))
-        return self._add(account, key, is_stream=is_stream, calls=self._draw.randint(1, _MOST_CALLS))
+        return self._add(account, key, is_stream=is_stream, calls=self._draw.randint(1, _MAX_CALLS))
 
     def _add(self, account: Account, key: ApiKey | None, *, is_stream: bool, calls: int) -> Budget:
         metric = self._draw.choice(list(LimitMetric))

@@ -54,7 +54,7 @@ ENVIRONMENT: Mapping[str, str] = {
 @dataclass(frozen=True)
 class Goal:
     """What is to happen, at least. Until then, and for so many minutes, all that is asked for goes on; but no longer
-    than most_minutes, whatever has happened by then.
+    than max_minutes, whatever has happened by then.
 
     kills: SIGKILLs, those of crashes included. crashes: of them, at a line of the code. outages: of the database or the
     upstream. hostile: streams of an upstream that misbehaves. kills_per_restart: of so many kills one is a whole
@@ -64,7 +64,7 @@ class Goal:
 
     seed: int = 1
     minutes: float = 0.0
-    most_minutes: float = math.inf
+    max_minutes: float = math.inf
     kills: int = 0
     crashes: int = 0
     outages: int = 0
@@ -173,8 +173,8 @@ def _database_url(database: Database | None, proxy: ChaosProxy | None) -> str:
 def _load(goal: Goal, stage: Stage, key: str) -> Load:
     mix = HOSTILE_MIX if goal.hostile else KILL_MIX
     ports = [site.port for site in stage.sites]
-    most = goal.hostile or None
-    return Load(Calls(goal.seed, mix), ports=lambda: ports, key=key, callers=goal.callers, most=most)
+    limit = goal.hostile or None
+    return Load(Calls(goal.seed, mix), ports=lambda: ports, key=key, callers=goal.callers, limit=limit)
 
 
 # --- Faults -----------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ class _Clock:
     def __init__(self, goal: Goal) -> None:
         started = time.monotonic()
         self._ends_at = started + goal.minutes * 60
-        self._gives_up_at = started + goal.most_minutes * 60
+        self._gives_up_at = started + goal.max_minutes * 60
 
     def allows(self, *, is_asked_for: bool, is_reached: bool) -> bool:
         """Whether there is to be another of what is asked for."""

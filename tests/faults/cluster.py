@@ -16,12 +16,7 @@ from tests.gateway_process import free_port
 _SERVER_USER = "postgres"
 """PostgreSQL refuses to run as root."""
 
-_MOST_CONNECTIONS = 60
-_SETTINGS = f"""
-listen_addresses = '127.0.0.1'
-max_connections = {_MOST_CONNECTIONS}
-shared_buffers = 64MB
-"""
+_MAX_CONNECTIONS = 60
 
 
 def server_programs() -> Path | None:
@@ -36,8 +31,13 @@ def server_programs() -> Path | None:
 class Cluster:
     """Initialized, started, and thrown away at the end. Durable as in production: fsync is on."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_connections: int = _MAX_CONNECTIONS) -> None:
         self.port = free_port()
+        self._settings = f"""
+listen_addresses = '127.0.0.1'
+max_connections = {max_connections}
+shared_buffers = 64MB
+"""
         self._folder = Path()
 
     @property
@@ -59,7 +59,7 @@ class Cluster:
             shutil.chown(self._folder, _SERVER_USER, _SERVER_USER)
         self._run("initdb", "--username", "postgres", "--auth", "trust", "--encoding", "UTF8", "--no-locale")
         with (self._folder / "data" / "postgresql.conf").open("a") as conf:
-            conf.write(f"{_SETTINGS}unix_socket_directories = '{self._folder}'\n")
+            conf.write(f"{self._settings}unix_socket_directories = '{self._folder}'\n")
         self.start()
         return self
 

@@ -47,34 +47,34 @@ class Point:
     """place: "module:name" of a function. moment: before it starts, after it has ended, soon after its start, or when
     half of what it is to write is written. concerns: which calls of it, by their arguments.
 
-    most_passes: how often it may be passed first. is_of_outages: it is passed only where the database is, or was, away.
+    max_passes: how often it may be passed first. is_of_outages: it is passed only where the database is, or was, away.
     """
 
     place: str
     moment: Moment
-    most_passes: int = 10
+    max_passes: int = 10
     concerns: Asked = _always
     is_of_outages: bool = False
 
 
 def _of_outages(place: str, moment: Moment) -> Point:
-    return Point(place, moment, most_passes=2, is_of_outages=True)
+    return Point(place, moment, max_passes=2, is_of_outages=True)
 
 
-_SUBMIT = "llm.books.writer:BooksWriter.submit"
-_WRITE = "llm.books.session:BatchSession.write"
-_COMMIT = "llm.books.writer:commit_surely"
-_OPEN = "llm.calls:RequestTask._open"
+_SUBMIT = "llm.books.writer.thread:BooksWriter.submit"
+_WRITE = "llm.books.batches.session:BatchSession.write"
+_COMMIT = "llm.books.writer.thread:commit_surely"
+_OPEN = "llm.calls.task:RequestTask._open"
 _SEND = "llm.providers.openai:OpenAIProvider.forward"
-_FIRST_BYTE = "llm.exchange:Exchange.note_first_byte"
-_EVENT = "llm.exchange:Exchange.put"
-_SETTLE_COMPLETE = "llm.exchange:Exchange.settle_complete"
-_SETTLE = "llm.calls:RequestTask._settle"
-_ANSWER = "llm.exchange:Exchange.answer_whole"
-_END_STREAM = "llm.exchange:Exchange.close_stream"
-_APPEND = "llm.books.spool:SpoolFile.append"
-_WRITE_ALL = "llm.books.spool:_write_all"
-_FORGET = "llm.books.spool:SpoolFile.forget_read"
+_FIRST_BYTE = "llm.calls.upstream_call:UpstreamCall._begin_reply"
+_EVENT = "llm.calls.upstream_call:UpstreamCall._pass_on"
+_SETTLE_COMPLETE = "llm.calls.upstream_call:UpstreamCall._complete"
+_SETTLE = "llm.calls.upstream_call:UpstreamCall.settle"
+_ANSWER = "llm.calls.upstream_call:UpstreamCall._answer_whole"
+_END_STREAM = "llm.calls.upstream_call:UpstreamCall._close_stream"
+_APPEND = "llm.books.spool.files:SpoolFile.append"
+_WRITE_ALL = "llm.books.spool.files:_write_all"
+_FORGET = "llm.books.spool.files:SpoolFile.forget_read"
 
 POINTS: Mapping[str, Point] = {
     "before the open is asked for": Point(_SUBMIT, "before", concerns=_has_open),
@@ -87,25 +87,25 @@ POINTS: Mapping[str, Point] = {
     "after the reply's head": Point(_SEND, "after"),
     "before the first byte": Point(_FIRST_BYTE, "before"),
     "after the first byte": Point(_FIRST_BYTE, "after"),
-    "before an event": Point(_EVENT, "before", most_passes=100),
-    "after an event": Point(_EVENT, "after", most_passes=100),
+    "before an event": Point(_EVENT, "before", max_passes=100),
+    "after an event": Point(_EVENT, "after", max_passes=100),
     "after the usage": Point(_SETTLE_COMPLETE, "before"),
     "before the settlement": Point(_SETTLE, "before"),
     "before the settlement is asked for": Point(_SUBMIT, "before", concerns=_has_close),
     "after the settlement": Point(_SETTLE, "after"),
-    "before a whole answer": Point(_ANSWER, "before", most_passes=5),
-    "after a whole answer": Point(_ANSWER, "after", most_passes=5),
+    "before a whole answer": Point(_ANSWER, "before", max_passes=5),
+    "after a whole answer": Point(_ANSWER, "after", max_passes=5),
     "before a stream's end": Point(_END_STREAM, "before"),
     "after a stream's end": Point(_END_STREAM, "after"),
     "before the spool": _of_outages(_APPEND, "before"),
     "half a record in the spool": _of_outages(_WRITE_ALL, "halfway"),
     "a record in the spool, not synced": _of_outages(_WRITE_ALL, "after"),
     "after the spool": _of_outages(_APPEND, "after"),
-    "before a replay": _of_outages("llm.books.replay:commit_by_account", "before"),
+    "before a replay": _of_outages("llm.books.spool.replay:commit_by_account", "before"),
     "after a replay, not forgotten": _of_outages(_FORGET, "before"),
     "after a replay, forgotten": _of_outages(_FORGET, "after"),
-    "before unheard opens are voided": _of_outages("llm.books.backlog:Backlog._void_unknown_opens", "before"),
-    "after unheard opens are voided": _of_outages("llm.books.backlog:Backlog._void_unknown_opens", "after"),
+    "before unheard opens are voided": _of_outages("llm.books.writer.backlog:Backlog._void_unknown_opens", "before"),
+    "after unheard opens are voided": _of_outages("llm.books.writer.backlog:Backlog._void_unknown_opens", "after"),
 }
 
 

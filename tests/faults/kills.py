@@ -55,7 +55,7 @@ class Kills:
         if worker is None:
             return False
         name = self._points[0]
-        passes = self._draw.randint(1, POINTS[name].most_passes)
+        passes = self._draw.randint(1, POINTS[name].max_passes)
         order = self._site.orders.give(worker.pid, name, passes=passes)
         if POINTS[name].is_of_outages:
             break_something(self._stage, self._draw, kinds=database_kinds(self._stage))

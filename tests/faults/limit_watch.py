@@ -14,7 +14,7 @@ from typing import Self
 from django.db import connection
 
 from llm.models import Limit, LimitWindow, Usage
-from llm.verification import _snapshot
+from llm.verification.reading import snapshot
 from tests.faults.budgets import units_used
 
 _PAUSE_S = 0.1
@@ -57,7 +57,7 @@ class LimitWatch:
             connection.close()
 
     def look(self) -> None:
-        with _snapshot():
+        with snapshot():
             limits = Limit.objects.in_bulk()
             windows = LimitWindow.objects.in_bulk()
             rows = list(

@@ -28,8 +28,8 @@ from tests.faults.stage import Stage
 
 # What a call uses is near to what it asks for, so that several fit into a small budget at a time.
 _SERVED = Script(header_delay_s=0.02, chunks=60, event_delay_s=0.0005)
-MOST_OUTPUT_TOKENS = 60
-_MOST_IN_FLIGHT = 200
+MAX_OUTPUT_TOKENS = 60
+_MAX_IN_FLIGHT = 200
 # A call that a slow machine lets time out uses something else than the others.
 _PATIENT = dict.fromkeys(("LLM_FIRST_BYTE_TIMEOUT_SECONDS", "LLM_IDLE_TIMEOUT_SECONDS"), "60") | {
     "LLM_TOTAL_TIMEOUT_SECONDS": "120"
@@ -114,7 +114,7 @@ def _probe(ports: Sequence[int]) -> Mapping[bool, Mapping[LimitMetric, Units]]:
     found = {}
     for is_stream in (False, True):
         call = Call(model=f"m-{int(is_stream):08d}", is_stream=is_stream)
-        outcome = asyncio.run(make(call, port=ports[0], key=secret, max_tokens=MOST_OUTPUT_TOKENS))
+        outcome = asyncio.run(make(call, port=ports[0], key=secret, max_tokens=MAX_OUTPUT_TOKENS))
         row = Usage.objects.get(model=call.model)
         if not outcome.is_complete or row.status != "settled":
             raise RuntimeError(f"the probe failed: {outcome}, {row.status}")
@@ -147,13 +147,13 @@ def _call(goal: LimitsGoal, budgets: Budgets, stage: Stage) -> list[Outcome]:
 async def _call_all(goal: LimitsGoal, callers: Sequence[Caller], ports: Sequence[int]) -> list[Outcome]:
     outcomes: list[Outcome] = []
     draw = random.Random(goal.seed)
-    room = asyncio.Semaphore(_MOST_IN_FLIGHT)
+    room = asyncio.Semaphore(_MAX_IN_FLIGHT)
 
     async def call_until_spent(caller: Caller) -> None:
         while True:
             async with room:
                 port = ports[len(outcomes) % len(ports)]
-                outcome = await make(caller.call, port=port, key=caller.secret, max_tokens=MOST_OUTPUT_TOKENS)
+                outcome = await make(caller.call, port=port, key=caller.secret, max_tokens=MAX_OUTPUT_TOKENS)
             outcomes.append(outcome)
             if outcome.status == 429 and not outcome.may_retry:
                 return

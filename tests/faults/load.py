@@ -20,7 +20,7 @@ _HOST = "127.0.0.1"
 _PATIENCE_S = 60.0
 # So long does a caller wait before the next call who found nobody, or nobody who could serve him.
 _PAUSE_S = 0.05
-_MOST_HEAD_BYTES = 65_536
+_MAX_HEAD_BYTES = 65_536
 _TAIL_BYTES = 512
 _CHUNK_BORDER = re.compile(rb"\r\n[0-9a-fA-F]+\r\n")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -50,13 +50,13 @@ class Outcome:
 
 
 class Load:
-    """Calls by seed from `callers` at a time, until `most` were made or it is stopped. A context manager.
+    """Calls by seed from `callers` at a time, until `limit` were made or it is stopped. A context manager.
 
     ports: where gateways listen at the moment; nobody there is a normal outcome.
     """
 
     def __init__(
-        self, calls: Calls, *, ports: Callable[[], Sequence[int]], key: str, callers: int, most: int | None = None
+        self, calls: Calls, *, ports: Callable[[], Sequence[int]], key: str, callers: int, limit: int | None = None
     ) -> None:
         self.outcomes: list[Outcome] = []
         self.in_flight = 0
@@ -64,7 +64,7 @@ class Load:
         self._ports = ports
         self._key = key
         self._callers = callers
-        self._most = most
+        self._limit = limit
         self._made = 0
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load", daemon=True)
@@ -95,7 +95,7 @@ class Load:
         await asyncio.gather(*(self._call_on() for _ in range(self._callers)))
 
     async def _call_on(self) -> None:
-        while not self._is_stopping.is_set() and (self._most is None or self._made < self._most):
+        while not self._is_stopping.is_set() and (self._limit is None or self._made < self._limit):
             self._made += 1
             call, ports = self._calls.next(), self._ports()
             self.in_flight += 1
@@ -111,7 +111,7 @@ async def make(call: Call, *, port: int, key: str, max_tokens: int | None = None
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            reader, writer = await asyncio.open_connection(_HOST, port, limit=_MOST_HEAD_BYTES)
+            reader, writer = await asyncio.open_connection(_HOST, port, limit=_MAX_HEAD_BYTES)
             writer.write(_request(call, key, max_tokens))
             if call.leaves_after_s is not None:
                 await asyncio.sleep(call.leaves_after_s)
@@ -148,7 +148,7 @@ async def _read(reader: asyncio.StreamReader, call: Call) -> Outcome:
     status, call_id = int(status_line.split()[1]), headers.get("x-llm-call-id", "")
     received, tail, error = 0, b"", ""
     try:
-        while piece := await reader.read(_MOST_HEAD_BYTES):
+        while piece := await reader.read(_MAX_HEAD_BYTES):
             received, tail = received + len(piece), (tail + piece)[-_TAIL_BYTES:]
             if call.leaves_after_bytes is not None and received > call.leaves_after_bytes:
                 return Outcome(call.model, call.is_stream, status, "left", call_id=call_id)

@@ -21,7 +21,7 @@ from tests.faults.scratch import scratch_database, set_up_django
 if TYPE_CHECKING:
     from tests.faults.campaign import Goal, Report
 
-_MOST_EXPLANATIONS = 30
+_MAX_EXPLANATIONS = 30
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.run", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=0.0, help="go on with all that is asked for, for so long")
-    parser.add_argument("--most-minutes", type=float, default=math.inf, help="then stop, whatever has happened")
+    parser.add_argument("--max-minutes", type=float, default=math.inf, help="then stop, whatever has happened")
     parser.add_argument("--kills", type=int, default=0, help="SIGKILLs of workers and servers under load")
     parser.add_argument("--crashes", type=int, default=0, help="of them at named lines of the gateway's code")
     parser.add_argument("--kill-pause", type=float, default=0.0, help="seconds between two kills, on average")
@@ -85,7 +85,7 @@ def _goal(options: argparse.Namespace, *, is_sqlite: bool) -> Goal:
     return Goal(
         seed=options.seed,
         minutes=options.minutes,
-        most_minutes=options.most_minutes,
+        max_minutes=options.max_minutes,
         kills=options.kills,
         crashes=options.crashes,
         outages=options.outages,
@@ -128,7 +128,7 @@ def _show(report: Report, options: argparse.Namespace) -> None:
     }
     for name, value in figures.items():
         print(f"{name:38} {value}")
-    for line in [*books.explanations[:_MOST_EXPLANATIONS], *report.notes]:
+    for line in [*books.explanations[:_MAX_EXPLANATIONS], *report.notes]:
         print(line)
 
 

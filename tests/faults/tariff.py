@@ -36,7 +36,8 @@ def cost_pico(counts: Counted) -> int:
 def set_price() -> None:
     """One staff price for every name that a campaign makes up."""
     from llm.enums import Meter, PriceSource
-    from llm.prices.content import NewPrice, PriceContent, RateValue, write_prices
+    from llm.prices.pricing import STANDARD
+    from llm.prices.terms import NewPrice, PriceTerms, RateValue, write_prices
 
     picos = {
         Meter.INPUT: INPUT,
@@ -47,5 +48,5 @@ def set_price() -> None:
     # A pico-unit a token is a millionth of a USD for a million tokens.
     rates = {meter.value: RateValue(Decimal(pico).scaleb(-6)) for meter, pico in picos.items()}
     match = {"or": [{"starts_with": "m-"}, {"starts_with": "fake-"}]}
-    content = PriceContent(rate_sets={("", 0): rates}, match=match, note="faults")
+    content = PriceTerms(rate_sets={(STANDARD, 0): rates}, match=match, note="faults")
     write_prices([NewPrice("openai", "faults", _SINCE, PriceSource.STAFF, content)])

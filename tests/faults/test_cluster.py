@@ -27,6 +27,7 @@ def test_a_cluster_that_crashed_comes_back_with_what_was_committed() -> None:
 
 
 @pytest.mark.skipif(not can_mount(), reason="only root may mount a disk")
+@pytest.mark.processes
 def test_a_full_disk_takes_nothing_more_and_then_does_again(tmp_path: Path) -> None:
     with SmallDisk(tmp_path / "disk", megabytes=1) as disk:
         with disk.full(), pytest.raises(OSError, match=r"No space left") as caught:

@@ -14,6 +14,8 @@ import pytest
 from tests.faults import crash_points
 from tests.faults.crash_points import POINTS, Orders
 
+pytestmark = pytest.mark.processes
+
 # A child that passes one point three times, and says after each that it lives.
 _CHILD = """
 import sys

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from llm.books.commit import commit_batch
-from llm.books.operations import Ask
+from llm.books.batches.commit import commit_batch
 from llm.enums import LimitMetric, LimitPer
-from llm.limits import set_limit
+from llm.limits.admission import ReservationEstimate
+from llm.limits.changes import set_limit
 from llm.models import LimitWindow
 from tests.fakes import FakeUpstream
 from tests.faults import limits, tariff
@@ -56,7 +56,7 @@ def test_a_budget_is_made_for_so_many_calls(calls: int, spare: float) -> None:
 def test_who_watches_tells_what_is_overspent_and_what_calls_do_not_account_for(change: dict[str, int]) -> None:
     key = a_key()
     set_limit(key.account, None, LimitMetric.TOKENS, LimitPer.TOTAL, 100, None)
-    commit_batch([an_open(key, ask=lambda: Ask(requests=1, input_tokens=60, output_tokens=40))])
+    commit_batch([an_open(key, ask=lambda: ReservationEstimate(requests=1, input_tokens=60, output_tokens=40))])
     with LimitWatch() as watch:
         pass
     assert (watch.problems, watch.fullest) == ([], 1.0)

@@ -17,7 +17,13 @@ from llmproject import server
 from tests.faults import crash_points
 
 # Not the application's own module: what it does on import belongs into the worker.
-_IMPORTED_BEFORE = ("llm.api.handler", "llm.runtime", "llm.calls", "llm.providers.openai", "django.core.handlers.asgi")
+_IMPORTED_BEFORE = (
+    "llm.api.handler",
+    "llm.calls.runtime",
+    "llm.calls.task",
+    "llm.providers.openai",
+    "django.core.handlers.asgi",
+)
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ def test_a_day_in_the_past_is_refused() -> None:
 
 @pytest.mark.parametrize("day", ["tomorrow", "2026-02-30", "01.12.2026", "2026-12-01T00:00Z", ""])
 def test_what_is_no_day_is_refused(day: str) -> None:
-    assert_refused("is no date; write it as YYYY-MM-DD", "acme", "--expires", day)
+    assert_refused("is not a date; write it as YYYY-MM-DD", "acme", "--expires", day)
 
 
 def test_the_last_day_of_all_is_refused_in_a_sentence() -> None:

@@ -38,6 +38,9 @@ OPENED = OpenedFacts(
     opened_at=datetime(2026, 11, 30, 23, 59, 59, 123456, UTC),
     local_day=date(2026, 12, 1),
     price_id=7,
+    provider_instance="main",
+    end_user="8a1b2c3d4e5f60718a1b2c3d4e5f6071",
+    tags={"team": "search", "feature": "chat"},
 )
 CLOSED = ClosedFacts(
     status="settled",
@@ -57,6 +60,10 @@ CLOSED = ClosedFacts(
     service_tier="default",
     is_billable=True,
     is_disputed=False,
+    speed="fast",
+    inference_geo="us",
+    flags="priced_as_reported tier_unpriced",
+    upstream_cost=3_999_999_999,
 )
 ADJUSTMENT = AdjustmentFacts(
     usage_id=OPENED.id,
@@ -76,41 +83,112 @@ ADJUSTMENT = AdjustmentFacts(
     reason="„Their“ report,\nline 2",
     decided_by_id=11,
     recorded_at=datetime(2026, 12, 2, 8, 0, 0, 0, UTC),
+    extra_meters={"web_searches": -1},
+    service_tier="default",
+    speed="fast",
+    inference_geo="us",
+    flags="tier_unpriced",
+)
+# As rows of version 1 have it: nothing in the columns that came later.
+OPENED_1, CLOSED_1, ADJUSTMENT_1 = (
+    OpenedFacts(*OPENED[:12]),
+    ClosedFacts(*CLOSED[:17]),
+    AdjustmentFacts(*ADJUSTMENT[:17]),
 )
 # Written by hand, their digests by sha256sum. If they change, no row that was written before can be proved.
-USAGE_TEXT = (
+USAGE_1_TEXT = (
     '["usage/1","019ab3c4-d5e6-7f80-9a1b-2c3d4e5f6071","019ab3c4-d5e6-7f80-8a1b-2c3d4e5f6072",1,3,5,"openai","gpt-4o",'
     '"gpt-4o-2024-08-06","openai.chat","2026-11-30T23:59:59.123456+00:00","2026-12-01",7,"settled","reported","ok",'
     '1000,200,400,0,0,0,0,0,{"images":1,"web_searches":2},9,4000000000,"default",true,false]'
 )
-USAGE_HEX = "6cb6c341f1f55a52b68c5198690896caf65ff953a3201c3fa0e2eabaff74158e"
-ADJUSTMENT_TEXT = (
+USAGE_1_HEX = "6cb6c341f1f55a52b68c5198690896caf65ff953a3201c3fa0e2eabaff74158e"
+ADJUSTMENT_1_TEXT = (
     '["adjustment/1","019ab3c4-d5e6-7f80-9a1b-2c3d4e5f6071","decision",-10,5,0,0,0,0,0,0,null,8,null,true,'
     '"„Their“ report,\\nline 2",11,"2026-12-02T08:00:00.000000+00:00"]'
 )
-ADJUSTMENT_HEX = "cd7548ca22344da1633204c1f71ed53d01e0b0a7f53640631e1ede7e8d17d00d"
+ADJUSTMENT_1_HEX = "cd7548ca22344da1633204c1f71ed53d01e0b0a7f53640631e1ede7e8d17d00d"
 
 
-def test_the_text_and_digest_of_a_call_never_change() -> None:
+USAGE_TEXT = (
+    '["usage/2","019ab3c4-d5e6-7f80-9a1b-2c3d4e5f6071","019ab3c4-d5e6-7f80-8a1b-2c3d4e5f6072",1,3,5,"openai","gpt-4o",'
+    '"gpt-4o-2024-08-06","openai.chat","2026-11-30T23:59:59.123456+00:00","2026-12-01",7,"main",'
+    '"8a1b2c3d4e5f60718a1b2c3d4e5f6071",{"feature":"chat","team":"search"},"settled","reported","ok",'
+    '1000,200,400,0,0,0,0,0,{"images":1,"web_searches":2},9,4000000000,"default",true,false,'
+    '"fast","us","priced_as_reported tier_unpriced",3999999999]'
+)
+USAGE_HEX = "3f564deb85cea4bb65d7b86c383e4ffd463121861cbccc500bc67af4af9c2daa"
+ADJUSTMENT_TEXT = (
+    '["adjustment/2","019ab3c4-d5e6-7f80-9a1b-2c3d4e5f6071","decision",-10,5,0,0,0,0,0,0,null,8,null,true,'
+    '"„Their“ report,\\nline 2",11,"2026-12-02T08:00:00.000000+00:00",'
+    '{"web_searches":-1},"default","fast","us","tier_unpriced"]'
+)
+ADJUSTMENT_HEX = "e45e7db6fce0b6114f6c83e530147377d20974aec2dfb73bcd493e6e69e2ebe2"
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed", "version", "text", "digest"),
+    [(OPENED_1, CLOSED_1, 1, USAGE_1_TEXT, USAGE_1_HEX), (OPENED, CLOSED, 2, USAGE_TEXT, USAGE_HEX)],
+)
+def test_the_text_and_digest_of_a_call_never_change(
+    opened: OpenedFacts, closed: ClosedFacts, version: int, text: str, digest: str
+) -> None:
+    assert usage_text(opened, closed, version=version).decode() == text
+    assert digest_hex(digest_words(usage_text(opened, closed, version=version))) == digest
+
+
+@pytest.mark.parametrize(
+    ("facts", "version", "text", "digest"),
+    [(ADJUSTMENT_1, 1, ADJUSTMENT_1_TEXT, ADJUSTMENT_1_HEX), (ADJUSTMENT, 2, ADJUSTMENT_TEXT, ADJUSTMENT_HEX)],
+)
+def test_the_text_and_digest_of_an_adjustment_never_change(
+    facts: AdjustmentFacts, version: int, text: str, digest: str
+) -> None:
+    assert adjustment_text(facts, version=version).decode() == text
+    assert digest_hex(digest_words(adjustment_text(facts, version=version))) == digest
+
+
+def test_rows_are_written_with_the_current_version() -> None:
     assert usage_text(OPENED, CLOSED).decode() == USAGE_TEXT
-    assert digest_hex(digest_words(usage_text(OPENED, CLOSED))) == USAGE_HEX
-
-
-def test_the_text_and_digest_of_an_adjustment_never_change() -> None:
     assert adjustment_text(ADJUSTMENT).decode() == ADJUSTMENT_TEXT
-    assert digest_hex(digest_words(adjustment_text(ADJUSTMENT))) == ADJUSTMENT_HEX
 
 
-def test_the_documentation_shows_that_very_call() -> None:
+@pytest.mark.parametrize("name", OpenedFacts._fields[12:] + ClosedFacts._fields[17:])
+def test_a_call_of_version_1_has_nothing_in_later_columns(name: str) -> None:
+    """It would be proved by nothing, and could be changed without a trace."""
+    everything = {**OPENED._asdict(), **CLOSED._asdict()}
+    opened, closed = OPENED_1, CLOSED_1
+    if name in OpenedFacts._fields:
+        opened = OPENED_1._replace(**{name: everything[name]})
+    else:
+        closed = CLOSED_1._replace(**{name: everything[name]})
+    with pytest.raises(TypeError, match="version 1 has no text for these values"):
+        usage_text(opened, closed, version=1)
+
+
+@pytest.mark.parametrize("name", AdjustmentFacts._fields[17:])
+def test_an_adjustment_of_version_1_has_nothing_in_later_columns(name: str) -> None:
+    with pytest.raises(TypeError, match="version 1 has no text for these values"):
+        adjustment_text(ADJUSTMENT_1._replace(**{name: getattr(ADJUSTMENT, name)}), version=1)
+
+
+@pytest.mark.parametrize("version", [0, 3])
+def test_there_is_no_other_version(version: int) -> None:
+    with pytest.raises(TypeError):
+        usage_text(OPENED_1, CLOSED_1, version=version)
+    with pytest.raises(TypeError):
+        adjustment_text(ADJUSTMENT_1, version=version)
+
+
+def test_the_documentation_shows_these_very_calls() -> None:
     page = (Path(settings.BASE_DIR) / "docs/billing.md").read_text()
-    assert USAGE_TEXT in page
-    assert USAGE_HEX in page
+    for text in (USAGE_1_TEXT, USAGE_1_HEX, USAGE_TEXT, USAGE_HEX):
+        assert text in page
 
 
 def test_any_json_writer_gives_the_same_text() -> None:
     model = 'naïve ✓ "quoted" \\ / \x7f\u2028 🦙'
-    values = ["usage/1", *map(str, OPENED[:2]), *OPENED[2:6], model, *OPENED[7:9]]
-    values += ["2026-11-30T23:59:59.123456+00:00", "2026-12-01", 7, *CLOSED]
+    values = ["usage/2", *map(str, OPENED[:2]), *OPENED[2:6], model, *OPENED[7:9]]
+    values += ["2026-11-30T23:59:59.123456+00:00", "2026-12-01", *OPENED[11:], *CLOSED]
     by_stdlib = json.dumps(values, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     assert usage_text(OPENED._replace(model=model), CLOSED).decode() == by_stdlib
 
@@ -160,7 +238,7 @@ def test_every_kind_of_token_is_covered() -> None:
 )
 def test_a_moment_has_one_text_whatever_its_zone_and_fraction(moment: datetime, text: str) -> None:
     assert json.loads(usage_text(OPENED._replace(opened_at=moment), CLOSED))[10:12] == [text, "2026-12-01"]
-    assert json.loads(adjustment_text(ADJUSTMENT._replace(recorded_at=moment)))[-1] == text
+    assert json.loads(adjustment_text(ADJUSTMENT._replace(recorded_at=moment)))[17] == text
 
 
 def test_meters_have_one_order() -> None:

@@ -12,7 +12,7 @@ from django.db.models import Avg, F, Q
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.enums import Dialect, Outcome, UsageStatus
+from llm.enums import CallOutcome, Dialect, UsageStatus
 from llm.fields import AmountField, ExactDecimalField, ExactSum, PriceField, _decode, _encode
 from llm.models import Account, ApiKey, Usage
 
@@ -38,7 +38,7 @@ def unsaved_usage(*, cost: Decimal | None, model: str = "m", prompt_tokens: int 
         model=model,
         dialect=Dialect.OPENAI_CHAT,
         status=UsageStatus.SETTLED,
-        outcome=Outcome.OK,
+        outcome=CallOutcome.OK,
         opened_at=NOW,
         closed_at=NOW,
         recorded_at=NOW,

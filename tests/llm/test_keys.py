@@ -47,8 +47,8 @@ def secret_with(body: str) -> str:
 
 
 def a_caller(**changes: Any) -> Caller:
-    values: dict[str, Any] = {"allowed_models": frozenset(), "shows_cost": False, **changes}
-    return Caller(key_id=1, account_id=1, account_name="acme", key_name="tests", **values)
+    values: dict[str, Any] = {"key_id": 1, "allowed_models": frozenset(), "shows_cost": False, **changes}
+    return Caller(account_id=1, account_name="acme", key_name="tests", **values)
 
 
 @pytest.fixture
@@ -76,6 +76,7 @@ def test_any_body_with_its_checksum_is_well_formed(body: str) -> None:
     assert is_well_formed(secret_with(body))
 
 
+@pytest.mark.slow
 @given(BODIES)
 def test_every_single_wrong_character_is_noticed(body: str) -> None:
     secret = secret_with(body)
@@ -398,15 +399,43 @@ def test_a_caller_is_remembered_for_as_long_as_the_setting_says(settings: Any, m
 
 
 def test_no_more_callers_are_remembered_than_the_bound() -> None:
-    cache = CallerCache(most=3)
+    cache = CallerCache(limit=3)
     for number in range(10):
         cache.put(f"llm_{number}", a_caller())
         assert len(cache._entries) <= 3
     assert cache.get("llm_9") is not None
 
 
-def test_a_cleared_cache_knows_nobody() -> None:
+def test_what_was_put_last_is_remembered_longest() -> None:
+    cache = CallerCache(limit=3)
+    for number in (1, 2, 3, 1, 4):
+        cache.put(f"llm_{number}", a_caller(key_id=number))
+    assert [number for number in range(1, 5) if cache.knows(f"llm_{number}")] == [1, 3, 4]
+
+
+def test_a_caller_that_has_expired_stays_known_and_others_stay_as_they_are() -> None:
+    cache = CallerCache()
+    for number in (1, 2):
+        cache.put(f"llm_{number}", a_caller(key_id=number))
+    cache.expire(1)
+    cache.expire(99)
+    assert (cache.get("llm_1"), cache.knows("llm_1")) == (None, True)
+    assert cache.get("llm_2") is not None
+    fresh = a_caller(key_id=1, shows_cost=True)
+    cache.refresh(fresh)
+    cache.refresh(a_caller(key_id=99))
+    assert cache.get("llm_1") is fresh
+
+
+@pytest.mark.parametrize("is_by_key", [True, False])
+def test_a_caller_that_was_forgotten_is_not_known(is_by_key: bool) -> None:
     cache = CallerCache()
     cache.put("llm_one", a_caller())
-    cache.clear()
+    if is_by_key:
+        cache.forget_key(1)
+    else:
+        cache.forget("llm_one")
+    assert not cache.knows("llm_one")
+    cache.refresh(a_caller())
+    cache.expire(1)
     assert cache.get("llm_one") is None

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from llm.calls import RequestTask
+from llm.calls.context import CallContext
+from llm.calls.runtime import runtime
+from llm.calls.task import RequestTask
 from llm.dialects.native import NATIVE, NativeWriter
-from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
+from llm.enums import CallOutcome, Dialect, UsageSource, UsageStatus
 from llm.errors import InvalidKey, InvalidRequest, PermissionDenied, ShuttingDown, UpstreamFailed, UpstreamRejected
 from llm.keys import Caller, create_key, get_or_create_account, load_caller, revoke_key
 from llm.models import Account, ApiKey, RefusedWrite, Usage
-from llm.opening import OpenedCall
 from llm.providers.base import ProviderSettings
 from llm.providers.echo import EchoProvider
-from llm.runtime import runtime
 from llm.service import LLMService
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamEnd, StreamItem, TokenCounts, ToolCall
 from tests.books import closed_usage
@@ -93,7 +93,7 @@ async def test_a_whole_reply_is_on_the_books(caller: Caller) -> None:
     [row] = await rows(1)
     assert (row.account_id, row.api_key_id) == (caller.account_id, caller.key_id)
     assert (row.dialect, row.provider, row.model, row.upstream_model) == (Dialect.NATIVE, "echo", "echo", "echo")
-    assert (row.status, row.usage_source, row.outcome) == (UsageStatus.SETTLED, UsageSource.REPORTED, Outcome.OK)
+    assert (row.status, row.usage_source, row.outcome) == (UsageStatus.SETTLED, UsageSource.REPORTED, CallOutcome.OK)
     assert (row.prompt_tokens, row.completion_tokens, row.is_stream) == (6, 4, False)
     assert (row.is_unpriced, row.attempt, row.request_id) == (True, 1, row.id)
 
@@ -102,7 +102,7 @@ async def test_a_stream_is_its_text_and_on_the_books_before_it_ends(caller: Call
     deltas = await stream(LLMService(caller))
     assert "".join([delta async for delta in deltas]) == "Echo: Hello there"
     row = await Usage.objects.aget()
-    assert (row.status, row.usage_source, row.outcome) == (UsageStatus.SETTLED, UsageSource.REPORTED, Outcome.OK)
+    assert (row.status, row.usage_source, row.outcome) == (UsageStatus.SETTLED, UsageSource.REPORTED, CallOutcome.OK)
     assert (row.prompt_tokens, row.completion_tokens, row.is_stream) == (6, 4, True)
 
 
@@ -192,7 +192,7 @@ async def test_a_refusal_of_the_upstream_is_raised_and_costs_nothing(caller: Cal
     with pytest.raises(UpstreamRejected, match="Too long"):
         await whole(LLMService(caller))
     [row] = await rows(1)
-    assert (row.status, row.outcome) == (UsageStatus.SETTLED, Outcome.UPSTREAM_REFUSED)
+    assert (row.status, row.outcome) == (UsageStatus.SETTLED, CallOutcome.UPSTREAM_REFUSED)
     assert row.cost == Decimal(0)
     assert (row.error_code, row.upstream_status, row.total_tokens) == ("context_length_exceeded", 400, 0)
 
@@ -207,7 +207,7 @@ async def test_a_provider_that_crashes_is_a_failure_that_may_have_worked(caller:
     assert failed.value.may_have_worked
     assert "Hello" not in failed.value.message
     [row] = await rows(1)
-    assert (row.status, row.outcome) == (UsageStatus.ESTIMATED, Outcome.UPSTREAM_FAILED)
+    assert (row.status, row.outcome) == (UsageStatus.ESTIMATED, CallOutcome.UPSTREAM_FAILED)
     assert (row.completion_tokens, row.prompt_tokens > 0) == (0, True)
 
 
@@ -219,7 +219,7 @@ async def test_a_failure_after_the_settlement_reaches_the_caller_and_leaves_the_
         await asyncio.wait_for(LLMService(caller).chat(HELLO), 5)
     assert caught.value.may_have_worked
     [row] = await rows(1)
-    assert (row.status, row.outcome, row.prompt_tokens) == (UsageStatus.SETTLED, Outcome.OK, 6)
+    assert (row.status, row.outcome, row.prompt_tokens) == (UsageStatus.SETTLED, CallOutcome.OK, 6)
     assert await RefusedWrite.objects.acount() == 0
 
 
@@ -240,7 +240,7 @@ async def test_a_call_that_is_stopped_before_it_is_sent_is_void(
     """Between its open row and the upstream, or between two tries, there is nothing to cut."""
     opened = RequestTask._open
 
-    async def open_and_stop(self: RequestTask, *arguments: Any) -> OpenedCall:
+    async def open_and_stop(self: RequestTask, *arguments: Any) -> CallContext:
         call = await opened(self, *arguments)
         runtime()._stop_requests()
         return call
@@ -248,7 +248,7 @@ async def test_a_call_that_is_stopped_before_it_is_sent_is_void(
     monkeypatch.setattr(RequestTask, "_open", open_and_stop)
     with pytest.raises(ShuttingDown):
         await asyncio.wait_for(LLMService(caller).chat(HELLO), 5)
-    assert [(row.status, row.outcome) for row in await rows(1)] == [(UsageStatus.VOID, Outcome.SHUTDOWN)]
+    assert [(row.status, row.outcome) for row in await rows(1)] == [(UsageStatus.VOID, CallOutcome.SHUTDOWN)]
 
 
 async def test_nobody_waits_for_a_task_that_was_cancelled(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +273,7 @@ async def test_a_stream_that_breaks_off_raises_after_what_came(caller: Caller) -
     assert "".join(received) == "one two"
     assert failed.value.may_have_worked
     [row] = await rows(1)
-    assert (row.status, row.outcome, row.completion_tokens) == (UsageStatus.ESTIMATED, Outcome.UPSTREAM_FAILED, 2)
+    assert (row.status, row.outcome, row.completion_tokens) == (UsageStatus.ESTIMATED, CallOutcome.UPSTREAM_FAILED, 2)
 
 
 async def test_a_listener_who_stops_early_is_on_the_books_with_the_providers_figures(caller: Caller) -> None:
@@ -294,7 +294,7 @@ async def test_a_listener_who_stops_early_is_on_the_books_with_the_providers_fig
     assert (row.status, row.usage_source, row.outcome) == (
         UsageStatus.SETTLED,
         UsageSource.DRAINED,
-        Outcome.CLIENT_GONE,
+        CallOutcome.CLIENT_GONE,
     )
     assert (row.prompt_tokens, row.completion_tokens) == (7, 2)
 

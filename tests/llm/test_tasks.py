@@ -21,10 +21,10 @@ from pytest_django import Settings
 from structlog.testing import capture_logs
 
 from llm import tasks
+from llm.alerts.outbox import LEASE
 from llm.enums import LimitMetric, LimitPer, OutboxKind
-from llm.limits import set_limit
+from llm.limits.changes import set_limit
 from llm.models import LimitWindow, Outbox
-from llm.outbox import LEASE
 from llmproject.celery import app
 from llmproject.supervisor import gateway_programs
 from tests.gateway_process import _database_environment
@@ -124,7 +124,7 @@ def test_due_messages_are_sent_and_counted_in_one_line(settings: Settings, log: 
     assert len(mail.outbox) == 1
     assert not Outbox.objects.filter(sent_at=None).exists()
     counts = {"sent": 1, "unaddressed": 1, "failed": 0, "given_up": 0}
-    assert log == [{"event": "outbox", "log_level": "info", **counts}]
+    assert log == [{"event": "outbox.flushed", "log_level": "info", **counts}]
 
 
 @pytest.mark.django_db
@@ -133,7 +133,7 @@ def test_old_windows_go_and_are_counted_in_one_line(log: list[Any]) -> None:
     LimitWindow.objects.create(limit=limit, starts_at=datetime.now(UTC) - timedelta(days=8))
     tasks.prune_windows()
     assert not LimitWindow.objects.exists()
-    assert log == [{"event": "windows pruned", "log_level": "info", "deleted": 1}]
+    assert log == [{"event": "limits.windows_pruned", "log_level": "info", "deleted": 1}]
 
 
 @pytest.mark.django_db
@@ -189,8 +189,10 @@ def test_a_worker_outlives_tasks_that_fail_and_those_it_does_not_know(receiver: 
 
     receiver.answer = answer
     message = a_message(OutboxKind.WEBHOOK)
-    message.account.webhook_url = receiver.url
-    message.account.save()
+    account = message.account
+    assert account is not None
+    account.webhook_url = receiver.url
+    account.save()
 
     for _ in range(3):
         app.send_task("llm.tasks.send_outbox", args=["one argument too many"])

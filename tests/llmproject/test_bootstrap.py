@@ -7,7 +7,11 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.llmproject.commands import manage
+
+pytestmark = pytest.mark.processes
 
 TABLES = ("auth_user", "llm_account", "llm_apikey", "llm_price")
 CURL = (
@@ -64,4 +68,4 @@ def test_a_file_that_is_no_database_is_refused_with_one_sentence(tmp_path: Path)
     (tmp_path / "db.sqlite3").write_text("This is not a database, but it is long enough to be read as one." * 20)
     ended = manage(tmp_path, "bootstrap")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == ("The database can't be reached (file is not a database); start it, or set DATABASE_URL.\n")
+    assert ended.stderr.startswith("The database can't be used: the file is not a database, or damaged. ")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import pytest
+from django.conf import settings
 from django.core import checks
 from pytest_django import Settings
 
 Set = Callable[..., None]
+UNKNOWN_PROVIDER = (
+    "LLM_DISCONNECT_POLICY names the provider “opnai”, which doesn't exist; did you mean openai? "
+    "Known providers: anthropic, echo, openai and openai_compatible."
+)
 
 
 @pytest.fixture
@@ -18,6 +25,8 @@ def set_all(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Set:
     def set_all(*, engine: str = "sqlite3", **values: object) -> None:
         right: dict[str, object] = {
             "LLM_SETTING_PROBLEMS": (),
+            "LLM_SETTING_WARNINGS": (),
+            "LLM_DISCONNECT_POLICY": {"": "drain", "openai": "cancel"},
             "LLM_PROVIDER": "echo",
             "LLM_DEFAULT_MODEL": "echo",
             "OPENAI_API_KEY": "",
@@ -27,6 +36,7 @@ def set_all(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Set:
             "LLM_ANTHROPIC_BASE_URL": "https://api.anthropic.com",
             "SECRET_KEY": "one long random text",
             "LLM_KEY_PEPPER": "another long random text",
+            "LLM_SECRETS_KEY": "a third long random text, of 32 characters and more",
             "DEBUG": False,
             "ALLOWED_HOSTS": ["localhost", "127.0.0.1", "[::1]"],
             "WEB_HOST": "127.0.0.1",
@@ -78,10 +88,19 @@ def test_settings_that_may_look_wrong_are_passed_too(set_all: Set, values: dict[
     ("check_id", "values", "sentence"),
     [
         ("llm.E001", {"LLM_SETTING_PROBLEMS": ("NAME must be red.",)}, "NAME must be red."),
+        ("llm.W002", {"LLM_SETTING_WARNINGS": ("Nothing reads LLM_PORT.",)}, "Nothing reads LLM_PORT."),
+        (
+            "llm.E011",
+            {"LLM_DISCONNECT_POLICY": {"": "drain", "opnai": "cancel"}},
+            UNKNOWN_PROVIDER,
+        ),
         (
             "llm.E002",
             {"LLM_PROVIDER": "opneai"},
-            'LLM_PROVIDER is "opneai", which nobody knows; use anthropic, echo, openai or openai_compatible.',
+            (
+                'LLM_PROVIDER is "opneai", which is not a known provider; '
+                "use anthropic, echo, openai or openai_compatible."
+            ),
         ),
         ("llm.E003", {"LLM_PROVIDER": "openai"}, "LLM_PROVIDER=openai needs OPENAI_API_KEY; set it in .env."),
         ("llm.E003", {"LLM_PROVIDER": "anthropic"}, "LLM_PROVIDER=anthropic needs ANTHROPIC_API_KEY; set it in .env."),
@@ -117,7 +136,7 @@ def test_settings_that_may_look_wrong_are_passed_too(set_all: Set, values: dict[
             {"DEBUG": True, "ALLOWED_HOSTS": ["localhost", "llm.example.com"]},
             (
                 "DEBUG is on while ALLOWED_HOSTS contains llm.example.com; set DEBUG=false, "
-                "for its error pages show the settings to anybody."
+                "because its error pages show the settings to anyone."
             ),
         ),
         (
@@ -125,7 +144,7 @@ def test_settings_that_may_look_wrong_are_passed_too(set_all: Set, values: dict[
             {"DEBUG": True, "ALLOWED_HOSTS": ["*"]},
             (
                 "DEBUG is on while ALLOWED_HOSTS contains *; set DEBUG=false, "
-                "for its error pages show the settings to anybody."
+                "because its error pages show the settings to anyone."
             ),
         ),
         (
@@ -140,16 +159,16 @@ def test_settings_that_may_look_wrong_are_passed_too(set_all: Set, values: dict[
             "llm.E009",
             {"LLM_BASE_URL": "http://localhost:8000/v1"},
             (
-                "LLM_BASE_URL points to this gateway itself (127.0.0.1:8000), which would call itself without end; "
-                "give it the provider's address, or another WEB_PORT to the gateway."
+                "LLM_BASE_URL points to this gateway itself (127.0.0.1:8000), which would call itself endlessly; "
+                "set it to the provider's address, or change WEB_PORT."
             ),
         ),
         (
             "llm.E009",
             {"LLM_OPENAI_BASE_URL": "http://[::1]/v1", "WEB_HOST": "0.0.0.0", "WEB_PORT": 80},
             (
-                "LLM_OPENAI_BASE_URL points to this gateway itself (0.0.0.0:80), which would call itself without end; "
-                "give it the provider's address, or another WEB_PORT to the gateway."
+                "LLM_OPENAI_BASE_URL points to this gateway itself (0.0.0.0:80), which would call itself endlessly; "
+                "set it to the provider's address, or change WEB_PORT."
             ),
         ),
         (
@@ -157,7 +176,31 @@ def test_settings_that_may_look_wrong_are_passed_too(set_all: Set, values: dict[
             {"LLM_FIRST_BYTE_TIMEOUT_SECONDS": 900.5},
             (
                 "LLM_FIRST_BYTE_TIMEOUT_SECONDS (900.5) is longer than LLM_TOTAL_TIMEOUT_SECONDS (900); "
-                "shorten the one or lengthen the other."
+                "lower the former or raise the latter."
+            ),
+        ),
+        (
+            "llm.E032",
+            {"LLM_BODIES_BYTES": 63 * 1024**2, "LLM_BODIES_BYTES_PER_KEY": 32 * 1024**2},
+            (
+                "LLM_BODIES_BYTES (66060288) is less than twice LLM_MAX_BODY_BYTES (33554432), and no account gets "
+                "more than half of it; lower the latter or raise the former."
+            ),
+        ),
+        (
+            "llm.E030",
+            {"LLM_BODIES_BYTES_PER_KEY": 1024**2},
+            (
+                "LLM_MAX_BODY_BYTES (33554432) is more than LLM_BODIES_BYTES_PER_KEY (1048576); "
+                "lower the one or raise the other."
+            ),
+        ),
+        (
+            "llm.E030",
+            {"LLM_BODIES_BYTES": 100 * 1024**2},
+            (
+                "LLM_BODIES_BYTES_PER_KEY (134217728) is more than LLM_BODIES_BYTES (104857600); "
+                "lower the one or raise the other."
             ),
         ),
     ],
@@ -176,3 +219,53 @@ def test_a_value_that_could_not_be_read_is_not_reported_as_missing_too(set_all: 
 def test_each_timeout_that_is_too_long_is_a_finding_of_its_own(set_all: Set) -> None:
     set_all(LLM_TOTAL_TIMEOUT_SECONDS=1.0)
     assert [check_id for check_id, _ in found()] == ["llm.E010"] * 3
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"LLM_SECRETS_KEY": ""}, []),
+        ({"LLM_SECRETS_KEY": "", "ALLOWED_HOSTS": ["llm.example.com"]}, ["llm.W004"]),
+        ({"LLM_SECRETS_KEY": "change-me-to-a-third-long-random-text"}, ["llm.E014"]),
+        ({"LLM_SECRETS_KEY": "short"}, ["llm.E012"]),
+        ({"LLM_SECRETS_KEY": "x" * 40, "LLM_KEY_PEPPER": "x" * 40}, ["llm.E013"]),
+        ({"LLM_SECRETS_KEY": "x" * 40, "SECRET_KEY": "x" * 40}, ["llm.E013"]),
+    ],
+)
+def test_the_key_of_stored_secrets(set_all: Set, values: dict[str, object], said: list[str]) -> None:
+    set_all(**values)
+    assert [identifier for identifier, _ in found()] == said
+
+
+def test_production_is_told_of_a_missing_key_of_stored_secrets_once(set_all: Set) -> None:
+    for hosts in (["localhost"], ["llm.example.com"]):
+        set_all(LLM_SECRETS_KEY="", ALLOWED_HOSTS=hosts)
+        said = [message for message in checks.run_checks(include_deployment_checks=True) if message.id == "llm.W004"]
+        assert [message.msg for message in said] == [
+            "LLM_SECRETS_KEY is not set, so webhooks of accounts can't be signed; put a long random text into .env."
+        ]
+
+
+def _ids_with_messages() -> Iterator[tuple[str, str]]:
+    """Of each check message in our code, as it is written there."""
+    for package in ("llm", "billing", "llmproject"):
+        for path in sorted((settings.BASE_DIR / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                    continue
+                for keyword in node.keywords:
+                    if keyword.arg == "id" and ast.unparse(node.func.value) == "checks":
+                        yield ast.literal_eval(keyword.value), ast.unparse(node.args[0])
+
+
+@pytest.mark.slow
+def test_an_id_means_one_thing() -> None:
+    """Who silences a check must silence no other."""
+    messages: dict[str, set[str]] = {}
+    places: Counter[str] = Counter()
+    for check_id, message in _ids_with_messages():
+        messages.setdefault(check_id, set()).add(message)
+        places[check_id] += 1
+    assert {"llm.E001", "llm.E015", "billing.E001"} <= messages.keys()
+    assert {check_id: found for check_id, found in messages.items() if len(found) > 1} == {}
+    assert [check_id for check_id, number in places.items() if number > 1] == ["llm.W004"]  # deployed or not

@@ -42,6 +42,7 @@ def test_messages_come_in_the_order_they_were_sent(connection: Connection) -> No
         channel._get("jobs")
 
 
+@pytest.mark.slow
 def test_a_reader_never_finds_half_a_message(connection: Connection, tmp_path: Path) -> None:
     sender = threading.Thread(target=_send_all, args=[connection.channel()])
     sender.start()

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from django.core.management.utils import get_random_secret_key
 
-from llmproject.logging import Redactor
+from llmproject.logging import LogRedactor
 from tests.llmproject.commands import PEPPER, ROOT, SECRET_KEY, environment_of, python_command
 
 OUR_KEY = "llm_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZab"
@@ -61,6 +61,7 @@ def log_everything(folder: Path, **environment: str) -> list[str]:
     return ended.stdout.splitlines()
 
 
+@pytest.mark.processes
 def test_every_line_is_one_json_object_without_a_secret(tmp_path: Path) -> None:
     lines = log_everything(tmp_path)
     events: list[dict[str, Any]] = [json.loads(line) for line in lines]
@@ -78,15 +79,61 @@ def test_every_line_is_one_json_object_without_a_secret(tmp_path: Path) -> None:
     assert (warning["event"], warning["header"]) == ("key [redacted]", "[redacted]")
     for event in (failed, failed_too):
         assert event["event"] == "failed"
-        assert event["exception"].endswith("ValueError: [redacted]")
+        assert (event["error"], event["causes"], "exception" in event) == ("ValueError", [], False)
+        assert event["where"] == ["<string>:11 <module>"]
     assert (events[-2]["event"], events[-2]["surrogate"], events[-2]["number"]) == ("two\nlines", "?", 2**70)
     assert events[-1]["event"] == "two\nlines ?"
 
 
+@pytest.mark.processes
 def test_the_console_shows_no_secret_either(tmp_path: Path) -> None:
     text = "\n".join(log_everything(tmp_path, LLM_LOG_FORMAT="console"))
     assert [secret for secret in SECRETS if secret in text] == []
-    assert text.count("[redacted]") >= 6 * len(SECRETS)
+    assert text.count("[redacted]") >= 5 * len(SECRETS)
+
+
+LOG_FAILURES = """
+import logging, sys
+import django
+django.setup()
+from llmproject.celery import app
+log = logging.getLogger("some.library")
+try:
+    try:
+        raise KeyError("a prompt")
+    except KeyError as error:
+        raise ValueError("a row: a prompt") from error
+except ValueError as error:
+    log.error("failed: %s", error, exc_info=True)
+    log.error("failed", exc_info=error)
+    logging.getLogger("asyncio").error("never retrieved", exc_info=error)
+    logging.getLogger("django.request").error("%s: %s", "Internal Server Error", "/admin/", exc_info=error,
+        extra={"status_code": 500})
+@app.task
+def fails():
+    raise ValueError("a row: a prompt")
+fails.apply()
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_line_tells_the_text_of_an_exception(tmp_path: Path, log_format: str) -> None:
+    """Of a library's, Django's or Celery's: it may hold a prompt, or a row of the database."""
+    ended = subprocess.run(
+        python_command("-c", LOG_FAILURES),
+        cwd=ROOT,
+        env=environment_of(tmp_path, DJANGO_SETTINGS_MODULE="llmproject.settings", LLM_LOG_FORMAT=log_format),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    output = ended.stdout + ended.stderr
+    assert "a prompt" not in output
+    assert output.count("ValueError") >= 5
+    for told in ("Internal Server Error: /admin/", "fails", "never retrieved"):
+        assert told in output
 
 
 @pytest.mark.parametrize(
@@ -99,24 +146,24 @@ def test_the_console_shows_no_secret_either(tmp_path: Path) -> None:
     ],
 )
 def test_keys_are_known_by_their_form(line: str, redacted: str) -> None:
-    assert Redactor().redact(line.encode()).decode() == redacted
+    assert LogRedactor().redact(line.encode()).decode() == redacted
 
 
 @pytest.mark.parametrize("secret", ['quote " backslash \\', "tab\tnewline\n", "schlüssel€", "$(.*)[a-z]+"])
 def test_a_secret_is_found_in_json_whatever_its_letters(secret: str) -> None:
-    redactor = Redactor()
+    redactor = LogRedactor()
     redactor.learn([secret, get_random_secret_key()])
     assert redactor.redact(orjson.dumps({"text": f"a {secret} b"})) == b'{"text":"a [redacted] b"}'
     assert redactor.redact(f"a {secret} b".encode()) == b"a [redacted] b"
 
 
 def test_a_short_value_is_no_secret() -> None:
-    redactor = Redactor()
+    redactor = LogRedactor()
     redactor.learn(["ollama", ""])
     assert redactor.redact(b"ollama answers") == b"ollama answers"
 
 
 def test_a_secret_within_another_leaves_no_rest() -> None:
-    redactor = Redactor()
+    redactor = LogRedactor()
     redactor.learn(["0123456789", "0123456789-and-more"])
     assert redactor.redact(b"<0123456789-and-more>") == b"<[redacted]>"

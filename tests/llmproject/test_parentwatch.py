@@ -12,6 +12,8 @@ import pytest
 
 from tests.llmproject.commands import ROOT, python_command
 
+pytestmark = pytest.mark.processes
+
 PARENT = """
 import subprocess, sys, time
 with subprocess.Popen([sys.executable, "-c", sys.argv[1]]):

@@ -20,6 +20,7 @@ def used_port() -> Iterator[int]:
         yield port
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
@@ -40,6 +41,7 @@ def test_a_wrong_setting_stops_the_server_with_one_sentence(
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"{sentence}\n")
 
 
+@pytest.mark.processes
 def test_a_used_port_stops_the_server_with_one_sentence(tmp_path: Path, used_port: int) -> None:
     ended = manage(tmp_path, "serve", WEB_PORT=str(used_port))
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"{used_port_sentence(used_port)}\n")

@@ -9,6 +9,8 @@ import pytest
 
 from tests.llmproject.commands import ROOT, python_command
 
+pytestmark = pytest.mark.processes
+
 # As granian drives an event loop: one run to start up, one to serve. Signals come at the end of the first, when the
 # loop reads no more of them, and while it serves.
 WORKER = """

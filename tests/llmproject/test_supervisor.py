@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx2
 import psutil
 import pytest
 
+from llmproject.readiness import announce_when_ready
 from tests.gateway_process import free_port
 from tests.llmproject.commands import ROOT, environment_of, python_command
 
@@ -97,7 +102,7 @@ def is_healthy(port: int) -> bool:
 
 def wait_for_gateway(supervised: Supervised, port: int) -> None:
     """Until the web process answers, and worker and beat have come up."""
-    supervised.wait_until(lambda: " ready." in supervised.log() and "beat ready" in supervised.log())
+    supervised.wait_until(lambda: " ready." in supervised.log() and "beat.ready" in supervised.log())
     supervised.wait_until(lambda: is_healthy(port))
 
 
@@ -119,6 +124,51 @@ def test_web_worker_and_beat_run_until_ctrl_c(supervise: Start, tmp_path: Path) 
     assert supervised.process.wait(STOP_S) == 0, supervised.log()
     assert supervised.left(timeout_s=0.5) == []
     assert "Traceback" not in supervised.log()
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_first_start_ends_with_a_line_that_works(supervise: Start) -> None:
+    port = free_port()
+    supervised = supervise("manage.py", "up", "--bootstrap", WEB_PORT=str(port))
+    supervised.wait_until(lambda: "\nReady: " in supervised.log() and "curl " in supervised.log())
+    log = supervised.log()
+    assert log.index("Preparing the database") < log.index("Importing prices") < log.index("shown only once")
+    assert log.count("curl ") == log.count("\nReady: ") == 1
+    [line] = re.findall(r"^curl .*$", log, re.MULTILINE)
+    assert "Bearer llm_" in line
+    answered = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert '"content":"Echo: Hello"' in answered.stdout
+
+
+def test_readiness_is_asked_for_until_it_is_there() -> None:
+    statuses = [503, 503, 200]
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(statuses.pop(0))
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Quiet."""
+
+    done = threading.Event()
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        announce_when_ready("127.0.0.1", server.server_port, done.set)
+        assert done.wait(PATIENCE_S)
+        server.shutdown()
+        thread.join()
+    assert statuses == []
+
+
+def test_nothing_is_announced_where_nobody_answers() -> None:
+    said: list[str] = []
+    given_up = announce_when_ready("127.0.0.1", free_port(), lambda: said.append("ready"))
+    given_up.set()
+    assert said == []
 
 
 @pytest.mark.e2e
@@ -155,12 +205,14 @@ def children_are(supervised: Supervised, count: int) -> bool:
     return len([child for child in children if is_running(child)]) == count
 
 
+@pytest.mark.processes
 def test_a_program_that_ends_stops_the_others_and_is_named(supervise: Start) -> None:
     supervised = supervise("-c", RUN, "10", "sleep", "failing")
     assert supervised.process.wait(STOP_S) == 1
     assert supervised.log() == "failing ended with exit status 3; stopping the others.\n"
 
 
+@pytest.mark.processes
 def test_a_program_that_is_killed_stops_the_others_and_is_named(supervise: Start) -> None:
     supervised = supervise("-c", RUN, "10", "sleep", "parent")
     supervised.wait_until(lambda: children_are(supervised, 3))
@@ -171,6 +223,7 @@ def test_a_program_that_is_killed_stops_the_others_and_is_named(supervise: Start
     assert supervised.log() == "sleep ended by SIGKILL; stopping the others.\n"
 
 
+@pytest.mark.processes
 def test_a_background_program_that_ends_is_started_again_with_growing_pauses(supervise: Start) -> None:
     supervised = supervise("-c", RUN, "10", "sleep", "failing+")
     supervised.wait_until(lambda: supervised.log().count("\n") == 3)
@@ -182,6 +235,7 @@ def test_a_background_program_that_ends_is_started_again_with_growing_pauses(sup
     assert supervised.left(timeout_s=0.5) == []
 
 
+@pytest.mark.processes
 def test_a_background_program_that_is_killed_leaves_the_others_alone(supervise: Start) -> None:
     supervised = supervise("-c", RUN, "10", "sleep", "parent+")
     supervised.wait_until(lambda: children_are(supervised, 3))
@@ -195,6 +249,7 @@ def test_a_background_program_that_is_killed_leaves_the_others_alone(supervise: 
     assert supervised.left(timeout_s=0.5) == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_all_and_their_children(supervise: Start, signum: signal.Signals) -> None:
     supervised = supervise("-c", RUN, "10", "sleep", "parent")
@@ -205,15 +260,17 @@ def test_a_signal_stops_all_and_their_children(supervise: Start, signum: signal.
     assert supervised.log() == ""
 
 
+@pytest.mark.processes
 def test_a_program_that_does_not_stop_in_time_is_killed(supervise: Start) -> None:
     supervised = supervise("-c", RUN, "0.5", "sleep", "stubborn")
     supervised.wait_until(lambda: supervised.log() == "deaf\n" and children_are(supervised, 2))
     supervised.process.terminate()
     assert supervised.process.wait(STOP_S) == 1
     assert supervised.left(timeout_s=0.5) == []
-    assert supervised.log() == "deaf\nstubborn did not stop in time and is killed.\n"
+    assert supervised.log() == "deaf\nstubborn did not stop in time; killing it.\n"
 
 
+@pytest.mark.processes
 def test_a_second_signal_waits_no_longer(supervise: Start) -> None:
     supervised = supervise("-c", RUN, "60", "sleep", "stubborn")
     supervised.wait_until(lambda: supervised.log() == "deaf\n" and children_are(supervised, 2))
@@ -222,4 +279,4 @@ def test_a_second_signal_waits_no_longer(supervise: Start) -> None:
     supervised.process.send_signal(signal.SIGINT)
     assert supervised.process.wait(STOP_S) == 1
     assert supervised.left(timeout_s=0.5) == []
-    assert supervised.log() == "deaf\nstubborn did not stop in time and is killed.\n"
+    assert supervised.log() == "deaf\nstubborn did not stop in time; killing it.\n"

@@ -6,7 +6,11 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.llmproject.commands import ROOT, TIMEOUT_S, environment_of, python_command
+
+pytestmark = pytest.mark.processes
 
 STATUSES = {"/healthz": 200, "/admin/login/": 200, "/api/v1/invoices/": 401, "/docs/": 200}
 
@@ -17,7 +21,7 @@ from importlib import import_module
 from asgiref.testing import ApplicationCommunicator
 from llmproject.asgi import application
 
-HEAVY = ("PIL", "fontTools", "fpdf", "xlsxwriter")
+HEAVY = ("PIL", "fontTools", "fpdf", "uharfbuzz", "xlsxwriter")
 
 async def status_of(path):
     scope = {
@@ -52,4 +56,4 @@ def test_neither_the_start_nor_a_page_loads_what_only_documents_and_exports_need
 
     assert (ended.returncode, ended.stderr) == (0, "")
     # What is loaded for a PDF shows that the names are right. The log, too, is written to stdout.
-    assert json.loads(ended.stdout.splitlines()[-1]) == [STATUSES, [], ["PIL", "fontTools", "fpdf"]]
+    assert json.loads(ended.stdout.splitlines()[-1]) == [STATUSES, [], ["PIL", "fontTools", "fpdf", "uharfbuzz"]]

@@ -6,25 +6,27 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from billing.closing import close_month
 from billing.errors import BillingError
-from billing.periods import Period
+from billing.invoices.closing import close_month
+from billing.periods import BillingPeriod
 from llm.models import Account
+from llm.money import plural
 
 
 class Command(BaseCommand):
     help = (
-        "Drafts the invoice of a month for each account, or computes the draft that is there anew; invoices that were "
-        "submitted stay as they are. A background job does the same once the month has ended where the account is."
+        "Drafts each account's invoice for a month, or recalculates the existing draft; submitted invoices "
+        "are not changed. A background job does the same once the month has ended in the account's time "
+        "zone."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("month", help="such as 2026-10")
-        parser.add_argument("--account", help="only this one, by its name")
+        parser.add_argument("--account", help="only this account, by name")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            period = Period.parse(options["month"])
+            period = BillingPeriod.parse(options["month"])
         except ValueError as error:
             raise CommandError(f"{error}.") from error
         try:
@@ -32,13 +34,16 @@ class Command(BaseCommand):
         except BillingError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(
-            f"{period}: {len(report.drafted):,} drafts, {len(report.kept):,} submitted before, "
-            f"{len(report.empty):,} accounts with nothing to bill."
+            f"{period}: {plural(len(report.drafted), 'draft')}, {len(report.kept):,} already submitted, "
+            f"{plural(len(report.empty), 'account')} with nothing to bill."
         )
+        if report.credited:
+            notes = plural(len(report.credited), "draft credit note")
+            self.stdout.write(f"{notes} for months that cost less than was billed.")
         if report.failed:
             for name, why in report.failed:
                 self.stderr.write(f"{name}: {why}")
-            raise CommandError(f"{len(report.failed):,} accounts could not be billed.")
+            raise CommandError(f"{plural(len({name for name, _ in report.failed}), 'account')} could not be billed.")
 
 
 def _account(name: str | None) -> Account | None:

@@ -9,18 +9,19 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from billing.errors import BillingError
-from billing.exporting import export_month
 from billing.exports import FORMATS
 from billing.exports.manifest import NAME, Manifest
-from billing.periods import Period
+from billing.jobs.exports import export_month
+from billing.periods import BillingPeriod
 from llm.models import Account
+from llm.money import plural
 
 
 class Command(BaseCommand):
     help = (
-        "Writes the invoices that are issued for a month, with their lines and the usage that they bill, and a "
-        "manifest with the SHA-256 of each file. The same month always gives the same bytes. The folder is there whole "
-        "or not at all; verify_export.py in it checks it anywhere, without this software."
+        "Exports the issued invoices of a month, with their lines and the usage they bill, and a manifest "
+        "with the SHA-256 of each file. The same month always gives the same bytes. The folder is written "
+        "completely or not at all; the verify_export.py in it checks it anywhere, without this software."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -28,8 +29,10 @@ class Command(BaseCommand):
         parser.add_argument("--out", required=True, type=Path, help="A folder that is empty or not there yet.")
         parser.add_argument("--format", default="csv,xlsx,jsonl", help=f"Some of {','.join(FORMATS)}.")
         parser.add_argument("--account", help="Only this account, for the customer: without what providers charge us.")
-        parser.add_argument("--include-drafts", action="store_true", help="Also what is not issued yet; marked so.")
-        parser.add_argument("--progress", action="store_true", help="Show progress even where this is no terminal.")
+        parser.add_argument(
+            "--include-drafts", action="store_true", help="Include invoices that are not issued yet, marked as such."
+        )
+        parser.add_argument("--progress", action="store_true", help="Show progress even if this is not a terminal.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         progress = self._show if options["progress"] or sys.stderr.isatty() else None
@@ -50,22 +53,24 @@ class Command(BaseCommand):
 
     def _show(self, rows: int, of: int) -> None:
         percent = 100 * rows // of if of else 100
-        self.stderr.write(f"\r{rows:,} of about {of:,} rows of usage ({percent} %)", str, ending="")
+        self.stderr.write(f"\r{rows:,} of about {plural(of, 'row')} of usage ({percent} %)", str, ending="")
 
     def _summarize(self, manifest: Manifest, folder: Path) -> None:
         rows = manifest.rows
         self.stdout.write(
-            f"{rows['invoices']:,} invoices, {rows['lines']:,} lines and {rows['usage']:,} rows of usage of "
-            f"{manifest.scope.period} are in {folder}."
+            f"{plural(rows['invoices'], 'invoice')}, {plural(rows['lines'], 'line')} and "
+            f"{plural(rows['usage'], 'row')} of usage of {manifest.scope.period} are in {folder}."
         )
         for currency, sums in sorted(manifest.totals.items()):
-            self.stdout.write(f"{currency}: {sums['invoices']:,} invoices, {sums['total']:,} in all, tax included.")
+            self.stdout.write(
+                f"{currency}: {plural(int(sums['invoices']), 'invoice')}, {sums['total']:,} in total, including tax."
+            )
         self.stdout.write(f"SHA-256 of {NAME}: {manifest.sha256}")
 
 
-def _period(month: str) -> Period:
+def _period(month: str) -> BillingPeriod:
     try:
-        return Period.parse(month)
+        return BillingPeriod.parse(month)
     except ValueError as error:
         raise CommandError(f"{error}.") from error
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from billing.reconcile import PROVIDERS, ImportSummary, ReportError, import_report
-from llm.money import format_usd
+from billing.reconcile import PROVIDERS, CostImportSummary, ReportError, import_report
+from llm.money import format_usd, plural
 
 
 class Command(BaseCommand):
     help = (
-        "Imports a cost or usage report as the provider's API gives it: one page, a list of pages, or pages one after"
-        " the other. A day that was imported before is replaced in reports of the same kind."
+        "Imports a cost or usage report as returned by the provider's API: one page, a list of pages, or "
+        "pages one after the other. It replaces days imported earlier from reports of the same kind."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -35,13 +35,14 @@ class Command(BaseCommand):
             raise CommandError(f"{file.name} was not imported. {error}") from error
         self.stdout.write(_sentence(summary, is_dry_run=options["dry_run"]))
         if summary.is_cut:
-            self.stderr.write("The last page says that there are more: the report isn't complete.")
+            self.stderr.write("The last page says that more follow: the report is incomplete.")
 
 
-def _sentence(summary: ImportSummary, *, is_dry_run: bool) -> str:
+def _sentence(summary: CostImportSummary, *, is_dry_run: bool) -> str:
     if not summary.is_new:
-        return "This very file was imported before: nothing was done."
+        return "This file was already imported: nothing was done."
     days = f"{summary.first}" if summary.first == summary.last else f"{summary.first} to {summary.last}"
     cost = "no costs" if summary.cost is None else f"{format_usd(summary.cost)} USD"
     verb = "Would import" if is_dry_run else "Imported"
-    return f"{verb} {summary.rows} rows of {days}, {cost}; {summary.replaced} rows of earlier reports replaced."
+    rows, replaced = plural(summary.rows, "row"), plural(summary.replaced, "row")
+    return f"{verb} {rows} of {days}, {cost}; {replaced} of earlier reports replaced."

@@ -9,21 +9,23 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from billing.reconcile import ReconciledLine, Reconciliation, Side, Totals, reconciliation
-from llm.money import format_usd
+from billing.reconcile import ReconciledLine, ReconciledTotals, Reconciliation, Side, reconciliation
+from llm.money import format_usd, plural
 
 _HEAD = ("day (UTC)", "model", "our tokens", "theirs", "our cost", "theirs", "difference", "why")
 _UNKNOWN = "-"
 
 
 class Command(BaseCommand):
-    help = "Sets the books against a provider's imported reports, by UTC day and model: ours, theirs, difference, why."
+    help = (
+        "Compares the books with a provider's imported reports, by UTC day and model: ours, theirs, difference, reason."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("provider", help="such as openai")
         parser.add_argument("--from", dest="first", type=_day, required=True, metavar="YYYY-MM-DD")
         parser.add_argument("--to", dest="last", type=_day, required=True, metavar="YYYY-MM-DD", help="included")
-        parser.add_argument("--differences", action="store_true", help="leave out the lines that agree")
+        parser.add_argument("--differences", action="store_true", help="show only the lines that differ")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -67,11 +69,12 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _summary(found: Reconciliation) -> str:
-    totals: Totals = found.totals
+    totals: ReconciledTotals = found.totals
     differing = sum(not line.agrees for line in found.lines)
     return (
-        f"In all: ours {format_usd(totals.ours)} USD, theirs {_usd(totals.theirs)} USD,"
-        f" difference {_signed(totals.difference)}; {differing} of {len(found.lines)} lines differ."
+        f"Total: ours {format_usd(totals.ours)} USD, theirs {_usd(totals.theirs)} USD, difference "
+        f"{_signed(totals.difference)}; {differing:,} of {plural(len(found.lines), 'line')} "
+        f"{'differs' if differing == 1 else 'differ'}."
     )
 
 
@@ -91,4 +94,4 @@ def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise ArgumentTypeError(f"“{text}” is no date; write it as YYYY-MM-DD") from error
+        raise ArgumentTypeError(f"“{text}” is not a date; write it as YYYY-MM-DD") from error

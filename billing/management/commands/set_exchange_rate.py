@@ -9,11 +9,11 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from billing.exchange import add_rate
+from billing.invoices.exchange_rates import add_rate
 
 
 class Command(BaseCommand):
-    help = "Records a rate of exchange. It holds from its day on until a later one; rates are added, never changed."
+    help = "Records an exchange rate. It applies from its day until a later one; rates are added, never changed."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("currency", help="Such as EUR.")
@@ -34,11 +34,11 @@ def _number(text: str) -> Decimal:
     try:
         return Decimal(text)
     except InvalidOperation as error:
-        raise CommandError(f"“{text}” is no number such as 0.92.") from error
+        raise CommandError(f"“{text}” is not a number such as 0.92.") from error
 
 
 def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise CommandError(f"“{text}” is no day such as 2026-10-31.") from error
+        raise CommandError(f"“{text}” is not a valid date, e.g. 2026-10-31.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sys
@@ -11,20 +10,22 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core import checks
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
-from django.db import DatabaseError, connection, transaction
+from django.core.management.base import BaseCommand, OutputWrapper
+from django.db import connection, transaction
 from django.db.models import Q
 
 from llm.keys import create_key, get_or_create_account
+from llm.management.invitation import base_url, curl_line
 from llm.models import ApiKey, Price
-from llmproject.startup import refuse, refuse_wrong_settings
+from llm.prices.builtin import ensure_builtin_prices
+from llmproject.startup import refuse_wrong_settings
 
 ADMIN_NAME = "admin"
 ACCOUNT_NAME = "demo"
 PASSWORD_BYTES = 15
 UNUSED_FILES = ["redoc", "*.map"]
-EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
 
 class Command(BaseCommand):
@@ -32,24 +33,31 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def handle(self, *args: Any, **options: Any) -> None:
-        refuse_wrong_settings()
-        _refuse_database_away()
-        call_command("migrate", interactive=False, verbosity=0)
-        call_command("collectstatic", interactive=False, verbosity=0, ignore_patterns=UNUSED_FILES)
-        if not Price.objects.exists():
-            call_command("import_prices", stdout=self.stdout)
-        # Printed before it is committed: what is printed may be lost by a crash, a secret that nobody saw never stays.
-        with transaction.atomic():
-            self.stdout.write(_summary(password=_create_admin(), key=_create_demo_key()))
-            self.stdout.flush()
+        key = set_up(self.stdout)
+        self.stdout.write(f"\nTry it:\n\n{curl_line(key)}\n")
 
 
-def _refuse_database_away() -> None:
-    try:
-        connection.ensure_connection()
-    except DatabaseError as error:
-        reason = str(error).strip().splitlines()[0]
-        refuse(f"The database can't be reached ({reason}); start it, or set DATABASE_URL.")
+def set_up(stdout: OutputWrapper) -> str:
+    """All of it, saying what takes long; returns the secret of the demo key where that is new."""
+    refuse_wrong_settings()
+    connection.ensure_connection()
+    _say(stdout, "Preparing the database; the first time, this takes a minute.")
+    call_command("migrate", interactive=False, verbosity=0)
+    call_command("collectstatic", interactive=False, verbosity=0, ignore_patterns=UNUSED_FILES)
+    if not Price.objects.exists():
+        _say(stdout, "Importing prices; this takes about ten seconds.")
+        call_command("import_prices", stdout=stdout)
+    ensure_builtin_prices()
+    # Printed before it is committed: what is printed may be lost by a crash, a secret that nobody saw never stays.
+    with transaction.atomic():
+        key = _create_demo_key()
+        _say(stdout, _summary(password=_create_admin(), key=key))
+    return key
+
+
+def _say(stdout: OutputWrapper, text: str) -> None:
+    stdout.write(text)
+    stdout.flush()
 
 
 def _create_admin() -> str:
@@ -71,22 +79,18 @@ def _create_demo_key() -> str:
 
 
 def _summary(*, password: str, key: str) -> str:
-    base = f"http://{_shown_host()}:{settings.WEB_PORT}"
+    base = base_url()
     lines = [
         ("Admin", f"{base}/admin/"),
         ("User", f"{ADMIN_NAME}, password {password}" if password else "as before"),
         ("API key", key or f"as before; another one: {_manage('create_api_key', ACCOUNT_NAME)}"),
         ("Provider", _describe_provider()),
+        ("Invoices", _billing_advice()),
         ("API docs", f"{base}/docs/"),
     ]
-    shown = "\n".join(f"  {name:<9} {value}" for name, value in lines)
-    once = "\nThe password and the key are shown this once; note them down.\n" if password or key else ""
-    return f"\nLLM Billing Gateway\n\n{shown}\n{once}\nTry it:\n\n{_curl(base, key)}\n"
-
-
-def _shown_host() -> str:
-    host = EVERY_INTERFACE.get(settings.WEB_HOST, settings.WEB_HOST)
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+    shown = "\n".join(f"  {name:<9} {value}" for name, value in lines if value)
+    once = "\nThe password and the key are shown only once; store them now.\n" if password or key else ""
+    return f"\nLLM Billing Gateway\n\n{shown}\n{once}"
 
 
 def _describe_provider() -> str:
@@ -96,15 +100,10 @@ def _describe_provider() -> str:
     return "LLM_PROVIDER is not set, so the built-in echo provider answers; set it in .env"
 
 
-def _curl(base: str, key: str) -> str:
-    body = {
-        "model": settings.LLM_DEFAULT_MODEL or "NAME-OF-A-MODEL",
-        "messages": [{"role": "user", "content": "Hello"}],
-    }
-    return (
-        f"curl {base}/v1/chat/completions -H 'Authorization: Bearer {key or 'YOUR-KEY'}' "
-        f"-H 'Content-Type: application/json' -d '{json.dumps(body)}'"
-    )
+def _billing_advice() -> str:
+    """What must be set before invoices can be issued, as billing itself says it."""
+    found = checks.run_checks(tags=["billing"], include_deployment_checks=True)
+    return " ".join(f"{message.msg} {message.hint or ''}".strip() for message in found)
 
 
 def _manage(*words: str) -> str:

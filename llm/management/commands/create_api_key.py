@@ -16,9 +16,7 @@ from llm.models import Account
 
 
 class Command(BaseCommand):
-    help = (
-        "Creates an API key for an account, and the account where there is none of that name. Prints the secret once."
-    )
+    help = "Creates an API key for an account, and the account itself if it doesn't exist. Prints the secret once."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("account", help="the account's name")
@@ -45,7 +43,7 @@ def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise ArgumentTypeError(f"“{text}” is no date; write it as YYYY-MM-DD") from error
+        raise ArgumentTypeError(f"“{text}” is not a date; write it as YYYY-MM-DD") from error
 
 
 def _end_of_day(day: date | None, account: Account) -> datetime | None:
@@ -55,7 +53,9 @@ def _end_of_day(day: date | None, account: Account) -> datetime | None:
     try:
         return datetime.combine(day + timedelta(days=1), time(), ZoneInfo(account.time_zone)).astimezone(UTC)
     except OverflowError as error:
-        raise CommandError(f"--expires {day} is further away than a date can be; leave it out.") from error
+        raise CommandError(
+            f"--expires {day} is too far in the future; omit it for a key that never expires."
+        ) from error
 
 
 def _sentences(error: ValidationError) -> str:

@@ -7,30 +7,31 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from llm.books.reaper import reap
+from llm.money import plural
 
 
 class Command(BaseCommand):
     help = (
-        "Replays what dead processes of this host have left on disk, then closes the calls that dead processes have "
-        "left open: estimated, and not billable until staff decide. A background job does the same each minute."
+        "Replays settlements that dead processes left on this host's disk, then closes the calls they left "
+        "open, as estimated and not billable until staff decide. A background job does the same every "
+        "minute."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--now",
             action="store_true",
-            help="Don't wait: a process that has missed three beats is dead, and its calls need not be old.",
+            help="Don't wait: treat a process as dead after three missed heartbeats, however recent its calls are.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         report = reap(at_once=options["now"])
         if report.replayed:
-            self.stdout.write(f"{report.replayed} settlements were replayed from disk.")
+            self.stdout.write(f"Replayed {plural(report.replayed, 'settlement')} from disk.")
         if report.waits_s:
-            self.stdout.write(
-                f"Too early to tell who is dead: ask again in {report.waits_s:.0f} seconds, or say --now."
-            )
+            seconds = plural(round(report.waits_s), "second")
+            self.stdout.write(f"Too early to tell which processes are dead: run this again in {seconds}, or use --now.")
             return
-        self.stdout.write(f"{report.reaped} calls of dead processes were closed.")
+        self.stdout.write(f"Closed {plural(report.reaped, 'call')} of dead processes.")
         if report.left:
-            self.stdout.write(f"{report.left} were left: somebody has locked rows of their accounts.")
+            self.stdout.write(f"Skipped {plural(report.left, 'call')} of accounts whose rows are locked.")

@@ -9,28 +9,29 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
 
 from llm.enums import LimitMetric, LimitPer
-from llm.limits import archive_limit, describe_limit, limit_in_force, lock_limits, parse_amount, set_limit
+from llm.limits.amounts import describe_limit, parse_amount
+from llm.limits.changes import archive_limit, limit_in_force, lock_limits, set_limit
 from llm.models import Account, ApiKey, Limit
 
 NONE = "none"
-MOST_NAMED = 5
+MAX_NAMED = 5
 PREFIX_LENGTH = 12
 """So much of a key is stored."""
 
 
 class Command(BaseCommand):
     help = (
-        "Sets what an account or one of its keys may use of requests, tokens or cost (USD), or changes that. "
-        "The amount “none” ends the limit. It acts on the next call."
+        "Sets or changes a limit on the requests, tokens or cost (USD) of an account or one of its keys. "
+        "The amount “none” ends the limit. Takes effect with the next call; earlier usage is not counted."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("owner", metavar="ACCOUNT|KEY_PREFIX", help="An account's name, or how a key begins.")
+        parser.add_argument("owner", metavar="ACCOUNT|KEY_PREFIX", help="An account's name, or a key's prefix.")
         parser.add_argument("metric", choices=LimitMetric.values)
         parser.add_argument("per", choices=LimitPer.values, help="Days and months are those of the account's zone.")
         parser.add_argument("amount", help="E.g. 60, 1,000,000 or, for cost, 12.50; none ends the limit.")
         parser.add_argument(
-            "--soft", metavar="PERCENT", help="Tell the account at so many percent; none: never. Default: as it was."
+            "--soft", metavar="PERCENT", help="Alert the account at this percentage; none: never. Default: unchanged."
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -76,10 +77,12 @@ def _owner(text: str) -> tuple[Account, ApiKey | None]:
     if not keys:
         # A whole key that somebody pasted must not come back.
         shown = text if len(text) <= PREFIX_LENGTH else f"{text[:PREFIX_LENGTH]}…"
-        raise CommandError(f"No account is named “{shown}”, and no key's prefix begins so.")
-    named = ", ".join(f"{key.masked} of {key.account}" for key in keys[:MOST_NAMED])
-    more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
-    raise CommandError(f"{len(keys)} keys begin with “{text}”: {named}{more}. Write more of the one you mean.")
+        raise CommandError(f"No account is named “{shown}”, and no key starts with it.")
+    named = ", ".join(f"{key.masked} of {key.account}" for key in keys[:MAX_NAMED])
+    more = f" and {len(keys) - MAX_NAMED} more" if len(keys) > MAX_NAMED else ""
+    raise CommandError(
+        f"{len(keys)} keys begin with “{text}”: {named}{more}. Give more characters of the one you mean."
+    )
 
 
 def _keys_that_begin(text: str) -> list[ApiKey]:
@@ -112,7 +115,7 @@ def _archive(former: Limit | None, account: Account, api_key: ApiKey | None) -> 
 
 
 def _sentence(limit: Limit, *, is_new: bool) -> str:
-    told = f", told at {limit.soft_percent} %" if limit.soft_percent else ""
+    told = f", alert at {limit.soft_percent} %" if limit.soft_percent else ""
     made = "set" if is_new else "changed"
     return f"{_name(limit.account, limit.api_key)}: {describe_limit(limit)}{told} ({made})."
 

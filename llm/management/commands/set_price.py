@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from llm.catalog import load_catalog
 from llm.enums import Meter
 from llm.management.moments import format_moment, parse_moment
 from llm.models import Price
 from llm.money import format_usd, parse_usd_per_million
-from llm.prices import PriceRefusedError, set_price
+from llm.prices.catalog import load_catalog
+from llm.prices.staff import PriceRefusedError, set_price
+from llm.types import Service
 
 OPTIONS = {
     "input": Meter.INPUT,
@@ -29,15 +30,27 @@ OPTIONS = {
 
 
 class Command(BaseCommand):
-    help = "Sets the price of a model in USD per million tokens. It wins over imported prices, until you set another."
+    help = (
+        "Sets the price of a model in USD per million tokens. It takes precedence over imported prices "
+        "until you set another."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("provider")
-        parser.add_argument("model", help="The provider's own name of the model.")
+        parser.add_argument("model", help="The provider's name for the model.")
         for option, meter in OPTIONS.items():
             parser.add_argument(f"--{option.replace('_', '-')}", metavar="USD", help=f"USD per million {meter.label}.")
-        parser.add_argument("--free", action="store_true", help="The model costs nothing.")
+        parser.add_argument(
+            "--per-thousand",
+            action="append",
+            default=[],
+            metavar="UNITS=USD",
+            help="USD per thousand non-token units, e.g. web_searches=10; may be repeated.",
+        )
+        parser.add_argument("--free", action="store_true", help="The model's tokens cost nothing.")
         parser.add_argument("--service-tier", default="", metavar="TIER", help="E.g. priority; default: standard.")
+        parser.add_argument("--speed", default="", metavar="SPEED", help="E.g. fast; default: standard.")
+        parser.add_argument("--inference-geo", default="", metavar="PLACE", help="E.g. us; default: anywhere.")
         parser.add_argument("--from", dest="moment", metavar="MOMENT", help="E.g. 2026-11-01T00:00Z; default: now.")
         parser.add_argument("--note", default="")
 
@@ -48,16 +61,17 @@ class Command(BaseCommand):
                 options["provider"],
                 options["model"],
                 rates=_rates(options),
+                per_thousand=_per_thousand(options["per_thousand"]),
                 is_free=options["free"],
                 effective_from=parse_moment(options["moment"]) if options["moment"] else now,
-                service_tier=options["service_tier"],
+                service=Service(options["service_tier"], options["speed"], options["inference_geo"]),
                 note=options["note"],
             )
         except PriceRefusedError as error:
             raise CommandError(str(error)) from error
         self.stdout.write("\n".join(_report(price)))
         if price.effective_from < now:
-            self.stdout.write("That moment has passed: calls that are recorded already keep their price.")
+            self.stdout.write("That time has passed: calls already recorded keep their price.")
 
 
 def _rates(options: dict[str, Any]) -> dict[Meter, Decimal]:
@@ -71,6 +85,17 @@ def _rates(options: dict[str, Any]) -> dict[Meter, Decimal]:
     return rates
 
 
+def _per_thousand(given: Iterable[str]) -> dict[str, Decimal]:
+    rates = {}
+    for text in given:
+        meter, _, amount = text.partition("=")
+        try:
+            rates[meter.strip()] = parse_usd_per_million(amount)
+        except ValueError as error:
+            raise CommandError(f"--per-thousand {meter}: {error}.") from error
+    return rates
+
+
 def _report(price: Price) -> Iterator[str]:
     """What is in force from when until when."""
     snapshot = load_catalog().price_for(price.provider, price.model, at=price.effective_from)
@@ -79,6 +104,7 @@ def _report(price: Price) -> Iterator[str]:
     yield f"{price.provider} {price.model}, from {format_moment(price.effective_from)} {end}:"
     if price.is_free:
         yield "  free"
+        return
     for rate_set in price.rate_sets.prefetch_related("rates"):
         rates = (
             f"{rate.meter} {format_usd(rate.amount)}{'' if rate.meter in Meter.values else f' per {rate.per_units}'}"

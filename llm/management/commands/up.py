@@ -7,26 +7,47 @@ import sys
 from typing import Any, NoReturn
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
 
+from llm.management.commands.bootstrap import set_up
+from llm.management.invitation import reachable_host, ready_text
 from llmproject.startup import refuse_used_port, refuse_wrong_settings
 
 # What a program may take to stop beyond the time that it grants to calls; the server kills its workers before that.
-STOP_MARGIN_SECONDS = 10
+STOP_MARGIN_SECONDS = 25
 
 
 class Command(BaseCommand):
     help = "Runs web, Celery worker and Celery beat together until Ctrl-C."
     requires_system_checks = ()
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--bootstrap", action="store_true", help="Do what bootstrap does first.")
+
     def handle(self, *args: Any, **options: Any) -> NoReturn:
         refuse_wrong_settings()
         refuse_used_port()
+        key = set_up(self.stdout) if options["bootstrap"] else ""
         grace_seconds = settings.LLM_DRAIN_SECONDS + STOP_MARGIN_SECONDS
         os.chdir(settings.BASE_DIR)
         os.execve(  # noqa: S606
             sys.executable,
-            [sys.executable, "-m", "llmproject.supervisor", str(grace_seconds)],
+            [
+                *(sys.executable, "-m", "llmproject.supervisor", str(grace_seconds)),
+                *(reachable_host(), str(settings.WEB_PORT), str(_inherited_pipe(ready_text(key)))),
+            ],
             # For the eye, unless the environment or .env asks for something else.
             {"LLM_LOG_FORMAT": "console", **os.environ},
         )
+
+
+def _inherited_pipe(text: str) -> int:
+    """A descriptor from which the program that takes our place reads the text.
+
+    It may hold the demo key, which neither arguments nor the environment keep to themselves.
+    """
+    reader, writer = os.pipe()
+    os.write(writer, text.encode())
+    os.close(writer)
+    os.set_inheritable(reader, True)  # noqa: FBT003
+    return reader

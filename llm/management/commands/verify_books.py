@@ -1,23 +1,32 @@
-"""`manage.py verify_books`: check every row and every limit, and name what is wrong."""
+"""`manage.py verify_books [--recent]`: check every row and every limit, and name what is wrong."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from llm.verification import Findings, verify
+from llm.money import plural
+from llm.verification import Findings, verify, verify_recent
 
 
 class Command(BaseCommand):
     help = (
-        "Checks the books against themselves: states, times, costs from tokens and frozen prices, holds and uses of "
-        "limits, attempts. Names each broken row and ends with status 1 if there is one. Safe beside a busy gateway."
+        "Audits the books: states, times, costs from tokens and frozen prices, reservations and usage of "
+        "limits, attempts. Names each broken row and exits with status 1 if there is one. Safe to run "
+        "while the gateway is busy."
     )
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--recent",
+            action="store_true",
+            help="like the nightly audit: only calls recorded since the last one, and a tenth of the older days",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
-        findings = verify()
-        self.tell(findings, f"{findings.rows:,} calls and {findings.windows:,} windows of limits")
+        findings = verify_recent() if options["recent"] else verify()
+        self.tell(findings, f"{plural(findings.rows, 'call')} and {plural(findings.windows, 'window')} of limits")
 
     def tell(self, findings: Findings, looked_at: str) -> None:
         """Each problem, then the verdict. Raises CommandError where there is a problem."""
@@ -25,6 +34,6 @@ class Command(BaseCommand):
             self.stdout.write(sentence)
         if findings.problems:
             more = findings.problems - len(findings.sentences)
-            told = f", of which {more:,} are not shown" if more else ""
-            raise CommandError(f"{findings.problems:,} problems in {looked_at}{told}.")
-        self.stdout.write(f"{looked_at}: all is in order.")
+            told = f", of which {more:,} {'is' if more == 1 else 'are'} not shown" if more else ""
+            raise CommandError(f"{plural(findings.problems, 'problem')} in {looked_at}{told}.")
+        self.stdout.write(f"{looked_at}: no problems found.")

@@ -17,5 +17,5 @@ def _export_folder(tmp_path: Path, settings: Any) -> None:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Jobs that were handed to Celery."""
     found: list[Any] = []
-    monkeypatch.setattr("billing.background.app.send_task", lambda name, args: found.append((name, args)))
+    monkeypatch.setattr("billing.jobs.queue.app.send_task", lambda name, args: found.append((name, args)))
     return found

@@ -8,15 +8,15 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import reverse
 
-from billing.invoicing import draft_invoice
+from billing.invoices.drafting import draft_invoice
+from billing.invoices.review import approve, issue, submit
 from billing.models import Invoice
-from billing.periods import Period
-from billing.review import approve, issue, submit
+from billing.periods import BillingPeriod
 from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account, make_profile
 from tests.billing.people import make_person
 
-OCTOBER = Period.parse("2026-10")
+OCTOBER = BillingPeriod.parse("2026-10")
 
 PREPARER = ("prepare_invoice", "view_invoice")
 APPROVER = ("approve_invoice", "issue_invoice", "credit_invoice", "view_invoice")

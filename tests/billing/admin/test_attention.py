@@ -33,6 +33,7 @@ def texts(user: User) -> list[str]:
     return [entry.text for entry in attention_for(user, timezone.now())]
 
 
+@pytest.mark.slow
 def test_all_that_waits_is_said_with_links(admin_user: User, admin_client: Client) -> None:
     make_everything()
     cache.clear()

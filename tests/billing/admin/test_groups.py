@@ -4,11 +4,11 @@ import pytest
 from django.contrib.auth.models import Group
 from django.test import Client
 
-from billing.groups import GROUPS, make_groups
 from billing.models import Invoice
+from billing.staff.roles import GROUPS, make_groups
 from tests.billing.admin.pages import make_draft, make_submitted, member_of, step_url
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 PAGES = {
     "queue": "/admin/billing/invoice/",
@@ -83,7 +83,7 @@ def test_others_press_nothing(group: str) -> None:
     invoice = make_submitted()
     client = member_of(group)
 
-    for step in ("submit", "approve", "issue", "void", "send_back", "credit", "recompute", "pay"):
+    for step in ("submit", "approve", "issue", "void", "send_back", "credit", "bill_again", "recompute", "pay"):
         assert press(client, invoice, step) == 403
 
     invoice.refresh_from_db()

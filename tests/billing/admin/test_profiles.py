@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from billing.admin import profiles
 from billing.models import BillingProfile, Plan
-from billing.periods import Period
+from billing.periods import BillingPeriod
 from billing.plans import add_version, default_plan
 from billing.timezones import set_time_zone
 from llm.models import Account
@@ -41,7 +43,7 @@ def page_of(profile: BillingProfile) -> str:
 
 
 def next_month() -> date:
-    return Period.of(timezone.now().date()).following.start
+    return BillingPeriod.of(timezone.now().date()).following.start
 
 
 def test_a_profile_is_made_for_an_account(admin_client: Client) -> None:
@@ -60,6 +62,7 @@ def test_the_account_of_a_profile_stays(admin_client: Client) -> None:
     assert (profile.account.name, profile.payment_days) == ("Acme", 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_new", [True, False])
 def test_another_zone_holds_from_the_next_month_on(admin_client: Client, is_new: bool) -> None:
     account = make_account(time_zone="UTC")
@@ -113,6 +116,7 @@ def test_the_right_to_look_is_not_that_to_change() -> None:
     assert profile.legal_name == "Acme"
 
 
+@pytest.mark.slow
 def test_the_list_takes_few_queries(admin_client: Client, django_assert_max_num_queries: Any) -> None:
     plan = default_plan()
     accounts = Account.objects.bulk_create(Account(name=f"Account {number}") for number in range(1000))
@@ -136,7 +140,9 @@ def test_the_zone_of_an_account_with_a_profile_is_not_changed_at_once(admin_clie
     account = make_account(time_zone="UTC")
     profile = make_profile(account)
     page = admin_client.get(account_page(account)).content.decode()
-    assert f'It is changed in the <a href="{page_of(profile)}">billing profile</a>; a new one holds from' in page
+    assert (
+        f'Change it in the <a href="{page_of(profile)}">billing profile</a>; a new one takes effect next month' in page
+    )
     assert 'name="time_zone"' not in page
     changed = account_form(name="Acme Inc", time_zone="Asia/Tokyo")
     assert admin_client.post(account_page(account), changed).status_code == 302
@@ -148,7 +154,7 @@ def test_an_account_without_a_profile_keeps_its_zone_itself(admin_client: Client
     account = make_account(time_zone="UTC")
     page = admin_client.get(account_page(account)).content.decode()
     assert 'name="time_zone"' in page
-    assert "A change holds for calls from then on." in page
+    assert "A change applies to later calls." in page
     assert admin_client.post(account_page(account), account_form(time_zone="Asia/Tokyo")).status_code == 302
     account.refresh_from_db()
     assert account.time_zone == "Asia/Tokyo"
@@ -158,7 +164,7 @@ def test_an_account_says_which_zone_is_to_come() -> None:
     account = make_account(time_zone="UTC")
     set_time_zone(make_profile(account).pk, "Asia/Tokyo")
     page = staff_with("change_account").get(account_page(account)).content.decode()
-    assert f"It is changed in the billing profile; a new one holds from the next month on. From {next_month()}" in page
+    assert f"Change it in the billing profile; a new one takes effect next month. From {next_month()}" in page
     assert "on it is Asia/Tokyo." in page
     assert "/admin/billing/billingprofile/" not in page
 
@@ -190,6 +196,7 @@ def test_a_country_of_before_there_was_a_choice_is_neither_kept_nor_dropped_unno
     assert (profile.country, profile.legal_name) == ("XX", "Acme")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("currency", ["XXX", "usd", ""])
 def test_a_currency_that_can_not_be_billed_in_is_refused(admin_client: Client, currency: str) -> None:
     admin_client.post(f"{LIST}add/", form(account=make_account().pk, currency=currency))
@@ -203,5 +210,31 @@ def test_another_plan_is_in_force_from_this_month_on_unless_asked_otherwise(admi
         add_version(plan, effective_from=date(2026, 1, 1))
         admin_client.post(page_of(profile), form(plan=plan.pk, **({"plan_from": asked} if asked else {})))
         profile.refresh_from_db()
-        expected = date.fromisoformat(asked) if asked else Period.of(timezone.now().date()).start
+        expected = date.fromisoformat(asked) if asked else BillingPeriod.of(timezone.now().date()).start
         assert (profile.plan, profile.plan_from) == (plan, expected)
+
+
+@pytest.mark.parametrize("edited", ["plan", "currency"])
+def test_a_plan_and_a_currency_changed_by_two_people_still_agree(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch, edited: str
+) -> None:
+    """Each form was right when it was checked; the other one was saved meanwhile."""
+    empty, euros = Plan.objects.create(name="No prices yet"), Plan.objects.create(name="Euros")
+    add_version(euros, effective_from=date(2026, 1, 1), currency="EUR")
+    profile = make_profile(plan=empty, currency="EUR")
+    checked = profiles._check_again
+
+    def change_meanwhile(stored: BillingProfile, obj: BillingProfile, changed: set[str]) -> None:
+        BillingProfile.objects.update(**({"currency": "USD"} if edited == "plan" else {"plan": euros}))
+        stored.refresh_from_db()
+        checked(stored, obj, changed)
+
+    monkeypatch.setattr(profiles, "_check_again", change_meanwhile)
+    change = form(plan=euros.pk, currency="EUR") if edited == "plan" else form(plan=empty.pk, currency="GBP")
+    reply = admin_client.post(page_of(profile), change)
+    assert reply.status_code == 403
+    assert "Someone else has just changed this. The plan “Euros” has prices in another currency." in (
+        html.unescape(reply.content.decode())
+    )
+    profile.refresh_from_db()
+    assert (profile.plan, profile.currency) == (empty, "EUR")

@@ -35,20 +35,20 @@ def test_the_page_says_ours_theirs_difference_and_why(admin_client: Client) -> N
     save(usage_row(key, opened_at=datetime(2026, 11, 1, 12, tzinfo=UTC), upstream_model="gpt-ours", cost=Decimal(3)))
     page = admin_client.get(PAGE, QUERY).content.decode()
     assert "gpt-ours" in page
-    assert "The imported reports have nothing of it" in page
+    assert "The imported reports don&#x27;t contain it" in page
     assert "The books have no such call" in page
     assert "$3.00" in page
 
 
 def test_days_without_anything_say_so(admin_client: Client) -> None:
     page = admin_client.get(PAGE, QUERY).content.decode()
-    assert "Neither the books nor an imported report have anything of these days." in page
+    assert "Neither the books nor any imported report contain anything for these days." in page
 
 
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        ({"last": "2026-10-31"}, "This is before the first day."),
+        ({"last": "2026-10-31"}, "This is before the start date."),
         ({"last": "2027-02-01"}, "At most 92 days here"),
         ({"provider": "nobody"}, "Select a valid choice."),
         ({"first": ""}, "This field is required."),

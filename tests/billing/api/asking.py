@@ -7,8 +7,9 @@ from typing import Any
 
 from django.contrib.auth.models import Permission, User
 from django.test import Client
-from rest_framework.authtoken.models import Token
 
+from billing.enums import TokenScope
+from billing.staff.tokens import create_token
 from llm.keys import create_key
 from llm.models import Account, ApiKey
 
@@ -50,7 +51,12 @@ def make_staff(*permissions: str, name: str = "finance") -> User:
 
 
 def staff_asker(*permissions: str, name: str = "finance") -> Asker:
-    return Asker(Token.objects.create(user=make_staff(*permissions, name=name)).key)
+    """With a token that may do all that the API offers."""
+    return Asker(token_of(make_staff(*permissions, name=name)))
+
+
+def token_of(user: User, *scopes: TokenScope) -> str:
+    return create_token(user, name="tests", scopes=scopes or tuple(TokenScope))[1]
 
 
 def customer(account: Account, name: str = "production") -> tuple[ApiKey, Asker]:

@@ -175,9 +175,9 @@ def cursor(text: str) -> str:
     ["x", "é", cursor("p=1"), cursor("p=\0"), cursor("r=1&p=zzz"), cursor("o=x"), cursor("o=-1")],
 )
 def test_a_cursor_that_is_none_is_told(staff: Asker, value: str) -> None:
-    assert staff.refusal("calls/", {"cursor": value}).startswith("cursor: This is none of our cursors")
+    assert staff.refusal("calls/", {"cursor": value}).startswith("cursor: Invalid cursor")
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "1001", "x", "9" * 5000, "१", ""])
 def test_a_page_size_that_is_none_is_told(staff: Asker, size: str) -> None:
-    assert staff.refusal("calls/", {"page_size": size}) == "page_size: A whole number from 1 to 1000 is due here."
+    assert staff.refusal("calls/", {"page_size": size}) == "page_size: Must be an integer from 1 to 1000."

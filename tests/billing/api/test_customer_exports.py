@@ -9,13 +9,13 @@ import pytest
 from pytest_django import Settings
 
 from billing.enums import JobState
-from billing.exporting import run_export
+from billing.jobs.exports import run_export
 from billing.models import ExportJob
 from llm.models import Account
 from tests.billing.api.asking import Asker, customer, make_staff, staff_asker
 from tests.billing.exports.months import SEPTEMBER, issued, make_customer, make_month, verify
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def test_exports_of_others_and_of_all_accounts_are_not_there(acme: Account) -> N
             assert asker.refusal(path, status=404) == nothing
     # As unknown as an id that nobody has.
     for unknown in (globex.pk, 4711):
-        assert asker.refusal("exports/", {"account": unknown}) == "account: There is none with this id."
+        assert asker.refusal("exports/", {"account": unknown}) == "account: Nothing has this id."
     assert asker.results("exports/", {"account": acme.pk}) == []
     _, other = customer(globex)
     assert [shown["id"] for shown in other.results("exports/")] == [jobs[0].pk]
@@ -126,8 +126,8 @@ def test_a_customer_starts_no_export(acme: Account) -> None:
     assert (response.status_code, response.json()) == (
         403,
         {
-            "detail": "An API key only reads here. Whatever is to be started, such as an export, ask the gateway's "
-            "staff for."
+            "detail": "API keys have read-only access here. To start something, such as an export, contact the "
+            "gateway's staff."
         },
     )
     assert not ExportJob.objects.exists()

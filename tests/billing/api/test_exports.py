@@ -94,18 +94,19 @@ def test_an_export_of_one_account_is_asked_for_by_its_id(staff: Asker, sent: lis
     assert len(staff.results("exports/")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "detail"),
     [
         ({}, "period: This field is required."),
-        ({"period": "2026-13"}, "period: A month such as 2026-10 is due here."),
+        ({"period": "2026-13"}, "period: Must be a month such as 2026-10."),
         ({"period": None}, "period: This field may not be null."),
         ({"period": "2026-10", "formats": []}, "formats: This list may not be empty."),
         ({"period": "2026-10", "formats": ["pdf"]}, 'formats.0: "pdf" is not a valid choice.'),
         ({"period": "2026-10", "formats": "csv"}, 'formats: Expected a list of items but got type "str".'),
-        ({"period": "2026-10", "account": 4711}, "account: There is none with this id."),
-        ({"period": "2026-10", "account": 10**30}, "account: There is none with this id."),
-        ({"period": "2026-10", "account": -1}, "account: There is none with this id."),
+        ({"period": "2026-10", "account": 4711}, "account: Nothing has this id."),
+        ({"period": "2026-10", "account": 10**30}, "account: Nothing has this id."),
+        ({"period": "2026-10", "account": -1}, "account: Nothing has this id."),
         ({"period": "2026-10", "account": "Acme"}, "account: A valid integer is required."),
         ({"period": "2026-10", "account": 1.5}, "account: A valid integer is required."),
         ({"period": "2026-10", "account": True}, "account: A valid integer is required."),
@@ -113,7 +114,7 @@ def test_an_export_of_one_account_is_asked_for_by_its_id(staff: Asker, sent: lis
         ('{"period": "2026-10", "account": 1e400}', "account: "),
         ([], "Invalid data. Expected a dictionary, but got list."),
         ("{", "JSON parse error"),
-        ("[" * 100_000, "The JSON is nested too deep."),
+        ("[" * 40_000, "The JSON is nested too deep."),
     ],
 )
 def test_what_can_t_be_exported_is_told(staff: Asker, sent: list[Any], content: Any, detail: str) -> None:

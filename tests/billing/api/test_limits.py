@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm.limits import archive_limit
+from llm.limits.changes import archive_limit
 from tests.billing.api.asking import customer, staff_asker
 from tests.billing.factories import make_account
 from tests.llm.admin.factories import make_limit

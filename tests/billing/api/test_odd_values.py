@@ -13,7 +13,7 @@ from tests.billing.api.asking import API, Asker, customer, staff_asker
 from tests.billing.factories import make_account, make_invoice
 from tests.llm.admin.factories import save, usage_row
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 ODD = (
     "",
@@ -47,7 +47,7 @@ def parameters() -> list[tuple[str, str, str]]:
         (path, parameter["in"], parameter["name"])
         for path, methods in paths.items()
         if path.startswith(API) and "schema" not in path
-        for parameter in methods["get"].get("parameters", [])
+        for parameter in methods.get("get", {}).get("parameters", [])
     ]
 
 

@@ -7,9 +7,10 @@ import zlib
 from dataclasses import dataclass
 
 _OBJECT = re.compile(rb"(?<=\n)(\d+) 0 obj\n(.*?)\nendobj", re.DOTALL)
-_BFCHAR = re.compile(rb"<([0-9A-F]{4})> <([0-9A-F]{4,8})>")
+_BFCHAR = re.compile(rb"<([0-9A-F]{4})> <([0-9A-F]{4,})>")
 _OPERATION = re.compile(
-    rb"/(?P<font>F\d+) (?P<size>[\d.]+) Tf|BT (?P<x>[-\d.]+) (?P<y>[-\d.]+) Td \((?P<text>(?:[^\\()]|\\.)*)\) Tj",
+    rb"/(?P<font>F\d+) (?P<size>[\d.]+) Tf|(?:BT|1 0 0 1) (?P<x>[-\d.]+) (?P<y>[-\d.]+) T[dm]"
+    rb"|\((?P<text>(?:[^\\()]|\\.)*)\) Tj",
     re.DOTALL,
 )
 _ESCAPES = {b"\\r": b"\r", b"\\n": b"\n"}
@@ -34,7 +35,8 @@ class _Font:
     def read(self, codes: bytes) -> tuple[str, bool]:
         numbers = [high * 256 + low for high, low in zip(codes[::2], codes[1::2], strict=True)]
         glyphs = (self.glyph_ids[2 * number : 2 * number + 2] for number in numbers)
-        return "".join(self.texts[number] for number in numbers), all(glyph != b"\0\0" for glyph in glyphs)
+        # Of a letter with its marks the first glyph stands for all.
+        return "".join(self.texts.get(number, "") for number in numbers), all(glyph != b"\0\0" for glyph in glyphs)
 
 
 def read_pages(pdf: bytes) -> list[list[Text]]:
@@ -43,6 +45,12 @@ def read_pages(pdf: bytes) -> list[list[Text]]:
     root = next(body for body in objects.values() if b"/Type /Pages" in body)
     kids = re.findall(rb"(\d+) 0 R", _find(rb"/Kids \[(.*?)\]", root))
     return [_read_page(objects, objects[int(number)]) for number in kids]
+
+
+def lines_of(pieces: list[Text]) -> list[str]:
+    """What stands at each height, as the eye meets it from left to right; the highest first."""
+    heights = sorted({piece.y for piece in pieces}, reverse=True)
+    return ["".join(piece.text for piece in sorted(pieces, key=lambda each: each.x) if piece.y == y) for y in heights]
 
 
 def text_of(pdf: bytes) -> str:
@@ -57,13 +65,15 @@ def _read_page(objects: dict[int, bytes], page: bytes) -> list[Text]:
     }
     content = _stream(objects[int(_find(rb"/Contents (\d+)", page))])
     pieces = []
-    name, size = b"", 0.0
+    name, size, x, y = b"", 0.0, 0.0, 0.0
     for match in _OPERATION.finditer(content):
         if match["font"]:
             name, size = match["font"], float(match["size"])
-            continue
-        text, has_glyphs = fonts[name].read(_unescape(match["text"]))
-        pieces.append(Text(float(match["x"]), float(match["y"]), size, text, has_glyphs))
+        elif match["x"]:
+            x, y = float(match["x"]), float(match["y"])
+        else:
+            text, has_glyphs = fonts[name].read(_unescape(match["text"]))
+            pieces.append(Text(x, y, size, text, has_glyphs))
     assert len(pieces) == content.count(b") Tj"), "some text was drawn in a way that this reader doesn't know"
     return pieces
 

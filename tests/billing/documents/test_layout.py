@@ -2,26 +2,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from billing.documents.layout import MM_PER_POINT, Cell, Page, Row, Style, keep_together, paginate
+from billing.documents.layout import MM_PER_POINT, Cell, LayoutRow, PdfPage, Style, keep_together, paginate
 
 # A line of text in it is 7 mm high.
 STYLE = Style(5 / MM_PER_POINT, (0, 0, 0))
-HEAD = Row((Cell(("head",), 0, 50, STYLE),), keeps_next=True)
+HEAD = LayoutRow((Cell(("head",), 0, 50, STYLE),), keeps_next=True)
 
 
-def row(name: str, *, lines: int = 1, keeps_next: bool = False, has_head: bool = True) -> Row:
-    return Row((Cell((name,) * lines, 0, 50, STYLE),), keeps_next=keeps_next, has_head=has_head)
+def row(name: str, *, lines: int = 1, keeps_next: bool = False, has_head: bool = True) -> LayoutRow:
+    return LayoutRow((Cell((name,) * lines, 0, 50, STYLE),), keeps_next=keeps_next, has_head=has_head)
 
 
-def names(pages: Sequence[Page]) -> list[list[str]]:
+def names(pages: Sequence[PdfPage]) -> list[list[str]]:
     return [[row.cells[0].lines[0] for row in page] for page in pages]
 
 
 def test_height_of_a_row_is_that_of_its_highest_cell_and_the_space_around() -> None:
     cells = (Cell(("one",), 0, 50, STYLE), Cell(("one", "two"), 50, 50, STYLE))
 
-    assert round(Row(cells, space_above=2, space_below=1).height, 6) == 17
-    assert Row((), space_above=4).height == 4
+    assert round(LayoutRow(cells, space_above=2, space_below=1).height, 6) == 17
+    assert LayoutRow((), space_above=4).height == 4
 
 
 def test_pages_are_filled_and_the_head_is_repeated_over_lines() -> None:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from billing.documents.typesetting import clusters, printable, wrap
+from billing.documents.typesetting import clusters, direction_of, needs_shaping, printable, wrap
 
-GLYPHS = frozenset(map(ord, "abcdefghijklmnopqrstuvwxyzÉé -/.\u0301ש"))
+BUNDLED = frozenset(map(ord, "abcdefghijklmnopqrstuvwxyzÉé -/.□\u0301שג"))
+GLYPHS = BUNDLED | {ord("漢")}
 
 
 def per_character(text: str) -> float:
@@ -19,13 +20,33 @@ def per_character(text: str) -> float:
         ("株式会社 ab", "□□□□ ab"),
         ("ab 😀", "ab □"),
         ("a\x00b", "a□b"),
-        # The font has the letter, but nobody puts it in its place.
-        ("ש", "□"),
+        ("ש", "ש"),
+        ("漢 ab", "漢 ab"),
         ("a\u200db\u202ec\u00ad", "abc"),
+        # Joiners and marks of direction shape what is beside them; overrides are left out of any text.
+        ("ש\u200c\u200fג\u202eab\u2066", "ש\u200c\u200fגab"),
+        ("漢\U000e0100", "漢"),
+        ("\U0001f468\u200d\U0001f469", "□□"),
     ],
 )
 def test_what_cannot_be_shown_is_replaced_visibly(text: str, shown: str) -> None:
-    assert printable(text, glyphs=GLYPHS) == shown
+    assert printable(text, glyphs=GLYPHS, bundled=BUNDLED) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "is_shaped"),
+    [("café bar", False), ("ab □", False), ("ab\u0301", False), ("a ש", True), ("漢", True), ("ກ", True)],
+)
+def test_only_what_needs_it_is_shaped(text: str, is_shaped: bool) -> None:
+    assert needs_shaping(text, bundled=BUNDLED | {ord("ກ")}) is is_shaped
+
+
+@pytest.mark.parametrize(
+    ("text", "direction"),
+    [("", "ltr"), ("12 (3)", "ltr"), ("Acme שלום", "ltr"), ("12 שלום Acme", "rtl"), ("(شركة) Acme", "rtl")],
+)
+def test_first_letter_gives_the_direction(text: str, direction: str) -> None:
+    assert direction_of(text) == direction
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from billing.documents.wording import (
     text_of_moment,
     text_of_month,
 )
-from billing.periods import Period
+from billing.periods import BillingPeriod
 
-FEBRUARY = Period(date(2028, 2, 1))
+FEBRUARY = BillingPeriod(date(2028, 2, 1))
 
 
 def test_dates_name_the_month() -> None:

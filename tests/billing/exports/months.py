@@ -13,19 +13,19 @@ from typing import Any
 
 from django.contrib.auth.models import User
 
-from billing.exporting import export_month
 from billing.exports.manifest import Manifest
-from billing.invoicing import draft_invoice
+from billing.invoices.drafting import draft_invoice
+from billing.invoices.review import approve, issue, submit
+from billing.jobs.exports import export_month
 from billing.models import Invoice
-from billing.periods import Period
-from billing.review import approve, issue, submit
+from billing.periods import BillingPeriod
 from llm.models import Account, ApiKey, Price
 from tests.billing.calls import make_call, make_key, make_price
 from tests.billing.factories import make_account, make_profile
 from tests.billing.people import make_approver, make_preparer
 
-SEPTEMBER = Period.parse("2026-09")
-OCTOBER = Period.parse("2026-10")
+SEPTEMBER = BillingPeriod.parse("2026-09")
+OCTOBER = BillingPeriod.parse("2026-10")
 
 
 def preparer() -> User:
@@ -36,7 +36,7 @@ def approver() -> User:
     return User.objects.filter(username="alex").first() or make_approver("alex")
 
 
-def drafted(account: Account, period: Period = SEPTEMBER) -> Invoice:
+def drafted(account: Account, period: BillingPeriod = SEPTEMBER) -> Invoice:
     draft = draft_invoice(account, period)
     assert draft is not None
     return draft
@@ -48,7 +48,7 @@ def through_review(draft: Invoice) -> Invoice:
     return issue(draft.pk, user=approver())
 
 
-def issued(account: Account, period: Period = SEPTEMBER) -> Invoice:
+def issued(account: Account, period: BillingPeriod = SEPTEMBER) -> Invoice:
     return through_review(drafted(account, period))
 
 

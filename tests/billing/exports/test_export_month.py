@@ -27,8 +27,8 @@ def test_it_says_what_was_written_and_how_to_prove_it(tmp_path: Path) -> None:
     said, errors = run("2026-10", "--out", str(folder), "--format", "csv, focus")
     digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
     assert said == (
-        f"1 invoices, 1 lines and 0 rows of usage of 2026-10 are in {folder}.\n"
-        "USD: 1 invoices, 1,234.50 in all, tax included.\n"
+        f"1 invoice, 1 line and 0 rows of usage of 2026-10 are in {folder}.\n"
+        "USD: 1 invoice, 1,234.50 in total, including tax.\n"
         f"SHA-256 of manifest.json: {digest}\n"
     )
     assert errors == ""
@@ -52,7 +52,7 @@ def test_one_account_can_be_exported_and_drafts_too(tmp_path: Path) -> None:
     make_invoice(state=InvoiceState.ISSUED)
     make_invoice(make_profile(make_account("Other")))
     said, _ = run("2026-10", "--out", str(tmp_path / "out"), "--account", "Other", "--include-drafts")
-    assert said.startswith("1 invoices, 1 lines")
+    assert said.startswith("1 invoice, 1 line ")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_one_account_can_be_exported_and_drafts_too(tmp_path: Path) -> None:
         (("2026-13",), "“2026-13” is not a month such as 2026-10."),
         (
             ("2026-10", "--format", "csv,pdf"),
-            "“pdf” is no format of an export; there are csv, xlsx, jsonl, focus, xero.",
+            "Unknown export format “pdf”. Choose from csv, xlsx, jsonl, focus, xero.",
         ),
         (("2026-10", "--format", ","), "Name at least one format: csv, xlsx, jsonl, focus, xero."),
         (("2026-10", "--account", "Nobody"), "There is no account “Nobody”."),

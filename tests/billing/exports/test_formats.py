@@ -15,10 +15,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from billing.enums import InvoiceKind, InvoiceState, LineKind
-from billing.exporting import export_month
 from billing.exports import focus, xero, xlsx_file
+from billing.jobs.exports import export_month
 from billing.models import BilledUsage, BillingProfile, DailyUsage, Invoice
-from billing.periods import Period
+from billing.periods import BillingPeriod
 from tests.billing.calls import make_key
 from tests.billing.factories import OCTOBER, make_account, make_invoice, make_profile
 
@@ -28,7 +28,7 @@ SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
 def export(folder: Path, *formats: str, **options: Any) -> Path:
-    export_month(Period(OCTOBER), folder, formats, **options)
+    export_month(BillingPeriod(OCTOBER), folder, formats, **options)
     return folder
 
 
@@ -87,19 +87,20 @@ def test_csv_is_as_rfc_4180_has_it(tmp_path: Path) -> None:
 
 def test_names_that_look_like_formulas_are_harmless_in_every_format_but_jsonl(tmp_path: Path) -> None:
     profile = make_profile(legal_name="=HYPERLINK(1)", po_number="-7", tax_id="@x")
-    issued(profile, lines=({"amount": "-10.00", "description": "+evil", "model": "=m", "provider": "p"},))
+    line = {"amount": "-10.00", "description": "+evil", "model": "=m", "provider": "p"}
+    issued(profile, lines=(line, {"amount": "10.00"}))
     folder = export(tmp_path / "out", "csv", "xlsx", "jsonl", "focus", "xero")
     [head] = rows_of(folder / "invoices.csv")
     assert (head["legal_name"], head["po_number"], head["tax_id"]) == ("'=HYPERLINK(1)", "'-7", "'@x")
-    assert (head["subtotal"], head["total"]) == ("-10.00", "-10.00")
-    [line] = rows_of(folder / "lines.csv")
+    assert (head["subtotal"], head["total"]) == ("0.00", "0.00")
+    [line, _] = rows_of(folder / "lines.csv")
     assert (line["description"], line["model"], line["exact_amount"]) == ("'+evil", "'=m", "-10")
-    [row] = rows_of(folder / "focus-1.2.csv")
+    [row, _] = rows_of(folder / "focus-1.2.csv")
     assert (row["ChargeDescription"], row["BilledCost"], row["ResourceName"]) == ("'+evil", "-10", "'=m")
-    [row] = rows_of(folder / "xero-invoices.csv")
+    [row, _] = rows_of(folder / "xero-invoices.csv")
     assert (row["*ContactName"], row["*UnitAmount"], row["Reference"]) == ("'=HYPERLINK(1)", "-10.00", "'-7")
     record = json.loads((folder / "invoices.jsonl").read_bytes())
-    assert (record["legal_name"], record["total"]) == ("=HYPERLINK(1)", "-10.00")
+    assert (record["legal_name"], record["total"]) == ("=HYPERLINK(1)", "0.00")
     texts = {text for rows in sheets_of(folder / "export.xlsx").values() for row in rows for _, text in row}
     assert {"'=HYPERLINK(1)", "'-7", "'@x", "'+evil", "'=m"} <= texts
     with zipfile.ZipFile(folder / "export.xlsx") as book:
@@ -130,7 +131,7 @@ def test_a_workbook_has_numbers_where_excel_keeps_them_and_text_elsewhere(tmp_pa
 
 
 def test_a_full_sheet_goes_on_in_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xlsx_file, "MOST_ROWS", 3)
+    monkeypatch.setattr(xlsx_file, "MAX_ROWS", 3)
     draft = make_invoice()
     bill_days(draft, 5)
     sheets = sheets_of(export(tmp_path / "out", "xlsx", includes_drafts=True) / "export.xlsx")
@@ -169,7 +170,8 @@ def test_focus_rows_add_up_to_the_invoice_with_rounding_and_tax_apart(tmp_path: 
         ("Purchase", "", "Recurring", "5"),
         ("Usage", "Correction", "Usage-Based", "-1"),
         ("Adjustment", "", "One-Time", "-0.0005075"),
-        ("Tax", "", "One-Time", "1.25"),
+        ("Tax", "", "One-Time", "1.45"),
+        ("Tax", "Correction", "One-Time", "-0.2"),
     ]
     assert sum(Decimal(row["BilledCost"]) for row in rows) == invoice.total == Decimal("7.50")
     first, fee_row, late_row = rows[0], rows[2], rows[3]
@@ -183,7 +185,7 @@ def test_focus_rows_add_up_to_the_invoice_with_rounding_and_tax_apart(tmp_path: 
         "2026-10-01T00:00:00Z",
     )
     assert {row["InvoiceId"] for row in rows} == {invoice.label}
-    assert (first["PublisherName"], first["ProviderName"], first["SkuMeter"]) == ("openai", "LLM gateway", "input")
+    assert (first["PublisherName"], first["ProviderName"], first["SkuMeter"]) == ("openai", "Gateway GmbH", "input")
 
 
 def test_focus_has_the_columns_of_its_version() -> None:
@@ -222,8 +224,36 @@ def test_xero_gets_one_piece_a_line_and_credit_notes_in_a_file_of_their_own(tmp_
     )
 
 
+def test_xero_is_told_the_tax_of_each_line_and_lines_add_up_to_the_total(tmp_path: Path) -> None:
+    """Each of the three lines alone has 0.01 of tax, all of them 0.02; late usage has the rate of its own month."""
+    profile = make_profile()
+    lines = ({"amount": "0.03"}, {"amount": "0.03"}, {"amount": "0.04"})
+    late = {"amount": "1.00", "period_start": date(2026, 9, 1), "tax_percent": Decimal(7)}
+    invoice = issued(
+        profile,
+        lines=(*lines, late),
+        tax_percent="19",
+        taxes=[{"percent": "19", "net": "0.1", "tax": "0.02"}, {"percent": "7", "net": "1", "tax": "0.07"}],
+    )
+    note = {"kind": InvoiceKind.CREDIT_NOTE, "original": invoice, "credit_sequence": 1}
+    credited = tuple({**line, "amount": f"-{line['amount']}"} for line in lines)
+    issued(profile, lines=credited, number=1, tax_percent="19", **note)
+    folder = export(tmp_path / "out", "xero")
+    rows = rows_of(folder / "xero-invoices.csv")
+    assert [(row["*UnitAmount"], row["*TaxType"], row["TaxAmount"]) for row in rows] == [
+        ("0.03", "19%", "0.01"),
+        ("0.03", "19%", "0.00"),
+        ("0.04", "19%", "0.01"),
+        ("1.00", "7%", "0.07"),
+    ]
+    assert sum(Decimal(row["*UnitAmount"]) + Decimal(row["TaxAmount"]) for row in rows) == Decimal(rows[0]["Total"])
+    rows = rows_of(folder / "xero-credit-notes.csv")
+    assert [row["TaxAmount"] for row in rows] == ["0.01", "0.00", "0.01"]
+    assert sum(Decimal(row["*UnitAmount"]) + Decimal(row["TaxAmount"]) for row in rows) == Decimal(rows[0]["Total"])
+
+
 def test_xero_gets_no_more_documents_a_file_than_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xero, "MOST_DOCUMENTS", 2)
+    monkeypatch.setattr(xero, "MAX_DOCUMENTS", 2)
     for number in range(1, 6):
         issued(make_profile(make_account(f"Customer {number}")), number=number)
     folder = export(tmp_path / "out", "xero")

@@ -16,6 +16,7 @@ import pytest
 from django.core.management import call_command
 from pytest_django import DjangoDbBlocker
 
+from billing.exports.manifest import FORMAT
 from tests.billing.exports.months import exported, issued, make_month, verify
 
 # For the fixture's sake: the tests themselves need no database.
@@ -42,7 +43,7 @@ def found_after(change: Change, good: Path, folder: Path) -> list[str]:
     change(copy)
     status, said = verify(copy)
     *sentences, last = said.splitlines()
-    assert (status, last) == (1, f"{len(sentences)} differences.")
+    assert (status, last) == (1, f"{len(sentences)} difference{'' if len(sentences) == 1 else 's'}.")
     return sentences
 
 
@@ -148,8 +149,8 @@ TAMPERED_LINES: dict[str, tuple[Change, list[str]]] = {
     "no number": (
         in_table("lines", 3, amount="ten"),
         [
-            f"{INVOICE}: amount is “ten”, which is no number.",
-            f"{INVOICE}, line 4: amount is “ten”, which is no number.",
+            f"{INVOICE}: amount is “ten”, which is not a number.",
+            f"{INVOICE}, line 4: amount is “ten”, which is not a number.",
         ],
     ),
     "left out": (
@@ -157,6 +158,8 @@ TAMPERED_LINES: dict[str, tuple[Change, list[str]]] = {
         [
             "lines.csv: number of rows is 4, but should be 5.",
             f"{INVOICE}: the residual of its lines is 0.0011175, but should be 0.001126500003.",
+            f"{INVOICE}: cost_usd is 2.501126500003, but should be 2.5011175.",
+            f"{CLAUDE}: cost_usd is 0.000165, but should be 0.000174000003.",
             f"{CLAUDE}: prompt_tokens billed is 0, but should be 3.",
         ],
     ),
@@ -165,6 +168,8 @@ TAMPERED_LINES: dict[str, tuple[Change, list[str]]] = {
         [
             "Invoice 99: it has lines, but is not among the invoices.",
             f"{INVOICE}: the residual of its lines is 0.0011175, but should be 0.001126500003.",
+            f"{INVOICE}: cost_usd is 2.501126500003, but should be 2.5011175.",
+            f"{CLAUDE}: cost_usd is 0.000165, but should be 0.000174000003.",
             f"{CLAUDE}: prompt_tokens billed is 0, but should be 3.",
             "Invoice 99, anthropic claude of 2026-09: prompt_tokens billed is 3, but should be 0.",
         ],
@@ -190,7 +195,14 @@ TAMPERED_INVOICES: dict[str, tuple[Change, list[str]]] = {
             f"focus-1.2.csv, {INVOICE}: the sum of BilledCost is 2.980000000000, but should be 2.97.",
         ],
     ),
-    "tax rate": (in_table("invoices", 0, tax_percent="7"), [f"{INVOICE}: tax is 0.48, but should be 0.18."]),
+    "tax rate": (in_table("invoices", 0, tax_percent="7"), [f"{INVOICE}: tax_percent is 7, but should be 19."]),
+    "tax rate of a line": (
+        in_table("lines", 2, tax_percent="7"),
+        [
+            f"{INVOICE}: tax_percent is 19, but should be 7.",
+            f"{INVOICE}: tax is 0.48, but should be 0.18.",
+        ],
+    ),
     "state": (
         in_table("invoices", 0, state="draft"),
         [f"{INVOICE}: state, says manifest.json, is issued, but should be draft."],
@@ -239,7 +251,7 @@ TAMPERED_USAGE: dict[str, tuple[Change, list[str]]] = {
     ),
     "half a token": (
         in_table("usage", 1, prompt_tokens="3.5"),
-        ["usage.csv, row 2: prompt_tokens is “3.5”, which is no whole number."],
+        ["usage.csv, row 2: prompt_tokens is “3.5”, which is not a whole number."],
     ),
 }
 
@@ -264,6 +276,7 @@ TAMPERED_FILES: dict[str, tuple[Change, list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -293,6 +306,7 @@ def test_what_was_changed_is_named(good: Path, tmp_path: Path, change: Change, e
     assert found_after(change, good, tmp_path)[: len(expected)] == expected
 
 
+@pytest.mark.processes
 def test_a_file_that_was_changed_after_it_was_signed_is_named(good: Path, tmp_path: Path) -> None:
     def append(folder: Path) -> None:
         with (folder / "focus-1.2.csv").open("ab") as file:
@@ -306,22 +320,27 @@ def test_a_file_that_was_changed_after_it_was_signed_is_named(good: Path, tmp_pa
     ]
 
 
+@pytest.mark.processes
 def test_a_good_export_is_in_order(good: Path) -> None:
-    assert verify(good) == (0, "All is in order: 1 invoices, 5 lines, 3 usage.\n")
+    assert verify(good) == (0, "All is in order: invoices 1, lines 5, usage 3.\n")
 
 
 def test_the_script_needs_no_newer_python_than_it_says(good: Path) -> None:
     tree = ast.parse((good / "verify_export.py").read_text(encoding="utf-8"), feature_version=(3, 9))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert imported <= {*sys.stdlib_module_names, "collections.abc"}
+    assert imported <= {*sys.stdlib_module_names, "collections.abc", "xml.etree"}
 
 
+@pytest.mark.slow
 def test_what_is_no_export_cannot_be_checked(good: Path, tmp_path: Path) -> None:
     script = shutil.copy(good / "verify_export.py", tmp_path)
-    assert verify(tmp_path) == (2, f"{tmp_path} holds no manifest.json: this is no export.\n")
+    assert verify(tmp_path) == (2, f"{tmp_path} contains no manifest.json: this is not an export.\n")
     for content, said in (
-        ("[]", "manifest.json is not of the format llm-gateway-export/1, which is all that this script knows.\n"),
+        (
+            "[]",
+            f"manifest.json is of none of the formats that this script knows: {FORMAT}/1, {FORMAT}/2.\n",
+        ),
         ("nonsense", "manifest.json can't be read: Expecting value: line 1 column 1 (char 0).\n"),
         ('{"format": "llm-gateway-export/1"}', "manifest.json is not as it was written: KeyError('files').\n"),
     ):
@@ -330,6 +349,7 @@ def test_what_is_no_export_cannot_be_checked(good: Path, tmp_path: Path) -> None
     assert Path(script).exists()
 
 
+@pytest.mark.processes
 def test_without_tables_only_the_files_are_checked(good: Path, tmp_path: Path) -> None:
     shutil.copytree(good, tmp_path / "copy")
     in_manifest(lambda document: document.update(formats=["focus"]))(tmp_path / "copy")

@@ -10,14 +10,17 @@ from uuid import UUID, uuid4
 
 from django.contrib.auth.models import Permission, User
 from django.contrib.messages import get_messages
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
+from llm.books.batches.session import batch_session
+from llm.enums import CallOutcome, Dialect, UsageSource, UsageStatus
 from llm.ids import uuid7
 from llm.keys import create_key
-from llm.models import Account, ApiKey, Limit, LimitWindow, Outbox, Usage
-from llm.windows import period_of
+from llm.limits.periods import period_of
+from llm.limits.rows import window_of, window_statements
+from llm.models import Account, ApiKey, Limit, Outbox, Usage
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 PROCESS = UUID(int=1)
@@ -53,7 +56,7 @@ def usage_row(key: ApiKey, **values: Any) -> Usage:
         "upstream_model": "gpt-test",
         "status": UsageStatus.SETTLED,
         "usage_source": UsageSource.REPORTED,
-        "outcome": Outcome.OK,
+        "outcome": CallOutcome.OK,
         "opened_at": opened_at,
         "closed_at": opened_at,
         "recorded_at": opened_at,
@@ -71,7 +74,7 @@ def open_row(key: ApiKey, **values: Any) -> Usage:
     unfinished = {
         "status": UsageStatus.OPEN,
         "usage_source": UsageSource.NONE,
-        "outcome": Outcome.PENDING,
+        "outcome": CallOutcome.PENDING,
         "closed_at": None,
         "cost": None,
         "prompt_tokens": 0,
@@ -90,7 +93,7 @@ def lost_row(key: ApiKey, **values: Any) -> Usage:
     lost = {
         "status": UsageStatus.ESTIMATED,
         "usage_source": UsageSource.ESTIMATED,
-        "outcome": Outcome.LOST,
+        "outcome": CallOutcome.LOST,
         "is_billable": False,
         "duration_ms": None,
     }
@@ -110,12 +113,21 @@ def disputed_row(key: ApiKey, **values: Any) -> Usage:
 
 
 def make_limit(account: Account, *, used: int = 0, held: int = 0, **values: Any) -> Limit:
-    """1,000 tokens per month, with what is used and held of the current one."""
+    """1,000 tokens per month, with what is used and held of the current one, written as the books write it."""
     limit = Limit.objects.create(account=account, **{"metric": "tokens", "per": "month", "amount": 1000, **values})
     if used or held:
         starts_at = period_of(limit.per, account.time_zone, timezone.now()).starts_at
-        LimitWindow.objects.create(limit=limit, starts_at=starts_at, used=used, held=held)
+        _fill_window(limit, starts_at, used=used, held=held)
     return limit
+
+
+def _fill_window(limit: Limit, starts_at: datetime, *, used: int, held: int) -> None:
+    with batch_session() as session:
+        session.read((), (), foreseen=None)
+        [row] = session.lock_windows((), {(limit.pk, starts_at)})
+        window = window_of(row)
+        window.add(used=used, held=held)
+        session.write(list(window_statements([window], vendor=connection.vendor, now=timezone.now())))
 
 
 def make_message(account: Account, cause: str = "limit:1:mail", **values: Any) -> Outbox:

@@ -10,7 +10,7 @@ from django.test import Client
 from django.utils import timezone
 
 from llm.admin.attention import attention_for
-from llm.models import BooksCheck, RefusedWrite
+from llm.models import BooksCheck, RefusedWrite, ScheduledTask
 from tests.llm.admin.factories import (
     disputed_row,
     lost_row,
@@ -68,15 +68,24 @@ def test_all_that_is_wrong_is_said_with_links(admin_user: User, admin_client: Cl
 
     assert texts(admin_user) == [
         "3 lost or disputed calls wait for a decision",
-        "The books refused 1 write within the last 7 days",
-        "The last check of the books found 3 problems",
-        "1 message was given up",
-        "1 limit is used to 90 % or more",
+        "The books rejected 1 write in the last 7 days",
+        "The last ledger audit found 3 problems",
+        "1 message was not delivered",
+        "1 limit is at 90 % or more",
     ]
-    assert "The last check of the books found 3 problems." in page
+    assert "The last ledger audit found 3 problems." in page
     for entry in attention_for(admin_user, timezone.now()):
         assert f'href="{entry.url}"' in page
         assert admin_client.get(entry.url).status_code == 200
+
+
+def test_limits_that_are_used_up_are_named(admin_user: User) -> None:
+    account = make_account()
+    make_limit(account, used=900)
+    make_limit(account, per="day", used=600, held=400)
+    make_limit(account, metric="requests", per="total", used=1000)
+
+    assert texts(admin_user) == ["3 limits are at 90 % or more, 2 used up"]
 
 
 def test_refusals_of_long_ago_are_no_news(admin_user: User) -> None:
@@ -92,7 +101,7 @@ def test_books_that_nobody_checks(admin_user: User) -> None:
     assert texts(admin_user) == []
 
     save(usage_row(key, opened_at=timezone.now() - 49 * HOURS))
-    unchecked = ["The books were not checked within the last 48 hours"]
+    unchecked = ["No ledger audit has run in the last 48 hours"]
     assert texts(admin_user) == unchecked
 
     make_check(ago=49 * HOURS)
@@ -102,21 +111,30 @@ def test_books_that_nobody_checks(admin_user: User) -> None:
     assert texts(admin_user) == []
 
 
+def test_a_background_task_that_never_finishes_is_named(admin_user: User, admin_client: Client) -> None:
+    ScheduledTask.objects.create(name="llm.tasks.reap_lost_calls", started_at=timezone.now(), attempts=2)
+    stuck = ScheduledTask.objects.create(name="billing.tasks.close_due_months", started_at=timezone.now(), attempts=3)
+
+    assert texts(admin_user) == ["Started 3 times without finishing: close_due_months. See the worker's log"]
+    [attention] = attention_for(admin_user, timezone.now())
+    assert stuck.name in admin_client.get(attention.url).content.decode()
+
+
 def test_counts_are_bounded(admin_user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm.admin.attention.MOST_COUNTED", 2)
+    monkeypatch.setattr("llm.admin.attention.MAX_COUNTED", 2)
     account = make_account()
     for number in range(4):
         make_message(account, f"cause {number}", given_up_at=timezone.now())
 
-    assert texts(admin_user) == ["more than 2 messages were given up"]
+    assert texts(admin_user) == ["more than 2 messages were not delivered"]
 
 
 @pytest.mark.parametrize(
     ("permission", "text"),
     [
         ("view_usage", "3 lost or disputed calls"),
-        ("view_refusedwrite", "The books refused"),
-        ("view_bookscheck", "The last check"),
+        ("view_refusedwrite", "The books rejected"),
+        ("view_bookscheck", "The last ledger audit"),
         ("view_outbox", "1 message"),
         ("view_limit", "1 limit"),
     ],

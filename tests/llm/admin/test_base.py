@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("chosen", ["x", "", "9" * 30, "-1e5", "\0"])

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from llm.models import BooksCheck, Process, RefusedWrite
+from llm.models import BooksCheck, Process, RefusedWrite, ScheduledTask
 from tests.llm.admin.factories import make_account, make_key, save, staff_with, usage_row
 
 pytestmark = pytest.mark.django_db
@@ -49,7 +49,7 @@ def test_a_refused_write_shows_its_document_and_leads_to_its_call(admin_client: 
 
     assert f'href="/admin/llm/usage/{call.pk}/change/"' in page
     assert "&quot;prompt_tokens&quot;: 12" in page
-    assert "<script>" not in page.partition("What was to be written")[2].partition("</pre>")[0]
+    assert "<script>" not in page.partition("Rejected content")[2].partition("</pre>")[0]
 
 
 def test_a_refused_write_of_no_call_says_so(admin_client: Client) -> None:
@@ -57,7 +57,7 @@ def test_a_refused_write_of_no_call_says_so(admin_client: Client) -> None:
 
     page = admin_client.get(f"{REFUSED}{refused.pk}/change/").content.decode()
 
-    assert "No call of this id is on the books." in page
+    assert "There is no call with this id on the books." in page
     assert f"/admin/llm/usage/{refused.usage_id}/change/" not in page
 
 
@@ -78,7 +78,7 @@ def test_a_check_shows_its_findings(admin_client: Client) -> None:
         assert text in row
     for text in ("Window 5 holds 7 too many.", "Window 6 &lt;b&gt;.", "The first 2 of 3."):
         assert text in page
-    assert "None: every sum" in admin_client.get(f"{CHECKS}{sound.pk}/change/").content.decode()
+    assert "None: every total" in admin_client.get(f"{CHECKS}{sound.pk}/change/").content.decode()
     assert listed(admin_client, CHECKS, result="problems") == [broken]
     assert listed(admin_client, CHECKS, result="none") == [sound]
 
@@ -97,9 +97,14 @@ def test_a_process_is_alive_silent_or_ended(admin_client: Client, settings: Any)
         assert f">{state}</span>" in page
 
 
-@pytest.mark.parametrize("name", ["refusedwrite", "bookscheck", "process"])
+@pytest.mark.parametrize("name", ["refusedwrite", "bookscheck", "process", "scheduledtask"])
 def test_they_can_only_be_looked_at(admin_client: Client, name: str) -> None:
-    rows = {"refusedwrite": make_refusal(uuid4()), "bookscheck": make_check(), "process": make_process("alpha")}
+    rows = {
+        "refusedwrite": make_refusal(uuid4()),
+        "bookscheck": make_check(),
+        "process": make_process("alpha"),
+        "scheduledtask": ScheduledTask.objects.create(name="tasks", started_at=timezone.now()),
+    }
     url, viewer = f"/admin/llm/{name}/", staff_with(f"view_{name}")
     page = f"{url}{rows[name].pk}/"
 

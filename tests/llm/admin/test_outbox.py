@@ -44,7 +44,7 @@ def test_messages_and_their_states(admin_client: Client) -> None:
     }
 
     assert found == {state: [row] for state, row in rows.items()}
-    for text in ("limit.threshold", "to ops@example.com", "answered 500", "given up"):
+    for text in ("limit.threshold", "to ops@example.com", "answered 500", "failed"):
         assert text in page
     detail = admin_client.get(f"{LIST}{rows['waiting'].pk}/change/").content.decode()
     assert "&quot;note&quot;: &quot;&lt;b&gt;&quot;" in detail
@@ -55,17 +55,17 @@ def test_a_message_that_was_given_up_is_sent_again(admin_client: Client) -> None
     url = f"{LIST}{message.pk}/action/send_again/"
 
     assert url in admin_client.get(f"{LIST}{message.pk}/change/").content.decode()
-    assert "It is due at once." in admin_client.get(url).content.decode()
+    assert "It is queued for immediate delivery." in admin_client.get(url).content.decode()
     assert Outbox.objects.filter(given_up_at__isnull=False).exists()
 
     response = admin_client.post(url)
 
     message.refresh_from_db()
-    assert messages_of(response) == ["1 message due again."]
+    assert messages_of(response) == ["1 message queued again."]
     assert message.given_up_at is None
     assert timezone.now() - message.due_at < timedelta(minutes=1)
     assert message.attempts == 9
-    assert LogEntry.objects.get().change_message == "Due again."
+    assert LogEntry.objects.get().change_message == "Queued again."
 
 
 def test_only_those_that_were_given_up_are_sent_again(admin_client: Client) -> None:
@@ -80,7 +80,7 @@ def test_only_those_that_were_given_up_are_sent_again(admin_client: Client) -> N
 
     response = admin_client.post(LIST, {**form, "confirmed": "yes"})
 
-    assert messages_of(response) == ["1 message due again."]
+    assert messages_of(response) == ["1 message queued again."]
     assert Outbox.objects.filter(due_at=due_at).count() == 2
 
 
@@ -92,7 +92,7 @@ def test_what_was_sent_meanwhile_is_not_sent_again(admin_client: Client, monkeyp
 
     response = admin_client.post(f"{LIST}{message.pk}/action/send_again/")
 
-    assert messages_of(response) == ["No messages due again."]
+    assert messages_of(response) == ["No messages queued again."]
     assert Outbox.objects.get().due_at == LONG_AGO
 
 

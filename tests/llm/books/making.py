@@ -6,11 +6,14 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
+
+from llm.books.adjusting import adjust, lock_call
 from llm.books.operations import CloseCall, OpenCall
-from llm.enums import Dialect, Outcome, UsageSource, UsageStatus
+from llm.enums import AdjustmentSource, CallOutcome, Dialect, UsageSource, UsageStatus
 from llm.ids import boot_id, uuid7
 from llm.keys import create_key, get_or_create_account
-from llm.models import ApiKey
+from llm.models import ApiKey, UsageAdjustment
 from llm.types import TokenCounts
 
 
@@ -40,7 +43,7 @@ def a_close(call_id: UUID, **changes: Any) -> CloseCall:
     operation = CloseCall(
         id=call_id,
         status=UsageStatus.SETTLED,
-        outcome=Outcome.OK,
+        outcome=CallOutcome.OK,
         usage_source=UsageSource.REPORTED,
         counts=TokenCounts(prompt_tokens=9, completion_tokens=4, cache_read_tokens=2),
         cost_pico=123_456_789,
@@ -51,3 +54,8 @@ def a_close(call_id: UUID, **changes: Any) -> CloseCall:
         duration_ms=20,
     )
     return replace(operation, **changes)
+
+
+def adjust_now(call_id: UUID, source: AdjustmentSource, **values: Any) -> UsageAdjustment:
+    with transaction.atomic():
+        return adjust(lock_call(call_id), source, **values)

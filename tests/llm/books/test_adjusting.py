@@ -9,19 +9,32 @@ from typing import Any
 
 import pytest
 
-from llm.books.adjusting import adjust, decide_call
-from llm.books.commit import commit_batch
-from llm.books.figures import Figures, figures_of
-from llm.books.operations import Ask, CloseCall, Closed, Conflict, OpenCall
-from llm.books.replay import commit_surely
-from llm.enums import AdjustmentSource, LimitMetric, LimitPer, Meter, Outcome, UsageSource, UsageStatus
-from llm.limits import set_limit
-from llm.models import ApiKey, CatalogVersion, LimitWindow, Outbox, Price, Rate, RateSet, RefusedWrite, Usage
-from llm.prices import set_price
-from llm.rerating import ReratingReport, rerate
-from llm.types import TokenCounts
+from llm.books.adjusting import decide_call
+from llm.books.batches.commit import commit_batch
+from llm.books.figures import EffectiveUsage, compute_figures
+from llm.books.operations import CloseCall, Closed, Conflict, OpenCall
+from llm.books.rerating import ReratingReport, rerate
+from llm.books.spool.replay import commit_surely
+from llm.enums import AdjustmentSource, CallOutcome, LimitMetric, LimitPer, Meter, UsageSource, UsageStatus
+from llm.limits.admission import ReservationEstimate
+from llm.limits.changes import set_limit
+from llm.models import (
+    ApiKey,
+    CatalogVersion,
+    LimitWindow,
+    Outbox,
+    Price,
+    Rate,
+    RateSet,
+    RefusedWrite,
+    Usage,
+    UsageAdjustment,
+)
+from llm.models.usage import is_priced
+from llm.prices.staff import set_price
+from llm.types import Service, TokenCounts
 from llm.verification import verify
-from tests.llm.books.making import a_close, a_key, an_open
+from tests.llm.books.making import a_close, a_key, adjust_now, an_open
 
 pytestmark = pytest.mark.django_db
 
@@ -45,7 +58,7 @@ def opened(key: ApiKey, price: Price | None = None) -> OpenCall:
     """A call that holds 300 tokens."""
     operation = an_open(
         key,
-        ask=lambda: Ask(requests=1, input_tokens=100, output_tokens=200),
+        ask=lambda: ReservationEstimate(requests=1, input_tokens=100, output_tokens=200),
         price_id=None if price is None else price.pk,
         catalog_version=CatalogVersion.current(),
     )
@@ -72,7 +85,7 @@ def disputed(operation: OpenCall, price: Price | None = None) -> Usage:
 
 
 def lost(operation: OpenCall, price: Price | None = None) -> Usage:
-    return closed(doubtful(operation, price, outcome=Outcome.LOST))
+    return closed(doubtful(operation, price, outcome=CallOutcome.LOST))
 
 
 def closed(close: CloseCall) -> Usage:
@@ -80,8 +93,8 @@ def closed(close: CloseCall) -> Usage:
     return Usage.objects.get(pk=close.id)
 
 
-def known(row: Usage) -> Figures:
-    return figures_of(row, row.adjustments.order_by("id"))
+def known(row: Usage) -> EffectiveUsage:
+    return compute_figures(row, row.adjustments.order_by("id"))
 
 
 def decide(row: Usage, counts: TokenCounts | None = None) -> None:
@@ -124,17 +137,17 @@ def test_a_decision_that_crosses_a_soft_threshold_tells_it_once(key: ApiKey) -> 
 def test_a_disputed_call_is_decided_once(key: ApiKey) -> None:
     row = disputed(opened(key))
     decide(row)
-    with pytest.raises(ValueError, match="known already"):
+    with pytest.raises(ValueError, match="already known"):
         decide(row, TokenCounts(1, 1))
     assert (used(), row.adjustments.count()) == (12, 1)
 
 
 def test_a_call_that_nobody_doubts_is_not_decided(key: ApiKey) -> None:
     operation = opened(key)
-    with pytest.raises(ValueError, match="known already"):
+    with pytest.raises(ValueError, match="already known"):
         decide(Usage.objects.get())
     commit_batch([a_close(operation.id)])
-    with pytest.raises(ValueError, match="known already"):
+    with pytest.raises(ValueError, match="already known"):
         decide(Usage.objects.get())
     assert not Usage.objects.get().adjustments.exists()
 
@@ -209,7 +222,7 @@ def test_a_call_without_a_price_is_decided_at_that_of_a_re_rating(key: ApiKey) -
 def test_what_the_calls_price_cannot_price_is_not_decided(key: ApiKey) -> None:
     price = price_of(2020, usd=10**6)
     row = disputed(opened(key, price), price)
-    with pytest.raises(ValueError, match="has no cost for so many tokens"):
+    with pytest.raises(ValueError, match="doesn't cover what it used"):
         decide(row, TokenCounts(10**9, 0))
     assert not row.adjustments.exists()
 
@@ -229,7 +242,7 @@ def test_a_decision_names_the_rates_of_the_tier_that_it_reaches(key: ApiKey) -> 
 def test_a_decision_at_a_wrong_price_is_found(key: ApiKey) -> None:
     price = price_of(2020, usd=1)
     row = disputed(opened(key, price), price)
-    adjust(
+    adjust_now(
         row.pk, AdjustmentSource.DECISION, counts=TokenCounts(7, 0), cost_pico=9, is_billable=True, reason="by a bug"
     )
     wrong = "with its adjustments its cost is 9 pico-USD, but its tokens at its price cost 7000000 pico-USD"
@@ -239,7 +252,152 @@ def test_a_decision_at_a_wrong_price_is_found(key: ApiKey) -> None:
 def test_a_decision_on_a_call_that_nobody_doubts_is_found(key: ApiKey) -> None:
     price = price_of(2020, usd=1)
     row = closed(doubtful(opened(key, price), price))
-    adjust(
+    adjust_now(
         row.pk, AdjustmentSource.DECISION, counts=TokenCounts(10, 2), cost_pico=30_000_000, is_billable=True, reason="?"
     )
     assert verify().sentences == [f"Call {row.pk}: staff decided on it, but it is neither lost nor disputed."]
+
+
+# --- What takes a cost back -------------------------------------------------------------------------------------------
+
+PRIORITY = Service("priority")
+
+
+def of_priority(operation: OpenCall) -> CloseCall:
+    """A late settlement of 5 tokens in and 1 out, served in a way that no price lists."""
+    flags = ("tier_unpriced",)
+    return a_close(
+        operation.id, counts=TokenCounts(5, 1), cost_pico=None, service_tier=PRIORITY.service_tier, flags=flags
+    )
+
+
+def written(row: Usage) -> Decimal:
+    costs = [row.cost, *row.adjustments.values_list("cost", flat=True)]
+    return sum((cost for cost in costs if cost is not None), Decimal(0))
+
+
+def words(row: Usage) -> list[str]:
+    return list(row.adjustments.order_by("id").values_list("flags", flat=True))
+
+
+def test_a_token_without_a_price_does_not_stand_at_the_cost_of_nothing(key: ApiKey) -> None:
+    """Staff say that an unpriced call used nothing; then its own process says that it did."""
+    operation = opened(key)
+    row = lost(operation)
+    decide(row, TokenCounts())
+    assert (known(row).cost_pico, list(Usage.objects.unpriced())) == (0, [])
+    late = a_close(operation.id, counts=TokenCounts(1, 0), cost_pico=None)
+
+    assert commit_batch([late]) == [Closed()]
+
+    assert (known(row).counts.total_tokens, known(row).cost_pico, used()) == (1, None, 1)
+    assert words(row) == ["", "cost_unknown"]
+    assert list(Usage.objects.unpriced()) == [row]
+    assert commit_batch([late]) == [Closed(is_new=False)]
+    assert verify().sentences == []
+
+
+def test_a_settlement_that_no_price_covers_takes_the_cost_of_the_estimate_back(key: ApiKey) -> None:
+    price = price_of(2020, usd=1)
+    operation = opened(key, price)
+    row = lost(operation, price)
+    assert list(Usage.objects.filter(is_priced())) == [row]
+
+    assert commit_batch([of_priority(operation)]) == [Closed()]
+
+    assert (known(row).cost_pico, known(row).rate_set_id, written(row)) == (None, None, Decimal(0))
+    assert words(row) == ["cost_unknown tier_unpriced"]
+    assert list(Usage.objects.unpriced()) == list(Usage.objects.cost_taken_back()) == [row]
+    assert not Usage.objects.filter(is_priced()).exists()
+    assert (rerate_all().unpriced, verify().sentences) == (1, [])
+
+
+def test_a_cost_that_was_taken_back_is_given_by_a_re_rating(key: ApiKey) -> None:
+    price = price_of(2020, usd=1)
+    operation = opened(key, price)
+    row = lost(operation, price)
+    commit_batch([of_priority(operation)])
+    rates = {Meter.INPUT: Decimal(2), Meter.OUTPUT: Decimal(20)}
+    since = datetime(2021, 1, 1, tzinfo=UTC)
+    dearer = set_price("openai", "upstream-name", effective_from=since, rates=rates, service=PRIORITY)
+
+    report = rerate_all()
+
+    assert (report.changed, report.before_pico, report.after_pico) == (1, 0, 30_000_000)
+    assert (known(row).cost_pico, written(row)) == (30_000_000, Decimal("0.00003"))
+    assert known(row).rate_set_id == dearer.rate_sets.get(service_tier="priority").pk
+    assert words(row) == ["cost_unknown tier_unpriced", "tier_unpriced"]
+    assert not Usage.objects.unpriced().exists()
+    assert (rerate_all().changed, verify().sentences) == (0, [])
+
+
+def test_a_call_whose_cost_was_taken_back_can_become_free(key: ApiKey) -> None:
+    """It leaves the rates that had given its estimate a cost."""
+    price = price_of(2020, usd=1)
+    operation = opened(key, price)
+    row = lost(operation, price)
+    rerate_all()
+    commit_batch([replace(of_priority(operation), service_tier="", flags=("tools_unreported",))])
+    assert known(row).cost_pico is None
+    free = set_price("openai", "upstream-name", effective_from=datetime(2021, 1, 1, tzinfo=UTC), is_free=True)
+
+    assert [rerate_all().changed for _ in range(2)] == [1, 0]
+
+    assert (known(row).cost_pico, known(row).rate_set_id) == (0, free.rate_sets.get().pk)
+
+
+def test_a_settlement_takes_the_cost_of_a_re_rating_back(key: ApiKey) -> None:
+    price = price_of(2020, usd=1)
+    operation = opened(key, price)
+    row = lost(operation, price)
+    price_of(2021, usd=2)
+    assert rerate_all().changed == 1
+    decide(row, TokenCounts(7, 0))
+
+    commit_batch([of_priority(operation)])
+
+    assert (known(row).cost_pico, written(row)) == (None, Decimal(0))
+    assert words(row) == ["", "", "cost_unknown tier_unpriced"]
+    assert (rerate_all().changed, verify().sentences) == (0, [])
+
+
+def test_a_limit_of_money_holds_what_the_call_held_while_its_cost_is_unknown(key: ApiKey) -> None:
+    set_limit(key.account, None, LimitMetric.COST, LimitPer.TOTAL, 1_000_000, None)
+    price = price_of(2020, usd=1)
+    ask = ReservationEstimate(1, 100, 200, input_pico=100_000_000, output_token_pico=10_000_000)
+    operation = an_open(key, ask=lambda: ask, price_id=price.pk, catalog_version=CatalogVersion.current())
+    commit_batch([operation])
+    window = LimitWindow.objects.filter(limit__metric=LimitMetric.COST)
+    held = window.get().held
+    row = lost(operation, price)
+    decide(row)
+    assert (held, window.get().used) == (2100, 30)
+
+    commit_batch([of_priority(operation)])
+
+    assert (window.get().used, window.get().held) == (held, 0)
+    rates = {Meter.INPUT: Decimal(2), Meter.OUTPUT: Decimal(20)}
+    set_price("openai", "upstream-name", effective_from=datetime(2021, 1, 1, tzinfo=UTC), rates=rates, service=PRIORITY)
+    rerate_all()
+    assert (window.get().used, verify().sentences) == (30, [])
+
+
+def test_a_cost_that_is_unknown_and_not_wholly_taken_back_is_found(key: ApiKey) -> None:
+    price = price_of(2020, usd=1)
+    operation = opened(key, price)
+    row = lost(operation, price)
+    commit_batch([of_priority(operation)])
+    [taking] = row.adjustments.all()
+    UsageAdjustment(
+        usage=row,
+        source=AdjustmentSource.PROVIDER,
+        service_tier="priority",
+        flags=taking.flags,
+        cost=Decimal("0.000000000009"),
+        is_billable=True,
+        reason="by a bug",
+        recorded_at=taking.recorded_at,
+    ).stamp_digest().save(force_insert=True)
+    assert known(row).cost_pico is None
+    left = "its cost is unknown, and its adjustments leave 9 pico-USD of it"
+    assert verify().sentences == [f"Call {row.pk}: {left}."]

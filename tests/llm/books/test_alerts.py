@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import connection
 
-from llm.books.admission import LimitRow, Window
-from llm.books.statements import moment_text
-from llm.books.windows import window_statements
 from llm.enums import LimitMetric, LimitPer
+from llm.limits.admission import LimitRow, Window
+from llm.limits.rows import window_statements
 from llm.models import Outbox
 from tests.llm.books.making import a_key
 
@@ -25,9 +24,7 @@ def alert(per: LimitPer, starts: Sequence[datetime]) -> list[str]:
     key = a_key()
     limit = LimitRow(3, key.account_id, None, LimitMetric.REQUESTS, per, 10, 80)
     windows = [Window(number, limit, start, 9, 0, is_announced=False) for number, start in enumerate(starts)]
-    for sql, params in window_statements(
-        windows, vendor=connection.vendor, moment=moment_text(START, connection.vendor)
-    ):
+    for sql, params in window_statements(windows, vendor=connection.vendor, now=START):
         with connection.cursor() as cursor:
             cursor.execute(sql, params)
     alerts = Outbox.objects.filter(kind="mail").order_by("id")

@@ -16,17 +16,20 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from llm.books import reaper
-from llm.books.commit import commit_batch
-from llm.books.figures import figures_of
-from llm.books.operations import Ask, OpenCall
+from llm.books.batches.commit import commit_batch
+from llm.books.figures import compute_figures
+from llm.books.operations import OpenCall
 from llm.books.reaper import ReapReport, reap
-from llm.books.replay import commit_again
-from llm.books.spool import SUFFIX, SpoolFile
-from llm.enums import AdjustmentSource, LimitMetric, LimitPer, Meter, Outcome, UsageSource, UsageStatus
+from llm.books.spool.files import SUFFIX, SpoolFile
+from llm.books.spool.replay import commit_again
+from llm.enums import AdjustmentSource, CallOutcome, LimitMetric, LimitPer, Meter, UsageSource, UsageStatus
 from llm.ids import uuid7
-from llm.limits import set_limit
-from llm.models import ApiKey, CatalogVersion, LimitWindow, Process, Usage
-from llm.prices import set_price
+from llm.limits.admission import ReservationEstimate
+from llm.limits.changes import set_limit
+from llm.models import ApiKey, CatalogVersion, LimitWindow, Process, RateSet, Usage
+from llm.prices.staff import set_price
+from llm.types import Service
+from tests.databases import only_on_postgresql
 from tests.llm.books.making import a_close, a_key, an_open
 
 pytestmark = pytest.mark.django_db
@@ -99,10 +102,30 @@ def test_a_call_whose_process_died_is_estimated_from_its_request_and_billed_to_n
     operation = opened(price_id=price.pk, catalog_version=CatalogVersion.current())
     assert run_steadily(later, LONG_AGO_S).reaped == 1
     row = Usage.objects.get(pk=operation.id)
-    assert (row.status, row.outcome, row.usage_source) == ("estimated", Outcome.LOST, UsageSource.ESTIMATED)
+    assert (row.status, row.outcome, row.usage_source) == ("estimated", CallOutcome.LOST, UsageSource.ESTIMATED)
     assert (row.prompt_tokens, row.completion_tokens, row.is_billable) == (100, 0, False)
     assert row.cost is not None
     assert row.cost * 10_000 == 1
+
+
+@pytest.mark.parametrize(
+    ("tier", "cost_usd", "flags"), [("priority", Decimal("0.0002"), ""), ("flex", None, "tier_unpriced")]
+)
+def test_a_lost_call_keeps_the_service_that_it_asked_for(
+    later: Later, tier: str, cost_usd: Decimal | None, flags: str
+) -> None:
+    """Nobody can say how it was served, but never silently at standard rates."""
+    price = set_price("openai", "upstream-name", effective_from=timezone.now(), rates={Meter.INPUT: Decimal(1)})
+    service = Service(tier, "", "us")
+    RateSet.objects.create(price=price, service_tier="priority", inference_geo="us").rates.create(
+        meter=Meter.INPUT, amount=Decimal(2), per_units=1_000_000
+    )
+    operation = opened(price_id=price.pk, catalog_version=CatalogVersion.current(), service=service)
+    assert Usage.objects.get(pk=operation.id).service == service
+    assert run_steadily(later, LONG_AGO_S).reaped == 1
+    row = Usage.objects.get(pk=operation.id)
+    assert (row.status, row.service, row.cost, row.flags) == ("estimated", service, cost_usd, flags)
+    assert row.is_as_written
 
 
 def test_a_call_of_a_process_that_beats_is_left_alone_however_old_it_is(later: Later) -> None:
@@ -176,7 +199,7 @@ def test_a_spool_that_turns_up_later_wins_by_an_adjustment(later: Later, tmp_pat
     assert reap_at(later, LONG_AGO_S + 1).replayed == 1
     row = Usage.objects.get(pk=operation.id)
     [adjustment] = row.adjustments.all()
-    figures = figures_of(row, [adjustment])
+    figures = compute_figures(row, [adjustment])
     assert (adjustment.source, figures.counts, figures.is_billable) == (AdjustmentSource.SPOOL, close.counts, True)
     spooled(tmp_path, close)
     assert reap_at(later, LONG_AGO_S + 2).replayed == 1
@@ -186,7 +209,7 @@ def test_a_spool_that_turns_up_later_wins_by_an_adjustment(later: Later, tmp_pat
 def test_a_lost_call_keeps_what_it_held_as_used_until_it_is_known(later: Later, tmp_path: Path) -> None:
     key = a_key()
     set_limit(key.account, None, LimitMetric.TOKENS, LimitPer.TOTAL, 1000, None)
-    operation = opened(key, ask=lambda: Ask(requests=1, input_tokens=100, output_tokens=200))
+    operation = opened(key, ask=lambda: ReservationEstimate(requests=1, input_tokens=100, output_tokens=200))
     run_steadily(later, LONG_AGO_S)
     window = LimitWindow.objects.get()
     assert (window.held, window.used) == (0, 300)
@@ -238,7 +261,7 @@ def told(*arguments: str) -> str:
 
 
 def test_the_command_says_why_it_waits() -> None:
-    assert told().startswith("Too early to tell who is dead: ask again in 60 seconds, or say --now.")
+    assert told().startswith("Too early to tell which processes are dead: run this again in 60 seconds, or use --now.")
 
 
 def test_the_command_says_what_it_did(later: Later, tmp_path: Path) -> None:
@@ -246,11 +269,11 @@ def test_the_command_says_what_it_did(later: Later, tmp_path: Path) -> None:
     found = opened()
     spooled(tmp_path, a_close(found.id, account_id=found.account_id))
     later(1)
-    assert told("--now") == "1 settlements were replayed from disk.\n1 calls of dead processes were closed.\n"
+    assert told("--now") == "Replayed 1 settlement from disk.\nClosed 1 call of dead processes.\n"
 
 
 @pytest.mark.postgres
-@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has no row locks")
+@only_on_postgresql("SQLite has no row locks")
 @pytest.mark.django_db(transaction=True)
 def test_an_account_whose_rows_somebody_has_locked_keeps_nobody_else_waiting(later: Later) -> None:
     import psycopg

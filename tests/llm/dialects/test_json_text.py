@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.dialects.json_text import find_member, with_usage_cost, without_member
+from llm.dialects.json_text import Place, find_member, find_members, replaced, with_usage_cost, without_member
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(["usage", "a", "b", '"', "{"]), VALUES))
 def test_a_member_is_found_wherever_it_stands(value: dict[str, object]) -> None:
     text = orjson.dumps(value)
@@ -78,3 +79,37 @@ def test_a_member_is_found_wherever_it_stands(value: dict[str, object]) -> None:
     assert member is not None
     assert orjson.loads(text[member.value : member.end]) == value["usage"]
     assert orjson.loads(without_member(text, b"usage")) == {k: v for k, v in value.items() if k != "usage"}
+
+
+MEMBER_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@pytest.mark.slow
+@given(st.dictionaries(st.text(max_size=4), MEMBER_VALUES, max_size=5), st.sampled_from([0, orjson.OPT_INDENT_2]))
+def test_the_values_of_members_are_found_where_they_stand(value: dict[str, object], option: int) -> None:
+    text = orjson.dumps(value, option=option)
+    for name, place in find_members(text).items():
+        assert orjson.loads(text[place.start : place.end]) == value[name]
+        assert orjson.loads(replaced(text, {place: b"7"})) == {**value, name: 7}
+    plain = {name for name in value if name.isascii() and orjson.dumps(name) == b'"' + name.encode() + b'"'}
+    assert find_members(text).keys() == plain
+
+
+def test_members_beyond_a_number_are_not_looked_for() -> None:
+    text = orjson.dumps({str(number): 1 for number in range(201)})
+    assert find_members(text) == {}
+    assert len(find_members(text, limit=201)) == 201
+
+
+def test_several_places_change_at_once() -> None:
+    changes = {Place(9, 10): b"22", Place(5, 5, '"x": ', ", "): b"0"}
+    assert replaced(b"0123456789abc", changes) == b'01234"x": 0, 567822abc'
+
+
+def test_a_text_without_an_end_is_passed_over_once() -> None:
+    # Begun anew at each quote in it, this would take hours.
+    assert find_member(b'{"a":"' + b'\\"' * 2_000_000, b"usage") is None

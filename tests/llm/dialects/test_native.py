@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from llm.dialects.base import ParsedRequest, WireFormat
+from llm.dialects.base import ParsedRequest, Translatable
 from llm.dialects.native import NATIVE
 from llm.enums import Dialect
 from llm.errors import GatewayError, InvalidKey, InvalidRequest, QuotaExceeded, RateLimited, UpstreamFailed
@@ -36,8 +36,9 @@ def test_a_request_takes_the_fields_of_a_chat_completion() -> None:
     assert (chat.max_tokens, chat.temperature) == (9, 0.5)
 
 
+@pytest.mark.slow
 def test_a_whole_reply_is_the_one_of_the_seed_document() -> None:
-    wire: WireFormat = NATIVE
+    wire: Translatable = NATIVE
 
     body = wire.render_whole(RESPONSE, parse(), request_id="r1", created=1)
 

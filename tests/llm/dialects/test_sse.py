@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.dialects.sse import Event, EventSplitter, read_event, split_events
+from llm.dialects.sse import MAX_EVENT_LINES, Event, EventSplitter, read_event, split_events
 from llm.errors import UpstreamFailed
 
 
@@ -95,3 +95,11 @@ def test_an_event_beyond_the_cap_is_refused() -> None:
 )
 def test_an_event_is_read(raw: bytes, event: Event) -> None:
     assert read_event(raw) == event
+
+
+def test_an_event_of_too_many_lines_is_refused() -> None:
+    splitter = EventSplitter()
+    for _ in range(MAX_EVENT_LINES // 100):
+        splitter.feed(b"data: 1\n" * 101)
+    with pytest.raises(UpstreamFailed, match="too large"):
+        splitter.feed(b"\n")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llm.dialects.strict_json import MAX_BRACKETS, load_object, refuse_duplicate_keys
+from llm.dialects.json_size import MAX_BRACKETS
+from llm.dialects.strict_json import load_object, refuse_duplicate_keys
 from llm.errors import InvalidRequest
 
 
@@ -21,8 +22,8 @@ from llm.errors import InvalidRequest
         (b"[]", "The request body must be a JSON object."),
         (b'"x"', "The request body must be a JSON object."),
         (b"null", "The request body must be a JSON object."),
-        (b'{"a":1', "The request body is not valid JSON: look at line 1, column 7."),
-        (b'{"a":1,}', "The request body is not valid JSON: look at line 1, column 7."),
+        (b'{"a":1', "The request body is not valid JSON: error at line 1, column 7."),
+        (b'{"a":1,}', "The request body is not valid JSON: error at line 1, column 7."),
         (b'{"a": NaN}', "The request body contains NaN or Infinity, which JSON does not have."),
         (b'{"a":Infinity}', "The request body contains NaN or Infinity, which JSON does not have."),
         (b'{"a":[-Infinity]}', "The request body contains NaN or Infinity, which JSON does not have."),
@@ -33,10 +34,7 @@ from llm.errors import InvalidRequest
         ),
         (b'{"a":"\xff"}', "The request body is not valid UTF-8."),
         (b'{"a":"\xed\xa0\x80"}', "The request body is not valid UTF-8."),
-        (b'{"a":"\\u0000"}', "The request body contains a NUL character, which is not accepted."),
-        (b'{"\\u0000":1}', "The request body contains a NUL character, which is not accepted."),
-        (b'{"a":"\\\\\\u0000"}', "The request body contains a NUL character, which is not accepted."),
-        (b'{"a":"\x00"}', "The request body is not valid JSON: look at line 1, column 7."),
+        (b'{"a":"\x00"}', "The request body is not valid JSON: error at line 1, column 7."),
         (b'{"n":1,"n":64}', 'The request body repeats the key "n" in one object.'),
         (b'{"n":1,"n" :64}', 'The request body repeats the key "n" in one object.'),
         (b'{"n":1,"\\u006e":64}', 'The request body repeats the key "n" in one object.'),
@@ -61,14 +59,14 @@ def test_nesting_is_taken_up_to_128_levels() -> None:
     assert list(load_object(nested(128))) == ["a"]
 
 
-@pytest.mark.parametrize("raw", [nested(129), nested(1000), nested(100_000), b'{"a":' * 100_000])
+@pytest.mark.parametrize("raw", [nested(129), nested(1000), nested(40_000), b'{"a":' * 40_000])
 def test_deeper_nesting_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequest, match="nested deeper than 128 levels"):
         load_object(raw)
 
 
 def test_a_body_of_brackets_is_refused_before_it_is_read() -> None:
-    with pytest.raises(InvalidRequest, match="more than 250,000 opening brackets"):
+    with pytest.raises(InvalidRequest, match="more than 50,000 opening brackets"):
         load_object(b'{"a":[' + b",".join([b"[]"] * MAX_BRACKETS) + b"]}")
 
 
@@ -126,6 +124,7 @@ def json_texts(draw: st.DrawFn) -> str:
     return write(Members(draw(st.lists(st.tuples(TRICKY_TEXT, JSON_VALUE), max_size=5))))
 
 
+@pytest.mark.slow
 @given(json_texts())
 @example('{"a":1,"a" :2}')
 @example('{"a":"\\u0022:","b":1,"b":2}')

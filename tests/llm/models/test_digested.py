@@ -15,18 +15,17 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import Count, Sum
 from django.utils import timezone
 
-from llm.books.adjusting import adjust, decide_call
-from llm.books.commit import commit_batch
-from llm.books.operations import Closed
+from llm.books.adjusting import decide_call
+from llm.books.batches.commit import commit_batch
+from llm.books.operations import Closed, void_close
 from llm.books.reaper import reap
-from llm.books.settling import void_close
 from llm.digests import DIGEST_FIELDS, ClosedFacts, OpenedFacts, digest_hex
-from llm.enums import AdjustmentSource, Dialect, Meter, Outcome, UsageSource, UsageStatus
+from llm.enums import AdjustmentSource, CallOutcome, Dialect, Meter, UsageSource, UsageStatus
 from llm.models import ApiKey, CatalogVersion, Usage, UsageAdjustment
-from llm.prices import set_price
+from llm.prices.staff import set_price
 from llm.types import TokenCounts
 from tests.llm.admin.factories import NOON, lost_row, open_row, save, usage_row
-from tests.llm.books.making import a_close, a_key, an_open
+from tests.llm.books.making import a_close, a_key, adjust_now, an_open
 
 pytestmark = pytest.mark.django_db
 
@@ -36,14 +35,21 @@ CLOSES: list[dict[str, Any]] = [
     {"counts": COUNTS, "cost_pico": 2**63 - 1, "service_tier": "flex"},
     {"counts": TokenCounts(2**62, 2**62), "cost_pico": 0},
     {"cost_pico": None, "is_billable": False, "is_disputed": True, "disputed_usage": {"prompt_tokens": -1.5}},
-    {"status": UsageStatus.ESTIMATED, "usage_source": UsageSource.DRAINED, "outcome": Outcome.CLIENT_GONE},
-    {"status": UsageStatus.VOID, "outcome": Outcome.NOT_SENT, "counts": TokenCounts(), "cost_pico": 0},
+    {"status": UsageStatus.ESTIMATED, "usage_source": UsageSource.DRAINED, "outcome": CallOutcome.CLIENT_GONE},
+    {"status": UsageStatus.VOID, "outcome": CallOutcome.NOT_SENT, "counts": TokenCounts(), "cost_pico": 0},
+    {
+        "flags": ("tier_unpriced", "priced_as_reported", "tier_unpriced"),
+        "upstream_cost_pico": 2**63 - 1,
+        "speed": "fast",
+        "inference_geo": "us",
+    },
     {"counts": TokenCounts(extra_meters={"ünits “x” \\": 3, "A": 2**53 + 1, "a": 0})},
 ]
 OPENS: list[dict[str, Any]] = [
     {},
     {"attempt": 3, "dialect": Dialect.ANTHROPIC_MESSAGES},
     {"model": 'naïve ✓ 🦙 "quoted" \\ /', "upstream_model": " x/y ", "provider": "ours"},
+    {"provider_instance": "main", "end_user": "0f" * 16, "tags": {"z": "ünits", "a “x”": "1", "B": ""}},
 ]
 
 
@@ -66,6 +72,7 @@ def test_a_row_closed_after_its_open_is_what_its_digest_says(
     assert row.is_as_written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closing", CLOSES)
 @pytest.mark.parametrize("opening", OPENS)
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/New_York"])
@@ -90,6 +97,46 @@ def test_a_priced_row_is_what_its_digest_says(key: ApiKey) -> None:
     row = Usage.objects.get()
     assert (row.price_id, row.rate_set_id) == (price.pk, rates.pk)
     assert row.is_as_written
+
+
+def test_the_books_hold_what_a_call_says_of_itself(key: ApiKey) -> None:
+    operation = an_open(key, provider_instance="main", end_user="0f" * 16, tags={"team": "search"})
+    flags = ("tier_unpriced", "priced_as_reported", "tier_unpriced")
+    closing = {"flags": flags, "upstream_cost_pico": 17, "speed": "fast", "inference_geo": "us"}
+    commit_batch([operation])
+    assert commit_batch([a_close(operation.id, **closing)]) == [Closed()]
+    assert commit_batch([a_close(operation.id, **closing)]) == [Closed(is_new=False)]
+    row = Usage.objects.get()
+    assert (row.provider_instance, row.end_user, row.tags) == ("main", "0f" * 16, {"team": "search"})
+    assert (row.flags, row.upstream_cost) == ("priced_as_reported tier_unpriced", Decimal("0.000000000017"))
+    assert (row.speed, row.inference_geo, row.digest_version) == ("fast", "us", 2)
+
+
+def test_an_instance_without_a_name_has_its_providers(key: ApiKey) -> None:
+    operation = an_open(key, provider="openai")
+    commit_batch([operation, a_close(operation.id)])
+    row = Usage.objects.get()
+    assert (row.provider_instance, row.end_user, row.tags, row.flags) == ("openai", "", {}, "")
+    assert row.upstream_cost is None
+
+
+def version_1(row: Usage) -> Usage:
+    """As a row that was written before there was a version 2."""
+    row.digest_version = 1
+    for name, word in zip(DIGEST_FIELDS, row.computed_digest(), strict=True):
+        setattr(row, name, word)
+    return row
+
+
+def test_a_row_of_version_1_is_what_its_digest_says(key: ApiKey) -> None:
+    [row] = save(version_1(usage_row(key, service_tier="flex", extra_meters={"images": 1})))
+    stored = Usage.objects.get()
+    assert (stored.digest_version, stored.is_as_written) == (1, True)
+    assert stored.digest != usage_row(key, id=row.pk, request_id=row.request_id).digest
+    stored.speed = "fast"
+    assert not stored.is_as_written
+    stored.speed, stored.digest_version = "", 2
+    assert not stored.is_as_written
 
 
 def test_rows_of_one_batch_have_each_its_own_digest(key: ApiKey) -> None:
@@ -126,7 +173,7 @@ def test_what_the_reaper_closes_is_what_its_digest_says(key: ApiKey) -> None:
     save(open_row(key, opened_at=timezone.now() - timedelta(days=1), request_bytes=400))
     assert reap(at_once=True).reaped == 1
     row = Usage.objects.get()
-    assert (row.outcome, row.prompt_tokens, row.is_as_written) == (Outcome.LOST, 100, True)
+    assert (row.outcome, row.prompt_tokens, row.is_as_written) == (CallOutcome.LOST, 100, True)
 
 
 @pytest.mark.parametrize("moment", [NOON, NOON.replace(microsecond=1), NOON.replace(microsecond=120000)])
@@ -145,7 +192,7 @@ def test_an_adjustment_is_what_its_digest_says(key: ApiKey, admin_user: User) ->
     reason = "„Their“ invoice,\r\nline 2: \\ \t 🦙"
     decide_call(decided.pk, counts=COUNTS, is_billable=True, reason=reason, user=admin_user)
     commit_batch([a_close(late.pk)])
-    adjust(
+    adjust_now(
         corrected.pk,
         AdjustmentSource.PROVIDER,
         counts=TokenCounts(prompt_tokens=90, completion_tokens=21),
@@ -181,7 +228,7 @@ def plain(name: str, value: Any) -> Any:
         return f"{value:%Y-%m-%dT%H:%M:%S.%f}+00:00"
     if isinstance(value, date):
         return value.isoformat()
-    return json.loads(value) if name == "extra_meters" else value
+    return json.loads(value) if name in ("extra_meters", "tags") else value
 
 
 def test_anybody_can_recompute_a_digest_from_the_table(key: ApiKey) -> None:
@@ -192,7 +239,7 @@ def test_anybody_can_recompute_a_digest_from_the_table(key: ApiKey) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(names)} FROM llm_usage")  # noqa: S608
         [values] = cursor.fetchall()
-    written = ["usage/1", *map(plain, names, values)]
+    written = ["usage/2", *map(plain, names, values)]
     text = json.dumps(written, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     [words] = Usage.objects.values_list(*DIGEST_FIELDS)
     assert hashlib.sha256(text.encode()).hexdigest() == digest_hex(words)

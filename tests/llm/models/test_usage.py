@@ -10,11 +10,11 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.db.models import QuerySet
 
-from llm.books.statements import moment_text
+from llm.db.json_rows import moment_text
+from llm.db.triggers import drop_triggers
 from llm.digests import DIGEST_FIELDS
-from llm.enums import Outcome, UsageStatus
+from llm.enums import CallOutcome, UsageStatus
 from llm.models import ApiKey, Usage
-from llm.triggers import drop_triggers
 from llm.types import TOKEN_FIELDS
 from tests.llm.admin.factories import NOON, lost_row, make_account, make_key, open_row, save, usage_row
 
@@ -105,6 +105,7 @@ def test_what_is_impossible_is_not_inserted(key: ApiKey, kind: str, changes: dic
     assert Usage.objects.count() == 0
 
 
+@pytest.mark.slow
 @EACH_IMPOSSIBLE
 def test_what_is_impossible_is_not_made_by_sql(
     key: ApiKey, kind: str, changes: dict[str, Any], constraint: str
@@ -159,7 +160,7 @@ def ledger(key: ApiKey) -> dict[str, Usage]:
         "free": usage_row(key, cost=Decimal(0)),
         "unpriced": usage_row(key, cost=None),
         "unpriced estimate": usage_row(key, cost=None, status=UsageStatus.ESTIMATED),
-        "void": usage_row(key, cost=None, status=UsageStatus.VOID, outcome=Outcome.NOT_SENT, **nothing),
+        "void": usage_row(key, cost=None, status=UsageStatus.VOID, outcome=CallOutcome.NOT_SENT, **nothing),
     }
     save(*rows.values())
     return rows
@@ -193,13 +194,14 @@ def many(key: ApiKey) -> None:
         cursor.execute("ANALYZE llm_usage")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many")
 @pytest.mark.parametrize(
     ("rows", "index"),
     [
         (Usage.objects.open(), "usage_open"),
         (Usage.objects.open().order_by("id"), "usage_open"),
-        (Usage.objects.unpriced(), "usage_unpriced"),
+        (Usage.objects.never_priced(), "usage_unpriced"),
         (Usage.objects.undecided(), "usage_in_doubt"),
     ],
     ids=["open", "oldest open", "unpriced", "undecided"],
@@ -208,6 +210,16 @@ def test_the_few_rows_that_need_somebody_are_found_without_reading_the_others(
     rows: QuerySet[Usage], index: str
 ) -> None:
     assert rows.count() == 3
+    assert_reads_few(rows, index)
+
+
+@pytest.mark.usefixtures("many")
+def test_calls_whose_cost_was_taken_back_are_looked_for_among_those_in_doubt() -> None:
+    assert not Usage.objects.cost_taken_back().exists()
+    assert_reads_few(Usage.objects.cost_taken_back(), "usage_in_doubt")
+
+
+def assert_reads_few(rows: QuerySet[Usage], index: str) -> None:
     plan = rows.explain()
     assert index in plan
     assert "Seq Scan on llm_usage " not in plan

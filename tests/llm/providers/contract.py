@@ -13,8 +13,11 @@ from typing import Literal, NoReturn
 
 import pytest
 
-from llm.dialects.openai_chat import OPENAI_CHAT
-from llm.dialects.openai_chat_client import request_body
+from llm.dialects.anthropic_messages import request as anthropic_request
+from llm.dialects.anthropic_messages.wire import ANTHROPIC_MESSAGES
+from llm.dialects.base import PassThrough
+from llm.dialects.openai_chat import client as openai_chat_client
+from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.enums import Dialect
 from llm.errors import UpstreamError
 from llm.providers.base import BaseLLMProvider, ForwardsRaw, RawCall
@@ -105,10 +108,14 @@ async def failure_of(provider: BaseLLMProvider, request: ChatRequest, *, way: Wa
 
 
 async def read_raw(provider: ForwardsRaw, request: ChatRequest) -> bytes:
-    """What comes through where bytes are passed on as they are, asked for as OpenAI's callers do."""
-    assert Dialect.OPENAI_CHAT in provider.dialects
-    body = request_body(request, is_stream=False)
-    raw = RawCall(Dialect.OPENAI_CHAT, OPENAI_CHAT.path, body, is_stream=False, headers={})
+    """What comes through where bytes are passed on as they are, asked for as callers of its dialect do."""
+    wire: PassThrough
+    if Dialect.OPENAI_CHAT in provider.dialects:
+        wire, body = OPENAI_CHAT, openai_chat_client.request_body(request, is_stream=False)
+    else:
+        assert Dialect.ANTHROPIC_MESSAGES in provider.dialects
+        wire, body = ANTHROPIC_MESSAGES, anthropic_request.request_body(request, is_stream=False)
+    raw = RawCall(wire.dialect, wire.path, body, is_stream=False, headers={})
     async with aclosing(await provider.forward(raw)) as reply:
         return b"".join([piece async for piece in reply])
 

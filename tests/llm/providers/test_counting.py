@@ -57,6 +57,7 @@ def test_parts_images_and_tool_calls_count() -> None:
     assert count_message_tokens([called]) == 4 + 1 + 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["The quick brown fox, 1234567. ", "你好", "a", "!", "\n", " "])
 def test_a_long_text_is_estimated_as_dense_as_it_is(unit: str) -> None:
     text = unit * (10 * EXACT_UP_TO // len(unit))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
+import time_machine
 
 from llm.errors import (
     UpstreamError,
@@ -16,7 +18,8 @@ from llm.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from llm.providers.failures import upstream_error
+from llm.providers.failures import error_in_reply, upstream_error
+from llm.providers.refusals import OPERATOR_OPENINGS
 from llm.providers.transport import NeverSent
 
 OWN_KEY = "our9own0upstream8key7that6nobody5must4see"
@@ -91,17 +94,19 @@ def test_an_error_of_ours_stays_as_it_is() -> None:
     ("status", "may_have_worked", "is_passing"),
     [
         (302, False, False),
-        (401, False, False),
-        (402, False, False),
-        (403, False, False),
-        (408, False, False),
+        (408, False, True),
         (418, False, False),
-        (500, False, True),
-        (501, True, False),
+        (500, True, False),
+        (501, False, False),
         (502, True, False),
         (503, False, True),
         (504, True, False),
+        (520, True, False),
+        (521, False, True),
+        (522, True, False),
+        (523, False, True),
         (524, True, False),
+        (525, False, False),
         (529, False, True),
     ],
 )
@@ -115,7 +120,7 @@ def test_a_failure_is_told_in_our_words(status: int, may_have_worked: bool, is_p
 
 @pytest.mark.parametrize("make_body", [openai_body, anthropic_body], ids=["openai", "anthropic"])
 @pytest.mark.parametrize(
-    ("status", "http_status"), [(400, 400), (404, 404), (409, 400), (413, 413), (415, 400), (422, 422)]
+    ("status", "http_status"), [(400, 400), (404, 404), (409, 409), (413, 413), (415, 415), (422, 422)]
 )
 def test_a_refusal_of_the_callers_request_is_passed_on(status: int, http_status: int, make_body: Any) -> None:
     error = failure(status, make_body("“n” must be at least 1."))
@@ -136,12 +141,148 @@ def test_what_is_no_plain_identifier_is_no_code(value: object) -> None:
     assert (error.code, error.param) == ("invalid_request", None)
 
 
-@pytest.mark.parametrize("body", [None, "text", ["list"], {}, {"error": "text"}, {"message": None}, {"message": {}}])
-def test_a_refusal_without_a_message_is_told_in_our_words(body: object) -> None:
-    error = failure(400, body)
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"detail": "No such field."}, "No such field."),
+        ({"detail": [{"loc": ["body", "x"], "msg": "extra", "type": "extra"}]}, "body.x: extra"),
+        ({"detail": [{"loc": ["body", "x"], "msg": "extra"}, {"msg": "short"}]}, "body.x: extra; short"),
+        ({"error": "model too small"}, "model too small"),
+        ({"error": {"message": "No.", "code": 400}}, "No."),
+        ({"errors": [{"message": "No."}, "Nor this."]}, "No.; Nor this."),
+        ({"object": "error", "message": {"detail": [{"loc": ["body"], "msg": "No."}]}}, "body: No."),
+        ({"title": "Bad", "status": 400}, "Bad"),
+        ([{"error": {"message": "No.", "status": "INVALID_ARGUMENT"}}], "No."),
+        ("text", "text"),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+def test_a_refusal_in_another_shape_keeps_its_status_and_words(status: int, body: object, words: str) -> None:
+    error = failure(status, body)
+    assert type(error) is UpstreamRejected
+    assert (error.message, error.http_status, error.upstream_status) == (words, status, status)
+    assert (error.may_have_worked, error.is_passing) == (False, False)
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"message": None}, {"message": {}}, 7])
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refusal_without_a_word_keeps_its_status(status: int, body: object) -> None:
+    error = failure(status, body)
+    assert type(error) is UpstreamRejected
+    assert error.message == f"The provider “openai” refused the request (status {status})."
+    assert (error.http_status, error.may_have_worked, error.is_passing) == (status, False, False)
+
+
+def test_a_404_without_a_word_is_a_wrong_address_of_ours() -> None:
+    error = failure(404, None)
     assert type(error) is UpstreamFailed
-    assert error.message == "The provider “openai” failed (status 400)."
-    assert (error.upstream_status, error.may_have_worked, error.is_passing) == (400, False, False)
+    assert (error.http_status, error.upstream_status, error.may_have_worked) == (502, 404, False)
+
+
+@pytest.mark.parametrize(
+    ("provider", "status", "body", "fault"),
+    [
+        ("openai", 401, None, "key"),
+        ("openai", 402, None, "credit"),
+        ("openai", 403, openai_body("no"), "account"),
+        ("openai", 429, openai_body("x", code="insufficient_quota"), "credit"),
+        ("openai", 429, openai_body("x", type="insufficient_quota"), "credit"),
+        ("openai", 400, openai_body("x", code="billing_hard_limit_reached"), "credit"),
+        ("openai", 429, openai_body("x", code="billing_not_active"), "credit"),
+        ("openai", 400, openai_body("Billing hard limit has been reached"), "credit"),
+        ("openai", 400, openai_body("x", code="account_deactivated"), "account"),
+        ("anthropic", 400, anthropic_body("Your credit balance is too low to access the Anthropic API."), "credit"),
+        ("anthropic", 400, anthropic_body("You have reached your specified API usage limits."), "credit"),
+        ("anthropic", 400, anthropic_body("This organization has been disabled."), "account"),
+        ("openai_compatible", 400, {"error": "Incorrect API key provided: na***ys."}, "key"),
+        ("openai_compatible", 400, {"error": {"message": "API key not valid.", "details": []}}, "key"),
+        ("openai_compatible", 400, {"error": {"message": "x", "details": [{"reason": "API_KEY_INVALID"}]}}, "key"),
+        ("mine", 400, anthropic_body("Your credit balance is too low"), "credit"),
+    ],
+)
+def test_what_the_operator_has_to_see_to_is_ours(provider: str, status: int, body: object, fault: str) -> None:
+    error = upstream_error(StatusError(status, body), provider=provider)
+    assert type(error) is UpstreamFailed
+    assert error.message == f"The provider “{provider}” does not accept this gateway's account."
+    assert (error.operator_fault, error.http_status, error.upstream_status) == (fault, 502, status)
+    assert (error.may_have_worked, error.is_passing) == (False, False)
+
+
+@pytest.mark.parametrize("words", ["He said: your credit balance is too low", "credit", "your billing"])
+def test_words_that_only_mention_credit_stay_the_callers(words: str) -> None:
+    error = failure(400, openai_body(words))
+    assert (type(error), error.message, error.operator_fault) == (UpstreamRejected, words, "")
+
+
+@pytest.mark.parametrize("provider", sorted(OPERATOR_OPENINGS))
+def test_openings_are_looked_for_in_lower_case(provider: str) -> None:
+    assert all(opening == opening.lower() for opening in OPERATOR_OPENINGS[provider])
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_of_target"),
+    [
+        (404, openai_body("x", code="model_not_found"), True),
+        (400, openai_body("x", code="model_not_found"), True),
+        (400, openai_body("x", code="context_length_exceeded"), True),
+        (400, anthropic_body("prompt is too long: 210000 tokens > 200000 maximum"), True),
+        (400, openai_body("This model's maximum context length is 8192 tokens."), True),
+        (400, openai_body("x", code="unsupported_value"), True),
+        (413, None, True),
+        (400, openai_body("x", code="invalid_value"), False),
+        (422, {"detail": "extra"}, False),
+    ],
+)
+def test_a_refusal_of_this_target_alone_is_told_apart(status: int, body: object, is_of_target: bool) -> None:
+    error = failure(status, body)
+    assert isinstance(error, UpstreamRejected)
+    assert error.is_of_target is is_of_target
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "http_status", "may_have_worked"),
+    [
+        ({"error": {"code": 429, "message": "slow"}}, UpstreamRateLimited, 429, False),
+        ({"error": {"code": 400, "message": "No."}}, UpstreamRejected, 400, False),
+        ({"error": {"code": "404", "message": "No."}}, UpstreamRejected, 404, False),
+        ({"error": {"code": 402, "message": "Insufficient credits"}}, UpstreamFailed, 502, False),
+        ({"error": {"code": 502, "message": "broke"}}, UpstreamFailed, 502, True),
+        ({"error": {"type": "server_error", "message": "broke"}}, UpstreamFailed, 502, True),
+        ({"error": "words"}, UpstreamRejected, 400, False),
+        ({"error": {"message": "words"}}, UpstreamRejected, 400, False),
+        ({"detail": "words"}, UpstreamRejected, 400, False),
+        ({"detail": [{"loc": ["body", "x"], "msg": "extra"}]}, UpstreamRejected, 400, False),
+        ({"detail": "words", "status": 422}, UpstreamRejected, 422, False),
+        ({"message": "words", "status_code": "404"}, UpstreamRejected, 404, False),
+        ({"message": "words"}, UpstreamRejected, 400, False),
+        ({"error": "Insufficient credits"}, UpstreamFailed, 502, False),
+        ([{"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "No."}}], UpstreamRejected, 400, False),
+        ({"error": "words", "usage": {"prompt_tokens": 3, "completion_tokens": 0}}, UpstreamRejected, 400, True),
+        ({"error": "words", "usage": {"prompt_tokens": 0, "completion_tokens": 0}}, UpstreamRejected, 400, False),
+        ({"error": {"type": "invalid_request_error", "message": "No."}}, UpstreamRejected, 400, False),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}, UpstreamFailed, 502, False),
+    ],
+)
+def test_an_error_inside_a_200_means_what_its_status_would(
+    body: object, kind: type[UpstreamError], http_status: int, may_have_worked: bool
+) -> None:
+    error = error_in_reply(body, provider="openai_compatible")
+    assert error is not None
+    assert type(error) is kind
+    assert (error.http_status, error.upstream_status, error.may_have_worked) == (http_status, 200, may_have_worked)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(None, [], {}, "x", {"error": None}, {"error": True}, {"error": {"code": 7}}, {"detail": {}}, {"message": ""}),
+        {"message": {"role": "assistant", "content": "It failed."}},
+        {"object": "chat.completion", "choices": [{"message": {"content": "x"}}], "message": "words"},
+        {"type": "message_start", "message": {"id": "msg_1"}},
+    ],
+)
+def test_an_error_inside_a_200_that_names_no_kind_is_none_that_we_know(body: object) -> None:
+    assert error_in_reply(body, provider="openai_compatible") is None
 
 
 def test_our_rate_at_the_upstream_passes() -> None:
@@ -161,25 +302,38 @@ def test_our_rate_at_the_upstream_passes() -> None:
         ("-1", None),
         ("nan", None),
         ("inf", None),
-        ("Fri, 20 Nov 2026 12:00:00 GMT", None),
+        ("1_0", None),
+        (" 7 ", 7.0),
+        ("٣", None),
+        ("soon", None),
         ("", None),
+        # An HTTP date, and what only looks like one.
+        ("Mon, 30 Nov 2026 12:00:30 GMT", 30.0),
+        ("Mon, 30 Nov 2026 13:00:30 +0100", 30.0),
+        ("Mon, 30 Nov 2026 11:59:59 GMT", None),
+        ("Mon, 30 Nov 2026 13:00:01 GMT", None),
+        ("Mon, 30 Feb 2026 12:00:30 GMT", None),
+        ("Mon, 30 Nov 99999 12:00:30 GMT", None),
     ],
 )
+@time_machine.travel("2026-11-30T12:00:00Z", tick=False)
 def test_only_a_sensible_retry_after_is_taken_over(header: str, seconds: float | None) -> None:
     assert failure(429, retry_after=header).retry_after_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "after", "seconds"),
+    [("1500", "9", 1.5), ("0", "9", 0.0), ("nan", "9", 9.0), ("-5", "9", 9.0), ("3600001", "9", 9.0), ("x", "y", None)],
+)
+def test_milliseconds_go_before_seconds_where_they_are_sensible(
+    milliseconds: str, after: str, seconds: float | None
+) -> None:
+    assert failure(429, retry_after_ms=milliseconds, retry_after=after).retry_after_s == seconds
 
 
 def test_a_429_without_a_response_has_no_retry_after() -> None:
     error = upstream_error(SimpleStatusError(429), provider="openai")
     assert (type(error), error.retry_after_s) == (UpstreamRateLimited, None)
-
-
-def test_a_spent_quota_of_ours_does_not_pass() -> None:
-    error = failure(429, openai_body("You exceeded your quota", code="insufficient_quota"))
-    assert type(error) is UpstreamFailed
-    assert error.message == "The provider “openai” has no quota left for this gateway."
-    assert (error.http_status, error.upstream_status) == (502, 429)
-    assert (error.may_have_worked, error.is_passing) == (False, False)
 
 
 class SimpleStatusError(Exception):
@@ -244,3 +398,30 @@ def test_a_key_across_the_cut_is_struck_out_before_it(key: str) -> None:
 
 def test_a_long_message_is_cut() -> None:
     assert failure(400, openai_body("x" * 5000)).message == "x" * 1000
+
+
+def _encoded(text: str, offset: int) -> str:
+    return base64.b64encode(b"x" * offset + text.encode() + b"yz").decode()
+
+
+PREFIXED = "sk-proj-Our9Own0Upstream8Key7That6Nobody5Must4See"
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2])
+def test_our_key_in_base64_is_struck_out_however_it_is_aligned(offset: int) -> None:
+    told = _encoded(PREFIXED, offset)
+    refusal = StatusError(400, openai_body(f"Bad header {told}.", code=told[:100], param=told[:100], type=told))
+    error = upstream_error(refusal, provider="openai", secret=PREFIXED)
+    assert told not in error.message
+    assert error.message.count("[redacted]") == 1
+    for start in range(len(told) - 20):
+        assert told[start : start + 20] not in error.message.replace(f"Bad header {told[:4]}", "")
+    assert (error.code, error.param) == ("invalid_request", None)
+
+
+@pytest.mark.parametrize("shown", [PREFIXED, PREFIXED[3:], PREFIXED[8:]])
+def test_our_key_without_its_prefix_is_struck_out(shown: str) -> None:
+    refusal = StatusError(400, openai_body(f"Bad key {shown}!", code=shown, param=f"x.{shown}"))
+    error = upstream_error(refusal, provider="openai", secret=PREFIXED)
+    assert error.message == "Bad key [redacted]!"
+    assert (error.code, error.param) == ("invalid_request", None)

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from llm.providers.base import ProviderSettings
-from llm.providers.transport import Answer, BadStatus, NeverSent, ReplyTooLarge, UpstreamTransport, client_on
+from llm.providers.transport import BadStatus, NeverSent, ReplyTooLarge, UpstreamResponse, UpstreamTransport, client_on
 from tests.fakes import FakeUpstream, Script
 from tests.gateway_process import free_port
 
@@ -402,7 +402,7 @@ async def test_a_cut_in_the_middle_is_a_failure(transport: Transport, upstream: 
 # --- Posting without an SDK -------------------------------------------------------------------------------------------
 
 
-async def read(answer: Answer) -> bytes:
+async def read(answer: UpstreamResponse) -> bytes:
     body = b"".join([piece async for piece in answer.body])
     await answer.body.aclose()
     return body
@@ -410,7 +410,7 @@ async def read(answer: Answer) -> bytes:
 
 async def test_a_post_returns_the_reply_before_its_body(transport: Transport, server: RawServer) -> None:
     server.replies = [b"HTTP/1.1 201 Created\r\ncontent-length: 10\r\nx-id: 7\r\n\r\nfirst"]
-    answer = await transport().post(server.url, headers={"x-own": "1", "accept-encoding": "br"}, body=CHAT)
+    answer = await transport().exchange("POST", server.url, headers={"x-own": "1", "accept-encoding": "br"}, body=CHAT)
     assert (answer.status, answer.headers["X-Id"]) == (201, "7")
     head, body = server.requests[0].split(b"\r\n\r\n", 1)
     lines = head.lower().split(b"\r\n")
@@ -423,13 +423,13 @@ async def test_a_post_returns_the_reply_before_its_body(transport: Transport, se
 
 async def test_a_callers_own_accept_encoding_never_goes_up(transport: Transport, server: RawServer) -> None:
     server.reply(PLAIN)
-    await read(await transport().post(server.url, headers={"Accept-Encoding": "br"}, body=CHAT))
+    await read(await transport().exchange("POST", server.url, headers={"Accept-Encoding": "br"}, body=CHAT))
     assert re.findall(rb"(?i)accept-encoding: (.*)\r\n", server.requests[0]) == [b"identity"]
 
 
 @pytest.mark.parametrize(
     ("body", "read_as"),
-    [(b'{"error":{"message":"no"}}', {"error": {"message": "no"}}), (b"<html>", None), (b"", None), (b"[1]", [1])],
+    [(b'{"error":{"message":"no"}}', {"error": {"message": "no"}}), (b"<html>", "<html>"), (b"", ""), (b"[1]", [1])],
 )
 async def test_any_other_status_is_an_error_that_carries_the_body(
     transport: Transport, server: RawServer, body: bytes, read_as: object
@@ -438,21 +438,33 @@ async def test_any_other_status_is_an_error_that_carries_the_body(
     server.reply(PLAIN)
     one = transport()
     with pytest.raises(BadStatus) as refused:
-        await one.post(server.url, headers={}, body=CHAT)
+        await one.exchange("POST", server.url, headers={}, body=CHAT)
     assert (refused.value.status_code, refused.value.body) == (429, read_as)
     assert refused.value.response.headers["retry-after"] == "3"
-    assert await read(await one.post(server.url, headers={}, body=CHAT)) == PLAIN
+    assert await read(await one.exchange("POST", server.url, headers={}, body=CHAT)) == PLAIN
     assert server.connections == 1
 
 
-async def test_an_error_is_as_bounded_as_a_reply(transport: Transport, server: RawServer) -> None:
-    server.reply(gzip.compress(b"0" * 5_000_000), status="500 Oh no", content_encoding="gzip")
-    with pytest.raises(ReplyTooLarge):
-        await transport(limit=1000).post(server.url, headers={}, body=CHAT)
+@pytest.mark.parametrize("limit", [1000, 64 * 1024**2])
+async def test_of_a_refusal_no_more_is_read_than_its_words(transport: Transport, server: RawServer, limit: int) -> None:
+    server.reply(gzip.compress(b'{"error":"' + b"0" * 5_000_000 + b'"}'), status="500 Oh no", content_encoding="gzip")
+    with pytest.raises(BadStatus) as refused:
+        await transport(limit=limit).exchange("POST", server.url, headers={}, body=CHAT)
+    assert (refused.value.status_code, refused.value.body) == (500, "")
+
+
+async def test_a_large_request_arrives_as_it_was_given(transport: Transport, server: RawServer) -> None:
+    body = b"".join(b"%07d " % number for number in range(200_000))
+    server.reply(b"{}")
+    await transport().exchange("POST", server.url, headers={}, body=body)
+    [request] = server.requests
+    assert f"content-length: {len(body)}".encode() in request.lower()
+    assert b"transfer-encoding" not in request.lower()
+    assert request.endswith(body)
 
 
 async def test_a_redirect_is_an_error_too(transport: Transport, server: RawServer) -> None:
     server.reply(b"", status="307 Temporary Redirect", location=server.url)
     with pytest.raises(BadStatus):
-        await transport().post(server.url, headers={}, body=CHAT)
+        await transport().exchange("POST", server.url, headers={}, body=CHAT)
     assert len(server.requests) == 1

@@ -1,0 +1,1 @@
+"""Invoices in the admin: the list, the page, and the steps."""

@@ -1,0 +1,80 @@
+"""The order and the filters of the queue of invoices."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Case, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.http import HttpRequest
+
+from billing.enums import InvoiceAction, InvoiceState
+from billing.models import Invoice, InvoiceEvent
+from billing.periods import BillingPeriod
+
+UNFLAGGED = Q(flags=[])
+MAX_MONTHS = 18
+
+_ATTENTION = (
+    InvoiceState.IN_REVIEW,
+    InvoiceState.APPROVED,
+    InvoiceState.DRAFT,
+    InvoiceState.ISSUED,
+    InvoiceState.PAID,
+    InvoiceState.VOID,
+)
+_STANDING = (InvoiceAction.RECOMPUTE, InvoiceAction.CREDIT)
+"""Steps after which an invoice is in the state that it was in."""
+
+BY_ATTENTION = (
+    Case(
+        *(When(state=state, then=Value(rank)) for rank, state in enumerate(_ATTENTION)), output_field=IntegerField()
+    ).asc(),
+    F("period_start").asc(),
+    Case(When(UNFLAGGED, then=Value(1)), default=Value(0), output_field=IntegerField()).asc(),
+    F("account__name").asc(),
+)
+"""First what waits for a person: to approve, to issue, to submit; of each the oldest, and of a month the flagged."""
+
+
+def with_state_since(invoices: QuerySet[Invoice]) -> QuerySet[Invoice]:
+    """Adds state_since: the moment of the step that led to the state."""
+    steps = InvoiceEvent.objects.filter(invoice=OuterRef("pk"), to_state=OuterRef("state")).exclude(
+        action__in=_STANDING
+    )
+    return invoices.annotate(state_since=Subquery(steps.order_by("-id").values("at")[:1]))
+
+
+class MonthListFilter(admin.SimpleListFilter):
+    title = "month"
+    parameter_name = "month"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        starts = Invoice.objects.order_by("-period_start").values_list("period_start", flat=True).distinct()
+        return [(f"{start:%Y-%m}", f"{start:%B %Y}") for start in starts[:MAX_MONTHS]]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Invoice]) -> QuerySet[Invoice]:
+        if self.value() is None:
+            return queryset
+        start = _month(self.value() or "")
+        return queryset.none() if start is None else queryset.filter(period_start=start)
+
+
+class FlaggedFilter(admin.SimpleListFilter):
+    title = "flags"
+    parameter_name = "flagged"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Flagged"), ("no", "Unflagged")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Invoice]) -> QuerySet[Invoice]:
+        conditions = {"yes": ~UNFLAGGED, "no": UNFLAGGED}
+        return queryset.filter(conditions.get(self.value() or "", Q()))
+
+
+def _month(text: str) -> date | None:
+    try:
+        return BillingPeriod.parse(text).start
+    except ValueError:
+        return None

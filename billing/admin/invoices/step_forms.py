@@ -1,0 +1,140 @@
+"""The forms behind the buttons of an invoice's page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+from django.utils import timezone
+
+from billing.currencies import DECIMALS, MAX_DECIMALS, format_money
+from billing.invoices.crediting import creditable
+from billing.models import Invoice
+from llm.admin.usage.filters import DateInput
+
+MAX_DIGITS = 26
+"""Of an amount, before its decimals and with them."""
+
+
+class StepForm(forms.Form):
+    """Why, for the invoice's history. Subclasses ask for more."""
+
+    reason = forms.CharField(
+        max_length=500,
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "cols": 60}),
+        help_text="Recorded in the invoice's history.",
+    )
+
+    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+        super().__init__(data)
+        self.invoice = invoice
+
+    def details(self) -> dict[str, Any]:
+        """What the service wants beside the reason. Only for a valid form."""
+        return {}
+
+
+class ReasonedForm(StepForm):
+    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+        super().__init__(data, invoice=invoice)
+        self.fields["reason"].required = True
+
+
+class PaymentForm(StepForm):
+    paid_on = forms.DateField(label="Paid on", widget=DateInput(), initial=lambda: timezone.now().date())
+
+    field_order = ("paid_on", "reason")
+
+    def details(self) -> dict[str, Any]:
+        return {"paid_on": self.cleaned_data["paid_on"]}
+
+
+class CreditForm(ReasonedForm):
+    """All that is left of the invoice, or amounts of some of its lines."""
+
+    WHOLE, LINES = "whole", "lines"
+
+    scope = forms.ChoiceField(
+        label="What is credited?",
+        choices=[(WHOLE, "Everything left on the invoice"), (LINES, "These amounts, without tax:")],
+        initial=WHOLE,
+        widget=forms.RadioSelect,
+    )
+
+    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+        super().__init__(data, invoice=invoice)
+        left = creditable(invoice)
+        self._lines = {line.pk: line for line in invoice.lines.order_by("position") if left[line.pk] > 0}
+        for line_id, line in self._lines.items():
+            self.fields[f"line_{line_id}"] = forms.DecimalField(
+                label=line.description,
+                required=False,
+                min_value=Decimal(0),
+                max_digits=MAX_DIGITS,
+                decimal_places=min(DECIMALS[invoice.currency], MAX_DECIMALS),
+                widget=forms.TextInput(attrs={"inputmode": "decimal", "class": "gw-rate"}),
+                help_text=f"of {format_money(left[line_id], invoice.currency)}",
+            )
+
+    def line_fields(self) -> Iterable[forms.BoundField]:
+        return [self[f"line_{line_id}"] for line_id in self._lines]
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        given = self._amounts()
+        if data.get("scope") == self.LINES and not given and not self.errors:
+            self.add_error("scope", "Enter an amount for at least one line.")
+        if data.get("scope") == self.WHOLE and given:
+            self.add_error("scope", "The line amounts would be ignored: select “These amounts”, or clear them.")
+        return data
+
+    def details(self) -> dict[str, Any]:
+        return {"amounts": None if self.cleaned_data["scope"] == self.WHOLE else self._amounts()}
+
+    def _amounts(self) -> dict[int, Decimal]:
+        values = ((line_id, self.cleaned_data.get(f"line_{line_id}")) for line_id in self._lines)
+        return {line_id: amount for line_id, amount in values if amount}
+
+
+class BillAgainForm(ReasonedForm):
+    """All lines of the invoice, or some of them."""
+
+    WHOLE, LINES = "whole", "lines"
+
+    scope = forms.ChoiceField(
+        label="What is billed again?",
+        choices=[(WHOLE, "The whole invoice"), (LINES, "These lines:")],
+        initial=WHOLE,
+        widget=forms.RadioSelect,
+    )
+
+    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+        super().__init__(data, invoice=invoice)
+        left = creditable(invoice)
+        self._lines = {line.pk: line for line in invoice.lines.order_by("position") if left[line.pk]}
+        for line_id, line in self._lines.items():
+            self.fields[f"line_{line_id}"] = forms.BooleanField(
+                label=line.description,
+                required=False,
+                help_text=f"{format_money(left[line_id], invoice.currency)} left",
+            )
+
+    def line_fields(self) -> Iterable[forms.BoundField]:
+        return [self[f"line_{line_id}"] for line_id in self._lines]
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        if data.get("scope") == self.LINES and not self._chosen():
+            self.add_error("scope", "Choose at least one line.")
+        if data.get("scope") == self.WHOLE and self._chosen():
+            self.add_error("scope", "You chose lines: select “These lines”, or clear them.")
+        return data
+
+    def details(self) -> dict[str, Any]:
+        return {"line_ids": None if self.cleaned_data["scope"] == self.WHOLE else self._chosen()}
+
+    def _chosen(self) -> list[int]:
+        return [line_id for line_id in self._lines if self.cleaned_data.get(f"line_{line_id}")]

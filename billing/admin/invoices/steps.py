@@ -1,0 +1,198 @@
+"""What an invoice's buttons do: each asks on a page of its own, and the answer goes to billing's services.
+
+Whether a step may be made is for the services to say, at the moment when it is made; their sentence stands on the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from billing.admin.invoices.formatting import sentence_case
+from billing.admin.invoices.step_forms import BillAgainForm, CreditForm, PaymentForm, ReasonedForm, StepForm
+from billing.admin.pages import page_context, user_of
+from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
+from billing.errors import BillingError, InvoiceError
+from billing.invoices import crediting, drafting, review
+from billing.invoices.blockers import find_blockers, why_too_early
+from billing.models import Invoice
+from billing.models.invoices import FINAL_STATES
+from llm.admin.base import ReadOnlyAdmin
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+
+BUSY = "Someone else is working on this account's invoices right now. Try again in a moment."
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """consequence: what comes of it, in a sentence. perform: (invoice id, user=, reason=, details of the form)."""
+
+    action: InvoiceAction
+    label: str
+    consequence: str
+    perform: Callable[..., Invoice]
+    form: type[StepForm] = StepForm
+    is_main: bool = False
+    is_dangerous: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.action.value
+
+
+def _recompute(invoice_id: int, *, user: User, reason: str) -> Invoice:
+    return drafting.recompute(invoice_id, user=user)
+
+
+STEPS: Sequence[Step] = (
+    Step(
+        InvoiceAction.SUBMIT,
+        "Submit",
+        "Amounts are recalculated once more, then locked until it is issued or sent back.",
+        review.submit,
+        is_main=True,
+    ),
+    Step(
+        InvoiceAction.APPROVE,
+        "Approve",
+        "You confirm these charges. The invoice can then be issued.",
+        review.approve,
+        is_main=True,
+    ),
+    Step(
+        InvoiceAction.ISSUE,
+        "Issue",
+        "It gets the next number in its series. An issued invoice can't be changed or withdrawn; an "
+        "overcharge is refunded by a credit note.",
+        review.issue,
+        is_main=True,
+    ),
+    Step(InvoiceAction.PAY, "Mark as paid", "Removes it from outstanding invoices.", review.mark_paid, PaymentForm),
+    Step(
+        InvoiceAction.RECOMPUTE,
+        "Recompute",
+        "The draft is recalculated from the current usage, plan and billing profile.",
+        _recompute,
+    ),
+    Step(
+        InvoiceAction.SEND_BACK,
+        "Send back",
+        "It becomes a draft again, which follows the books; any approval is dropped.",
+        review.send_back,
+        ReasonedForm,
+    ),
+    Step(
+        InvoiceAction.CREDIT,
+        "Credit",
+        "For goodwill: creates a draft credit note that gives money back. The usage it credits stays "
+        "billed and is never charged again. Later reductions for the same month are offset against it.",
+        crediting.credit,
+        CreditForm,
+    ),
+    Step(
+        InvoiceAction.BILL_AGAIN,
+        "Credit and bill again",
+        "For mistakes: creates a draft credit note for the rest of these lines. Once it is issued, the "
+        "account's next draft bills them again, with the plan, exchange rate, tax and address in force "
+        "then.",
+        crediting.credit_and_bill_again,
+        BillAgainForm,
+    ),
+    Step(
+        InvoiceAction.VOID,
+        "Void",
+        "It will never be issued. Its usage is charged on the account's next invoice.",
+        review.void,
+        ReasonedForm,
+        is_dangerous=True,
+    ),
+)
+_BY_NAME = {step.name: step for step in STEPS}
+
+
+def may(user: User, step: Step) -> bool:
+    """Whoever prepares invoices may also compute them anew."""
+    action = InvoiceAction.SUBMIT if step.action == InvoiceAction.RECOMPUTE else step.action
+    try:
+        review.require_permission(user, action)
+    except InvoiceError:
+        return False
+    return True
+
+
+def open_steps(invoice: Invoice, user: User) -> list[Step]:
+    """The buttons that this person sees on the invoice as it stands."""
+    actions = set(review.steps_open_to(invoice, user))
+    is_credit_note = invoice.kind == InvoiceKind.CREDIT_NOTE
+    if invoice.state == InvoiceState.DRAFT and not is_credit_note:
+        actions.add(InvoiceAction.RECOMPUTE)
+    if invoice.state in FINAL_STATES and not is_credit_note:
+        actions |= {InvoiceAction.CREDIT, InvoiceAction.BILL_AGAIN}
+    return [step for step in STEPS if step.action in actions and may(user, step)]
+
+
+def step_view(invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, object_id: int, name: str) -> HttpResponse:
+    """A GET asks; a POST does it, or says why not."""
+    invoice, step = invoice_admin.get_object(request, str(object_id)), _BY_NAME.get(name)
+    if invoice is None or step is None:
+        raise Http404
+    user = user_of(request)
+    if not (invoice_admin.has_view_permission(request, invoice) and may(user, step)):
+        raise PermissionDenied
+    form = step.form(request.POST if request.method == "POST" else None, invoice=invoice)
+    if form.is_bound and form.is_valid():
+        try:
+            done = perform(step, invoice, user=user, reason=form.cleaned_data["reason"], **form.details())
+        except BillingError as error:
+            form.add_error(None, str(error))
+            invoice.refresh_from_db()
+        else:
+            invoice_admin.message_user(request, _said(done, step), messages.SUCCESS)
+            return HttpResponseRedirect(reverse("admin:billing_invoice_change", args=(done.pk,)))
+    context = page_context(
+        invoice_admin,
+        request,
+        f"{step.label} {invoice}",
+        invoice=invoice,
+        step=step,
+        form=form,
+        is_open=step in open_steps(invoice, user),
+        blockers=_blockers(step, invoice),
+    )
+    return TemplateResponse(request, "admin/billing/invoice/step.html", context)
+
+
+def _blockers(step: Step, invoice: Invoice) -> list[str]:
+    """What must be settled first, for a step that the invoice's state allows."""
+    if step.action == InvoiceAction.ISSUE and invoice.state == InvoiceState.APPROVED:
+        return find_blockers(invoice)
+    if step.action == InvoiceAction.SUBMIT and invoice.state == InvoiceState.DRAFT:
+        return [sentence] if (sentence := why_too_early(invoice)) else []
+    return []
+
+
+def perform(step: Step, invoice: Invoice, *, user: User, reason: str, **details: Any) -> Invoice:
+    """Raises BillingError with a sentence, also where the database refuses or somebody else is quicker."""
+    try:
+        return step.perform(invoice.pk, user=user, reason=reason, **details)
+    except OperationalError as error:
+        raise InvoiceError(BUSY) from error
+    except IntegrityError as error:
+        raise InvoiceError("Another invoice prevents this: check the account's other drafts.") from error
+
+
+def _said(invoice: Invoice, step: Step) -> str:
+    if step.action in (InvoiceAction.CREDIT, InvoiceAction.BILL_AGAIN):
+        return f"The draft credit note for {invoice.original} was created. Submit it next."
+    return f"{sentence_case(str(invoice))} was {step.action.label}."

@@ -1,0 +1,1 @@
+"""Exports, closings and checks in the admin."""

@@ -1,0 +1,102 @@
+"""Usage by day, key, model or account, from the rollups: in place of a list of their rows, which nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from billing.admin.pages import page_context
+from billing.admin.usage.form import UsageReportForm
+from billing.models import DailyUsage
+from billing.usage_reports import (
+    DayUsage,
+    IdUsage,
+    ModelUsage,
+    UsageMeasures,
+    UsageReport,
+    by_account,
+    by_key,
+    usage_report,
+)
+from llm.admin.base import ReadOnlyAdmin
+from llm.admin.secrets import without_secrets
+from llm.admin.usage.filters import proposed_models
+from llm.models import Account, ApiKey
+
+MAX_ROWS = 200
+"""Of all but days, of which no report has more than a year's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRow:
+    """hint: what the name alone doesn't say."""
+
+    name: str
+    figures: UsageMeasures
+    hint: str = ""
+
+
+@admin.register(DailyUsage)
+class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if (reply := without_secrets(request)) is not None:
+            return reply
+        form = UsageReportForm(request.GET)
+        context = page_context(self, request, "Usage by day", form=form, proposed_models=proposed_models)
+        if form.is_valid():
+            report = usage_report(form.question())
+            by = form.cleaned_data["by"]
+            find, rows_of = _GROUPINGS[by]
+            found = find(report)
+            limit = len(found) if by == "day" else MAX_ROWS
+            context |= {
+                "report": report,
+                "rows": rows_of(found[:limit]),
+                "is_cut_at": limit if len(found) > limit else 0,
+            }
+            context["title"] = f"Usage by {by}"
+        return TemplateResponse(request, "admin/billing/usage/report.html", context)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """A row of a rollup has no page: it is a part of the report."""
+        raise Http404
+
+
+def _rows_of_days(found: Sequence[DayUsage]) -> list[ReportRow]:
+    return [ReportRow(f"{each.day:%Y-%m-%d}", each.figures) for each in found]
+
+
+def _rows_of_models(found: Sequence[ModelUsage]) -> list[ReportRow]:
+    return [ReportRow(each.model, each.figures, each.provider) for each in found]
+
+
+def _rows_of_accounts(found: Sequence[IdUsage]) -> list[ReportRow]:
+    accounts = Account.objects.in_bulk([each.id for each in found])
+    return [ReportRow(accounts[each.id].name, each.figures) for each in found]
+
+
+def _rows_of_keys(found: Sequence[IdUsage]) -> list[ReportRow]:
+    """Keys of different accounts are often called the same."""
+    keys = ApiKey.objects.select_related("account").in_bulk([each.id for each in found])
+    return [ReportRow(str(keys[each.id]), each.figures, keys[each.id].account.name) for each in found]
+
+
+_Grouping = tuple[Callable[[UsageReport], Sequence[Any]], Callable[[Sequence[Any]], list[ReportRow]]]
+# What a report is grouped by: how that is found, days in order and all others the dearest first, at least one more than
+# are shown where there are more; and how it is shown.
+_GROUPINGS: Mapping[str, _Grouping] = {
+    "day": (lambda report: report.by_day, _rows_of_days),
+    "model": (lambda report: report.by_model, _rows_of_models),
+    "account": (lambda report: by_account(report.question, limit=MAX_ROWS + 1), _rows_of_accounts),
+    "key": (lambda report: by_key(report.question, limit=MAX_ROWS + 1), _rows_of_keys),
+}

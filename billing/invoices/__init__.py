@@ -1,0 +1,1 @@
+"""Invoices and credit notes: drafted from usage, reviewed, issued, corrected."""

@@ -1,0 +1,231 @@
+"""The course of an invoice: draft -> in review -> approved -> issued -> paid, with who, when and why at each step.
+
+Each step is one transaction under the lock of the account's billing profile. Submitting computes the draft a last time
+and freezes it; an approver signs the digest of what is frozen; issuing asks for that digest, and takes a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from billing.calendar import sellers_date
+from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
+from billing.errors import InvoiceError
+from billing.invoices.blockers import find_blockers, require_ended, why_too_early
+from billing.invoices.credit_notes import require_covered, require_gives_back
+from billing.invoices.digests import content_digest
+from billing.invoices.drafting import compute, lock_profile, note_event
+from billing.invoices.numbering import next_number
+from billing.invoices.parties import bill_to_facts, bill_to_of, seller_facts
+from billing.invoices.reductions import compute_reduction, look_again
+from billing.invoices.taxes import set_taxes, taxes_of
+from billing.models import BillingProfile, Invoice
+from billing.models.invoices import CONTENT_VERSION
+from billing.plans import lock_plans
+from billing.rollup import refresh
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+_PERMISSIONS = {
+    InvoiceAction.SUBMIT: "billing.prepare_invoice",
+    InvoiceAction.SEND_BACK: "billing.prepare_invoice",
+    InvoiceAction.APPROVE: "billing.approve_invoice",
+    InvoiceAction.ISSUE: "billing.issue_invoice",
+    InvoiceAction.PAY: "billing.issue_invoice",
+    InvoiceAction.VOID: "billing.issue_invoice",
+    InvoiceAction.CREDIT: "billing.credit_invoice",
+    InvoiceAction.BILL_AGAIN: "billing.credit_invoice",
+}
+_FROM: dict[InvoiceAction, Sequence[InvoiceState]] = {
+    InvoiceAction.SUBMIT: (InvoiceState.DRAFT,),
+    InvoiceAction.SEND_BACK: (InvoiceState.IN_REVIEW, InvoiceState.APPROVED),
+    InvoiceAction.APPROVE: (InvoiceState.IN_REVIEW,),
+    InvoiceAction.ISSUE: (InvoiceState.APPROVED,),
+    InvoiceAction.PAY: (InvoiceState.ISSUED,),
+    InvoiceAction.VOID: (InvoiceState.DRAFT, InvoiceState.IN_REVIEW, InvoiceState.APPROVED),
+}
+
+
+def submit(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
+    """Compute the draft a last time, freeze it, and hand it to review. Raises InvoiceError or NotBillableError."""
+    refresh(account_ids=[Invoice.objects.values_list("account_id", flat=True).get(pk=invoice_id)])
+    with _step(invoice_id, InvoiceAction.SUBMIT, user, reason) as (invoice, profile):
+        if invoice.is_reduction:
+            lock_plans(profile)
+            compute_reduction(invoice, profile, user=user)
+        elif invoice.kind == InvoiceKind.CREDIT_NOTE:
+            _bring_up_to_date(invoice)
+        else:
+            require_ended(invoice)
+            lock_plans(profile)
+            compute(invoice, profile, user=user)
+        if not invoice.lines.exists():
+            raise InvoiceError("There is nothing on this invoice: void it instead.")
+        invoice.bill_to, invoice.seller = bill_to_facts(profile, period=invoice.period), seller_facts()
+        invoice.content_digest = content_digest(invoice)
+        invoice.needs_second_person = _total_usd(invoice) > settings.BILLING_SECOND_PERSON_ABOVE_USD
+        invoice.prepared_by, invoice.submitted_at = user, timezone.now()
+        invoice.state = InvoiceState.IN_REVIEW
+    return invoice
+
+
+def _bring_up_to_date(note: Invoice) -> None:
+    """A note that was drafted under version 1 says its taxes from now on. Raises InvoiceError where it is positive, or
+    more than is left.
+    """
+    require_gives_back(note)
+    _require_covered(note)
+    if not note.taxes:
+        set_taxes(note, taxes_of(note))
+    note.content_version = CONTENT_VERSION
+
+
+def _require_covered(invoice: Invoice) -> None:
+    """A credit note of before may give back what an invoice of version 1 gave back too. Raises InvoiceError."""
+    if invoice.original is not None:
+        require_covered(invoice, invoice.original, invoice.lines.all())
+
+
+def send_back(invoice_id: int, *, user: User, reason: str) -> Invoice:
+    """Make it a draft again, which follows the books. Approvers may do so too."""
+    _require_reason(reason)
+    with _step(invoice_id, InvoiceAction.SEND_BACK, user, reason) as (invoice, _):
+        invoice.approved_by = invoice.approved_at = invoice.submitted_at = invoice.prepared_by = None
+        invoice.content_digest = invoice.approved_digest = ""
+        invoice.state = InvoiceState.DRAFT
+    return invoice
+
+
+def approve(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
+    """Sign the digest of what is frozen. Raises InvoiceError where somebody else must, or the content is not that."""
+    with _step(invoice_id, InvoiceAction.APPROVE, user, reason) as (invoice, _):
+        if invoice.needs_second_person and invoice.prepared_by_id == user.pk:
+            raise InvoiceError("You submitted this invoice, so someone else must approve it.")
+        _require_unchanged(invoice, invoice.content_digest)
+        invoice.approved_by, invoice.approved_at = user, timezone.now()
+        invoice.approved_digest = invoice.content_digest
+        invoice.state = InvoiceState.APPROVED
+    return invoice
+
+
+def issue(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
+    """Give it a number; nothing of it changes afterwards. Raises InvoiceError with all that stands in the way."""
+    with _step(invoice_id, InvoiceAction.ISSUE, user, reason) as (invoice, _):
+        _require_unchanged(invoice, invoice.approved_digest)
+        if blockers := find_blockers(invoice):
+            raise InvoiceError(" ".join(blockers))
+        _require_covered(invoice)
+        invoice.issued_at = timezone.now()
+        taken = next_number(InvoiceKind(invoice.kind), _earliest_date(invoice, sellers_date(invoice.issued_at)))
+        invoice.series, invoice.number, invoice.issued_on = taken
+        if invoice.kind != InvoiceKind.CREDIT_NOTE:
+            invoice.due_on = invoice.issued_on + timedelta(days=bill_to_of(invoice).payment_days)
+        invoice.state = InvoiceState.ISSUED
+    return invoice
+
+
+def _earliest_date(invoice: Invoice, today: date) -> date:
+    """A credit note is never dated before what it credits, whatever became of clocks and of the seller's time zone."""
+    credited = None if invoice.original is None else invoice.original.issued_on
+    return today if credited is None else max(today, credited)
+
+
+def mark_paid(invoice_id: int, *, user: User, paid_on: date, reason: str = "") -> Invoice:
+    """paid_on: maybe before the issue, but not before the month, nor after today, wherever that is."""
+    with _step(invoice_id, InvoiceAction.PAY, user, reason) as (invoice, _):
+        if not invoice.period_start <= paid_on <= timezone.now().date() + timedelta(days=1):
+            raise InvoiceError(
+                f"{paid_on.isoformat()} can't be the payment date of {invoice.label}: it must be between the start "
+                "of the month and today."
+            )
+        invoice.paid_on = paid_on
+        invoice.state = InvoiceState.PAID
+    return invoice
+
+
+def void(invoice_id: int, *, user: User, reason: str) -> Invoice:
+    """Before issue only; what it would have billed is billed by whichever invoice comes next."""
+    _require_reason(reason)
+    with _step(invoice_id, InvoiceAction.VOID, user, reason) as (invoice, _):
+        invoice.approved_by = invoice.approved_at = None
+        invoice.approved_digest = ""
+        invoice.state = InvoiceState.VOID
+    return invoice
+
+
+def require_permission(user: User, action: InvoiceAction) -> None:
+    """Raises InvoiceError. Who may approve may also send back."""
+    allowed = user.has_perm(_PERMISSIONS[action])
+    if action == InvoiceAction.SEND_BACK:
+        allowed = allowed or user.has_perm("billing.approve_invoice")
+    if not (user.is_active and allowed):
+        raise InvoiceError(f"You don't have permission for this: the invoice can't be {action.label} by you.")
+
+
+def steps_open_to(invoice: Invoice, user: User) -> list[InvoiceAction]:
+    """What this person may do with the invoice as it stands; the admin's buttons."""
+    steps = []
+    for action, states in _FROM.items():
+        if invoice.state in states and _may(user, action):
+            steps.append(action)
+    if invoice.needs_second_person and invoice.prepared_by_id == user.pk and InvoiceAction.APPROVE in steps:
+        steps.remove(InvoiceAction.APPROVE)
+    if InvoiceAction.SUBMIT in steps and why_too_early(invoice):
+        steps.remove(InvoiceAction.SUBMIT)
+    return steps
+
+
+def _may(user: User, action: InvoiceAction) -> bool:
+    try:
+        require_permission(user, action)
+    except InvoiceError:
+        return False
+    return True
+
+
+@contextmanager
+def _step(invoice_id: int, action: InvoiceAction, user: User, reason: str) -> Iterator[tuple[Invoice, BillingProfile]]:
+    """One step: locks, checks, and after the block the new state and its event, all or nothing."""
+    require_permission(user, action)
+    account_id = Invoice.objects.values_list("account_id", flat=True).get(pk=invoice_id)
+    with transaction.atomic():
+        profile = lock_profile(account_id)
+        # Without a join: after a wait for the lock it would find the account as it was before.
+        invoice = Invoice.objects.select_for_update().get(pk=invoice_id)
+        former = InvoiceState(invoice.state)
+        if former not in _FROM[action]:
+            raise InvoiceError(
+                f"The invoice's status is “{former.label}”: it can't be {action.label}. Nothing was changed."
+            )
+        yield invoice, profile
+        invoice.save()
+        note_event(invoice, action, former, user=user, reason=reason)
+        if invoice.kind == InvoiceKind.CREDIT_NOTE and not invoice.is_reduction:
+            # What it gives back lessens reductions, and what it takes back is billed under other terms.
+            look_again(account_id)
+
+
+def _require_reason(reason: str) -> None:
+    if not reason.strip():
+        raise InvoiceError("Give a reason.")
+
+
+def _require_unchanged(invoice: Invoice, digest: str) -> None:
+    if content_digest(invoice) != digest:
+        raise InvoiceError(
+            "The content no longer matches the submitted digest: send the invoice back and submit it again."
+        )
+
+
+def _total_usd(invoice: Invoice) -> Decimal:
+    """About: it decides who must look, not what is paid."""
+    return abs(invoice.total) / (invoice.per_usd or 1)

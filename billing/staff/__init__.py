@@ -1,0 +1,1 @@
+"""What staff may do: roles, and tokens of the management API."""

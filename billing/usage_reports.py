@@ -1,0 +1,200 @@
+"""Usage of some days by day, model, account and key, in records that never change. Read from the rollups alone.
+
+A day is an account's own. What was recorded since the last refresh is not in it: `as_of` says when that was.
+
+Usage of all accounts is read from days that are summed up (`rows_with`). An account's or a key's by model is read from
+its own rows. So is that of all accounts where it is to be by account or key and of one model: nothing takes longer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from heapq import nsmallest
+from typing import Any, NamedTuple, TypeVar
+
+from django.db.models import Count, Min, QuerySet, Sum
+
+from billing.models import RollupMark
+from billing.models.rollups import COST_FIELDS
+from billing.rollup import rows_with
+from llm.fields import ExactSum
+from llm.money import exact_arithmetic, exact_sum
+
+_K = TypeVar("_K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuestion:
+    """Which usage: from `first` to `last`, both included; of one account, key, provider or model, or of all."""
+
+    first: date
+    last: date
+    account_id: int | None = None
+    api_key_id: int | None = None
+    provider: str | None = None
+    model: str | None = None
+
+    @property
+    def narrowed(self) -> Mapping[str, int | str]:
+        """Column -> the only value that is wanted of it."""
+        wanted = {name: getattr(self, name) for name in ("account_id", "api_key_id", "provider", "model")}
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    @property
+    def days(self) -> Sequence[date]:
+        return [self.first + timedelta(days=offset) for offset in range((self.last - self.first).days + 1)]
+
+
+class UsageMeasures(NamedTuple):
+    """cost: USD, of priced calls alone. estimated: of calls whose tokens were counted by us."""
+
+    calls: int = 0
+    estimated_calls: int = 0
+    unpriced_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_read_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    estimated_cost: Decimal = Decimal(0)
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def estimated_permille(self) -> int:
+        """Estimated cost of a thousand, rounded down."""
+        return int(self.estimated_cost * 1000 // self.cost) if self.cost > 0 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class DayUsage:
+    day: date
+    figures: UsageMeasures
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsage:
+    provider: str
+    model: str
+    figures: UsageMeasures
+
+
+class IdUsage(NamedTuple):
+    """Of an account, or of a key."""
+
+    id: int
+    figures: UsageMeasures
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """by_day: every day that was asked for, in order. by_model: what has any usage, by cost, the dearest first.
+
+    as_of: what was recorded until then is in it; None where an account's days are being made.
+    """
+
+    question: UsageQuestion
+    as_of: datetime | None
+    total: UsageMeasures
+    by_day: tuple[DayUsage, ...]
+    by_model: tuple[ModelUsage, ...]
+
+
+def usage_report(question: UsageQuestion) -> UsageReport:
+    as_of = rolled_up_to(question.account_id)
+    columns = ("local_day", "provider", "model")
+    cells = _read(_sources(question, *columns), *columns)
+    days = _added(cells, lambda cell: cell[0])
+    models = _added(cells, lambda cell: (cell[1], cell[2]))
+    return UsageReport(
+        question=question,
+        as_of=as_of,
+        total=_sum(days.values()),
+        by_day=tuple(DayUsage(day, days.get(day, UsageMeasures())) for day in question.days),
+        by_model=tuple(ModelUsage(*name, figures) for name, figures in _dearest(models)),
+    )
+
+
+def by_account(question: UsageQuestion, *, limit: int | None = None) -> tuple[IdUsage, ...]:
+    """What has any usage, the dearest first; at most so many of them."""
+    return _by_id(question, "account_id", limit)
+
+
+def by_key(question: UsageQuestion, *, limit: int | None = None) -> tuple[IdUsage, ...]:
+    """What has any usage, the dearest first; at most so many of them."""
+    return _by_id(question, "api_key_id", limit)
+
+
+def rolled_up_to(account_id: int | None = None) -> datetime | None:
+    """Up to when everything is in the rollups, of an account or of all; None where there is one whose days are not."""
+    marks = RollupMark.objects.all() if account_id is None else RollupMark.objects.filter(account=account_id)
+    found = marks.aggregate(oldest=Min("cutoff_at"), marks=Count("pk"), moments=Count("cutoff_at"))
+    oldest: datetime | None = found["oldest"]
+    return oldest if found["marks"] == found["moments"] else None
+
+
+_Cells = Sequence[tuple[tuple[Any, ...], UsageMeasures]]
+_NAMES = UsageMeasures._fields
+_SUMS: dict[str, Any] = {f"sum_{name}": ExactSum(name) if name in COST_FIELDS else Sum(name) for name in _NAMES}
+_SUM_OF: Sequence[Callable[[Iterable[Any]], Any]] = [exact_sum if name in COST_FIELDS else sum for name in _NAMES]
+
+
+def _by_id(question: UsageQuestion, column: str, limit: int | None) -> tuple[IdUsage, ...]:
+    sources = _sources(question, column)
+    if limit is not None:
+        dearest = _dearest_ids(sources, column, limit)
+        sources = [rows.filter(**{f"{column}__in": dearest}) for rows in sources]
+    figures = _added(_read(sources, column), lambda cell: int(cell[0]))
+    return tuple(IdUsage(found_id, found) for found_id, found in _dearest(figures))
+
+
+def _dearest_ids(sources: Iterable[QuerySet[Any]], column: str, limit: int) -> list[int]:
+    """In any order. Apart from the figures, since most of what those take is to read rows that nobody will see."""
+    calls: Counter[int] = Counter()
+    costs: defaultdict[int, Decimal] = defaultdict(Decimal)
+    with exact_arithmetic():
+        for rows in sources:
+            for found_id, some, cost in rows.values_list(column).annotate(Sum("calls"), ExactSum("cost")):
+                calls[found_id] += some
+                costs[found_id] += cost
+    return nsmallest(limit, costs, key=lambda found_id: _rank(found_id, costs[found_id], calls[found_id]))
+
+
+def _sources(question: UsageQuestion, *columns: str) -> Sequence[QuerySet[Any]]:
+    found = rows_with(*question.narrowed, *columns, days=(question.first, question.last))
+    return [rows.filter(**question.narrowed) for rows in found]
+
+
+def _read(sources: Iterable[QuerySet[Any]], *columns: str) -> _Cells:
+    """A group may be there more than once."""
+    return [
+        (row[: len(columns)], UsageMeasures._make(row[len(columns) :]))
+        for rows in sources
+        for row in rows.values_list(*columns).annotate(**_SUMS)
+    ]
+
+
+def _added(cells: _Cells, key: Callable[[tuple[Any, ...]], _K]) -> dict[_K, UsageMeasures]:
+    groups: dict[_K, list[UsageMeasures]] = defaultdict(list)
+    for cell, figures in cells:
+        groups[key(cell)].append(figures)
+    return {name: group[0] if len(group) == 1 else _sum(group) for name, group in groups.items()}
+
+
+def _sum(figures: Collection[UsageMeasures]) -> UsageMeasures:
+    columns = zip(*figures, strict=True) if figures else [()] * len(_NAMES)
+    return UsageMeasures._make(add(column) for add, column in zip(_SUM_OF, columns, strict=True))
+
+
+def _dearest(groups: Mapping[_K, UsageMeasures]) -> list[tuple[_K, UsageMeasures]]:
+    return sorted(groups.items(), key=lambda group: _rank(group[0], group[1].cost, group[1].calls))
+
+
+def _rank(name: Hashable, cost: Decimal, calls: int) -> tuple[Any, ...]:
+    return -cost, -calls, str(name)

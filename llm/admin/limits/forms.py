@@ -1,0 +1,59 @@
+"""Forms of limits: an amount as people write it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from llm.admin.base import ModelForm
+from llm.limits.amounts import LONGEST_TEXT, amount_digits, parse_amount
+from llm.limits.changes import limit_in_force
+from llm.models import Limit
+
+
+class LimitForm(ModelForm[Limit]):
+    """What may change of a limit; the same fields set a new one."""
+
+    amount = forms.CharField(
+        max_length=LONGEST_TEXT,
+        widget=forms.TextInput(attrs={"class": "gw-rate", "inputmode": "decimal", "autocomplete": "off"}),
+        help_text="Requests or tokens as a whole number such as 1,000,000; a cost in USD such as 12.50. "
+        "0 refuses every call.",
+    )
+
+    class Meta:
+        model = Limit
+        fields = ("account", "api_key", "metric", "per", "amount", "soft_percent")
+        labels = {"per": "Period"}
+        help_texts = {
+            "api_key": "Empty: all calls of the account together.",
+            "per": "Days and months are those of the account's time zone.",
+            "soft_percent": "The account gets an alert by email and webhook when this percentage of the "
+            "amount is used: once per period, and at most once an hour. Empty: no alert.",
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            self.initial["amount"] = amount_digits(self.instance.metric, self.instance.amount)
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        metric = data.get("metric") or self.instance.metric
+        if metric and "amount" in data:
+            self._read_amount(metric, data)
+        if not self.instance.pk and not self.errors:
+            self._check_is_first(data)
+        return data
+
+    def _read_amount(self, metric: str, data: dict[str, Any]) -> None:
+        try:
+            data["amount"] = parse_amount(metric, data["amount"])
+        except ValueError as error:
+            self.add_error("amount", f"{error}.")
+
+    def _check_is_first(self, data: dict[str, Any]) -> None:
+        if limit_in_force(data["account"], data["api_key"], data["metric"], data["per"]) is not None:
+            owner = "key" if data["api_key"] else "account"
+            self.add_error(None, f"This {owner} already has such a limit. Change that one.")

@@ -1,0 +1,112 @@
+"""What of a limit is used in its current period: read for many limits at once, as lists and pages show it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import F, Q
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from llm.admin.format import badge, moment
+from llm.enums import LimitMetric
+from llm.limits.amounts import amount_digits, describe_limit, format_limit_amount
+from llm.limits.periods import period_of
+from llm.models import Limit, LimitWindow
+from llm.models.limits import LimitQuerySet
+
+NEARLY_FULL_PERCENT = 90
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStanding:
+    """used, held: units of the limit's metric. resets_at: None for a limit in all."""
+
+    limit: Limit
+    used: int
+    held: int
+    resets_at: datetime | None
+
+    @property
+    def percent(self) -> int:
+        """Of the amount, used and held together, rounded down; a limit of nothing is full."""
+        return (self.used + self.held) * 100 // self.limit.amount if self.limit.amount else 100
+
+    @property
+    def description(self) -> str:
+        return describe_limit(self.limit)
+
+    @property
+    def fill(self) -> SafeString:
+        """A bar and the percent; the figures below."""
+        return format_html(
+            '<meter min="0" max="100" low="{}" high="99" optimum="0" value="{}" aria-hidden="true"></meter> '
+            '<span class="gw-num">{} %</span><span class="gw-hint gw-below gw-num">{}</span>',
+            NEARLY_FULL_PERCENT - 1,
+            min(self.percent, 100),
+            self.percent,
+            f"{self._amount(self.used)} used" + (f", {self._amount(self.held)} reserved" if self.held else ""),
+        )
+
+    @property
+    def resets(self) -> SafeString | str:
+        return moment(self.resets_at) if self.resets_at else "never"
+
+    @property
+    def threshold(self) -> str:
+        return f"{self.limit.soft_percent} %" if self.limit.soft_percent else "none"
+
+    def _amount(self, units: int) -> str:
+        """Without its unit, which stands beside it; a cost keeps its sign."""
+        is_cost = self.limit.metric == LimitMetric.COST
+        return format_limit_amount(self.limit.metric, units) if is_cost else amount_digits(self.limit.metric, units)
+
+
+def limit_state(limit: Limit) -> SafeString:
+    return badge("ended" if limit.archived_at else "in force")
+
+
+def load_standings(limits: Iterable[Limit], now: datetime) -> list[LimitStanding]:
+    """In the order of `limits`, whose accounts are loaded; one query for the windows of all."""
+    periods = {limit: period_of(limit.per, limit.account.time_zone, now) for limit in limits}
+    windows = {
+        (window.limit_id, window.starts_at): window
+        for window in LimitWindow.objects.filter(
+            limit__in=list(periods), starts_at__in={period.starts_at for period in periods.values()}
+        ).order_by()
+    }
+    standings = []
+    for limit, period in periods.items():
+        window = windows.get((limit.pk, period.starts_at))
+        used, held = (window.used, window.held) if window else (0, 0)
+        standings.append(LimitStanding(limit, used, held, period.ends_at))
+    return standings
+
+
+def nearly_full(now: datetime, percent: int = NEARLY_FULL_PERCENT) -> LimitQuerySet:
+    """Limits in force of whose current period so much is used and held. One of nothing is no news, so it isn't here."""
+    windows = LimitWindow.objects.annotate(scaled=(F("used") + F("held")) * 100).filter(
+        _are_current(now), limit__amount__gt=0, scaled__gte=F("limit__amount") * percent
+    )
+    return Limit.objects.in_force().filter(pk__in=windows.order_by().values("limit"))
+
+
+def _are_current(now: datetime) -> Q:
+    """Windows whose period is now. Few conditions for many zones: most of their periods begin together."""
+    zones: dict[tuple[str, datetime], list[str]] = defaultdict(list)
+    pairs = Limit.objects.in_force().order_by().values_list("per", "account__time_zone").distinct()
+    for per, zone in pairs:
+        zones[per, period_of(per, zone, now).starts_at].append(zone)
+    current = Q(pk__in=())
+    for (per, starts_at), names in zones.items():
+        current |= Q(limit__per=per, starts_at=starts_at, limit__account__time_zone__in=names)
+    return current
+
+
+def attach_standings(limits: Sequence[Limit], now: datetime) -> None:
+    """Gives each limit of a page its `standing`."""
+    for standing in load_standings(limits, now):
+        standing.limit.standing = standing  # type: ignore[attr-defined]

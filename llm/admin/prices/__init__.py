@@ -1,0 +1,1 @@
+"""Routes, prices and re-ratings in the admin."""

@@ -1,0 +1,144 @@
+"""Routes: a public model name, the provider's model behind it, and its fallbacks in their order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.db.models import F, QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
+
+from llm.admin.base import GatewayAdmin, InlineFormSet, KnownRows, ModelForm, TabularInline
+from llm.admin.format import NOTHING, badge, calendar_day
+from llm.admin.prices.catalog import price_in_force
+from llm.models import ModelRoute, RouteTarget
+from llm.providers.registry import is_configured, known_providers
+
+_ASIDE = 10_000
+"""Added to positions while they are rewritten; no list is as long."""
+
+
+def provider_choices() -> list[tuple[str, str]]:
+    """Names of the registry; those that can't be called yet say so."""
+    return [(name, name if is_configured(name) else f"{name} (not configured)") for name in known_providers()]
+
+
+class TargetForm(ModelForm[RouteTarget]):
+    provider = forms.ChoiceField(choices=provider_choices)
+
+    class Meta:
+        model = RouteTarget
+        fields = ("position", "provider", "upstream_model")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        stored = self.instance.provider
+        if stored and stored not in known_providers():
+            # Kept to be seen and changed: a provider that somebody took out of the registry.
+            self.fields["provider"].choices = [(stored, f"{stored} (unknown)"), *provider_choices()]  # type: ignore[attr-defined]
+
+    def _get_validation_exclusions(self) -> set[str]:
+        """Positions are numbered anew when they are saved; until then any of them may be taken."""
+        excluded: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]
+        return {*excluded, "position"}
+
+    def clean_provider(self) -> str:
+        provider: str = self.cleaned_data["provider"]
+        if provider not in known_providers():
+            raise ValidationError(f"“{provider}” is no longer registered; choose another provider.")
+        return provider
+
+    def clean_upstream_model(self) -> str:
+        return str(self.cleaned_data["upstream_model"]).strip()
+
+
+class TargetFormSet(KnownRows, InlineFormSet[RouteTarget, ModelRoute, TargetForm]):
+    def clean(self) -> None:
+        super().clean()
+        kept = [form.cleaned_data for form in self.forms if form.cleaned_data and not form.cleaned_data.get("DELETE")]
+        names = [(data.get("provider"), data.get("upstream_model")) for data in kept]
+        if self.instance.is_active and not names and not any(form.errors for form in self.forms):
+            raise ValidationError("An active route needs at least one target.")
+        if len(set(names)) < len(names):
+            raise ValidationError("The same model is listed twice; a fallback must be a different one.")
+
+    def validate_unique(self) -> None:
+        """Equal positions are no error: what was saved first comes first, and they are numbered anew."""
+
+    def save_in_order(self) -> None:
+        """Number the targets 0, 1, 2 ... Two that change places would else meet in one position on the way."""
+        stored = RouteTarget.objects.filter(route=self.instance)
+        stored.filter(pk__in=[form.instance.pk for form in self.deleted_forms if form.instance.pk]).delete()
+        stored.update(position=F("position") + _ASIDE)
+        kept = [form for form in self.forms if form not in self.deleted_forms and form.cleaned_data]
+        for position, form in enumerate(sorted(kept, key=lambda form: int(form.cleaned_data["position"] or 0))):
+            form.instance.route = self.instance
+            form.instance.position = position
+            form.instance.save()
+        # Those that the form didn't show, of somebody else's or of a form that was tampered with, come last.
+        shown = [form.instance.pk for form in kept]
+        for position, target in enumerate(stored.exclude(pk__in=shown).order_by("position"), start=len(kept)):
+            target.position = position
+            target.save(update_fields=["position"])
+
+
+class TargetInline(TabularInline[RouteTarget, ModelRoute]):
+    model = RouteTarget
+    form = TargetForm
+    formset = TargetFormSet
+    extra = 0
+    min_num = 1
+    fields = ("position", "provider", "upstream_model", "price")
+    readonly_fields = ("price",)
+    verbose_name_plural = "Targets: the first is called, the others are fallbacks"
+
+    @admin.display(description="Price in force")
+    def price(self, target: RouteTarget) -> SafeString | str:
+        return price_in_force(target.provider, target.upstream_model) if target.pk else NOTHING
+
+
+@admin.register(ModelRoute)
+class ModelRouteAdmin(GatewayAdmin[ModelRoute]):
+    list_display = ("name", "state", "chain", "created")
+    list_filter = ("is_active",)
+    search_fields = ("name", "targets__upstream_model")
+    inlines = (TargetInline,)
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": ("name", "is_active", "allows_provider_routing", "falls_back_on_server_error"),
+                "description": "The model name that callers request. The first target is called, and the next "
+                "one only if the "
+                "previous one certainly did no work. A name without a route is passed on unchanged to the default "
+                "provider.",
+            },
+        ),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ModelRoute]:
+        return super().get_queryset(request).prefetch_related("targets")
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        """Django's `save(commit=False)` only collects what the object's history says."""
+        formset.save(commit=False)
+        formset.save_in_order()
+
+    @admin.display(description="State", ordering="is_active")
+    def state(self, route: ModelRoute) -> SafeString:
+        return badge("active") if route.is_active else badge("closed", "inactive")
+
+    @admin.display(description="Calls")
+    def chain(self, route: ModelRoute) -> SafeString | str:
+        names = ((target.provider, target.upstream_model) for target in route.targets.all())
+        arrow = SafeString(' <span class="gw-hint">then</span> ')
+        one = '<span class="gw-target"><span class="gw-hint">{}</span> {}</span>'
+        return format_html_join(arrow, one, names) or badge("unpriced", "no target")
+
+    @admin.display(description="Created", ordering="created_at")
+    def created(self, route: ModelRoute) -> str:
+        return calendar_day(route.created_at)

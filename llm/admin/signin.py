@@ -1,0 +1,126 @@
+"""The admin's door: allauth signs people in on Django's own address, and who has guessed too often is told to wait."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.forms import LoginForm
+from allauth.account.views import LoginView
+from django.contrib import admin
+from django.contrib.admin.forms import AdminPasswordChangeForm
+from django.contrib.auth.views import PasswordChangeView
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.deprecation import MiddlewareMixin
+
+from llm.money import plural
+from llm.signin import SignInRefused, address_of, is_own_password
+
+_WRONG = "Please enter the correct username and password for a staff account. Both may be case-sensitive."
+
+
+class SignInAdapter(DefaultAccountAdapter):
+    """Only what signing in needs; nobody makes a user for themselves."""
+
+    error_messages = {**DefaultAccountAdapter.error_messages, "username_password_mismatch": _WRONG}
+
+    def is_open_for_signup(self, request: HttpRequest) -> bool:
+        return False
+
+    def is_ajax(self, request: HttpRequest) -> bool:
+        return False
+
+    def get_client_ip(self, request: HttpRequest) -> str:
+        return address_of(request)
+
+    def add_message(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        """The index needs no “Successfully signed in as …”."""
+
+
+class SignInForm(LoginForm):
+    """The field of the name is called as on Django's own page, for password managers and scripts."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        name = self.fields["login"].widget
+        name.attrs = {"autocomplete": "username", "autocapitalize": "none", "autofocus": True, "maxlength": 150}
+        self.fields["password"].widget.attrs.pop("placeholder", None)
+        self.fields["password"].help_text = ""
+
+    def add_prefix(self, field_name: str) -> str:
+        prefixed: str = super().add_prefix("username" if field_name == "login" else field_name)
+        return prefixed
+
+
+class SignInView(LoginView):
+    form_class = SignInForm
+    template_name = "admin/sign_in.html"
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.user.is_authenticated and not admin.site.has_permission(request):
+            # The admin would send them back here, and so on for ever.
+            raise PermissionDenied
+        response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
+        return response
+
+    def get_form_class(self) -> type[SignInForm]:
+        return self.form_class
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return {**admin.site.each_context(self.request), "title": "Log in", **super().get_context_data(**kwargs)}
+
+
+class OwnPasswordForm(AdminPasswordChangeForm):
+    """Asks for the old password as often as signing in does, and no more."""
+
+    def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._request = request
+
+    def clean_old_password(self) -> str:
+        old: str = self.cleaned_data["old_password"]
+        if not is_own_password(self._request, self.user, old):
+            raise ValidationError(self.error_messages["password_incorrect"], code="password_incorrect")
+        return old
+
+
+def change_own_password(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+    """Django's own page with our form."""
+    request.current_app = admin.site.name
+    view = PasswordChangeView.as_view(
+        form_class=partial(OwnPasswordForm, request),
+        success_url=reverse("admin:password_change_done"),
+        extra_context={**admin.site.each_context(request), **(extra_context or {})},
+    )
+    return view(request)
+
+
+class SignInRefusedMiddleware(MiddlewareMixin):
+    """429 in plain words, whichever page asked for the password."""
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if not isinstance(exception, SignInRefused):
+            return None
+        seconds = max(1, math.ceil((exception.retry_at - timezone.now()).total_seconds()))
+        context = {
+            **admin.site.each_context(request),
+            "title": "Too many attempts",
+            "wait": _in_words(seconds),
+            "retry_at": exception.retry_at,
+        }
+        response = render(request, "admin/sign_in_refused.html", context, status=429)
+        response["Retry-After"] = str(seconds)
+        response["Cache-Control"] = "no-store"
+        return response
+
+
+def _in_words(seconds: int) -> str:
+    if seconds < 60:
+        return plural(seconds, "second")
+    return plural(math.ceil(seconds / 60), "minute")

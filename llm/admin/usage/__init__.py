@@ -1,0 +1,1 @@
+"""Calls in the admin, with their corrections."""

@@ -1,0 +1,194 @@
+"""Which calls the list of usage shows: what people ask for, and which index leads there.
+
+Exactly one condition leads (by its index, in the order of ids); all others are looked for among what it leads to. To
+unpriced calls two indexes lead, each to some of them.
+Names come from typing, with proposals out of few rows: the table is too large for a list of all that occur in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.db.models import Q
+
+from llm.admin.secrets import reduce_secrets
+from llm.admin.usage_summaries import FAILED_OUTCOMES
+from llm.enums import CallOutcome, UsageSource, UsageStatus
+from llm.models import Account, ApiKey, ModelRoute, Usage
+from llm.models.usage import UsageQuerySet, is_priced, is_unpriced
+from llm.providers.registry import known_providers
+
+FAILED = "failed"
+UNDECIDED = "undecided"
+MAX_KEYS = 50
+PROPOSED_ACCOUNTS = 200
+PROPOSALS_READ = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """indexed: rows that an index leads to in the order of ids, by kind. condition: what to look for among them."""
+
+    indexed: tuple[UsageQuerySet, ...]
+    condition: Q
+
+
+def _choices(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [("", "any"), *pairs]
+
+
+class DateInput(forms.DateInput):
+    input_type = "date"
+
+    def __init__(self) -> None:
+        super().__init__(format="%Y-%m-%d")
+
+
+def _text(label: str, *, proposals: str = "", placeholder: str = "any") -> forms.CharField:
+    attrs = {"placeholder": placeholder, "autocomplete": "off", "spellcheck": "false"}
+    if proposals:
+        attrs["list"] = proposals
+    return forms.CharField(label=label, required=False, max_length=200, widget=forms.TextInput(attrs))
+
+
+_OUTCOMES = [(FAILED, "failed, any way"), (UNDECIDED, "needs a decision"), *CallOutcome.choices]
+
+
+class UsageFilterForm(forms.Form):
+    """All fields are optional; a name that nobody has is an error, not an empty list without a word."""
+
+    account = _text("Account", proposals="gw-accounts")
+    key = _text("Key", placeholder="name, start or last four")
+    model = _text("Model", proposals="gw-models")
+    provider = forms.ChoiceField(required=False, choices=lambda: _choices((name, name) for name in known_providers()))
+    status = forms.ChoiceField(required=False, choices=_choices(UsageStatus.choices))
+    outcome = forms.ChoiceField(required=False, choices=_choices(_OUTCOMES))
+    source = forms.ChoiceField(label="Token source", required=False, choices=_choices(UsageSource.choices))
+    cost = forms.ChoiceField(
+        required=False, choices=_choices([("unpriced", "unpriced"), ("priced", "priced"), ("disputed", "disputed")])
+    )
+    stream = forms.ChoiceField(required=False, choices=_choices([("yes", "streamed"), ("no", "whole")]))
+    first = forms.DateField(label="From", required=False, widget=DateInput())
+    last = forms.DateField(label="To", required=False, widget=DateInput())
+    id = _text("Id", placeholder="call, request or reply id")
+
+    def clean_account(self) -> Account | None:
+        name = self.cleaned_data["account"]
+        if not name:
+            return None
+        account = Account.objects.filter(name__iexact=name).order_by("pk").first()
+        if account is None:
+            raise ValidationError("No account has this name.")
+        return account
+
+    def clean_key(self) -> list[int] | None:
+        text = reduce_secrets(self.cleaned_data["key"])
+        if not text:
+            return None
+        prefix, dots, last_four = text.partition("…")
+        by_text = (
+            Q(prefix=prefix, last_four=last_four)
+            if dots
+            else Q(prefix__startswith=text) | Q(last_four=text) | Q(name__iexact=text)
+        )
+        keys = list(ApiKey.objects.filter(by_text).values_list("pk", flat=True)[: MAX_KEYS + 1])
+        if not keys:
+            raise ValidationError("No key has this name, start or end.")
+        if len(keys) > MAX_KEYS:
+            raise ValidationError(f"More than {MAX_KEYS} keys match; please be more specific.")
+        return keys
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        first, last = data.get("first"), data.get("last")
+        if first and last and last < first:
+            self.add_error("last", "This is before the start date.")
+        return data
+
+    def narrowing(self, calls: UsageQuerySet) -> Narrowing:
+        """Only for a valid form."""
+        conditions = self._conditions()
+        indexed: tuple[UsageQuerySet, ...]
+        calls = calls.near_days(self.cleaned_data["first"], self.cleaned_data["last"])
+        if identifier := self.cleaned_data["id"]:
+            indexed = (calls.filter(_by_identifier(identifier)),)
+        elif self.cleaned_data["cost"] == "unpriced":
+            indexed = (calls.never_priced(), calls.cost_taken_back())
+            conditions.pop("cost")
+        elif self.cleaned_data["outcome"] == UNDECIDED:
+            indexed = (calls.undecided(),)
+            conditions.pop("outcome")
+        elif leading := next((name for name in ("open", "key", "account", "model") if name in conditions), None):
+            indexed = (calls.filter(conditions.pop(leading)),)
+        else:
+            indexed = (calls,)
+        rest = Q()
+        for condition in conditions.values():
+            rest &= condition
+        return Narrowing(indexed, rest)
+
+    def _conditions(self) -> dict[str, Q]:
+        """By the name under which a condition may lead; `keys` and `status` have no index that could."""
+        data = self.cleaned_data
+        keys, status = data["key"] or [], data["status"]
+        found = {
+            "open" if status == UsageStatus.OPEN else "status": Q(status=status) if status else None,
+            "key" if len(keys) == 1 else "keys": Q(api_key__in=keys) if len(keys) != 1 else Q(api_key=keys[0]),
+            "account": Q(account=data["account"]) if data["account"] else None,
+            "model": Q(model=data["model"]) if data["model"] else None,
+            "provider": Q(provider=data["provider"]) if data["provider"] else None,
+            "outcome": _by_outcome(data["outcome"]),
+            "source": Q(usage_source=data["source"]) if data["source"] else None,
+            "cost": _by_cost(data["cost"]),
+            "stream": Q(is_stream=data["stream"] == "yes") if data["stream"] else None,
+            "days": _by_days(data["first"], data["last"]),
+        }
+        if not keys:
+            found.pop("keys")
+        return {name: condition for name, condition in found.items() if condition is not None}
+
+
+def proposed_accounts() -> list[str]:
+    return list(Account.objects.values_list("name", flat=True)[:PROPOSED_ACCOUNTS])
+
+
+def proposed_models() -> list[str]:
+    """Routes, and the names of the latest calls."""
+    called = Usage.objects.order_by("-id").values_list("model", flat=True)[:PROPOSALS_READ]
+    return sorted({*called, *ModelRoute.objects.values_list("name", flat=True)[:PROPOSALS_READ]})
+
+
+def _by_days(first: date | None, last: date | None) -> Q | None:
+    condition = Q()
+    if first is not None:
+        condition &= Q(local_day__gte=first)
+    if last is not None:
+        condition &= Q(local_day__lte=last)
+    return condition or None
+
+
+def _by_outcome(outcome: str) -> Q | None:
+    if outcome == FAILED:
+        return Q(outcome__in=FAILED_OUTCOMES)
+    if outcome == UNDECIDED:
+        return Q(pk__in=Usage.objects.undecided().values("pk"))
+    return Q(outcome=outcome) if outcome else None
+
+
+def _by_cost(kind: str) -> Q | None:
+    return {"unpriced": is_unpriced(), "priced": is_priced(), "disputed": Q(is_disputed=True)}.get(kind)
+
+
+def _by_identifier(text: str) -> Q:
+    try:
+        identifier = UUID(text)
+    except ValueError:
+        # The second condition is the index's own: without it SQLite doesn't see that the index fits.
+        return Q(upstream_response_id=text) & ~Q(upstream_response_id="")
+    return Q(id=identifier) | Q(request_id=identifier)

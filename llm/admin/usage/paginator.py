@@ -1,0 +1,116 @@
+"""Pages of a table too large to count: each starts where another ended, and reads a bounded number of rows.
+
+A page asks for rows before (or after) an id, so the thousandth costs as little as the first. Conditions that no index
+serves are looked for in a window of `WINDOW` rows; if that ends before the page is full, the page says so and offers
+to read on, instead of reading the whole table for the few rows that fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+
+from llm.models import Usage
+
+WINDOW = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a page starts: older than `before`, or newer than `after`; neither gives the latest rows."""
+
+    before: UUID | None = None
+    after: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePage:
+    """rows: the newest first. older, newer: where the next pages start, None where there is none.
+
+    window_end: set when the window ended before the page was full; rows before it were not looked at.
+    """
+
+    rows: list[Usage]
+    older: UUID | None
+    newer: UUID | None
+    window_end: UUID | None
+
+
+def read_page(
+    indexed: Sequence[QuerySet[Usage]], condition: Q, cursor: Cursor, *, size: int, window: int = WINDOW
+) -> UsagePage:
+    """indexed: rows in the order of an index each, none of them twice; they are read as one list.
+
+    condition: what has to be looked for among them, or an empty Q.
+    """
+    if cursor.after is not None:
+        page = _read_newer(indexed, condition, cursor.after, size=size, window=window)
+        if page is not None:
+            return page
+        cursor = Cursor()
+    return _read_older(indexed, condition, cursor.before, size=size, window=window)
+
+
+def _read_older(
+    indexed: Sequence[QuerySet[Usage]], condition: Q, before: UUID | None, *, size: int, window: int
+) -> UsagePage:
+    candidates = [rows.order_by("-id") for rows in indexed]
+    if before is not None:
+        candidates = [rows.filter(id__lt=before) for rows in candidates]
+    edge = max(_window_edges(candidates, condition, window), default=None)
+    if edge is not None:
+        candidates = [rows.filter(id__gte=edge) for rows in candidates]
+    rows = sorted(_first(candidates, condition, size + 1), key=_ID, reverse=True)
+    is_full = len(rows) > size
+    rows = rows[:size]
+    newer = (rows[0].id if rows else before) if before is not None else None
+    return UsagePage(
+        rows=rows,
+        older=rows[-1].id if is_full else edge,
+        newer=newer,
+        window_end=None if is_full else edge,
+    )
+
+
+def _read_newer(
+    indexed: Sequence[QuerySet[Usage]], condition: Q, after: UUID, *, size: int, window: int
+) -> UsagePage | None:
+    """None where less than a page is newer and the window held it all: that is the first page then."""
+    candidates = [rows.filter(id__gt=after).order_by("id") for rows in indexed]
+    edge = min(_window_edges(candidates, condition, window), default=None)
+    if edge is not None:
+        candidates = [rows.filter(id__lte=edge) for rows in candidates]
+    rows = sorted(_first(candidates, condition, size + 1), key=_ID)
+    is_full = len(rows) > size
+    if not is_full and edge is None:
+        return None
+    rows = rows[:size][::-1]
+    # The row that this page started after comes next when one goes back again.
+    older = rows[-1].id if rows else _following(after)
+    return UsagePage(
+        rows=rows, older=older, newer=rows[0].id if is_full else edge, window_end=None if is_full else edge
+    )
+
+
+def _window_edges(ordered: Iterable[QuerySet[Usage]], condition: Q, window: int) -> list[UUID]:
+    """The last row of each window; none where nothing has to be looked for, or the rows end first."""
+    if not condition:
+        return []
+    return [edge for rows in ordered for edge in rows.values_list("id", flat=True)[window - 1 : window]]
+
+
+def _first(ordered: Iterable[QuerySet[Usage]], condition: Q, number: int) -> Iterator[Usage]:
+    """So many of each."""
+    for rows in ordered:
+        yield from rows.filter(condition)[:number]
+
+
+_ID = attrgetter("id")
+
+
+def _following(identifier: UUID) -> UUID:
+    return UUID(int=identifier.int + 1)

@@ -1,0 +1,227 @@
+"""The books, to look at: never added to, changed or deleted here, and never counted as a whole."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import QuerySet
+from django.db.models.expressions import Combinable
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from llm.admin.base import ReadOnlyAdmin
+from llm.admin.format import NOTHING, badge, milliseconds, moment, moment_of_id, short_count, side_by_side, usd
+from llm.admin.prices.rate_tables import rate_table
+from llm.admin.usage.corrections import WITH_CORRECTIONS, CorrectedCall, call_figures
+from llm.admin.usage.decisions import decision_view, may_decide
+from llm.admin.usage.filters import UsageFilterForm, proposed_accounts, proposed_models
+from llm.admin.usage.paginator import WINDOW, Cursor, UsagePage, read_page
+from llm.enums import UsageSource, UsageStatus
+from llm.models import Usage
+
+CURSOR_NAMES = ("before", "after")
+MAX_ATTEMPTS = 50
+
+
+class UsageChangeList(ChangeList):
+    """Our own filters and pages in place of Django's, which would count the table twice."""
+
+    window = WINDOW
+    filter_form: UsageFilterForm
+    page: UsagePage
+
+    def get_filters_params(self, params: Any = None) -> dict[str, Any]:
+        """None: `UsageFilterForm` reads the query string."""
+        return {}
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str | Combinable]:
+        return ["-id"]
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.filter_form = UsageFilterForm(request.GET)
+        self.page = self._read_page(request)
+        self.result_list = self.page.rows
+        self.result_count = len(self.page.rows)
+        self.full_result_count = None
+        self.show_full_result_count = False
+        self.show_admin_actions = False
+        self.can_show_all = self.multi_page = False
+        self.paginator = None
+
+    def _read_page(self, request: HttpRequest) -> UsagePage:
+        if not self.filter_form.is_valid():
+            return UsagePage(rows=[], older=None, newer=None, window_end=None)
+        narrowing = self.filter_form.narrowing(self.queryset)
+        cursor = Cursor(before=_uuid(request.GET.get("before")), after=_uuid(request.GET.get("after")))
+        return read_page(narrowing.indexed, narrowing.condition, cursor, size=self.list_per_page)
+
+    @property
+    def is_narrowed(self) -> bool:
+        return any(self.filter_form.data.get(name) for name in self.filter_form.fields)
+
+    @property
+    def older_url(self) -> str | None:
+        return self._page_url("before", self.page.older)
+
+    @property
+    def newer_url(self) -> str | None:
+        return self._page_url("after", self.page.newer)
+
+    @property
+    def latest_url(self) -> str:
+        return self.get_query_string(remove=list(CURSOR_NAMES))
+
+    @property
+    def looked_back_to(self) -> Any:
+        return moment_of_id(self.page.window_end)
+
+    def _page_url(self, name: str, identifier: UUID | None) -> str | None:
+        if identifier is None:
+            return None
+        return self.get_query_string({name: str(identifier)}, remove=list(CURSOR_NAMES))
+
+
+@admin.register(Usage)
+class UsageAdmin(ReadOnlyAdmin[Usage]):
+    list_display = (
+        "time",
+        "caller",
+        "model_name",
+        "tokens_in",
+        "tokens_out",
+        "cost_usd",
+        "state",
+        "duration",
+    )
+    list_display_links = ("time",)
+    list_select_related = ("account", "api_key")
+    list_per_page = 50
+    sortable_by = ()
+    ordering = ("-id",)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return UsageChangeList
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        context = {"proposed_accounts": proposed_accounts, "proposed_models": proposed_models}
+        return super().changelist_view(request, {**context, **(extra_context or {})})
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Usage]:
+        calls = super().get_queryset(request).select_related("account", "api_key")
+        return calls.prefetch_related(WITH_CORRECTIONS)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        usage = self.get_object(request, object_id)
+        context = self._details(request, usage) if usage is not None else {}
+        return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+    def get_fieldsets(self, request: HttpRequest, obj: Usage | None = None) -> Any:
+        """The page is a template of its own; Django need not render forty fields for it."""
+        return ((None, {"fields": ("id",)}),)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(partial(decision_view, self))
+        return [path("<uuid:object_id>/decide/", view, name="llm_usage_decide"), *super().get_urls()]
+
+    def _details(self, request: HttpRequest, usage: Usage) -> dict[str, Any]:
+        known = call_figures(usage)
+        attempts = Usage.objects.filter(request_id=usage.request_id).order_by("id")
+        return {
+            "title": "Call",
+            "subtitle": None,
+            "known": known,
+            "state": state_badges(usage, known),
+            "may_decide": may_decide(request),
+            "attempts": list(attempts[:MAX_ATTEMPTS]),
+            "applied_rates": rate_table(usage.rate_set) if usage.rate_set else None,
+        }
+
+    @admin.display(description="Time (UTC)")
+    def time(self, usage: Usage) -> str:
+        return moment(usage.opened_at)
+
+    @admin.display(description="Account, key")
+    def caller(self, usage: Usage) -> SafeString:
+        return format_html(
+            '{}<span class="gw-hint gw-below" title="{}">{}</span>',
+            usage.account.name,
+            usage.api_key.masked,
+            usage.api_key.name,
+        )
+
+    @admin.display(description="Model")
+    def model_name(self, usage: Usage) -> SafeString:
+        upstream = "" if usage.upstream_model == usage.model else f" → {usage.upstream_model}"
+        return format_html(
+            '<span class="gw-model">{}<span class="gw-hint">{}</span></span><span class="gw-hint gw-below">{}{}</span>',
+            usage.model,
+            upstream,
+            usage.provider,
+            ", streamed" if usage.is_stream else "",
+        )
+
+    @admin.display(description="Tokens in")
+    def tokens_in(self, usage: Usage) -> SafeString | str:
+        counts = call_figures(usage).figures.counts
+        return _tokens_cell(usage, counts.prompt_tokens, counts.cache_read_tokens, "cached")
+
+    @admin.display(description="Tokens out")
+    def tokens_out(self, usage: Usage) -> SafeString | str:
+        counts = call_figures(usage).figures.counts
+        return _tokens_cell(usage, counts.completion_tokens, counts.reasoning_tokens, "reasoning")
+
+    @admin.display(description="Cost")
+    def cost_usd(self, usage: Usage) -> SafeString | str:
+        known = call_figures(usage)
+        return badge("unpriced") if known.is_unpriced else usd(known.cost)
+
+    @admin.display(description="State")
+    def state(self, usage: Usage) -> SafeString:
+        return state_badges(usage, call_figures(usage))
+
+    @admin.display(description="Duration, first byte")
+    def duration(self, usage: Usage) -> SafeString:
+        return format_html(
+            '<span class="gw-num">{}</span><span class="gw-hint gw-below">{}</span>',
+            milliseconds(usage.duration_ms),
+            "" if usage.first_byte_ms is None else milliseconds(usage.first_byte_ms),
+        )
+
+
+def state_badges(usage: Usage, known: CorrectedCall | None = None) -> SafeString:
+    """The status; beside it only what is not as usual. known: None tells of the row alone, as it was closed."""
+    badges = [badge(usage.status, usage.get_status_display())]
+    if usage.outcome not in ("ok", "pending"):
+        badges.append(badge(usage.outcome, usage.get_outcome_display()))
+    if usage.usage_source == UsageSource.DRAINED:
+        badges.append(badge("drained"))
+    if usage.is_disputed:
+        badges.append(badge("disputed"))
+    if known is not None and known.corrections:
+        badges.append(badge("corrected"))
+    is_billable = usage.is_billable if known is None else known.figures.is_billable
+    if not is_billable and usage.status != UsageStatus.VOID:
+        badges.append(badge("estimated", "not billable"))
+    return side_by_side(badges)
+
+
+def _tokens_cell(usage: Usage, total: int, part: int, name: str) -> SafeString | str:
+    if usage.status == UsageStatus.OPEN:
+        return NOTHING
+    hint = format_html('<span class="gw-hint gw-below">{} {}</span>', short_count(part), name) if part else ""
+    return format_html('<span class="gw-num" title="{}">{}</span>{}', f"{total:,}", short_count(total), hint)
+
+
+def _uuid(text: str | None) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,124 @@
+"""What messages say: the facts of an event for programs, and a mail for people. One function an event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from llm.enums import LimitMetric, LimitPer
+from llm.limits.amounts import format_limit_amount
+from llm.limits.periods import period_of
+from llm.models import Account, ApiKey
+
+Facts = Mapping[str, Any]
+
+BEGINNING = "it was set"
+NEVER = "never (lifetime limit)"
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An event as it is told. facts: a webhook's data, JSON."""
+
+    facts: Facts
+    mail: Mail
+
+
+def build_notice(event: str, account: Account | None, payload: Facts, *, shows_cost: bool = True) -> Notice:
+    """payload: as it was written; names are looked up here. account: None for what is told to staff alone.
+
+    shows_cost: whether the receiver may see our costs. Raises KeyError for an event that nobody can tell.
+    """
+    if account is None:
+        return _STAFF_EVENTS[event](payload)
+    return _EVENTS[event](account, payload, shows_cost)
+
+
+def _provider_refuses_us(payload: Facts) -> Notice:
+    """A provider doesn't accept our account: its key, its credit."""
+    fact = f"{payload['provider']} refuses this gateway's account: {_FAULTS.get(payload['fault'], 'see the provider')}"
+    text = (
+        f"{fact}.\n\n"
+        f"Status:        {payload['status']}\n"
+        f"First seen:    {payload['seen_at']}\n\n"
+        "Calls to this provider fail with status 502, or go to the next target of their route, until this is "
+        "fixed. You will get this alert at most once per provider and hour.\n"
+    )
+    return Notice(payload, Mail(subject=f"[LLM gateway] {fact}", text=text))
+
+
+_FAULTS: Mapping[str, str] = {
+    "key": "its API key is wrong or was revoked",
+    "credit": "its credit is used up, or a spending limit was reached",
+    "account": "the account is closed, restricted or not permitted",
+}
+
+
+def _threshold(account: Account, payload: Facts, shows_cost: bool) -> Notice:
+    """A limit's soft threshold was crossed. Amounts of cost, which give our prices away, are for who may see them."""
+    starts_at = datetime.fromisoformat(payload["window_starts_at"])
+    ends_at = period_of(payload["per"], account.time_zone, starts_at).ends_at
+    key = ApiKey.objects.filter(pk=payload["api_key_id"]).first() if payload["api_key_id"] else None
+    tells_amounts = shows_cost or payload["metric"] != LimitMetric.COST
+    facts = {
+        **{name: value for name, value in payload.items() if tells_amounts or name not in ("amount", "used")},
+        "account": account.name,
+        "key": key.masked if key else None,
+        "window_resets_at": ends_at.isoformat() if ends_at else None,
+    }
+    return Notice(facts, _threshold_mail(account, key, payload, starts_at, ends_at, tells_amounts=tells_amounts))
+
+
+def _threshold_mail(
+    account: Account,
+    key: ApiKey | None,
+    payload: Facts,
+    starts_at: datetime,
+    ends_at: datetime | None,
+    *,
+    tells_amounts: bool,
+) -> Mail:
+    metric, amount, used = payload["metric"], payload["amount"], payload["used"]
+    who = _one_line(f"{account.name}, key {key.name} ({key.masked})," if key else account.name)
+    per = LimitPer(payload["per"]).label
+    limit = f"{format_limit_amount(metric, amount)} {per}" if tells_amounts else f"its cost limit {per}"
+    # What was crossed is the least: a large call may have used much more.
+    percent = max(payload["percent"], used * 100 // amount) if amount else payload["percent"]
+    fact = f"{who} has used {percent} % of {limit}"
+    figures = f"Limit:         {limit}\nUsed:          {format_limit_amount(metric, used)}\n" if tells_amounts else ""
+    return Mail(
+        subject=f"[LLM gateway] {fact}",
+        text=(
+            f"{fact}.\n\n"
+            f"{figures}"
+            f"Since:         {_minute(starts_at) if ends_at else BEGINNING}\n"
+            f"Resets:        {_minute(ends_at) if ends_at else NEVER}\n\n"
+            f"Calls that would exceed the limit are refused. You will get this alert {_how_often(payload)}.\n"
+        ),
+    )
+
+
+def _how_often(payload: Facts) -> str:
+    """As the books cause it: a limit per minute has one alert an hour."""
+    return "at most once per hour" if payload["per"] == LimitPer.MINUTE else "once per period"
+
+
+def _one_line(names: str) -> str:
+    """Names are free text: a line break must not add a header to the mail, nor lines of its own to the facts."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in names).split())
+
+
+def _minute(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+_EVENTS: Mapping[str, Callable[[Account, Facts, bool], Notice]] = {"limit.threshold": _threshold}
+_STAFF_EVENTS: Mapping[str, Callable[[Facts], Notice]] = {"provider.refused": _provider_refuses_us}

@@ -1,0 +1,71 @@
+"""The list of models as Anthropic's clients read it, page by page.
+
+Source, read 2026-11: anthropic 2.12, `types/model_info.py`, `types/model_list_params.py`, `pagination.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from llm.dialects.anthropic_messages.errors import rfc_3339
+from llm.errors import InvalidRequest
+from llm.prices.catalog import PublicModel
+
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 1000
+
+
+def page_object(models: Sequence[PublicModel], query: Mapping[str, str]) -> dict[str, object]:
+    """models: all of them, in their order. query: `limit`, and one of `after_id` and `before_id`.
+
+    `has_more` is about the direction in which the caller goes. Raises InvalidRequest.
+    """
+    limit = _limit_of(query.get("limit"))
+    after, before = query.get("after_id"), query.get("before_id")
+    if after and before:
+        raise InvalidRequest("Set 'after_id' or 'before_id', not both.", param="before_id")
+    if before:
+        end = _position(models, before, param="before_id")
+        page, has_more = models[max(0, end - limit) : end], end > limit
+    else:
+        start = _position(models, after, param="after_id") + 1 if after else 0
+        page, has_more = models[start : start + limit], start + limit < len(models)
+    return {
+        "data": [model_object(model) for model in page],
+        "has_more": has_more,
+        "first_id": page[0].id if page else None,
+        "last_id": page[-1].id if page else None,
+    }
+
+
+def model_object(model: PublicModel) -> dict[str, object]:
+    """What the gateway knows of a model; null is what it doesn't."""
+    return {
+        "type": "model",
+        "id": model.id,
+        "display_name": model.id,
+        "created_at": rfc_3339(model.created_at),
+        "lifecycle": "active",
+        "deprecated_at": None,
+        "retires_at": None,
+        "line": None,
+        "capabilities": None,
+        "max_input_tokens": None,
+        "max_tokens": None,
+    }
+
+
+def _limit_of(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_LIMIT
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LIMIT)) else 0
+    if not 1 <= limit <= MAX_LIMIT:
+        raise InvalidRequest(f"'limit' must be an integer from 1 to {MAX_LIMIT}.", param="limit")
+    return limit
+
+
+def _position(models: Sequence[PublicModel], model_id: str, *, param: str) -> int:
+    position = next((index for index, model in enumerate(models) if model.id == model_id), None)
+    if position is None:
+        raise InvalidRequest(f"'{param}' is not the id of a model in this list.", param=param)
+    return position

@@ -1,0 +1,87 @@
+"""The endpoints of OpenAI's responses: one is made by a call; afterwards its account may ask for it, or delete it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.http import HttpResponse, HttpResponseBase
+from django.utils.http import urlencode
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework.request import Request
+
+from llm.api.chat import CompletionView
+from llm.api.serializers import OPENAI_REFUSALS, OpenAIErrorSerializer, ResponseSerializer
+from llm.api.views import AsyncAPIView
+from llm.calls.kept_responses import ask_about
+from llm.calls.runtime import runtime
+from llm.dialects.base import WireFormat
+from llm.dialects.openai_responses.wire import OPENAI_RESPONSES
+from llm.errors import InvalidRequest
+
+_KEPT: Any = {
+    (200, "application/json"): OpenApiResponse({"type": "object"}, "The provider's reply."),
+    404: OpenAIErrorSerializer,
+}
+
+
+class ResponsesView(CompletionView):
+    wire: ClassVar[WireFormat] = OPENAI_RESPONSES
+
+    @extend_schema(
+        operation_id="responses_create",
+        summary="Response (OpenAI's API)",
+        description=(
+            "For providers that have responses themselves, requests and replies pass unchanged; for others they are"
+            " translated. What is kept at a provider is refused by name, but for responses that the account has made"
+            " through this gateway."
+        ),
+        request=ResponseSerializer,
+        responses={
+            (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),
+            (200, "text/event-stream"): OpenApiResponse({"type": "string"}, "With `stream`: its typed events."),
+            **OPENAI_REFUSALS,
+        },
+        tags=["gateway"],
+    )
+    async def post(self, request: Request) -> HttpResponseBase:
+        return await super().post(request)
+
+
+class KeptView(AsyncAPIView):
+    """Of a response that the caller's account has made: passed through, without cost, and without a row."""
+
+    wire: ClassVar[WireFormat] = OPENAI_RESPONSES
+
+    async def ask(self, response_id: str, method: str, rest: str = "") -> HttpResponse:
+        query = self.request.query_params
+        if query.get("stream") not in (None, "false"):
+            raise InvalidRequest("'stream' is not supported here: ask for the whole response.", param="stream")
+        rest += f"?{urlencode(list(query.lists()), doseq=True)}" if query else ""
+        body = await ask_about(runtime(), self.caller, response_id, method=method, rest=rest)
+        return HttpResponse(body, content_type="application/json")
+
+
+class ResponseView(KeptView):
+    @extend_schema(operation_id="responses_retrieve", summary="A response", responses=_KEPT, tags=["gateway"])
+    async def get(self, request: Request, response_id: str) -> HttpResponse:
+        return await self.ask(response_id, "GET")
+
+    @extend_schema(operation_id="responses_delete", summary="Delete a response", responses=_KEPT, tags=["gateway"])
+    async def delete(self, request: Request, response_id: str) -> HttpResponse:
+        return await self.ask(response_id, "DELETE")
+
+
+class ResponseInputItemsView(KeptView):
+    @extend_schema(
+        operation_id="responses_input_items", summary="The input of a response", responses=_KEPT, tags=["gateway"]
+    )
+    async def get(self, request: Request, response_id: str) -> HttpResponse:
+        return await self.ask(response_id, "GET", "/input_items")
+
+
+class ResponseCancelView(KeptView):
+    @extend_schema(
+        operation_id="responses_cancel", summary="Cancel a response", request=None, responses=_KEPT, tags=["gateway"]
+    )
+    async def post(self, request: Request, response_id: str) -> HttpResponse:
+        return await self.ask(response_id, "POST", "/cancel")

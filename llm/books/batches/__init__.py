@@ -1,0 +1,1 @@
+"""One batch of operations, written in one transaction."""

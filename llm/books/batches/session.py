@@ -1,0 +1,217 @@
+"""How a batch talks to the database: few trips, each of several statements.
+
+Trips are most of what a small batch costs, so on PostgreSQL the statements of each trip are sent together: one to
+begin and read, one to lock windows (only where limits bind that were not foreseen), one to write and commit. Inside a
+transaction of somebody else (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same
+statements go one by one in Django's own transaction.
+
+Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, windows by id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from llm.books import statements
+from llm.books.batches.foresight import WindowKey
+from llm.db import json_rows
+from llm.db.json_rows import Row, Statement
+from llm.db.prepared import prepared_statements
+from llm.digests import OpenedFacts
+from llm.limits import sql as limit_statements
+
+# EXECUTE takes its snapshot before it waits for a table, and after a migration that has rewritten the table meanwhile
+# would find it empty. Whoever waits here has no snapshot yet.
+_LOCK_TABLES = f"LOCK TABLE {', '.join(statements.TABLES)} IN ACCESS SHARE MODE"
+
+
+@dataclass(frozen=True, slots=True)
+class TouchedRow:
+    """A usage row as a batch found it. holds: as raw SQL returns them, a list or its JSON text."""
+
+    status: str
+    holds: Any
+    opened: OpenedFacts
+
+    @classmethod
+    def of(cls, row: Row, vendor: str) -> TouchedRow:
+        """SQLite keeps ids as hex digits, moments without a zone, and JSON as text; so does Django of PostgreSQL's."""
+        opened = OpenedFacts._make(row[2:])
+        tags: Any = opened.tags
+        if isinstance(tags, str):
+            opened = opened._replace(tags=orjson.loads(tags))
+        if vendor == "sqlite":
+            opened = opened._replace(id=UUID(row[2]), request_id=UUID(row[3]), opened_at=moment_of(opened.opened_at))
+        return cls(row[0], row[1], opened)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSnapshot:
+    """What a batch finds. now: the database's clock, read under the books' lock.
+
+    key_rows: see `statements.KEYS`. limit_rows: see `limit_statements.LIMIT_COLUMNS`. touched: the usage rows that
+    were asked for and exist, by id; they are locked.
+    """
+
+    now: datetime
+    catalog_version: int
+    key_rows: Sequence[Row]
+    limit_rows: Sequence[Row]
+    touched: Mapping[UUID, TouchedRow]
+    window_rows: Sequence[Row] | None
+
+
+class BatchSession:
+    """One transaction. `read` comes first; `write` commits."""
+
+    def __init__(self, cursor: CursorWrapper, *, is_joined: bool) -> None:
+        self._cursor = cursor
+        self._is_joined = is_joined
+        self._vendor = connection.vendor
+        self._prepared = prepared_statements() if is_joined else None
+
+    def read(
+        self,
+        key_ids: Collection[int],
+        touched_ids: Sequence[str],
+        *,
+        foreseen: Collection[WindowKey] | None = None,
+        lock_timeout_ms: int = 0,
+    ) -> BatchSnapshot:
+        """lock_timeout_ms: how long this transaction waits for a lock; 0 leaves it to the connection.
+
+        foreseen: windows to lock in this very trip, with those that the touched rows hold. Where it is None, or trips
+        are not joined, no windows are locked yet.
+        """
+        statement_list: list[Statement] = []
+        if self._vendor == "sqlite":
+            statement_list.append(("SELECT coalesce((SELECT version FROM llm_catalogversion WHERE id = 1), 0)", ()))
+            if key_ids:
+                statement_list.append((statements.READ_KEYS_SQLITE, (self._ids(key_ids),)))
+        else:
+            statement_list.append((statements.READ_POSTGRESQL, (self._ids(key_ids),)))
+        if key_ids:
+            statement_list.append((limit_statements.limits_sql(self._vendor), (self._ids(key_ids),)))
+        if touched_ids:
+            statement_list.append((statements.rows_touched_sql(self._vendor), (self._ids(touched_ids),)))
+        keys = self._window_keys(foreseen) if foreseen is not None and self._is_joined else None
+        if keys is not None:
+            statement_list.append((limit_statements.windows_of_calls_sql(), (self._ids(touched_ids), keys)))
+        start = f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms:d}; " if lock_timeout_ms else "BEGIN; "
+        if self._prepared is not None:
+            start += f"{_LOCK_TABLES}; "
+        found = self._run(statement_list, before=start, skip=start.count(";"))
+        window_rows = None if keys is None else found.pop()
+        return self._situation(found, window_rows, has_keys=bool(key_ids), has_touched=bool(touched_ids))
+
+    def lock_windows(self, ids: Collection[int], wanted: Collection[WindowKey]) -> Sequence[Row]:
+        """Windows by id and by key, locked by id. Those of the wanted ones that don't exist are made before.
+
+        Before: who waits for another's new window has no window locked yet, so nobody waits in a circle.
+        """
+        keys = self._window_keys(wanted)
+        batch: list[Statement] = [(limit_statements.windows_sql(self._vendor), (self._ids(ids), keys))]
+        if wanted:
+            batch.insert(0, (limit_statements.insert_windows_sql(self._vendor), (keys,)))
+        return self._run(batch)[-1]
+
+    def write(self, writes: Sequence[Statement]) -> None:
+        if not self._is_joined:
+            self._run(writes)
+            return
+        sql = "; ".join((*self._texts(writes), "COMMIT"))
+        self._cursor.execute(sql, [parameter for _, parameters in writes for parameter in parameters])
+
+    def _situation(
+        self, found: list[list[Row]], window_rows: Sequence[Row] | None, *, has_keys: bool, has_touched: bool
+    ) -> BatchSnapshot:
+        if self._vendor == "sqlite":
+            # One writer at a time: BEGIN IMMEDIATE is the lock, and its host's clock is the database's.
+            now, version = datetime.now(UTC), found.pop(0)[0][0]
+            key_rows = found.pop(0) if has_keys else []
+        else:
+            first = found.pop(0)
+            now, version = first[0][0], first[0][1]
+            key_rows = [row[2:] for row in first if row[2] is not None]
+        limit_rows = found.pop(0) if has_keys else []
+        touched = [TouchedRow.of(row, self._vendor) for row in found.pop(0)] if has_touched else ()
+        touched_by_id = {row.opened.id: row for row in touched}
+        return BatchSnapshot(now, version, key_rows, limit_rows, touched_by_id, window_rows)
+
+    def _run(self, batch: Sequence[Statement], *, before: str = "", skip: int = 0) -> list[list[Row]]:
+        """The rows of each statement. before: as many statements as `skip`, which go first where joined."""
+        if not self._is_joined:
+            return [self._run_one(*statement) for statement in batch]
+        sql = before + "; ".join(self._texts(batch))
+        self._cursor.execute(sql, [parameter for _, parameters in batch for parameter in parameters])
+        for _ in range(skip):
+            self._cursor.nextset()
+        results = []
+        for text, _ in batch:
+            results.append(self._fetch(text))
+            self._cursor.nextset()
+        return results
+
+    def _texts(self, batch: Sequence[Statement]) -> list[str]:
+        """What runs them: where statements are prepared, no more than their names."""
+        if self._prepared is None:
+            return [text for text, _ in batch]
+        return [self._prepared.call(self._cursor, text) for text, _ in batch]
+
+    def _run_one(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
+        self._cursor.execute(sql, list(parameters))
+        return self._fetch(sql)
+
+    def _fetch(self, sql: str) -> list[Row]:
+        """What a statement reads. Not asked of the cursor: to say so it would describe each column."""
+        return list(self._cursor.fetchall()) if sql.startswith(("SELECT", "WITH")) else []
+
+    def _ids(self, ids: Iterable[Any]) -> str:
+        return json_rows.id_list(ids, self._vendor)
+
+    def _window_keys(self, keys: Collection[WindowKey]) -> str:
+        """PostgreSQL takes a moment as JSON has it; SQLite's is text, as Django stores it."""
+        is_text = self._vendor == "sqlite"
+        rows = [
+            {"limit_id": limit, "starts_at": json_rows.moment_text(starts_at, "sqlite") if is_text else starts_at}
+            for limit, starts_at in keys
+        ]
+        return orjson.dumps(rows).decode()
+
+
+@contextmanager
+def batch_session() -> Iterator[BatchSession]:
+    """Leaves nothing written where the block raises."""
+    if connection.vendor == "sqlite" or connection.in_atomic_block:
+        with transaction.atomic(), connection.cursor() as cursor:
+            yield BatchSession(cursor, is_joined=False)
+        return
+    with connection.cursor() as cursor:
+        try:
+            yield BatchSession(cursor, is_joined=True)
+        except BaseException:
+            _roll_back(cursor)
+            raise
+
+
+def moment_of(value: datetime | str) -> datetime:
+    """A timestamp as raw SQL returns it: aware on PostgreSQL, naive UTC (maybe as text) on SQLite."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _roll_back(cursor: CursorWrapper) -> None:
+    """A connection on which that fails is broken: the next batch must not find a transaction half way."""
+    try:
+        cursor.execute("ROLLBACK")
+    except Exception:  # noqa: BLE001  # the first error is the one that is told
+        connection.close()

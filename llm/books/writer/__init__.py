@@ -1,0 +1,1 @@
+"""The thread that writes the books, and what waits for it."""

@@ -1,0 +1,60 @@
+"""What is known of a call once it is on the books."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llm.books.operations import OpenCall
+from llm.dialects.base import ParsedRequest, WireFormat
+from llm.keys import Caller
+from llm.prices.catalog import Resolution, ServedPrice, Target
+from llm.providers.base import BaseLLMProvider
+from llm.types import ChatRequest, LimitState
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Within which a call must stay, in seconds and bytes; drain_events: of a stream whose caller has left."""
+
+    first_byte_s: float
+    idle_s: float
+    total_s: float
+    relay_bytes: int
+    relay_stall_s: float
+    drain_events: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """Built once, when the call is opened; nothing of it changes while the call lasts.
+
+    chat: the translated request; None where the caller's own bytes go to the target.
+    forwarded_headers: the caller's headers that an upstream of the same dialect gets too.
+    reply_headers: what every reply to the caller carries.
+    max_output_tokens: to what a limit has lowered the output maximum of a choice; None where none did.
+    limits: what the limits that bind the call leave while it is open.
+    """
+
+    opened: OpenCall
+    caller: Caller
+    wire: WireFormat
+    request: ParsedRequest
+    forwarded_headers: Mapping[str, str]
+    resolution: Resolution
+    target: Target
+    provider: BaseLLMProvider
+    chat: ChatRequest | None
+    bounds: Bounds
+    reply_headers: Mapping[str, str]
+    max_output_tokens: int | None = None
+    limits: tuple[LimitState, ...] = ()
+
+    @property
+    def request_id(self) -> str:
+        """As callers know it."""
+        return f"req_{self.opened.request_id.hex}"
+
+    def price_served(self, reported_model: str) -> ServedPrice:
+        """What the call costs by the name of the model that the provider reports."""
+        return self.resolution.price_served(self.target, reported_model)

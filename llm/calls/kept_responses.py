@@ -1,0 +1,90 @@
+"""Responses that a provider keeps: whose they are, and what their account may ask of them afterwards.
+
+The provider knows one organisation, ours, and would show any of its responses to any of our callers. So an id is good
+for the account alone on whose books the call stands that made it, and at the provider that answered that call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import aclosing
+from functools import partial
+from typing import TypeGuard
+
+from django.conf import settings
+
+from llm.bodies.process import read_reply
+from llm.bodies.replies import held_reply
+from llm.calls.passthrough import reply_bytes
+from llm.calls.runtime import Runtime
+from llm.dialects.base import KeptResponse
+from llm.dialects.openai_responses.wire import OPENAI_RESPONSES
+from llm.enums import Dialect
+from llm.errors import InvalidRequest, NotFound, UpstreamTimeout
+from llm.keys import Caller
+from llm.models import Usage
+from llm.providers.base import FetchesKept, RawFetch
+
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}", re.ASCII)
+
+
+async def find_makers(runtime: Runtime, caller: Caller, kept: tuple[KeptResponse, ...]) -> frozenset[str]:
+    """The providers that have made all of these responses for the caller's account.
+
+    Raises InvalidRequest, the same for a response that isn't there and for one of somebody else's.
+    """
+    makers: frozenset[str] | None = None
+    for response in kept:
+        found = await runtime.run_db(partial(_providers_that_made, response.id, caller.account_id))
+        makers = found if makers is None else makers & found
+        if not makers:
+            raise not_found(response)
+    return makers or frozenset()
+
+
+def not_found(response: KeptResponse) -> InvalidRequest:
+    """In OpenAI's words."""
+    return InvalidRequest(
+        f"Previous response with id '{response.id[:200]}' not found.",
+        param=response.param,
+        code="previous_response_not_found",
+    )
+
+
+async def ask_about(runtime: Runtime, caller: Caller, response_id: str, *, method: str, rest: str = "") -> bytes:
+    """What the provider says of a response of the caller's account, without its prices.
+
+    rest: of the address, behind the id. Raises NotFound, or UpstreamError.
+    """
+    makers = await runtime.run_side_db(partial(_providers_that_made, response_id, caller.account_id))
+    providers = [runtime.provider(name) for name in sorted(makers)]
+    fetching = [provider for provider in providers if _keeps(provider)]
+    if not fetching:
+        raise NotFound(f"Response with id '{response_id[:200]}' not found.")
+    fetch = RawFetch(method, f"{OPENAI_RESPONSES.path}/{response_id}{rest}")
+    try:
+        async with asyncio.timeout(settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS):
+            return await _fetched(fetching[0], fetch)
+    except TimeoutError as error:
+        raise UpstreamTimeout("The provider did not answer in time.") from error
+
+
+async def _fetched(provider: FetchesKept, fetch: RawFetch) -> bytes:
+    async with aclosing(await provider.fetch(fetch)) as reply, held_reply() as held:
+        body = await held.read(aiter(reply))
+        return await reply_bytes(OPENAI_RESPONSES, body, await read_reply(body))
+
+
+def _keeps(provider: object) -> TypeGuard[FetchesKept]:
+    """A server that has no responses of its own has kept none: ours were translated."""
+    return isinstance(provider, FetchesKept) and Dialect.OPENAI_RESPONSES in getattr(provider, "dialects", ())
+
+
+def _providers_that_made(response_id: str, account_id: int) -> frozenset[str]:
+    if _ID.fullmatch(response_id) is None:
+        return frozenset()
+    made = Usage.objects.filter(
+        upstream_response_id=response_id, account_id=account_id, dialect=Dialect.OPENAI_RESPONSES
+    ).exclude(upstream_response_id="")  # as the index has it, which else would not be used
+    return frozenset(made.order_by().values_list("provider", flat=True))

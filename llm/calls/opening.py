@@ -1,0 +1,128 @@
+"""Before anything is sent: which targets can take a request, what its open row says, and why it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import cast
+from uuid import UUID
+
+from llm.books.operations import OpenCall, Refused, Result, Stale, clean_service, clean_text
+from llm.dialects.base import ParsedRequest, PassThrough, Translatable, WireFormat
+from llm.errors import GatewayError, InternalError, InvalidKey, InvalidRequest, PermissionDenied
+from llm.ids import boot_id, uuid7
+from llm.keys import REFUSED_ACCOUNT, REFUSED_KEYS, Caller
+from llm.limits.admission import Exceeded
+from llm.limits.refusals import build_refusal
+from llm.limits.reservation import estimate_reservation
+from llm.prices.catalog import Resolution, Target
+from llm.providers.base import BaseLLMProvider
+from llm.types import ChatRequest
+
+
+class CatalogMovedError(Exception):
+    """The books know of newer routes or prices than the request was resolved under."""
+
+    def __init__(self, now: datetime, version: int) -> None:
+        super().__init__(version)
+        self.now = now
+        self.version = version
+
+
+def choose_targets(
+    resolution: Resolution, request: ParsedRequest, wire: WireFormat, *, provider_of: Callable[[str], BaseLLMProvider]
+) -> list[tuple[Target, ChatRequest | None]]:
+    """The targets that can take the request, in order, and what goes to each: None for the caller's own bytes.
+
+    Raises InvalidRequest if none can.
+    """
+    chosen: list[tuple[Target, ChatRequest | None]] = []
+    translated: ChatRequest | InvalidRequest | None = None
+    for target in resolution.targets:
+        if request.dialect in getattr(provider_of(target.provider), "dialects", ()):
+            chosen.append((target, None))
+            continue
+        # Once for all of them: of a request with many messages it takes its time.
+        translated = translated or _translated(request, wire, provider=target.provider)
+        if isinstance(translated, ChatRequest):
+            chosen.append((target, replace(translated, model=target.upstream_model)))
+    if not chosen and isinstance(translated, InvalidRequest):
+        raise translated
+    return chosen
+
+
+def _translated(request: ParsedRequest, wire: WireFormat, *, provider: str) -> ChatRequest | InvalidRequest:
+    if not isinstance(wire, Translatable):
+        name = cast("PassThrough", wire).name
+        return InvalidRequest(
+            f"The provider “{provider}” of this model does not serve {name}. Choose another model.", param="model"
+        )
+    try:
+        return wire.to_chat(request, upstream_model="")
+    except InvalidRequest as refusal:
+        return refusal
+
+
+def lower_maximum(chat: ChatRequest | None, max_output_tokens: int | None) -> ChatRequest | None:
+    """With what a limit has left of its output maximum."""
+    if chat is None or max_output_tokens is None:
+        return chat
+    # The maximum may have room for thinking, which a translated request has no field for.
+    return replace(chat, max_tokens=min(max_output_tokens, chat.max_tokens or max_output_tokens))
+
+
+def open_call(
+    request: ParsedRequest,
+    caller: Caller,
+    wire: WireFormat,
+    *,
+    resolution: Resolution,
+    target: Target,
+    request_id: UUID,
+    attempt: int,
+    counts: bool,
+) -> OpenCall:
+    """The row of one more call. counts: whether it holds of limits of requests; only one of a request does."""
+    price = target.price
+    return OpenCall(
+        id=request_id if attempt == 1 else uuid7(),
+        request_id=request_id,
+        attempt=attempt,
+        account_id=caller.account_id,
+        key_id=caller.key_id,
+        process_id=boot_id(),
+        dialect=request.dialect,
+        provider=target.provider,
+        model=clean_text(resolution.model, limit=200),
+        upstream_model=clean_text(target.upstream_model, limit=200),
+        is_stream=request.is_stream,
+        catalog_version=resolution.version,
+        price_id=None if price is None else price.id,
+        price_from=None if price is None else price.effective_from,
+        price_until=None if price is None else price.effective_until,
+        request_bytes=len(request.raw),
+        service=clean_service(request.asked_service),
+        ask=partial(estimate_reservation, wire, request, target, requests=int(counts)),
+    )
+
+
+def why_unopened(result: Result, operation: OpenCall, *, shows_cost: bool) -> CatalogMovedError | GatewayError:
+    """Why the books did not take it, as what is to be raised. shows_cost: whether the account may see costs."""
+    match result:
+        case Stale(now=now, version=version):
+            return CatalogMovedError(now, version)
+        case Refused(exceeded=Exceeded() as exceeded):
+            return build_refusal(exceeded, shows_cost=shows_cost)
+        case Refused(code=code):
+            return _refusal(code, operation.model)
+    return InternalError("This request could not be recorded, so it was not sent.")
+
+
+def _refusal(code: str, model: str) -> GatewayError:
+    if code in REFUSED_KEYS:
+        return InvalidKey(REFUSED_KEYS[code])
+    if code == "model":
+        return PermissionDenied(f"This API key may not use the model “{model}”.", param="model")
+    return PermissionDenied(REFUSED_ACCOUNT)

@@ -1,0 +1,170 @@
+"""Pass-through: the caller speaks the upstream's own dialect, so bytes go through and only figures are read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+from llm.bodies.process import ReadReply, read_reply
+from llm.bodies.replies import held_reply
+from llm.bodies.trimming import trimmed_after
+from llm.bodies.turns import take_turn, take_turn_for_event
+from llm.calls.answers import HEAD, PING, Chunk, Complete, Event
+from llm.calls.context import CallContext
+from llm.dialects.base import PassThrough, StreamedPassThrough, StreamReader
+from llm.dialects.json_text import replaced
+from llm.dialects.openai_chat.fields import is_search_model
+from llm.dialects.usage_figures import WEB_SEARCHES, merged_service
+from llm.errors import UpstreamError, UpstreamFailed
+from llm.providers.base import Closing, ForwardsRaw, RawCall, RawReply
+from llm.providers.failures import error_in_reply
+from llm.providers.registry import upstream_key
+from llm.types import Reading, TokenCounts
+
+
+class PassedThroughAnswer:
+    """See `Answer`."""
+
+    def __init__(self, context: CallContext) -> None:
+        self.reading = Reading()
+        self.text = ""
+        self.unkept_characters = 0
+        self.tool_meters = _tool_meters(context)
+        self._context = context
+        self._wire = cast("PassThrough", context.wire)
+
+    def events(self) -> AsyncGenerator[Event, None]:
+        return self._stream_events() if self._context.request.is_stream else self._whole_events()
+
+    async def _whole_events(self) -> AsyncGenerator[Event, None]:
+        reply = await self._send()
+        async with aclosing(reply), held_reply() as held:
+            yield HEAD
+            async with Closing(aiter(reply)) as pieces, aclosing(held.collect(pieces)) as progress:
+                async for _ in progress:
+                    yield PING
+            read = await read_reply(held.body)
+            self.reading = self._as_served(self._read_whole(held.body, read.value))
+            if self.reading.counts is None:
+                self.text = self._wire.whole_text(held.body, read.value)
+            yield Complete(partial(self._finish_whole, held.body, read))
+
+    async def _stream_events(self) -> AsyncGenerator[Event, None]:
+        """All up to the last event, which the reader holds back."""
+        reply = await self._send()
+        reader = cast("StreamedPassThrough", self._wire).stream_reader(self._context.request)
+        has_begun = False
+        async with aclosing(reply), Closing(aiter(reply)) as pieces:
+            with self._noting(reader) as note_size:
+                async for data in pieces:
+                    note_size(reader.held_bytes)
+                    await take_turn_for_event(reader.held_bytes, data)
+                    passed = reader.feed(data)
+                    events = passed.count(b"data:")
+                    if reader.failure is not None and not events:
+                        break
+                    if reader.has_data and not has_begun:
+                        has_begun = True
+                        yield HEAD
+                    if passed:
+                        # Comments keep a connection open; they don't keep a call alive.
+                        yield Chunk(passed, events)
+                    if reader.is_complete or reader.failure is not None:
+                        break
+            if reader.failure is not None or not reader.is_complete:
+                raise self._failure_of_stream(reader, has_begun=has_begun)
+            yield Complete(partial(_finish_stream, reader))
+            await _read_rest(pieces)
+
+    async def _send(self) -> RawReply:
+        context = self._context
+        provider = cast("ForwardsRaw", context.provider)
+        await take_turn(len(context.request.raw))
+        body = self._wire.upstream_body(
+            context.request,
+            upstream_model=context.target.upstream_model,
+            max_output_tokens=context.max_output_tokens,
+            maximum_field=provider.maximum_field,
+        )
+        return await provider.forward(
+            RawCall(
+                context.request.dialect, self._wire.path, body, context.request.is_stream, context.forwarded_headers
+            )
+        )
+
+    def _read_whole(self, body: bytes, value: Any) -> Reading:
+        """Raises UpstreamError: what an error inside a 200 means, or that this is no reply."""
+        try:
+            return self._wire.read_whole(body, value)
+        except UpstreamFailed:
+            failure = self._error_in(value)
+            if failure is None:
+                raise
+            raise failure from None
+
+    async def _finish_whole(self, body: bytes, read: ReadReply, _: TokenCounts, cost: str | None) -> bytes:
+        return await reply_bytes(self._wire, body, read, cost=cost)
+
+    @contextmanager
+    def _noting(self, reader: StreamReader) -> Iterator[Callable[[int], None]]:
+        """However the reading ends, what was read is noted."""
+        with trimmed_after() as note_size:
+            try:
+                yield note_size
+            finally:
+                self.reading = self._as_served(reader.reading())
+                if self.reading.counts is None or not reader.is_complete:
+                    self.text = reader.output_text()
+                    self.unkept_characters = reader.dropped_characters
+
+    def _failure_of_stream(self, reader: StreamReader, *, has_begun: bool) -> UpstreamError:
+        """An error that comes before all else is a refusal behind a 200; later ones break the answer off."""
+        refusal = None if has_begun or self.text else self._error_in(reader.error)
+        reported = "reported an error in the middle of its answer"
+        what = "broke off before its answer was whole" if reader.failure is None else reported
+        return refusal or UpstreamFailed(
+            f"The provider “{self._context.target.provider}” {what}.", may_have_worked=True
+        )
+
+    def _error_in(self, document: object) -> UpstreamError | None:
+        provider = self._context.target.provider
+        return error_in_reply(document, provider=provider, secret=upstream_key(provider))
+
+    def _as_served(self, reading: Reading) -> Reading:
+        """Where the upstream says nothing of a tier, a speed or a region that was asked for, that is what counts."""
+        asked = self._context.request.asked_service
+        if not any(asked):
+            return reading
+        return replace(reading, service=merged_service(asked, reading.service))
+
+
+async def reply_bytes(wire: PassThrough, body: bytes, read: ReadReply, *, cost: str | None = None) -> bytes:
+    """A whole reply without the upstream's prices; with ours, where `cost` is not None."""
+    await take_turn(len(body))
+    if not read.is_apart:
+        body = wire.without_money(body)
+        return body if cost is None else wire.with_cost(body, cost)
+    body = replaced(body, dict.fromkeys(read.money_places, b""))
+    return body if cost is None or read.cost_place is None else replaced(body, {read.cost_place: cost.encode()})
+
+
+def _tool_meters(context: CallContext) -> tuple[str, ...]:
+    """What the provider is to run; some of OpenAI's models search in each call."""
+    meters = context.request.tool_meters
+    if WEB_SEARCHES not in meters and is_search_model(context.target.upstream_model):
+        return (WEB_SEARCHES, *meters)
+    return meters
+
+
+async def _finish_stream(reader: StreamReader, _: TokenCounts, cost: str | None) -> bytes:
+    return reader.finish(cost=cost)
+
+
+async def _read_rest(pieces: AsyncIterator[bytes]) -> None:
+    """What follows the last event is of no interest, but a reply that was read to its end gives its connection back."""
+    with suppress(UpstreamError):
+        async for _ in pieces:
+            pass

@@ -1,0 +1,144 @@
+"""Between the task that owns a call and the caller that may or may not be listening."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+
+
+class Relay:
+    """A stream's bytes on their way to the caller: bounded, and never a reason for the call to wait for ever.
+
+    What has gathered since the caller's last read goes out in one piece. A caller that reads nothing for `stall_s`
+    while the relay is full counts as gone.
+    """
+
+    def __init__(self, *, most_bytes: int, stall_s: float, on_leave: Callable[[], None]) -> None:
+        self._most_bytes = most_bytes
+        self._stall_s = stall_s
+        self._on_leave = on_leave
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._is_closed = False
+        self._is_left = False
+        self._reader: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    async def put(self, data: bytes) -> None:
+        """Hand on; waits for room or for the caller's leaving, whichever comes first."""
+        if self.add(data):
+            await self.wait_for_room()
+
+    def add(self, data: bytes) -> bool:
+        """Hand on without waiting; whether it is time to wait for room."""
+        if self._is_left or not data:
+            return False
+        self._pieces.append(data)
+        self._size += len(data)
+        _wake(self._reader)
+        return self._size > self._most_bytes
+
+    async def wait_for_room(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+        await asyncio.wait((self._room,), timeout=self._stall_s)
+        if not self._room.done():
+            self.leave()
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._is_closed = True
+        _wake(self._reader)
+
+    def leave(self) -> None:
+        """The caller is gone: whatever was not read is dropped. No effect after the last byte was read."""
+        if self._is_left or (self._is_closed and not self._pieces):
+            return
+        self._is_left = True
+        self._pieces.clear()
+        self._size = 0
+        _wake(self._room)
+        _wake(self._reader)
+        self._on_leave()
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        loop = asyncio.get_running_loop()
+        try:
+            while not self._is_left:
+                if self._pieces:
+                    yield self._take()
+                elif self._is_closed:
+                    return
+                else:
+                    self._reader = loop.create_future()
+                    await self._reader
+        finally:
+            self.leave()
+
+    def _take(self) -> bytes:
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        _wake(self._room)
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes to the caller: whole bytes, or a relay whose bytes are still coming."""
+
+    status: int
+    body: bytes | Relay
+    content_type: str
+    headers: Mapping[str, str]
+
+
+class Audience:
+    """The caller as its request's task sees it: somebody who gets one reply, and may leave at any moment."""
+
+    def __init__(self) -> None:
+        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.is_gone = False
+        self._on_leave: Callable[[], None] | None = None
+
+    def answer(self, reply: Reply) -> None:
+        if self.reply.done():
+            return
+        self.reply.set_result(reply)
+        if self.is_gone:
+            _abandon(reply)
+
+    @property
+    def is_answered(self) -> bool:
+        return self.reply.done()
+
+    async def wait(self) -> Reply:
+        """The reply. Raises GatewayError. Whoever is cancelled while waiting for it has left."""
+        try:
+            return await asyncio.shield(self.reply)
+        except asyncio.CancelledError:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        if self.is_gone:
+            return
+        self.is_gone = True
+        if self._on_leave is not None:
+            self._on_leave()
+        if self.reply.done() and self.reply.exception() is None:
+            _abandon(self.reply.result())
+
+    def on_leave(self, callback: Callable[[], None] | None) -> None:
+        self._on_leave = callback
+
+
+def _abandon(reply: Reply) -> None:
+    """Nobody reads it, or goes on reading it: nothing is kept for them, and nobody waits for room."""
+    if isinstance(reply.body, Relay):
+        reply.body.leave()
+
+
+def _wake(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)

@@ -1,0 +1,314 @@
+"""The task that owns a request: resolve -> open -> upstream -> settle, whatever the caller does meanwhile.
+
+The runtime holds it, and nobody cancels it. A caller that hangs up is news to it, not its end: it reads on for figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import structlog
+from django.conf import settings
+
+from llm import metrics
+from llm.books.operations import OpenCall, Opened, Refused
+from llm.calls.context import CallContext
+from llm.calls.deadlines import StopReason
+from llm.calls.kept_responses import find_makers, not_found
+from llm.calls.opening import CatalogMovedError, choose_targets, lower_maximum, open_call, why_unopened
+from llm.calls.relay import Audience
+from llm.calls.retries import failure_to_report, is_final, pause_before
+from llm.calls.runtime import Runtime
+from llm.calls.upstream_call import STOPPING, UpstreamCall
+from llm.dialects.base import ParsedRequest, WireFormat
+from llm.enums import LimitMetric, UsageStatus
+from llm.errors import (
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    ModelNotFound,
+    ModelUnpriced,
+    PermissionDenied,
+    RequestError,
+    ShuttingDown,
+    UnboundedError,
+    UpstreamError,
+    describe_exception,
+    without_frames,
+)
+from llm.ids import uuid7
+from llm.keys import Caller
+from llm.prices.catalog import Catalog, Resolution, Target
+from llm.types import ChatRequest
+
+log = structlog.get_logger("llm.calls")
+
+_RESOLVE_TRIES = 4
+
+
+class RequestTask:
+    """One request of one caller. `audience.reply` is what becomes of it, `headers` what every reply to it carries."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        caller: Caller,
+        wire: WireFormat,
+        request: ParsedRequest,
+        *,
+        forwarded_headers: Mapping[str, str],
+    ) -> None:
+        self.audience = Audience()
+        self.headers: dict[str, str] = {}
+        self._runtime = runtime
+        self._caller = caller
+        self._wire = wire
+        self._request = request
+        self._forwarded_headers = forwarded_headers
+        self._id = uuid7()
+        self.request_id = f"req_{self._id.hex}"
+        self._makers: frozenset[str] | None = None
+        self._current: UpstreamCall | None = None
+        self._unsettled: UpstreamCall | None = None
+        self._attempts = 0
+        self._has_counted = False
+        self._is_draining = False
+        self._is_stopped = False
+        self.audience.on_leave(self._on_leave)
+
+    async def run(self) -> None:
+        metrics.IN_FLIGHT.inc()
+        try:
+            await self._run()
+        except GatewayError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001  # the outermost edge
+            # Without the exception's text, which may hold a prompt.
+            log.error("request.failed", request_id=self.request_id, **describe_exception(error))  # noqa: TRY400
+            self._fail(InternalError("Something went wrong on our side."))
+        finally:
+            metrics.IN_FLIGHT.dec()
+            if self._is_draining:
+                self._runtime.drains -= 1
+            # Else task and audience would hold each other, and a body of megabytes, until the next collection.
+            self.audience.on_leave(None)
+            if not self.audience.is_gone:
+                # Nobody waits for ever, whatever has happened here.
+                self._fail(ShuttingDown(STOPPING))
+
+    def stop_for_shutdown(self) -> None:
+        """What is under way ends now, and nothing more begins."""
+        self._is_stopped = True
+        if self._current is not None:
+            self._current.stop(StopReason.SHUTDOWN, within_s=0)
+
+    async def _run(self) -> None:
+        model = self._request.model or settings.LLM_DEFAULT_MODEL
+        if not model:
+            raise InvalidRequest("Set 'model': this gateway has no default model.", param="model")
+        await self._require_model(model)
+        if self._request.kept_responses:
+            self._makers = await find_makers(self._runtime, self._caller, self._request.kept_responses)
+        moment = datetime.now(UTC)
+        for _ in range(_RESOLVE_TRIES):
+            resolution = await self._resolve(model, moment)
+            try:
+                await self._call(resolution)
+            except CatalogMovedError as moved:
+                self._runtime.forget_catalog(moved.version)
+                moment = moved.now
+            else:
+                return
+            finally:
+                if self._unsettled is not None:
+                    # No other call follows.
+                    await self._unsettled.settle()
+        raise InternalError("The list of models keeps changing. Try again.", retry_after_s=1)
+
+    async def _require_model(self, model: str) -> None:
+        """Raises PermissionDenied. Staff may have allowed the model since the caller was cached."""
+        try:
+            self._caller.require_model(model)
+        except PermissionDenied:
+            self._caller = await self._runtime.fresh_caller(self._caller)
+            self._caller.require_model(model)
+
+    async def _resolve(self, model: str, moment: datetime) -> Resolution:
+        """Raises ModelNotFound, ModelUnpriced, or InvalidRequest for what the route doesn't allow."""
+        catalog = await self._runtime.catalog()
+        try:
+            return self._resolve_by(catalog, model, moment)
+        except (ModelNotFound, ModelUnpriced, InvalidRequest):
+            # Nothing is opened, so the books won't notice that this catalog is out of date.
+            catalog = await self._runtime.fresh_catalog()
+        return self._resolve_by(catalog, model, moment)
+
+    def _resolve_by(self, catalog: Catalog, model: str, moment: datetime) -> Resolution:
+        resolution = catalog.resolve(model, at=moment, default_provider=settings.LLM_PROVIDER)
+        self._refuse_routing(resolution)
+        return resolution
+
+    async def _call(self, resolution: Resolution) -> None:
+        """Call one target after the other, each as often as makes sense, until one has answered."""
+        failures: list[UpstreamError] = []
+        refusal: RequestError | None = None
+        for target, chat in self._targets(resolution):
+            try:
+                if await self._try(target, chat, resolution, failures):
+                    return
+            except UnboundedError as error:
+                # Nobody can say what this target may use under a limit that binds; of another one it may be known.
+                refusal = refusal or error
+                continue
+            except RequestError:
+                if not failures:
+                    raise
+                break
+            if self._is_over(failures[-1], resolution):
+                break
+        if failures:
+            raise failure_to_report(failures)
+        if refusal is not None:
+            raise refusal
+
+    def _targets(self, resolution: Resolution) -> list[tuple[Target, ChatRequest | None]]:
+        """In order, with what goes to each. Raises InvalidRequest where none can take the request."""
+        targets = choose_targets(resolution, self._request, self._wire, provider_of=self._runtime.provider)
+        if self._makers is None:
+            return targets
+        # What a request goes on from is where it was made, and nowhere else.
+        makers = [(target, chat) for target, chat in targets if target.provider in self._makers]
+        if not makers:
+            raise not_found(self._request.kept_responses[0])
+        return makers
+
+    async def _try(
+        self, target: Target, chat: ChatRequest | None, resolution: Resolution, failures: list[UpstreamError]
+    ) -> bool:
+        """One target, as often as makes sense; whether there is an answer, or nobody who waits for one."""
+        for repeat in range(1 + settings.LLM_MAX_RETRIES):
+            context = await self._open(target, chat, resolution)
+            self._current = call = UpstreamCall(context, self.audience, self._runtime.writer)
+            if self._is_stopped:
+                call.stop(StopReason.SHUTDOWN, within_s=0)
+            try:
+                failure = await call.run()
+            finally:
+                self._current = None
+            if failure is None:
+                return True
+            failures.append(failure)
+            self._note_failure(call)
+            if failure.operator_fault:
+                await self._runtime.tell_staff(target.provider, failure)
+            pause = pause_before(repeat, failure)
+            if self._is_over(failure, resolution) or pause is None or repeat == settings.LLM_MAX_RETRIES:
+                break
+            await asyncio.sleep(pause)
+        return False
+
+    def _note_failure(self, call: UpstreamCall) -> None:
+        self.headers |= call.settled_limit_headers()
+        self._has_counted |= call.closing is not None and call.closing.status is not UsageStatus.VOID
+        if not call.is_settled:
+            self._unsettled = call
+
+    def _is_over(self, failure: UpstreamError, resolution: Resolution) -> bool:
+        if self.audience.is_gone or self._runtime.is_draining:
+            return True
+        return is_final(failure, falls_back_on_server_error=resolution.falls_back_on_server_error)
+
+    def _refuse_routing(self, resolution: Resolution) -> None:
+        """Fields by which the provider would serve another model than the one that the key may call and pays for."""
+        if self._request.routing_fields and not resolution.allows_provider_routing:
+            field = self._request.routing_fields[0]
+            raise InvalidRequest(
+                f"'{field}' lets the provider choose another model or provider. This model does not allow that.",
+                param=field,
+            )
+
+    async def _open(self, target: Target, chat: ChatRequest | None, resolution: Resolution) -> CallContext:
+        """Put the call on the books, and the one before it to rest in the same transaction."""
+        operation = open_call(
+            self._request,
+            self._caller,
+            self._wire,
+            resolution=resolution,
+            target=target,
+            request_id=self._id,
+            attempt=self._attempts + 1,
+            counts=not self._has_counted,
+        )
+        failed, self._unsettled = self._unsettled, None
+        operations = (operation,) if failed is None else (failed.take_closing(), operation)
+        result = (await self._runtime.writer.submit(*operations))[-1]
+        if isinstance(result, Opened):
+            self._attempts += 1
+            self.headers = self._reply_headers(operation, result)
+            return self._context(operation, result, target, chat, resolution)
+        if isinstance(result, Refused):
+            self.headers |= self._wire.limit_headers(result.limits, now=datetime.now(UTC))
+            if result.exceeded is None:
+                self._runtime.callers.expire(self._caller.key_id)
+        raise why_unopened(result, operation, shows_cost=self._caller.shows_cost)
+
+    def _context(
+        self, operation: OpenCall, opened: Opened, target: Target, chat: ChatRequest | None, resolution: Resolution
+    ) -> CallContext:
+        return CallContext(
+            opened=operation,
+            caller=self._caller,
+            wire=self._wire,
+            request=self._request,
+            forwarded_headers=self._forwarded_headers,
+            resolution=resolution,
+            target=target,
+            provider=self._runtime.provider(target.provider),
+            chat=lower_maximum(chat, opened.max_output_tokens),
+            bounds=self._runtime.bounds,
+            reply_headers=self.headers,
+            max_output_tokens=opened.max_output_tokens,
+            limits=opened.limits,
+        )
+
+    def _reply_headers(self, operation: OpenCall, opened: Opened) -> dict[str, str]:
+        headers = {
+            "x-llm-call-id": str(operation.id),
+            "x-llm-provider": operation.provider,
+            "x-llm-attempts": str(self._attempts),
+        }
+        if opened.max_output_tokens is not None and (self._caller.shows_cost or not _is_cost_limited(opened)):
+            headers["x-llm-max-output-tokens"] = str(opened.max_output_tokens)
+        if opened.limits:
+            headers |= self._wire.limit_headers(opened.limits, now=datetime.now(UTC))
+        return headers
+
+    # --- The caller ---------------------------------------------------------------------------------------------------
+
+    def _on_leave(self) -> None:
+        """Read on for the figures, if the policy says so and not too many calls do already."""
+        if self._current is None:
+            return
+        policies: Mapping[str, str] = settings.LLM_DISCONNECT_POLICY
+        policy = policies.get(self._current.context.target.provider, policies[""])
+        may_drain = policy == "drain" and self._runtime.drains < settings.LLM_DISCONNECT_DRAIN_CALLS
+        if may_drain and not self._is_draining:
+            self._is_draining = True
+            self._runtime.drains += 1
+        self._current.stop(StopReason.HANG_UP, within_s=settings.LLM_DISCONNECT_DRAIN_SECONDS if may_drain else 0)
+
+    def _fail(self, error: GatewayError) -> None:
+        if self.audience.is_answered:
+            return
+        if not isinstance(error, UpstreamError):
+            metrics.count_refused(error.code)
+        # Its frames hold the reply as far as it came, and in a circle: long-lived ones wait for a full collection.
+        self.audience.reply.set_exception(without_frames(error))
+        self.audience.reply.exception()  # Read once, so that nobody's absence is reported as never retrieved.
+
+
+def _is_cost_limited(opened: Opened) -> bool:
+    """Then a lower maximum is the limit divided by our price: docs/decisions/0023."""
+    return any(state.metric is LimitMetric.COST for state in opened.limits)

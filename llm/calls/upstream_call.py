@@ -1,0 +1,300 @@
+"""One upstream call, from its open row to its closing one, whatever the upstream or the caller does in between."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import structlog
+
+from llm.books.operations import CloseCall, void_close
+from llm.books.writer.thread import BooksWriter
+from llm.calls.answers import Answer, Chunk, Complete, Head
+from llm.calls.context import CallContext
+from llm.calls.counting import CountedAnswer
+from llm.calls.deadlines import Deadlines, Stopped, StopReason
+from llm.calls.estimation import estimate
+from llm.calls.log import report_call
+from llm.calls.passthrough import PassedThroughAnswer
+from llm.calls.relay import Audience, Relay, Reply
+from llm.calls.settlement import Ending, close_of, close_of_undone, limits_after, outcome_of
+from llm.calls.translation import TranslatedAnswer
+from llm.enums import CallOutcome
+from llm.errors import ShuttingDown, UpstreamError, UpstreamFailed, UpstreamTimeout
+from llm.money import format_usd, pico_to_usd
+from llm.prices.pricing import priced_service
+from llm.providers.failures import upstream_error
+from llm.providers.redaction import struck_out_of
+from llm.providers.registry import configured_secrets
+from llm.types import Reading, Service, TokenCounts
+
+log = structlog.get_logger("llm.calls")
+
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+JSON = "application/json"
+STOPPING = "This gateway process is shutting down. Try again."
+_SETTLE_PATIENCE_S = 15.0
+"""Longer than the writer takes to find out that the database hangs, and to put a settlement into the spool instead."""
+_OUTCOMES = {StopReason.HANG_UP: CallOutcome.CLIENT_GONE, StopReason.SHUTDOWN: CallOutcome.SHUTDOWN}
+_PROVIDERS_CHOICE = ("", "auto", "standard_only")
+
+
+class UpstreamCall:
+    """Reads a provider's answer and does what is due: the caller's bytes, the deadlines, the books.
+
+    closing: the row that closes the call, once that is known. is_settled: whether the books were given it. They were
+    wherever the caller has got something; else it is due, with the next call or by `settle`.
+    """
+
+    def __init__(self, context: CallContext, audience: Audience, writer: BooksWriter) -> None:
+        self.context = context
+        self.closing: CloseCall | None = None
+        self.is_settled = False
+        self._audience = audience
+        self._writer = writer
+        self._answer = _answer_for(context)
+        self._deadlines = Deadlines(context.bounds)
+        self._started = time.monotonic()
+        self._first_byte_at: float | None = None
+        self._relay: Relay | None = None
+        self._drained_events = 0
+        self._has_ended = False
+
+    async def run(self) -> UpstreamError | None:
+        """Why the caller has no answer; None where there is one, or nobody to answer. Raises ShuttingDown."""
+        reason = self._deadlines.asked or (StopReason.HANG_UP if self._audience.is_gone else None)
+        if reason is not None:
+            await self._void(reason)
+            return None
+        try:
+            await self._follow()
+        except Exception as error:  # noqa: BLE001  # the outermost edge of a provider's code
+            return await self._end_early(self._failure_of(error))
+        finally:
+            self._close_stream()
+            self._report()
+        return None
+
+    def stop(self, reason: StopReason, *, within_s: float) -> None:
+        """End the call after that many seconds at most."""
+        self._deadlines.stop(reason, within_s=within_s)
+
+    async def settle(self) -> None:
+        """Put the closing row on the books.
+
+        Durable when it returns, unless they are away: the writer keeps it then, and the caller goes on.
+        """
+        closing = self.take_closing()
+        written = self._writer.submit(closing)
+        await asyncio.wait((written,), timeout=_SETTLE_PATIENCE_S)
+        if not written.done():
+            log.error("call.settlement_deferred", request_id=self.context.request_id, call_id=str(closing.id))
+
+    def take_closing(self) -> CloseCall:
+        """For whoever gives it to the books now."""
+        if self.closing is None or self.is_settled:
+            raise RuntimeError("a call is settled once, and after its end")
+        self.is_settled = True
+        return self.closing
+
+    def settled_limit_headers(self) -> dict[str, str]:
+        """What limits leave after the call: a client that paces itself must not take what it held for used."""
+        if self.closing is None or not self.context.limits:
+            return {}
+        return self.context.wire.limit_headers(limits_after(self.context.limits, self.closing), now=datetime.now(UTC))
+
+    # --- While the provider answers -----------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        with self._deadlines as deadlines:
+            async with aclosing(self._answer.events()) as events:
+                async for event in events:
+                    if isinstance(event, Chunk):
+                        await self._pass_on(event)
+                    elif isinstance(event, Head):
+                        self._begin_reply()
+                    elif isinstance(event, Complete):
+                        await self._complete(event)
+                    else:
+                        deadlines.note_progress()
+            if not self._has_ended:
+                provider = self.context.target.provider
+                raise UpstreamFailed(
+                    f"The provider “{provider}” ended its response before it was complete.", may_have_worked=True
+                )
+
+    def _begin_reply(self) -> None:
+        """From now on a streamed reply is under way: errors can only be events of it."""
+        self._first_byte_at = time.monotonic()
+        self._deadlines.note_first_byte()
+        if not self.context.request.is_stream:
+            return
+        bounds = self.context.bounds
+        self._relay = Relay(most_bytes=bounds.relay_bytes, stall_s=bounds.relay_stall_s, on_leave=self._audience.leave)
+        headers = {**self.context.reply_headers, "cache-control": "no-cache", "x-accel-buffering": "no"}
+        self._audience.answer(Reply(200, self._relay, EVENT_STREAM, headers))
+
+    async def _pass_on(self, chunk: Chunk) -> None:
+        if chunk.events:
+            self._deadlines.note_progress()
+            if self._audience.is_gone:
+                # Those that nobody waits for any more are bounded.
+                self._drained_events += chunk.events
+                if self._drained_events > self.context.bounds.drain_events:
+                    self.stop(StopReason.HANG_UP, within_s=0)
+        # For each chunk of each stream: a coroutine is only made where there is something to wait for.
+        if self._relay is not None and self._relay.add(chunk.data):
+            await self._relay.wait_for_room()
+
+    async def _complete(self, complete: Complete) -> None:
+        """The answer has come to its own end: on the books, durably, before its last byte goes out."""
+        self._deadlines.lift()
+        outcome = CallOutcome.CLIENT_GONE if self._audience.is_gone else CallOutcome.OK
+        self.closing = closing = self._close_of(self._ending(outcome, is_complete=True))
+        await self.settle()
+        data = await complete.finish(closing.counts, self._visible_cost(closing))
+        if self._relay is None:
+            self._answer_whole(data, closing)
+        else:
+            await self._relay.put(data)
+            self._close_stream()
+        self._has_ended = True
+        self._deadlines.limit_rest()
+
+    def _answer_whole(self, body: bytes, closing: CloseCall) -> None:
+        headers = {**self.context.reply_headers, **self.settled_limit_headers()}
+        if (cost := self._visible_cost(closing)) is not None:
+            headers["x-llm-cost"] = cost
+        self._audience.answer(Reply(200, body, JSON, headers))
+
+    def _visible_cost(self, closing: CloseCall) -> str | None:
+        """The settled cost in USD, for callers whose account shows it."""
+        if not self.context.caller.shows_cost or closing.cost_pico is None:
+            return None
+        return format_usd(pico_to_usd(closing.cost_pico))
+
+    def _close_stream(self) -> None:
+        if self._relay is not None:
+            self._relay.close()
+
+    # --- Where it ends before that ------------------------------------------------------------------------------------
+
+    async def _void(self, reason: StopReason) -> None:
+        """Opened and never sent: there is nothing to cut."""
+        self.closing = void_close(self.context.opened, outcome=_OUTCOMES[reason])
+        await self.settle()
+        if reason is StopReason.SHUTDOWN:
+            raise ShuttingDown(STOPPING)
+
+    def _failure_of(self, error: Exception) -> UpstreamError:
+        provider = self.context.target.provider
+        if isinstance(error, UpstreamError):
+            return error
+        if not isinstance(error, Stopped):
+            # The exception's text may hold a prompt or a key, so only its class is told.
+            log.warning("provider.failed", provider=provider, error=type(error).__name__)
+            return upstream_error(error, provider=provider)
+        if error.reason is StopReason.SHUTDOWN:
+            return UpstreamFailed(
+                "This gateway process had to stop before the answer was complete.", may_have_worked=True
+            )
+        return UpstreamTimeout(f"The provider “{provider}” did not answer in time.", may_have_worked=True)
+
+    async def _end_early(self, error: UpstreamError) -> UpstreamError | None:
+        """The error where it is still to be told: as the reply, or not at all if another call follows."""
+        if self._has_ended:
+            # What came after the answer changes nothing.
+            return None
+        if self.closing is None:
+            self.closing = self._close_after(error)
+        if self._relay is None:
+            return error
+        if not self.is_settled:
+            await self.settle()
+        await self._relay.put(self.context.wire.render_stream_error(error, request_id=self.context.request_id))
+        return None
+
+    # --- The closing row ----------------------------------------------------------------------------------------------
+
+    def _close_after(self, error: UpstreamError) -> CloseCall:
+        if self._relay is None and not error.may_have_worked:
+            return close_of_undone(self.context.opened, error, duration_ms=self._elapsed_ms())
+        asked = self._deadlines.asked
+        outcome = outcome_of(error) if asked is None else _OUTCOMES[asked]
+        ending = self._ending(outcome, is_complete=False, reading=error.reading)
+        return self._close_of(
+            replace(ending, error_code=error.code, upstream_status=error.upstream_status or ending.upstream_status)
+        )
+
+    def _close_of(self, ending: Ending) -> CloseCall:
+        served = self.context.price_served(ending.reading.model)
+        is_other = served.is_of_another_model or _is_other_service(self.context.request.asked_service, ending.reading)
+        return close_of(self.context.opened, served.price, ending, is_priced_as_reported=is_other)
+
+    def _ending(self, outcome: CallOutcome, *, is_complete: bool, reading: Reading | None = None) -> Ending:
+        first_byte_at = self._first_byte_at
+        return Ending(
+            reading=without_our_keys(reading or self._answer.reading),
+            outcome=outcome,
+            is_complete=is_complete,
+            is_gone=self._audience.is_gone,
+            estimate=self._estimate,
+            tool_meters=self._answer.tool_meters,
+            is_charged=not self.context.request.is_count,
+            upstream_status=None if first_byte_at is None else 200,
+            first_byte_ms=None if first_byte_at is None else int((first_byte_at - self._started) * 1000),
+            duration_ms=self._elapsed_ms(),
+        )
+
+    def _estimate(self) -> TokenCounts:
+        context, answer = self.context, self._answer
+        if context.request.is_count:
+            return TokenCounts()
+        return estimate(
+            context.provider, context.wire, context.request, answer.text, unkept_characters=answer.unkept_characters
+        )
+
+    def _report(self) -> None:
+        if self.closing is None:
+            return
+        context = self.context
+        price = context.price_served(self.closing.reported_model).price
+        priced_as = "" if price is None else price.model
+        report_call(context.caller, context.opened, self.closing, request_id=context.request_id, priced_as=priced_as)
+
+    def _elapsed_ms(self) -> int:
+        return int((time.monotonic() - self._started) * 1000)
+
+
+def _answer_for(context: CallContext) -> Answer:
+    if context.chat is None:
+        return PassedThroughAnswer(context)
+    answer = CountedAnswer if context.request.is_count else TranslatedAnswer
+    return answer(context, context.chat)
+
+
+def without_our_keys(reading: Reading) -> Reading:
+    """What is put on the books of a reply. Its bytes were searched already, but not for a key that is written with
+    escapes, or with characters in it that are left out of a column."""
+    secrets = configured_secrets()
+    if not secrets:
+        return reading
+    return replace(
+        reading,
+        model=struck_out_of(reading.model, secrets),
+        response_id=struck_out_of(reading.response_id, secrets),
+        service=Service(*(struck_out_of(word, secrets) for word in reading.service)),
+        absurd_usage=struck_out_of(reading.absurd_usage, secrets),
+    )
+
+
+def _is_other_service(asked: Service, reading: Reading) -> bool:
+    """Whether it was served at other prices than was asked for; `auto` and the like leave that to the provider."""
+    parts = zip(asked, reading.service, priced_service(asked), priced_service(reading.service), strict=True)
+    return any(
+        word not in _PROVIDERS_CHOICE and served != "" and priced != served_priced
+        for word, served, priced, served_priced in parts
+    )

@@ -1,0 +1,45 @@
+"""Many rows as one JSON document: as a table in SQL, with values as Django stores them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+Row = tuple[Any, ...]
+Statement = tuple[str, Sequence[Any]]
+
+
+def moment_text(moment: datetime, vendor: str) -> str:
+    """A timestamp as Django stores it: with its zone on PostgreSQL, naive UTC on SQLite.
+
+    SQLite compares text: a fraction that Django leaves out because it is 0 must be left out here too.
+    """
+    if vendor == "sqlite":
+        return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+    return moment.isoformat()
+
+
+def json_value(value: Any, vendor: str) -> Any:
+    """A JSON column's value in a document of rows: on SQLite the text that Django stores, on PostgreSQL itself."""
+    return json.dumps(value) if vendor == "sqlite" and value is not None else value
+
+
+def rows_sql(columns: Mapping[str, str], vendor: str) -> str:
+    """A JSON document, the one parameter, as the table `v`."""
+    if vendor == "sqlite":
+        picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
+        return f"(SELECT {picked} FROM json_each(%s)) AS v"  # noqa: S608
+    shape = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    return f"json_to_recordset(%s::json) AS v({shape})"
+
+
+def id_list(ids: Iterable[Any], vendor: str) -> str:
+    """Numbers or hex digits as one parameter: the text of an array, or of a JSON list on SQLite, which has no arrays.
+
+    As a text, since a driver that is given a list looks at each of its items to find out what array that makes.
+    """
+    return orjson.dumps(list(ids)).decode() if vendor == "sqlite" else f"{{{','.join(map(str, ids))}}}"

@@ -1,0 +1,116 @@
+"""The fields of a messages request: those we know, that choose who serves, or that name what the provider keeps.
+
+The provider knows one organisation, the gateway's: what one account keeps there, another could ask for by its id. The
+gateway doesn't record yet who made what, so such ids are refused by name.
+
+Sources, read 2026-11: anthropic 2.12, `types/message_create_params.py`, `types/beta/message_create_params.py` and what
+they import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from llm.dialects.anthropic_messages.blocks import blocks_of, listed
+from llm.dialects.openai_chat.fields import FEE_FIELDS, ROUTING_FIELDS
+from llm.dialects.openai_chat.fields import find_routing_fields as find_general_routing_fields
+from llm.dialects.request_fields import Shape, shape
+from llm.errors import InvalidRequest
+
+_FIELDS = (
+    *("billing_policy", "cache_control", "compaction", "container", "context_management", "fallback_credit_token"),
+    *("inference_geo", "max_tokens", "model", "output_config", "output_format", "service_tier", "speed"),
+    *("stop_sequences", "stream", "temperature", "thread", "top_k", "top_p"),
+)
+_IN_BLOCKS = {"source": shape("type", "media_type", "data", "url", "file_id", "content")}
+_BLOCK = Shape(
+    frozenset(
+        (
+            *("type", "text", "id", "name", "input", "tool_use_id", "content", "is_error", "cache_control", "thinking"),
+            *("signature", "data", "source", "file_id"),
+        )
+    ),
+    _IN_BLOCKS,
+)
+# Blocks lie in the results of tools too.
+_IN_BLOCKS["content"] = _BLOCK
+_TOOL = shape(
+    *("type", "name", "description", "input_schema", "cache_control", "strict", "model", "max_uses", "max_tokens")
+)
+REQUEST = Shape(
+    frozenset((*_FIELDS, *ROUTING_FIELDS, *FEE_FIELDS)),
+    {
+        "messages": shape("role", content=_BLOCK),
+        "system": shape("type", "text", "cache_control"),
+        "tools": _TOOL,
+        "tool_choice": shape("type", "name", "disable_parallel_tool_use"),
+        "thinking": shape("type", "budget_tokens", "display"),
+        "metadata": shape("user_id"),
+        "container": shape("id", "skills"),
+        "diagnostics": shape("previous_message_id"),
+        "mcp_servers": shape("type", "name", "url", "authorization_token"),
+    },
+)
+
+
+def find_routing_fields(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those by which another model may be called; a tool with a model of its own (an advisor) is one of them."""
+    advisors = [
+        f"tools[{index}].model"
+        for index, tool in enumerate(listed(body.get("tools")))
+        if isinstance(tool, dict) and tool.get("model") is not None
+    ]
+    return (*find_general_routing_fields(body), *advisors)
+
+
+def refuse_kept_at_provider(body: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for an id of something that is kept at the provider, and for who else is to pay."""
+    policy = body.get("billing_policy")
+    if policy is not None and not (isinstance(policy, dict) and policy.get("bill_to", "self") == "self"):
+        raise InvalidRequest("'billing_policy' can't name another payer here.", param="billing_policy")
+    for kept in (*_kept_fields(body), *_kept_files(body)):
+        raise InvalidRequest(
+            f"'{kept.field}' names {kept.what}, kept at the provider. This gateway can't tell whose it is, so it isn't "
+            f"passed on. {kept.instead}",
+            param=kept.field,
+        )
+
+
+class _Kept(NamedTuple):
+    field: str
+    what: str
+    instead: str
+
+
+def _kept_fields(body: Mapping[str, Any]) -> Iterator[_Kept]:
+    if _names_container(body.get("container")):
+        yield _Kept("container", "a container or a skill of one's own", "Let each request begin with a new one.")
+    if body.get("thread") is not None:
+        yield _Kept("thread", "a conversation", "Send its messages.")
+    if body.get("fallback_credit_token") is not None:
+        yield _Kept("fallback_credit_token", "a credit of the gateway's account", "Omit it.")
+    diagnostics = body.get("diagnostics")
+    if isinstance(diagnostics, dict) and diagnostics.get("previous_message_id") is not None:
+        yield _Kept("diagnostics.previous_message_id", "an earlier message", "Omit it.")
+
+
+def _kept_files(body: Mapping[str, Any]) -> Iterator[_Kept]:
+    for path, block in blocks_of(body):
+        source = block.get("source")
+        if isinstance(source, dict) and (source.get("type") == "file" or source.get("file_id") is not None):
+            yield _Kept(f"{path}.source.file_id", "a file", "Send its content, as base64 or by a URL.")
+        if block.get("type") == "container_upload":
+            yield _Kept(f"{path}.file_id", "a file", "Send its content in a message.")
+
+
+def _names_container(container: Any) -> bool:
+    """Anthropic's own skills are everybody's, and without an id the container is a new one."""
+    if container is None:
+        return False
+    if not isinstance(container, dict) or container.get("id") is not None:
+        return True
+    skills = container.get("skills") or []
+    return not isinstance(skills, list) or not all(
+        isinstance(skill, dict) and skill.get("type") == "anthropic" for skill in skills
+    )

@@ -1,0 +1,81 @@
+"""Tools by who runs them, and what their use costs beside tokens.
+
+Sources, read 2026-11: anthropic 2.12 (`types/beta/beta_tool_union_param.py`) and platform.claude.com, "Pricing":
+- The caller runs `bash_*`, `text_editor_*`, `computer_*`, `browser_toolset_*`, `memory_*` and tools with a schema.
+- Searches cost by number, which `usage.server_tool_use` reports. Fetches, tool searches and MCP cost tokens alone.
+- Code execution costs by the time its container runs, which no reply reports; beside a web search or fetch from 2026 on
+  it is free. An advisor (`advisor_*`) is another model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llm.dialects.anthropic_messages.blocks import listed
+from llm.dialects.usage_figures import UNREPORTED_TOOLS
+
+_CALLERS_OWN = ("bash_", "text_editor_", "computer_", "browser_toolset_", "memory_")
+_WITHOUT_A_FEE = ("web_search_", "web_fetch_", "tool_search_tool_", "mcp_toolset", "advisor_")
+"""Those of the provider's whose fee is reported, or that have none."""
+_WITH_FREE_CODE = ("web_search_2026", "web_fetch_2026")
+_CODE = "code_execution_"
+
+_SEARCH = "web_search"
+_REPORTED_USES = (_SEARCH, "web_fetch", "advisor")
+_FREE_USES = ("tool_search_tool_", "mcp_")
+
+
+def is_callers_own(tool: Any) -> bool:
+    kind = _kind_of(tool)
+    return kind in ("", "custom") or kind.startswith(_CALLERS_OWN)
+
+
+def tool_meters(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The extra meters of tools that the provider is to run without reporting what they cost."""
+    kinds = [_kind_of(tool) for tool in listed(body.get("tools")) if not is_callers_own(tool)]
+    is_code_free = any(kind.startswith(_WITH_FREE_CODE) for kind in kinds)
+    unreported = [kind for kind in kinds if not kind.startswith(_WITHOUT_A_FEE)]
+    if is_code_free:
+        unreported = [kind for kind in unreported if not kind.startswith(_CODE)]
+    skills = body.get("container") is not None
+    return (UNREPORTED_TOOLS,) if unreported or skills else ()
+
+
+class UsesOfTools:
+    """What a reply shows of the provider's own tools: blocks `server_tool_use`, each with the tool's name.
+
+    are_none: it shows none.
+    """
+
+    def __init__(self, blocks: Iterable[Any] = ()) -> None:
+        self.are_none = True
+        self._searches = 0
+        self._has_unreported = False
+        for block in blocks:
+            self.note(block)
+
+    def note(self, block: Any) -> None:
+        if not isinstance(block, dict) or block.get("type") != "server_tool_use":
+            return
+        self.are_none = False
+        name = str(block.get("name"))
+        self._searches += name == _SEARCH
+        self._has_unreported |= name not in _REPORTED_USES and not name.startswith(_FREE_USES)
+
+    @property
+    def are_reported(self) -> bool:
+        """Whether all that they cost is known: none has run that costs what no usage says."""
+        return not self._has_unreported
+
+    def with_searches(self, usage: Any) -> Any:
+        """The usage, with the searches that the reply shows where it says nothing of them, as one that was cut does."""
+        if not self._searches or not isinstance(usage, dict) or usage.get("server_tool_use") is not None:
+            return usage
+        return {**usage, "server_tool_use": {"web_search_requests": self._searches}}
+
+
+def _kind_of(tool: Any) -> str:
+    """Its type; "" for a tool that is described by a schema, as the caller's own are."""
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    return "" if kind is None else str(kind)

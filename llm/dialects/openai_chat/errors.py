@@ -1,0 +1,79 @@
+"""Failures as OpenAI words them: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+import orjson
+
+from llm.dialects import reply_headers
+from llm.dialects.base import Rendered
+from llm.dialects.reply_headers import LimitHeaderNames, retry_headers
+from llm.enums import LimitMetric
+from llm.errors import (
+    GatewayError,
+    PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
+    UpstreamRateLimited,
+)
+from llm.types import LimitState
+
+# Each reply carries them: their names are not made anew.
+_LIMIT_HEADERS: LimitHeaderNames = [
+    (
+        metric,
+        (
+            f"x-ratelimit-limit-{metric.value}",
+            f"x-ratelimit-remaining-{metric.value}",
+            f"x-ratelimit-reset-{metric.value}",
+        ),
+    )
+    for metric in (LimitMetric.REQUESTS, LimitMetric.TOKENS)
+]
+
+
+def render_error(error: GatewayError) -> Rendered:
+    return Rendered(status=error.http_status, body=_body(error), headers=retry_headers(error))
+
+
+def render_stream_error(error: GatewayError) -> bytes:
+    return b"data: " + _body(error) + b"\n\n"
+
+
+def limit_headers(limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
+    """A reset is a duration here."""
+    return reply_headers.limit_headers(
+        limits,
+        _LIMIT_HEADERS,
+        lambda resets_at: duration_text(max(0, math.ceil((resets_at - now).total_seconds()))),
+    )
+
+
+def duration_text(seconds: int) -> str:
+    """6s, 1m0s, 26h3m20s: as Go writes durations, and OpenAI its resets."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{rest}s"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def error_object(error: GatewayError) -> dict[str, str | None]:
+    return {"message": error.message, "type": _type_of(error), "param": error.param, "code": error.code}
+
+
+def _body(error: GatewayError) -> bytes:
+    return orjson.dumps({"error": error_object(error)})
+
+
+def _type_of(error: GatewayError) -> str:
+    if isinstance(error, QuotaExceeded):
+        return "insufficient_quota"
+    if isinstance(error, RateLimited | UpstreamRateLimited):
+        return "rate_limit_error"
+    if isinstance(error, PermissionDenied):
+        return "permission_error"
+    return "invalid_request_error" if error.http_status < 500 else "server_error"

@@ -1,0 +1,141 @@
+"""How much a chat request lets an upstream write, under all the names that servers have for it.
+
+Which of them a server reads nobody knows before, so the largest counts, and a limit lowers each. Thinking counts beside
+the maximum: Anthropic has it inside, Alibaba doesn't. What is no count of tokens (a text, a negative number) goes up as
+it was sent, since servers read such values as they like; to a limit it is no bound, and where one binds it is replaced.
+
+Sources, read 2026-11:
+- OpenAI, xAI: `n`, `max_completion_tokens`, `max_tokens`. OpenAI's older completions and vLLM: `best_of`.
+- vLLM (docs.vllm.ai, "Extra parameters"): `min_tokens`, `thinking_token_budget`. Transformers, TGI: `max_new_tokens`,
+  `min_new_tokens`, `max_length`, `num_return_sequences`, `num_beams`; Cohere: `num_generations`.
+- llama.cpp: `n_predict`, -1 for no bound, and `thinking_budget_tokens`. Ollama: `options.num_predict`.
+- Anthropic, Doubao: `thinking.budget_tokens`. OpenRouter: `reasoning.max_tokens`. Alibaba: `thinking_budget`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from llm.dialects.request_fields import token_count
+from llm.errors import InvalidRequest
+
+MAX_CHOICES = 128
+
+Path = tuple[str, ...]
+
+_STANDARD: tuple[Path, ...] = (("max_completion_tokens",), ("max_tokens",))
+"""The two names that we set ourselves; that an upstream reads any other can't be relied on."""
+_MAXIMA: tuple[Path, ...] = (
+    *(("max_output_tokens",), ("max_new_tokens",), ("max_generated_tokens",), ("max_tokens_to_sample",)),
+    *(("max_gen_len",), ("max_gen_toks",), ("max_length",), ("maxOutputTokens",), ("maxTokens",)),
+    *(("n_predict",), ("num_predict",), ("options", "num_predict")),
+    *(("parameters", "max_new_tokens"), ("sampling_params", "max_new_tokens"), ("sampling_params", "max_tokens")),
+)
+_MINIMA: tuple[Path, ...] = (
+    *(("min_tokens",), ("min_new_tokens",), ("min_completion_tokens",), ("min_output_tokens",), ("min_length",)),
+    *(("parameters", "min_new_tokens"), ("sampling_params", "min_new_tokens")),
+)
+_THINKING: tuple[Path, ...] = (
+    *(("thinking", "budget_tokens"), ("reasoning", "max_tokens"), ("reasoning", "budget_tokens")),
+    *(("thinking_budget",), ("thinking_budget_tokens",), ("thinking_token_budget",), ("max_thinking_tokens",)),
+    *(("reasoning_budget",), ("reasoning_max_tokens",), ("max_reasoning_tokens",)),
+    *(("thinking_config", "thinking_budget"), ("chat_template_kwargs", "thinking_budget")),
+    *(("chat_template_kwargs", "thinking_token_budget"), ("chat_template_kwargs", "reasoning_budget")),
+)
+_CHOICES: tuple[Path, ...] = (
+    *(("n",), ("best_of",), ("num_generations",), ("num_return_sequences",), ("num_completions",), ("num_choices",)),
+    *(("num_samples",), ("num_beams",), ("beam_width",), ("candidate_count",), ("candidateCount",)),
+    *(("parameters", "num_return_sequences"), ("parameters", "best_of"), ("sampling_params", "n")),
+)
+
+_ALL: tuple[Path, ...] = (*_STANDARD, *_MAXIMA, *_MINIMA, *_THINKING, *_CHOICES)
+OUTPUT_FIELDS = frozenset(path[0] for path in _ALL)
+OUTPUT_MEMBERS: Mapping[str, frozenset[str]] = {
+    name: frozenset(path[1] for path in _ALL if len(path) > 1 and path[0] == name)
+    for name in sorted({path[0] for path in _ALL if len(path) > 1})
+}
+"""Field -> the members of its object that are read here."""
+
+
+class Output(NamedTuple):
+    """choices: how many answers are written, also those that the caller doesn't get.
+
+    maximum: tokens of one of them, thinking included; None where nothing that is surely read bounds it. thinking: the
+    part of it that is asked for beside the answer.
+    """
+
+    choices: int
+    maximum: int | None
+    thinking: int
+
+
+def read_output(body: Mapping[str, Any]) -> Output:
+    """Raises InvalidRequest for what is no number of answers."""
+    choices = [_number_of_answers(body, path) for path in _CHOICES if _value(body, path) is not None]
+    standard = list(_token_counts(body, _STANDARD).values())
+    others = list(_token_counts(body, (*_MAXIMA, *_MINIMA)).values())
+    thinking = list(_token_counts(body, _THINKING).values())
+    budget = max(thinking, default=0)
+    is_bounded = bool(standard) and min((*standard, *others, *thinking)) >= 0
+    # 0 is served as 1 by who serves it at all.
+    maximum = max(1, *standard, *others) + budget if is_bounded else None
+    return Output(choices=max(choices, default=1), maximum=maximum, thinking=max(budget, 0))
+
+
+def lowered_output(body: Mapping[str, Any], maximum: int, field: str) -> dict[str, Any]:
+    """The fields to change so that one answer has at most that many tokens, thinking included.
+
+    field: in which the upstream takes a maximum that the caller hasn't set. Nothing is raised.
+    """
+    thinking = _token_counts(body, _THINKING)
+    bounds = _token_counts(body, (*_STANDARD, *_MAXIMA, *_MINIMA))
+    # More than half stays for the answer, unless it asks for less: Anthropic wants a maximum above its thinking.
+    max_thinking = (maximum - 1) // 2
+    if not bounds.keys().isdisjoint(_STANDARD) and min(bounds.values()) >= 0:
+        max_thinking = max(max_thinking, maximum - max(bounds.values()))
+    changes = _lowered(thinking, max_thinking)
+    budgets = (thinking | changes).values()
+    room = maximum - max(budgets, default=0)
+    changes |= _lowered(bounds, room)
+    if bounds.keys().isdisjoint(_STANDARD):
+        changes[field,] = room
+    return _fields(body, changes)
+
+
+def _lowered(values: Mapping[Path, int], limit: int) -> dict[Path, int]:
+    return {path: limit for path, value in values.items() if value > limit or value < 0}
+
+
+def _fields(body: Mapping[str, Any], changes: Mapping[Path, int]) -> dict[str, Any]:
+    """The changes by top-level field; the objects that some of them are in as they were but for these."""
+    fields: dict[str, Any] = {}
+    for path, value in changes.items():
+        if len(path) == 1:
+            fields[path[0]] = value
+        else:
+            fields[path[0]] = {**fields.get(path[0], body[path[0]]), path[1]: value}
+    return fields
+
+
+def _token_counts(body: Mapping[str, Any], paths: Iterable[Path]) -> dict[Path, int]:
+    """Of the fields that are given; -1 where they bound nothing."""
+    given = {path: value for path in paths if (value := _value(body, path)) is not None}
+    counts = {path: token_count(value) for path, value in given.items()}
+    return {path: -1 if count is None else count for path, count in counts.items()}
+
+
+def _number_of_answers(body: Mapping[str, Any], path: Path) -> int:
+    """A server that reads more into a value than we do would write answers that no limit has counted."""
+    count = token_count(_value(body, path))
+    if count is None or not 1 <= count <= MAX_CHOICES:
+        name = ".".join(path)
+        raise InvalidRequest(f"'{name}' must be an integer from 1 to {MAX_CHOICES}.", param=name)
+    return count
+
+
+def _value(body: Mapping[str, Any], path: Path) -> Any:
+    value = body.get(path[0])
+    if len(path) > 1:
+        return value.get(path[1]) if isinstance(value, dict) else None
+    return value

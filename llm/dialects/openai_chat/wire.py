@@ -1,0 +1,75 @@
+"""OpenAI's Chat Completions: `POST /v1/chat/completions`, also spoken by every OpenAI-compatible server.
+
+A request is checked only as far as the gateway depends on it. Whatever else it holds, unknown fields included, is the
+upstream's to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llm.dialects.base import Extent, ParsedRequest, StreamReader, StreamWriter
+from llm.dialects.openai_chat import rendering
+from llm.dialects.openai_chat.choices import ChoicesDialect
+from llm.dialects.openai_chat.extent import measure_extent
+from llm.dialects.openai_chat.fields import REQUEST
+from llm.dialects.openai_chat.stream import OpenAIChatReader
+from llm.dialects.openai_chat.text import message_text, prompt_text
+from llm.dialects.openai_chat.translation import to_chat
+from llm.dialects.strict_json import load_object
+from llm.enums import Dialect
+from llm.errors import InvalidRequest
+from llm.types import ChatRequest, ChatResponse
+
+
+class OpenAIChat(ChoicesDialect):
+    """The `PassThrough` wire format of chat completions."""
+
+    dialect = Dialect.OPENAI_CHAT
+    path = "/chat/completions"
+    name = "chat completions (POST /v1/chat/completions)"
+
+    def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
+        body = load_object(raw) if body is None else body
+        REQUEST.refuse_other_cases(body)
+        check_messages(body.get("messages"))
+        return self.parsed(raw, body)
+
+    def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
+        return to_chat(request.body, model=upstream_model)
+
+    def prompt_text(self, request: ParsedRequest) -> str:
+        return prompt_text(request.body)
+
+    def extent(self, request: ParsedRequest) -> Extent:
+        return measure_extent(request.body, len(request.raw))
+
+    def choice_text(self, choice: Mapping[str, Any]) -> str:
+        return message_text(choice.get("message"))
+
+    def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
+        return rendering.render_whole(response, request.body, request_id=request_id, created=created)
+
+    def stream_reader(self, request: ParsedRequest) -> StreamReader:
+        return OpenAIChatReader(wants_usage=request.wants_stream_usage, choice_text=_delta_text)
+
+    def stream_writer(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> StreamWriter:
+        return rendering.OpenAIChatWriter(request, model=model, request_id=request_id, created=created)
+
+
+OPENAI_CHAT = OpenAIChat()
+
+
+def check_messages(messages: Any) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise InvalidRequest("'messages' must be a list of at least one message.", param="messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise InvalidRequest("Each message must be an object.", param=f"messages[{index}]")
+        if not isinstance(message.get("role"), str):
+            raise InvalidRequest("Each message needs a 'role', a string.", param=f"messages[{index}].role")
+
+
+def _delta_text(choice: Mapping[str, Any]) -> str:
+    return message_text(choice.get("delta"))

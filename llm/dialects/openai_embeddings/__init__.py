@@ -1,0 +1,1 @@
+"""OpenAI's embeddings: passed through to whoever serves them."""

@@ -1,0 +1,107 @@
+"""How large a request's prompt may be in tokens, and what else it may cost. Lenient: nothing here raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llm.dialects.base import Extent
+from llm.dialects.openai_chat.extent import TEMPLATE_TOKENS, TEXT_PARTS, TOOL_TEMPLATE_TOKENS, what_is_bought
+from llm.dialects.openai_chat.fields import find_routing_fields
+from llm.dialects.openai_responses.text import items_of
+from llm.dialects.usage_figures import UNREPORTED_TOOLS, WEB_SEARCHES
+
+# Tuples, not sets: what a caller sends as a type may be anything, and to ask a set for a list raises.
+_BOUNDED_TOOLS = ("function", "custom", "apply_patch")
+"""Tools that a call of is the caller's own affair, and ends the response."""
+FREE_TOOLS = (*_BOUNDED_TOOLS, "local_shell", "computer", "computer_use_preview", "mcp", "tool_search")
+"""Tools that cost the tokens that they bring and no more."""
+SEARCH_TOOLS = "web_search"
+"""How the types of all its versions begin."""
+
+_TEXT_ITEMS = (
+    *("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"),
+    *("apply_patch_call", "apply_patch_call_output", "local_shell_call", "local_shell_call_output"),
+)
+
+
+def measure_extent(body: Mapping[str, Any], raw_bytes: int) -> Extent:
+    """A token is at least one byte of text, and JSON never makes a text shorter: the body's bytes are the bound."""
+    if _is_of_unknown_size(body):
+        return Extent(None, _unbounded(body))
+    return Extent(raw_bytes + TEMPLATE_TOKENS + bool(body.get("tools")) * TOOL_TEMPLATE_TOKENS, _unbounded(body))
+
+
+def tool_meters(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The extra meters of what a request has the provider run, where no whole response says what of it ran."""
+    kinds = [*tool_types(body.get("tools")), *_chosen_tool(body)]
+    searches = [kind for kind in kinds if is_search(kind)]
+    others = any(kind not in FREE_TOOLS and not is_search(kind) for kind in kinds)
+    has_fees = others or bool(what_is_bought(body))
+    return ((WEB_SEARCHES,) if searches else ()) + ((UNREPORTED_TOOLS,) if has_fees else ())
+
+
+def tool_types(tools: Any) -> Iterator[str]:
+    """What they are, those of a namespace included; "" for what says nothing."""
+    for tool in items_of(tools):
+        kind = tool.get("type")
+        if kind == "namespace":
+            yield from tool_types(tool.get("tools"))
+        else:
+            yield _tool_type(tool, kind)
+
+
+def is_search(kind: str) -> bool:
+    return kind.startswith(SEARCH_TOOLS)
+
+
+def _tool_type(tool: Mapping[str, Any], kind: Any) -> str:
+    """A shell on the caller's own machine is a local one, whatever its type."""
+    environment = tool.get("environment")
+    if kind == "shell" and isinstance(environment, dict) and environment.get("type") == "local":
+        return "local_shell"
+    return kind if isinstance(kind, str) else ""
+
+
+def _is_of_unknown_size(body: Mapping[str, Any]) -> bool:
+    if body.get("previous_response_id") is not None:
+        return True
+    asked = body.get("input")
+    return isinstance(asked, list) and not all(map(_is_text_item, asked))
+
+
+def _is_text_item(item: Any) -> bool:
+    if not isinstance(item, dict):
+        return False
+    kind = item.get("type")
+    if kind == "reasoning":
+        # Without its encrypted form it is loaded from where the provider keeps it.
+        return isinstance(item.get("encrypted_content"), str)
+    is_known = kind in _TEXT_ITEMS or (kind is None and "role" in item)
+    return is_known and all(_is_text(item.get(name)) for name in ("content", "output"))
+
+
+def _is_text(content: Any) -> bool:
+    if not isinstance(content, list):
+        return content is None or isinstance(content, str)
+    return all(isinstance(part, dict) and part.get("type") in TEXT_PARTS for part in content)
+
+
+def _unbounded(body: Mapping[str, Any]) -> str:
+    if bought := what_is_bought(body):
+        return bought
+    if find_routing_fields(body):
+        return "a choice of models or providers"
+    tools = body.get("tools")
+    kinds = [*tool_types(tools), *_chosen_tool(body)]
+    if any(map(is_search, kinds)):
+        return "web searches"
+    is_list = tools is None or (isinstance(tools, list) and len(items_of(tools)) == len(tools))
+    return "" if is_list and all(kind in _BOUNDED_TOOLS for kind in kinds) else "tools that the provider runs"
+
+
+def _chosen_tool(body: Mapping[str, Any]) -> Iterator[str]:
+    """Some servers need no list of tools to run the one that is chosen."""
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") != "allowed_tools":
+        yield _tool_type(choice, choice.get("type"))

@@ -1,0 +1,229 @@
+"""Translated replies as responses, whole and as a stream of typed events.
+
+Nothing of them is kept anywhere, which `store: false` says. Their ids are ours, and good for nothing but telling them
+apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import orjson
+
+from llm.dialects.base import ParsedRequest
+from llm.dialects.openai_responses.stream import with_response_cost
+from llm.types import ChatResponse, FinishReason, StreamEnd, StreamItem, TokenCounts, ToolCallDelta
+
+_ECHOED: Mapping[str, Any] = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "reasoning": {"effort": None, "summary": None},
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
+"""Members that repeat the request, and what they are where it says nothing."""
+_INCOMPLETE: Mapping[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+JSON = dict[str, Any]
+
+
+def render_whole(response: ChatResponse, body: Mapping[str, Any], *, request_id: str, created: int) -> bytes:
+    """body: the caller's."""
+    frame = _Frame(body, request_id, created, response.model)
+    items = [_message_item(frame.item_id("msg", 0), response.reply)] if response.reply else []
+    for call in response.tool_calls:
+        items.append(_call_item(frame.item_id("fc", len(items)), call.id, call.name, call.arguments))
+    return orjson.dumps(frame.ended(items, response))
+
+
+class OpenAIResponsesWriter:
+    """A `StreamWriter`. An item ends where the next one begins, but for calls: pieces of several may be mixed."""
+
+    def __init__(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> None:
+        self._frame = _Frame(request.body, request_id, created, model)
+        self._numbers = count()
+        self._items: list[_OpenItem] = []
+        self._calls: dict[int, _OpenItem] = {}
+
+    def start(self) -> bytes:
+        response = self._frame.begun()
+        return self._event("response.created", response=response) + self._event(
+            "response.in_progress", response=response
+        )
+
+    def item(self, item: StreamItem) -> bytes:
+        if isinstance(item, str):
+            return self._add_text(item)
+        return b"" if isinstance(item, StreamEnd) else self._add_call(item)
+
+    def finish(self, response: ChatResponse, *, cost: str | None = None) -> bytes:
+        closing = b"".join([self._close(item) for item in self._items if item.is_open])
+        whole = self._frame.ended([item.document() for item in self._items], response)
+        last = self._event(f"response.{whole['status']}", response=whole)
+        return closing + (last if cost is None else with_response_cost(last, cost))
+
+    def _add_text(self, text: str) -> bytes:
+        opening = b""
+        message = self._items[-1] if self._items else None
+        if message is None or not message.is_message:
+            message = self._open(_OpenItem(self._frame.item_id("msg", len(self._items)), len(self._items)))
+            opening = self._added(message)
+            opening += self._event("response.content_part.added", **message.part_place, part=_text_part(""))
+        message.texts.append(text)
+        delta = self._event("response.output_text.delta", **message.part_place, delta=text, logprobs=[])
+        return opening + delta
+
+    def _add_call(self, delta: ToolCallDelta) -> bytes:
+        opening, call = b"", self._calls.get(delta.index)
+        if call is None:
+            if self._items and self._items[-1].is_message and self._items[-1].is_open:
+                opening = self._close(self._items[-1])
+            item_id = self._frame.item_id("fc", len(self._items))
+            call = self._open(_OpenItem(item_id, len(self._items), call_id=delta.id or item_id, name=delta.name))
+            self._calls[delta.index] = call
+            opening += self._added(call)
+        if not delta.arguments:
+            return opening
+        call.texts.append(delta.arguments)
+        return opening + self._event("response.function_call_arguments.delta", **call.place, delta=delta.arguments)
+
+    def _open(self, item: _OpenItem) -> _OpenItem:
+        self._items.append(item)
+        return item
+
+    def _added(self, item: _OpenItem) -> bytes:
+        begun = {**item.document(), "status": "in_progress", **({"content": []} if item.is_message else {})}
+        return self._event("response.output_item.added", output_index=item.index, item=begun)
+
+    def _close(self, item: _OpenItem) -> bytes:
+        item.is_open = False
+        if item.is_message:
+            done = self._event("response.output_text.done", **item.part_place, text=item.text, logprobs=[])
+            done += self._event("response.content_part.done", **item.part_place, part=_text_part(item.text))
+        else:
+            done = self._event(
+                "response.function_call_arguments.done", **item.place, name=item.name, arguments=item.arguments
+            )
+        return done + self._event("response.output_item.done", output_index=item.index, item=item.document())
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        document = {"type": kind, "sequence_number": next(self._numbers), **fields}
+        return b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps(document))
+
+
+@dataclass(slots=True)
+class _OpenItem:
+    """An item of the output while it is written: a message, or with a `call_id` the call of a function."""
+
+    id: str
+    index: int
+    call_id: str = ""
+    name: str = ""
+    texts: list[str] = field(default_factory=list)
+    is_open: bool = True
+
+    @property
+    def is_message(self) -> bool:
+        return not self.call_id
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    @property
+    def arguments(self) -> str:
+        return self.text or "{}"
+
+    @property
+    def place(self) -> JSON:
+        return {"item_id": self.id, "output_index": self.index}
+
+    @property
+    def part_place(self) -> JSON:
+        return {**self.place, "content_index": 0}
+
+    def document(self) -> JSON:
+        if self.is_message:
+            return _message_item(self.id, self.text)
+        return _call_item(self.id, self.call_id, self.name, self.arguments if not self.is_open else self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What all renderings of one response have in common. request: the caller's body."""
+
+    request: Mapping[str, Any]
+    request_id: str
+    created: int
+    model: str
+
+    def item_id(self, kind: str, index: int) -> str:
+        return f"{kind}_{self._own_id}{index:04d}"
+
+    def begun(self) -> JSON:
+        return self._response("in_progress", [], None)
+
+    def ended(self, items: list[JSON], response: ChatResponse) -> JSON:
+        """response: with its final figures."""
+        why = _INCOMPLETE.get(response.finish_reason)
+        whole = self._response("completed" if why is None else "incomplete", items, usage_object(response.usage))
+        return whole if why is None else {**whole, "incomplete_details": {"reason": why}}
+
+    @property
+    def _own_id(self) -> str:
+        return self.request_id.removeprefix("req_")
+
+    def _response(self, status: str, items: list[JSON], usage: JSON | None) -> JSON:
+        said = {name: value for name in _ECHOED if (value := self.request.get(name)) is not None}
+        return {
+            "id": f"resp_{self._own_id}",
+            "object": "response",
+            "created_at": self.created,
+            "status": status,
+            "background": False,
+            "error": None,
+            "incomplete_details": None,
+            "model": self.model,
+            "output": items,
+            "previous_response_id": None,
+            "store": False,
+            **_ECHOED,
+            **said,
+            "usage": usage,
+        }
+
+
+def usage_object(counts: TokenCounts | None) -> JSON:
+    """As OpenAI writes it in a response."""
+    counts = counts or TokenCounts()
+    written = counts.cache_write_5m_tokens + counts.cache_write_1h_tokens
+    return {
+        "input_tokens": counts.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": counts.cache_read_tokens, "cache_write_tokens": written},
+        "output_tokens": counts.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": counts.reasoning_tokens},
+        "total_tokens": counts.total_tokens,
+    }
+
+
+def _message_item(item_id: str, text: str) -> JSON:
+    return {"id": item_id, "type": "message", "status": "completed", "role": "assistant", "content": [_text_part(text)]}
+
+
+def _text_part(text: str) -> JSON:
+    return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
+
+
+def _call_item(item_id: str, call_id: str, name: str, arguments: str) -> JSON:
+    call = {"id": item_id, "type": "function_call", "status": "completed", "call_id": call_id, "name": name}
+    return {**call, "arguments": arguments}

@@ -1,0 +1,128 @@
+"""OpenAI's responses: `POST /v1/responses`, passed through to servers that have them, translated for others.
+
+A request is checked only as far as the gateway depends on it: what would make the books wrong, and what is kept at the
+provider and may be another account's. Whatever else it holds, unknown fields included, is the upstream's to judge.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from llm.dialects.base import Extent, ParsedRequest, StreamReader, StreamWriter
+from llm.dialects.money_fields import read_upstream_cost
+from llm.dialects.openai_chat.dialect import OpenAIDialect
+from llm.dialects.openai_chat.errors import error_object
+from llm.dialects.openai_chat.fields import asked_service, find_routing_fields
+from llm.dialects.openai_responses import rendering
+from llm.dialects.openai_responses.extent import measure_extent, tool_meters
+from llm.dialects.openai_responses.fields import (
+    MAXIMUM,
+    REQUEST,
+    kept_responses,
+    refuse_kept_objects,
+    refuse_misdirected,
+)
+from llm.dialects.openai_responses.stream import OpenAIResponsesReader, is_account_failure
+from llm.dialects.openai_responses.text import output_text, prompt_text
+from llm.dialects.openai_responses.translation import to_chat
+from llm.dialects.openai_responses.usage import read_usage
+from llm.dialects.reply_fields import loaded_reply, text_in
+from llm.dialects.request_fields import changed_body, checked_model, output_maximum, read_flag, renamed_model
+from llm.dialects.strict_json import load_object
+from llm.dialects.usage_figures import read_service
+from llm.enums import Dialect
+from llm.errors import GatewayError, UpstreamFailed
+from llm.types import ChatRequest, ChatResponse, Reading
+
+
+class OpenAIResponses(OpenAIDialect):
+    """The `PassThrough` wire format of responses."""
+
+    dialect = Dialect.OPENAI_RESPONSES
+    path = "/responses"
+    name = "responses (POST /v1/responses)"
+
+    def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
+        body = load_object(raw) if body is None else body
+        REQUEST.refuse_other_cases(body)
+        refuse_misdirected(body)
+        refuse_kept_objects(body)
+        return ParsedRequest(
+            dialect=self.dialect,
+            body=body,
+            raw=raw,
+            model=checked_model(body.get("model")),
+            is_stream=read_flag(body, "stream"),
+            max_output_tokens=output_maximum(body.get(MAXIMUM)),
+            routing_fields=find_routing_fields(body),
+            asked_service=asked_service(body),
+            tool_meters=tool_meters(body),
+            kept_responses=kept_responses(body),
+        )
+
+    def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
+        return to_chat(request.body, model=upstream_model)
+
+    def prompt_text(self, request: ParsedRequest) -> str:
+        return prompt_text(request.body)
+
+    def extent(self, request: ParsedRequest) -> Extent:
+        return measure_extent(request.body, len(request.raw))
+
+    def upstream_body(
+        self,
+        request: ParsedRequest,
+        *,
+        upstream_model: str,
+        max_output_tokens: int | None = None,
+        maximum_field: str = "",
+    ) -> bytes:
+        """maximum_field: chat's; a response has one name for it."""
+        changes = renamed_model(request, upstream_model)
+        if max_output_tokens is not None:
+            changes[MAXIMUM] = min(max_output_tokens, request.max_output_tokens or max_output_tokens)
+        return changed_body(request, changes)
+
+    def read_whole(self, body: bytes, reply: Any = None) -> Reading:
+        reply = _checked_reply(body, reply)
+        usage = read_usage(reply)
+        return Reading(
+            counts=usage.counts,
+            absurd_usage=usage.absurd,
+            model=text_in(reply, "model"),
+            response_id=text_in(reply, "id"),
+            service=read_service(reply, reply.get("usage")),
+            is_final=True,
+            upstream_cost=read_upstream_cost(reply),
+            reports_tools=usage.reports_tools,
+        )
+
+    def whole_text(self, body: bytes, reply: Any = None) -> str:
+        return output_text(_checked_reply(body, reply)["output"])
+
+    def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
+        return rendering.render_whole(response, request.body, request_id=request_id, created=created)
+
+    def stream_reader(self, request: ParsedRequest) -> StreamReader:
+        return OpenAIResponsesReader()
+
+    def stream_writer(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> StreamWriter:
+        return rendering.OpenAIResponsesWriter(request, model=model, request_id=request_id, created=created)
+
+    def render_stream_error(self, error: GatewayError, *, request_id: str) -> bytes:
+        """As it is documented, and with the `error` inside it that OpenAI sends and its SDK looks for."""
+        inner = error_object(error)
+        event = {"type": "error", "code": inner["code"], "message": inner["message"], "param": inner["param"]}
+        return b"event: error\ndata: " + orjson.dumps({**event, "sequence_number": 0, "error": inner}) + b"\n\n"
+
+
+OPENAI_RESPONSES = OpenAIResponses()
+
+
+def _checked_reply(body: bytes, reply: Any) -> dict[str, Any]:
+    reply = loaded_reply(body, reply)
+    if isinstance(reply, dict) and isinstance(reply.get("output"), list) and not is_account_failure(reply):
+        return reply
+    raise UpstreamFailed("The upstream sent a reply that is not a response.", may_have_worked=True)

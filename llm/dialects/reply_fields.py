@@ -1,0 +1,32 @@
+"""JSON of a reply, or of an event of a stream, in any dialect: an upstream's, so nothing in it is taken for granted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+
+def loaded(data: bytes) -> dict[str, Any] | None:
+    """A JSON object; None for anything else."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def loaded_reply(body: bytes, reply: Any) -> Any:
+    """reply: what a parser makes of the bytes, where that was done elsewhere. None for what is no JSON."""
+    if reply is None:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return orjson.loads(body)
+    return reply
+
+
+def text_in(source: Mapping[str, Any], name: str) -> str:
+    """A member that is a text, "" where there is none."""
+    value = source.get(name)
+    return value if isinstance(value, str) else ""

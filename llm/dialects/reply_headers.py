@@ -1,0 +1,50 @@
+"""What headers say in every dialect: whether to try again, and which limit leaves least."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from llm.enums import LimitMetric
+from llm.errors import GatewayError, QuotaExceeded
+from llm.types import LimitState
+
+LimitHeaderNames = Sequence[tuple[LimitMetric, tuple[str, str, str]]]
+"""By metric the headers of a limit's amount, of what it leaves, and of when it resets."""
+
+
+def retry_headers(error: GatewayError) -> dict[str, str]:
+    """What tells an SDK whether to try again, and when. Both SDKs obey `x-should-retry` before all else."""
+    if isinstance(error, QuotaExceeded):
+        return {"x-should-retry": "false"}
+    headers: dict[str, str] = {}
+    if error.may_have_worked:
+        headers["x-should-retry"] = "false"
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+        headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))
+    return headers
+
+
+def limit_headers(
+    limits: Sequence[LimitState], names: LimitHeaderNames, reset_text: Callable[[datetime], str]
+) -> dict[str, str]:
+    """Of requests and tokens each the limit that leaves least; money has no such headers in any dialect."""
+    headers: dict[str, str] = {}
+    for metric, (amount, remaining, reset) in names:
+        if (tightest := _tightest_of(limits, metric)) is None:
+            continue
+        headers[amount], headers[remaining] = str(tightest.amount), str(tightest.remaining)
+        if tightest.resets_at is not None:
+            headers[reset] = reset_text(tightest.resets_at)
+    return headers
+
+
+def _tightest_of(limits: Sequence[LimitState], metric: LimitMetric) -> LimitState | None:
+    """The limit of that metric that leaves least; None where none binds."""
+    tightest: LimitState | None = None
+    for state in limits:
+        if state.metric is metric and (tightest is None or state.remaining < tightest.remaining):
+            tightest = state
+    return tightest

@@ -1,0 +1,66 @@
+"""What a call may use at most: the bound that limits hold for it."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from llm.dialects.base import Extent, ParsedRequest, WireFormat
+from llm.dialects.openai_chat.fields import is_search_model, variant_of
+from llm.limits.admission import ReservationEstimate
+from llm.prices.catalog import Target
+from llm.prices.pricing import dearest_pico
+
+
+def estimate_reservation(
+    wire: WireFormat, request: ParsedRequest, target: Target, *, requests: int
+) -> ReservationEstimate:
+    """requests: 0 where an earlier call of the request counts already.
+
+    A prompt of unknown size, and an output without a maximum, may fill the model's whole context window, where that
+    is known.
+    """
+    if request.is_count:
+        return ReservationEstimate(requests=requests, input_tokens=0, output_tokens=0)
+    price = target.price
+    extent = wire.extent(request)
+    window = None if price is None else price.context_window
+    input_tokens = window if extent.input_tokens is None else extent.input_tokens
+    output_tokens = window if request.max_output_tokens is None else request.max_output_tokens
+    why_unpriced = _why_unpriced(request, extent, target, input_tokens)
+    input_pico = output_token_pico = None
+    if not why_unpriced and price is not None:
+        input_pico, output_token_pico = dearest_pico(price, prompt_tokens_bound=input_tokens or 0)
+    return ReservationEstimate(
+        requests=requests,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        choices=request.choices,
+        unstated_output_tokens=settings.LLM_LIMIT_OUTPUT_TOKENS + request.thinking_tokens,
+        input_pico=input_pico,
+        output_token_pico=output_token_pico,
+        why_unpriced=why_unpriced,
+    )
+
+
+def _why_unpriced(request: ParsedRequest, extent: Extent, target: Target, input_tokens: int | None) -> str:
+    price = target.price
+    if price is None:
+        return "no price is known for this model"
+    if (variant := variant_of(target.upstream_model)) and price.model.lower() != target.upstream_model.lower():
+        return f"no price is known for the variant “{variant}” of this model"
+    if unpriced := price.unpriced_words(request.asked_service):
+        return f"no price is known for {unpriced}"
+    if unbounded := _unbounded(extent, target):
+        return f"it asks for {unbounded}, whose cost can't be known in advance"
+    if price.is_free:
+        # However many tokens they are.
+        return ""
+    if extent.unbounded_output:
+        return f"it asks for {extent.unbounded_output}, whose cost can't be known in advance"
+    return "the size of its images, audio or files can't be known in advance" if input_tokens is None else ""
+
+
+def _unbounded(extent: Extent, target: Target) -> str:
+    if not extent.unbounded and is_search_model(target.upstream_model):
+        return "web searches"
+    return extent.unbounded

@@ -1,0 +1,97 @@
+"""Windows of limits as the books read and write them, with the messages that a crossed soft threshold causes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from django.db import connection
+
+from llm.db.json_rows import Row, Statement, id_list, json_value, moment_text
+from llm.enums import LimitMetric, LimitPer, OutboxKind
+from llm.limits import sql
+from llm.limits.admission import LimitRow, Window
+
+
+@lru_cache(maxsize=10_000)
+def limit_of(row: Row) -> LimitRow:
+    """row: as `limits_sql` yields it. The same limits come with batch after batch."""
+    return LimitRow(row[0], row[1], row[2], LimitMetric(row[3]), LimitPer(row[4]), row[5], row[6])
+
+
+def window_of(row: Row) -> Window:
+    """row: as `windows_sql` yields it."""
+    return Window(row[0], limit_of(row[1:8]), datetime.fromtimestamp(row[8], UTC), row[9], row[10], bool(row[11]))
+
+
+def lock_windows(ids: Collection[int]) -> list[Window]:
+    """Inside a transaction, locked by id as everybody locks them."""
+    vendor = connection.vendor
+    with connection.cursor() as cursor:
+        cursor.execute(sql.windows_sql(vendor), [id_list(ids, vendor), "[]"])
+        return [window_of(row) for row in cursor.fetchall()]
+
+
+def window_statements(windows: Collection[Window], *, vendor: str, now: datetime) -> Iterator[Statement]:
+    """What writes the windows' additions, and one mail and one webhook for each whose soft threshold they cross.
+
+    A limit per minute is alerted at most once an hour: of equal causes the outbox keeps the first.
+    """
+    changed = [window for window in windows if window.has_changed]
+    if changed:
+        additions = orjson.dumps([_addition(window) for window in changed]).decode()
+        ids = id_list((window.id for window in changed), vendor)
+        yield sql.update_windows_sql(vendor), (additions, ids)
+    if messages := _messages(windows, vendor, now):
+        yield sql.insert_messages_sql(vendor), (orjson.dumps(messages).decode(),)
+
+
+def _addition(window: Window) -> dict[str, Any]:
+    return {
+        "id": window.id,
+        "used": window.added_used,
+        "held": window.added_held,
+        "announces": window.crosses_soft_threshold,
+    }
+
+
+def _messages(windows: Collection[Window], vendor: str, now: datetime) -> list[dict[str, Any]]:
+    crossed = [window for window in windows if window.crosses_soft_threshold]
+    return [
+        {
+            "kind": kind.value,
+            "cause": f"limit:{window.limit.id}:{_alert_period(window):%Y%m%dT%H%M%SZ}:{kind.value}",
+            "event": "limit.threshold",
+            "account_id": window.limit.account_id,
+            "payload": json_value(_payload(window), vendor),
+            "created_at": moment_text(now, vendor),
+        }
+        for window in crossed
+        for kind in OutboxKind
+    ]
+
+
+def _alert_period(window: Window) -> datetime:
+    """What a limit is alerted for once: its window, but never more than once an hour; causes are unique."""
+    if window.limit.per is LimitPer.MINUTE:
+        return window.starts_at.replace(minute=0, second=0, microsecond=0)
+    return window.starts_at
+
+
+def _payload(window: Window) -> dict[str, Any]:
+    """What the message is about; names are looked up when it is sent."""
+    limit = window.limit
+    return {
+        "account_id": limit.account_id,
+        "api_key_id": limit.api_key_id,
+        "limit_id": limit.id,
+        "metric": limit.metric.value,
+        "per": limit.per.value,
+        "amount": limit.amount,
+        "used": window.used,
+        "percent": limit.soft_percent,
+        "window_starts_at": window.starts_at.isoformat(),
+    }

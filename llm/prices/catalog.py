@@ -1,0 +1,322 @@
+"""From a public model name to providers and the prices in force. Pure but for `load_catalog`.
+
+A catalog is one reading of all routes and prices; a process keeps one in a `CatalogCache` until it is too old or the
+books say that `CatalogVersion` has moved on. A price that starts later needs no new reading: `resolve` goes by time.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+from django.conf import settings
+
+from llm.dialects.openai_chat.fields import variant_of
+from llm.enums import PriceSource
+from llm.errors import InvalidRequest, ModelNotFound, ModelUnpriced
+from llm.models import CatalogVersion, ModelRoute, Price, RateSet
+from llm.prices.matching import Matcher, compile_match, names_listed_in
+from llm.prices.pricing import PriceSnapshot, RateSetSnapshot
+from llm.prices.snapshots import build_snapshot, load_rate_sets
+
+MAX_NAME_LENGTH = 200
+"""As long as the columns that hold model names."""
+
+_REMEMBERED_NAMES = 1024
+"""Callers choose names; this bounds what they can make us remember."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPrice:
+    """One row of prices. `snapshot.effective_until` is None here: what ends it depends on the name it is asked for."""
+
+    snapshot: PriceSnapshot
+    is_staff: bool
+    matches: Matcher
+    lists_its_name: bool
+    created_at: datetime
+
+
+class TargetName(NamedTuple):
+    provider: str
+    upstream_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    name: str
+    is_active: bool
+    created_at: datetime
+    targets: tuple[TargetName, ...]
+    allows_provider_routing: bool = False
+    falls_back_on_server_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """price: None when none is in force and such calls are served all the same; they are recorded as unpriced."""
+
+    provider: str
+    upstream_model: str
+    price: PriceSnapshot | None
+
+
+class ServedPrice(NamedTuple):
+    """price: None where none is known. is_of_another_model: not that of the model that was asked for."""
+
+    price: PriceSnapshot | None
+    is_of_another_model: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """targets: never empty; the first is to be called, the others are fallbacks in their order.
+
+    allows_provider_routing, falls_back_on_server_error: as the route says, if there is one.
+    """
+
+    model: str
+    targets: tuple[Target, ...]
+    version: int
+    allows_provider_routing: bool = False
+    falls_back_on_server_error: bool = False
+    serving: Callable[[TargetName, str], ServedPrice] | None = field(default=None, compare=False)
+
+    def price_served(self, target: Target, reported_model: str) -> ServedPrice:
+        """See `Catalog.price_served`; at the moment for which this was resolved."""
+        if self.serving is None:
+            return ServedPrice(target.price)
+        return self.serving(TargetName(target.provider, target.upstream_model), reported_model)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicModel:
+    """One entry of GET /v1/models."""
+
+    id: str
+    created_at: datetime
+    owned_by: str
+
+
+def unpriced_is_refused(provider: str) -> bool:
+    """Whether calls of the provider's models are refused where no price is in force.
+
+    Only LLM_UNPRICED_MODELS=refuse does that. Else they are served, flagged and listed, and their invoice waits for a
+    price: a provider's new model works on its first day. Where a cost limit binds, the books refuse what has no bound.
+    """
+    return bool(settings.LLM_UNPRICED_MODELS == "refuse")
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """loaded_at: time.monotonic() from before the reading began."""
+
+    version: int
+    loaded_at: float
+    routes: Mapping[str, Route]
+    prices: Mapping[str, tuple[ListedPrice, ...]]
+    _timeline: Callable[[str, str], _Timeline] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        remembered = lru_cache(maxsize=_REMEMBERED_NAMES)(partial(_build_timeline, self.prices))
+        object.__setattr__(self, "_timeline", remembered)
+
+    def resolve(
+        self,
+        model: str,
+        *,
+        at: datetime,
+        default_provider: str,
+        unpriced: Callable[[str], bool] = unpriced_is_refused,
+    ) -> Resolution:
+        """Where a call for `model` goes and at which prices.
+
+        A name without a route goes to the default provider as it is. Targets without a price are dropped where
+        `unpriced(provider)` refuses them. A partly unpriced model stays: only calls that use such a meter are unpriced.
+        Raises ModelNotFound (inactive or empty route, impossible name), ModelUnpriced (no target is left), and
+        InvalidRequest for a variant such as `:online` that neither a route nor a price of its own names.
+        """
+        names = self._names_behind(model, default_provider)
+        found = [Target(*name, self.price_for(*name, at=at)) for name in names]
+        targets = tuple(target for target in found if target.price is not None or not unpriced(target.provider))
+        if not targets:
+            raise ModelUnpriced(f"No price is set for the model “{model}”. Staff must set one before it can be called.")
+        route = self.routes.get(model)
+        if route is None:
+            self._refuse_variant(model, default_provider)
+        return Resolution(
+            model,
+            targets,
+            self.version,
+            allows_provider_routing=route is not None and route.allows_provider_routing,
+            falls_back_on_server_error=route is not None and route.falls_back_on_server_error,
+            serving=partial(self.price_served, at=at),
+        )
+
+    def price_for(self, provider: str, upstream_model: str, *, at: datetime) -> PriceSnapshot | None:
+        return self._timeline(provider, upstream_model).at(at)
+
+    def price_served(self, asked: TargetName, reported_model: str, *, at: datetime) -> ServedPrice:
+        """The price of a call by the model that the provider says has served it.
+
+        A reported name counts only if it has another price of its own. One without a price, or that the price of the
+        asked name covers too, is an alias: a dated name, a path on a local server.
+        """
+        price = self.price_for(*asked, at=at)
+        if not reported_model or reported_model.casefold() == asked.upstream_model.casefold():
+            return ServedPrice(price)
+        reported = self.price_for(asked.provider, reported_model, at=at)
+        if reported is None or self._covers(reported, asked) or (price is not None and price.costs_as(reported)):
+            return ServedPrice(price)
+        return ServedPrice(reported, is_of_another_model=True)
+
+    def _covers(self, price: PriceSnapshot, name: TargetName) -> bool:
+        listed = next(each for each in self.prices[name.provider] if each.snapshot.id == price.id)
+        return listed.matches(name.upstream_model.lower())
+
+    def _refuse_variant(self, model: str, provider: str) -> None:
+        variant = variant_of(model)
+        own_name = model.lower()
+        if variant and not any(each.snapshot.model.lower() == own_name for each in self.prices.get(provider, ())):
+            raise InvalidRequest(
+                f"The variant “{variant}” of a model changes who serves it or adds a fee, so it can only be called "
+                "through a route.",
+                param="model",
+            )
+
+    def public_models(self, *, at: datetime, default_provider: str, default_model: str = "") -> list[PublicModel]:
+        """Active routes, the default model, and the names that the default provider's prices list; sorted by name.
+
+        Names that only a pattern covers are callable, but nobody could list them.
+        """
+        listed = {
+            price.snapshot.model: PublicModel(price.snapshot.model, price.created_at, default_provider)
+            for price in self.prices.get(default_provider, ())
+            if price.lists_its_name and price.snapshot.effective_from <= at
+        }
+        if default_model:
+            listed.setdefault(default_model, PublicModel(default_model, at, default_provider))
+        for route in self.routes.values():
+            listed.pop(route.name, None)
+            if route.is_active and route.targets:
+                listed[route.name] = PublicModel(route.name, route.created_at, route.targets[0].provider)
+        return sorted(listed.values(), key=lambda entry: entry.id)
+
+    def _names_behind(self, model: str, default_provider: str) -> tuple[TargetName, ...]:
+        route = self.routes.get(model)
+        if route is None and 0 < len(model) <= MAX_NAME_LENGTH:
+            return (TargetName(default_provider, model),)
+        if route is None or not route.is_active or not route.targets:
+            raise ModelNotFound(f"The model “{model[:MAX_NAME_LENGTH]}” does not exist.", param="model")
+        return route.targets
+
+
+class CatalogCache:
+    """The catalog of a process. Replacing it is one assignment, so readers in other threads need no lock."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._catalog: Catalog | None = None
+
+    def current(self) -> Catalog | None:
+        """None when there is none or it is older than LLM_CATALOG_CACHE_SECONDS: load another."""
+        catalog = self._catalog
+        if catalog is None or self._clock() - catalog.loaded_at > settings.LLM_CATALOG_CACHE_SECONDS:
+            return None
+        return catalog
+
+    def store(self, catalog: Catalog) -> None:
+        """Of two readings that overlapped, the one that began later stays."""
+        if self._catalog is None or catalog.loaded_at >= self._catalog.loaded_at:
+            self._catalog = catalog
+
+    def invalidate(self, seen_version: int) -> None:
+        """The books saw this version in the database: drop a catalog of any other."""
+        if self._catalog is not None and self._catalog.version != seen_version:
+            self._catalog = None
+
+
+def load_catalog() -> Catalog:
+    """Read all routes and prices: six queries, the version first, so that a change meanwhile shows up as a new one."""
+    started = time.monotonic()
+    version = CatalogVersion.current()
+    return Catalog(version=version, loaded_at=started, routes=_load_routes(), prices=_load_prices())
+
+
+@dataclass(frozen=True, slots=True)
+class _Timeline:
+    """The prices of one name, one after another: prices[i] holds from starts[i] on."""
+
+    starts: tuple[datetime, ...] = ()
+    prices: tuple[PriceSnapshot, ...] = ()
+
+    def at(self, moment: datetime) -> PriceSnapshot | None:
+        position = bisect_right(self.starts, moment)
+        return self.prices[position - 1] if position else None
+
+
+def _build_timeline(prices: Mapping[str, tuple[ListedPrice, ...]], provider: str, model: str) -> _Timeline:
+    """Of all prices that fit: staff's before imported, exact names before patterns, then the latest."""
+    name = model.lower()
+    fitting = [price for price in prices.get(provider, ()) if price.matches(name)]
+    winners: list[tuple[datetime, PriceSnapshot]] = []
+    for start in sorted({price.snapshot.effective_from for price in fitting}):
+        started = (price for price in fitting if price.snapshot.effective_from <= start)
+        winner = max(started, key=partial(_standing, name)).snapshot
+        if not winners or winners[-1][1].id != winner.id:
+            winners.append((start, winner))
+    starts = tuple(start for start, _ in winners)
+    ends = (*starts[1:], None)
+    return _Timeline(
+        starts,
+        tuple(
+            replace(price, effective_from=start, effective_until=end)
+            for (start, price), end in zip(winners, ends, strict=False)
+        ),
+    )
+
+
+def _standing(name: str, price: ListedPrice) -> tuple[bool, bool, datetime, int]:
+    snapshot = price.snapshot
+    return price.is_staff, snapshot.model.lower() == name, snapshot.effective_from, snapshot.id
+
+
+def _load_routes() -> dict[str, Route]:
+    routes = ModelRoute.objects.prefetch_related("targets")
+    return {
+        route.name: Route(
+            route.name,
+            route.is_active,
+            route.created_at,
+            tuple(TargetName(target.provider, target.upstream_model) for target in route.targets.all()),
+            route.allows_provider_routing,
+            route.falls_back_on_server_error,
+        )
+        for route in routes
+    }
+
+
+def _load_prices() -> dict[str, tuple[ListedPrice, ...]]:
+    rate_sets = load_rate_sets(RateSet.objects.all())
+    by_provider: dict[str, list[ListedPrice]] = defaultdict(list)
+    for price in Price.objects.order_by("id"):
+        by_provider[price.provider].append(_listed(price, rate_sets.get(price.pk, ())))
+    return {provider: tuple(prices) for provider, prices in by_provider.items()}
+
+
+def _listed(price: Price, rate_sets: Sequence[RateSetSnapshot]) -> ListedPrice:
+    own_name = price.model.lower()
+    match = price.match if price.match is not None else {"equals": own_name}
+    return ListedPrice(
+        snapshot=build_snapshot(price, rate_sets),
+        is_staff=price.source == PriceSource.STAFF,
+        matches=compile_match(match),
+        lists_its_name=own_name in names_listed_in(match),
+        created_at=price.created_at,
+    )

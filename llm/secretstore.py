@@ -1,0 +1,68 @@
+"""Secrets that we have to read again, encrypted under LLM_SECRETS_KEY: a copy of the database doesn't hold them.
+
+Fernet (AES-128-CBC with HMAC-SHA256) of the `cryptography` package; the keys are derived from the settings' text.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import lru_cache
+
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.conf import settings
+
+MARK = "fernet:"
+NO_KEY = "LLM_SECRETS_KEY is not set, so stored secrets can be neither read nor made; set it in .env and restart"
+LOST_KEY = (
+    "this secret can't be decrypted with LLM_SECRETS_KEY or its fallbacks; "
+    "set the former key as a fallback, or make a new secret and give it to the receiver"
+)
+
+
+class SecretUnavailable(Exception):
+    """The message says what is missing, and what to do."""
+
+
+def can_seal() -> bool:
+    return bool(settings.LLM_SECRETS_KEY)
+
+
+def seal(secret: str) -> str:
+    """What is stored of it. Raises SecretUnavailable without a key."""
+    if not can_seal():
+        raise SecretUnavailable(NO_KEY)
+    return MARK + _fernet(settings.LLM_SECRETS_KEY).encrypt(secret.encode()).decode()
+
+
+def unseal(stored: str) -> str:
+    """The secret itself. Raises SecretUnavailable where its key is missing or lost."""
+    if not stored.startswith(MARK):
+        # A process of before the upgrade has written it; `manage.py reencrypt_secrets` makes up for it.
+        return stored
+    keys = [key for key in (settings.LLM_SECRETS_KEY, *settings.LLM_SECRETS_KEY_FALLBACKS) if key]
+    for key in keys:
+        if (secret := _opened(stored, key)) is not None:
+            return secret
+    raise SecretUnavailable(LOST_KEY if keys else NO_KEY)
+
+
+def reseal(stored: str) -> str:
+    """The same secret under LLM_SECRETS_KEY; as it stands where it is. Raises SecretUnavailable."""
+    if stored.startswith(MARK) and can_seal() and _opened(stored, settings.LLM_SECRETS_KEY) is not None:
+        return stored
+    return seal(unseal(stored))
+
+
+def _opened(stored: str, key: str) -> str | None:
+    try:
+        return _fernet(key).decrypt(stored.removeprefix(MARK).encode()).decode()
+    except InvalidToken:
+        return None
+
+
+@lru_cache(maxsize=8)
+def _fernet(key: str) -> Fernet:
+    derived = HKDF(hashes.SHA256(), length=32, salt=None, info=b"llm-gateway stored secrets").derive(key.encode())
+    return Fernet(base64.urlsafe_b64encode(derived))

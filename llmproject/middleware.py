@@ -1,0 +1,63 @@
+"""What no view of ours has to expect."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import DataError
+from django.http import HttpRequest, HttpResponse
+from django.utils.deprecation import MiddlewareMixin
+
+from llm.errors import InvalidRequest
+from llmproject import sessions
+from llmproject.proofs import note_proof
+from llmproject.refusals import UNREADABLE, is_for_people, refusal
+
+_NUL = "\x00"
+
+
+class RefuseNulMiddleware(MiddlewareMixin):
+    """NUL is text to Python and not to PostgreSQL, which fails on it wherever it is looked for.
+
+    Pages are refused an address with one at once. The management API, and forms, have sentences of their own for it;
+    where a view has none, its failure becomes the same refusal. Bytes that are no UTF-8 have become U+FFFD by then.
+    """
+
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
+        if is_for_people(request.path) and _has_nul_in_address(request):
+            return _refuse(request)
+        return None
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if isinstance(exception, DataError | ValueError) and (
+            _has_nul_in_address(request) or _has_nul_in_form(request)
+        ):
+            return _refuse(request)
+        return None
+
+
+class NoteSessionMiddleware(MiddlewareMixin):
+    """Tells the gate before pages whether a session is one of staff, where a view has asked. One that ended is not."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        user = getattr(request, "_cached_user", None)
+        if user is None:
+            return response
+        key = request.session.session_key
+        if (sent := request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")) != key and sessions.is_plausible(sent):
+            note_proof(sent, is_in_force=False)
+        if key is not None:
+            note_proof(key, is_in_force=bool(user.is_active and user.is_staff))
+        return response
+
+
+def _refuse(request: HttpRequest) -> HttpResponse:
+    return refusal(request.path, InvalidRequest(UNREADABLE))
+
+
+def _has_nul_in_address(request: HttpRequest) -> bool:
+    query: str = request.META["QUERY_STRING"]
+    return _NUL in request.path or _NUL in query or "%00" in query
+
+
+def _has_nul_in_form(request: HttpRequest) -> bool:
+    return any(_NUL in text for name, values in request.POST.lists() for text in (name, *values))

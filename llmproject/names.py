@@ -1,0 +1,48 @@
+"""Names of settings that nobody reads: a misspelled one would otherwise be silent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+MAX_TYPOS = 2
+"""So many letters apart a name is taken for a misspelling of one of ours."""
+MIN_LENGTH = 8
+"""A shorter name without one of our beginnings is near too many others."""
+
+
+def begins_like(name: str, known: Iterable[str]) -> bool:
+    """Whether the name has the first word of one of the known ones: LLM_, BILLING_, DATABASE_ ..."""
+    return name.upper().startswith(tuple({f"{word}_" for word, _, rest in _parts(known) if rest}))
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    return min(sorted(known), key=lambda each: distance(name.upper(), each.upper()))
+
+
+def is_misspelled(name: str, known: Iterable[str]) -> bool:
+    """Whether the name is within two letters of one of the known ones."""
+    if len(name) < MIN_LENGTH and not begins_like(name, known):
+        return False
+    upper = name.upper()
+    return any(distance(upper, each) <= MAX_TYPOS for each in known if _may_be_close(upper, each))
+
+
+def _may_be_close(one: str, other: str) -> bool:
+    """False where a look at lengths and letters tells: every start compares each variable with each setting."""
+    return abs(len(one) - len(other)) <= MAX_TYPOS and len({*one} ^ {*other}) <= 2 * MAX_TYPOS
+
+
+def distance(one: str, other: str) -> int:
+    """How many letters must be added, taken away or replaced to get from one to the other."""
+    above = list(range(len(other) + 1))
+    for row, letter in enumerate(one, start=1):
+        current = [row]
+        for column, wanted in enumerate(other, start=1):
+            replaced = above[column - 1] + (letter != wanted)
+            current.append(min(replaced, above[column] + 1, current[-1] + 1))
+        above = current
+    return above[-1]
+
+
+def _parts(known: Iterable[str]) -> Iterable[tuple[str, str, str]]:
+    return (name.partition("_") for name in known)

@@ -1,0 +1,44 @@
+"""What the database said of credentials that pages were asked for with, as far as this process has seen.
+
+It grants nothing: the gate before pages goes by it, which decides before anybody asks the database again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+MAX_PROOFS = 10_000
+
+_proofs: dict[bytes, bool] = {}
+_lock = threading.Lock()
+
+
+def note_proof(credential: str, *, is_in_force: bool) -> None:
+    """For what anybody can make up only `is_in_force=True`, or inventions would drive out what is known."""
+    digest = _digest(credential)
+    with _lock:
+        # What is noted last stays longest.
+        _proofs.pop(digest, None)
+        _proofs[digest] = is_in_force
+        if len(_proofs) > MAX_PROOFS:
+            del _proofs[next(iter(_proofs))]
+
+
+def forget_proof(credential: str) -> None:
+    with _lock:
+        _proofs.pop(_digest(credential), None)
+
+
+def proof_of(credential: str) -> bool | None:
+    """Whether it was in force when it was last seen; None: it wasn't seen."""
+    return _proofs.get(_digest(credential))
+
+
+def forget_proofs() -> None:
+    with _lock:
+        _proofs.clear()
+
+
+def _digest(credential: str) -> bytes:
+    return hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()

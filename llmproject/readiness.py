@@ -1,0 +1,35 @@
+"""Waits for the web server, and says so once a call can really be answered."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import threading
+from collections.abc import Callable
+
+PATIENCE_SECONDS = 2.0
+PAUSE_SECONDS = 0.2
+
+
+def announce_when_ready(host: str, port: int, announce: Callable[[], None]) -> threading.Event:
+    """Calls `announce` once, from a thread of its own; setting the event that is returned ends the waiting."""
+    given_up = threading.Event()
+
+    def wait() -> None:
+        while not given_up.is_set():
+            if is_ready(host, port):
+                announce()
+                return
+            given_up.wait(PAUSE_SECONDS)
+
+    threading.Thread(target=wait, name="readiness", daemon=True).start()
+    return given_up
+
+
+def is_ready(host: str, port: int) -> bool:
+    """Whether the gateway there would take a call now. No proxy of the environment is asked."""
+    connection = http.client.HTTPConnection(host, port, timeout=PATIENCE_SECONDS)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.client.OK
+    return False

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from billing.enums import InvoiceState
+from billing.models import Invoice
+from billing.periods import BillingPeriod
+from tests.billing.admin.pages import APPROVER, PREPARER, make_draft, make_issued, make_submitted, sign_in, text_of
+from tests.billing.factories import make_account, make_invoice, make_profile
+
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
+
+QUEUE = "/admin/billing/invoice/"
+
+
+def shown(client: Client, query: str = "") -> list[str]:
+    """Accounts in their order."""
+    return [invoice.account.name for invoice in client.get(f"{QUEUE}{query}").context["cl"].result_list]
+
+
+def act(client: Client, action: str, *invoices: Invoice, **values: Any) -> Any:
+    chosen = [str(invoice.pk) for invoice in invoices]
+    return client.post(QUEUE, {"action": action, "_selected_action": chosen, **values}, follow=True)
+
+
+def unflag(invoice: Invoice) -> Invoice:
+    Invoice.objects.filter(pk=invoice.pk).update(flags=[])
+    invoice.flags = []
+    return invoice
+
+
+def make_unflagged(name: str, **values: Any) -> Invoice:
+    """In review, submitted by somebody else unless `prepared_by` is given: what submit froze stays."""
+    defaults = {"needs_second_person": False, "cost_usd": Decimal(0)}
+    return make_invoice(make_profile(make_account(name)), state=InvoiceState.IN_REVIEW, **{**defaults, **values})
+
+
+def test_a_row_says_what_a_reviewer_asks(admin_client: Client) -> None:
+    make_draft("Acme", tokens=617_250_000)
+
+    page = text_of(admin_client.get(QUEUE))
+
+    assert '1,234.50 <span class="gw-hint">USD</span>' in page
+    assert ">new<" in page
+    assert "$0.00" in page
+    assert "first invoice" in page
+    assert "draft" in page
+
+
+def test_change_and_margin_are_reckoned(admin_client: Client) -> None:
+    make_invoice(
+        make_profile(),
+        lines=({"amount": "15.00"},),
+        previous_total=Decimal("12.00"),
+        cost_usd=Decimal(10),
+        estimated_permille=123,
+    )
+
+    page = text_of(admin_client.get(QUEUE))
+
+    assert "+25.0 %" in page
+    assert "$5.00" in page
+    assert "33.3 %" in page
+    assert "12.3 %" in page
+
+
+def test_what_waits_for_people_comes_first(admin_client: Client) -> None:
+    make_draft("Draft")
+    make_issued("Issued")
+    make_submitted("In review")
+    make_invoice(make_profile(make_account("Approved")), state=InvoiceState.APPROVED)
+    make_invoice(make_profile(make_account("Void")), state=InvoiceState.VOID)
+    make_invoice(make_profile(make_account("Paid")), state=InvoiceState.PAID, number=400)
+
+    assert shown(admin_client) == ["In review", "Approved", "Draft", "Issued", "Paid", "Void"]
+
+
+def test_filters_and_search(admin_client: Client) -> None:
+    draft = make_draft("Draft")
+    issued = make_issued("Issued")
+    unflag(draft)
+
+    assert shown(admin_client, "?state__exact=issued") == ["Issued"]
+    assert shown(admin_client, "?flagged=yes") == ["Issued"]
+    assert shown(admin_client, "?flagged=no") == ["Draft"]
+    assert shown(admin_client, "?month=2026-10") == ["Draft", "Issued"]
+    assert shown(admin_client, "?month=2026-09") == []
+    assert shown(admin_client, "?month=nonsense") == []
+    assert shown(admin_client, f"?account={draft.account_id}") == ["Draft"]
+    assert shown(admin_client, "?kind__exact=credit_note") == []
+    assert shown(admin_client, f"?q={issued.label}") == ["Issued"]
+    assert shown(admin_client, "?q=dra") == ["Draft"]
+
+
+def test_the_queue_takes_few_queries_for_any_number(admin_client: Client, django_assert_max_num_queries: Any) -> None:
+    for number in range(30):
+        make_invoice(make_profile(make_account(f"Account {number}")))
+
+    with django_assert_max_num_queries(12):
+        admin_client.get(QUEUE)
+
+
+def test_drafts_are_submitted_after_a_question() -> None:
+    client = sign_in("pat", *PREPARER)
+    one, two = make_draft("One"), make_draft("Two")
+    other = make_invoice(make_profile(make_account("Issued")), state=InvoiceState.ISSUED)
+
+    question = act(client, "submit_selected", one, two, other)
+    assert "2 invoices, " in text_of(question)
+    assert Invoice.objects.filter(state=InvoiceState.DRAFT).count() == 2
+
+    answer = act(client, "submit_selected", one, two, other, confirmed="yes", reason="October")
+    assert "2 invoices submitted for review." in text_of(answer)
+    assert "Unchanged: 1 not a draft." in text_of(answer)
+    assert [invoice.state for invoice in (Invoice.objects.get(pk=one.pk), Invoice.objects.get(pk=two.pk))] == [
+        "in_review",
+        "in_review",
+    ]
+    assert Invoice.objects.get(pk=one.pk).events.order_by("-id")[0].reason == "October"
+
+
+def test_drafts_of_a_month_that_has_not_ended_are_left_out() -> None:
+    client = sign_in("pat", *PREPARER)
+    this_month = BillingPeriod.of(timezone.now().date())
+    early = make_invoice(make_profile(), period_start=this_month.start)
+
+    question = act(client, "submit_selected", early)
+    assert "None of the selected invoices can be submitted for review here." in text_of(question)
+    answer = act(client, "submit_selected", early, confirmed="yes")
+
+    assert "Unchanged: 1 for a month that has not ended." in text_of(answer)
+    early.refresh_from_db()
+    assert early.state == InvoiceState.DRAFT
+
+
+def test_only_unflagged_invoices_of_others_are_approved_at_once() -> None:
+    client = sign_in("alex", *APPROVER)
+    good = make_unflagged("Good")
+    flagged = make_submitted("Flagged")
+    own = make_unflagged("Own", prepared_by_id=int(client.session["_auth_user_id"]), needs_second_person=True)
+
+    question = text_of(act(client, "approve_unflagged", good, flagged, own))
+    assert "1 invoice, " in question
+    assert Invoice.objects.filter(state=InvoiceState.APPROVED).count() == 0
+
+    answer = text_of(act(client, "approve_unflagged", good, flagged, own, confirmed="yes"))
+
+    assert "1 invoice approved." in answer
+    assert "Unchanged: 1 flagged, 1 submitted by you." in answer
+    states = {name: Invoice.objects.get(account__name=name).state for name in ("Good", "Flagged", "Own")}
+    assert states == {"Good": "approved", "Flagged": "in_review", "Own": "in_review"}
+
+
+def test_batches_are_for_those_who_may() -> None:
+    invoice = make_submitted()
+    viewer = sign_in("vera", "view_invoice")
+
+    assert "approve_unflagged" not in text_of(viewer.get(QUEUE))
+    act(viewer, "approve_unflagged", invoice, confirmed="yes")
+    act(viewer, "submit_selected", invoice, confirmed="yes")
+
+    invoice.refresh_from_db()
+    assert invoice.state == InvoiceState.IN_REVIEW

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.db.models import Q
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from llm.admin.usage.paginator import Cursor, read_page
+from llm.books.figures import compute_figures
+from llm.enums import AdjustmentSource, CallOutcome, Meter
+from llm.models import ApiKey, Usage
+from llm.prices.staff import set_price
+from tests.llm.admin.factories import (
+    NOON,
+    disputed_row,
+    lost_row,
+    make_account,
+    make_key,
+    on,
+    open_row,
+    save,
+    usage_row,
+)
+from tests.llm.books.making import adjust_now
+
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
+
+LIST = "/admin/llm/usage/"
+
+
+def make_calls(key: ApiKey, number: int, *, rare: int | None = None) -> list[Usage]:
+    """One a second, the oldest first; the one at `rare` is of another provider."""
+    providers = ["rare" if second == rare else "openai" for second in range(number)]
+    moments = [NOON + timedelta(seconds=second) for second in range(number)]
+    return save(*(usage_row(key, opened_at=at, provider=name) for at, name in zip(moments, providers, strict=True)))
+
+
+def listed(client: Client, **query: str) -> list[Usage]:
+    return list(client.get(LIST, query).context["cl"].result_list)
+
+
+def test_no_page_of_usage_counts_the_table(admin_client: Client) -> None:
+    make_calls(make_key(make_account()), 120)
+
+    with CaptureQueriesContext(connection) as queries:
+        for query in ("", "?account=Acme", "?outcome=failed", "?cost=unpriced", "?status=open", "?first=2026-11-20"):
+            assert admin_client.get(LIST + query).status_code == 200
+
+    about_usage = [entry["sql"] for entry in queries if 'FROM "llm_usage"' in entry["sql"]]
+    assert about_usage
+    assert not [sql for sql in about_usage if "COUNT(" in sql.upper() or "DISTINCT" in sql.upper()]
+    assert not [sql for sql in about_usage if "LIMIT" not in sql.upper()]
+
+
+def test_a_page_of_50_calls_takes_few_queries(admin_client: Client, django_assert_max_num_queries: Any) -> None:
+    account = make_account()
+    keys = [make_key(account, f"key {number}") for number in range(50)]
+    save(*(usage_row(key) for key in keys))
+
+    with django_assert_max_num_queries(7):
+        response = admin_client.get(LIST)
+
+    assert len(response.context["cl"].result_list) == 50
+
+
+def test_pages_lead_back_and_forth_without_a_total(admin_client: Client) -> None:
+    calls = make_calls(make_key(make_account()), 120)
+    newest_first = [call.id for call in reversed(calls)]
+
+    first = admin_client.get(LIST).context["cl"]
+    second = admin_client.get(LIST + first.older_url).context["cl"]
+    third = admin_client.get(LIST + second.older_url).context["cl"]
+    back = admin_client.get(LIST + third.newer_url).context["cl"]
+
+    pages = [[call.id for call in page.result_list] for page in (first, second, third, back)]
+    assert pages == [newest_first[:50], newest_first[50:100], newest_first[100:], newest_first[50:100]]
+    assert (first.newer_url, third.older_url) == (None, None)
+
+
+def test_going_back_to_the_top_shows_a_full_first_page(admin_client: Client) -> None:
+    calls = make_calls(make_key(make_account()), 60)
+
+    page = admin_client.get(LIST, {"after": str(calls[30].id)}).context["cl"]
+
+    assert [call.id for call in page.result_list] == [call.id for call in reversed(calls[10:])]
+    assert page.newer_url is None
+
+
+def test_what_no_index_serves_is_looked_for_in_a_window() -> None:
+    key = make_key(make_account())
+    calls = make_calls(key, 30, rare=2)
+    everything, rare = [Usage.objects.all()], Q(provider="rare")
+
+    first = read_page(everything, rare, Cursor(), size=5, window=20)
+    assert (first.rows, first.older, first.window_end) == ([], calls[10].id, calls[10].id)
+
+    second = read_page(everything, rare, Cursor(before=first.older), size=5, window=20)
+    assert [call.id for call in second.rows] == [calls[2].id]
+    assert (second.older, second.window_end) == (None, None)
+
+
+def test_a_window_reads_forward_too() -> None:
+    key = make_key(make_account())
+    calls = make_calls(key, 30, rare=15)
+
+    page = read_page([Usage.objects.all()], Q(provider="rare"), Cursor(after=calls[5].id), size=5, window=20)
+
+    assert [call.id for call in page.rows] == [calls[15].id]
+    assert (page.newer, page.older) == (calls[25].id, calls[15].id)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"account": "acme"}, {"plain", "failed", "unpriced", "old", "streamed"}),
+        ({"account": "Other"}, {"other", "lost"}),
+        ({"key": "second"}, {"other", "lost"}),
+        ({"model": "gpt-special"}, {"old"}),
+        ({"provider": "echo"}, {"unpriced"}),
+        ({"status": "open"}, {"other"}),
+        ({"status": "void"}, {"failed"}),
+        ({"outcome": "failed"}, {"failed", "lost", "taken back"}),
+        ({"outcome": "timeout"}, {"failed"}),
+        ({"outcome": "undecided"}, {"lost", "streamed"}),
+        ({"outcome": "undecided", "account": "Acme"}, {"streamed"}),
+        ({"outcome": "undecided", "cost": "disputed"}, {"streamed"}),
+        ({"outcome": "lost"}, {"lost", "taken back"}),
+        ({"source": "drained"}, {"old"}),
+        ({"cost": "unpriced"}, {"unpriced", "taken back"}),
+        ({"cost": "unpriced", "account": "Third"}, {"taken back"}),
+        ({"cost": "priced", "account": "Third"}, {"priced later"}),
+        ({"cost": "disputed"}, {"streamed"}),
+        ({"stream": "yes"}, {"streamed"}),
+        ({"first": "2026-11-20", "last": "2026-11-20"}, {"plain", "failed", "unpriced", "streamed", "other", "lost"}),
+        ({"last": "2026-11-19"}, {"old", "taken back", "priced later"}),
+        ({"account": "Acme", "model": "gpt-special", "status": "settled"}, {"old"}),
+    ],
+)
+def test_filters(admin_client: Client, query: dict[str, str], expected: set[str]) -> None:
+    key, other = make_key(make_account(), "first"), make_key(make_account("Other"), "second")
+    rows = {
+        "plain": usage_row(key),
+        "failed": usage_row(
+            key, status="void", outcome=CallOutcome.TIMEOUT, cost=None, prompt_tokens=0, completion_tokens=0
+        ),
+        "unpriced": usage_row(key, cost=None, provider="echo"),
+        "old": usage_row(key, opened_at=on(date(2026, 11, 19)), model="gpt-special", usage_source="drained"),
+        "streamed": disputed_row(key, is_stream=True),
+        "other": open_row(other),
+        "lost": lost_row(other),
+    }
+    third = make_key(make_account("Third"), "third")
+    rows |= {
+        "taken back": lost_row(third, opened_at=on(date(2025, 1, 1)), model="gpt-late"),
+        "priced later": usage_row(third, opened_at=on(date(2025, 1, 1)), cost=None),
+    }
+    save(*rows.values())
+    correct(rows["taken back"], AdjustmentSource.SPOOL, cost_pico=None)
+    correct(rows["priced later"], AdjustmentSource.PROVIDER, cost_pico=5)
+    names = {row.id: name for name, row in rows.items()}
+
+    assert {names[call.id] for call in listed(admin_client, **query)} == expected
+
+
+def correct(row: Usage, source: AdjustmentSource, *, cost_pico: int | None) -> None:
+    """Of the same tokens."""
+    counts = compute_figures(row, ()).counts
+    adjust_now(row.pk, source, counts=counts, cost_pico=cost_pico, is_billable=True, reason="known by now")
+
+
+def test_both_kinds_of_unpriced_calls_are_one_list(admin_client: Client) -> None:
+    key = make_key(make_account())
+    moments = [on(date(2026, 11, 20), hour) for hour in range(1, 7)]
+    rows = save(
+        *(lost_row(key, opened_at=at) if at.hour % 2 else usage_row(key, opened_at=at, cost=None) for at in moments)
+    )
+    for row in rows:
+        if row.outcome == CallOutcome.LOST:
+            correct(row, AdjustmentSource.SPOOL, cost_pico=None)
+    newest_first = [row.id for row in reversed(rows)]
+    kinds = (Usage.objects.never_priced(), Usage.objects.cost_taken_back())
+
+    first = read_page(kinds, Q(), Cursor(), size=4)
+    second = read_page(kinds, Q(), Cursor(before=first.older), size=4)
+    back = read_page(kinds, Q(), Cursor(after=newest_first[3]), size=2)
+    windowed = read_page(kinds, Q(model="no-such"), Cursor(), size=4, window=2)
+
+    pages = [[call.id for call in page.rows] for page in (first, second, back)]
+    assert pages == [newest_first[:4], newest_first[4:], newest_first[1:3]]
+    assert (windowed.rows, windowed.older) == ([], newest_first[2])
+    assert [call.id for call in listed(admin_client, cost="unpriced")] == newest_first
+
+
+def test_a_day_is_that_of_the_account_wherever_it_is(admin_client: Client) -> None:
+    key = make_key(make_account())
+    day = date(2026, 11, 20)
+    early, late = on(day - timedelta(days=1), 10), on(day + timedelta(days=1), 11)
+    rows = save(usage_row(key, opened_at=early, local_day=day), usage_row(key, opened_at=late, local_day=day))
+
+    found = listed(admin_client, first="2026-11-20", last="2026-11-20")
+
+    assert {call.id for call in found} == {row.id for row in rows}
+
+
+def test_a_call_is_found_by_any_of_its_ids(admin_client: Client) -> None:
+    key, request_id = make_key(make_account()), uuid4()
+    first, second = save(
+        usage_row(key, request_id=request_id, upstream_response_id="chatcmpl-1"),
+        usage_row(key, request_id=request_id, attempt=2),
+    )
+    make_calls(key, 3)
+
+    assert [call.id for call in listed(admin_client, id=str(second.id))] == [second.id]
+    assert {call.id for call in listed(admin_client, id=str(request_id))} == {first.id, second.id}
+    assert [call.id for call in listed(admin_client, id="chatcmpl-1")] == [first.id]
+
+
+@pytest.mark.parametrize("query", [{"account": "Nobody"}, {"key": "nothing"}, {"first": "someday"}, {"status": "x"}])
+def test_a_wrong_filter_shows_nothing_and_says_why(admin_client: Client, query: dict[str, str]) -> None:
+    make_calls(make_key(make_account()), 2)
+
+    changelist = admin_client.get(LIST, query).context["cl"]
+
+    assert changelist.result_list == []
+    assert list(changelist.filter_form.errors) == list(query)
+
+
+def test_unknown_parameters_and_cursors_do_no_harm(admin_client: Client) -> None:
+    make_calls(make_key(make_account()), 2)
+
+    for query in ("?before=nonsense", "?o=1.2", "?p=7", "?e=1", "?account__name__contains=A", "?all="):
+        assert admin_client.get(LIST + query).status_code == 200
+
+
+def test_a_call_shows_its_request_and_exact_cost(admin_client: Client) -> None:
+    key, request_id = make_key(make_account()), uuid4()
+    call, other = save(
+        usage_row(key, request_id=request_id, cost=Decimal("0.000000000001")),
+        usage_row(key, request_id=request_id, attempt=2),
+    )
+
+    page = admin_client.get(f"{LIST}{call.id}/change/")
+
+    text = page.content.decode()
+    assert "$0.000000000001" in text
+    assert f"{LIST}{other.id}/change/" in text
+
+
+def test_usage_can_only_be_looked_at(admin_client: Client) -> None:
+    (call,) = make_calls(make_key(make_account()), 1)
+
+    assert admin_client.get(f"{LIST}add/").status_code == 403
+    assert admin_client.post(f"{LIST}{call.id}/change/", {"model": "x"}).status_code == 403
+    assert admin_client.post(f"{LIST}{call.id}/delete/", {"post": "yes"}).status_code == 403
+    assert Usage.objects.get().model == "gpt-test"
+
+
+def test_usage_takes_its_permission(client: Client) -> None:
+    user = User.objects.create_user("helper", is_staff=True)
+    client.force_login(user)
+    assert client.get(LIST).status_code == 403
+
+    user.user_permissions.add(Permission.objects.get(codename="view_usage"))
+    assert client.get(LIST).status_code == 200
+
+
+def test_a_call_says_why_its_price_did_not_price_it(admin_client: Client) -> None:
+    price = set_price("openai", "gpt-test", rates={Meter.INPUT: Decimal(1)}, effective_from=NOON)
+    meters = {"unreported_tools": 1}
+    (call,) = save(
+        usage_row(make_key(make_account()), price=price, cost=None, extra_meters=meters, flags="tools_unreported")
+    )
+
+    text = admin_client.get(f"{LIST}{call.id}/change/").content.decode()
+
+    assert "It has no rate for something the call used" in text
+    assert "The provider ran tools and didn't report their units." in text

@@ -286,8 +286,8 @@ READABLE = {
     *("billing_monthjob", "billing_plan", "billing_planrate", "billing_planversion", "billing_providercost"),
     *("billing_rollupmark", "billing_staleday", "llm_account", "llm_apikey", "llm_bookscheck", "llm_catalogversion"),
     *("llm_checkedday", "llm_limit", "llm_limitwindow", "llm_modelroute", "llm_price", "llm_process", "llm_rate"),
-    *("llm_rateset", "llm_reaperstate", "llm_redaction", "llm_reratingrun", "llm_routetarget", "llm_usage"),
-    "llm_usageadjustment",
+    *("llm_rateset", "llm_reaperstate", "llm_redaction", "llm_reratingrun", "llm_routetarget", "llm_scheduledtask"),
+    *("llm_usage", "llm_usageadjustment"),
 }
 
 

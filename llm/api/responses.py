@@ -54,7 +54,8 @@ class KeptView(AsyncAPIView):
 
     async def ask(self, response_id: str, method: str, rest: str = "") -> HttpResponse:
         query = self.request.query_params
-        if query.get("stream") not in (None, "false"):
+        streams = [value for name in query if name.casefold() == "stream" for value in query.getlist(name)]
+        if any(value.casefold() != "false" for value in streams):
             raise InvalidRequest("'stream' is not supported here: ask for the whole response.", param="stream")
         rest += f"?{urlencode(list(query.lists()), doseq=True)}" if query else ""
         body = await ask_about(runtime(), self.caller, response_id, method=method, rest=rest)

@@ -19,14 +19,17 @@ from llm.bodies.replies import held_reply
 from llm.calls.passthrough import reply_bytes
 from llm.calls.runtime import Runtime
 from llm.dialects.base import KeptResponse
+from llm.dialects.openai_responses.stream import is_account_failure
 from llm.dialects.openai_responses.wire import OPENAI_RESPONSES
+from llm.dialects.reply_fields import loaded_reply
 from llm.enums import Dialect
-from llm.errors import InvalidRequest, NotFound, UpstreamTimeout
+from llm.errors import InvalidRequest, NotFound, UpstreamFailed, UpstreamTimeout
 from llm.keys import Caller
 from llm.models import Usage
 from llm.providers.base import FetchesKept, RawFetch
 
-_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199}", re.ASCII)
+"""No dots at its beginning: `..` would be another address at the provider."""
 
 
 async def find_makers(runtime: Runtime, caller: Caller, kept: tuple[KeptResponse, ...]) -> frozenset[str]:
@@ -73,7 +76,14 @@ async def ask_about(runtime: Runtime, caller: Caller, response_id: str, *, metho
 async def _fetched(provider: FetchesKept, fetch: RawFetch) -> bytes:
     async with aclosing(await provider.fetch(fetch)) as reply, held_reply() as held:
         body = await held.read(aiter(reply))
-        return await reply_bytes(OPENAI_RESPONSES, body, await read_reply(body))
+        read = await read_reply(body)
+        document = loaded_reply(body, read.value)
+        if not isinstance(document, dict):
+            raise UpstreamFailed("The provider sent a reply that can't be understood.")
+        if is_account_failure(document):
+            # Its words are about the gateway's own account.
+            raise UpstreamFailed("The provider could not make this response; nothing is wrong with the request.")
+        return await reply_bytes(OPENAI_RESPONSES, body, read)
 
 
 def _keeps(provider: object) -> TypeGuard[FetchesKept]:
@@ -84,7 +94,11 @@ def _keeps(provider: object) -> TypeGuard[FetchesKept]:
 def _providers_that_made(response_id: str, account_id: int) -> frozenset[str]:
     if _ID.fullmatch(response_id) is None:
         return frozenset()
-    made = Usage.objects.filter(
-        upstream_response_id=response_id, account_id=account_id, dialect=Dialect.OPENAI_RESPONSES
-    ).exclude(upstream_response_id="")  # as the index has it, which else would not be used
-    return frozenset(made.order_by().values_list("provider", flat=True))
+    made = Usage.objects.filter(upstream_response_id=response_id, dialect=Dialect.OPENAI_RESPONSES).exclude(
+        upstream_response_id=""  # as the index has it, which else would not be used
+    )
+    makers = set(made.order_by().values_list("account_id", "provider"))
+    if any(maker != account_id for maker, _ in makers):
+        # Of two that have it, nobody can say which one the provider would show.
+        return frozenset()
+    return frozenset(provider for _, provider in makers)

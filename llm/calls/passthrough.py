@@ -20,7 +20,7 @@ from llm.dialects.openai_chat.fields import is_search_model
 from llm.dialects.usage_figures import WEB_SEARCHES, merged_service
 from llm.errors import UpstreamError, UpstreamFailed
 from llm.providers.base import Closing, ForwardsRaw, RawCall, RawReply
-from llm.providers.failures import error_in_reply
+from llm.providers.failures import before_sending, error_in_reply
 from llm.providers.registry import upstream_key
 from llm.types import Reading, TokenCounts
 
@@ -74,6 +74,13 @@ class PassedThroughAnswer:
                         yield Chunk(passed, events)
                     if reader.is_complete or reader.failure is not None:
                         break
+                else:
+                    rest = reader.end()
+                    if reader.has_data and not has_begun:
+                        has_begun = True
+                        yield HEAD
+                    if rest:
+                        yield Chunk(rest, rest.count(b"data:"))
             if reader.failure is not None or not reader.is_complete:
                 raise self._failure_of_stream(reader, has_begun=has_begun)
             yield Complete(partial(_finish_stream, reader))
@@ -83,12 +90,13 @@ class PassedThroughAnswer:
         context = self._context
         provider = cast("ForwardsRaw", context.provider)
         await take_turn(len(context.request.raw))
-        body = self._wire.upstream_body(
-            context.request,
-            upstream_model=context.target.upstream_model,
-            max_output_tokens=context.max_output_tokens,
-            maximum_field=provider.maximum_field,
-        )
+        with before_sending(context.target.provider):
+            body = self._wire.upstream_body(
+                context.request,
+                upstream_model=context.target.upstream_model,
+                max_output_tokens=context.max_output_tokens,
+                maximum_field=provider.maximum_field,
+            )
         return await provider.forward(
             RawCall(
                 context.request.dialect, self._wire.path, body, context.request.is_stream, context.forwarded_headers
@@ -116,7 +124,7 @@ class PassedThroughAnswer:
                 yield note_size
             finally:
                 self.reading = self._as_served(reader.reading())
-                if self.reading.counts is None or not reader.is_complete:
+                if self.reading.counts is None or not self.reading.is_final:
                     self.text = reader.output_text()
                     self.unkept_characters = reader.dropped_characters
 

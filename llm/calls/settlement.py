@@ -31,14 +31,13 @@ class Ending:
     """How a call ended.
 
     estimate: counts what the upstream did not report; called only where that is needed.
-    is_complete: the reply came to its own end. is_gone: the caller had left before that.
+    is_gone: the caller had left before the reply came to its end.
     tool_meters: extra meters of what the provider was to run by itself. is_charged: False for what no provider
     charges for: the call stands on the books and on no invoice.
     """
 
     reading: Reading
     outcome: CallOutcome
-    is_complete: bool
     is_gone: bool
     estimate: Callable[[], TokenCounts]
     tool_meters: tuple[str, ...] = ()
@@ -140,7 +139,7 @@ def _flags(
 def _figures(ending: Ending) -> tuple[TokenCounts, UsageSource]:
     """Reported figures count as they are once they are final; before that they are only a lower bound."""
     reported = ending.reading.counts
-    if reported is not None and (ending.is_complete or ending.reading.is_final):
+    if reported is not None and ending.reading.is_final:
         return reported, UsageSource.DRAINED if ending.is_gone else UsageSource.REPORTED
     estimated = ending.estimate()
     if reported is None:

@@ -153,7 +153,7 @@ class UpstreamCall:
         """The answer has come to its own end: on the books, durably, before its last byte goes out."""
         self._deadlines.lift()
         outcome = CallOutcome.CLIENT_GONE if self._audience.is_gone else CallOutcome.OK
-        self.closing = closing = self._close_of(self._ending(outcome, is_complete=True))
+        self.closing = closing = self._close_of(self._ending(outcome))
         await self.settle()
         data = await complete.finish(closing.counts, self._visible_cost(closing))
         if self._relay is None:
@@ -224,7 +224,7 @@ class UpstreamCall:
             return close_of_undone(self.context.opened, error, duration_ms=self._elapsed_ms())
         asked = self._deadlines.asked
         outcome = outcome_of(error) if asked is None else _OUTCOMES[asked]
-        ending = self._ending(outcome, is_complete=False, reading=error.reading)
+        ending = self._ending(outcome, reading=error.reading)
         return self._close_of(
             replace(ending, error_code=error.code, upstream_status=error.upstream_status or ending.upstream_status)
         )
@@ -234,12 +234,11 @@ class UpstreamCall:
         is_other = served.is_of_another_model or _is_other_service(self.context.request.asked_service, ending.reading)
         return close_of(self.context.opened, served.price, ending, is_priced_as_reported=is_other)
 
-    def _ending(self, outcome: CallOutcome, *, is_complete: bool, reading: Reading | None = None) -> Ending:
+    def _ending(self, outcome: CallOutcome, *, reading: Reading | None = None) -> Ending:
         first_byte_at = self._first_byte_at
         return Ending(
             reading=without_our_keys(reading or self._answer.reading),
             outcome=outcome,
-            is_complete=is_complete,
             is_gone=self._audience.is_gone,
             estimate=self._estimate,
             tool_meters=self._answer.tool_meters,

@@ -64,7 +64,8 @@ class Extent(NamedTuple):
     """How much a request may make the upstream read, at most.
 
     input_tokens: None where it has parts (images, sound, files) whose size in tokens only the upstream knows.
-    unbounded: what it asks for that costs beside its tokens, without any bound (a web search); "" for nothing.
+    unbounded: what it asks for that costs beside its tokens, and brings more of them, without any bound (a web search);
+    "" for nothing.
     unbounded_output: what it asks for whose tokens, or the like, have no bound (a predicted output); "" for nothing.
     """
 
@@ -114,6 +115,9 @@ class StreamReader(Protocol):
 
         Raises UpstreamFailed when an unfinished event is larger than we hold.
         """
+
+    def end(self) -> bytes:
+        """The upstream has closed the stream; return what goes to the caller of an event that it left unended."""
 
     def finish(self, *, cost: str | None = None) -> bytes:
         """The held-back rest. cost: USD as a plain decimal number, put into the usage event if the caller gets one."""

@@ -86,6 +86,10 @@ class EventReader(ABC):
             return block
         return b"".join([self._pass(event) for event in split_events(block)])
 
+    def end(self) -> bytes:
+        """An event counts once a blank line has ended it, the dialect's last one maybe before: see `is_complete`."""
+        return b""
+
     def finish(self, *, cost: str | None = None) -> bytes:
         if self._failure is not None:
             return b""

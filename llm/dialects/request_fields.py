@@ -11,6 +11,7 @@ import orjson
 
 from llm.dialects.base import ParsedRequest
 from llm.dialects.json_text import replaced, with_members
+from llm.dialects.usage_figures import MAX_TOKENS
 from llm.errors import InvalidRequest
 
 MAX_MODEL_CHARACTERS = 200
@@ -148,10 +149,10 @@ def changed_body(request: ParsedRequest, changes: Mapping[str, Any]) -> bytes:
 
 
 def token_count(value: Any) -> int | None:
-    """A field's value as a number of tokens: 1000.0 is 1000. None where nothing bounds it: null, -1, a text."""
+    """A field's value as a number of tokens: 1000.0 is 1000. None where nothing bounds it: null, -1, a text, 10**30."""
     if type(value) is float and value.is_integer():
         value = int(value)
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
 
 
 def output_maximum(value: Any) -> int | None:

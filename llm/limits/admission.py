@@ -27,7 +27,7 @@ class ReservationEstimate(NamedTuple):
     can say; output_tokens are those of one choice, of which there are `choices`, and where nobody states them, a limit
     makes `unstated_output_tokens` the maximum. input_pico: pico-units of USD for all input and fees;
     output_token_pico: for a token of output. Both are None where no price bounds the call, and `why_unpriced` says so
-    to the caller.
+    to the caller, as `why_uncounted` does where nothing bounds its tokens.
     """
 
     requests: int
@@ -37,6 +37,7 @@ class ReservationEstimate(NamedTuple):
     unstated_output_tokens: int = 1
     input_pico: int | None = 0
     output_token_pico: int | None = 0
+    why_uncounted: str = ""
     why_unpriced: str = ""
 
 
@@ -213,7 +214,7 @@ def _obstacle(binding: BindingWindow, units: int | None, ask: ReservationEstimat
     why = ""
     if units is None:
         kind = "unbounded"
-        why = ask.why_unpriced if limit.metric is LimitMetric.COST else ""
+        why = ask.why_unpriced if limit.metric is LimitMetric.COST else ask.why_uncounted
     elif units > limit.amount > 0 or (units and not limit.amount):
         kind = "too_large" if limit.amount else "spent"
     elif window.used + units > limit.amount:

@@ -17,13 +17,14 @@ def estimate_reservation(
     """requests: 0 where an earlier call of the request counts already.
 
     A prompt of unknown size, and an output without a maximum, may fill the model's whole context window, where that
-    is known.
+    is known. What a provider adds to the prompt by itself, once for each of its tools' runs, has no bound.
     """
     if request.is_count:
         return ReservationEstimate(requests=requests, input_tokens=0, output_tokens=0)
     price = target.price
     extent = wire.extent(request)
     window = None if price is None else price.context_window
+    unbounded = _unbounded(extent, target)
     input_tokens = window if extent.input_tokens is None else extent.input_tokens
     output_tokens = window if request.max_output_tokens is None else request.max_output_tokens
     why_unpriced = _why_unpriced(request, extent, target, input_tokens)
@@ -32,12 +33,13 @@ def estimate_reservation(
         input_pico, output_token_pico = dearest_pico(price, prompt_tokens_bound=input_tokens or 0)
     return ReservationEstimate(
         requests=requests,
-        input_tokens=input_tokens,
+        input_tokens=None if unbounded else input_tokens,
         output_tokens=output_tokens,
         choices=request.choices,
         unstated_output_tokens=settings.LLM_LIMIT_OUTPUT_TOKENS + request.thinking_tokens,
         input_pico=input_pico,
         output_token_pico=output_token_pico,
+        why_uncounted=f"it asks for {unbounded}, whose tokens can't be known in advance" if unbounded else "",
         why_unpriced=why_unpriced,
     )
 
@@ -52,6 +54,8 @@ def _why_unpriced(request: ParsedRequest, extent: Extent, target: Target, input_
         return f"no price is known for {unpriced}"
     if unbounded := _unbounded(extent, target):
         return f"it asks for {unbounded}, whose cost can't be known in advance"
+    if request.routing_fields:
+        return "it asks for a choice of models or providers, whose cost can't be known in advance"
     if price.is_free:
         # However many tokens they are.
         return ""

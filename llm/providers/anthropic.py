@@ -16,7 +16,7 @@ from llm.dialects.anthropic_messages.tool_names import original_names
 from llm.enums import Dialect
 from llm.providers.base import ProviderSettings, RawCall
 from llm.providers.counting import count_message_tokens
-from llm.providers.failures import upstream_error
+from llm.providers.failures import before_sending, upstream_error
 from llm.providers.raw import UpstreamReply, forward, read_all, read_items
 from llm.providers.transport import UpstreamTransport, client_on
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem, ToolCallDelta
@@ -51,13 +51,13 @@ class AnthropicProvider:
         }
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
-        response = read_reply(*await read_all(await self._post(request_body(request, is_stream=False))))
+        response = read_reply(*await read_all(await self._post(self._body(request, is_stream=False))))
         names = original_names(request)
         calls = tuple(replace(call, name=names.get(call.name, call.name)) for call in response.tool_calls)
         return replace(response, tool_calls=calls)
 
     async def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
-        reply = await self._post(request_body(request, is_stream=True))
+        reply = await self._post(self._body(request, is_stream=True))
         names = original_names(request)
         async with aclosing(read_items(reply, MessageCollector())) as items:
             async for item in items:
@@ -82,6 +82,10 @@ class AnthropicProvider:
 
     async def aclose(self) -> None:
         await self._client.close()
+
+    def _body(self, request: ChatRequest, *, is_stream: bool) -> bytes:
+        with before_sending(self.name):
+            return request_body(request, is_stream=is_stream)
 
     async def _post(self, body: bytes) -> UpstreamReply:
         try:

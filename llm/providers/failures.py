@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
+import structlog
 
 from llm.dialects.anthropic_messages import usage as anthropic_usage
 from llm.dialects.error_shapes import says_error
@@ -39,6 +41,8 @@ from llm.providers.refusals import (
 )
 from llm.providers.transport import NeverSent
 from llm.types import Reading, TokenCounts
+
+log = structlog.get_logger("llm.calls")
 
 _CALLERS_BUSINESS = frozenset((400, 404, 409, 413, 415, 422))
 _KEPT_STATUSES = frozenset((400, 403, 404, 409, 413, 415, 422))
@@ -76,6 +80,21 @@ def upstream_error(error: Exception, *, provider: str, secret: str = "") -> Upst
     if any(isinstance(cause, httpx2.TimeoutException | TimeoutError) for cause in causes):
         return UpstreamTimeout(f"The provider “{provider}” did not answer in time.", may_have_worked=True)
     return UpstreamFailed(f"The provider “{provider}” ended its response before it was complete.", may_have_worked=True)
+
+
+@contextmanager
+def before_sending(provider: str) -> Iterator[None]:
+    """Whatever is raised here ends a call of which the upstream has not got a byte: nothing is charged for it."""
+    try:
+        yield
+    except UpstreamError:
+        raise
+    except Exception as error:
+        # The exception's text may hold a prompt, so only its class is told.
+        log.error("provider.request_unwritten", provider=provider, error=type(error).__name__)  # noqa: TRY400
+        raise UpstreamFailed(
+            f"This request could not be written for the provider “{provider}”, so it was not sent."
+        ) from error
 
 
 def error_in_reply(body: object, *, provider: str, secret: str = "") -> UpstreamError | None:

@@ -13,7 +13,7 @@ from openai import AsyncOpenAI, AsyncStream
 from llm.dialects.openai_chat import client as openai_chat_client
 from llm.providers.base import ProviderSettings, RawCall, RawFetch
 from llm.providers.counting import count_message_tokens
-from llm.providers.failures import upstream_error
+from llm.providers.failures import before_sending, upstream_error
 from llm.providers.raw import UpstreamReply, forward, read_all, read_items
 from llm.providers.transport import UpstreamTransport, client_on
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
@@ -43,18 +43,10 @@ class OpenAIProvider:
         self._client._custom_headers = {}
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
-        return openai_chat_client.read_reply(
-            *await read_all(
-                await self._post(
-                    openai_chat_client.request_body(request, is_stream=False, maximum_field=self.maximum_field)
-                )
-            )
-        )
+        return openai_chat_client.read_reply(*await read_all(await self._post(self._body(request, is_stream=False))))
 
     async def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
-        reply = await self._post(
-            openai_chat_client.request_body(request, is_stream=True, maximum_field=self.maximum_field)
-        )
+        reply = await self._post(self._body(request, is_stream=True))
         async with aclosing(read_items(reply, openai_chat_client.StreamCollector())) as items:
             async for item in items:
                 yield item
@@ -70,6 +62,10 @@ class OpenAIProvider:
 
     async def aclose(self) -> None:
         await self._client.close()
+
+    def _body(self, request: ChatRequest, *, is_stream: bool) -> bytes:
+        with before_sending(self.name):
+            return openai_chat_client.request_body(request, is_stream=is_stream, maximum_field=self.maximum_field)
 
     async def _exchange(self, method: str, path: str, *, headers: Mapping[str, str], body: bytes) -> UpstreamReply:
         ours = {"authorization": f"Bearer {self._secret}"} if self._secret else {}

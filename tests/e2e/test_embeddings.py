@@ -12,10 +12,10 @@ import pytest
 
 from llm.enums import CallOutcome, Dialect, LimitMetric, LimitPer, UsageSource, UsageStatus
 from llm.limits.changes import set_limit
-from llm.models import Account, Usage
+from llm.models import Account, ModelRoute, Usage
 from tests.books import closed_usage
 from tests.e2e.callers import Application, assert_nothing_happened, error_of
-from tests.e2e.test_unpriced import set_price
+from tests.e2e.test_unpriced import make_route, set_price
 from tests.fakes import FakeUpstream, Script
 from tests.fakes.embeddings_wire import vector_of
 from tests.gateway_process import Gateway
@@ -177,6 +177,18 @@ def test_a_limit_reserves_the_inputs_and_no_output(application: Application, acc
     too_large = embed(application, input="x" * 2_000)
     assert (too_large.status_code, error_of(too_large)["code"]) == (400, "limit_too_small")
     closed_usage(2)
+
+
+def test_a_limit_of_cost_refuses_a_choice_of_models(
+    application: Application, account: Account, embedding_price: None, upstream: FakeUpstream
+) -> None:
+    """Also where the route leaves it to callers: another model may cost a thousand times as much."""
+    route = make_route(MODEL, ("openai", MODEL))
+    ModelRoute.objects.filter(pk=route.pk).update(allows_provider_routing=True)
+    set_limit(account, None, LimitMetric.COST, LimitPer.DAY, 100, None)
+    refused = embed(application, models=["dear"])
+    assert (refused.status_code, error_of(refused)["code"]) == (400, "limit_not_applicable")
+    assert_nothing_happened(upstream)
 
 
 def test_a_limit_of_cost_holds_what_the_inputs_may_cost(

@@ -278,16 +278,18 @@ def test_money_without_a_price_is_no_bound(
         ({"tools": [{"type": "mcp", "server_url": "https://example.com"}]}, "tools that the provider runs"),
     ],
 )
-def test_what_has_no_bound_is_refused_under_a_cost_limit_alone(
-    application: Application, limit: Callable[..., None], fields: dict[str, Any], why: str
+@pytest.mark.parametrize(("metric", "amount"), [("tokens", 1_000_000), ("cost", "1.00")])
+def test_what_a_provider_adds_by_itself_is_refused_under_limits_that_need_a_bound(
+    application: Application, limit: Callable[..., None], fields: dict[str, Any], why: str, metric: str, amount: object
 ) -> None:
+    """It reads the prompt once more for each search or tool that it runs."""
     set_price(**_PRICE)
-    limit("tokens", "day", 1_000_000)
+    limit("requests", "day", 10)
     application.chat(**fields)
     assert Usage.objects.count() == 1
-    limit("cost", "day", "1.00")
+    limit(metric, "day", amount)
     refused = application.chat(**fields)
-    assert refused.status_code == 400
+    assert (refused.status_code, error_of(refused)["code"]) == (400, "limit_not_applicable")
     assert why in error_of(refused)["message"]
 
 

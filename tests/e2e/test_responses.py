@@ -427,9 +427,57 @@ def test_what_an_account_has_made_it_can_ask_for_and_delete(
 
 def test_a_kept_response_is_not_streamed(application: Application, upstream: FakeUpstream) -> None:
     made = respond(application).json()["id"]
-    refused = application.send("GET", f"{RESPONSES}/{made}?stream=true")
-    assert (refused.status_code, error_of(refused)["param"]) == (400, "stream")
+    for query in ("stream=true", "stream=false&stream=true", "Stream=1", "stream="):
+        refused = application.send("GET", f"{RESPONSES}/{made}?{query}")
+        assert (refused.status_code, error_of(refused)["param"]) == (400, "stream")
     assert application.send("GET", f"{RESPONSES}/{made}?stream=false").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>Welcome</html>",
+        b"[]",
+        b'event: response.created\ndata: {"type":"response.created"}\n\n',
+        orjson.dumps(
+            {
+                "id": "resp_1",
+                "object": "response",
+                "status": "failed",
+                "error": {"code": "rate_limit_exceeded", "message": "Rate limit reached in organization org-acme"},
+            }
+        ),
+    ],
+)
+def test_what_is_no_kept_response_is_a_502_in_our_words(
+    application: Application, upstream: FakeUpstream, body: bytes
+) -> None:
+    made = respond(application).json()["id"]
+    upstream.enqueue(Script(body=body))
+    reply = application.send("GET", f"{RESPONSES}/{made}")
+    assert reply.status_code == 502
+    assert "org-acme" not in reply.text
+
+
+@pytest.mark.parametrize("each", ["..", ".", "...", "%2e%2e", "..%2fmodels"])
+def test_an_id_is_no_way_to_another_address(application: Application, upstream: FakeUpstream, each: str) -> None:
+    assert application.send("GET", f"{RESPONSES}/{each}/input_items").status_code == 404
+    assert_nothing_happened(upstream)
+
+
+def test_an_id_that_two_accounts_have_is_nobodys(
+    application: Application, stranger: Application, upstream: FakeUpstream
+) -> None:
+    """A server that lets its callers choose ids shows whatever it keeps under one."""
+    made = respond(application).json()["id"]
+    taken = {"id": made, "object": "response", "model": "gpt-4o", "output": [], "usage": None}
+    upstream.enqueue(Script(body=orjson.dumps(taken)))
+    assert respond(stranger).json()["id"] == made
+    closed_usage(2)
+    for caller in (application, stranger):
+        assert caller.send("GET", f"{RESPONSES}/{made}").status_code == 404
+        assert respond(caller, previous_response_id=made).status_code == 400
 
 
 # --- Limits and tools -------------------------------------------------------------------------------------------------
@@ -456,11 +504,12 @@ def test_a_limit_lowers_the_maximum(application: Application, account: Account, 
         {"tools": ["web_search"]},
     ],
 )
-def test_tools_of_the_provider_are_refused_under_a_limit_of_cost(
-    application: Application, account: Account, upstream: FakeUpstream, fields: dict[str, Any]
+@pytest.mark.parametrize("metric", [LimitMetric.COST, LimitMetric.TOKENS])
+def test_tools_of_the_provider_are_refused_under_a_limit_that_needs_a_bound(
+    application: Application, account: Account, upstream: FakeUpstream, fields: dict[str, Any], metric: LimitMetric
 ) -> None:
     set_price(input="2", output="10")
-    set_limit(account, None, LimitMetric.COST, LimitPer.DAY, 10_000_000, None)
+    set_limit(account, None, metric, LimitPer.DAY, 10_000_000, None)
     refused = respond(application, **fields)
     assert (refused.status_code, error_of(refused)["code"]) == (400, "limit_not_applicable")
     assert_nothing_happened(upstream)

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm.dialects.anthropic_messages.blocks import blocks_of, listed
-from llm.dialects.anthropic_messages.fields import find_routing_fields
 from llm.dialects.anthropic_messages.tools import is_callers_own
 from llm.dialects.base import Extent
 from llm.dialects.openai_chat.extent import what_is_bought
+from llm.dialects.openai_chat.fields import find_routing_fields
 from llm.dialects.request_fields import output_maximum
 
 # Tuples, not sets: what a caller sends as a type may be anything, and to ask a set for a list raises.
@@ -35,7 +35,7 @@ def measure_extent(body: Mapping[str, Any], raw_bytes: int) -> Extent:
     """A token is at least one byte of text, and JSON never makes a text shorter: the body's bytes are the bound."""
     unbounded, compacts = _unbounded(body), _compacts(body)
     unbounded_output = "a compaction of the conversation" if compacts else ""
-    if unbounded or compacts or not all(_is_text(block) for _, block in blocks_of(body)):
+    if unbounded or compacts or find_routing_fields(body) or not all(_is_text(block) for _, block in blocks_of(body)):
         return Extent(None, unbounded, unbounded_output)
     return Extent(raw_bytes + _TEMPLATE_TOKENS + _tool_tokens(body.get("tools")), unbounded, unbounded_output)
 
@@ -75,8 +75,6 @@ def _tool_tokens(tools: Any) -> int:
 def _unbounded(body: Mapping[str, Any]) -> str:
     if bought := what_is_bought(body):
         return bought
-    if find_routing_fields(body):
-        return "a choice of models or providers"
     tools = body.get("tools")
     has_own_alone = isinstance(tools, list) and all(map(is_callers_own, tools))
     return "" if tools is None or has_own_alone else "tools that the provider runs"

@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from llm.dialects.anthropic_messages.blocks import blocks_of, listed
+from llm.dialects.anthropic_messages.blocks import blocks_of
 from llm.dialects.openai_chat.fields import FEE_FIELDS, ROUTING_FIELDS
-from llm.dialects.openai_chat.fields import find_routing_fields as find_general_routing_fields
 from llm.dialects.request_fields import Shape, shape
 from llm.errors import InvalidRequest
 
@@ -52,16 +51,6 @@ REQUEST = Shape(
         "mcp_servers": shape("type", "name", "url", "authorization_token"),
     },
 )
-
-
-def find_routing_fields(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those by which another model may be called; a tool with a model of its own (an advisor) is one of them."""
-    advisors = [
-        f"tools[{index}].model"
-        for index, tool in enumerate(listed(body.get("tools")))
-        if isinstance(tool, dict) and tool.get("model") is not None
-    ]
-    return (*find_general_routing_fields(body), *advisors)
 
 
 def refuse_kept_at_provider(body: Mapping[str, Any]) -> None:

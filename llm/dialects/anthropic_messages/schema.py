@@ -18,8 +18,12 @@ _UNSUPPORTED = (
     *("maxItems", "uniqueItems", "minProperties", "maxProperties"),
 )
 """Bounds that it doesn't hold: the model reads of them in the description."""
-_SCHEMAS = ("properties", "$defs", "definitions")
-_LISTS = ("anyOf", "allOf", "oneOf", "prefixItems")
+_SCHEMAS = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+_INNER = (
+    *("anyOf", "allOf", "oneOf", "prefixItems", "items", "additionalItems", "contains", "propertyNames"),
+    *("not", "if", "then", "else"),
+)
+"""Members that hold a schema, or a list of them."""
 _MAX_DEPTH = 64
 
 
@@ -31,7 +35,7 @@ def closed_schema(schema: Mapping[str, Any], param: str, depth: int = 0) -> dict
     if told := _told(schema):
         bounds = orjson.dumps({name: schema[name] for name in told}).decode()
         closed["description"] = " ".join(filter(None, (str(schema.get("description") or ""), bounds)))
-    if schema.get("type") == "object" or "properties" in schema:
+    if "object" in _listed(schema.get("type")) or "properties" in schema:
         if schema.get("additionalProperties") not in (None, False):
             raise UpstreamRejected(
                 "This model needs 'additionalProperties': false in every object of a schema.",
@@ -50,9 +54,13 @@ def _told(schema: Mapping[str, Any]) -> list[str]:
 
 
 def _inner(schema: Mapping[str, Any], param: str) -> Iterator[tuple[str, Any, str]]:
-    for name in (*_SCHEMAS, *_LISTS, "items"):
+    for name in (*_SCHEMAS, *_INNER):
         if isinstance(schema.get(name), dict | list):
             yield name, schema[name], f"{param}.{name}"
+
+
+def _listed(kinds: Any) -> list[Any]:
+    return kinds if isinstance(kinds, list) else [kinds]
 
 
 def _closed(inner: Any, path: str, depth: int) -> Any:

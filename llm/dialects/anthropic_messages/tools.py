@@ -16,6 +16,12 @@ from llm.dialects.anthropic_messages.blocks import listed
 from llm.dialects.usage_figures import UNREPORTED_TOOLS
 
 _CALLERS_OWN = ("bash_", "text_editor_", "computer_", "browser_toolset_", "memory_")
+_TOOL_KEYS = frozenset(
+    (
+        *("type", "name", "description", "input_schema", "cache_control", "strict", "defer_loading"),
+        *("allowed_callers", "eager_input_streaming", "input_examples"),
+    )
+)
 _WITHOUT_A_FEE = ("web_search_", "web_fetch_", "tool_search_tool_", "mcp_toolset", "advisor_")
 """Those of the provider's whose fee is reported, or that have none."""
 _WITH_FREE_CODE = ("web_search_2026", "web_fetch_2026")
@@ -27,8 +33,11 @@ _FREE_USES = ("tool_search_tool_", "mcp_")
 
 
 def is_callers_own(tool: Any) -> bool:
+    """A tool that is described by a schema has no members that we don't know: one may be a second kind."""
     kind = _kind_of(tool)
-    return kind in ("", "custom") or kind.startswith(_CALLERS_OWN)
+    if kind not in ("", "custom"):
+        return kind.startswith(_CALLERS_OWN)
+    return isinstance(tool, dict) and tool.keys() <= _TOOL_KEYS
 
 
 def tool_meters(body: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from llm.dialects.anthropic_messages import errors as anthropic_errors
 from llm.dialects.anthropic_messages import rendering
 from llm.dialects.anthropic_messages.blocks import content_text, prompt_text
 from llm.dialects.anthropic_messages.extent import lowered_output, measure_extent, read_maximum
-from llm.dialects.anthropic_messages.fields import REQUEST, find_routing_fields, refuse_kept_at_provider
+from llm.dialects.anthropic_messages.fields import REQUEST, refuse_kept_at_provider
 from llm.dialects.anthropic_messages.stream import MessagesReader
 from llm.dialects.anthropic_messages.tools import UsesOfTools, tool_meters
 from llm.dialects.anthropic_messages.translation import to_chat
@@ -23,7 +23,7 @@ from llm.dialects.base import Extent, ParsedRequest, Rendered, StreamReader, Str
 from llm.dialects.error_shapes import says_error
 from llm.dialects.json_text import with_usage_cost
 from llm.dialects.money_fields import read_upstream_cost, without_money
-from llm.dialects.openai_chat.fields import asked_service
+from llm.dialects.openai_chat.fields import asked_service, find_routing_fields
 from llm.dialects.reply_fields import loaded_reply, text_in
 from llm.dialects.request_fields import changed_body, checked_model, read_flag, renamed_model
 from llm.dialects.strict_json import load_object

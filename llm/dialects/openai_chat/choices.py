@@ -8,6 +8,7 @@ from typing import Any
 
 from llm.dialects.base import ParsedRequest
 from llm.dialects.error_shapes import says_error
+from llm.dialects.kept_objects import refuse_kept, refuse_kept_objects
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.dialect import OpenAIDialect
 from llm.dialects.openai_chat.extent import tool_meters
@@ -29,6 +30,9 @@ class ChoicesDialect(OpenAIDialect, ABC):
 
     def parsed(self, raw: bytes, body: dict[str, Any]) -> ParsedRequest:
         """body: checked for what is the endpoint's own. Raises InvalidRequest."""
+        refuse_kept_objects(raw, body)
+        if body.get("previous_response_id") is not None:
+            refuse_kept("previous_response_id")
         is_stream = read_flag(body, "stream")
         output = read_output(body)
         return ParsedRequest(

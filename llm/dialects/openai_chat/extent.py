@@ -12,7 +12,6 @@ from llm.dialects.openai_chat.fields import (
     STORED_PROMPT_FIELDS,
     TOKEN_FEE_FIELDS,
     TOOL_KEYS,
-    find_routing_fields,
 )
 from llm.dialects.usage_figures import UNREPORTED_TOOLS, WEB_SEARCHES
 
@@ -31,12 +30,15 @@ TOOL_TEMPLATE_TOKENS = 1024
 def measure_extent(body: Mapping[str, Any], raw_bytes: int) -> Extent:
     """A token is at least one byte of text, and JSON never makes a text shorter: the body's bytes are the bound."""
     messages = body.get("messages")
-    is_stored = any(body.get(name) is not None for name in STORED_PROMPT_FIELDS)
-    if is_stored or (isinstance(messages, list) and any(map(_is_of_unknown_size, messages))):
-        return Extent(None, _unbounded(body), _unbounded_output(body))
+    if has_stored_prompt(body) or (isinstance(messages, list) and any(map(_is_of_unknown_size, messages))):
+        return Extent(None, _unbounded(body), unbounded_output(body))
     has_tools = bool(body.get("tools") or body.get("functions"))
     input_tokens = raw_bytes + TEMPLATE_TOKENS + has_tools * TOOL_TEMPLATE_TOKENS
-    return Extent(input_tokens, _unbounded(body), _unbounded_output(body))
+    return Extent(input_tokens, _unbounded(body), unbounded_output(body))
+
+
+def has_stored_prompt(body: Mapping[str, Any]) -> bool:
+    return any(body.get(name) is not None for name in STORED_PROMPT_FIELDS)
 
 
 def tool_meters(body: Mapping[str, Any]) -> tuple[str, ...]:
@@ -72,12 +74,11 @@ def what_is_bought(body: Mapping[str, Any]) -> str:
 def _unbounded(body: Mapping[str, Any]) -> str:
     if bought := what_is_bought(body):
         return bought
-    if find_routing_fields(body):
-        return "a choice of models or providers"
     return "tools that the provider runs" if _has_providers_tools(body) else ""
 
 
-def _unbounded_output(body: Mapping[str, Any]) -> str:
+def unbounded_output(body: Mapping[str, Any]) -> str:
+    """What a field asks for whose tokens have no bound; "" for nothing."""
     for _, bought in _bought(body, TOKEN_FEE_FIELDS):
         return bought
     modalities = body.get("modalities")

@@ -97,6 +97,8 @@ TOKEN_FEE_FIELDS: Mapping[str, str] = {
 STORED_PROMPT_FIELDS = (
     *("chat_template", "previous_response_id", "conversation", "conversation_id", "thread_id", "context_id"),
     *("cached_content", "cachedContent"),
+    # Of routes that let callers choose: what a provider adds to the prompt by their names.
+    *("preset", "prompt_id", "agent_id", "assistant_id", "bot_id", "extra_body"),
 )
 """By these the prompt is more than what the request says: kept by the upstream, or made by a template."""
 
@@ -107,6 +109,8 @@ MODEL_VARIANTS = frozenset(
     )
 )
 _PRESET = "@preset/"
+_WITHOUT_MODELS = frozenset(("messages", "input", "metadata", "prompt", *ROUTING_FIELDS))
+"""What is said, what callers name as they like, and what is found by its own name."""
 
 
 _FUNCTION = shape("name", "description", "parameters", "strict", "arguments")
@@ -155,7 +159,10 @@ REQUEST = Shape(
 
 
 def find_routing_fields(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those by which an upstream may choose who serves; null asks for nothing."""
+    """Those by which an upstream may choose who serves, or what serves beside it; null asks for nothing.
+
+    body: of any dialect.
+    """
     named = [name for name in ROUTING_FIELDS if body.get(name) is not None]
     prefixed = [name for name in body if name.casefold().startswith(_ROUTING_PREFIXES) and body[name] is not None]
     return (*named, *prefixed, *_routing_members(body))
@@ -170,6 +177,19 @@ def _routing_members(body: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(metadata, dict) and isinstance(metadata.get("tags"), list | dict):
         # OpenAI's metadata has texts alone; LiteLLM routes by a list of this name.
         yield "metadata.tags"
+    for name, value in body.items():
+        if name not in _WITHOUT_MODELS and isinstance(value, dict | list):
+            yield from _models_in(value, name)
+
+
+def _models_in(value: dict[str, Any] | list[Any], path: str) -> Iterator[str]:
+    """Models of tools (Anthropic's advisor, OpenAI's image generation), of moderation, and what else has its own."""
+    if isinstance(value, dict):
+        yield from (f"{path}.{name}" for name in value if name.casefold() == "model" and value[name] is not None)
+        return
+    for index, each in enumerate(value):
+        if isinstance(each, dict):
+            yield from _models_in(each, f"{path}[{index}]")
 
 
 def asked_service(body: Mapping[str, Any]) -> Service:

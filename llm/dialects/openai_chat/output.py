@@ -1,4 +1,4 @@
-"""How much a chat request lets an upstream write, under all the names that servers have for it.
+"""How much a request lets an upstream write, under all the names that servers have for it.
 
 Which of them a server reads nobody knows before, so the largest counts, and a limit lowers each. Thinking counts beside
 the maximum: Anthropic has it inside, Alibaba doesn't. What is no count of tokens (a text, a negative number) goes up as
@@ -24,8 +24,9 @@ MAX_CHOICES = 128
 
 Path = tuple[str, ...]
 
-_STANDARD: tuple[Path, ...] = (("max_completion_tokens",), ("max_tokens",))
-"""The two names that we set ourselves; that an upstream reads any other can't be relied on."""
+CHAT_MAXIMA: tuple[Path, ...] = (("max_completion_tokens",), ("max_tokens",))
+"""The names that we set ourselves; that an upstream reads any other can't be relied on."""
+RESPONSE_MAXIMA: tuple[Path, ...] = (("max_output_tokens",),)
 _MAXIMA: tuple[Path, ...] = (
     *(("max_output_tokens",), ("max_new_tokens",), ("max_generated_tokens",), ("max_tokens_to_sample",)),
     *(("max_gen_len",), ("max_gen_toks",), ("max_length",), ("maxOutputTokens",), ("maxTokens",)),
@@ -49,7 +50,7 @@ _CHOICES: tuple[Path, ...] = (
     *(("parameters", "num_return_sequences"), ("parameters", "best_of"), ("sampling_params", "n")),
 )
 
-_ALL: tuple[Path, ...] = (*_STANDARD, *_MAXIMA, *_MINIMA, *_THINKING, *_CHOICES)
+_ALL: tuple[Path, ...] = (*CHAT_MAXIMA, *_MAXIMA, *_MINIMA, *_THINKING, *_CHOICES)
 OUTPUT_FIELDS = frozenset(path[0] for path in _ALL)
 OUTPUT_MEMBERS: Mapping[str, frozenset[str]] = {
     name: frozenset(path[1] for path in _ALL if len(path) > 1 and path[0] == name)
@@ -70,11 +71,14 @@ class Output(NamedTuple):
     thinking: int
 
 
-def read_output(body: Mapping[str, Any]) -> Output:
-    """Raises InvalidRequest for what is no number of answers."""
+def read_output(body: Mapping[str, Any], standard_names: tuple[Path, ...] = CHAT_MAXIMA) -> Output:
+    """standard_names: of a maximum that the upstream surely reads.
+
+    Raises InvalidRequest for what is no number of answers.
+    """
     choices = [_number_of_answers(body, path) for path in _CHOICES if _value(body, path) is not None]
-    standard = list(_token_counts(body, _STANDARD).values())
-    others = list(_token_counts(body, (*_MAXIMA, *_MINIMA)).values())
+    standard = list(_token_counts(body, standard_names).values())
+    others = list(_token_counts(body, (*CHAT_MAXIMA, *_MAXIMA, *_MINIMA)).values())
     thinking = list(_token_counts(body, _THINKING).values())
     budget = max(thinking, default=0)
     is_bounded = bool(standard) and min((*standard, *others, *thinking)) >= 0
@@ -83,22 +87,24 @@ def read_output(body: Mapping[str, Any]) -> Output:
     return Output(choices=max(choices, default=1), maximum=maximum, thinking=max(budget, 0))
 
 
-def lowered_output(body: Mapping[str, Any], maximum: int, field: str) -> dict[str, Any]:
+def lowered_output(
+    body: Mapping[str, Any], maximum: int, field: str, standard_names: tuple[Path, ...] = CHAT_MAXIMA
+) -> dict[str, Any]:
     """The fields to change so that one answer has at most that many tokens, thinking included.
 
     field: in which the upstream takes a maximum that the caller hasn't set. Nothing is raised.
     """
     thinking = _token_counts(body, _THINKING)
-    bounds = _token_counts(body, (*_STANDARD, *_MAXIMA, *_MINIMA))
+    bounds = _token_counts(body, (*CHAT_MAXIMA, *_MAXIMA, *_MINIMA))
     # More than half stays for the answer, unless it asks for less: Anthropic wants a maximum above its thinking.
     max_thinking = (maximum - 1) // 2
-    if not bounds.keys().isdisjoint(_STANDARD) and min(bounds.values()) >= 0:
+    if not bounds.keys().isdisjoint(standard_names) and min(bounds.values()) >= 0:
         max_thinking = max(max_thinking, maximum - max(bounds.values()))
     changes = _lowered(thinking, max_thinking)
     budgets = (thinking | changes).values()
     room = maximum - max(budgets, default=0)
     changes |= _lowered(bounds, room)
-    if bounds.keys().isdisjoint(_STANDARD):
+    if bounds.keys().isdisjoint(standard_names):
         changes[field,] = room
     return _fields(body, changes)
 

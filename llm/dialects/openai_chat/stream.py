@@ -91,6 +91,8 @@ def _chunk_text(choice_text: Callable[[Mapping[str, Any]], str], data: bytes) ->
 
 def _is_last(choices: Any) -> bool:
     """Whether a chunk with usage ends the stream: it has no choices, or says why each of them ended."""
+    if choices is None:
+        return True
     if not isinstance(choices, list):
         return False
     return all(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)

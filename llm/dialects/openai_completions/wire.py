@@ -22,7 +22,7 @@ from llm.dialects.strict_json import load_object
 from llm.enums import Dialect
 from llm.errors import InvalidRequest
 
-_REQUEST = Shape(REQUEST.keys | {"echo", "suffix"}, REQUEST.inside)
+_REQUEST = Shape(REQUEST.keys | {"echo", "prompt_embeds", "suffix"}, REQUEST.inside)
 
 
 class OpenAICompletions(ChoicesDialect):
@@ -41,7 +41,8 @@ class OpenAICompletions(ChoicesDialect):
                 param="messages",
             )
         request = self.parsed(raw, body)
-        return replace(request, choices=request.choices * max(1, len(listed_inputs(body.get("prompt")))))
+        prompts = len(listed_inputs(body.get("prompt"))) + len(listed_inputs(body.get("prompt_embeds")))
+        return replace(request, choices=request.choices * max(1, prompts))
 
     def upstream_body(
         self,
@@ -64,7 +65,7 @@ class OpenAICompletions(ChoicesDialect):
         prompts = listed_inputs(request.body.get("prompt"))
         extent = measure_extent(request.body, len(request.raw))
         is_known = all(isinstance(prompt, str) or is_token_list(prompt) for prompt in prompts)
-        return extent if is_known and "prompt_embeds" not in request.body else extent._replace(input_tokens=None)
+        return extent if is_known and request.body.get("prompt_embeds") is None else extent._replace(input_tokens=None)
 
     def choice_text(self, choice: Mapping[str, Any]) -> str:
         return text_in(choice, "text")

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm.dialects.base import Extent, ParsedRequest
+from llm.dialects.kept_objects import refuse_kept_objects
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.dialect import OpenAIDialect
-from llm.dialects.openai_chat.fields import ROUTING_FIELDS, asked_service, find_routing_fields
+from llm.dialects.openai_chat.extent import has_stored_prompt
+from llm.dialects.openai_chat.fields import ROUTING_FIELDS, STORED_PROMPT_FIELDS, asked_service, find_routing_fields
 from llm.dialects.openai_chat.inputs import inputs_text, is_token_list, listed_inputs
 from llm.dialects.reply_fields import loaded_reply, text_in
 from llm.dialects.request_fields import changed_body, checked_model, renamed_model, shape
@@ -23,7 +25,7 @@ from llm.errors import UpstreamFailed
 from llm.types import Reading, TokenCounts
 
 _FIELDS = ("dimensions", "encoding_format", "input", "model", "service_tier", "user")
-_REQUEST = shape(*_FIELDS, *ROUTING_FIELDS)
+_REQUEST = shape(*_FIELDS, *ROUTING_FIELDS, *STORED_PROMPT_FIELDS, "messages")
 
 _INPUT_TEMPLATE_TOKENS = 2
 """What a model adds to each of its inputs: a beginning and an end. The quotes of a text make room for them."""
@@ -39,6 +41,7 @@ class OpenAIEmbeddings(OpenAIDialect):
     def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
         body = load_object(raw) if body is None else body
         _REQUEST.refuse_other_cases(body)
+        refuse_kept_objects(raw, body)
         return ParsedRequest(
             dialect=self.dialect,
             body=body,
@@ -54,7 +57,12 @@ class OpenAIEmbeddings(OpenAIDialect):
         return inputs_text(request.body.get("input"))
 
     def extent(self, request: ParsedRequest) -> Extent:
-        """Texts are bounded by the body's bytes, lists of tokens by their number; of anything else nobody knows."""
+        """Texts are bounded by the body's bytes, lists of tokens by their number; of anything else nobody knows.
+
+        vLLM takes `messages` too, with images, and a template for them.
+        """
+        if request.body.get("messages") is not None or has_stored_prompt(request.body):
+            return Extent(None)
         inputs = listed_inputs(request.body.get("input"))
         if all(isinstance(each, str) for each in inputs):
             return Extent(len(request.raw))

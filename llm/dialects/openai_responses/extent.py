@@ -6,8 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llm.dialects.base import Extent
-from llm.dialects.openai_chat.extent import TEMPLATE_TOKENS, TEXT_PARTS, TOOL_TEMPLATE_TOKENS, what_is_bought
-from llm.dialects.openai_chat.fields import find_routing_fields
+from llm.dialects.openai_chat.extent import (
+    TEMPLATE_TOKENS,
+    TEXT_PARTS,
+    TOOL_TEMPLATE_TOKENS,
+    has_stored_prompt,
+    unbounded_output,
+    what_is_bought,
+)
 from llm.dialects.openai_responses.text import items_of
 from llm.dialects.usage_figures import UNREPORTED_TOOLS, WEB_SEARCHES
 
@@ -19,6 +25,14 @@ FREE_TOOLS = (*_BOUNDED_TOOLS, "local_shell", "computer", "computer_use_preview"
 SEARCH_TOOLS = "web_search"
 """How the types of all its versions begin."""
 
+_TOOL_KEYS = frozenset(
+    (
+        *("type", "name", "description", "parameters", "strict", "format", "tools", "defer_loading"),
+        *("allowed_callers", "output_schema", "cache_control"),
+    )
+)
+"""Of a tool whose calls are the caller's own affair."""
+
 _TEXT_ITEMS = (
     *("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"),
     *("apply_patch_call", "apply_patch_call_output", "local_shell_call", "local_shell_call_output"),
@@ -27,9 +41,12 @@ _TEXT_ITEMS = (
 
 def measure_extent(body: Mapping[str, Any], raw_bytes: int) -> Extent:
     """A token is at least one byte of text, and JSON never makes a text shorter: the body's bytes are the bound."""
-    if _is_of_unknown_size(body):
-        return Extent(None, _unbounded(body))
-    return Extent(raw_bytes + TEMPLATE_TOKENS + bool(body.get("tools")) * TOOL_TEMPLATE_TOKENS, _unbounded(body))
+    compaction = "" if not body.get("context_management") else "a compaction of the conversation"
+    output = compaction or unbounded_output(body)
+    if compaction or _is_of_unknown_size(body):
+        return Extent(None, _unbounded(body), output)
+    input_tokens = raw_bytes + TEMPLATE_TOKENS + bool(body.get("tools")) * TOOL_TEMPLATE_TOKENS
+    return Extent(input_tokens, _unbounded(body), output)
 
 
 def tool_meters(body: Mapping[str, Any]) -> tuple[str, ...]:
@@ -64,10 +81,10 @@ def _tool_type(tool: Mapping[str, Any], kind: Any) -> str:
 
 
 def _is_of_unknown_size(body: Mapping[str, Any]) -> bool:
-    if body.get("previous_response_id") is not None:
+    if has_stored_prompt(body):
         return True
-    asked = body.get("input")
-    return isinstance(asked, list) and not all(map(_is_text_item, asked))
+    asked = [body.get(name) for name in ("input", "instructions")]
+    return any(isinstance(items, list) and not all(map(_is_text_item, items)) for items in asked)
 
 
 def _is_text_item(item: Any) -> bool:
@@ -90,14 +107,24 @@ def _is_text(content: Any) -> bool:
 def _unbounded(body: Mapping[str, Any]) -> str:
     if bought := what_is_bought(body):
         return bought
-    if find_routing_fields(body):
-        return "a choice of models or providers"
     tools = body.get("tools")
     kinds = [*tool_types(tools), *_chosen_tool(body)]
     if any(map(is_search, kinds)):
         return "web searches"
-    is_list = tools is None or (isinstance(tools, list) and len(items_of(tools)) == len(tools))
-    return "" if is_list and all(kind in _BOUNDED_TOOLS for kind in kinds) else "tools that the provider runs"
+    is_bounded = _are_callers_own(tools) and all(kind in _BOUNDED_TOOLS for kind in kinds)
+    return "" if is_bounded else "tools that the provider runs"
+
+
+def _are_callers_own(tools: Any) -> bool:
+    """Whether they are nothing but tools of the caller's; a member that we don't know may be a second kind."""
+    if tools is None:
+        return True
+    return isinstance(tools, list) and all(
+        isinstance(tool, dict)
+        and tool.keys() <= _TOOL_KEYS
+        and (tool.get("type") != "namespace" or _are_callers_own(tool.get("tools")))
+        for tool in tools
+    )
 
 
 def _chosen_tool(body: Mapping[str, Any]) -> Iterator[str]:

@@ -1,23 +1,19 @@
 """The fields of a request for a response by what they do: those we know, and those that name what a provider keeps.
 
-The provider knows one organisation: ours. So whatever it keeps, a file or a conversation, is refused by name, since
-nobody can say which of our accounts made it. Responses are the exception: the books know whose they are.
-
-Sources, read 2026-11: openai 3.54 (`types/responses/`). Of a `code_interpreter_call` OpenAI's guide says that the model
-may go on in its container ("Code Interpreter", "Auto mode"), so its `container_id` opens that container.
+Source, read 2026-11: openai 3.54 (`types/responses/`). vLLM takes a response's own id as `request_id`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import Any
 
 from llm.dialects.base import KeptResponse
-from llm.dialects.openai_chat.fields import FEE_FIELDS, ROUTING_FIELDS
-from llm.dialects.request_fields import shape
+from llm.dialects.kept_objects import refuse_kept, refuse_kept_objects
+from llm.dialects.openai_chat.fields import FEE_FIELDS, ROUTING_FIELDS, STORED_PROMPT_FIELDS, TOKEN_FEE_FIELDS
+from llm.dialects.openai_chat.output import OUTPUT_FIELDS, OUTPUT_MEMBERS
+from llm.dialects.request_fields import Shape, shape
 from llm.errors import InvalidRequest
-
-MAXIMUM = "max_output_tokens"
 
 _FIELDS = (
     *("access_programs", "background", "background_options", "context_management", "conversation", "image", "include"),
@@ -25,18 +21,17 @@ _FIELDS = (
     *("parallel_tool_calls", "previous_response_id", "prompt", "prompt_cache_key", "prompt_cache_options"),
     *("prompt_cache_retention", "reasoning", "safety_identifier", "service_tier", "store", "stream", "stream_options"),
     *("temperature", "text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user"),
-    *("speed", "inference_geo"),
+    *("speed", "inference_geo", "request_id"),
 )
-_KEPT_MEMBERS = frozenset(
-    (
-        *("file_id", "file_ids", "vector_store_id", "vector_store_ids", "container_id", "skill_id", "tunnel_id"),
-        *("conversation_id", "continuation_id"),
-    )
-)
-"""Members anywhere in the input or the tools that name something kept at the provider."""
-_CALLERS_OBJECTS = frozenset(("parameters", "schema", "input_schema", "output_schema", "headers", "attributes"))
-"""Members whose own members are named by the caller."""
-_REFERENCE_KEYS = frozenset(("id", "type", "status"))
+_REFERENCE = "item_reference"
+_CONTENT: Mapping[Any, str] = {
+    None: "content",
+    "message": "content",
+    "image_generation_call": "result",
+    "compaction": "encrypted_content",
+    "compaction_summary": "encrypted_content",
+}
+"""Type of an item -> the member that an item with an id must have: without it, it stands for the one that is kept."""
 
 _PART = shape("type", "text", "refusal", "file_id", "file_data", "file_url", "image_url", "filename")
 _ITEM = shape(
@@ -46,11 +41,16 @@ _ITEM = shape(
     output=_PART,
 )
 _TOOL = shape("type", "name", "description", "parameters", "strict", "vector_store_ids", "container", "server_url")
-REQUEST = shape(
-    *(*_FIELDS, *ROUTING_FIELDS, *FEE_FIELDS),
-    input=_ITEM,
-    tools=_TOOL,
-    stream_options=shape("include_obfuscation"),
+REQUEST = Shape(
+    frozenset((*_FIELDS, *ROUTING_FIELDS, *FEE_FIELDS, *STORED_PROMPT_FIELDS, *TOKEN_FEE_FIELDS, *OUTPUT_FIELDS)),
+    {
+        **{name: Shape(members) for name, members in OUTPUT_MEMBERS.items()},
+        "input": _ITEM,
+        "instructions": _ITEM,
+        "tools": _TOOL,
+        "stream_options": shape("include_obfuscation"),
+        "prompt_cache_options": shape("comparison_response_id"),
+    },
 )
 
 
@@ -86,40 +86,25 @@ def refuse_misdirected(body: Mapping[str, Any]) -> None:
             )
 
 
-def refuse_kept_objects(body: Mapping[str, Any]) -> None:
+def refuse_kept_by_name(raw: bytes, body: Mapping[str, Any]) -> None:
     """Raises InvalidRequest for whatever names something that the provider keeps, but for a response."""
-    for name in ("conversation", "prompt"):
-        if body.get(name) is not None:
-            _refuse(name)
-    items = body.get("input")
-    for index, item in enumerate(items if isinstance(items, list) else ()):
-        if isinstance(item, dict) and item.get("id") is not None and item.keys() <= _REFERENCE_KEYS:
-            _refuse(f"input[{index}].id")
-    for name in ("input", "tools", "tool_choice"):
-        for param in _kept_members(body.get(name), name):
-            _refuse(param)
+    if body.get("request_id") is not None:
+        raise InvalidRequest("'request_id' can't be set: each response gets an id of its own.", param="request_id")
+    if body.get("prompt") is not None:
+        refuse_kept("prompt")
+    for name in ("input", "instructions"):
+        items = body.get(name)
+        for index, item in enumerate(items if isinstance(items, list) else ()):
+            if isinstance(item, dict) and _is_reference(item):
+                refuse_kept(f"{name}[{index}].id")
+    refuse_kept_objects(raw, body)
 
 
-def _kept_members(value: Any, param: str) -> Iterator[str]:
-    if isinstance(value, list):
-        for index, each in enumerate(value):
-            if isinstance(each, dict | list):
-                yield from _kept_members(each, f"{param}[{index}]")
-        return
-    if not isinstance(value, dict):
-        return
-    for name, each in value.items():
-        path = f"{param}.{name}"
-        # A container's id stands where else an object says what kind of it is to be made.
-        if (name in _KEPT_MEMBERS and each) or (name == "container" and isinstance(each, str)):
-            yield path
-        elif isinstance(each, dict | list) and name not in _CALLERS_OBJECTS:
-            yield from _kept_members(each, path)
-
-
-def _refuse(param: str) -> NoReturn:
-    raise InvalidRequest(
-        f"'{param}' names something that is kept at the provider, and the gateway can't tell which account made it."
-        " Send the content itself.",
-        param=param,
-    )
+def _is_reference(item: Mapping[str, Any]) -> bool:
+    """Whether an item stands for one that is kept. Others repeat their content, whatever id they have."""
+    if item.get("id") is None:
+        return False
+    kind = item.get("type")
+    if isinstance(kind, dict | list):
+        return True
+    return kind == _REFERENCE or (kind in _CONTENT and item.get(_CONTENT[kind]) in (None, ""))

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm.dialects.event_reader import EventReader
+from llm.dialects.json_size import is_readable_event
 from llm.dialects.json_text import find_member, with_usage_cost
 from llm.dialects.money_fields import may_hold_money
 from llm.dialects.openai_responses.text import event_text
 from llm.dialects.openai_responses.usage import read_usage
+from llm.dialects.reply_fields import loaded
+from llm.dialects.sse import read_event
 from llm.types import TokenCounts
 
 ENDINGS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
@@ -34,6 +37,12 @@ class OpenAIResponsesReader(EventReader):
     def __init__(self) -> None:
         super().__init__(event_text)
         self._response: Mapping[str, Any] = {}
+
+    def end(self) -> bytes:
+        """The last event counts without the blank line too, if it has come as a whole."""
+        data = read_event(self._splitter.pending).data
+        last_event = loaded(data) if data and is_readable_event(data) else None
+        return self.feed(b"\n\n") if last_event and last_event.get("type") in ENDINGS else b""
 
     def finish(self, *, cost: str | None = None) -> bytes:
         last_event = super().finish()

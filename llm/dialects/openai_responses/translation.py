@@ -13,7 +13,6 @@ from typing import Any
 
 from llm.dialects.openai_chat.messages import read_image
 from llm.dialects.openai_chat.translation import MODES, read_function
-from llm.dialects.openai_responses.fields import MAXIMUM
 from llm.dialects.request_fields import (
     output_maximum,
     read_list,
@@ -47,7 +46,7 @@ def to_chat(body: Mapping[str, Any], *, model: str) -> ChatRequest:
     return ChatRequest(
         model=model,
         messages=_messages(body),
-        max_tokens=output_maximum(body.get(MAXIMUM)),
+        max_tokens=output_maximum(body.get("max_output_tokens")),
         temperature=read_number(body, "temperature"),
         top_p=read_number(body, "top_p"),
         tools=tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(read_list(body, "tools"))),

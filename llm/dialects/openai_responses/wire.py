@@ -15,13 +15,13 @@ from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.dialect import OpenAIDialect
 from llm.dialects.openai_chat.errors import error_object
 from llm.dialects.openai_chat.fields import asked_service, find_routing_fields
+from llm.dialects.openai_chat.output import RESPONSE_MAXIMA, lowered_output, read_output
 from llm.dialects.openai_responses import rendering
 from llm.dialects.openai_responses.extent import measure_extent, tool_meters
 from llm.dialects.openai_responses.fields import (
-    MAXIMUM,
     REQUEST,
     kept_responses,
-    refuse_kept_objects,
+    refuse_kept_by_name,
     refuse_misdirected,
 )
 from llm.dialects.openai_responses.stream import OpenAIResponsesReader, is_account_failure
@@ -29,7 +29,7 @@ from llm.dialects.openai_responses.text import output_text, prompt_text
 from llm.dialects.openai_responses.translation import to_chat
 from llm.dialects.openai_responses.usage import read_usage
 from llm.dialects.reply_fields import loaded_reply, text_in
-from llm.dialects.request_fields import changed_body, checked_model, output_maximum, read_flag, renamed_model
+from llm.dialects.request_fields import changed_body, checked_model, read_flag, renamed_model
 from llm.dialects.strict_json import load_object
 from llm.dialects.usage_figures import read_service
 from llm.enums import Dialect
@@ -48,14 +48,17 @@ class OpenAIResponses(OpenAIDialect):
         body = load_object(raw) if body is None else body
         REQUEST.refuse_other_cases(body)
         refuse_misdirected(body)
-        refuse_kept_objects(body)
+        refuse_kept_by_name(raw, body)
+        output = read_output(body, RESPONSE_MAXIMA)
         return ParsedRequest(
             dialect=self.dialect,
             body=body,
             raw=raw,
             model=checked_model(body.get("model")),
             is_stream=read_flag(body, "stream"),
-            max_output_tokens=output_maximum(body.get(MAXIMUM)),
+            max_output_tokens=output.maximum,
+            thinking_tokens=output.thinking,
+            choices=output.choices,
             routing_fields=find_routing_fields(body),
             asked_service=asked_service(body),
             tool_meters=tool_meters(body),
@@ -82,7 +85,8 @@ class OpenAIResponses(OpenAIDialect):
         """maximum_field: chat's; a response has one name for it."""
         changes = renamed_model(request, upstream_model)
         if max_output_tokens is not None:
-            changes[MAXIMUM] = min(max_output_tokens, request.max_output_tokens or max_output_tokens)
+            [[field]] = RESPONSE_MAXIMA
+            changes |= lowered_output(request.body, max_output_tokens, field, RESPONSE_MAXIMA)
         return changed_body(request, changes)
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:

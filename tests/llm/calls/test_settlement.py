@@ -61,7 +61,7 @@ def never() -> TokenCounts:
 
 
 def an_ending(reading: Reading, **changes: Any) -> Ending:
-    ending = Ending(reading, CallOutcome.OK, is_complete=True, is_gone=False, estimate=lambda: ESTIMATE)
+    ending = Ending(reading, CallOutcome.OK, is_gone=False, estimate=lambda: ESTIMATE)
     return replace(ending, **changes)
 
 
@@ -72,15 +72,14 @@ def close(reading: Reading, price: PriceSnapshot | None = PRICE, **changes: Any)
 # --- Where the figures come from --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_complete", [True, False])
 @pytest.mark.parametrize("is_final", [True, False])
 @pytest.mark.parametrize("is_gone", [True, False])
 @pytest.mark.parametrize("is_reported", [True, False])
-def test_every_way_to_end(is_complete: bool, is_final: bool, is_gone: bool, is_reported: bool) -> None:
+def test_every_way_to_end(is_final: bool, is_gone: bool, is_reported: bool) -> None:
     reading = Reading(counts=REPORTED if is_reported else None, is_final=is_final)
-    closing = close(reading, is_complete=is_complete, is_gone=is_gone)
+    closing = close(reading, is_gone=is_gone)
 
-    if is_reported and (is_complete or is_final):
+    if is_reported and is_final:
         source = UsageSource.DRAINED if is_gone else UsageSource.REPORTED
         expected = (UsageStatus.SETTLED, source, REPORTED)
     elif is_reported:
@@ -93,24 +92,24 @@ def test_every_way_to_end(is_complete: bool, is_final: bool, is_gone: bool, is_r
 
 
 def test_what_was_reported_is_not_counted_again() -> None:
-    assert close(Reading(counts=REPORTED), estimate=never).counts == REPORTED
+    assert close(Reading(counts=REPORTED, is_final=True), estimate=never).counts == REPORTED
 
 
 def test_a_prompt_that_is_known_is_not_estimated_with_the_reply() -> None:
     reported = replace(REPORTED, prompt_tokens=70)
     for is_input_final, prompt in ((True, 70), (False, 90)):
-        closing = close(Reading(counts=reported, is_input_final=is_input_final), is_complete=False)
+        closing = close(Reading(counts=reported, is_input_final=is_input_final))
         assert closing.status == UsageStatus.ESTIMATED
         assert (closing.counts.prompt_tokens, closing.counts.completion_tokens) == (prompt, 33)
 
 
 def test_what_is_not_charged_is_on_no_invoice() -> None:
-    closing = close(Reading(counts=TokenCounts()), is_charged=False)
+    closing = close(Reading(is_final=True, counts=TokenCounts()), is_charged=False)
     assert (closing.status, closing.is_billable, closing.cost_pico) == (UsageStatus.SETTLED, False, 0)
 
 
 def test_reported_zeros_are_figures() -> None:
-    closing = close(Reading(counts=TokenCounts()), estimate=never)
+    closing = close(Reading(is_final=True, counts=TokenCounts()), estimate=never)
     assert (closing.status, closing.usage_source) == (UsageStatus.SETTLED, UsageSource.REPORTED)
     assert (closing.counts, closing.cost_pico) == (TokenCounts(), 0)
 
@@ -137,21 +136,21 @@ def test_a_cut_call_is_never_below_what_was_reported_or_counted(
     reported: TokenCounts, prompt: int, completion: int
 ) -> None:
     estimated = TokenCounts(prompt, completion)
-    counts = close(Reading(counts=reported), is_complete=False, estimate=lambda: estimated).counts
+    counts = close(Reading(counts=reported), estimate=lambda: estimated).counts
     for name in TOKEN_FIELDS:
         assert getattr(counts, name) == max(getattr(reported, name), getattr(estimated, name))
 
 
 def test_extra_meters_of_a_cut_call_stay() -> None:
     reported = TokenCounts(10, 1, extra_meters={"web_searches": 3})
-    assert close(Reading(counts=reported), is_complete=False).counts.extra_meters == {"web_searches": 3}
+    assert close(Reading(counts=reported)).counts.extra_meters == {"web_searches": 3}
 
 
 # --- What it costs ----------------------------------------------------------------------------------------------------
 
 
 def test_the_cost_is_exact_and_says_by_which_rates() -> None:
-    closing = close(Reading(counts=REPORTED))
+    closing = close(Reading(is_final=True, counts=REPORTED))
     assert (closing.cost_pico, closing.rate_set_id) == (40 * 2 + 60 * 1 + 20 * 10, 7)
 
 
@@ -161,39 +160,39 @@ def test_an_estimate_is_priced_too() -> None:
 
 
 def test_without_a_price_a_call_is_unpriced_never_free() -> None:
-    closing = close(Reading(counts=REPORTED), price=None)
+    closing = close(Reading(is_final=True, counts=REPORTED), price=None)
     assert (closing.status, closing.cost_pico, closing.rate_set_id) == (UsageStatus.SETTLED, None, None)
 
 
 def test_a_free_model_costs_nothing() -> None:
-    closing = close(Reading(counts=REPORTED), price=price_of({}, is_free=True))
+    closing = close(Reading(is_final=True, counts=REPORTED), price=price_of({}, is_free=True))
     assert (closing.cost_pico, closing.rate_set_id) == (0, None)
 
 
 @pytest.mark.parametrize("price", [None, PRICE], ids=["unpriced", "priced"])
 def test_using_nothing_costs_nothing(price: PriceSnapshot | None) -> None:
-    assert close(Reading(counts=TokenCounts()), price=price).cost_pico == 0
+    assert close(Reading(is_final=True, counts=TokenCounts()), price=price).cost_pico == 0
 
 
 def test_a_meter_without_a_rate_makes_the_call_unpriced() -> None:
-    closing = close(Reading(counts=TokenCounts(10, 1, extra_meters={"web_searches": 1})))
+    closing = close(Reading(is_final=True, counts=TokenCounts(10, 1, extra_meters={"web_searches": 1})))
     assert (closing.cost_pico, closing.rate_set_id, closing.is_billable) == (None, None, True)
 
 
 def test_extra_meters_alone_are_no_reason_to_cost_nothing() -> None:
     counts = TokenCounts(extra_meters={"web_searches": 2})
-    assert close(Reading(counts=counts), price=None).cost_pico is None
-    assert close(Reading(counts=counts), price=price_of({"web_searches": 21})).cost_pico == 42
+    assert close(Reading(is_final=True, counts=counts), price=None).cost_pico is None
+    assert close(Reading(is_final=True, counts=counts), price=price_of({"web_searches": 21})).cost_pico == 42
 
 
 def test_a_service_tier_without_rates_makes_the_call_unpriced() -> None:
-    closing = close(Reading(counts=REPORTED, service=Service("priority")))
+    closing = close(Reading(is_final=True, counts=REPORTED, service=Service("priority")))
     assert (closing.cost_pico, closing.service_tier) == (None, "priority")
 
 
 @pytest.mark.parametrize(("rate", "cost"), [(2**63 - 1, 2**63 - 1), (2**63, None), (10**30, None)])
 def test_a_cost_that_no_column_holds_is_unpriced(rate: int, cost: int | None) -> None:
-    closing = close(Reading(counts=TokenCounts(1, 0)), price=price_of({"input": rate}))
+    closing = close(Reading(is_final=True, counts=TokenCounts(1, 0)), price=price_of({"input": rate}))
     assert closing.cost_pico == cost
     assert closing.rate_set_id == (None if cost is None else 7)
 
@@ -218,10 +217,10 @@ ABSURD = [
 
 
 @pytest.mark.parametrize("changes", ABSURD)
-@pytest.mark.parametrize("is_complete", [True, False])
-def test_absurd_figures_are_kept_aside_and_billed_to_nobody(changes: dict[str, Any], is_complete: bool) -> None:
+@pytest.mark.parametrize("is_final", [True, False])
+def test_absurd_figures_are_kept_aside_and_billed_to_nobody(changes: dict[str, Any], is_final: bool) -> None:
     absurd = replace(REPORTED, **changes)
-    closing = close(Reading(counts=absurd, is_final=True), is_complete=is_complete)
+    closing = close(Reading(counts=absurd, is_final=is_final))
     assert (closing.status, closing.usage_source) == (UsageStatus.ESTIMATED, UsageSource.ESTIMATED)
     assert (closing.counts, closing.cost_pico) == (ESTIMATE, 90 * 2 + 33 * 10)
     assert (closing.is_billable, closing.is_disputed) == (False, True)
@@ -231,7 +230,7 @@ def test_absurd_figures_are_kept_aside_and_billed_to_nobody(changes: dict[str, A
 
 
 def test_the_most_that_a_call_may_use_is_no_absurdity() -> None:
-    assert close(Reading(counts=TokenCounts(MAX_TOKENS, MAX_TOKENS))).is_disputed is False
+    assert close(Reading(is_final=True, counts=TokenCounts(MAX_TOKENS, MAX_TOKENS))).is_disputed is False
 
 
 def test_figures_that_the_dialect_found_absurd_are_kept_as_they_came() -> None:
@@ -267,7 +266,7 @@ def test_disputed_figures_always_fit_into_the_books(raw: dict[str, Any], kept: d
 
 
 def test_the_row_says_what_the_upstream_said_of_itself() -> None:
-    reading = Reading(counts=REPORTED, model="m-2026", response_id="resp_1", service=Service("default"))
+    reading = Reading(is_final=True, counts=REPORTED, model="m-2026", response_id="resp_1", service=Service("default"))
     closing = close(
         reading,
         outcome=CallOutcome.UPSTREAM_FAILED,

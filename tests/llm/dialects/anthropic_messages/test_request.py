@@ -339,6 +339,22 @@ def test_an_object_whose_members_have_any_name_is_refused_by_its_path(members: o
     assert refused.value.param == "response_format.json_schema.schema.properties.a.additionalProperties"
 
 
+@pytest.mark.parametrize("name", ["not", "if", "then", "else", "contains", "propertyNames", "items", "anyOf", "allOf"])
+def test_objects_are_closed_wherever_a_schema_lies(name: str) -> None:
+    inner = {"type": ["object", "null"]}
+    closed = {"type": ["object", "null"], "additionalProperties": False}
+    is_list = name in ("anyOf", "allOf")
+    sent = schema_of({"type": "array", name: [inner] if is_list else inner})
+    assert sent[name] == ([closed] if is_list else closed)
+
+
+@pytest.mark.parametrize("name", ["properties", "patternProperties", "dependentSchemas", "$defs", "definitions"])
+def test_objects_are_closed_wherever_schemas_have_names(name: str) -> None:
+    assert schema_of({"type": "array", name: {"not": {"properties": {}}}})[name] == {
+        "not": {"properties": {}, "additionalProperties": False}
+    }
+
+
 def test_json_without_a_schema_is_asked_for_in_words() -> None:
     asked = {"type": "json_object"}
     told = "Answer with one JSON object, and with nothing before or after it."

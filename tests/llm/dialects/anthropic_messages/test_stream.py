@@ -49,6 +49,18 @@ STOP = event("message_stop")
 MIDDLE = block("text", text="") + PING + delta("text_delta", text="Hel") + delta("text_delta", text="lo")
 
 
+@pytest.mark.parametrize(
+    "last", [b"", event("message_delta", delta={"stop_reason": "end_turn"}), event("message_delta", usage=None)]
+)
+def test_the_figures_of_the_beginning_are_not_those_of_the_end(last: bytes) -> None:
+    following = MessagesReader()
+    following.feed(start() + MIDDLE + last + STOP)
+    assert following.is_complete
+    reading = following.reading()
+    assert (reading.is_final, reading.is_input_final) == (False, True)
+    assert following.output_text() == "Hello"
+
+
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("size", [1, 5, 100, 10_000])
 def test_a_stream_passes_as_it_came_and_ends_once_it_is_on_the_books(size: int, line_end: bytes) -> None:

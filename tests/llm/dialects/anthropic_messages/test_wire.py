@@ -161,7 +161,7 @@ def test_text_is_bounded_by_its_bytes(fields: dict[str, Any], added: int) -> Non
         ({"tools": [{"type": "web_search_20250305"}]}, Extent(None, "tools that the provider runs")),
         ({"tools": [{"type": "hologram_2027"}]}, Extent(None, "tools that the provider runs")),
         ({"mcp_servers": [{"url": "https://x"}]}, Extent(None, "tools that the provider runs")),
-        ({"fallbacks": "default"}, Extent(None, "a choice of models or providers")),
+        ({"fallbacks": "default"}, Extent(None)),
         (
             {"context_management": {"edits": [{"type": "compact_20260112"}]}},
             Extent(None, "", "a compaction of the conversation"),

@@ -60,6 +60,24 @@ def test_each_of_its_endings_counts(kind: str) -> None:
     assert following.reading().counts == TokenCounts(3, 4)
 
 
+@pytest.mark.parametrize("cut", [1, 2])
+def test_the_last_event_counts_without_the_blank_line_that_ends_it(cut: int) -> None:
+    following = reader()
+    assert following.feed(CREATED + COMPLETED[:-cut]) == CREATED
+    assert following.end() == b""
+    assert following.is_complete
+    assert following.finish().rstrip() == COMPLETED.rstrip()
+    assert following.finish().endswith(b"\n\n")
+    assert following.reading().counts == TokenCounts(3, 4)
+
+
+@pytest.mark.parametrize("rest", [b"", DELTA[:-1], COMPLETED[:-30], b"data: [DONE]"])
+def test_no_other_event_counts_without_it(rest: bytes) -> None:
+    following = reader()
+    following.feed(CREATED + rest)
+    assert (following.end(), following.is_complete) == (b"", False)
+
+
 def test_a_stream_that_was_cut_has_named_itself() -> None:
     following = reader()
     assert following.feed(CREATED + DELTA + COMPLETED[:-30]) == CREATED + DELTA

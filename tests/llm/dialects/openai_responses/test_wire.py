@@ -107,6 +107,9 @@ def test_texts_are_bounded_by_their_bytes(fields: dict[str, Any]) -> None:
         {"input": [{"type": "reasoning", "summary": []}]},
         {"input": [{"type": "unheard_of"}]},
         {"input": ["x"]},
+        {"instructions": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:,"}]}]},
+        {"chat_template": "x"},
+        {"context_management": [{"type": "compaction"}]},
     ],
 )
 def test_of_anything_else_nobody_knows_how_large_it_is(fields: dict[str, Any]) -> None:
@@ -129,7 +132,78 @@ def test_tools_with_a_fee_are_meters(tools: list[Any], meters: tuple[str, ...]) 
     assert parse(tools=tools).tool_meters == meters
 
 
+@pytest.mark.parametrize(
+    ("fields", "bought"),
+    [
+        ({"prediction": {"type": "content", "content": "x"}}, "a predicted output"),
+        ({"modalities": ["image"]}, "output other than text and audio"),
+        ({"context_management": [{"type": "compaction"}]}, "a compaction of the conversation"),
+    ],
+)
+def test_output_beside_the_maximum_has_no_bound(fields: dict[str, Any], bought: str) -> None:
+    assert OPENAI_RESPONSES.extent(parse(**fields)).unbounded_output == bought
+
+
+def test_other_names_of_the_output_raise_its_bound_and_are_lowered_with_it() -> None:
+    request = parse(model="m", max_output_tokens=50, max_tokens=900, n=3, thinking={"budget_tokens": 100})
+    assert (request.max_output_tokens, request.thinking_tokens, request.choices) == (1_000, 100, 3)
+    assert parse(max_tokens=900).max_output_tokens is None
+    body = orjson.loads(OPENAI_RESPONSES.upstream_body(request, upstream_model="m", max_output_tokens=200))
+    assert max(body["max_output_tokens"], body["max_tokens"]) + body["thinking"]["budget_tokens"] <= 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"tools": [{"type": "image_generation", "model": "dear"}]}, ("tools[0].model",)),
+        ({"tools": [{"type": "namespace", "tools": []}, {"type": "x", "Model": "dear"}]}, ("tools[1].Model",)),
+        ({"moderation": {"model": "dear"}}, ("moderation.model",)),
+        ({"input": [{"model": "said"}], "metadata": {"model": "mine"}, "tools": [{"model": None}]}, ()),
+    ],
+)
+def test_a_model_of_its_own_inside_a_field_chooses_who_serves(fields: dict[str, Any], found: tuple[str, ...]) -> None:
+    assert parse(**fields).routing_fields == found
+
+
 # --- What is kept at the provider -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["input", "instructions"])
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "item_reference", "id": "msg_1"},
+        {"type": "item_reference", "id": "msg_1", "role": "user", "content": "x"},
+        {"id": "msg_1"},
+        {"id": "msg_1", "extra": True},
+        {"id": "msg_1", "type": None, "content": None},
+        {"id": "msg_1", "type": "message", "role": "assistant", "content": None},
+        {"id": "ig_1", "type": "image_generation_call", "result": None},
+        {"id": "ig_1", "type": "image_generation_call"},
+        {"id": "cmp_1", "type": "compaction"},
+        {"id": "x_1", "type": ["item_reference"]},
+    ],
+)
+def test_an_item_that_stands_for_one_that_is_kept_is_refused(name: str, item: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse(**{name: [{"role": "user", "content": "x"}, item]})
+    assert refused.value.param == f"{name}[1].id"
+
+
+def test_an_item_that_repeats_its_content_passes_with_its_id() -> None:
+    parse(
+        input=[
+            {"id": "msg_1", "type": "message", "role": "assistant", "content": []},
+            {"id": "rs_1", "type": "reasoning", "summary": []},
+            {"id": "fc_1", "type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"id": "ig_1", "type": "image_generation_call", "result": "iVBO"},
+        ]
+    )
+
+
+def test_nobody_chooses_the_id_of_a_response() -> None:
+    with pytest.raises(InvalidRequest, match="request_id"):
+        parse(request_id="resp_of_somebody_else")
 
 
 def test_what_names_nothing_that_is_kept_passes() -> None:

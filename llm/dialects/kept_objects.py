@@ -1,0 +1,84 @@
+"""What a request names that is kept at the provider: files, containers, conversations. Found by the names of members.
+
+The provider knows one organisation: ours. Nobody can say which of our accounts made such an object, so a request that
+names one is refused. Responses are the exception, since the books know whose they are: docs/decisions/0032.
+
+Sources, read 2026-11: openai 3.54 (`types/responses/`, `types/chat/`). Of a `code_interpreter_call` OpenAI's guide says
+that the model may go on in its container ("Code Interpreter", "Auto mode"), so its `container_id` opens that container.
+Google's chat completions take `cached_content`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from llm.errors import InvalidRequest
+
+_ANYWHERE = frozenset(
+    (
+        *("fileid", "fileids", "vectorstoreid", "vectorstoreids", "containerid", "skillid", "tunnelid"),
+        *("conversationid", "continuationid", "cachedcontent"),
+    )
+)
+"""Names as `_folded` gives them."""
+_OUTERMOST = frozenset(("conversation", "threadid", "contextid"))
+"""Those that name something kept only as a member of the request itself."""
+_CONTAINER = "container"
+_CALLERS_OBJECTS = frozenset(
+    ("parameters", "schema", "input_schema", "output_schema", "headers", "attributes", "metadata")
+)
+"""Members whose own members are named by the caller."""
+_SUSPECTS = re.compile(
+    rb'"(?:file|vector|container|skill|tunnel|conversation|continuation|thread|context|cached)|\\u00[4-7]',
+    re.IGNORECASE,
+)
+"""What a body has that names something kept, maybe with letters written as escapes. Most have none, and aren't read."""
+
+
+def refuse_kept_objects(raw: bytes, body: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest. raw: the bytes of `body`."""
+    if _SUSPECTS.search(raw) is None:
+        return
+    for name, value in body.items():
+        if value and _folded(name) in _OUTERMOST:
+            refuse_kept(name)
+    for path in _kept_members(body, ""):
+        refuse_kept(path)
+
+
+def refuse_kept(param: str) -> NoReturn:
+    raise InvalidRequest(
+        f"'{param}' names something that is kept at the provider, and the gateway can't tell which account made it."
+        " Send the content itself.",
+        param=param,
+    )
+
+
+def _kept_members(value: Any, path: str) -> Iterator[str]:
+    """The paths of those inside."""
+    if isinstance(value, list):
+        for index, each in enumerate(value):
+            if isinstance(each, dict | list):
+                yield from _kept_members(each, f"{path}[{index}]")
+        return
+    for name, each in value.items():
+        here = f"{path}.{name}" if path else name
+        folded = _folded(name)
+        if (folded in _ANYWHERE and each) or (folded == _CONTAINER and _names_container(each)):
+            yield here
+        elif isinstance(each, dict | list) and name not in _CALLERS_OBJECTS:
+            yield from _kept_members(each, here)
+
+
+def _names_container(value: Any) -> bool:
+    """An object says what kind of container is to be made, unless it has an id."""
+    if isinstance(value, dict):
+        return any(_folded(name) == "id" and each for name, each in value.items())
+    return bool(value)
+
+
+def _folded(name: str) -> str:
+    """`fileId`, `FILE_ID` and `file-id` are one name to a server that is lenient."""
+    return name.replace("_", "").replace("-", "").casefold()

@@ -114,7 +114,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CannotCheck(f"{MANIFEST} can't be read: {error}.") from error
     if not isinstance(manifest, dict) or manifest.get("format") not in LAYOUTS:
-        raise CannotCheck(f"{MANIFEST} is of none of the formats that this script knows: {', '.join(LAYOUTS)}.")
+        raise CannotCheck(f"{MANIFEST} has a format that this script doesn't know; it knows {', '.join(LAYOUTS)}.")
     return manifest
 
 
@@ -131,7 +131,7 @@ def check_files(folder: Path, manifest: dict[str, Any], report: Report) -> None:
         report.differs(f"{name}: the manifest doesn't name this file.")
     for name in sorted({*named, MANIFEST} & present):
         if (folder / name).is_symlink() or not (folder / name).is_file():
-            report.differs(f"{name}: it is a link, or no file.")
+            report.differs(f"{name}: it is a link, or not a regular file.")
     for name in sorted(due_files(manifest) - named.keys()):
         report.differs(f"{name}: the manifest names no such file, but there should be one.")
     for name, entry in sorted(named.items()):
@@ -180,7 +180,7 @@ class Usage:
         try:
             digest = bytes.fromhex(row["digest"])
         except ValueError:
-            raise Unreadable(f"digest is “{row['digest']}”, which is none") from None
+            raise Unreadable(f"digest is “{row['digest']}”, which is not a digest") from None
         for index in range(WORDS):
             self.words[index] += int.from_bytes(digest[4 * index : 4 * index + 4], "big")
 
@@ -421,7 +421,7 @@ def words_of(digest: str) -> list[int]:
     try:
         return [int(digest[8 * index : 8 * index + 8] or "0", 16) for index in range(WORDS)]
     except ValueError:
-        raise Unreadable(f"digest is “{digest}”, which is none") from None
+        raise Unreadable(f"digest is “{digest}”, which is not a digest") from None
 
 
 def digest_of(parts: Iterable[list[int]]) -> str:

@@ -339,7 +339,7 @@ def test_what_is_no_export_cannot_be_checked(good: Path, tmp_path: Path) -> None
     for content, said in (
         (
             "[]",
-            f"manifest.json is of none of the formats that this script knows: {FORMAT}/1, {FORMAT}/2.\n",
+            f"manifest.json has a format that this script doesn't know; it knows {FORMAT}/1, {FORMAT}/2.\n",
         ),
         ("nonsense", "manifest.json can't be read: Expecting value: line 1 column 1 (char 0).\n"),
         ('{"format": "llm-gateway-export/1"}', "manifest.json is not as it was written: KeyError('files').\n"),

@@ -155,8 +155,8 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a dropped book": (dropped("export.xlsx"), "export.xlsx: the manifest names no such file"),
     "dropped focus": (dropped("focus-1.2.csv"), "focus-1.2.csv: the manifest names no such file"),
     "dropped xero": (dropped("xero-credit-notes.csv"), "xero-credit-notes.csv: the manifest names no such file"),
-    "a link": (linked("usage.csv"), "usage.csv: it is a link, or no file."),
-    "a link as manifest": (linked("manifest.json"), "manifest.json: it is a link, or no file."),
+    "a link": (linked("usage.csv"), "usage.csv: it is a link, or not a regular file."),
+    "a link as manifest": (linked("manifest.json"), "manifest.json: it is a link, or not a regular file."),
     "period": (in_manifest(lambda document: document.update(period="2026-09")), f"{INVOICE}: period is 2026-10"),
     "account": (in_manifest(lambda document: document.update(account_id=99)), f"{INVOICE}: account_id is"),
 }

@@ -17,7 +17,7 @@ from llmproject.quietlogs import told_outages
 
 log = structlog.get_logger("llmproject.pages")
 
-SERVED = "This server has /v1/, /api/chat, /api/v1/, /admin/ and /docs/."
+SERVED = "This server serves /v1/, /api/chat, /api/v1/, /admin/ and /docs/."
 NO_SUCH_HOST = "This host name is not allowed here. The operator lists allowed names in ALLOWED_HOSTS."
 UNREADABLE = "The request's address, headers or form can't be read: they must be text, without NUL characters."
 

@@ -22,7 +22,7 @@ def read_rows(pages: tuple[Node, ...]) -> Iterator[ReportedCost | tuple[str, dat
     buckets = Buckets()
     for page in pages:
         if page["object"].text != "page":
-            page["object"].refuse("“page”, as OpenAI's usage and cost reports begin")
+            page["object"].refuse("“page”, the first object of OpenAI's usage and cost reports")
         # An empty bucket doesn't say which report it is of; the page's other buckets do.
         report = _report_of(page)
         for bucket in page["data"].entries:

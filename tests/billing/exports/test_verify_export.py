@@ -216,7 +216,7 @@ TAMPERED_INVOICES: dict[str, tuple[Change, list[str]]] = {
         [
             "invoices.csv: number of rows is 0, but should be 1.",
             "Invoice ID: it has lines, but is not among the invoices.",
-            "Invoice ID: only one of manifest.json and the table of invoices has it.",
+            "Invoice ID: it is not in both manifest.json and the table of invoices.",
         ],
     ),
 }
@@ -260,7 +260,7 @@ TAMPERED_FILES: dict[str, tuple[Change, list[str]]] = {
         lambda folder: (folder / "usage.csv").unlink(),
         ["usage.csv: the file is missing.", "usage.csv: number of rows is 0, but should be 3."],
     ),
-    "added": (lambda folder: (folder / "more.txt").touch(), ["more.txt: the manifest doesn't name this file."]),
+    "added": (lambda folder: (folder / "more.txt").touch(), ["more.txt: the manifest doesn't list this file."]),
     "not UTF-8": (
         overwritten("lines.csv", b"\xff"),
         ["lines.csv: size in bytes is 1, but should be SIZE."],

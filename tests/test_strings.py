@@ -29,6 +29,7 @@ STUMBLES = {
     r"\bwhoever\b|\bwhom\b": "a noun: users, staff",
     r"\bby now\b|\bof theirs\b|\bbe it\b": "leave it out",
     r"\breckon": "calculate",
+    r"(?<!`)\brecomput": "recalculate",
     r"\bmend(?:s|ed)?\b": "fix, correct",
     r"\bunder way\b": "in flight (calls), in progress (jobs)",
     r"\brates? of exchange\b": "exchange rate",

@@ -40,7 +40,9 @@ _ITEM = shape(
     content=_PART,
     output=_PART,
 )
-_TOOL = shape("type", "name", "description", "parameters", "strict", "vector_store_ids", "container", "server_url")
+_TOOL = shape(
+    *("type", "name", "description", "parameters", "strict", "vector_store_ids", "container", "server_url", "model")
+)
 REQUEST = Shape(
     frozenset((*_FIELDS, *ROUTING_FIELDS, *FEE_FIELDS, *STORED_PROMPT_FIELDS, *TOKEN_FEE_FIELDS, *OUTPUT_FIELDS)),
     {
@@ -50,6 +52,7 @@ REQUEST = Shape(
         "tools": _TOOL,
         "stream_options": shape("include_obfuscation"),
         "prompt_cache_options": shape("comparison_response_id"),
+        "moderation": shape("model"),
     },
 )
 

@@ -156,7 +156,7 @@ def test_other_names_of_the_output_raise_its_bound_and_are_lowered_with_it() -> 
     ("fields", "found"),
     [
         ({"tools": [{"type": "image_generation", "model": "dear"}]}, ("tools[0].model",)),
-        ({"tools": [{"type": "namespace", "tools": []}, {"type": "x", "Model": "dear"}]}, ("tools[1].Model",)),
+        ({"tools": [{"type": "namespace", "tools": []}, {"type": "x", "model": "dear"}]}, ("tools[1].model",)),
         ({"moderation": {"model": "dear"}}, ("moderation.model",)),
         ({"input": [{"model": "said"}], "metadata": {"model": "mine"}, "tools": [{"model": None}]}, ()),
     ],
@@ -218,7 +218,12 @@ def test_what_names_nothing_that_is_kept_passes() -> None:
 
 
 def test_a_field_that_an_other_case_hides_is_refused() -> None:
-    for hidden in ({"Background": True}, {"input": [{"ID": "x"}]}, {"tools": [{"Container": "x"}]}):
+    for hidden in (
+        {"moderation": {"Model": "x"}},
+        {"Background": True},
+        {"input": [{"ID": "x"}]},
+        {"tools": [{"Container": "x"}]},
+    ):
         with pytest.raises(InvalidRequest, match="case-sensitive"):
             parse(**hidden)
 

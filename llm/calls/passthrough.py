@@ -134,7 +134,7 @@ class PassedThroughAnswer:
         """An error that comes before all else is a refusal behind a 200; later ones break the answer off."""
         refusal = None if has_answered or self.text else self._error_in(reader.error)
         reported = "reported an error in the middle of its answer"
-        what = "broke off before its answer was whole" if reader.failure is None else reported
+        what = "ended its answer before it was complete" if reader.failure is None else reported
         return refusal or UpstreamFailed(
             f"The provider “{self._context.target.provider}” {what}.", may_have_worked=True
         )

@@ -81,7 +81,7 @@ STEPS: Sequence[Step] = (
     Step(InvoiceAction.PAY, "Mark as paid", "Removes it from outstanding invoices.", review.mark_paid, PaymentForm),
     Step(
         InvoiceAction.RECOMPUTE,
-        "Recompute",
+        "Recalculate",
         "The draft is recalculated from the current usage, plan and billing profile.",
         _recompute,
     ),

@@ -89,9 +89,8 @@ class LimitAdmin(ConfirmedActionsAdmin[Limit]):
         ConfirmedAction(
             name="end",
             label="End",
-            consequence="It no longer applies from the next call. Its usage stays on the books; to limit them "
-            "again, add a "
-            "new limit.",
+            consequence="It no longer applies from the next call. Its usage stays on the books. To set "
+            "a limit again, add a new one.",
             done="ended",
             applies_to=lambda limit: limit.archived_at is None,
             perform=_end,
@@ -237,7 +236,7 @@ def _change(limit: Limit) -> None:
     """Only what the form offers, and not of a limit that somebody has ended meanwhile."""
     changed = Limit.objects.in_force().filter(pk=limit.pk)
     if not changed.update(amount=limit.amount, soft_percent=limit.soft_percent):
-        raise ValidationError("This limit was ended in the meantime. To limit them again, add a new one.")
+        raise ValidationError("This limit was ended in the meantime. To set a limit again, add a new one.")
 
 
 def _standing(limit: Limit) -> LimitStanding:

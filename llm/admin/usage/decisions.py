@@ -164,7 +164,7 @@ def _can_be_priced(known: CorrectedCall, form: DecisionForm) -> bool:
     if cost_in_force(known.call, adjustments, form.counts, service) is not None:
         return True
     words = "".join(f", {each}" for each in unusual_words(service))
-    form.add_error(None, f"The price of this call has no cost for this{words}: price it, and re-rate the call first.")
+    form.add_error(None, f"The price of this call has no rate for this{words}: set one, and re-rate the call first.")
     return False
 
 

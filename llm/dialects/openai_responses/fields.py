@@ -73,15 +73,15 @@ def refuse_misdirected(body: Mapping[str, Any]) -> None:
     """Raises InvalidRequest for what is no request for a response, or for one in the background."""
     if "messages" in body and "input" not in body:
         raise InvalidRequest(
-            "'messages' belongs to chat completions: send this request to POST /v1/chat/completions, or name what you"
-            " ask 'input'.",
+            "'messages' belongs to chat completions: send this request to POST /v1/chat/completions, or send its"
+            " content as 'input'.",
             param="messages",
         )
     for name in ("background", "background_options"):
         if body.get(name) not in (None, False):
             raise InvalidRequest(
-                f"'{name}' is not supported: the usage of a response that goes on in the background comes too late for"
-                " the books. Send the request without it, and stream the response.",
+                f"'{name}' is not supported: the usage of a response generated in the background arrives too late to"
+                " be billed. Send the request without it, and stream the response.",
                 param=name,
             )
 

@@ -101,7 +101,7 @@ def test_buttons_are_what_one_may_do_now() -> None:
         lines=({"amount": "-10.00"},),
     )
 
-    assert buttons(preparer, draft) == ["Submit", "Recompute"]
+    assert buttons(preparer, draft) == ["Submit", "Recalculate"]
     assert buttons(preparer, submitted) == ["Send back"]
     assert buttons(preparer, issued) == []
     assert buttons(approver, draft) == ["Void"]
@@ -117,7 +117,7 @@ def test_a_month_that_has_not_ended_is_not_submitted() -> None:
     draft = make_invoice(make_profile(), period_start=this_month.start)
     sentence = f"{this_month} has not ended in UTC yet: the invoice can be submitted from {this_month.end}"
 
-    assert buttons(preparer, draft) == ["Recompute"]
+    assert buttons(preparer, draft) == ["Recalculate"]
     assert sentence in text_of(preparer.get(page_url(draft)))
     question = text_of(preparer.get(step_url(draft, "submit")))
     assert "It can't be submitted for review yet." in question

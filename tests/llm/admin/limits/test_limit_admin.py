@@ -141,7 +141,7 @@ def test_a_limit_that_was_ended_meanwhile_is_not_changed(admin_client: Client, m
 
     response = admin_client.post(change_url(limit), {"amount": "5", "soft_percent": ""})
 
-    assert messages_of(response) == ["This limit was ended in the meantime. To limit them again, add a new one."]
+    assert messages_of(response) == ["This limit was ended in the meantime. To set a limit again, add a new one."]
     assert Limit.objects.get().amount == 1000
     assert not LogEntry.objects.exists()
 

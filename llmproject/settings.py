@@ -52,6 +52,7 @@ LLM_COMPATIBLE_DIALECTS = read.choices(
 )
 LLM_OPENAI_BASE_URL = read.url("LLM_OPENAI_BASE_URL", "https://api.openai.com/v1")
 LLM_ANTHROPIC_BASE_URL = read.url("LLM_ANTHROPIC_BASE_URL", "https://api.anthropic.com")
+LLM_ANTHROPIC_MAX_TOKENS = read.whole("LLM_ANTHROPIC_MAX_TOKENS", 0)
 LLM_UNPRICED_MODELS = read.choice("LLM_UNPRICED_MODELS", ("", "refuse", "flag"), default="")
 
 LLM_CONNECT_TIMEOUT_SECONDS = read.seconds("LLM_CONNECT_TIMEOUT_SECONDS", 5.0)

@@ -15,7 +15,10 @@ from llm.types import ChatRequest, LimitState
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Within which a call must stay, in seconds and bytes; drain_events: of a stream whose caller has left."""
+    """Within which a call must stay, in seconds and bytes.
+
+    drain_events: of a stream whose caller has left. silence_s: after so long without a byte a stream gets a comment.
+    """
 
     first_byte_s: float
     idle_s: float
@@ -23,6 +26,7 @@ class Bounds:
     relay_bytes: int
     relay_stall_s: float
     drain_events: int
+    silence_s: float
 
 
 @dataclass(frozen=True, slots=True)

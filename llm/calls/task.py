@@ -21,7 +21,7 @@ from llm.calls.opening import CatalogMovedError, choose_targets, lower_maximum, 
 from llm.calls.relay import Audience
 from llm.calls.retries import failure_to_report, is_final, pause_before
 from llm.calls.runtime import Runtime
-from llm.calls.upstream_call import STOPPING, UpstreamCall
+from llm.calls.upstream_call import STOPPING, UpstreamCall, origin_of
 from llm.dialects.base import ParsedRequest, WireFormat
 from llm.enums import LimitMetric, UsageStatus
 from llm.errors import (
@@ -76,10 +76,13 @@ class RequestTask:
         self._has_counted = False
         self._is_draining = False
         self._is_stopped = False
+        self._silence: asyncio.TimerHandle | None = None
         self.audience.on_leave(self._on_leave)
 
     async def run(self) -> None:
         metrics.IN_FLIGHT.inc()
+        if self._request.is_stream:
+            self._watch_silence(self._runtime.bounds.silence_s)
         try:
             await self._run()
         except GatewayError as error:
@@ -90,6 +93,8 @@ class RequestTask:
             self._fail(InternalError("Something went wrong on our side."))
         finally:
             metrics.IN_FLIGHT.dec()
+            if self._silence is not None:
+                self._silence.cancel()
             if self._is_draining:
                 self._runtime.drains -= 1
             # Else task and audience would hold each other, and a body of megabytes, until the next collection.
@@ -299,7 +304,25 @@ class RequestTask:
             self._runtime.drains += 1
         self._current.stop(StopReason.HANG_UP, within_s=settings.LLM_DISCONNECT_DRAIN_SECONDS if may_drain else 0)
 
+    def _watch_silence(self, within_s: float) -> None:
+        self._silence = asyncio.get_running_loop().call_later(within_s, self._break_silence)
+
+    def _break_silence(self) -> None:
+        """A proxy or a client takes a connection for dead on which no byte comes, whatever we wait for meanwhile."""
+        bounds = self._runtime.bounds
+        relay = self.audience.begin_stream(bounds, self.headers)
+        left_s = bounds.silence_s - relay.silent_s
+        if left_s <= 0:
+            relay.break_silence(self._wire.keepalive)
+            left_s = bounds.silence_s
+        self._watch_silence(left_s)
+
     def _fail(self, error: GatewayError) -> None:
+        relay = self.audience.relay
+        if relay is not None and not relay.is_closed:
+            # The head is out already, so the stream itself has to say it.
+            relay.add(self._wire.render_stream_error(error, request_id=self.request_id, origin=origin_of(self.headers)))
+            relay.close()
         if self.audience.is_answered:
             return
         if not isinstance(error, UpstreamError):

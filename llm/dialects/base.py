@@ -84,6 +84,10 @@ class Rendered:
     content_type: str = "application/json"
 
 
+Origin = Mapping[str, str | int]
+"""Of an error on a stream: `call_id`, `provider`, `attempts`, as far as they are known."""
+
+
 class StreamReader(Protocol):
     """Follows a pass-through stream: bytes in as they come, bytes out as the caller may have them.
 
@@ -153,6 +157,8 @@ class WireFormat(Protocol):
     """In which the provider's own replies name the request; ours have it beside `x-request-id`."""
     duration_header: str
     """In which they say how many milliseconds it took; "" for none."""
+    keepalive: bytes
+    """What keeps a stream's connection open, and says nothing."""
 
     def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
         """Raises InvalidRequest with a message for the caller.
@@ -174,8 +180,8 @@ class WireFormat(Protocol):
 
     def render_error(self, error: GatewayError, *, request_id: str) -> Rendered: ...
 
-    def render_stream_error(self, error: GatewayError, *, request_id: str) -> bytes:
-        """The event that ends a stream in mid-way."""
+    def render_stream_error(self, error: GatewayError, *, request_id: str, origin: Origin) -> bytes:
+        """The event that ends a stream in mid-way, with the status that it would have had and where it comes from."""
 
     def limit_headers(self, limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
         """What the limits that bind a call leave, as SDKs of the dialect expect it."""

@@ -17,7 +17,7 @@ class ProviderSettings:
     """How a provider is reached. Timeouts in seconds; first byte, idle and total time are the gateway's own business.
 
     idle_timeout_s: how long a socket may be silent, whatever it was last asked for. dialects: of OpenAI's, those that
-    its server speaks.
+    its server speaks. max_output_tokens: for requests without a maximum, where the provider wants one; 0: it is asked.
     """
 
     name: str
@@ -26,6 +26,7 @@ class ProviderSettings:
     dialects: frozenset[Dialect] = frozenset((Dialect.OPENAI_CHAT,))
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 120.0
+    max_output_tokens: int = 0
     max_reply_bytes: int = 64 * 1024 * 1024
     max_connections: int = 4096
 

@@ -9,7 +9,7 @@ import orjson
 
 from llm.dialects.anthropic_messages.usage import usage_object
 from llm.dialects.json_text import with_usage_cost
-from llm.types import ChatResponse, FinishReason, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
+from llm.types import ChatResponse, FinishReason, Heartbeat, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
 
 _STOP_REASONS: Mapping[FinishReason, str] = {
     "stop": "end_turn",
@@ -43,7 +43,7 @@ class MessagesWriter:
         return _event("message_start", message=message)
 
     def item(self, item: StreamItem) -> bytes:
-        if isinstance(item, StreamEnd):
+        if isinstance(item, StreamEnd | Heartbeat):
             return b""
         return self._text_piece(item) if isinstance(item, str) else self._call_piece(item)
 

@@ -10,7 +10,7 @@ import orjson
 from llm.dialects.base import ParsedRequest
 from llm.dialects.json_text import with_usage_cost
 from llm.dialects.openai_chat.usage import usage_object
-from llm.types import ChatResponse, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
+from llm.types import ChatResponse, Heartbeat, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
 
 
 def render_whole(response: ChatResponse, body: Mapping[str, Any], *, request_id: str, created: int) -> bytes:
@@ -57,7 +57,7 @@ class OpenAIChatWriter:
     def item(self, item: StreamItem) -> bytes:
         if isinstance(item, str):
             return self._chunk({"content": item})
-        if isinstance(item, StreamEnd):
+        if isinstance(item, StreamEnd | Heartbeat):
             return b""
         if self._is_legacy:
             return self._chunk({"function_call": _function_delta(item)}) if item.index == 0 else b""

@@ -15,7 +15,7 @@ import orjson
 
 from llm.dialects.base import ParsedRequest
 from llm.dialects.openai_responses.stream import with_response_cost
-from llm.types import ChatResponse, FinishReason, StreamEnd, StreamItem, TokenCounts, ToolCallDelta
+from llm.types import ChatResponse, FinishReason, Heartbeat, StreamEnd, StreamItem, TokenCounts, ToolCallDelta
 
 _ECHOED: Mapping[str, Any] = {
     "instructions": None,
@@ -64,7 +64,7 @@ class OpenAIResponsesWriter:
     def item(self, item: StreamItem) -> bytes:
         if isinstance(item, str):
             return self._add_text(item)
-        return b"" if isinstance(item, StreamEnd) else self._add_call(item)
+        return b"" if isinstance(item, StreamEnd | Heartbeat) else self._add_call(item)
 
     def finish(self, response: ChatResponse, *, cost: str | None = None) -> bytes:
         closing = b"".join([self._close(item) for item in self._items if item.is_open])

@@ -7,7 +7,7 @@ import pytest
 
 from llm.dialects.anthropic_messages.client import MessageCollector, read_reply
 from llm.errors import UpstreamFailed
-from llm.types import ChatResponse, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
+from llm.types import ChatResponse, Heartbeat, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
 
 MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-1"}
 USAGE = {"input_tokens": 10, "cache_read_input_tokens": 4, "output_tokens": 5, "service_tier": "standard"}
@@ -116,7 +116,7 @@ def test_a_stream_of_text() -> None:
         STOP,
     )
 
-    assert items == ["Hel", "lo"]
+    assert items == [Heartbeat.PING, "Hel", "lo"]
     assert collector.is_done
     assert collector.end() == StreamEnd("claude-1", COUNTS, "stop", "msg_1", "standard")
 

@@ -307,8 +307,11 @@ def test_prices_are_cut_and_the_callers_own_words_are_not(frame: bytes, member: 
 
 
 def test_an_error_on_a_stream_is_written_as_documented_and_as_the_sdk_reads_it() -> None:
-    event = OPENAI_RESPONSES.render_stream_error(UpstreamFailed("It broke."), request_id="req_1")
+    event = OPENAI_RESPONSES.render_stream_error(
+        UpstreamFailed("It broke."), request_id="req_1", origin={"attempts": 2}
+    )
     name, data = event.removesuffix(b"\n\n").split(b"\n")
     assert name == b"event: error"
     document = orjson.loads(data.removeprefix(b"data: "))
     assert ResponseErrorEvent.model_validate(document).message == document["error"]["message"] == "It broke."
+    assert (document["error"]["status"], document["error"]["attempts"]) == (502, 2)

@@ -50,6 +50,9 @@ LLM_BASE_URL = read.url("LLM_BASE_URL")
 LLM_COMPATIBLE_DIALECTS = read.choices(
     "LLM_COMPATIBLE_DIALECTS", ("chat", "completions", "embeddings", "responses"), default="chat,embeddings"
 )
+LLM_COMPATIBLE_DEVELOPER_ROLE = read.choice(
+    "LLM_COMPATIBLE_DEVELOPER_ROLE", ("developer", "system"), default="developer"
+)
 LLM_OPENAI_BASE_URL = read.url("LLM_OPENAI_BASE_URL", "https://api.openai.com/v1")
 LLM_ANTHROPIC_BASE_URL = read.url("LLM_ANTHROPIC_BASE_URL", "https://api.anthropic.com")
 LLM_ANTHROPIC_MAX_TOKENS = read.whole("LLM_ANTHROPIC_MAX_TOKENS", 0)

@@ -55,6 +55,11 @@ class CallContext:
     limits: tuple[LimitState, ...] = ()
 
     @property
+    def asks_for_usage(self) -> bool:
+        """Whether a stream is asked for its usage by us, and not by its caller."""
+        return self.chat is None and self.request.is_stream and not self.request.wants_stream_usage
+
+    @property
     def request_id(self) -> str:
         """As callers know it."""
         return f"req_{self.opened.request_id.hex}"

@@ -14,12 +14,12 @@ from llm.bodies.trimming import trimmed_after
 from llm.bodies.turns import take_turn, take_turn_for_event
 from llm.calls.answers import CONNECTED, HEAD, PING, Chunk, Complete, Event
 from llm.calls.context import CallContext
-from llm.dialects.base import PassThrough, StreamedPassThrough, StreamReader
+from llm.dialects.base import PassThrough, Server, StreamedPassThrough, StreamReader
 from llm.dialects.json_text import replaced
 from llm.dialects.openai_chat.fields import is_search_model
 from llm.dialects.usage_figures import WEB_SEARCHES, merged_service
 from llm.errors import UpstreamError, UpstreamFailed
-from llm.providers.base import Closing, ForwardsRaw, RawCall, RawReply
+from llm.providers.base import Closing, ForwardsRaw, KnowsServer, RawCall, RawReply
 from llm.providers.failures import before_sending, error_in_reply
 from llm.providers.registry import upstream_key
 from llm.types import Reading, TokenCounts
@@ -97,7 +97,7 @@ class PassedThroughAnswer:
                 context.request,
                 upstream_model=context.target.upstream_model,
                 max_output_tokens=context.max_output_tokens,
-                maximum_field=provider.maximum_field,
+                server=_server(provider, context.target.upstream_model),
             )
         return await provider.forward(
             RawCall(
@@ -159,6 +159,10 @@ async def reply_bytes(wire: PassThrough, body: bytes, read: ReadReply, *, cost: 
         return body if cost is None else wire.with_cost(body, cost)
     body = replaced(body, dict.fromkeys(read.money_places, b""))
     return body if cost is None or read.cost_place is None else replaced(body, {read.cost_place: cost.encode()})
+
+
+def _server(provider: ForwardsRaw, model: str) -> Server:
+    return provider.server_for(model) if isinstance(provider, KnowsServer) else Server(provider.maximum_field)
 
 
 def _tool_meters(context: CallContext) -> tuple[str, ...]:

@@ -41,6 +41,8 @@ from llm.errors import (
 from llm.ids import uuid7
 from llm.keys import Caller
 from llm.prices.catalog import Catalog, Resolution, Target
+from llm.providers.base import KnowsServer
+from llm.providers.failures import refuses_stream_options
 from llm.types import ChatRequest
 
 log = structlog.get_logger("llm.calls")
@@ -193,7 +195,8 @@ class RequestTask:
         self, target: Target, chat: ChatRequest | None, resolution: Resolution, failures: list[UpstreamError]
     ) -> bool:
         """One target, as often as makes sense; whether there is an answer, or nobody who waits for one."""
-        for repeat in range(1 + settings.LLM_MAX_RETRIES):
+        repeat = 0
+        while True:
             context = await self._open(target, chat, resolution)
             self._current = call = UpstreamCall(context, self.audience, self._runtime.writer)
             if self._is_stopped:
@@ -208,11 +211,13 @@ class RequestTask:
             self._note_failure(call)
             if failure.operator_fault:
                 await self._runtime.tell_staff(target.provider, failure)
+            if _has_learned(context, failure):
+                continue
             pause = pause_before(repeat, failure)
             if self._is_over(failure, resolution) or pause is None or repeat == settings.LLM_MAX_RETRIES:
-                break
+                return False
             await asyncio.sleep(pause)
-        return False
+            repeat += 1
 
     def _note_failure(self, call: UpstreamCall) -> None:
         self.headers |= call.settled_limit_headers()
@@ -330,6 +335,14 @@ class RequestTask:
         # Its frames hold the reply as far as it came, and in a circle: long-lived ones wait for a full collection.
         self.audience.reply.set_exception(without_frames(error))
         self.audience.reply.exception()  # Read once, so that nobody's absence is reported as never retrieved.
+
+
+def _has_learned(context: CallContext, failure: UpstreamError) -> bool:
+    """Whether the same call makes sense at once, without what its server doesn't know and only we have asked for."""
+    if not context.asks_for_usage or not refuses_stream_options(failure):
+        return False
+    provider = context.provider
+    return isinstance(provider, KnowsServer) and provider.learn_no_stream_options(context.target.upstream_model)
 
 
 def _is_cost_limited(opened: Opened) -> bool:

@@ -24,11 +24,11 @@ from llm.calls.relay import Audience, Relay, Reply
 from llm.calls.settlement import Ending, close_of, close_of_undone, limits_after, outcome_of
 from llm.calls.translation import TranslatedAnswer
 from llm.dialects.base import Origin
-from llm.enums import CallOutcome
+from llm.enums import CallOutcome, UsageStatus
 from llm.errors import ShuttingDown, UpstreamError, UpstreamFailed, UpstreamTimeout
 from llm.money import format_usd, pico_to_usd
 from llm.prices.pricing import priced_service
-from llm.providers.failures import upstream_error
+from llm.providers.failures import refuses_stream_options, upstream_error
 from llm.providers.redaction import struck_out_of
 from llm.providers.registry import configured_secrets
 from llm.types import Reading, Service, TokenCounts
@@ -249,7 +249,9 @@ class UpstreamCall:
 
     def _close_after(self, error: UpstreamError) -> CloseCall:
         if self._first_byte_at is None and not error.may_have_worked:
-            return close_of_undone(self.context.opened, error, duration_ms=self._elapsed_ms())
+            closing = close_of_undone(self.context.opened, error, duration_ms=self._elapsed_ms())
+            is_our_own = self.context.asks_for_usage and refuses_stream_options(error)
+            return replace(closing, status=UsageStatus.VOID) if is_our_own else closing
         asked = self._deadlines.asked
         outcome = outcome_of(error) if asked is None else _OUTCOMES[asked]
         ending = self._ending(outcome, reading=error.reading)

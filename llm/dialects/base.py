@@ -200,6 +200,21 @@ class Translatable(WireFormat, Protocol):
     def stream_writer(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> StreamWriter: ...
 
 
+class Server(NamedTuple):
+    """Where a server that speaks a dialect differs from others.
+
+    maximum_field: of a chat, in which it takes an output maximum that the caller hasn't set. takes_stream_options: it
+    can be asked for the usage of a stream. developer_role: what it calls the role of a developer's message.
+    """
+
+    maximum_field: str = "max_completion_tokens"
+    takes_stream_options: bool = True
+    developer_role: str = "developer"
+
+
+ANY_SERVER = Server()
+
+
 class PassThrough(WireFormat, Protocol):
     """A dialect that upstreams speak too: the caller's bytes go up and the upstream's come down."""
 
@@ -214,12 +229,11 @@ class PassThrough(WireFormat, Protocol):
         *,
         upstream_model: str,
         max_output_tokens: int | None = None,
-        maximum_field: str = ...,
+        server: Server = ANY_SERVER,
     ) -> bytes:
         """The pass-through body: as sent, but for the model's name, stream usage asked for, and a clamped maximum.
 
-        max_output_tokens: lowers the caller's own maximum, or sets it where there is none, in `maximum_field`; never
-        raises it.
+        max_output_tokens: lowers the caller's own maximum, or sets it where there is none; never raises it.
         """
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:

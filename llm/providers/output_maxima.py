@@ -1,4 +1,4 @@
-"""How many tokens each of Anthropic's models may write: it wants a maximum in each request, and callers often give none.
+"""How many tokens each of Anthropic's models may write: it wants a maximum, and callers often give none.
 
 Source, read 2026-11: anthropic 2.12, `types/model_info.py`: `max_tokens` of `GET /v1/models/{id}`.
 """

@@ -19,7 +19,7 @@ from llm.dialects.anthropic_messages.stream import MessagesReader
 from llm.dialects.anthropic_messages.tools import UsesOfTools, tool_meters
 from llm.dialects.anthropic_messages.translation import to_chat
 from llm.dialects.anthropic_messages.usage import read_usage
-from llm.dialects.base import Extent, Origin, ParsedRequest, Rendered, StreamReader, StreamWriter
+from llm.dialects.base import ANY_SERVER, Extent, Origin, ParsedRequest, Rendered, Server, StreamReader, StreamWriter
 from llm.dialects.error_shapes import says_error
 from llm.dialects.json_text import with_usage_cost
 from llm.dialects.money_fields import read_upstream_cost, without_money
@@ -76,11 +76,11 @@ class AnthropicMessages:
         *,
         upstream_model: str,
         max_output_tokens: int | None = None,
-        maximum_field: str = "max_tokens",
+        server: Server = ANY_SERVER,
     ) -> bytes:
         changes = renamed_model(request, upstream_model)
         if max_output_tokens is not None:
-            changes |= lowered_output(request.body, max_output_tokens, maximum_field)
+            changes |= lowered_output(request.body, max_output_tokens)
         return changed_body(request, changes)
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:

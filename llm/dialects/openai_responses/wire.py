@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from llm.dialects.base import Extent, Origin, ParsedRequest, StreamReader, StreamWriter
+from llm.dialects.base import ANY_SERVER, Extent, Origin, ParsedRequest, Server, StreamReader, StreamWriter
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.dialect import OpenAIDialect
 from llm.dialects.openai_chat.errors import stream_error_object
@@ -80,9 +80,8 @@ class OpenAIResponses(OpenAIDialect):
         *,
         upstream_model: str,
         max_output_tokens: int | None = None,
-        maximum_field: str = "",
+        server: Server = ANY_SERVER,
     ) -> bytes:
-        """maximum_field: chat's; a response has one name for it."""
         changes = renamed_model(request, upstream_model)
         if max_output_tokens is not None:
             [[field]] = RESPONSE_MAXIMA

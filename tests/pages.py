@@ -10,7 +10,7 @@ from typing import Any
 from django.http import HttpResponse
 from django.test import Client
 
-_HIDDEN = re.compile(r'<input type="hidden" name="(form_version|seen)" value="([^"]*)"')
+_HIDDEN = re.compile(r'<input type="hidden" name="(form_version|seen|form_token)" value="([^"]*)"')
 
 
 def seen_on(client: Client, url: str, data: Mapping[str, Any] | None = None) -> dict[str, str]:

@@ -28,6 +28,7 @@ from tests.billing.admin.pages import (
 )
 from tests.billing.calls import make_call, make_open_call
 from tests.billing.factories import make_account, make_invoice, make_profile
+from tests.pages import send
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
@@ -69,7 +70,7 @@ def test_calls_that_block_the_issue_are_named_with_links(admin_client: Client) -
     invoice = make_draft()
     make_open_call(invoice.account)
     make_call(invoice.account, model="nobody-knows", prompt_tokens=5)
-    admin_client.post(step_url(invoice, "recompute"), {"reason": ""})
+    send(admin_client, step_url(invoice, "recompute"), {"reason": ""})
 
     page = text_of(admin_client.get(page_url(invoice)))
 
@@ -122,7 +123,7 @@ def test_a_month_that_has_not_ended_is_not_submitted() -> None:
     question = text_of(preparer.get(step_url(draft, "submit")))
     assert "It can't be submitted for review yet." in question
     assert sentence in question
-    assert sentence in text_of(preparer.post(step_url(draft, "submit")))
+    assert sentence in text_of(send(preparer, step_url(draft, "submit")))
     assert state_of(draft) == "draft"
 
 
@@ -141,7 +142,7 @@ def test_the_whole_course_by_two_people() -> None:
         former = state_of(invoice)
         assert "Cancel" in text_of(client.get(step_url(invoice, step)))
         assert state_of(invoice) == former
-        answer = client.post(step_url(invoice, step), values)
+        answer = send(client, step_url(invoice, step), values)
         assert (answer.status_code, answer.headers["Location"]) == (302, page_url(invoice))
         assert state_of(invoice) == state
 
@@ -155,7 +156,7 @@ def test_the_whole_course_by_two_people() -> None:
 def test_a_reason_is_asked_for(step: str) -> None:
     invoice = make_submitted()
 
-    answer = sign_in("ada", *APPROVER).post(step_url(invoice, step), {"reason": "  "})
+    answer = send(sign_in("ada", *APPROVER), step_url(invoice, step), {"reason": "  "})
 
     assert "This field is required." in text_of(answer)
     assert state_of(invoice) == "in_review"
@@ -164,9 +165,9 @@ def test_a_reason_is_asked_for(step: str) -> None:
 def test_who_submitted_is_told_that_somebody_else_must_approve() -> None:
     both = sign_in("bo", *PREPARER, *APPROVER)
     invoice = make_draft()
-    both.post(step_url(invoice, "submit"))
+    send(both, step_url(invoice, "submit"))
 
-    answer = both.post(step_url(invoice, "approve"))
+    answer = send(both, step_url(invoice, "approve"))
 
     assert "You submitted this invoice, so someone else must approve it." in text_of(answer)
     assert state_of(invoice) == "in_review"
@@ -178,7 +179,7 @@ def test_a_step_out_of_state_is_a_sentence() -> None:
     approver = sign_in("ada", *APPROVER)
 
     assert "you can't do this" in text_of(approver.get(step_url(invoice, "approve")))
-    answer = text_of(approver.post(step_url(invoice, "approve")))
+    answer = text_of(send(approver, step_url(invoice, "approve")))
 
     assert "The invoice&#x27;s status is “issued”: it can&#x27;t be approved." in answer
     assert (state_of(invoice), InvoiceEvent.objects.count()) == ("issued", events)
@@ -196,11 +197,11 @@ def lose_call(account: Account) -> None:
 def test_what_blocks_the_issue_is_said_on_its_page() -> None:
     invoice = make_submitted()
     approver = sign_in("ada", *APPROVER)
-    approver.post(step_url(invoice, "approve"))
+    send(approver, step_url(invoice, "approve"))
     lose_call(invoice.account)
 
     assert "It can't be issued yet." in text_of(approver.get(step_url(invoice, "issue")))
-    assert "lost when the gateway restarted" in text_of(approver.post(step_url(invoice, "issue")))
+    assert "lost when the gateway restarted" in text_of(send(approver, step_url(invoice, "issue")))
     assert state_of(invoice) == "approved"
 
 
@@ -211,7 +212,7 @@ def test_a_lock_that_somebody_else_holds_is_a_sentence(monkeypatch: pytest.Monke
     invoice = make_submitted()
     monkeypatch.setattr("billing.invoices.review.lock_profile", locked)
 
-    answer = sign_in("ada", *APPROVER).post(step_url(invoice, "approve"))
+    answer = send(sign_in("ada", *APPROVER), step_url(invoice, "approve"))
 
     assert steps.BUSY.replace("'", "&#x27;") in text_of(answer)
 
@@ -224,7 +225,7 @@ def test_steps_are_for_those_who_may(step: str) -> None:
     events = InvoiceEvent.objects.count()
     for client in (sign_in("vera", "view_invoice"), sign_in("stranger")):
         assert client.get(step_url(invoice, step)).status_code == 403
-        assert client.post(step_url(invoice, step), {"reason": "mine", "scope": "whole"}).status_code == 403
+        assert send(client, step_url(invoice, step), {"reason": "mine", "scope": "whole"}).status_code == 403
     assert Client().post(step_url(invoice, step)).status_code == 302
 
     assert (state_of(invoice), InvoiceEvent.objects.count()) == ("in_review", events)
@@ -246,23 +247,23 @@ def test_an_invoice_is_credited_by_line_or_whole() -> None:
     url = step_url(invoice, "credit")
 
     assert "of 2.00" in text_of(approver.get(url))
-    assert "Enter an amount" in text_of(approver.post(url, {"scope": "lines", "reason": "too much"}))
+    assert "Enter an amount" in text_of(send(approver, url, {"scope": "lines", "reason": "too much"}))
     too_much = {"scope": "lines", "reason": "too much", f"line_{line.pk}": "2.01"}
-    assert "exceeds the 2.00 USD left" in text_of(approver.post(url, too_much))
+    assert "exceeds the 2.00 USD left" in text_of(send(approver, url, too_much))
     unclear = {"scope": "whole", "reason": "too much", f"line_{line.pk}": "1"}
-    assert "would be ignored" in text_of(approver.post(url, unclear))
+    assert "would be ignored" in text_of(send(approver, url, unclear))
     assert Invoice.objects.count() == 1
 
-    approver.post(url, {"scope": "lines", "reason": "too much", f"line_{line.pk}": "0.50"})
+    send(approver, url, {"scope": "lines", "reason": "too much", f"line_{line.pk}": "0.50"})
     first = Invoice.objects.get(kind=InvoiceKind.CREDIT_NOTE)
     assert first.total == Decimal("-0.50")
-    answer = approver.post(url, {"scope": "whole", "reason": "all of it"})
+    answer = send(approver, url, {"scope": "whole", "reason": "all of it"})
     second = Invoice.objects.filter(kind=InvoiceKind.CREDIT_NOTE).latest("id")
 
     assert (second.total, answer.headers["Location"]) == (Decimal("-1.50"), page_url(second))
     assert "-1.50" in text_of(approver.get(page_url(invoice)))
     assert invoice.label in text_of(approver.get(page_url(second)))
-    assert "There is nothing left to credit." in text_of(approver.post(url, {"scope": "whole", "reason": "again"}))
+    assert "There is nothing left to credit." in text_of(send(approver, url, {"scope": "whole", "reason": "again"}))
 
 
 def test_lines_are_credited_to_be_billed_again() -> None:
@@ -272,18 +273,18 @@ def test_lines_are_credited_to_be_billed_again() -> None:
     url = step_url(invoice, "bill_again")
 
     assert "next draft bills them again" in text_of(approver.get(url))
-    assert "Choose at least one line." in text_of(approver.post(url, {"scope": "lines", "reason": "wrong plan"}))
+    assert "Choose at least one line." in text_of(send(approver, url, {"scope": "lines", "reason": "wrong plan"}))
     unclear = {"scope": "whole", "reason": "wrong plan", f"line_{line.pk}": "on"}
-    assert "You chose lines" in text_of(approver.post(url, unclear))
-    assert "This field is required." in text_of(approver.post(url, {"scope": "whole", "reason": ""}))
+    assert "You chose lines" in text_of(send(approver, url, unclear))
+    assert "This field is required." in text_of(send(approver, url, {"scope": "whole", "reason": ""}))
     assert Invoice.objects.count() == 1
 
-    answer = approver.post(url, {"scope": "lines", "reason": "wrong plan", f"line_{line.pk}": "on"})
+    answer = send(approver, url, {"scope": "lines", "reason": "wrong plan", f"line_{line.pk}": "on"})
     note = Invoice.objects.get(kind=InvoiceKind.CREDIT_NOTE)
 
     assert (note.credit_kind, note.total, answer.headers["Location"]) == ("correction", Decimal(-2), page_url(note))
     assert [event.action for event in invoice.events.order_by("id")][-1] == "bill_again"
-    assert "There is nothing left to credit." in text_of(approver.post(url, {"scope": "whole", "reason": "again"}))
+    assert "There is nothing left to credit." in text_of(send(approver, url, {"scope": "whole", "reason": "again"}))
 
 
 def test_the_document_and_its_pdf() -> None:

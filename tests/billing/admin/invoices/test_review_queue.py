@@ -12,6 +12,7 @@ from billing.models import Invoice
 from billing.periods import BillingPeriod
 from tests.billing.admin.pages import APPROVER, PREPARER, make_draft, make_issued, make_submitted, sign_in, text_of
 from tests.billing.factories import make_account, make_invoice, make_profile
+from tests.pages import seen_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
@@ -25,7 +26,9 @@ def shown(client: Client, query: str = "") -> list[str]:
 
 def act(client: Client, action: str, *invoices: Invoice, **values: Any) -> Any:
     chosen = [str(invoice.pk) for invoice in invoices]
-    return client.post(QUEUE, {"action": action, "_selected_action": chosen, **values}, follow=True)
+    data = {"action": action, "_selected_action": chosen}
+    seen = seen_on(client, QUEUE, data) if "confirmed" in values else {}
+    return client.post(QUEUE, {**data, **seen, **values}, follow=True)
 
 
 def unflag(invoice: Invoice) -> Invoice:

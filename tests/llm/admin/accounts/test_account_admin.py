@@ -10,7 +10,7 @@ from django.test import Client
 
 from llm.models import Account
 from llm.secretstore import seal, unseal
-from tests.llm.admin.factories import make_account, make_key, messages_of, save, staff_with, token_of, usage_row
+from tests.llm.admin.factories import make_account, make_key, messages_of, save, staff_with, usage_row
 from tests.pages import confirm, seen_on, send
 
 pytestmark = pytest.mark.django_db
@@ -149,7 +149,7 @@ def test_editing_keeps_what_changed_meanwhile(admin_client: Client) -> None:
 def test_a_webhook_secret_is_in_the_reply_and_on_no_page_again(admin_client: Client) -> None:
     account = make_account()
     url = f"{LIST}{account.pk}/webhook-secret/"
-    form = {"form_token": token_of(admin_client.get(url))}
+    form = seen_on(admin_client, url)
     assert Account.objects.get().webhook_secret == ""
 
     response = admin_client.post(url, form)
@@ -168,7 +168,7 @@ def test_a_webhook_secret_is_in_the_reply_and_on_no_page_again(admin_client: Cli
 def test_sending_the_form_again_makes_no_second_secret(admin_client: Client) -> None:
     account = make_account()
     url = f"{LIST}{account.pk}/webhook-secret/"
-    form = {"form_token": token_of(admin_client.get(url))}
+    form = seen_on(admin_client, url)
     admin_client.post(url, form)
     secret = Account.objects.get().webhook_secret
 
@@ -184,7 +184,7 @@ def test_a_stored_webhook_secret_is_replaced_and_never_shown(admin_client: Clien
     url = f"{LIST}{account.pk}/webhook-secret/"
     question = admin_client.get(url)
 
-    response = admin_client.post(url, {"form_token": token_of(question)})
+    response = send(admin_client, url)
 
     assert "whsec_…JldA" in question.content.decode()
     assert "whsec_b2xkIHNlY3JldA" not in question.content.decode() + response.content.decode()

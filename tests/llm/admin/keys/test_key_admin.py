@@ -142,7 +142,7 @@ def test_a_closed_account_gets_no_key(admin_client: Client) -> None:
 def test_rotation_shows_the_new_secret_and_leaves_the_old_key_its_grace(admin_client: Client) -> None:
     key = make_key(make_account(), allowed_models=["small"])
     url = reverse("admin:llm_apikey_rotate", args=(key.pk,))
-    form = {"grace": "3600", "form_token": token_of(admin_client.get(url))}
+    form = {"grace": "3600", **seen_on(admin_client, url)}
 
     response = admin_client.post(url, form)
 
@@ -161,7 +161,7 @@ def test_rotation_shows_the_new_secret_and_leaves_the_old_key_its_grace(admin_cl
 def test_sending_a_rotation_again_rotates_once(admin_client: Client) -> None:
     key = make_key(make_account())
     url = reverse("admin:llm_apikey_rotate", args=(key.pk,))
-    form = {"grace": "604800", "form_token": token_of(admin_client.get(url))}
+    form = {"grace": "604800", **seen_on(admin_client, url)}
     admin_client.post(url, form)
 
     response = admin_client.post(url, form)
@@ -175,7 +175,7 @@ def test_a_dead_key_is_not_rotated(admin_client: Client) -> None:
     revoke_key(key)
     url = reverse("admin:llm_apikey_rotate", args=(key.pk,))
 
-    response = admin_client.post(url, {"grace": "0", "form_token": token_of(admin_client.get(url))})
+    response = send(admin_client, url, {"grace": "0"})
 
     assert response.status_code == 302
     assert "is revoked: make a new one instead." in messages_of(response)[0]

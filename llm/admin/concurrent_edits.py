@@ -211,20 +211,17 @@ class ConcurrentEdits(_Base[_M]):
 
     def _label_of(self, name: str, form: Any, tables: Mapping[str, Any]) -> str:
         if name in tables:
-            # What follows a colon explains the table.
+            # Not the title of the table, which is a sentence.
             return str(capfirst(str(tables[name].model._meta.verbose_name_plural)))
         label = form.fields[name].label if name in form.fields else None
         known = {field.name: field for field in self.opts.get_fields()}
         return str(capfirst(str(label or getattr(known.get(name), "verbose_name", name.replace("_", " ")))))
 
     def _told(self, request: HttpRequest, obj: _M, names: Sequence[str], *, since: datetime) -> SafeString:
-        who = self._who_changed(request, obj, since)
-        return format_html(
-            "{} {} changed{} since this page was opened.",
-            get_text_list([f"“{name}”" for name in names], "and"),
-            "was" if len(names) == 1 else "were",
-            f" by {get_text_list(who, 'and')}" if who else "",
-        )
+        who = get_text_list(self._who_changed(request, obj, since), "and")
+        what = get_text_list([f"“{name}”" for name in names], "and")
+        told = f"{who} changed {what}" if who else f"{what} changed"
+        return format_html("{} after you opened this page.", f"Y{told[1:]}" if told.startswith("you ") else told)
 
     def _who_changed(self, request: HttpRequest, obj: _M, since: datetime) -> list[str]:
         """As far as the object's history says: commands and scheduled work leave no entry there."""

@@ -5,16 +5,18 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 
 from billing.admin.invoices import steps
 from billing.enums import InvoiceKind, InvoiceState
+from billing.invoices import review
 from billing.models import Invoice, InvoiceEvent
 from billing.periods import BillingPeriod
 from llm.enums import CallOutcome, UsageSource, UsageStatus
-from llm.models import Account
+from llm.models import Account, Price
 from tests.billing.admin.pages import (
     APPROVER,
     PREPARER,
@@ -28,7 +30,7 @@ from tests.billing.admin.pages import (
 )
 from tests.billing.calls import make_call, make_open_call
 from tests.billing.factories import make_account, make_invoice, make_profile
-from tests.pages import send
+from tests.pages import seen_on, send
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
@@ -313,3 +315,37 @@ def test_what_came_late_stands_under_its_own_month(admin_client: Client) -> None
 
     assert "Late usage of 2026-09" in page
     assert "/calls/" in page
+
+
+def test_only_the_content_that_was_seen_is_approved() -> None:
+    """Sent back and submitted again meanwhile, with another call on it."""
+    invoice = make_submitted()
+    approver = sign_in("ada", *APPROVER)
+    older = seen_on(approver, step_url(invoice, "approve"))
+    preparer = User.objects.get(pk=invoice.prepared_by_id)
+    review.send_back(invoice.pk, user=preparer, reason="a call is missing")
+    make_call(invoice.account, price=Price.objects.get(), model="model of Acme", prompt_tokens=5_000_000)
+    review.submit(invoice.pk, user=preparer)
+
+    answer = text_of(approver.post(step_url(invoice, "approve"), older))
+
+    assert steps.CHANGED in answer
+    assert state_of(invoice) == "in_review"
+    send(approver, step_url(invoice, "approve"))
+    assert state_of(invoice) == "approved"
+
+
+@pytest.mark.parametrize("step", ["credit", "bill_again"])
+def test_what_was_credited_meanwhile_is_not_credited_by_an_older_page(step: str) -> None:
+    approver = sign_in("ada", *APPROVER)
+    invoice = make_issued()
+    older = seen_on(approver, step_url(invoice, step))
+    send(
+        approver, step_url(invoice, "credit"), {"scope": "lines", "reason": "x", f"line_{invoice.lines.get().pk}": "1"}
+    )
+
+    answer = text_of(approver.post(step_url(invoice, step), {**older, "scope": "whole", "reason": "all of it"}))
+
+    assert steps.CHANGED in answer
+    assert "all of it" in answer
+    assert Invoice.objects.filter(kind=InvoiceKind.CREDIT_NOTE).count() == 1

@@ -243,7 +243,7 @@ def test_editing_does_not_undo_a_revocation_meanwhile(admin_client: Client) -> N
 
     answer = text_of(admin_client.post(page, form))
 
-    assert "“Expires” was changed since this page was opened." in answer
+    assert "“Expires” changed after you opened this page." in answer
     assert 'value="renamed"' in answer
     changed = ApiKey.objects.get()
     assert changed.name == "production"

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from html.parser import HTMLParser
 from typing import Any
 
-from django.http import HttpResponse
 from django.test import Client
 
 _HIDDEN = re.compile(r'<input type="hidden" name="(form_version|seen|form_token)" value="([^"]*)"')
@@ -78,5 +77,5 @@ def confirm(client: Client, url: str, data: Mapping[str, Any]) -> Any:
     return client.post(url, {**data, **seen_on(client, url, data), "confirmed": "yes"})
 
 
-def text_of(response: HttpResponse) -> str:
+def text_of(response: Any) -> str:
     return html.unescape(response.content.decode())

@@ -21,14 +21,14 @@ from django.contrib.admin.options import TO_FIELD_VAR
 from django.contrib.admin.utils import flatten_fieldsets, unquote
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, OperationalError, models, transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst, get_text_list
 
-from llm.db.violations import is_unique_violation
+from llm.db.violations import is_lock_conflict, is_unique_violation
 
 _M = TypeVar("_M", bound=models.Model)
 
@@ -44,6 +44,7 @@ else:
 
 
 VERSION_FIELD = "form_version"
+_BUSY = "Someone else is changing this right now. Nothing was saved: try again in a moment."
 _REFUSAL = "_refusal_of_the_save"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WRITTEN = re.compile(r"\A\d{1,15}( [\w.+-]+=[0-9a-f]{16})*\Z", re.ASCII)
@@ -126,6 +127,10 @@ class ConcurrentEdits(_Base[_M]):
                 _refuse(request, error.messages)
             except IntegrityError as error:
                 _refuse(request, [self._sentence_on(error)])
+            except OperationalError as error:
+                if not is_lock_conflict(error):
+                    raise
+                _refuse(request, [_BUSY])
         return super().changeform_view(request, object_id, form_url, extra_context)
 
     def get_form(self, request: HttpRequest, obj: _M | None = None, change: bool = False, **kwargs: Any) -> Any:

@@ -8,8 +8,7 @@ from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db import transaction
-from django.http import HttpRequest
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 
 from llm.admin.concurrent_edits import ConcurrentEdits, lock_row
 from llm.admin.lookups import OnlyKnownLookups
@@ -23,14 +22,13 @@ class StaffAdmin(OnlyKnownLookups[User], ConcurrentEdits[User], UserAdmin):  # t
     # Signing in sets the one, and nothing sets the other: a form would put back what it showed.
     readonly_fields = ("last_login", "date_joined")
 
-    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponseBase:  # noqa: A002
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
         """Under the user's lock: all of the row is written, and was read before the new password was hashed."""
         with transaction.atomic():
             user = self.get_object(request, unquote(id)) if request.method == "POST" else None
             if user is not None:
                 lock_row(user)
-            answer: HttpResponseBase = super().user_change_password(request, id, form_url)
-            return answer
+            return super().user_change_password(request, id, form_url)
 
 
 @admin.register(Group)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group, User
-from django.db import connections, models
+from django.db import connections, models, transaction
 from django.test import Client
 
 from billing.enums import InvoiceState
@@ -23,6 +23,7 @@ from billing.plans import add_version
 from llm.admin.concurrent_edits import ConcurrentEdits
 from llm.models import Account, ApiKey, Limit, ModelRoute, Price, RouteTarget
 from tests.billing.factories import make_account, make_invoice, make_profile
+from tests.databases import only_on_postgresql
 from tests.llm.admin.factories import make_key, make_limit
 from tests.pages import form_on, text_of
 
@@ -229,7 +230,7 @@ def test_a_version_that_was_billed_meanwhile_is_refused_with_the_reason(admin_cl
     assert 'value="9"' in answer
     assert 'value="5.25"' in answer
     version.refresh_from_db()
-    assert (version.effective_from, version.markup_percent) == (date(2026, 1, 1), 0)
+    assert (version.effective_from, version.markup_percent) == (date(2026, 1, 1), Decimal(0))
 
 
 # --- Added at once ----------------------------------------------------------------------------------------------------
@@ -402,3 +403,34 @@ def test_a_new_password_reactivates_nobody(monkeypatch: pytest.MonkeyPatch) -> N
 
     ada.refresh_from_db()
     assert (ada.is_active, ada.check_password("quite a new one")) == (False, True)
+
+
+@pytest.mark.django_db(transaction=True)
+@only_on_postgresql("SQLite's one lock keeps the page itself waiting")
+def test_a_row_that_someone_holds_is_a_sentence(admin_client: Client) -> None:
+    account = make_account()
+    form = {**form_on(admin_client, page_of(account)), "name": "Mine"}
+    is_held, is_told = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        try:
+            with transaction.atomic():
+                Account.objects.select_for_update().get(pk=account.pk)
+                is_held.set()
+                is_told.wait(30)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool, connections["default"].cursor() as cursor:
+        holding = pool.submit(hold)
+        is_held.wait(10)
+        cursor.execute("SET lock_timeout = '200ms'")
+        try:
+            answer = text_of(admin_client.post(page_of(account), form))
+        finally:
+            cursor.execute("RESET lock_timeout")
+            is_told.set()
+        holding.result(30)
+
+    assert "Someone else is changing this right now. Nothing was saved: try again in a moment." in answer
+    assert 'value="Mine"' in answer

@@ -322,7 +322,7 @@ def test_only_the_content_that_was_seen_is_approved() -> None:
     invoice = make_submitted()
     approver = sign_in("ada", *APPROVER)
     older = seen_on(approver, step_url(invoice, "approve"))
-    preparer = User.objects.get(pk=invoice.prepared_by_id)
+    preparer = User.objects.get(username="pat")
     review.send_back(invoice.pk, user=preparer, reason="a call is missing")
     make_call(invoice.account, price=Price.objects.get(), model="model of Acme", prompt_tokens=5_000_000)
     review.submit(invoice.pk, user=preparer)

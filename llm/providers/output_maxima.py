@@ -20,7 +20,7 @@ log = structlog.get_logger("llm.calls")
 _KNOWN_FOR_S = 24 * 3600.0
 _UNKNOWN_FOR_S = 300.0
 _PATIENCE_S = 5.0
-_MOST_MODELS = 1000
+_MAX_MODELS = 1000
 
 
 class _Answer(NamedTuple):
@@ -42,7 +42,7 @@ class OutputMaxima:
             answer = self._answers.get(model)
             if answer is None or answer.until < time.monotonic():
                 answer = self._answers[model] = await self._answer_for(model)
-        if len(self._answers) > _MOST_MODELS:
+        if len(self._answers) > _MAX_MODELS:
             # Names are the operator's own; this is for the day on which they are not.
             self._answers.clear()
             self._locks.clear()

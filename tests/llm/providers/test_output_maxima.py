@@ -48,7 +48,7 @@ async def test_what_nobody_knows_is_the_least_and_asked_again_soon(
 
 
 async def test_names_without_end_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_maxima, "_MOST_MODELS", 3)
+    monkeypatch.setattr(output_maxima, "_MAX_MODELS", 3)
     provider = Provider({"max_tokens": 5})
     maxima = OutputMaxima(provider.describe)
     for number in range(10):

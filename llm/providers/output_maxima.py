@@ -36,7 +36,7 @@ class OutputMaxima:
         self._answers: dict[str, _Answer] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def maximum_of(self, model: str) -> int:
+    async def find_maximum(self, model: str) -> int:
         """Where the provider doesn't say it, DEFAULT_MAX_TOKENS. Of many calls at once one asks."""
         async with self._locks.setdefault(model, asyncio.Lock()):
             answer = self._answers.get(model)

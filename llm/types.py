@@ -1,7 +1,8 @@
 """What travels between the layers: frozen, no I/O, no Django.
 
 A caller's body becomes a `ChatRequest`; a provider answers with a `ChatResponse`, or with a stream of `str` (text),
-`ToolCallDelta` and one final `StreamEnd`. `TokenCounts` is the only shape in which figures reach the books.
+`ThinkingDelta`, `ToolCallDelta` and one final `StreamEnd`. `TokenCounts` is the only shape in which figures reach the
+books.
 """
 
 from __future__ import annotations
@@ -126,12 +127,31 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """One block of what a model thought before it answered. Only the provider that wrote it can check it.
+
+    signature: proves the text, which may be withheld and then is empty. data: the encrypted form of a redacted block,
+    which has no text. With neither, the thinking can be read but not sent back.
+    """
+
+    text: str = ""
+    signature: str = ""
+    data: str = ""
+
+    @property
+    def can_return(self) -> bool:
+        """Whether its provider takes it back in the next turn."""
+        return bool(self.signature or self.data)
+
+
+@dataclass(frozen=True, slots=True)
 class ChatMessage:
     role: Role
     content: str | tuple[ContentPart, ...] = ""
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    thinking: tuple[Thinking, ...] = ()
 
     @property
     def text(self) -> str:
@@ -199,6 +219,17 @@ class ChatResponse:
     speed: str = ""
     inference_geo: str = ""
     upstream_cost: UpstreamCost | None = None
+    thinking: tuple[Thinking, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta:
+    """A piece of one `Thinking` of a stream. index: which one, from 0. A signature or data comes in one piece."""
+
+    index: int
+    text: str = ""
+    signature: str = ""
+    data: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +256,7 @@ class StreamEnd:
     upstream_cost: UpstreamCost | None = None
 
 
-StreamItem = str | ToolCallDelta | StreamEnd
+StreamItem = str | ThinkingDelta | ToolCallDelta | StreamEnd
 
 
 @dataclass(frozen=True, slots=True)

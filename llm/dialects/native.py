@@ -2,7 +2,7 @@
 required; the reply is `{"reply", "model", "usage"}`, with `tool_calls` where there are any.
 
 A stream is `{"delta"}` events of text (or `{"tool_calls"}` deltas, as OpenAI's), then one `{"model", "usage"}` event,
-its last byte. No upstream speaks it, so every call is translated.
+its last byte. Thinking is left out. No upstream speaks it, so every call is translated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.dialects.reply_headers import retry_headers
 from llm.enums import Dialect
 from llm.errors import GatewayError
-from llm.types import ChatRequest, ChatResponse, LimitState, StreamEnd, StreamItem, TokenCounts
+from llm.types import ChatRequest, ChatResponse, LimitState, StreamEnd, StreamItem, ThinkingDelta, TokenCounts
 
 
 class Native:
@@ -76,7 +76,7 @@ class NativeWriter:
     def item(self, item: StreamItem) -> bytes:
         if isinstance(item, str):
             return _event(orjson.dumps({"delta": item}))
-        if isinstance(item, StreamEnd):
+        if isinstance(item, StreamEnd | ThinkingDelta):
             return b""
         return _event(orjson.dumps({"tool_calls": [tool_call_delta_object(item)]}))
 

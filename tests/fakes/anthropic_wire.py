@@ -86,13 +86,13 @@ def _check_thinking(body: JSON, messages: list[JSON]) -> None:
                 raise BadRequestError(f"messages.{number}.content.{place}: Invalid `signature` in `thinking` block")
     if not _has_results(messages[-1]):
         return
-    loop = takewhile(lambda message: message["role"] == "assistant" or _has_results(message), reversed(messages))
-    turns = [message for message in loop if message["role"] == "assistant"]
-    kinds = [block["type"] for message in turns for block in _blocks_of(message)]
+    loop = takewhile(lambda message: message.get("role") == "assistant" or _has_results(message), reversed(messages))
+    turns = [_blocks_of(message) for message in loop if message.get("role") == "assistant"]
+    kinds = [str(block.get("type")) for blocks in turns for block in blocks]
     if not _thinks(body):
         if any("thinking" in kind for kind in kinds):
             raise BadRequestError("When `thinking` is disabled, the final assistant turn cannot contain `thinking`.")
-    elif turns and "thinking" not in _blocks_of(turns[-1])[0]["type"]:
+    elif turns and "thinking" not in str(turns[-1][0].get("type")):
         raise BadRequestError("messages: Expected `thinking` or `redacted_thinking`, but found `tool_use`.")
 
 
@@ -103,18 +103,20 @@ def _thinks(body: JSON) -> bool:
 
 
 def _is_genuine(block: JSON) -> bool:
-    if block["type"] == "thinking":
-        return bool(block["signature"] == signature_of(block["thinking"]))
-    return block["type"] != "redacted_thinking" or block["data"] == redacted(block["data"].rpartition(".")[0])
+    if block.get("type") == "thinking":
+        return block.get("signature") == signature_of(str(block.get("thinking")))
+    data = str(block.get("data"))
+    return block.get("type") != "redacted_thinking" or data == redacted(data.rpartition(".")[0])
 
 
 def _has_results(message: JSON) -> bool:
-    return any(block["type"] == "tool_result" for block in _blocks_of(message))
+    return any(block.get("type") == "tool_result" for block in _blocks_of(message))
 
 
 def _blocks_of(message: JSON) -> list[JSON]:
     content = message.get("content")
-    return content if isinstance(content, list) else [{"type": "text", "text": content}]
+    blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    return [block for block in blocks if isinstance(block, dict)]
 
 
 def _cache_written(contents: list[Any]) -> tuple[int, str]:

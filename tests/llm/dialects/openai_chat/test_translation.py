@@ -7,7 +7,7 @@ import pytest
 
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.errors import InvalidRequest
-from llm.types import ChatMessage, ChatRequest, ImagePart, TextPart, Tool, ToolCall, ToolChoice
+from llm.types import ChatMessage, ChatRequest, ImagePart, TextPart, Thinking, Tool, ToolCall, ToolChoice
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 HELLO = (ChatMessage("user", "Hello"),)
@@ -198,3 +198,56 @@ def test_a_part_that_the_provider_cannot_take_is_named() -> None:
 
     assert refused.value.message == "This model does not support content of type 'input_audio'."
     assert refused.value.param == "messages[0].content[0].type"
+
+
+DETAILS = [
+    {"type": "reasoning.text", "text": "hm", "signature": "s", "index": 0},
+    {"type": "reasoning.text", "text": "", "signature": "s2", "index": 1},
+    {"type": "reasoning.encrypted", "data": "x", "index": 2},
+]
+BLOCKS = [
+    {"type": "thinking", "thinking": "hm", "signature": "s"},
+    {"type": "thinking", "thinking": "", "signature": "s2"},
+    {"type": "redacted_thinking", "data": "x"},
+]
+THOUGHT = (Thinking("hm", "s"), Thinking("", "s2"), Thinking(data="x"))
+
+
+def thinking_of(role: str = "assistant", **fields: Any) -> tuple[Thinking, ...]:
+    return translate(messages=[{"role": role, "content": "Hi", **fields}]).messages[0].thinking
+
+
+@pytest.mark.parametrize(
+    ("fields", "thinking"),
+    [
+        ({}, ()),
+        ({"reasoning_details": None, "thinking_blocks": None}, ()),
+        ({"reasoning_details": DETAILS}, THOUGHT),
+        ({"thinking_blocks": BLOCKS}, THOUGHT),
+        ({"reasoning_details": DETAILS, "thinking_blocks": BLOCKS}, THOUGHT),
+        ({"reasoning_details": [], "thinking_blocks": BLOCKS}, THOUGHT),
+        ({"reasoning_details": [{"type": "reasoning.new"}], "thinking_blocks": [{"type": "text"}]}, ()),
+        ({"reasoning_content": "hm", "reasoning": 7}, ()),
+    ],
+)
+def test_thinking_is_taken_back(fields: dict[str, Any], thinking: tuple[Thinking, ...]) -> None:
+    assert thinking_of(**fields) == thinking
+
+
+def test_only_an_assistant_has_thought() -> None:
+    assert thinking_of(role="user", reasoning_details=DETAILS) == ()
+
+
+@pytest.mark.parametrize("name", ["reasoning_details", "thinking_blocks"])
+@pytest.mark.parametrize("value", ["x", 7, True, {}, ["x"], [None], [[]]])
+def test_thinking_that_is_no_list_of_objects_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        thinking_of(**{name: value})
+    assert refused.value.param == f"messages[0].{name}"
+
+
+@pytest.mark.parametrize("path", ["reasoning_Details", "Thinking_blocks", "reasoning_details.Signature"])
+def test_names_of_thinking_in_another_case_are_refused(path: str) -> None:
+    name, _, inner = path.partition(".")
+    with pytest.raises(InvalidRequest, match=path):
+        thinking_of(**{name: [{inner: "s"}]})

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import orjson
 import pytest
 
+from llm.dialects.anthropic_messages.request import request_body
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.errors import InvalidRequest
 from llm.types import ChatMessage, ChatRequest, ImagePart, TextPart, Thinking, Tool, ToolCall, ToolChoice
@@ -200,12 +202,12 @@ def test_a_part_that_the_provider_cannot_take_is_named() -> None:
     assert refused.value.param == "messages[0].content[0].type"
 
 
-DETAILS = [
+DETAILS: list[dict[str, Any]] = [
     {"type": "reasoning.text", "text": "hm", "signature": "s", "index": 0},
     {"type": "reasoning.text", "text": "", "signature": "s2", "index": 1},
     {"type": "reasoning.encrypted", "data": "x", "index": 2},
 ]
-BLOCKS = [
+BLOCKS: list[dict[str, Any]] = [
     {"type": "thinking", "thinking": "hm", "signature": "s"},
     {"type": "thinking", "thinking": "", "signature": "s2"},
     {"type": "redacted_thinking", "data": "x"},
@@ -213,8 +215,8 @@ BLOCKS = [
 THOUGHT = (Thinking("hm", "s"), Thinking("", "s2"), Thinking(data="x"))
 
 
-def thinking_of(role: str = "assistant", **fields: Any) -> tuple[Thinking, ...]:
-    return translate(messages=[{"role": role, "content": "Hi", **fields}]).messages[0].thinking
+def thinking_of(**fields: Any) -> tuple[Thinking, ...]:
+    return translate(messages=[{"role": "assistant", "content": "Hi", **fields}]).messages[0].thinking
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,8 @@ def test_thinking_is_taken_back(fields: dict[str, Any], thinking: tuple[Thinking
 
 
 def test_only_an_assistant_has_thought() -> None:
-    assert thinking_of(role="user", reasoning_details=DETAILS) == ()
+    [message] = translate(messages=[{"role": "user", "content": "Hi", "reasoning_details": DETAILS}]).messages
+    assert message.thinking == ()
 
 
 @pytest.mark.parametrize("name", ["reasoning_details", "thinking_blocks"])
@@ -249,5 +252,20 @@ def test_thinking_that_is_no_list_of_objects_is_refused_by_name(name: str, value
 @pytest.mark.parametrize("path", ["reasoning_Details", "Thinking_blocks", "reasoning_details.Signature"])
 def test_names_of_thinking_in_another_case_are_refused(path: str) -> None:
     name, _, inner = path.partition(".")
+    fields: dict[str, Any] = {name: [{inner: "s"}]}
     with pytest.raises(InvalidRequest, match=path):
-        thinking_of(**{name: [{inner: "s"}]})
+        thinking_of(**fields)
+
+
+@pytest.mark.parametrize("name", ["reasoning_details", "thinking_blocks"])
+def test_thinking_with_something_strange_in_it_is_carried_or_refused_in_words(name: str) -> None:
+    strange: tuple[Any, ...] = (None, True, 7, 1.5, "", "x", [], {}, ["x"], [{}], {"type": "reasoning.text"})
+    places = ("type", "text", "thinking", "summary", "signature", "data", "format", "index")
+    for known in (*DETAILS, *BLOCKS):
+        for place, value in product(places, strange):
+            call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+            said = {"role": "assistant", "tool_calls": [call], name: [known, {**known, place: value}]}
+            turns = [*MESSAGES, said, {"role": "tool", "tool_call_id": "c", "content": "42"}]
+            chat = translate(messages=turns, reasoning_effort="high")
+            for is_stream in (False, True):
+                assert request_body(chat, is_stream=is_stream)

@@ -1,7 +1,7 @@
 """Thinking in the forms that callers and providers have for it: Anthropic's blocks, and the details of chat messages.
 
-Anthropic takes its blocks back unchanged alone. In chat completions there is no form that all agree on: servers write a
-text (`reasoning_content`, `reasoning`) and OpenRouter has `reasoning_details`, which can carry a signature.
+Anthropic takes its blocks back only unchanged. Chat completions have no standard for it: servers write a text
+(`reasoning_content`, `reasoning`), and OpenRouter has `reasoning_details`, which can carry a signature.
 
 Sources, read 2026-11: Anthropic's documentation ("Extended thinking": "Preserving thinking blocks", "Controlling
 thinking display"); openrouter.ai/docs, "Reasoning tokens"; docs.litellm.ai, "Reasoning content" (`thinking_blocks`).
@@ -21,7 +21,7 @@ _OWN_FORMATS = ("anthropic", "unknown")
 
 
 def read_blocks(blocks: Iterable[Any]) -> tuple[Thinking, ...]:
-    """Of a message's blocks those that are thinking, but for empty ones. Never raises, whatever is in them."""
+    """The thinking among a message's blocks, without empty ones. Never raises, whatever is in them."""
     read = (_read_block(block) for block in blocks if isinstance(block, dict) and block.get("type") in BLOCK_KINDS)
     return tuple(thinking for thinking in read if thinking != Thinking())
 
@@ -35,7 +35,7 @@ def thinking_block(thinking: Thinking) -> dict[str, str]:
 def read_details(details: Iterable[Any]) -> tuple[Thinking, ...]:
     """`reasoning_details` of a whole message. Never raises, whatever is in them.
 
-    Callers that collect the pieces of a stream as they come send them back in pieces, which have one index.
+    Callers may send back the pieces of a stream as they collected them: those of one block have the same index.
     """
     return tuple(map(_joined, _blocks_of_pieces(details)))
 
@@ -48,7 +48,7 @@ def thinking_detail(piece: Thinking | ThinkingDelta, index: int) -> dict[str, An
 
 
 def read_reply_thinking(message: Mapping[str, Any]) -> tuple[Thinking, ...]:
-    """Of a whole reply of a chat server. Never raises."""
+    """The thinking in the message of a chat server's whole reply. Never raises."""
     details = message.get("reasoning_details")
     read = read_details(details) if isinstance(details, list) else ()
     text = _plain_text(message)
@@ -56,7 +56,7 @@ def read_reply_thinking(message: Mapping[str, Any]) -> tuple[Thinking, ...]:
 
 
 def read_delta_thinking(delta: Mapping[str, Any]) -> list[ThinkingDelta]:
-    """Of a piece of a chat server's stream. Never raises."""
+    """The thinking in one delta of a chat server's stream. Never raises."""
     details = delta.get("reasoning_details")
     pieces = _pieces(details) if isinstance(details, list) else ()
     read = [
@@ -91,7 +91,7 @@ def _joined(pieces: list[Thinking]) -> Thinking:
 
 
 def _pieces(details: Iterable[Any]) -> Iterator[tuple[Any, Thinking]]:
-    """(index, piece) of those that say anything. The index is whatever stands there."""
+    """(index, piece) of each detail that isn't empty. The index is unchecked."""
     for detail in details:
         if isinstance(detail, dict) and (piece := _read_detail(detail)) != Thinking():
             yield detail.get("index"), piece

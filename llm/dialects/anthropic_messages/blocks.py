@@ -47,10 +47,10 @@ def event_text(data: bytes) -> str:
 
 
 def signed_messages(raw: bytes, body: Mapping[str, Any]) -> dict[str, Any]:
-    """What has to change for Anthropic, which refuses thinking that it hasn't signed.
+    """The changes for Anthropic, which refuses thinking that it hasn't signed: unsigned thinking is removed.
 
-    We render the thinking of other providers without a signature, and a conversation that has some gets to Anthropic
-    when its route falls back. raw: the bytes of `body`.
+    The thinking of other providers is rendered without a signature, and reaches Anthropic if a route falls back to it.
+    raw: the bytes of `body`.
     """
     if _UNSIGNED.search(raw) is None:
         return {}

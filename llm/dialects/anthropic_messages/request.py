@@ -5,8 +5,8 @@ and Anthropic have in common by default (1 for both) is left out. Not carried ov
 samplers that the model would refuse. System and developer messages all go to the top, in their order. Texts and stop
 sequences without a visible character are left out: Anthropic refuses them, and they say nothing.
 
-Thinking goes back first in its turn. Anthropic refuses to think on in a tool loop that begins without thinking, so the
-request of a caller that has dropped it goes up with thinking switched off.
+Thinking goes back first in its turn. Anthropic refuses thinking in a tool loop that began without it, so if the caller
+has dropped the thinking, the request is sent with thinking switched off.
 """
 
 from __future__ import annotations
@@ -91,14 +91,14 @@ def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
         return [{**result, "content": content} if content else result]
     parts = (TextPart(message.content),) if isinstance(message.content, str) else message.content
     said = _content_blocks(parts) + [_tool_use(call) for call in message.tool_calls]
-    # A turn of nothing but thinking is refused.
+    # Anthropic refuses a turn that consists of thinking alone.
     return [thinking_block(each) for each in message.thinking if each.can_return and said] + said
 
 
 def _lacks_thinking(request: ChatRequest, turns: list[dict[str, Any]]) -> bool:
     """Whether reasoning is asked for within a tool loop that begins without thinking.
 
-    All of the loop is one turn of the assistant's to Anthropic, and has thinking at its beginning or nowhere.
+    To Anthropic the whole loop is one assistant turn, which starts with thinking or has none.
     """
     if request.reasoning_effort is None or not _has_results(turns[-1]):
         return False
@@ -112,7 +112,7 @@ def _has_results(turn: Mapping[str, Any]) -> bool:
 
 
 def _without_thinking(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With thinking switched off the last turn must have none (Anthropic's docs, "Toggling thinking modes")."""
+    """With thinking switched off, the last turn must not have any (Anthropic's docs, "Toggling thinking modes")."""
     return [
         {**turn, "content": [block for block in turn["content"] if block["type"] not in BLOCK_KINDS]} for turn in turns
     ]

@@ -57,7 +57,7 @@ def _message(message: Mapping[str, Any], param: str, legacy_call_ids: dict[str, 
 
 
 def _thinking(message: Mapping[str, Any], param: str) -> tuple[Thinking, ...]:
-    """As we wrote it, or in LiteLLM's form. What we don't know of it says nothing."""
+    """In the form in which we render it, or in LiteLLM's. Unknown kinds are ignored."""
     for name, read in (("reasoning_details", read_details), ("thinking_blocks", read_blocks)):
         listed = message.get(name)
         if listed is not None and not (isinstance(listed, list) and all(isinstance(each, dict) for each in listed)):

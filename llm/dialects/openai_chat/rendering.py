@@ -92,7 +92,7 @@ def tool_call_delta_object(delta: ToolCallDelta) -> dict[str, Any]:
 
 
 def _thinking_fields(details: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The text alone, for all who show it, and the details, which can be sent back."""
+    """The text alone, to be shown, and the details, to be sent back."""
     text = "".join(str(detail.get("text", "")) for detail in details)
     fields: dict[str, Any] = {"reasoning_content": text} if text else {}
     return {**fields, "reasoning_details": details} if details else fields

@@ -1,7 +1,7 @@
 """Thinking as the `reasoning` items of a response, and as it comes back in the next request's input.
 
-The text is the summary. What proves it to its provider is in `encrypted_content`, which callers return unread. It is
-there whatever `include` says, as it is in OpenAI's own: an item without it stands for one that the provider keeps.
+The text is the summary. The signature is in `encrypted_content`, which callers return unread. As in OpenAI's own
+responses it doesn't depend on `include`: an item without it would stand for one that the provider keeps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def summary_part(text: str) -> dict[str, Any]:
 
 
 def read_reasoning_item(item: Mapping[str, Any]) -> Iterator[Thinking]:
-    """What is in an item of ours; nothing of one that somebody else has written. Never raises."""
+    """The thinking in an item of ours; nothing if another provider wrote it. Never raises."""
     sealed, summary = item.get("encrypted_content"), item.get("summary")
     if not isinstance(sealed, str):
         return
@@ -42,9 +42,9 @@ def read_reasoning_item(item: Mapping[str, Any]) -> Iterator[Thinking]:
 
 
 def changed_input(raw: bytes, body: Mapping[str, Any]) -> dict[str, Any]:
-    """What has to change for OpenAI, which refuses an `encrypted_content` that it hasn't written: ours is taken out.
+    """The changes for OpenAI, which refuses an `encrypted_content` that it hasn't written: our items are removed.
 
-    A conversation gets there with it when its route falls back to another provider. raw: the bytes of `body`.
+    They reach it if a route falls back to it. raw: the bytes of `body`.
     """
     items = body.get("input")
     if _OURS.encode() not in raw or not isinstance(items, list):

@@ -285,7 +285,7 @@ def test_the_text_of_a_prompt_is_all_that_the_model_reads() -> None:
     assert ANTHROPIC_MESSAGES.prompt_text(request) == text
 
 
-def test_thinking_that_nobody_signed_is_none_of_anthropics() -> None:
+def test_unsigned_thinking_is_not_sent_to_anthropic() -> None:
     unsigned = {"type": "thinking", "thinking": "a", "signature": ""}
     signed = [{**unsigned, "signature": "s"}, {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "b"}]
     others: list[Any] = [

@@ -312,7 +312,7 @@ def test_an_error_on_a_stream_is_written_as_documented_and_as_the_sdk_reads_it()
 OURS = {"type": "reasoning", "summary": [], "encrypted_content": "llm-gateway.signature:s"}
 
 
-def test_reasoning_of_ours_is_none_of_openais() -> None:
+def test_our_own_reasoning_is_not_sent_to_openai() -> None:
     others: list[Any] = [ENCRYPTED, {"role": "user", "content": "llm-gateway.signature:"}, "x", {"type": "reasoning"}]
     request = OPENAI_RESPONSES.parse(orjson.dumps({"model": "m", "input": [OURS, *others, OURS], "x": 1.0}))
     body = OPENAI_RESPONSES.upstream_body(request, upstream_model="m")

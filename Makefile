@@ -1,23 +1,23 @@
 # make run     install, set up and start everything
-# make test    the whole test suite            make check   what CI asks for: format, lint, types, contracts, schema, tests
-# make test-fast   for while you work: what starts no process and no browser, and is not slow
-# make soak MINUTES=30   kills, crashes and outages under load, then the books against the upstream's ledger
+# make test    the whole test suite            make check   what CI checks: format, lint, types, contracts, schema, tests
+# make test-fast   while you work: tests that start no process or browser and aren't slow
+# make soak MINUTES=30   kills, crashes and outages under load; then compares the books with the upstream's ledger
 # make limits  many keys on small budgets at once: is a limit overspent, is anything refused that fits?
-# make bench   measure the gateway             make format  tidy the code       make requirements  pin the requirements anew
-# make bench-billing   what a month costs, with ten million calls
+# make bench   measure the gateway             make format  tidy the code       make requirements  update the pinned requirements
+# make bench-billing   measure the billing of a month with ten million calls
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 
-# What checks need of the settings, whatever .env says.
+# The settings that checks need, whatever .env says.
 CHECK_ENV := LLM_ENV_FILE= HTTPS=true DATABASE_URL=sqlite://:memory: LLM_PROVIDER=echo \
 	BILLING_SELLER_NAME=Example BILLING_SELLER_ADDRESS=Example BILLING_SELLER_TAX_ID=none \
 	SECRET_KEY=only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz LLM_KEY_PEPPER=only-for-make-check \
 	LLM_SECRETS_KEY=only-for-make-check-too-0123456789-abcdefgh
 
-# Test modules are rewritten before they are compiled, which takes as long as many a suite: once is enough.
+# pytest rewrites test modules before it compiles them, which takes a while: keep the compiled files.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run test test-fast check lint bench bench-billing soak limits format requirements
@@ -26,7 +26,7 @@ run: $(VENV)/runtime.stamp
 	@$(PY) -m llmproject.envfile
 	@exec $(PY) manage.py up --bootstrap
 
-# TESTS="--durations 25" or TESTS="tests/llm -k limits" goes on to pytest.
+# TESTS="--durations 25" or TESTS="tests/llm -k limits" is passed on to pytest.
 test: $(VENV)/dev.stamp
 	$(PY) -m pytest -n auto --dist loadgroup $(TESTS)
 
@@ -48,12 +48,12 @@ lint: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	$(PY) -m benchmarks.gateway
 
-# Ten million calls in a database of their own, 10 GB while it runs; ROWS=200000 is enough for a first look.
+# Ten million calls in a separate database, which takes 10 GB while it runs; ROWS=200000 is enough for a first look.
 ROWS ?= 10000000
 bench-billing: $(VENV)/dev.stamp
 	$(PY) -m benchmarks.billing --rows $(ROWS)
 
-# A PostgreSQL server of its own, which crashes too; only root may mount the small disks that get full.
+# Starts its own PostgreSQL server, which crashes too; only root can mount the small disks that fill up.
 MINUTES ?= 10
 SEED ?= 1
 soak: $(VENV)/dev.stamp
@@ -87,7 +87,7 @@ $(VENV)/runtime.stamp: $(VENV)/created.stamp requirements.txt
 	@$(PIP) --requirement requirements.txt
 	@touch $@
 
-# Holds the runtime requirements too.
+# Includes the runtime requirements.
 $(VENV)/dev.stamp: $(VENV)/created.stamp requirements-dev.txt
 	@echo "Installing requirements-dev.txt: this takes a few minutes, once"
 	@$(PIP) --requirement requirements-dev.txt

@@ -54,7 +54,7 @@ class TierMode(models.TextChoices):
 
 class InvoiceAction(models.TextChoices):
     DRAFT = "draft", "drafted"
-    RECOMPUTE = "recompute", "recomputed"
+    RECOMPUTE = "recompute", "recalculated"
     SUBMIT = "submit", "submitted for review"
     SEND_BACK = "send_back", "sent back"
     APPROVE = "approve", "approved"

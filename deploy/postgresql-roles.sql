@@ -1,17 +1,17 @@
--- Roles for PostgreSQL: who may do what with the gateway's database. docs/operations.md, "Roles", tells how to use them.
+-- Roles for PostgreSQL: who may do what with the gateway's database. docs/operations.md, "Roles", explains how to use them.
 --
 --     psql --dbname llm --file deploy/postgresql-roles.sql
 --
--- Run it as a superuser before the first migration, and again after each upgrade, once that has migrated: it gives what
--- new tables need, and takes back what their triggers refuse. It may be run any number of times, by any client.
+-- Run it as a superuser before the first migration, and again after each upgrade's migration: it grants what new
+-- tables need, and revokes what their triggers refuse. It can be run any number of times, with any client.
 --
 -- llm_owner   owns the tables: migrations, triggers. Only `manage.py migrate`, `blank_upstream_keys` and `loaddata` need
 --             it (DATABASE_OWNER_URL)
 -- llm_app     the gateway, its workers and commands: reads and writes rows as far as the triggers allow
--- llm_pages   the same for the processes that serve pages, with a bound on its connections
--- llm_reader  reports: reads the books and the invoices, no secrets and no sign-ins
+-- llm_pages   the same for the admin and the management API, with a limit on its connections
+-- llm_reader  reports: reads the books and the invoices, but no secrets or sign-ins
 --
--- They have no passwords yet: give each one that you use its own, with \password in psql.
+-- They have no passwords yet: give each role that you use its own, with \password in psql.
 
 DO $$
 DECLARE
@@ -22,7 +22,7 @@ BEGIN
             EXECUTE format('CREATE ROLE %I LOGIN', role_name);
         END IF;
     END LOOP;
-    -- What somebody has set otherwise stays.
+    -- A limit that was set by hand stays.
     IF (SELECT rolconnlimit FROM pg_roles WHERE rolname = 'llm_pages') = -1 THEN
         ALTER ROLE llm_pages CONNECTION LIMIT 20;
     END IF;
@@ -34,7 +34,7 @@ ALTER ROLE llm_pages NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSR
 ALTER ROLE llm_reader NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 GRANT llm_app TO llm_pages;
 
--- The schema is the owner's; nobody else makes anything in it.
+-- The schema belongs to the owner; no other role creates anything in it.
 DO $$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
@@ -44,7 +44,7 @@ ALTER SCHEMA public OWNER TO llm_owner;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO llm_app, llm_reader;
 
--- What another role has made so far is handed over: a database that one role did everything in.
+-- Objects of another role are handed over, in case one role has done everything in this database so far.
 DO $$
 DECLARE
     item record;
@@ -53,7 +53,7 @@ BEGIN
         SELECT oid::regclass AS name, CASE relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END AS kind
         FROM pg_class found
         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'S', 'v') AND relowner <> 'llm_owner'::regrole
-            -- Sequences of columns go with their tables.
+            -- Sequences of columns follow their tables.
             AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = found.oid AND relkind = 'S' AND deptype IN ('a', 'i'))
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO llm_owner', item.kind, item.name);
@@ -66,14 +66,14 @@ BEGIN
     END LOOP;
 END $$;
 
--- The application: rows, of tables that are there and of those that migrations add. Never TRUNCATE, TRIGGER, REFERENCES.
+-- The application: rows of existing tables and of those that migrations add. Never TRUNCATE, TRIGGER, REFERENCES.
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, llm_app, llm_pages, llm_reader;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO llm_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO llm_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE llm_owner IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO llm_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE llm_owner IN SCHEMA public GRANT USAGE ON SEQUENCES TO llm_app;
 
--- What a trigger refuses for every row is no privilege either; it would hold if the trigger were gone.
+-- What a trigger refuses for every row isn't granted either, so that it is refused even if the trigger is gone.
 DO $$
 DECLARE
     item record;
@@ -88,7 +88,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- What Django keeps of migrations is the owner's to write.
+-- Only the owner writes Django's record of migrations.
 DO $$
 BEGIN
     IF to_regclass('public.django_migrations') IS NOT NULL THEN
@@ -96,8 +96,8 @@ BEGIN
     END IF;
 END $$;
 
--- The reader: what is billed and why. Not who staff and end users are, sessions, tokens and one-time forms; no column
--- that holds a secret or what a secret is recognised by.
+-- The reader: what is billed and why. No names of staff or end users, no sessions, tokens or one-time forms,
+-- and no column that holds a secret or its digest.
 DO $$
 DECLARE
     item record;

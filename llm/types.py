@@ -1,8 +1,8 @@
 """What travels between the layers: frozen, no I/O, no Django.
 
 A caller's body becomes a `ChatRequest`; a provider answers with a `ChatResponse`, or with a stream of `str` (text),
-`ThinkingDelta`, `ToolCallDelta` and one final `StreamEnd`. `TokenCounts` is the only shape in which figures reach the
-books.
+`ThinkingDelta`, `ToolCallDelta` and one final `StreamEnd`, and maybe `Heartbeat`s. `TokenCounts` is the only shape in
+which figures reach the books.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from enum import Enum
 from typing import Any, Literal, NamedTuple
 
 from llm.enums import LimitMetric
@@ -256,7 +257,15 @@ class StreamEnd:
     upstream_cost: UpstreamCost | None = None
 
 
-StreamItem = str | ThinkingDelta | ToolCallDelta | StreamEnd
+class Heartbeat(Enum):
+    """Signs of life in a stream, of which nothing is said to the caller; a provider may leave them out."""
+
+    HEAD = "the provider's status and headers have come"
+    EVENT = "an event without anything for the caller"
+    PING = "a comment or a ping, which keeps a connection open"
+
+
+StreamItem = str | ThinkingDelta | ToolCallDelta | Heartbeat | StreamEnd
 
 
 @dataclass(frozen=True, slots=True)

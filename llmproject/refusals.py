@@ -17,7 +17,7 @@ from llmproject.quietlogs import told_outages
 
 log = structlog.get_logger("llmproject.pages")
 
-SERVED = "Served are /v1/, /api/chat, /api/v1/, /admin/ and /docs/."
+SERVED = "This server serves /v1/, /api/chat, /api/v1/, /admin/ and /docs/."
 NO_SUCH_HOST = "This host name is not allowed here. The operator lists allowed names in ALLOWED_HOSTS."
 UNREADABLE = "The request's address, headers or form can't be read: they must be text, without NUL characters."
 
@@ -55,7 +55,7 @@ def refusal(path: str, error: GatewayError) -> HttpResponse:
 
 def nothing_at(path: str) -> NotFound:
     text = path[:200].encode("utf-8", "replace").decode()
-    return NotFound(f"There is nothing at {text}. {SERVED}")
+    return NotFound(f"Nothing was found at {text}. {SERVED}")
 
 
 def _retry_after(error: GatewayError) -> Mapping[str, str]:

@@ -8,12 +8,22 @@ from typing import Any
 
 from django.http import HttpResponse
 from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.plumbing import get_lib_doc_excludes
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from billing.api.base import ManagementView
 from billing.api.errors import handle_exception
+from billing.api.fields import RequestSerializer, ViewedSerializer
+from llm.api.responses import KeptView
+
+
+def classes_without_description() -> list[type]:
+    """Docstrings of these, and of what they inherit from, are for developers: drf-spectacular must not publish them."""
+    library: list[type] = get_lib_doc_excludes()  # type: ignore[no-untyped-call]
+    return [*library, ManagementView, ViewedSerializer, RequestSerializer, KeptView]
 
 
 class SchemaView(SpectacularAPIView):

@@ -50,12 +50,17 @@ LLM_BASE_URL = read.url("LLM_BASE_URL")
 LLM_COMPATIBLE_DIALECTS = read.choices(
     "LLM_COMPATIBLE_DIALECTS", ("chat", "completions", "embeddings", "responses"), default="chat,embeddings"
 )
+LLM_COMPATIBLE_DEVELOPER_ROLE = read.choice(
+    "LLM_COMPATIBLE_DEVELOPER_ROLE", ("developer", "system"), default="developer"
+)
 LLM_OPENAI_BASE_URL = read.url("LLM_OPENAI_BASE_URL", "https://api.openai.com/v1")
 LLM_ANTHROPIC_BASE_URL = read.url("LLM_ANTHROPIC_BASE_URL", "https://api.anthropic.com")
+LLM_ANTHROPIC_MAX_TOKENS = read.whole("LLM_ANTHROPIC_MAX_TOKENS", 0)
 LLM_UNPRICED_MODELS = read.choice("LLM_UNPRICED_MODELS", ("", "refuse", "flag"), default="")
 
 LLM_CONNECT_TIMEOUT_SECONDS = read.seconds("LLM_CONNECT_TIMEOUT_SECONDS", 5.0)
-LLM_FIRST_BYTE_TIMEOUT_SECONDS = read.seconds("LLM_FIRST_BYTE_TIMEOUT_SECONDS", 300.0)
+LLM_FIRST_BYTE_TIMEOUT_SECONDS = read.seconds("LLM_FIRST_BYTE_TIMEOUT_SECONDS", 600.0)
+LLM_KEEPALIVE_SECONDS = read.seconds("LLM_KEEPALIVE_SECONDS", 15.0)
 LLM_IDLE_TIMEOUT_SECONDS = read.seconds("LLM_IDLE_TIMEOUT_SECONDS", 120.0)
 LLM_TOTAL_TIMEOUT_SECONDS = read.seconds("LLM_TOTAL_TIMEOUT_SECONDS", 900.0)
 LLM_MAX_RETRIES = read.whole("LLM_MAX_RETRIES", 2, maximum=10)
@@ -287,6 +292,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "APPEND_COMPONENTS": {"securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}}},
     "SECURITY": [{"apiKey": []}],
+    "GET_LIB_DOC_EXCLUDES": "llmproject.schema.classes_without_description",
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",

@@ -1,7 +1,8 @@
 """Every string a person can meet, in one file to be read from end to end: python -m tests.strings > strings.txt
 
-Errors, labels, help texts, command output and mails are collected from the code without running it; templates and
-.env.example are stripped of their markup. Log events, SQL and names of things are left out.
+Errors, labels, help texts, command output and mails are collected from the code without running it, those of scripts
+too; templates and .env.example are stripped of their markup. Log events, SQL and names of things are left out.
+`collect_documents` has the documents' paragraphs, which are read as documents.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ["llm", "billing", "llmproject"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "Makefile", "docs/**/*.md", "deploy/*"]
 
 _LABELS = {
     "description",
@@ -43,6 +45,13 @@ _BLOCK_ENDS = re.compile(
 )
 _TAGS = re.compile(r"\{%.*?%\}|<[^>]*>", re.DOTALL)
 _VARIABLES = re.compile(r"\{\{.*?\}\}", re.DOTALL)
+_SCRIPT_COMMENTS = re.compile(r"/\*.*?\*/|^\s*//.*?$", re.DOTALL | re.MULTILINE)
+_SCRIPT_STRINGS = re.compile(r""""([^"\n]*)"|'([^'\n]*)'|`([^`]*)`""")
+_SCRIPT_VARIABLES = re.compile(r"\$\{[^}]*\}")
+_CODE_BLOCKS = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+# What stands in quotation marks, or as code, is mentioned: a glossary names the words that it advises against.
+_MENTIONED = re.compile(r"“[^”]*”|`[^`\n]*`")
+_COMMENT_MARKS = re.compile(r"^\s*(?:#|--)", re.MULTILINE)
 _IN_TAGS = re.compile(r"""\{%[^%]*?["']([^"'%]* [^"'%]*)["'][^%]*%\}""")
 
 
@@ -65,7 +74,16 @@ def collect() -> list[Sentence]:
                 found += _in_code(path)
     for path in sorted((ROOT / "templates").rglob("*.*")):
         found += _in_template(path)
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("static/**/*.js")):
+            found += () if "vendor" in path.parts else _in_script(path)
     return found + list(_in_settings(ROOT / ".env.example"))
+
+
+@cache
+def collect_documents() -> list[Sentence]:
+    """Paragraphs of all documents and of comments in what people run, without code and what is only mentioned."""
+    return [sentence for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern)) for sentence in _in_document(path)]
 
 
 def _in_code(path: Path) -> list[Sentence]:
@@ -143,6 +161,26 @@ def _in_template(path: Path) -> list[Sentence]:
             found.append(Sentence(name, line + piece[: len(piece) - len(piece.lstrip())].count("\n"), text))
         line += piece.count("\n")
     return sorted(found, key=lambda sentence: sentence.line)
+
+
+def _in_script(path: Path) -> Iterator[Sentence]:
+    text = _SCRIPT_COMMENTS.sub(lambda match: "\n" * match[0].count("\n"), path.read_text())
+    for match in _SCRIPT_STRINGS.finditer(text):
+        words = _SCRIPT_VARIABLES.sub("{}", match[1] or match[2] or match[3] or "")
+        if _PROSE.search(words):
+            yield Sentence(str(path.relative_to(ROOT)), text.count("\n", 0, match.start()) + 1, words)
+
+
+def _in_document(path: Path) -> Iterator[Sentence]:
+    text = _CODE_BLOCKS.sub(lambda match: "\n" * match[0].count("\n"), path.read_text())
+    if path.suffix != ".md":
+        text = _COMMENT_MARKS.sub("", text)
+    line = 1
+    for paragraph in re.split(r"(\n\s*\n)", text):
+        words = " ".join(_MENTIONED.sub("…", paragraph).split())
+        if words:
+            yield Sentence(str(path.relative_to(ROOT)), line, words)
+        line += paragraph.count("\n")
 
 
 def _in_settings(path: Path) -> Iterator[Sentence]:

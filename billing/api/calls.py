@@ -51,7 +51,7 @@ class AdjustmentSerializer(ViewedSerializer[UsageAdjustment]):
 
 
 class CallSerializer(ViewedSerializer[Usage]):
-    """Figures and how the call was served are the row's with its adjustments; all else is the row's."""
+    """A call. Tokens, units, cost, how it was served and whether it is billable include its adjustments."""
 
     costs = frozenset(("cost",))
     staff_only = frozenset(("upstream_model", "reported_model", "rate_set", "error_code", "flags"))
@@ -136,7 +136,7 @@ def _figure(known: EffectiveUsage, name: str, written: Any) -> Any:
 
 
 class UsedSerializer(RequestSerializer):
-    """What a call used, by the provider's own records. A part that is left out is none."""
+    """What a call used, from the provider's own records. Omitted parts are 0."""
 
     prompt_tokens = serializers.IntegerField(min_value=0, max_value=MAX_TOKENS, help_text="All, cached included.")
     completion_tokens = serializers.IntegerField(

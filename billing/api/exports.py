@@ -41,7 +41,7 @@ class ExportFileSerializer(serializers.Serializer[Any]):
 
 
 class ExportSerializer(ViewedSerializer[ExportJob]):
-    """What is in the files is told by docs/export.md."""
+    """An export of a month's invoices, their lines and the usage they bill."""
 
     staff_only = frozenset(("requested_by", "error"))
 
@@ -133,7 +133,7 @@ class ExportsView(_ExportsView, ListAPIView[ExportJob]):
     @extend_schema(
         operation_id="exports_create",
         summary="Export a month",
-        description="For staff. The export runs in the background: read it until its state is done or failed.",
+        description="For staff. The export runs in the background: poll it until its state is done or failed.",
         request=ExportRequestSerializer,
         responses={201: ExportSerializer},
         tags=["management"],

@@ -71,7 +71,7 @@ class UsageGroupSerializer(ViewedSerializer[Any]):
 
 
 class UsageRowSerializer(UsageGroupSerializer, UsageFiguresSerializer):
-    """What the rows are grouped by, and their figures."""
+    """The usage of one day, key, model or account."""
 
 
 class UsageSummarySerializer(serializers.Serializer[Any]):

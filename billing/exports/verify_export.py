@@ -114,7 +114,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CannotCheck(f"{MANIFEST} can't be read: {error}.") from error
     if not isinstance(manifest, dict) or manifest.get("format") not in LAYOUTS:
-        raise CannotCheck(f"{MANIFEST} is of none of the formats that this script knows: {', '.join(LAYOUTS)}.")
+        raise CannotCheck(f"{MANIFEST} has a format that this script doesn't know; it knows {', '.join(LAYOUTS)}.")
     return manifest
 
 
@@ -128,12 +128,12 @@ def check_files(folder: Path, manifest: dict[str, Any], report: Report) -> None:
     named = {entry["name"]: entry for entry in manifest["files"]}
     present = {path.name for path in folder.iterdir()}
     for name in sorted(present - named.keys() - {MANIFEST, "__pycache__"}):
-        report.differs(f"{name}: the manifest doesn't name this file.")
+        report.differs(f"{name}: the manifest doesn't list this file.")
     for name in sorted({*named, MANIFEST} & present):
         if (folder / name).is_symlink() or not (folder / name).is_file():
-            report.differs(f"{name}: it is a link, or no file.")
+            report.differs(f"{name}: it is a link, or not a regular file.")
     for name in sorted(due_files(manifest) - named.keys()):
-        report.differs(f"{name}: the manifest names no such file, but there should be one.")
+        report.differs(f"{name}: the manifest doesn't list this file, but it should.")
     for name, entry in sorted(named.items()):
         if name not in present:
             report.differs(f"{name}: the file is missing.")
@@ -180,7 +180,7 @@ class Usage:
         try:
             digest = bytes.fromhex(row["digest"])
         except ValueError:
-            raise Unreadable(f"digest is “{row['digest']}”, which is none") from None
+            raise Unreadable(f"digest is “{row['digest']}”, which is not a digest") from None
         for index in range(WORDS):
             self.words[index] += int.from_bytes(digest[4 * index : 4 * index + 4], "big")
 
@@ -297,7 +297,7 @@ class Export:
     def check_manifest(self) -> None:
         told = {str(entry["invoice_id"]): entry for entry in self.manifest["invoices"]}
         for owner in sorted(told.keys() ^ self.invoices.keys()):
-            self.report.differs(f"Invoice {owner}: only one of {MANIFEST} and the table of invoices has it.")
+            self.report.differs(f"Invoice {owner}: it is not in both {MANIFEST} and the table of invoices.")
         for owner in sorted(told.keys() & self.invoices.keys()):
             for column in ("number", "kind", "state", "currency", "total", "content_digest"):
                 what, invoice = f"{column}, says {MANIFEST},", self.invoices[owner]
@@ -366,9 +366,9 @@ class Export:
                 if stood_for == (sum(each.counts["calls"] for each in some), digest_of(each.words for each in some)):
                     return
         self.report.differs(
-            f"{self.where(model)}: {lines[0]['meter']} lines stand for {stood_for[0]:,} "
+            f"{self.where(model)}: {lines[0]['meter']} lines bill {stood_for[0]:,} "
             f"{'call' if stood_for[0] == 1 else 'calls'} with the digest "
-            f"{stood_for[1]}, which are not those of its usage."
+            f"{stood_for[1]}, which don't match its usage."
         )
 
     def bills_its_own_month(self, model: Model) -> bool:
@@ -421,7 +421,7 @@ def words_of(digest: str) -> list[int]:
     try:
         return [int(digest[8 * index : 8 * index + 8] or "0", 16) for index in range(WORDS)]
     except ValueError:
-        raise Unreadable(f"digest is “{digest}”, which is none") from None
+        raise Unreadable(f"digest is “{digest}”, which is not a digest") from None
 
 
 def digest_of(parts: Iterable[list[int]]) -> str:

@@ -34,10 +34,10 @@ def compare_tables(folder: Path, table: str, first: str, other: str, report: Rep
     others = read_sheets(folder / BOOK, table, report) if other == "xlsx" else read_table(folder / name, report)
     for number, (row, same) in enumerate(zip_longest(rows, others), start=1):
         if row is None or same is None:
-            report.differs(f"{name}, row {number}: only one of it and {table}.{first} has it.")
+            report.differs(f"{name}, row {number}: it is not in both this file and {table}.{first}.")
             return
         if row.keys() != same.keys():
-            report.differs(f"{name}, row {number}: it has other columns than {table}.{first}.")
+            report.differs(f"{name}, row {number}: its columns differ from those of {table}.{first}.")
             return
         for column, text in row.items():
             if not is_same(_in_one_form(same[column]), _in_one_form(text)):
@@ -62,7 +62,7 @@ def read_sheets(path: Path, table: str, report: Report) -> Iterator[Row]:
                     with book.open(f"xl/worksheets/sheet{number}.xml") as sheet:
                         yield from _rows_of_sheet(sheet)
     except (KeyError, ValueError, zipfile.BadZipFile, ET.ParseError) as error:
-        report.differs(f"{path.name}: it can't be read to its end: {error}.")
+        report.differs(f"{path.name}: it can't be read completely: {error}.")
 
 
 def _rows_of_sheet(sheet: IO[bytes]) -> Iterator[Row]:

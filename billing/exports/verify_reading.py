@@ -96,7 +96,7 @@ def read_table(path: Path, report: Report) -> Iterator[Row]:
             for row in rows:
                 yield Row({name: "" if value is None else str(value) for name, value in row.items()})
         except (ValueError, AttributeError, csv.Error) as error:
-            report.differs(f"{path.name}: it can't be read to its end: {error}.")
+            report.differs(f"{path.name}: it can't be read completely: {error}.")
 
 
 def total_of(rows: Iterable[Row], column: str) -> Decimal:

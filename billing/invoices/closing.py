@@ -248,7 +248,7 @@ def _draft(
 def _owes_nothing(account: Account, period: BillingPeriod) -> bool:
     """Of a month in which the account was closed: no fees, and only what its last calls used, if anything.
 
-    If staff have asked for a draft, it is recomputed.
+    If staff have asked for a draft, it is recalculated.
     """
     drafts = Invoice.objects.filter(kind=InvoiceKind.REGULAR, state=InvoiceState.DRAFT)
     is_drafted = drafts.filter(account=account, period_start=period.start).exists()

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("billing")
 
-REASON = "The month costs less than was billed of it."
+REASON = "The month now costs less than was billed for it."
 NOTHING_LEFT = "Nothing is left to give back."
 
 _Place = tuple[int, BillingPeriod]

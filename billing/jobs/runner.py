@@ -102,7 +102,7 @@ def _run(job: _J, work: Work[_J]) -> None:
         _fail(job, str(error))
     except Exception:
         # Or it would be begun again, before all others.
-        _fail(job, "It failed for a reason that is in the worker's log. Fix that, then request the job again.")
+        _fail(job, "The job failed; the worker's log has the cause. Fix it, then request the job again.")
         raise
     else:
         last = {"progress": reporter.progress, "total": reporter.total}

@@ -109,7 +109,7 @@ class Invoice(models.Model):
     flags = models.JSONField(default=list, blank=True)
 
     content_version = models.PositiveSmallIntegerField(default=CONTENT_VERSION, editable=False)
-    content_digest = models.CharField(max_length=64, blank=True, default="", help_text="SHA-256, since submit.")
+    content_digest = models.CharField(max_length=64, blank=True, default="", help_text="SHA-256, from submission on.")
     approved_digest = models.CharField(max_length=64, blank=True, default="", help_text="What the approver signed.")
     needs_second_person = models.BooleanField(default=True)
     prepared_by = models.ForeignKey(
@@ -122,7 +122,9 @@ class Invoice(models.Model):
     submitted_at = models.DateTimeField(null=True, blank=True)
     approved_at = models.DateTimeField(null=True, blank=True)
     issued_at = models.DateTimeField(null=True, blank=True)
-    issued_on = models.DateField(null=True, blank=True, help_text="The date on the document, where the seller is.")
+    issued_on = models.DateField(
+        null=True, blank=True, help_text="The date on the document, in the seller's time zone."
+    )
     due_on = models.DateField(null=True, blank=True)
     paid_on = models.DateField(null=True, blank=True)
 
@@ -135,7 +137,7 @@ class Invoice(models.Model):
             models.Index(fields=["state", "-id"], name="invoice_state"),
         )
         permissions = (
-            ("prepare_invoice", "Can draft, recompute, submit and send back invoices"),
+            ("prepare_invoice", "Can draft, recalculate, submit and send back invoices"),
             ("approve_invoice", "Can approve invoices"),
             ("issue_invoice", "Can issue and void invoices and mark them as paid"),
             ("credit_invoice", "Can make credit notes"),

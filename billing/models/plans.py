@@ -70,7 +70,7 @@ class PlanVersion(models.Model):
         help_text="Usage is topped up to this amount, after allowance and discount; the flat fee comes on top.",
     )
     allowance_tokens = models.PositiveBigIntegerField(
-        default=0, help_text="This many tokens are included; the most expensive of the month."
+        default=0, help_text="This many tokens per month are included: the most expensive ones."
     )
     allowance_amount = ExactDecimalField(
         decimals=MONEY_DECIMALS,

@@ -35,7 +35,7 @@ def read_rows(pages: tuple[Node, ...]) -> Iterator[ReportedCost | tuple[str, dat
 def _report_of(page: Node) -> str:
     kinds = {_kind_of(result) for bucket in page["data"].entries for result in bucket["results"].entries}
     if len(kinds) > 1:
-        raise ReportError(f"{page.place} mixes {' and '.join(sorted(kinds))}: one page is of one report.")
+        raise ReportError(f"{page.place} mixes {' and '.join(sorted(kinds))}: each page must come from one report.")
     return kinds.pop() if kinds else ""
 
 
@@ -45,7 +45,8 @@ def _kind_of(result: Node) -> str:
     if "output_tokens" in result:
         return "messages"
     raise ReportError(
-        f"{result.place} has neither amount nor output_tokens: it is of no cost report and of no messages usage report."
+        f"{result.place} has neither amount nor output_tokens: it is neither from a cost report nor from a messages "
+        "usage report."
     )
 
 

@@ -113,7 +113,7 @@ def _merged(rows: Iterable[ReportedCost]) -> tuple[ReportedCost, ...]:
 def _plus(first: ReportedCost, second: ReportedCost) -> ReportedCost:
     counts: dict[str, Any] = {name: count_of((getattr(first, name), getattr(second, name))) for name in _COUNTS}
     if any((count or 0) > _MAX_COUNT for count in counts.values()):
-        raise ReportError(f"The counts of {first.model or first.line_item} on {first.utc_day} are beyond any number.")
+        raise ReportError(f"The counts of {first.model or first.line_item} on {first.utc_day} are too large.")
     return replace(first, **counts, cost=total_of((first.cost, second.cost)))
 
 

@@ -22,7 +22,7 @@ def read_rows(pages: tuple[Node, ...]) -> Iterator[ReportedCost | tuple[str, dat
     buckets = Buckets()
     for page in pages:
         if page["object"].text != "page":
-            page["object"].refuse("“page”, as OpenAI's usage and cost reports begin")
+            page["object"].refuse("“page”, the first object of OpenAI's usage and cost reports")
         # An empty bucket doesn't say which report it is of; the page's other buckets do.
         report = _report_of(page)
         for bucket in page["data"].entries:
@@ -38,7 +38,7 @@ def read_rows(pages: tuple[Node, ...]) -> Iterator[ReportedCost | tuple[str, dat
 def _report_of(page: Node) -> str:
     kinds = {_kind_of(result) for bucket in page["data"].entries for result in bucket["results"].entries}
     if len(kinds) > 1:
-        raise ReportError(f"{page.place} mixes {' and '.join(sorted(kinds))}: one page is of one report.")
+        raise ReportError(f"{page.place} mixes {' and '.join(sorted(kinds))}: each page must come from one report.")
     return kinds.pop() if kinds else ""
 
 

@@ -131,7 +131,7 @@ def _problems_of_dates(invoice: Invoice, events: Sequence[InvoiceEvent]) -> Iter
     elif invoice.kind == InvoiceKind.CREDIT_NOTE and invoice.due_on is None:
         return
     elif invoice.due_on != invoice.issued_on + timedelta(days=bill_to_of(invoice).payment_days):
-        yield f"it is due on {invoice.due_on}, which are not the days that it allows"
+        yield f"it is due on {invoice.due_on}, which doesn't match its payment terms"
 
 
 def _problems_of_exchange(invoice: Invoice) -> Iterator[str]:

@@ -86,7 +86,7 @@ def _problems_of_proof(line: ChargeLine, billed: ChargeLine, *, is_last: bool) -
     if not is_last:
         return
     if billed.calls != line.calls:
-        yield f"“{line.description}” stands for {plural(billed.calls, 'call')}, it should be {line.calls:,}"
+        yield f"“{line.description}” bills {plural(billed.calls, 'call')}, it should be {line.calls:,}"
     digests = [digest_hex(each.digest) for each in (billed, line)]
     if digests[0] != digests[1]:
         yield f"“{line.description}” has the digest {digests[0]}, that of its calls is {digests[1]}"

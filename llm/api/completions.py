@@ -21,8 +21,8 @@ class TextCompletionsView(CompletionView):
 
     @extend_schema(
         operation_id="completions",
-        summary="Completion of a text (OpenAI's older API)",
-        description="Served by providers that have it themselves: requests and replies pass unchanged.",
+        summary="Text completion (OpenAI's older API)",
+        description="For providers that offer this API themselves: requests and replies pass through unchanged.",
         request=TextCompletionSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),

@@ -22,7 +22,7 @@ class EmbeddingsView(CompletionView):
     @extend_schema(
         operation_id="embeddings",
         summary="Embeddings (OpenAI's API)",
-        description="Served by providers that have embeddings themselves: requests and replies pass unchanged.",
+        description="For providers that offer embeddings themselves: requests and replies pass through unchanged.",
         request=EmbeddingsSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),

@@ -31,7 +31,7 @@ class MessagesView(AnthropicView):
         summary="Message (Anthropic's API)",
         description=(
             "Every field of that API is accepted, whether the gateway knows it or not, and forwarded unchanged, "
-            "except for ids of what is kept at the provider."
+            "except for ids of objects stored by the provider."
         ),
         request=MessagesRequestSerializer,
         responses={
@@ -50,7 +50,7 @@ class CountTokensView(AnthropicView):
 
     @extend_schema(
         operation_id="messages_count_tokens",
-        summary="How many tokens a message has (Anthropic's API)",
+        summary="Count the tokens of a message (Anthropic's API)",
         description="Anthropic counts for its own models; for others the gateway estimates. It costs nothing.",
         request=CountTokensRequestSerializer,
         responses={

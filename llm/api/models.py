@@ -21,7 +21,7 @@ from llm.errors import ModelNotFound
 from llm.keys import Caller
 from llm.prices.catalog import PublicModel
 
-_IN_ANTHROPICS_SHAPE = "With the header `anthropic-version`, in the shape of Anthropic's API and with its paging."
+_IN_ANTHROPICS_SHAPE = "With the header `anthropic-version`, the reply has the shape and paging of Anthropic's API."
 
 
 class _ModelsAPIView(AsyncAPIView):

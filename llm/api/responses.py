@@ -31,9 +31,9 @@ class ResponsesView(CompletionView):
         operation_id="responses_create",
         summary="Response (OpenAI's API)",
         description=(
-            "For providers that have responses themselves, requests and replies pass unchanged; for others they are"
-            " translated. What is kept at a provider is refused by name, but for responses that the account has made"
-            " through this gateway."
+            "For providers that offer this API themselves, requests and replies pass through unchanged; for others they"
+            " are translated. Objects stored by the provider are refused by name, except for responses that the account"
+            " created through this gateway."
         ),
         request=ResponseSerializer,
         responses={

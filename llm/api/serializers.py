@@ -17,7 +17,7 @@ class StreamOptionsSerializer(serializers.Serializer[object]):
 
 
 class ChatCompletionSerializer(serializers.Serializer[object]):
-    model = serializers.CharField(required=False, help_text="Without it, the gateway's default model.")
+    model = serializers.CharField(required=False, help_text="Default: the gateway's default model.")
     messages = MessageSerializer(many=True)
     stream = serializers.BooleanField(required=False)
     stream_options = StreamOptionsSerializer(required=False)
@@ -27,8 +27,10 @@ class ChatCompletionSerializer(serializers.Serializer[object]):
 
 
 class TextCompletionSerializer(serializers.Serializer[object]):
-    model = serializers.CharField(required=False, help_text="Without it, the gateway's default model.")
-    prompt = serializers.JSONField(help_text="A text, a list of texts, a list of tokens, or a list of such lists.")
+    model = serializers.CharField(required=False, help_text="Default: the gateway's default model.")
+    prompt = serializers.JSONField(
+        help_text="A string, a list of strings, a list of tokens, or a list of lists of tokens."
+    )
     stream = serializers.BooleanField(required=False)
     stream_options = StreamOptionsSerializer(required=False)
     n = serializers.IntegerField(required=False, min_value=1, max_value=128)
@@ -36,20 +38,24 @@ class TextCompletionSerializer(serializers.Serializer[object]):
 
 
 class EmbeddingsSerializer(serializers.Serializer[object]):
-    model = serializers.CharField(required=False, help_text="Without it, the gateway's default model.")
-    input = serializers.JSONField(help_text="A text, a list of texts, a list of tokens, or a list of such lists.")
+    model = serializers.CharField(required=False, help_text="Default: the gateway's default model.")
+    input = serializers.JSONField(
+        help_text="A string, a list of strings, a list of tokens, or a list of lists of tokens."
+    )
     encoding_format = serializers.ChoiceField(("float", "base64"), required=False)
     dimensions = serializers.IntegerField(required=False, min_value=1)
 
 
 class ResponseSerializer(serializers.Serializer[object]):
-    model = serializers.CharField(required=False, help_text="Without it, the gateway's default model.")
-    input = serializers.JSONField(required=False, help_text="A text, or a list of items.")
+    model = serializers.CharField(required=False, help_text="Default: the gateway's default model.")
+    input = serializers.JSONField(required=False, help_text="A string, or a list of items.")
     instructions = serializers.CharField(required=False, allow_null=True)
     stream = serializers.BooleanField(required=False)
     max_output_tokens = serializers.IntegerField(required=False, allow_null=True)
     previous_response_id = serializers.CharField(
-        required=False, allow_null=True, help_text="Of a response that this account has made through this gateway."
+        required=False,
+        allow_null=True,
+        help_text="The id of a response that this account created through this gateway.",
     )
     tools = serializers.ListField(child=serializers.JSONField(), required=False)
 
@@ -70,7 +76,7 @@ OPENAI_REFUSALS: dict[Any, Any] = dict.fromkeys((400, 401, 429, 502, 503), OpenA
 
 
 class MessagesRequestSerializer(serializers.Serializer[object]):
-    model = serializers.CharField(required=False, help_text="Without it, the gateway's default model.")
+    model = serializers.CharField(required=False, help_text="Default: the gateway's default model.")
     max_tokens = serializers.IntegerField(min_value=0)
     messages = MessageSerializer(many=True)
     system = serializers.JSONField(required=False, help_text="A string, or a list of text blocks.")
@@ -79,7 +85,7 @@ class MessagesRequestSerializer(serializers.Serializer[object]):
 
 
 class CountTokensRequestSerializer(serializers.Serializer[object]):
-    model = serializers.CharField(required=False, help_text="Without it, the gateway's default model.")
+    model = serializers.CharField(required=False, help_text="Default: the gateway's default model.")
     messages = MessageSerializer(many=True)
     system = serializers.JSONField(required=False, help_text="A string, or a list of text blocks.")
     tools = serializers.ListField(child=serializers.JSONField(), required=False)
@@ -135,10 +141,14 @@ class ModelSerializer(serializers.Serializer[object]):
 
 class ModelPageSerializer(serializers.Serializer[object]):
     limit = serializers.IntegerField(
-        required=False, min_value=1, max_value=1000, help_text="With `anthropic-version` alone; 20 without it."
+        required=False, min_value=1, max_value=1000, help_text="Only with `anthropic-version`. Default: 20."
     )
-    after_id = serializers.CharField(required=False, help_text="With `anthropic-version` alone: the page behind it.")
-    before_id = serializers.CharField(required=False, help_text="With `anthropic-version` alone: the page before it.")
+    after_id = serializers.CharField(
+        required=False, help_text="Only with `anthropic-version`: list the models after this id."
+    )
+    before_id = serializers.CharField(
+        required=False, help_text="Only with `anthropic-version`: list the models before this id."
+    )
 
 
 class ModelListSerializer(serializers.Serializer[object]):

@@ -37,7 +37,7 @@ urlpatterns = [
 
 def not_served(path: str) -> str:
     """What is said of a path that no view serves: which ones are, and what may be wrong with the address."""
-    return f"There is nothing at {path[:200]}. This gateway serves {', '.join(_served())}.{_hint(path)}"
+    return f"Nothing was found at {path[:200]}. This gateway serves {', '.join(_served())}.{_hint(path)}"
 
 
 def _hint(path: str) -> str:

@@ -1,4 +1,4 @@
-"""What a provider answers to a call, as events: `Head`, then any of `Ping` and `Chunk`, and `Complete` at its end.
+"""What a provider answers to a call, as events: `Connected`, `Head`, any of `Ping` and `Chunk`, `Complete` at its end.
 
 An answer is read in one direction. Whoever reads it decides when it ends; nothing here knows of deadlines, of the
 caller or of the books.
@@ -12,8 +12,12 @@ from typing import NamedTuple, Protocol
 from llm.types import Reading, TokenCounts
 
 
+class Connected:
+    """The provider has begun to answer, with its status and headers, and there is nothing yet for the caller."""
+
+
 class Head:
-    """The first thing that counts has come: of a stream its first event, of a whole reply its head."""
+    """Something for the caller has come: of a stream its first bytes, of a whole reply its head."""
 
 
 class Ping:
@@ -37,8 +41,9 @@ class Complete(NamedTuple):
     finish: Callable[[TokenCounts, str | None], Awaitable[bytes]]
 
 
-Event = Head | Ping | Chunk | Complete
+Event = Connected | Head | Ping | Chunk | Complete
 
+CONNECTED = Connected()
 HEAD = Head()
 PING = Ping()
 

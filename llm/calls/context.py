@@ -15,7 +15,10 @@ from llm.types import ChatRequest, LimitState
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Within which a call must stay, in seconds and bytes; drain_events: of a stream whose caller has left."""
+    """Within which a call must stay, in seconds and bytes.
+
+    drain_events: of a stream whose caller has left. silence_s: after so long without a byte a stream gets a comment.
+    """
 
     first_byte_s: float
     idle_s: float
@@ -23,6 +26,7 @@ class Bounds:
     relay_bytes: int
     relay_stall_s: float
     drain_events: int
+    silence_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ class CallContext:
     reply_headers: Mapping[str, str]
     max_output_tokens: int | None = None
     limits: tuple[LimitState, ...] = ()
+
+    @property
+    def asks_for_usage(self) -> bool:
+        """Whether a stream is asked for its usage by us, and not by its caller."""
+        return self.chat is None and self.request.is_stream and not self.request.wants_stream_usage
 
     @property
     def request_id(self) -> str:

@@ -58,5 +58,5 @@ def _count(provider: BaseLLMProvider, messages: Sequence[ChatMessage], model: st
 
 def _checked(count: object) -> int:
     if type(count) is not int or not 0 <= count <= MAX_TOKENS:
-        raise ValueError("no number of tokens that the books can hold")
+        raise ValueError("not a number of tokens that can be recorded")
     return count

@@ -12,14 +12,14 @@ from llm.bodies.process import ReadReply, read_reply
 from llm.bodies.replies import held_reply
 from llm.bodies.trimming import trimmed_after
 from llm.bodies.turns import take_turn, take_turn_for_event
-from llm.calls.answers import HEAD, PING, Chunk, Complete, Event
+from llm.calls.answers import CONNECTED, HEAD, PING, Chunk, Complete, Event
 from llm.calls.context import CallContext
-from llm.dialects.base import PassThrough, StreamedPassThrough, StreamReader
+from llm.dialects.base import PassThrough, Server, StreamedPassThrough, StreamReader
 from llm.dialects.json_text import replaced
 from llm.dialects.openai_chat.fields import is_search_model
 from llm.dialects.usage_figures import WEB_SEARCHES, merged_service
 from llm.errors import UpstreamError, UpstreamFailed
-from llm.providers.base import Closing, ForwardsRaw, RawCall, RawReply
+from llm.providers.base import Closing, ForwardsRaw, KnowsServer, RawCall, RawReply
 from llm.providers.failures import before_sending, error_in_reply
 from llm.providers.registry import upstream_key
 from llm.types import Reading, TokenCounts
@@ -56,8 +56,9 @@ class PassedThroughAnswer:
         """All up to the last event, which the reader holds back."""
         reply = await self._send()
         reader = cast("StreamedPassThrough", self._wire).stream_reader(self._context.request)
-        has_begun = False
+        has_begun = has_answered = False
         async with aclosing(reply), Closing(aiter(reply)) as pieces:
+            yield CONNECTED
             with self._noting(reader) as note_size:
                 async for data in pieces:
                     note_size(reader.held_bytes)
@@ -66,9 +67,10 @@ class PassedThroughAnswer:
                     events = passed.count(b"data:")
                     if reader.failure is not None and not events:
                         break
-                    if reader.has_data and not has_begun:
+                    if (reader.has_data or passed) and not has_begun:
                         has_begun = True
                         yield HEAD
+                    has_answered = has_answered or reader.has_data
                     if passed:
                         # Comments keep a connection open; they don't keep a call alive.
                         yield Chunk(passed, events)
@@ -82,7 +84,7 @@ class PassedThroughAnswer:
                     if rest:
                         yield Chunk(rest, rest.count(b"data:"))
             if reader.failure is not None or not reader.is_complete:
-                raise self._failure_of_stream(reader, has_begun=has_begun)
+                raise self._failure_of_stream(reader, has_answered=has_answered)
             yield Complete(partial(_finish_stream, reader))
             await _read_rest(pieces)
 
@@ -95,7 +97,7 @@ class PassedThroughAnswer:
                 context.request,
                 upstream_model=context.target.upstream_model,
                 max_output_tokens=context.max_output_tokens,
-                maximum_field=provider.maximum_field,
+                server=_server(provider, context.target.upstream_model),
             )
         return await provider.forward(
             RawCall(
@@ -128,11 +130,11 @@ class PassedThroughAnswer:
                     self.text = reader.output_text()
                     self.unkept_characters = reader.dropped_characters
 
-    def _failure_of_stream(self, reader: StreamReader, *, has_begun: bool) -> UpstreamError:
+    def _failure_of_stream(self, reader: StreamReader, *, has_answered: bool) -> UpstreamError:
         """An error that comes before all else is a refusal behind a 200; later ones break the answer off."""
-        refusal = None if has_begun or self.text else self._error_in(reader.error)
+        refusal = None if has_answered or self.text else self._error_in(reader.error)
         reported = "reported an error in the middle of its answer"
-        what = "broke off before its answer was whole" if reader.failure is None else reported
+        what = "ended its answer before it was complete" if reader.failure is None else reported
         return refusal or UpstreamFailed(
             f"The provider “{self._context.target.provider}” {what}.", may_have_worked=True
         )
@@ -157,6 +159,10 @@ async def reply_bytes(wire: PassThrough, body: bytes, read: ReadReply, *, cost: 
         return body if cost is None else wire.with_cost(body, cost)
     body = replaced(body, dict.fromkeys(read.money_places, b""))
     return body if cost is None or read.cost_place is None else replaced(body, {read.cost_place: cost.encode()})
+
+
+def _server(provider: ForwardsRaw, model: str) -> Server:
+    return provider.server_for(model) if isinstance(provider, KnowsServer) else Server(provider.maximum_field)
 
 
 def _tool_meters(context: CallContext) -> tuple[str, ...]:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
+
+from llm.calls.context import Bounds
+
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
 class Relay:
@@ -24,6 +29,21 @@ class Relay:
         self._is_left = False
         self._reader: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._last_at = time.monotonic()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    @property
+    def silent_s(self) -> float:
+        """For how long nothing has been handed on."""
+        return time.monotonic() - self._last_at
+
+    def break_silence(self, comment: bytes) -> None:
+        """No effect where the caller has not read yet what came before, or nothing comes any more."""
+        if not self._pieces and not self._is_closed:
+            self.add(comment)
 
     async def put(self, data: bytes) -> None:
         """Hand on; waits for room or for the caller's leaving, whichever comes first."""
@@ -36,6 +56,7 @@ class Relay:
             return False
         self._pieces.append(data)
         self._size += len(data)
+        self._last_at = time.monotonic()
         _wake(self._reader)
         return self._size > self._most_bytes
 
@@ -94,10 +115,14 @@ class Reply:
 
 
 class Audience:
-    """The caller as its request's task sees it: somebody who gets one reply, and may leave at any moment."""
+    """The caller as its request's task sees it: somebody who gets one reply, and may leave at any moment.
+
+    relay: of a streamed reply, once its head is out; it stays the same, however many providers are tried.
+    """
 
     def __init__(self) -> None:
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.relay: Relay | None = None
         self.is_gone = False
         self._on_leave: Callable[[], None] | None = None
 
@@ -107,6 +132,14 @@ class Audience:
         self.reply.set_result(reply)
         if self.is_gone:
             _abandon(reply)
+
+    def begin_stream(self, bounds: Bounds, headers: Mapping[str, str]) -> Relay:
+        """From now on a streamed reply is under way: errors can only be events of it."""
+        if self.relay is None:
+            self.relay = Relay(most_bytes=bounds.relay_bytes, stall_s=bounds.relay_stall_s, on_leave=self.leave)
+            headers = {**headers, "cache-control": "no-cache", "x-accel-buffering": "no"}
+            self.answer(Reply(200, self.relay, EVENT_STREAM, headers))
+        return self.relay
 
     @property
     def is_answered(self) -> bool:

@@ -72,6 +72,7 @@ class Runtime:
         self.bounds = Bounds(
             first_byte_s=settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS,
             idle_s=settings.LLM_IDLE_TIMEOUT_SECONDS,
+            silence_s=settings.LLM_KEEPALIVE_SECONDS,
             total_s=settings.LLM_TOTAL_TIMEOUT_SECONDS,
             relay_bytes=settings.LLM_RELAY_BYTES,
             relay_stall_s=settings.LLM_RELAY_STALL_SECONDS,

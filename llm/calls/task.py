@@ -21,7 +21,7 @@ from llm.calls.opening import CatalogMovedError, choose_targets, lower_maximum, 
 from llm.calls.relay import Audience
 from llm.calls.retries import failure_to_report, is_final, pause_before
 from llm.calls.runtime import Runtime
-from llm.calls.upstream_call import STOPPING, UpstreamCall
+from llm.calls.upstream_call import STOPPING, UpstreamCall, origin_of
 from llm.dialects.base import ParsedRequest, WireFormat
 from llm.enums import LimitMetric, UsageStatus
 from llm.errors import (
@@ -41,6 +41,8 @@ from llm.errors import (
 from llm.ids import uuid7
 from llm.keys import Caller
 from llm.prices.catalog import Catalog, Resolution, Target
+from llm.providers.base import KnowsServer
+from llm.providers.failures import refuses_stream_options
 from llm.types import ChatRequest
 
 log = structlog.get_logger("llm.calls")
@@ -76,10 +78,13 @@ class RequestTask:
         self._has_counted = False
         self._is_draining = False
         self._is_stopped = False
+        self._silence: asyncio.TimerHandle | None = None
         self.audience.on_leave(self._on_leave)
 
     async def run(self) -> None:
         metrics.IN_FLIGHT.inc()
+        if self._request.is_stream:
+            self._watch_silence(self._runtime.bounds.silence_s)
         try:
             await self._run()
         except GatewayError as error:
@@ -90,6 +95,8 @@ class RequestTask:
             self._fail(InternalError("Something went wrong on our side."))
         finally:
             metrics.IN_FLIGHT.dec()
+            if self._silence is not None:
+                self._silence.cancel()
             if self._is_draining:
                 self._runtime.drains -= 1
             # Else task and audience would hold each other, and a body of megabytes, until the next collection.
@@ -188,7 +195,8 @@ class RequestTask:
         self, target: Target, chat: ChatRequest | None, resolution: Resolution, failures: list[UpstreamError]
     ) -> bool:
         """One target, as often as makes sense; whether there is an answer, or nobody who waits for one."""
-        for repeat in range(1 + settings.LLM_MAX_RETRIES):
+        repeat = 0
+        while True:
             context = await self._open(target, chat, resolution)
             self._current = call = UpstreamCall(context, self.audience, self._runtime.writer)
             if self._is_stopped:
@@ -203,11 +211,13 @@ class RequestTask:
             self._note_failure(call)
             if failure.operator_fault:
                 await self._runtime.tell_staff(target.provider, failure)
+            if _has_learned(context, failure):
+                continue
             pause = pause_before(repeat, failure)
             if self._is_over(failure, resolution) or pause is None or repeat == settings.LLM_MAX_RETRIES:
-                break
+                return False
             await asyncio.sleep(pause)
-        return False
+            repeat += 1
 
     def _note_failure(self, call: UpstreamCall) -> None:
         self.headers |= call.settled_limit_headers()
@@ -299,7 +309,25 @@ class RequestTask:
             self._runtime.drains += 1
         self._current.stop(StopReason.HANG_UP, within_s=settings.LLM_DISCONNECT_DRAIN_SECONDS if may_drain else 0)
 
+    def _watch_silence(self, within_s: float) -> None:
+        self._silence = asyncio.get_running_loop().call_later(within_s, self._break_silence)
+
+    def _break_silence(self) -> None:
+        """A proxy or a client takes a connection for dead on which no byte comes, whatever we wait for meanwhile."""
+        bounds = self._runtime.bounds
+        relay = self.audience.begin_stream(bounds, self.headers)
+        left_s = bounds.silence_s - relay.silent_s
+        if left_s <= 0:
+            relay.break_silence(self._wire.keepalive)
+            left_s = bounds.silence_s
+        self._watch_silence(left_s)
+
     def _fail(self, error: GatewayError) -> None:
+        relay = self.audience.relay
+        if relay is not None and not relay.is_closed:
+            # The head is out already, so the stream itself has to say it.
+            relay.add(self._wire.render_stream_error(error, request_id=self.request_id, origin=origin_of(self.headers)))
+            relay.close()
         if self.audience.is_answered:
             return
         if not isinstance(error, UpstreamError):
@@ -307,6 +335,14 @@ class RequestTask:
         # Its frames hold the reply as far as it came, and in a circle: long-lived ones wait for a full collection.
         self.audience.reply.set_exception(without_frames(error))
         self.audience.reply.exception()  # Read once, so that nobody's absence is reported as never retrieved.
+
+
+def _has_learned(context: CallContext, failure: UpstreamError) -> bool:
+    """Whether the same call makes sense at once, without what its server doesn't know and only we have asked for."""
+    if not context.asks_for_usage or not refuses_stream_options(failure):
+        return False
+    provider = context.provider
+    return isinstance(provider, KnowsServer) and provider.learn_no_stream_options(context.target.upstream_model)
 
 
 def _is_cost_limited(opened: Opened) -> bool:

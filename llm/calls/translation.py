@@ -9,13 +9,14 @@ from functools import partial
 from typing import cast
 
 from llm.bodies.turns import take_turn
-from llm.calls.answers import HEAD, Chunk, Complete, Event
+from llm.calls.answers import CONNECTED, HEAD, PING, Chunk, Complete, Event
 from llm.calls.context import CallContext
 from llm.dialects.base import StreamWriter, Translatable
 from llm.providers.base import Closing
 from llm.types import (
     ChatRequest,
     ChatResponse,
+    Heartbeat,
     Reading,
     Service,
     StreamEnd,
@@ -64,6 +65,14 @@ class TranslatedAnswer:
         has_begun = False
         async with Closing(context.provider.stream_chat(self._chat)) as items:
             async for item in items:
+                if isinstance(item, Heartbeat):
+                    if item is Heartbeat.HEAD:
+                        yield CONNECTED
+                    elif item is Heartbeat.EVENT:
+                        yield PING
+                    elif has_begun:
+                        yield Chunk(self._wire.keepalive, 0)
+                    continue
                 if not has_begun:
                     has_begun = True
                     yield HEAD

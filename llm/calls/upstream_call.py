@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import structlog
 
 from llm.books.operations import CloseCall, void_close
 from llm.books.writer.thread import BooksWriter
-from llm.calls.answers import Answer, Chunk, Complete, Head
+from llm.calls.answers import Answer, Chunk, Complete, Connected, Head
 from llm.calls.context import CallContext
 from llm.calls.counting import CountedAnswer
 from llm.calls.deadlines import Deadlines, Stopped, StopReason
@@ -22,22 +23,24 @@ from llm.calls.passthrough import PassedThroughAnswer
 from llm.calls.relay import Audience, Relay, Reply
 from llm.calls.settlement import Ending, close_of, close_of_undone, limits_after, outcome_of
 from llm.calls.translation import TranslatedAnswer
-from llm.enums import CallOutcome
+from llm.dialects.base import Origin
+from llm.enums import CallOutcome, UsageStatus
 from llm.errors import ShuttingDown, UpstreamError, UpstreamFailed, UpstreamTimeout
 from llm.money import format_usd, pico_to_usd
 from llm.prices.pricing import priced_service
-from llm.providers.failures import upstream_error
+from llm.providers.failures import refuses_stream_options, upstream_error
 from llm.providers.redaction import struck_out_of
 from llm.providers.registry import configured_secrets
 from llm.types import Reading, Service, TokenCounts
 
 log = structlog.get_logger("llm.calls")
 
-EVENT_STREAM = "text/event-stream; charset=utf-8"
 JSON = "application/json"
 STOPPING = "This gateway process is shutting down. Try again."
 _SETTLE_PATIENCE_S = 15.0
 """Longer than the writer takes to find out that the database hangs, and to put a settlement into the spool instead."""
+_HEAD_GRACE_S = 1.0
+"""So long the head of a stream waits behind its provider's for the first bytes: a refusal in them keeps its status."""
 _OUTCOMES = {StopReason.HANG_UP: CallOutcome.CLIENT_GONE, StopReason.SHUTDOWN: CallOutcome.SHUTDOWN}
 _PROVIDERS_CHOICE = ("", "auto", "standard_only")
 
@@ -60,6 +63,8 @@ class UpstreamCall:
         self._started = time.monotonic()
         self._first_byte_at: float | None = None
         self._relay: Relay | None = None
+        self._has_connected = False
+        self._head_timer: asyncio.TimerHandle | None = None
         self._drained_events = 0
         self._has_ended = False
 
@@ -74,6 +79,7 @@ class UpstreamCall:
         except Exception as error:  # noqa: BLE001  # the outermost edge of a provider's code
             return await self._end_early(self._failure_of(error))
         finally:
+            self._stop_head_timer()
             self._close_stream()
             self._report()
         return None
@@ -109,37 +115,55 @@ class UpstreamCall:
     # --- While the provider answers -----------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        with self._deadlines as deadlines:
+        with self._deadlines:
             async with aclosing(self._answer.events()) as events:
                 async for event in events:
                     if isinstance(event, Chunk):
                         await self._pass_on(event)
+                    elif isinstance(event, Connected):
+                        self._connect()
                     elif isinstance(event, Head):
                         self._begin_reply()
                     elif isinstance(event, Complete):
                         await self._complete(event)
                     else:
-                        deadlines.note_progress()
+                        self._note_progress()
             if not self._has_ended:
                 provider = self.context.target.provider
                 raise UpstreamFailed(
                     f"The provider “{provider}” ended its response before it was complete.", may_have_worked=True
                 )
 
+    def _connect(self) -> None:
+        """The head of a stream follows its provider's, at the latest a moment later."""
+        self._has_connected = True
+        if self.context.request.is_stream:
+            self._head_timer = asyncio.get_running_loop().call_later(_HEAD_GRACE_S, self._begin_reply)
+
     def _begin_reply(self) -> None:
-        """From now on a streamed reply is under way: errors can only be events of it."""
-        self._first_byte_at = time.monotonic()
-        self._deadlines.note_first_byte()
-        if not self.context.request.is_stream:
-            return
-        bounds = self.context.bounds
-        self._relay = Relay(most_bytes=bounds.relay_bytes, stall_s=bounds.relay_stall_s, on_leave=self._audience.leave)
-        headers = {**self.context.reply_headers, "cache-control": "no-cache", "x-accel-buffering": "no"}
-        self._audience.answer(Reply(200, self._relay, EVENT_STREAM, headers))
+        self._has_connected = True
+        self._stop_head_timer()
+        if self.context.request.is_stream:
+            self._relay = self._audience.begin_stream(self.context.bounds, self.context.reply_headers)
+        else:
+            self._note_progress()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _note_progress(self) -> None:
+        """The provider has sent something that counts: of a stream an event, not a comment."""
+        if self._first_byte_at is None:
+            self._first_byte_at = time.monotonic()
+            self._deadlines.note_first_byte()
+        else:
+            self._deadlines.note_progress()
 
     async def _pass_on(self, chunk: Chunk) -> None:
         if chunk.events:
-            self._deadlines.note_progress()
+            self._note_progress()
             if self._audience.is_gone:
                 # Those that nobody waits for any more are bounded.
                 self._drained_events += chunk.events
@@ -214,14 +238,20 @@ class UpstreamCall:
             return error
         if not self.is_settled:
             await self.settle()
-        await self._relay.put(self.context.wire.render_stream_error(error, request_id=self.context.request_id))
+        await self._relay.put(
+            self.context.wire.render_stream_error(
+                error, request_id=self.context.request_id, origin=origin_of(self.context.reply_headers)
+            )
+        )
         return None
 
     # --- The closing row ----------------------------------------------------------------------------------------------
 
     def _close_after(self, error: UpstreamError) -> CloseCall:
-        if self._relay is None and not error.may_have_worked:
-            return close_of_undone(self.context.opened, error, duration_ms=self._elapsed_ms())
+        if self._first_byte_at is None and not error.may_have_worked:
+            closing = close_of_undone(self.context.opened, error, duration_ms=self._elapsed_ms())
+            is_our_own = self.context.asks_for_usage and refuses_stream_options(error)
+            return replace(closing, status=UsageStatus.VOID) if is_our_own else closing
         asked = self._deadlines.asked
         outcome = outcome_of(error) if asked is None else _OUTCOMES[asked]
         ending = self._ending(outcome, reading=error.reading)
@@ -243,7 +273,7 @@ class UpstreamCall:
             estimate=self._estimate,
             tool_meters=self._answer.tool_meters,
             is_charged=not self.context.request.is_count,
-            upstream_status=None if first_byte_at is None else 200,
+            upstream_status=200 if self._has_connected else None,
             first_byte_ms=None if first_byte_at is None else int((first_byte_at - self._started) * 1000),
             duration_ms=self._elapsed_ms(),
         )
@@ -266,6 +296,17 @@ class UpstreamCall:
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)
+
+
+def origin_of(reply_headers: Mapping[str, str]) -> Origin:
+    """What an error on a stream says of the call that it ends; before a stream, headers say it."""
+    if "x-llm-call-id" not in reply_headers:
+        return {}
+    return {
+        "call_id": reply_headers["x-llm-call-id"],
+        "provider": reply_headers["x-llm-provider"],
+        "attempts": int(reply_headers["x-llm-attempts"]),
+    }
 
 
 def _answer_for(context: CallContext) -> Answer:

@@ -84,6 +84,10 @@ class Rendered:
     content_type: str = "application/json"
 
 
+Origin = Mapping[str, str | int]
+"""Of an error on a stream: `call_id`, `provider`, `attempts`, as far as they are known."""
+
+
 class StreamReader(Protocol):
     """Follows a pass-through stream: bytes in as they come, bytes out as the caller may have them.
 
@@ -153,6 +157,8 @@ class WireFormat(Protocol):
     """In which the provider's own replies name the request; ours have it beside `x-request-id`."""
     duration_header: str
     """In which they say how many milliseconds it took; "" for none."""
+    keepalive: bytes
+    """What keeps a stream's connection open, and says nothing."""
 
     def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
         """Raises InvalidRequest with a message for the caller.
@@ -174,8 +180,8 @@ class WireFormat(Protocol):
 
     def render_error(self, error: GatewayError, *, request_id: str) -> Rendered: ...
 
-    def render_stream_error(self, error: GatewayError, *, request_id: str) -> bytes:
-        """The event that ends a stream in mid-way."""
+    def render_stream_error(self, error: GatewayError, *, request_id: str, origin: Origin) -> bytes:
+        """The event that ends a stream in mid-way, with the status that it would have had and where it comes from."""
 
     def limit_headers(self, limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
         """What the limits that bind a call leave, as SDKs of the dialect expect it."""
@@ -194,6 +200,21 @@ class Translatable(WireFormat, Protocol):
     def stream_writer(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> StreamWriter: ...
 
 
+class Server(NamedTuple):
+    """Where a server that speaks a dialect differs from others.
+
+    maximum_field: of a chat, in which it takes an output maximum that the caller hasn't set. takes_stream_options: it
+    can be asked for the usage of a stream. developer_role: what it calls the role of a developer's message.
+    """
+
+    maximum_field: str = "max_completion_tokens"
+    takes_stream_options: bool = True
+    developer_role: str = "developer"
+
+
+ANY_SERVER = Server()
+
+
 class PassThrough(WireFormat, Protocol):
     """A dialect that upstreams speak too: the caller's bytes go up and the upstream's come down."""
 
@@ -208,12 +229,11 @@ class PassThrough(WireFormat, Protocol):
         *,
         upstream_model: str,
         max_output_tokens: int | None = None,
-        maximum_field: str = ...,
+        server: Server = ANY_SERVER,
     ) -> bytes:
         """The pass-through body: as sent, but for the model's name, stream usage asked for, and a clamped maximum.
 
-        max_output_tokens: lowers the caller's own maximum, or sets it where there is none, in `maximum_field`; never
-        raises it.
+        max_output_tokens: lowers the caller's own maximum, or sets it where there is none; never raises it.
         """
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:

@@ -14,15 +14,25 @@ from typing import Any
 
 import orjson
 
-from llm.dialects.base import Extent, ParsedRequest, Rendered, StreamWriter
+from llm.dialects.base import Extent, Origin, ParsedRequest, Rendered, StreamWriter
 from llm.dialects.json_text import with_usage_cost
 from llm.dialects.openai_chat import errors as openai_errors
 from llm.dialects.openai_chat.rendering import tool_call_delta_object, tool_call_object
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.dialects.reply_headers import retry_headers
+from llm.dialects.sse import COMMENT
 from llm.enums import Dialect
 from llm.errors import GatewayError
-from llm.types import ChatRequest, ChatResponse, LimitState, StreamEnd, StreamItem, ThinkingDelta, TokenCounts
+from llm.types import (
+    ChatRequest,
+    ChatResponse,
+    Heartbeat,
+    LimitState,
+    StreamEnd,
+    StreamItem,
+    ThinkingDelta,
+    TokenCounts,
+)
 
 
 class Native:
@@ -31,6 +41,7 @@ class Native:
     dialect = Dialect.NATIVE
     request_id_header = "x-request-id"
     duration_header = "openai-processing-ms"
+    keepalive = COMMENT
 
     def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
         request = OPENAI_CHAT.parse(raw, body)
@@ -60,8 +71,8 @@ class Native:
     def render_error(self, error: GatewayError, *, request_id: str) -> Rendered:
         return Rendered(status=error.http_status, body=_error_body(error), headers=retry_headers(error))
 
-    def render_stream_error(self, error: GatewayError, *, request_id: str) -> bytes:
-        return _event(_error_body(error))
+    def render_stream_error(self, error: GatewayError, *, request_id: str, origin: Origin) -> bytes:
+        return _event(_error_body(error, {"status": error.http_status, **origin}))
 
     def limit_headers(self, limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
         return openai_errors.limit_headers(limits, now=now)
@@ -76,7 +87,7 @@ class NativeWriter:
     def item(self, item: StreamItem) -> bytes:
         if isinstance(item, str):
             return _event(orjson.dumps({"delta": item}))
-        if isinstance(item, StreamEnd | ThinkingDelta):
+        if isinstance(item, StreamEnd | ThinkingDelta | Heartbeat):
             return b""
         return _event(orjson.dumps({"tool_calls": [tool_call_delta_object(item)]}))
 
@@ -98,8 +109,8 @@ def _ending(response: ChatResponse) -> Mapping[str, Any]:
     return {"model": response.model, "usage": usage}
 
 
-def _error_body(error: GatewayError) -> bytes:
-    return orjson.dumps({"error": {"code": error.code, "message": error.message}})
+def _error_body(error: GatewayError, origin: Origin | None = None) -> bytes:
+    return orjson.dumps({"error": {"code": error.code, "message": error.message, **(origin or {})}})
 
 
 def _event(data: bytes) -> bytes:

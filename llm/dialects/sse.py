@@ -17,6 +17,9 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 # Each is looked at by itself. Nobody sends more than a few.
 MAX_EVENT_LINES = 10_000
 
+COMMENT = b": keepalive\n\n"
+"""No event: clients leave it out."""
+
 _BOM = b"\xef\xbb\xbf"
 # Atomic, or CR LF would also match as two line ends. Further blank lines belong to the event before them.
 _BLANK_LINES = re.compile(rb"(?>\r\n|\n|\r){2,}")

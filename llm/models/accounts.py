@@ -52,10 +52,10 @@ class Account(models.Model):
     )
     created_at = models.DateTimeField(auto_now_add=True)
     closed_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="When it was closed last; unknown where that was long ago."
+        null=True, blank=True, editable=False, help_text="When it was last closed. Empty: never, or unknown."
     )
     former_closures = models.JSONField(
-        default=list, blank=True, editable=False, help_text="[when it was closed, when it was opened again], ISO 8601."
+        default=list, blank=True, editable=False, help_text="Pairs of when it was closed and reopened, ISO 8601."
     )
 
     class Meta:

@@ -200,7 +200,7 @@ class Price(ImmutableCatalogModel):
     is_free = models.BooleanField(default=False)
     note = models.TextField(blank=True, default="")
     context_window = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Tokens of input and output, at most."
+        null=True, blank=True, help_text="Maximum tokens of input and output together."
     )
     unpriced_meters = models.JSONField(default=list, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

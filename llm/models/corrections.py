@@ -184,8 +184,8 @@ class BooksCheck(models.Model):
     windows = models.BigIntegerField()
     problems = models.BigIntegerField()
     findings = models.JSONField(default=list, help_text="The first of them, one sentence each.")
-    marks = models.JSONField(default=dict, editable=False, help_text="What a later check must find again.")
-    used = models.JSONField(default=dict, editable=False, help_text="Where the next check goes on counting.")
+    marks = models.JSONField(default=dict, editable=False, help_text="What later audits must find unchanged.")
+    used = models.JSONField(default=dict, editable=False, help_text="Where the next audit resumes counting.")
 
     class Meta:
         verbose_name = "ledger audit"

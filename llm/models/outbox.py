@@ -21,7 +21,12 @@ class Outbox(models.Model):
     cause = models.CharField(max_length=200, unique=True)
     event = models.CharField(max_length=50)
     account = models.ForeignKey(
-        Account, null=True, blank=True, on_delete=models.PROTECT, related_name="+", help_text="Empty: it is for staff."
+        Account,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Empty: the message is for staff.",
     )
     payload = models.JSONField()
     created_at = models.DateTimeField()

@@ -16,7 +16,7 @@ class Process(models.Model):
     pid = models.PositiveIntegerField()
     started_at = models.DateTimeField(help_text="Database clock.")
     seen_at = models.DateTimeField(help_text="Database clock.")
-    ended_at = models.DateTimeField(null=True, blank=True, help_text="When it stopped in good order.")
+    ended_at = models.DateTimeField(null=True, blank=True, help_text="When it shut down cleanly.")
 
     class Meta:
         verbose_name_plural = "processes"

@@ -121,7 +121,7 @@ class Usage(Digested):
         blank=True,
         default="",
         db_default="",
-        help_text="Which configuration of the provider was called; empty in calls older than that.",
+        help_text="Which configuration of the provider was called; empty in calls from before this was recorded.",
     )
     model = models.CharField(max_length=200, help_text="The name the caller requested.")
     upstream_model = models.CharField(max_length=200, help_text="The name the gateway requested from the provider.")

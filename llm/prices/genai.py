@@ -150,7 +150,7 @@ class _PriceReader:
             tier.start + 1 for values in keyed for value in values.values() for tier in getattr(value, "tiers", ())
         }
         if any(values != keyed[0] for values in keyed):
-            self._remark("Prices by time of day: the dearest.")
+            self._remark("Prices vary by time of day; the highest was taken.")
         sets = {}
         for min_prompt_tokens in sorted({0} | starts):
             rates: dict[str, RateValue] = {}

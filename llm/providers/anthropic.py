@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
+from urllib.parse import quote
 
 import httpx2
 from anthropic import AsyncAnthropic, AsyncStream, Omit
@@ -17,6 +18,7 @@ from llm.enums import Dialect
 from llm.providers.base import ProviderSettings, RawCall
 from llm.providers.counting import count_message_tokens
 from llm.providers.failures import before_sending, upstream_error
+from llm.providers.output_maxima import OutputMaxima
 from llm.providers.raw import UpstreamReply, forward, read_all, read_items
 from llm.providers.transport import UpstreamTransport, client_on
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem, ToolCallDelta
@@ -49,15 +51,17 @@ class AnthropicProvider:
             "x-api-key": settings.api_key or "none",
             "authorization": Omit(),
         }
+        self._maximum = settings.max_output_tokens
+        self._maxima = OutputMaxima(self._describe)
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
-        response = read_reply(*await read_all(await self._post(self._body(request, is_stream=False))))
+        response = read_reply(*await read_all(await self._post(await self._body(request, is_stream=False))))
         names = original_names(request)
         calls = tuple(replace(call, name=names.get(call.name, call.name)) for call in response.tool_calls)
         return replace(response, tool_calls=calls)
 
     async def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
-        reply = await self._post(self._body(request, is_stream=True))
+        reply = await self._post(await self._body(request, is_stream=True))
         names = original_names(request)
         async with aclosing(read_items(reply, MessageCollector())) as items:
             async for item in items:
@@ -71,21 +75,33 @@ class AnthropicProvider:
 
     async def forward(self, call: RawCall) -> UpstreamReply:
         """The caller's version of the API, or the one that translated calls speak; the key is ours."""
-        return await forward(
-            self._transport,
-            self._base_url + call.path,
-            headers={"anthropic-version": API_VERSION, **call.headers, "x-api-key": self._secret or "none"},
-            body=call.body,
-            provider=self.name,
-            secret=self._secret,
-        )
+        return await self._exchange("POST", call.path, headers=call.headers, body=call.body)
 
     async def aclose(self) -> None:
         await self._client.close()
 
-    def _body(self, request: ChatRequest, *, is_stream: bool) -> bytes:
+    async def _body(self, request: ChatRequest, *, is_stream: bool) -> bytes:
+        if request.max_tokens is None:
+            maximum = self._maximum or await self._maxima.maximum_of(request.model)
+            request = replace(request, max_tokens=maximum)
         with before_sending(self.name):
             return request_body(request, is_stream=is_stream)
+
+    async def _describe(self, model: str) -> Mapping[str, object]:
+        path = f"/v1/models/{quote(model, safe='')}"
+        _, described = await read_all(await self._exchange("GET", path, headers={}, body=b""))
+        return described if isinstance(described, dict) else {}
+
+    async def _exchange(self, method: str, path: str, *, headers: Mapping[str, str], body: bytes) -> UpstreamReply:
+        return await forward(
+            self._transport,
+            self._base_url + path,
+            headers={"anthropic-version": API_VERSION, **headers, "x-api-key": self._secret or "none"},
+            body=body,
+            provider=self.name,
+            secret=self._secret,
+            method=method,
+        )
 
     async def _post(self, body: bytes) -> UpstreamReply:
         try:

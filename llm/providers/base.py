@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
+from llm.dialects.base import Server
 from llm.enums import Dialect
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
 
@@ -17,7 +18,8 @@ class ProviderSettings:
     """How a provider is reached. Timeouts in seconds; first byte, idle and total time are the gateway's own business.
 
     idle_timeout_s: how long a socket may be silent, whatever it was last asked for. dialects: of OpenAI's, those that
-    its server speaks.
+    its server speaks. developer_role: see `Server`. max_output_tokens: for requests without a maximum, where the
+    provider wants one; 0: it is asked.
     """
 
     name: str
@@ -26,6 +28,8 @@ class ProviderSettings:
     dialects: frozenset[Dialect] = frozenset((Dialect.OPENAI_CHAT,))
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 120.0
+    developer_role: str = "developer"
+    max_output_tokens: int = 0
     max_reply_bytes: int = 64 * 1024 * 1024
     max_connections: int = 4096
 
@@ -81,13 +85,23 @@ class ForwardsRaw(Protocol):
 
     dialects: frozenset[Dialect]
     maximum_field: str
-    """The request's field in which the upstream takes an output maximum that the caller has not set."""
+    """See `Server`. Who knows more of it `KnowsServer`."""
 
     async def forward(self, call: RawCall) -> RawReply:
         """Raises UpstreamError for anything but a 2xx reply."""
 
     async def aclose(self) -> None:
         """Close connections; called at shutdown."""
+
+
+@runtime_checkable
+class KnowsServer(Protocol):
+    """Of a provider whose servers differ."""
+
+    def server_for(self, model: str) -> Server: ...
+
+    def learn_no_stream_options(self, model: str) -> bool:
+        """It refuses to be asked for the usage of a stream; whether that is news."""
 
 
 @dataclass(frozen=True, slots=True)

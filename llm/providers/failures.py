@@ -97,6 +97,12 @@ def before_sending(provider: str) -> Iterator[None]:
         ) from error
 
 
+def refuses_stream_options(failure: UpstreamError) -> bool:
+    """Whether a server doesn't know the field by which the gateway asks for the usage of a stream."""
+    words = f"{failure.param} {failure.message}"
+    return isinstance(failure, UpstreamRejected) and failure.http_status in (400, 422) and "stream_options" in words
+
+
 def error_in_reply(body: object, *, provider: str, secret: str = "") -> UpstreamError | None:
     """What an error object means that came with status 200 and before any answer; None where there is none.
 

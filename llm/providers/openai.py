@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 import httpx2
 from openai import AsyncOpenAI, AsyncStream
 
+from llm.dialects.base import Server
 from llm.dialects.openai_chat import client as openai_chat_client
+from llm.errors import UpstreamRejected
 from llm.providers.base import ProviderSettings, RawCall, RawFetch
 from llm.providers.counting import count_message_tokens
-from llm.providers.failures import before_sending, upstream_error
+from llm.providers.failures import before_sending, refuses_stream_options, upstream_error
 from llm.providers.raw import UpstreamReply, forward, read_all, read_items
 from llm.providers.transport import UpstreamTransport, client_on
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
@@ -22,12 +24,17 @@ from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
 _OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com")
 
 
+_MOST_MODELS = 1000
+
+
 class OpenAIProvider:
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
         self.dialects = settings.dialects
         self._secret = settings.api_key
         self.maximum_field = _maximum_field(settings.base_url)
+        self._without_stream_options: set[str] = set()
+        self._developer_role = settings.developer_role
         self._transport = UpstreamTransport(settings)
         self._base_url = settings.base_url.rstrip("/")
         self._client = AsyncOpenAI(
@@ -46,10 +53,27 @@ class OpenAIProvider:
         return openai_chat_client.read_reply(*await read_all(await self._post(self._body(request, is_stream=False))))
 
     async def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
-        reply = await self._post(self._body(request, is_stream=True))
+        try:
+            reply = await self._post(self._body(request, is_stream=True))
+        except UpstreamRejected as refusal:
+            if not refuses_stream_options(refusal) or not self.learn_no_stream_options(request.model):
+                raise
+            reply = await self._post(self._body(request, is_stream=True))
         async with aclosing(read_items(reply, openai_chat_client.StreamCollector())) as items:
             async for item in items:
                 yield item
+
+    def server_for(self, model: str) -> Server:
+        return Server(self.maximum_field, model not in self._without_stream_options, self._developer_role)
+
+    def learn_no_stream_options(self, model: str) -> bool:
+        """The server of this model refuses to be asked for the usage of a stream; whether that is news."""
+        if model in self._without_stream_options:
+            return False
+        if len(self._without_stream_options) >= _MOST_MODELS:
+            self._without_stream_options.clear()
+        self._without_stream_options.add(model)
+        return True
 
     def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
         return count_message_tokens(messages)
@@ -65,7 +89,7 @@ class OpenAIProvider:
 
     def _body(self, request: ChatRequest, *, is_stream: bool) -> bytes:
         with before_sending(self.name):
-            return openai_chat_client.request_body(request, is_stream=is_stream, maximum_field=self.maximum_field)
+            return openai_chat_client.request_body(request, is_stream=is_stream, server=self.server_for(request.model))
 
     async def _exchange(self, method: str, path: str, *, headers: Mapping[str, str], body: bytes) -> UpstreamReply:
         ours = {"authorization": f"Bearer {self._secret}"} if self._secret else {}

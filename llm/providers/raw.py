@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from llm.providers.base import Closing
 from llm.providers.failures import error_in_reply, reading_in, upstream_error
 from llm.providers.redaction import forms_of
 from llm.providers.transport import UpstreamTransport, parse_json
-from llm.types import StreamEnd, StreamItem
+from llm.types import Heartbeat, StreamEnd, StreamItem
 
 
 class UpstreamReply:
@@ -72,7 +72,7 @@ class Collector(Protocol):
 
     is_done: bool
 
-    def feed(self, data: bytes) -> Iterable[StreamItem]: ...
+    def feed(self, data: bytes) -> Sequence[StreamItem]: ...
 
     def end(self) -> StreamEnd: ...
 
@@ -91,6 +91,7 @@ async def read_items(reply: UpstreamReply, collector: Collector) -> AsyncGenerat
     """The stream's items, and its end only if the dialect's own last event has come."""
     splitter = EventSplitter()
     has_data = False
+    yield Heartbeat.HEAD
     with trimmed_after() as note_size:
         async with aclosing(reply), aclosing(aiter(reply)) as pieces:
             async for piece in pieces:
@@ -101,10 +102,12 @@ async def read_items(reply: UpstreamReply, collector: Collector) -> AsyncGenerat
                         if not has_data:
                             _refuse_error(data, reply)
                         has_data = True
-                        for item in _fed(collector, data):
+                        for item in _fed(collector, data) or (Heartbeat.EVENT,):
                             yield item
-                    elif not has_data:
+                        continue
+                    if not has_data:
                         _refuse_error(raw, reply)
+                    yield Heartbeat.PING
     if not has_data:
         pending = splitter.pending
         _refuse_error(read_event(pending).data or pending, reply)
@@ -125,7 +128,7 @@ def _refuse_error(body: bytes, reply: UpstreamReply, value: Any = None) -> None:
         raise failure
 
 
-def _fed(collector: Collector, data: bytes) -> Iterable[StreamItem]:
+def _fed(collector: Collector, data: bytes) -> Sequence[StreamItem]:
     try:
         return collector.feed(data)
     except UpstreamError as error:

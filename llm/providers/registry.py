@@ -52,6 +52,8 @@ def provider_settings(name: str) -> ProviderSettings:
         connect_timeout_s=settings.LLM_CONNECT_TIMEOUT_SECONDS,
         # On the socket silence is silence; before the first byte more of it is allowed than after.
         idle_timeout_s=max(settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS, settings.LLM_IDLE_TIMEOUT_SECONDS),
+        developer_role=settings.LLM_COMPATIBLE_DEVELOPER_ROLE if name == "openai_compatible" else "developer",
+        max_output_tokens=settings.LLM_ANTHROPIC_MAX_TOKENS,
         max_reply_bytes=settings.LLM_MAX_REPLY_BYTES,
         max_connections=settings.LLM_MAX_CONNECTIONS,
     )

@@ -156,7 +156,7 @@ class _Body(httpx2.AsyncByteStream):
         except TimeoutError as error:
             raise httpx2.ReadTimeout("the upstream fell silent") from error
         except zlib.error as error:
-            raise httpx2.ReadError("the upstream's compression is broken") from error
+            raise httpx2.ReadError("the upstream's compressed reply is corrupt") from error
 
     async def aclose(self) -> None:
         """A reply that was not read to its end closes its connection; a whole one gives it back."""
@@ -184,7 +184,7 @@ def _inflater(reply: aiohttp.ClientResponse) -> zlib._Decompress | None:
     if encoding in ("gzip", "x-gzip", "deflate"):
         return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
     reply.close()
-    raise httpx2.ReadError("the upstream compressed its reply in a way that was not asked for")
+    raise httpx2.ReadError("the upstream used a compression that was not requested")
 
 
 def _visible_headers(reply: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:

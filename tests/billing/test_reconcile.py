@@ -254,7 +254,7 @@ FIRST = "data.0.results.0"
         ("anthropic_costs", f"{FIRST}.currency", "EUR", "currency is 'EUR', not “USD”"),
         ("anthropic_costs", "data.0.starting_at", "yesterday", "starting_at is 'yesterday', not a moment"),
         ("anthropic_costs", "data.0.ending_at", "2026-11-03T00:00:00Z", "spans more than one UTC day"),
-        ("anthropic_costs", f"{FIRST}.amount", None, "is of no cost report and of no messages usage report"),
+        ("anthropic_costs", f"{FIRST}.amount", None, "is neither from a cost report nor from a messages usage report"),
         ("anthropic_messages", f"{FIRST}.cache_creation", None, "cache_creation is missing: expected an object"),
         ("anthropic_messages", f"{FIRST}.output_tokens", "7", "output_tokens is '7', not a whole number"),
     ],

@@ -1,4 +1,4 @@
-"""docs/reliability.md: the table of what is tried again says what the code does."""
+"""docs/reliability.md: the table of what is retried says what the code does."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def answered(status: int, **error: str) -> UpstreamError:
 CASES: dict[str, UpstreamError] = {
     "no connection": upstream_error(NeverSent("refused"), provider="openai"),
     "400, 409, 415, 422": answered(422),
-    "400 about this model alone: too long for it, a parameter it lacks": answered(400, code="context_length_exceeded"),
+    "400 about this model only: too long for it, a parameter it lacks": answered(400, code="context_length_exceeded"),
     "404 model not found, 413": answered(404, code="model_not_found"),
-    "what can't be said in the provider's dialect, before it is sent": UpstreamRejected("No plain JSON mode."),
+    "what the provider's dialect can't express, before it is sent": UpstreamRejected("No plain JSON mode."),
     "401, 402, 403, and our key, credit or account in any other 4xx": answered(400, code="billing_hard_limit_reached"),
-    "403 that says that the input was flagged (moderation)": answered(403, code="content_policy_violation"),
+    "403 because the input was flagged (moderation)": answered(403, code="content_policy_violation"),
     "429": answered(429),
     "408": answered(408),
-    "3xx, other 4xx, a 404 without a word": answered(418),
+    "3xx, other 4xx, a 404 without a message": answered(418),
     "503, 521, 523, 529": answered(529),
     "501, 525, 526": answered(501),
     "500, 502, 504, other 5xx": answered(500),
     "silence, a timeout": upstream_error(TimeoutError(), provider="openai"),
-    "broken off, or no reply that can be read": upstream_error(httpx2.ReadError("broke"), provider="openai"),
+    "broken off, or an unreadable reply": upstream_error(httpx2.ReadError("broke"), provider="openai"),
 }
 
 
@@ -63,7 +63,7 @@ def row_of(case: str, failure: UpstreamError) -> tuple[str, ...]:
 
 
 def test_the_table_says_what_the_code_does() -> None:
-    written = re.search(r"^## What is tried again\n(.*?)^## ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    written = re.search(r"^## What is retried\n(.*?)^## ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert written is not None
     lines = [line for line in written[1].splitlines() if line.startswith("|")][2:]
     rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
@@ -79,7 +79,7 @@ def test_the_table_says_what_the_code_does() -> None:
         ("501, 525, 526", (501, 525, 526)),
         ("500, 502, 504, other 5xx", (500, 502, 504, 520, 522, 524)),
         ("401, 402, 403, and our key, credit or account in any other 4xx", (401, 402, 403)),
-        ("3xx, other 4xx, a 404 without a word", (302, 405, 410, 418)),
+        ("3xx, other 4xx, a 404 without a message", (302, 405, 410, 418)),
     ],
 )
 def test_each_status_of_a_line_is_what_the_line_says(case: str, statuses: tuple[int, ...]) -> None:

@@ -271,7 +271,7 @@ SERVED = (
 def test_a_path_that_is_not_served_says_which_are(application: Application, path: str, hint: str) -> None:
     reply = application.send("POST", path, body=b"{}")
     assert (reply.status_code, error_of(reply)["code"]) == (404, "not_found")
-    assert error_of(reply)["message"] == f"There is nothing at {path}. {SERVED}{hint}"
+    assert error_of(reply)["message"] == f"Nothing was found at {path}. {SERVED}{hint}"
 
 
 @pytest.mark.parametrize("name", ["unknown", "a%00b", "%ff%fe", "a%2fb", "a/b", "%C3%A9", "x" * 5000, "gpt-4o%20"])

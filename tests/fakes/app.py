@@ -30,6 +30,8 @@ from tests.fakes.wire import Asked, BadRequestError, Prompt, Wire
 MAX_BODY_BYTES = 256 * 1024 * 1024
 RECORDING_MODEL_PREFIX = "recording-"
 UNKNOWN_DIALECT = "unknown"
+MAX_OUTPUT_TOKENS = 64_000
+"""Of each model, as Anthropic's description of it says."""
 
 WIRES: dict[str, Wire] = {
     "/v1/chat/completions": openai_wire,
@@ -78,6 +80,7 @@ class FakeApp:
         self._stop = stop
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_get("/v1/models", self._show_models)
+        app.router.add_get("/v1/models/{model:.+}", self._show_model)
         app.router.add_get("/_ledger", self._show_ledger)
         app.router.add_get("/_totals", self._show_totals)
         app.router.add_post("/_reset", self._reset)
@@ -176,6 +179,16 @@ class FakeApp:
             for name in PRESETS
         ]
         return _json({"object": "list", "data": [model | {"created": 1_700_000_000} for model in models]})
+
+    async def _show_model(self, request: web.Request) -> web.Response:
+        """As Anthropic describes one. It stands in no ledger: nothing is generated."""
+        model = request.match_info["model"]
+        if model.startswith("undescribed"):
+            return _json(
+                {"type": "error", "error": {"type": "not_found_error", "message": f"model: {model}"}}, status=404
+            )
+        described = {"id": model, "type": "model", "display_name": model, "created_at": "2026-01-01T00:00:00Z"}
+        return _json({**described, "max_input_tokens": 200_000, "max_tokens": MAX_OUTPUT_TOKENS})
 
     async def _show_ledger(self, request: web.Request) -> web.Response:
         entries = await self._settled_entries()

@@ -43,7 +43,7 @@ def set_all(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Set:
             "WEB_PORT": 8000,
             "WEB_WORKERS": 1,
             "LLM_CONNECT_TIMEOUT_SECONDS": 5.0,
-            "LLM_FIRST_BYTE_TIMEOUT_SECONDS": 300.0,
+            "LLM_FIRST_BYTE_TIMEOUT_SECONDS": 600.0,
             "LLM_IDLE_TIMEOUT_SECONDS": 120.0,
             "LLM_TOTAL_TIMEOUT_SECONDS": 900.0,
         }

@@ -47,7 +47,7 @@ def commit_again(operations: Sequence[Operation], *, lock_timeout_ms: int = 0) -
         except OperationalError as error:
             if sqlstate(error) not in _RETRY_STATES:
                 raise
-    raise OperationalError("the batch met one deadlock after the other")
+    raise OperationalError("the batch ran into repeated deadlocks")
 
 
 class Replay:

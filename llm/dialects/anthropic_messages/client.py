@@ -16,6 +16,7 @@ from llm.errors import UpstreamFailed
 from llm.types import (
     ChatResponse,
     FinishReason,
+    Heartbeat,
     StreamEnd,
     StreamItem,
     ThinkingDelta,
@@ -103,10 +104,12 @@ class MessageCollector:
                 self._usage = merged_usage(self._usage, event.get("usage"))
             case "message_stop":
                 self.is_done = True
+            case "ping":
+                return [Heartbeat.PING]
             case "error":
                 message = "The provider reported an error in the middle of its answer."
                 raise UpstreamFailed(message, may_have_worked=True)
-        # Anything else, `ping` among it, is nothing to a reader: Anthropic adds events as it likes.
+        # Anything else is nothing to a reader: Anthropic adds events as it likes.
         return []
 
     def _open_block(self, index: int, block: Mapping[str, Any]) -> list[StreamItem]:

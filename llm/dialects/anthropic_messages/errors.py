@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import orjson
 
 from llm.dialects import reply_headers
-from llm.dialects.base import Rendered
+from llm.dialects.base import Origin, Rendered
 from llm.dialects.reply_headers import LimitHeaderNames, retry_headers
 from llm.enums import LimitMetric
 from llm.errors import GatewayError, Overloaded, QuotaExceeded, UpstreamFailed
@@ -46,8 +46,10 @@ def render_error(error: GatewayError, *, request_id: str) -> Rendered:
     )
 
 
-def render_stream_error(error: GatewayError, *, request_id: str) -> bytes:
-    return b"event: error\ndata: " + _body(error, request_id) + b"\n\n"
+def render_stream_error(error: GatewayError, *, request_id: str, origin: Origin) -> bytes:
+    """With what a reply's status and headers would have said."""
+    body = _body(error, request_id, {"status": _status_of(error), **origin})
+    return b"event: error\ndata: " + body + b"\n\n"
 
 
 def limit_headers(limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
@@ -60,8 +62,8 @@ def rfc_3339(moment: datetime) -> str:
     return datetime.fromtimestamp(math.ceil(moment.timestamp()), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _body(error: GatewayError, request_id: str) -> bytes:
-    fields = {"type": _type_of(error), "message": _message_of(error)}
+def _body(error: GatewayError, request_id: str, origin: Origin | None = None) -> bytes:
+    fields = {"type": _type_of(error), "message": _message_of(error), **(origin or {})}
     return orjson.dumps({"type": "error", "error": fields, "request_id": request_id})
 
 

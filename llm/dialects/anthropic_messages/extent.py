@@ -45,12 +45,12 @@ def read_maximum(body: Mapping[str, Any]) -> int | None:
     return output_maximum(body.get("max_tokens"))
 
 
-def lowered_output(body: Mapping[str, Any], maximum: int, field: str) -> dict[str, Any]:
+def lowered_output(body: Mapping[str, Any], maximum: int) -> dict[str, Any]:
     """The fields to change so that the reply has at most that many tokens, thinking included."""
     changes: dict[str, Any] = {}
     asked = read_maximum(body)
     if asked is None or asked > maximum:
-        changes[field] = maximum
+        changes["max_tokens"] = maximum
     thinking = body.get("thinking")
     thinking = thinking if isinstance(thinking, dict) else {}
     budget = thinking.get("budget_tokens")

@@ -57,7 +57,7 @@ def refuse_kept_at_provider(body: Mapping[str, Any]) -> None:
     """Raises InvalidRequest for an id of something that is kept at the provider, and for who else is to pay."""
     policy = body.get("billing_policy")
     if policy is not None and not (isinstance(policy, dict) and policy.get("bill_to", "self") == "self"):
-        raise InvalidRequest("'billing_policy' can't name another payer here.", param="billing_policy")
+        raise InvalidRequest("'billing_policy' must not name another payer.", param="billing_policy")
     for kept in (*_kept_fields(body), *_kept_files(body)):
         raise InvalidRequest(
             f"'{kept.field}' names {kept.what}, kept at the provider. This gateway can't tell whose it is, so it isn't "
@@ -74,7 +74,9 @@ class _Kept(NamedTuple):
 
 def _kept_fields(body: Mapping[str, Any]) -> Iterator[_Kept]:
     if _names_container(body.get("container")):
-        yield _Kept("container", "a container or a skill of one's own", "Let each request begin with a new one.")
+        yield _Kept(
+            "container", "a container or a custom skill", "Omit it: each request then starts in a new container."
+        )
     if body.get("thread") is not None:
         yield _Kept("thread", "a conversation", "Send its messages.")
     if body.get("fallback_credit_token") is not None:

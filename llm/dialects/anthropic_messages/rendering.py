@@ -13,6 +13,7 @@ from llm.dialects.thinking import thinking_block
 from llm.types import (
     ChatResponse,
     FinishReason,
+    Heartbeat,
     StreamEnd,
     StreamItem,
     Thinking,
@@ -56,7 +57,7 @@ class MessagesWriter:
         return _event("message_start", message=message)
 
     def item(self, item: StreamItem) -> bytes:
-        if isinstance(item, StreamEnd):
+        if isinstance(item, StreamEnd | Heartbeat):
             return b""
         if isinstance(item, ThinkingDelta):
             return self._thinking_piece(item)

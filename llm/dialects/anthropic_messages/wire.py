@@ -19,7 +19,7 @@ from llm.dialects.anthropic_messages.stream import MessagesReader
 from llm.dialects.anthropic_messages.tools import UsesOfTools, tool_meters
 from llm.dialects.anthropic_messages.translation import to_chat
 from llm.dialects.anthropic_messages.usage import read_usage
-from llm.dialects.base import Extent, ParsedRequest, Rendered, StreamReader, StreamWriter
+from llm.dialects.base import ANY_SERVER, Extent, Origin, ParsedRequest, Rendered, Server, StreamReader, StreamWriter
 from llm.dialects.error_shapes import says_error
 from llm.dialects.json_text import with_usage_cost
 from llm.dialects.money_fields import read_upstream_cost, without_money
@@ -39,6 +39,7 @@ class AnthropicMessages:
     dialect = Dialect.ANTHROPIC_MESSAGES
     request_id_header = "request-id"
     duration_header = ""
+    keepalive = b'event: ping\ndata: {"type": "ping"}\n\n'
     path = "/v1/messages"
     name = "messages (POST /v1/messages)"
 
@@ -75,11 +76,11 @@ class AnthropicMessages:
         *,
         upstream_model: str,
         max_output_tokens: int | None = None,
-        maximum_field: str = "max_tokens",
+        server: Server = ANY_SERVER,
     ) -> bytes:
         changes = renamed_model(request, upstream_model) | signed_messages(request.raw, request.body)
         if max_output_tokens is not None:
-            changes |= lowered_output(request.body, max_output_tokens, maximum_field)
+            changes |= lowered_output(request.body, max_output_tokens)
         return changed_body(request, changes)
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:
@@ -119,8 +120,8 @@ class AnthropicMessages:
     def render_error(self, error: GatewayError, *, request_id: str) -> Rendered:
         return anthropic_errors.render_error(error, request_id=request_id)
 
-    def render_stream_error(self, error: GatewayError, *, request_id: str) -> bytes:
-        return anthropic_errors.render_stream_error(error, request_id=request_id)
+    def render_stream_error(self, error: GatewayError, *, request_id: str, origin: Origin) -> bytes:
+        return anthropic_errors.render_stream_error(error, request_id=request_id, origin=origin)
 
     def limit_headers(self, limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
         return anthropic_errors.limit_headers(limits, now=now)

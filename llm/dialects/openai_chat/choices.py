@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from llm.dialects.base import ParsedRequest
+from llm.dialects.base import ANY_SERVER, ParsedRequest, Server
 from llm.dialects.error_shapes import says_error
 from llm.dialects.kept_objects import refuse_kept, refuse_kept_objects
 from llm.dialects.money_fields import read_upstream_cost
@@ -56,13 +56,13 @@ class ChoicesDialect(OpenAIDialect, ABC):
         *,
         upstream_model: str,
         max_output_tokens: int | None = None,
-        maximum_field: str = "max_completion_tokens",
+        server: Server = ANY_SERVER,
     ) -> bytes:
         changes = renamed_model(request, upstream_model)
-        if request.is_stream and not request.wants_stream_usage:
+        if request.is_stream and not request.wants_stream_usage and server.takes_stream_options:
             changes["stream_options"] = {**read_object(request.body, "stream_options"), "include_usage": True}
         if max_output_tokens is not None:
-            changes |= lowered_output(request.body, max_output_tokens, maximum_field)
+            changes |= lowered_output(request.body, max_output_tokens, server.maximum_field)
         return changed_body(request, changes)
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import orjson
 
+from llm.dialects.base import ANY_SERVER, Server
 from llm.dialects.json_size import is_readable_event
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.rendering import tool_call_object
@@ -43,12 +44,12 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 _BROKEN = "The provider's answer can't be understood."
 
 
-def request_body(request: ChatRequest, *, is_stream: bool, maximum_field: str = "max_tokens") -> bytes:
+def request_body(request: ChatRequest, *, is_stream: bool, server: Server = ANY_SERVER) -> bytes:
     """The body of `POST /chat/completions`; a stream is asked to end with its usage."""
     body: dict[str, Any] = {
         "model": request.model,
-        "messages": [message_object(message) for message in request.messages],
-        maximum_field: request.max_tokens,
+        "messages": [_sent_message(message, server.developer_role) for message in request.messages],
+        server.maximum_field: request.max_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,
         "stop": list(request.stop) or None,
@@ -61,8 +62,13 @@ def request_body(request: ChatRequest, *, is_stream: bool, maximum_field: str = 
         body["tool_choice"] = _tool_choice(request.tool_choice)
         body["parallel_tool_calls"] = None if request.tool_choice.parallel else False
     if is_stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        body |= {"stream": True, "stream_options": {"include_usage": True} if server.takes_stream_options else None}
     return orjson.dumps({name: value for name, value in body.items() if value is not None})
+
+
+def _sent_message(message: ChatMessage, developer_role: str) -> dict[str, Any]:
+    sent = message_object(message)
+    return {**sent, "role": developer_role} if message.role == "developer" else sent
 
 
 def message_object(message: ChatMessage) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from llm.dialects.base import Rendered
+from llm.dialects.base import Origin, Rendered
 from llm.dialects.json_text import with_usage_cost
 from llm.dialects.money_fields import without_money
 from llm.dialects.openai_chat import errors as openai_errors
+from llm.dialects.sse import COMMENT
 from llm.errors import GatewayError
 from llm.types import LimitState
 
@@ -18,6 +19,7 @@ class OpenAIDialect:
 
     request_id_header = "x-request-id"
     duration_header = "openai-processing-ms"
+    keepalive = COMMENT
 
     def without_money(self, body: bytes) -> bytes:
         return without_money(body)
@@ -28,8 +30,8 @@ class OpenAIDialect:
     def render_error(self, error: GatewayError, *, request_id: str) -> Rendered:
         return openai_errors.render_error(error)
 
-    def render_stream_error(self, error: GatewayError, *, request_id: str) -> bytes:
-        return openai_errors.render_stream_error(error)
+    def render_stream_error(self, error: GatewayError, *, request_id: str, origin: Origin) -> bytes:
+        return openai_errors.render_stream_error(error, origin)
 
     def limit_headers(self, limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
         return openai_errors.limit_headers(limits, now=now)

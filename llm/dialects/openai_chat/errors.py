@@ -9,7 +9,7 @@ from datetime import datetime
 import orjson
 
 from llm.dialects import reply_headers
-from llm.dialects.base import Rendered
+from llm.dialects.base import Origin, Rendered
 from llm.dialects.reply_headers import LimitHeaderNames, retry_headers
 from llm.enums import LimitMetric
 from llm.errors import (
@@ -39,8 +39,8 @@ def render_error(error: GatewayError) -> Rendered:
     return Rendered(status=error.http_status, body=_body(error), headers=retry_headers(error))
 
 
-def render_stream_error(error: GatewayError) -> bytes:
-    return b"data: " + _body(error) + b"\n\n"
+def render_stream_error(error: GatewayError, origin: Origin) -> bytes:
+    return b"data: " + orjson.dumps({"error": stream_error_object(error, origin)}) + b"\n\n"
 
 
 def limit_headers(limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
@@ -63,6 +63,11 @@ def duration_text(seconds: int) -> str:
 
 def error_object(error: GatewayError) -> dict[str, str | None]:
     return {"message": error.message, "type": _type_of(error), "param": error.param, "code": error.code}
+
+
+def stream_error_object(error: GatewayError, origin: Origin) -> dict[str, str | int | None]:
+    """With what a reply's status and headers would have said."""
+    return {**error_object(error), "status": error.http_status, **origin}
 
 
 def _body(error: GatewayError) -> bytes:

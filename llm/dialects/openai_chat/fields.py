@@ -128,7 +128,9 @@ TOOL_KEYS = frozenset(
     )
 )
 """Of a tool of the caller's own. Another one may be a second kind, which the provider runs."""
-_TOOL = shape("type", "index", "id", function=_FUNCTION, custom=shape("name", "description", "format", "input"))
+_TOOL = shape(
+    "type", "index", "id", "model", function=_FUNCTION, custom=shape("name", "description", "format", "input")
+)
 _MESSAGE = shape(
     *("role", "name", "refusal", "tool_call_id", "reasoning", "reasoning_content"),
     reasoning_details=shape("type", "text", "summary", "signature", "data", "format", "index"),
@@ -156,6 +158,7 @@ REQUEST = Shape(
         "response_format": shape("type", json_schema=shape("name", "description", "schema", "strict")),
         "prediction": shape("type", content=_PART),
         "audio": shape("format", "voice"),
+        "moderation": shape("model"),
     },
 )
 
@@ -187,7 +190,8 @@ def _routing_members(body: Mapping[str, Any]) -> Iterator[str]:
 def _models_in(value: dict[str, Any] | list[Any], path: str) -> Iterator[str]:
     """Models of tools (Anthropic's advisor, OpenAI's image generation), of moderation, and what else has its own."""
     if isinstance(value, dict):
-        yield from (f"{path}.{name}" for name in value if name.casefold() == "model" and value[name] is not None)
+        if value.get("model") is not None:
+            yield f"{path}.model"
         return
     for index, each in enumerate(value):
         if isinstance(each, dict):

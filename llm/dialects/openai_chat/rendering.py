@@ -11,7 +11,16 @@ from llm.dialects.base import ParsedRequest
 from llm.dialects.json_text import with_usage_cost
 from llm.dialects.openai_chat.usage import usage_object
 from llm.dialects.thinking import thinking_detail
-from llm.types import ChatResponse, StreamEnd, StreamItem, ThinkingDelta, TokenCounts, ToolCall, ToolCallDelta
+from llm.types import (
+    ChatResponse,
+    Heartbeat,
+    StreamEnd,
+    StreamItem,
+    ThinkingDelta,
+    TokenCounts,
+    ToolCall,
+    ToolCallDelta,
+)
 
 
 def render_whole(response: ChatResponse, body: Mapping[str, Any], *, request_id: str, created: int) -> bytes:
@@ -59,7 +68,7 @@ class OpenAIChatWriter:
     def item(self, item: StreamItem) -> bytes:
         if isinstance(item, str):
             return self._chunk({"content": item})
-        if isinstance(item, StreamEnd):
+        if isinstance(item, StreamEnd | Heartbeat):
             return b""
         if isinstance(item, ThinkingDelta):
             return self._chunk(_thinking_fields([thinking_detail(item, item.index)]))

@@ -7,9 +7,10 @@ upstream's to judge.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from llm.dialects.base import Extent, ParsedRequest, StreamReader, StreamWriter
+from llm.dialects.base import ANY_SERVER, Extent, ParsedRequest, Server, StreamReader, StreamWriter
 from llm.dialects.openai_chat import rendering
 from llm.dialects.openai_chat.choices import ChoicesDialect
 from llm.dialects.openai_chat.extent import measure_extent
@@ -17,6 +18,7 @@ from llm.dialects.openai_chat.fields import REQUEST
 from llm.dialects.openai_chat.stream import OpenAIChatReader
 from llm.dialects.openai_chat.text import message_text, prompt_text
 from llm.dialects.openai_chat.translation import to_chat
+from llm.dialects.request_fields import changed_body
 from llm.dialects.strict_json import load_object
 from llm.enums import Dialect
 from llm.errors import InvalidRequest
@@ -35,6 +37,25 @@ class OpenAIChat(ChoicesDialect):
         REQUEST.refuse_other_cases(body)
         check_messages(body.get("messages"))
         return self.parsed(raw, body)
+
+    def upstream_body(
+        self,
+        request: ParsedRequest,
+        *,
+        upstream_model: str,
+        max_output_tokens: int | None = None,
+        server: Server = ANY_SERVER,
+    ) -> bytes:
+        if server.developer_role != DEVELOPER and any(map(_is_developers, request.body["messages"])):
+            messages = [
+                {**message, "role": server.developer_role} if _is_developers(message) else message
+                for message in request.body["messages"]
+            ]
+            request = replace(request, raw=changed_body(request, {"messages": messages}), members={})
+            request = replace(request, body={**request.body, "messages": messages})
+        return super().upstream_body(
+            request, upstream_model=upstream_model, max_output_tokens=max_output_tokens, server=server
+        )
 
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
         return to_chat(request.body, model=upstream_model)
@@ -59,6 +80,7 @@ class OpenAIChat(ChoicesDialect):
 
 
 OPENAI_CHAT = OpenAIChat()
+DEVELOPER = "developer"
 
 
 def check_messages(messages: Any) -> None:
@@ -69,6 +91,10 @@ def check_messages(messages: Any) -> None:
             raise InvalidRequest("Each message must be an object.", param=f"messages[{index}]")
         if not isinstance(message.get("role"), str):
             raise InvalidRequest("Each message needs a 'role', a string.", param=f"messages[{index}].role")
+
+
+def _is_developers(message: Mapping[str, Any]) -> bool:
+    return bool(message["role"] == DEVELOPER)
 
 
 def _delta_text(choice: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from llm.dialects.base import Extent, ParsedRequest, StreamReader
+from llm.dialects.base import ANY_SERVER, Extent, ParsedRequest, Server, StreamReader
 from llm.dialects.openai_chat.choices import ChoicesDialect
 from llm.dialects.openai_chat.extent import measure_extent
 from llm.dialects.openai_chat.fields import REQUEST
@@ -50,11 +50,12 @@ class OpenAICompletions(ChoicesDialect):
         *,
         upstream_model: str,
         max_output_tokens: int | None = None,
-        maximum_field: str = "",
+        server: Server = ANY_SERVER,
     ) -> bytes:
-        """maximum_field: chat's; completions have always had the same one."""
+        """Completions have always had the same field for a maximum."""
+        server = server._replace(maximum_field="max_tokens")
         return super().upstream_body(
-            request, upstream_model=upstream_model, max_output_tokens=max_output_tokens, maximum_field="max_tokens"
+            request, upstream_model=upstream_model, max_output_tokens=max_output_tokens, server=server
         )
 
     def prompt_text(self, request: ParsedRequest) -> str:

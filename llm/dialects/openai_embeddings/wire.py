@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llm.dialects.base import Extent, ParsedRequest
+from llm.dialects.base import ANY_SERVER, Extent, ParsedRequest, Server
 from llm.dialects.kept_objects import refuse_kept_objects
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.dialect import OpenAIDialect
@@ -76,7 +76,7 @@ class OpenAIEmbeddings(OpenAIDialect):
         *,
         upstream_model: str,
         max_output_tokens: int | None = None,
-        maximum_field: str = "",
+        server: Server = ANY_SERVER,
     ) -> bytes:
         return changed_body(request, renamed_model(request, upstream_model))
 

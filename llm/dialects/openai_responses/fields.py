@@ -40,7 +40,9 @@ _ITEM = shape(
     content=_PART,
     output=_PART,
 )
-_TOOL = shape("type", "name", "description", "parameters", "strict", "vector_store_ids", "container", "server_url")
+_TOOL = shape(
+    *("type", "name", "description", "parameters", "strict", "vector_store_ids", "container", "server_url", "model")
+)
 REQUEST = Shape(
     frozenset((*_FIELDS, *ROUTING_FIELDS, *FEE_FIELDS, *STORED_PROMPT_FIELDS, *TOKEN_FEE_FIELDS, *OUTPUT_FIELDS)),
     {
@@ -50,6 +52,7 @@ REQUEST = Shape(
         "tools": _TOOL,
         "stream_options": shape("include_obfuscation"),
         "prompt_cache_options": shape("comparison_response_id"),
+        "moderation": shape("model"),
     },
 )
 
@@ -73,15 +76,15 @@ def refuse_misdirected(body: Mapping[str, Any]) -> None:
     """Raises InvalidRequest for what is no request for a response, or for one in the background."""
     if "messages" in body and "input" not in body:
         raise InvalidRequest(
-            "'messages' belongs to chat completions: send this request to POST /v1/chat/completions, or name what you"
-            " ask 'input'.",
+            "'messages' belongs to chat completions: send this request to POST /v1/chat/completions, or send its"
+            " content as 'input'.",
             param="messages",
         )
     for name in ("background", "background_options"):
         if body.get(name) not in (None, False):
             raise InvalidRequest(
-                f"'{name}' is not supported: the usage of a response that goes on in the background comes too late for"
-                " the books. Send the request without it, and stream the response.",
+                f"'{name}' is not supported: the usage of a response generated in the background arrives too late to"
+                " be billed. Send the request without it, and stream the response.",
                 param=name,
             )
 

@@ -19,6 +19,7 @@ from llm.dialects.openai_responses.thinking import reasoning_item, summary_part
 from llm.types import (
     ChatResponse,
     FinishReason,
+    Heartbeat,
     StreamEnd,
     StreamItem,
     Thinking,
@@ -81,7 +82,7 @@ class OpenAIResponsesWriter:
             return self._add_text(item)
         if isinstance(item, ThinkingDelta):
             return self._add_thinking(item)
-        return b"" if isinstance(item, StreamEnd) else self._add_call(item)
+        return b"" if isinstance(item, StreamEnd | Heartbeat) else self._add_call(item)
 
     def finish(self, response: ChatResponse, *, cost: str | None = None) -> bytes:
         closing = b"".join([self._close(item) for item in self._items if item.is_open])

@@ -10,10 +10,10 @@ from typing import Any
 
 import orjson
 
-from llm.dialects.base import Extent, ParsedRequest, StreamReader, StreamWriter
+from llm.dialects.base import ANY_SERVER, Extent, Origin, ParsedRequest, Server, StreamReader, StreamWriter
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.dialect import OpenAIDialect
-from llm.dialects.openai_chat.errors import error_object
+from llm.dialects.openai_chat.errors import stream_error_object
 from llm.dialects.openai_chat.fields import asked_service, find_routing_fields
 from llm.dialects.openai_chat.output import RESPONSE_MAXIMA, lowered_output, read_output
 from llm.dialects.openai_responses import rendering
@@ -81,9 +81,8 @@ class OpenAIResponses(OpenAIDialect):
         *,
         upstream_model: str,
         max_output_tokens: int | None = None,
-        maximum_field: str = "",
+        server: Server = ANY_SERVER,
     ) -> bytes:
-        """maximum_field: chat's; a response has one name for it."""
         changes = renamed_model(request, upstream_model) | changed_input(request.raw, request.body)
         if max_output_tokens is not None:
             [[field]] = RESPONSE_MAXIMA
@@ -116,9 +115,9 @@ class OpenAIResponses(OpenAIDialect):
     def stream_writer(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> StreamWriter:
         return rendering.OpenAIResponsesWriter(request, model=model, request_id=request_id, created=created)
 
-    def render_stream_error(self, error: GatewayError, *, request_id: str) -> bytes:
+    def render_stream_error(self, error: GatewayError, *, request_id: str, origin: Origin) -> bytes:
         """As it is documented, and with the `error` inside it that OpenAI sends and its SDK looks for."""
-        inner = error_object(error)
+        inner = stream_error_object(error, origin)
         event = {"type": "error", "code": inner["code"], "message": inner["message"], "param": inner["param"]}
         return b"event: error\ndata: " + orjson.dumps({**event, "sequence_number": 0, "error": inner}) + b"\n\n"
 

@@ -216,7 +216,7 @@ TAMPERED_INVOICES: dict[str, tuple[Change, list[str]]] = {
         [
             "invoices.csv: number of rows is 0, but should be 1.",
             "Invoice ID: it has lines, but is not among the invoices.",
-            "Invoice ID: only one of manifest.json and the table of invoices has it.",
+            "Invoice ID: it is not in both manifest.json and the table of invoices.",
         ],
     ),
 }
@@ -260,7 +260,7 @@ TAMPERED_FILES: dict[str, tuple[Change, list[str]]] = {
         lambda folder: (folder / "usage.csv").unlink(),
         ["usage.csv: the file is missing.", "usage.csv: number of rows is 0, but should be 3."],
     ),
-    "added": (lambda folder: (folder / "more.txt").touch(), ["more.txt: the manifest doesn't name this file."]),
+    "added": (lambda folder: (folder / "more.txt").touch(), ["more.txt: the manifest doesn't list this file."]),
     "not UTF-8": (
         overwritten("lines.csv", b"\xff"),
         ["lines.csv: size in bytes is 1, but should be SIZE."],
@@ -339,7 +339,7 @@ def test_what_is_no_export_cannot_be_checked(good: Path, tmp_path: Path) -> None
     for content, said in (
         (
             "[]",
-            f"manifest.json is of none of the formats that this script knows: {FORMAT}/1, {FORMAT}/2.\n",
+            f"manifest.json has a format that this script doesn't know; it knows {FORMAT}/1, {FORMAT}/2.\n",
         ),
         ("nonsense", "manifest.json can't be read: Expecting value: line 1 column 1 (char 0).\n"),
         ('{"format": "llm-gateway-export/1"}', "manifest.json is not as it was written: KeyError('files').\n"),

@@ -131,9 +131,12 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "day in the book": (in_book(3, "2026-10-07", "2026-10-08"), "export.xlsx, usage, row 2: day is 2026-10-08"),
     "formula in the book": (
         in_book(2, r"<v>2\.50</v>", "<f>1+1</f><v>2.50</v>"),
-        "export.xlsx: it can't be read to its end: cell",
+        "export.xlsx: it can't be read completely: cell",
     ),
-    "a row of the book": (in_book(3, r'<row r="3".*?</row>', ""), "export.xlsx, usage, row 2: only one of it and"),
+    "a row of the book": (
+        in_book(3, r'<row r="3".*?</row>', ""),
+        "export.xlsx, usage, row 2: it is not in both this file and",
+    ),
     # FOCUS.
     "name in focus": (in_table("focus-1.2", 0, BillingAccountName="Other"), "BillingAccountName is Other"),
     "words in focus": (in_table("focus-1.2", 0, ChargeDescription="Other"), "line 1: ChargeDescription is Other"),
@@ -151,12 +154,12 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "date in xero": (in_table("xero-invoices", 0, **{"*DueDate": "01/01/2030"}), "line 1: *DueDate is 01/01/2030"),
     "a line in xero": (without_row("xero-invoices", 1), f"{INVOICE}: number of lines is 1, but should be 2."),
     # The folder and the manifest.
-    "a dropped table": (dropped("usage.jsonl"), "usage.jsonl: the manifest names no such file"),
-    "a dropped book": (dropped("export.xlsx"), "export.xlsx: the manifest names no such file"),
-    "dropped focus": (dropped("focus-1.2.csv"), "focus-1.2.csv: the manifest names no such file"),
-    "dropped xero": (dropped("xero-credit-notes.csv"), "xero-credit-notes.csv: the manifest names no such file"),
-    "a link": (linked("usage.csv"), "usage.csv: it is a link, or no file."),
-    "a link as manifest": (linked("manifest.json"), "manifest.json: it is a link, or no file."),
+    "a dropped table": (dropped("usage.jsonl"), "usage.jsonl: the manifest doesn't list this file"),
+    "a dropped book": (dropped("export.xlsx"), "export.xlsx: the manifest doesn't list this file"),
+    "dropped focus": (dropped("focus-1.2.csv"), "focus-1.2.csv: the manifest doesn't list this file"),
+    "dropped xero": (dropped("xero-credit-notes.csv"), "xero-credit-notes.csv: the manifest doesn't list this file"),
+    "a link": (linked("usage.csv"), "usage.csv: it is a link, or not a regular file."),
+    "a link as manifest": (linked("manifest.json"), "manifest.json: it is a link, or not a regular file."),
     "period": (in_manifest(lambda document: document.update(period="2026-09")), f"{INVOICE}: period is 2026-10"),
     "account": (in_manifest(lambda document: document.update(account_id=99)), f"{INVOICE}: account_id is"),
 }

@@ -120,7 +120,7 @@ def test_a_job_that_breaks_is_not_tried_for_ever(folder: Path, monkeypatch: pyte
         run_waiting()
     job = ExportJob.objects.get(pk=7)
     assert job.state == JobState.FAILED
-    assert job.error == "It failed for a reason that is in the worker's log. Fix that, then request the job again."
+    assert job.error == "The job failed; the worker's log has the cause. Fix it, then request the job again."
     assert visible(folder) == []
     assert run_waiting() == []
 

@@ -63,7 +63,7 @@ def findings() -> list[str]:
 @pytest.mark.slow
 def test_a_line_with_other_calls_is_named(october: Invoice) -> None:
     forge(october, "output", calls=3)
-    assert findings() == [f"{OUTPUT} stands for 3 calls, it should be 2."]
+    assert findings() == [f"{OUTPUT} bills 3 calls, it should be 2."]
 
 
 def test_a_line_with_another_cost_is_named(october: Invoice) -> None:
@@ -114,7 +114,7 @@ def test_lines_that_later_invoices_change_are_compared_with_them(october: Invoic
     forge(october, "input", calls=5, cost_usd=Decimal(7))
     assert findings() == [
         f"{INPUT} has a cost of 7.000014000000 USD, it should be 6.000014000000.",
-        f"{INPUT} stands for 6 calls, it should be 3.",
+        f"{INPUT} bills 6 calls, it should be 3.",
     ]
     forge(october, "input", calls=2, cost_usd=Decimal(6))
     forge(october, "output", cost_usd=Decimal(1))

@@ -28,7 +28,9 @@ from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamEnd, StreamI
 
 COUNTS = TokenCounts(prompt_tokens=9, completion_tokens=3)
 CALLER = Caller(1, 1, "acme", "tests", frozenset(), shows_cost=False)
-WIDE = Bounds(first_byte_s=60, idle_s=60, total_s=60, relay_bytes=1000, relay_stall_s=60, drain_events=1000)
+WIDE = Bounds(
+    first_byte_s=60, idle_s=60, total_s=60, relay_bytes=1000, relay_stall_s=60, drain_events=1000, silence_s=60
+)
 WORDS = ("You ", "said: ", "hello")
 _USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
 

@@ -44,7 +44,7 @@ def caused(error: Error, cause: BaseException) -> Error:
         ("the connection is closed", Outage.GONE),
         ("the connection is lost", Outage.GONE),
         (f"{_AT} FATAL:  zu viele Verbindungen", Outage.UNAVAILABLE),
-        ("the batch met one deadlock after the other", None),
+        ("the batch ran into repeated deadlocks", None),
     ],
 )
 def test_a_login_that_fails_is_told_by_what_the_server_says(text: str, outage: Outage | None) -> None:

@@ -114,6 +114,6 @@ def test_an_error_has_a_code_and_a_message(
 
 
 def test_an_error_in_mid_stream_is_one_event() -> None:
-    event = NATIVE.render_stream_error(UpstreamFailed("m"), request_id="r1")
+    event = NATIVE.render_stream_error(UpstreamFailed("m"), request_id="r1", origin={})
 
-    assert event == b'data: {"error":{"code":"upstream_error","message":"m"}}\n\n'
+    assert event == b'data: {"error":{"code":"upstream_error","message":"m","status":502}}\n\n'

@@ -72,7 +72,8 @@ def test_what_a_provider_adds_by_itself_has_no_bound(
 )
 def test_a_second_kind_inside_a_tool_has_no_bound(wire: PassThrough, body: dict[str, Any], kind: str | None) -> None:
     tool = {"name": "f", **({} if kind is None else {"type": kind})}
-    for second in ({"googleSearch": {}}, {"web_search": {}}, {"server_url": "https://x"}):
+    seconds: list[dict[str, Any]] = [{"googleSearch": {}}, {"web_search": {}}, {"server_url": "https://x"}]
+    for second in seconds:
         assert estimate(wire, body, tools=[{**tool, **second}]).why_uncounted
         assert estimate(wire, body, tools=[{**tool, **second}]).why_unpriced
 

@@ -258,7 +258,7 @@ def test_of_prices_by_time_of_day_the_dearest_is_taken() -> None:
     ]
     ((_, content),) = genai.price_history(model_of(prices))
     assert content.rate_sets == {(STANDARD, 0): {"input": RateValue(Decimal("0.27")), "output": RateValue(Decimal(2))}}
-    assert "Prices by time of day: the dearest." in content.note
+    assert "Prices vary by time of day; the highest was taken." in content.note
 
 
 def test_seven_decimals_are_rounded_half_up_and_noted() -> None:

@@ -7,7 +7,7 @@ A check takes a provider whose upstream answers as described there, and fails wh
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from typing import Literal, NoReturn
 
@@ -20,11 +20,12 @@ from llm.dialects.openai_chat import client as openai_chat_client
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.enums import Dialect
 from llm.errors import UpstreamError
-from llm.providers.base import BaseLLMProvider, ForwardsRaw, RawCall
+from llm.providers.base import BaseLLMProvider, Closing, ForwardsRaw, RawCall
 from llm.types import (
     ChatMessage,
     ChatRequest,
     ChatResponse,
+    Heartbeat,
     StreamEnd,
     StreamItem,
     TokenCounts,
@@ -125,7 +126,7 @@ async def check_cut_stream(provider: BaseLLMProvider, request: ChatRequest) -> N
     items: list[StreamItem] = []
     failure: UpstreamError | None = None
     try:
-        async for item in provider.stream_chat(request):
+        async for item in said_by(provider, request):
             items.append(item)  # noqa: PERF401  # what came before a failure counts too
     except UpstreamError as error:
         failure = error
@@ -139,14 +140,21 @@ def check_secret_is_kept(error: UpstreamError, secret: str) -> None:
     assert not [text for text in told if text is not None and secret in text]
 
 
+async def said_by(provider: BaseLLMProvider, request: ChatRequest) -> AsyncGenerator[StreamItem, None]:
+    """What a stream says, without its signs of life."""
+    async with Closing(provider.stream_chat(request)) as items:
+        async for item in items:
+            if not isinstance(item, Heartbeat):
+                yield item
+
+
 async def read_stream(provider: BaseLLMProvider, request: ChatRequest) -> list[StreamItem]:
-    return [item async for item in provider.stream_chat(request)]
+    return [item async for item in said_by(provider, request)]
 
 
 async def leave_after_first_item(provider: BaseLLMProvider, request: ChatRequest) -> StreamItem:
     """As a caller who hangs up while the answer comes."""
-    stream = provider.stream_chat(request)
-    async with aclosing(stream):  # type: ignore[type-var]  # a provider's stream is a generator, or has aclose as one
+    async with aclosing(said_by(provider, request)) as stream:
         return await anext(stream)
 
 

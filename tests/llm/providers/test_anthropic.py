@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,8 +15,10 @@ from llm.errors import (
 )
 from llm.providers.anthropic import AnthropicProvider
 from llm.providers.base import BaseLLMProvider, ProviderSettings
-from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamEnd, StreamItem, TokenCounts, Tool, ToolCallDelta
+from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamEnd, TokenCounts, Tool, ToolCallDelta
 from tests.fakes import FakeUpstream, Script
+from tests.fakes.app import MAX_OUTPUT_TOKENS
+from tests.llm.providers.contract import read_stream, said_by
 
 KEY = "sk-ant-our-own-upstream-key-0123456789"
 ENVIRONMENT = {
@@ -46,10 +49,6 @@ async def provider(upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> A
     await provider.aclose()
 
 
-async def stream(provider: AnthropicProvider, request: ChatRequest) -> list[StreamItem]:
-    return [item async for item in provider.stream_chat(request)]
-
-
 def test_it_is_a_provider(provider: AnthropicProvider) -> None:
     assert isinstance(provider, BaseLLMProvider)
 
@@ -70,7 +69,7 @@ async def test_a_whole_reply(provider: AnthropicProvider, upstream: FakeUpstream
 
 
 async def test_a_stream(provider: AnthropicProvider, upstream: FakeUpstream) -> None:
-    items = await stream(provider, HELLO)
+    items = await read_stream(provider, HELLO)
 
     entry = upstream.ledger.entries()[0]
     assert items == [
@@ -100,10 +99,29 @@ async def test_what_goes_up_is_ours_alone(provider: AnthropicProvider, upstream:
     assert not {"authorization", "x-from-the-environment", "cookie"} & set(entry.headers)
     assert entry.body == {
         "model": "claude-1",
-        "max_tokens": 4096,
+        "max_tokens": MAX_OUTPUT_TOKENS,
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello there"}]}],
         "system": "Be kind",
     }
+
+
+async def test_a_maximum_of_the_operators_needs_no_question(upstream: FakeUpstream) -> None:
+    provider = AnthropicProvider(replace(settings_for(upstream), max_output_tokens=1234))
+    await provider.chat(HELLO)
+    assert (upstream.ledger.entries()[0].body or {})["max_tokens"] == 1234
+    await provider.aclose()
+
+
+async def test_a_callers_maximum_stays(provider: AnthropicProvider, upstream: FakeUpstream) -> None:
+    await provider.chat(replace(HELLO, max_tokens=7))
+    assert (upstream.ledger.entries()[0].body or {})["max_tokens"] == 7
+
+
+async def test_a_model_that_is_not_described_gets_the_least(
+    provider: AnthropicProvider, upstream: FakeUpstream
+) -> None:
+    await provider.chat(replace(HELLO, model="undescribed"))
+    assert (upstream.ledger.entries()[0].body or {})["max_tokens"] == 4096
 
 
 async def test_without_a_key_none_is_borrowed(upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +150,7 @@ async def test_tool_calls_whole(provider: AnthropicProvider) -> None:
 
 
 async def test_tool_calls_streamed(provider: AnthropicProvider) -> None:
-    items = await stream(provider, TOOLS)
+    items = await read_stream(provider, TOOLS)
 
     deltas = [item for item in items if isinstance(item, ToolCallDelta)]
     assert (deltas[0].index, deltas[0].name) == (0, "look")
@@ -146,7 +164,7 @@ async def test_cached_tokens_stay_inside_the_prompt(provider: AnthropicProvider,
     upstream.set_default(Script(cache_read_tokens=1000, cache_write_5m_tokens=200, cache_write_1h_tokens=30))
 
     whole = await provider.chat(HELLO)
-    *_, end = await stream(provider, HELLO)
+    *_, end = await read_stream(provider, HELLO)
 
     counts = upstream.ledger.entries()[0].counts
     expected = TokenCounts(
@@ -165,7 +183,7 @@ async def test_usage_that_is_left_out_is_not_zero(provider: AnthropicProvider, u
     upstream.set_default(Script(omits_usage=True))
 
     whole = await provider.chat(HELLO)
-    *_, end = await stream(provider, HELLO)
+    *_, end = await read_stream(provider, HELLO)
 
     assert whole.usage is None
     assert isinstance(end, StreamEnd)
@@ -175,12 +193,12 @@ async def test_usage_that_is_left_out_is_not_zero(provider: AnthropicProvider, u
 async def test_a_stream_without_its_last_event_has_no_end(provider: AnthropicProvider, upstream: FakeUpstream) -> None:
     upstream.set_default(Script(omits_done=True))
 
-    assert await stream(provider, HELLO) == ["You ", "said: ", "Hello ", "there"]
+    assert await read_stream(provider, HELLO) == ["You ", "said: ", "Hello ", "there"]
 
 
 async def test_a_stream_that_is_cut_fails_after_what_came(provider: AnthropicProvider, upstream: FakeUpstream) -> None:
     upstream.set_default(Script(cut_after_events=4))
-    items = provider.stream_chat(HELLO)
+    items = said_by(provider, HELLO)
 
     assert await anext(items) == "You "
     with pytest.raises(UpstreamFailed) as failed:
@@ -230,7 +248,7 @@ async def test_an_error_in_mid_stream(provider: AnthropicProvider, upstream: Fak
     upstream.set_default(Script(error_after_events=4))
 
     with pytest.raises(UpstreamFailed) as failed:
-        await stream(provider, HELLO)
+        await read_stream(provider, HELLO)
 
     assert failed.value.may_have_worked
 
@@ -240,7 +258,7 @@ async def test_an_upstream_that_falls_silent(upstream: FakeUpstream) -> None:
     provider = AnthropicProvider(settings_for(upstream, idle_timeout_s=0.2))
 
     with pytest.raises(UpstreamTimeout) as failed:
-        await stream(provider, HELLO)
+        await read_stream(provider, HELLO)
 
     assert failed.value.may_have_worked
     await provider.aclose()

@@ -227,7 +227,7 @@ async def test_a_stream_that_ends_early_has_no_end(
 
 async def test_a_stream_that_breaks_fails_after_what_came(remote: BaseLLMProvider, upstream: FakeUpstream) -> None:
     upstream.set_default(Script(cut_after_events=5, event_delay_s=0.01))
-    stream = remote.stream_chat(HELLO)
+    stream = contract.said_by(remote, HELLO)
     assert isinstance(await anext(stream), str)
     with pytest.raises(UpstreamFailed) as failed:
         [item async for item in stream]

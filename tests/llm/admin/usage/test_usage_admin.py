@@ -280,5 +280,5 @@ def test_a_call_says_why_its_price_did_not_price_it(admin_client: Client) -> Non
 
     text = admin_client.get(f"{LIST}{call.id}/change/").content.decode()
 
-    assert "It has no rate for something the call used" in text
+    assert "This price has no rate for something the call used" in text
     assert "The provider ran tools and didn't report their units." in text

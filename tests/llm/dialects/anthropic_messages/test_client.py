@@ -9,6 +9,7 @@ from llm.dialects.anthropic_messages.client import MessageCollector, read_reply
 from llm.errors import UpstreamFailed
 from llm.types import (
     ChatResponse,
+    Heartbeat,
     StreamEnd,
     StreamItem,
     Thinking,
@@ -127,7 +128,7 @@ def test_a_stream_of_text() -> None:
         STOP,
     )
 
-    assert items == [ThinkingDelta(0, "hm"), ThinkingDelta(0, signature="s"), "Hel", "lo"]
+    assert items == [Heartbeat.PING, ThinkingDelta(0, "hm"), ThinkingDelta(0, signature="s"), "Hel", "lo"]
     assert collector.is_done
     assert collector.end() == StreamEnd("claude-1", COUNTS, "stop", "msg_1", "standard")
 

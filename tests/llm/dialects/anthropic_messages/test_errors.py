@@ -77,9 +77,12 @@ def test_a_spent_quota_is_not_tried_again() -> None:
 
 
 def test_an_error_in_mid_stream_is_an_event() -> None:
-    event = ANTHROPIC_MESSAGES.render_stream_error(UpstreamFailed("Broke\noff."), request_id="r1")
+    event = ANTHROPIC_MESSAGES.render_stream_error(
+        UpstreamFailed("Broke\noff."), request_id="r1", origin={"call_id": "c", "provider": "openai", "attempts": 2}
+    )
     assert event == (
-        b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"Broke\\noff."},'
+        b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"Broke\\noff.",'
+        b'"status":502,"call_id":"c","provider":"openai","attempts":2},'
         b'"request_id":"r1"}\n\n'
     )
 

@@ -84,8 +84,11 @@ def test_an_error_names_the_field_at_fault() -> None:
 
 
 def test_an_error_in_mid_stream_is_one_event() -> None:
-    event = OPENAI_CHAT.render_stream_error(UpstreamFailed("Broke\noff."), request_id="r1")
+    event = OPENAI_CHAT.render_stream_error(
+        UpstreamFailed("Broke\noff."), request_id="r1", origin={"call_id": "c", "provider": "openai", "attempts": 2}
+    )
 
     assert event == (
-        b'data: {"error":{"message":"Broke\\noff.","type":"server_error","param":null,"code":"upstream_error"}}\n\n'
+        b'data: {"error":{"message":"Broke\\noff.","type":"server_error","param":null,"code":"upstream_error",'
+        b'"status":502,"call_id":"c","provider":"openai","attempts":2}}\n\n'
     )

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 from openai.types.chat import ChatCompletion
 
-from llm.dialects.base import ParsedRequest, PassThrough
+from llm.dialects.base import ParsedRequest, PassThrough, Server
+from llm.dialects.json_text import find_members
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.enums import Dialect
 from llm.errors import InvalidRequest, UpstreamFailed
@@ -302,3 +304,28 @@ def test_a_tool_of_the_callers_own_may_be_of_either_kind() -> None:
         orjson.dumps({"messages": [{"role": "user", "content": "Hi"}], "tools": tools, "tool_choice": choice})
     )
     assert OPENAI_CHAT.extent(request).unbounded == ""
+
+
+# --- Servers that differ ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_a_server_that_knows_no_developer_gets_a_system_message(is_apart: bool) -> None:
+    raw = (
+        b'{"model": "m", "messages": [{"role":"developer","content":"Be brief.","x":1.0},'
+        b'{"role":"user","content":"\\u00fc"}], "y": 2.50}'
+    )
+    request = OPENAI_CHAT.parse(raw)
+    if is_apart:
+        request = replace(request, members=find_members(raw))
+    body = OPENAI_CHAT.upstream_body(request, upstream_model="n", server=Server(developer_role="system"))
+    sent = orjson.loads(body)
+    assert [message["role"] for message in sent["messages"]] == ["system", "user"]
+    assert (sent["messages"][0]["x"], sent["model"], sent["y"]) == (1.0, "n", 2.5)
+    assert OPENAI_CHAT.upstream_body(request, upstream_model="m") == raw
+
+
+def test_a_server_that_refuses_to_be_asked_for_usage_is_not_asked() -> None:
+    request = parse(model="m", stream=True)
+    server = Server(takes_stream_options=False)
+    assert OPENAI_CHAT.upstream_body(request, upstream_model="m", server=server) == request.raw

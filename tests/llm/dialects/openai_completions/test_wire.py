@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from llm.dialects.base import ParsedRequest, PassThrough
+from llm.dialects.base import ParsedRequest, PassThrough, Server
 from llm.dialects.openai_completions.wire import OPENAI_COMPLETIONS
 from llm.errors import InvalidRequest, UpstreamFailed
 from llm.types import TokenCounts
@@ -52,7 +52,7 @@ def test_prompts_are_bounded_by_their_bytes(fields: dict[str, Any], is_known: bo
 
 @pytest.mark.parametrize("field", ["max_completion_tokens", "max_tokens"])
 def test_a_limit_sets_the_maximum_that_completions_have(field: str) -> None:
-    body = OPENAI_COMPLETIONS.upstream_body(parse(), upstream_model="m", max_output_tokens=9, maximum_field=field)
+    body = OPENAI_COMPLETIONS.upstream_body(parse(), upstream_model="m", max_output_tokens=9, server=Server(field))
     assert orjson.loads(body) == {"model": "m", "prompt": "x", "max_tokens": 9}
 
 

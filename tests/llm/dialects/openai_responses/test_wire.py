@@ -156,7 +156,7 @@ def test_other_names_of_the_output_raise_its_bound_and_are_lowered_with_it() -> 
     ("fields", "found"),
     [
         ({"tools": [{"type": "image_generation", "model": "dear"}]}, ("tools[0].model",)),
-        ({"tools": [{"type": "namespace", "tools": []}, {"type": "x", "Model": "dear"}]}, ("tools[1].Model",)),
+        ({"tools": [{"type": "namespace", "tools": []}, {"type": "x", "model": "dear"}]}, ("tools[1].model",)),
         ({"moderation": {"model": "dear"}}, ("moderation.model",)),
         ({"input": [{"model": "said"}], "metadata": {"model": "mine"}, "tools": [{"model": None}]}, ()),
     ],
@@ -218,7 +218,12 @@ def test_what_names_nothing_that_is_kept_passes() -> None:
 
 
 def test_a_field_that_an_other_case_hides_is_refused() -> None:
-    for hidden in ({"Background": True}, {"input": [{"ID": "x"}]}, {"tools": [{"Container": "x"}]}):
+    for hidden in (
+        {"moderation": {"Model": "x"}},
+        {"Background": True},
+        {"input": [{"ID": "x"}]},
+        {"tools": [{"Container": "x"}]},
+    ):
         with pytest.raises(InvalidRequest, match="case-sensitive"):
             parse(**hidden)
 
@@ -302,11 +307,14 @@ def test_prices_are_cut_and_the_callers_own_words_are_not(frame: bytes, member: 
 
 
 def test_an_error_on_a_stream_is_written_as_documented_and_as_the_sdk_reads_it() -> None:
-    event = OPENAI_RESPONSES.render_stream_error(UpstreamFailed("It broke."), request_id="req_1")
+    event = OPENAI_RESPONSES.render_stream_error(
+        UpstreamFailed("It broke."), request_id="req_1", origin={"attempts": 2}
+    )
     name, data = event.removesuffix(b"\n\n").split(b"\n")
     assert name == b"event: error"
     document = orjson.loads(data.removeprefix(b"data: "))
     assert ResponseErrorEvent.model_validate(document).message == document["error"]["message"] == "It broke."
+    assert (document["error"]["status"], document["error"]["attempts"]) == (502, 2)
 
 
 OURS = {"type": "reasoning", "summary": [], "encrypted_content": "llm-gateway.signature:s"}

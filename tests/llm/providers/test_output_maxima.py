@@ -1,0 +1,66 @@
+"""What a model may write is asked once, whoever asks, and never stands in a call's way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from llm.providers import output_maxima
+from llm.providers.output_maxima import OutputMaxima
+
+
+class Provider:
+    def __init__(self, described: Mapping[str, object] | Exception) -> None:
+        self.described = described
+        self.asked: list[str] = []
+
+    async def describe(self, model: str) -> Mapping[str, object]:
+        self.asked.append(model)
+        await asyncio.sleep(0)
+        if isinstance(self.described, Exception):
+            raise self.described
+        return self.described
+
+
+async def test_of_many_calls_at_once_one_asks() -> None:
+    provider = Provider({"max_tokens": 64_000})
+    maxima = OutputMaxima(provider.describe)
+    assert await asyncio.gather(*(maxima.maximum_of(model) for model in "aabab")) == [64_000] * 5
+    assert sorted(provider.asked) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "described", [{}, {"max_tokens": None}, {"max_tokens": 0}, {"max_tokens": "many"}, TimeoutError(), ValueError()]
+)
+async def test_what_nobody_knows_is_the_least_and_asked_again_soon(
+    described: Mapping[str, object] | Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = Provider(described)
+    maxima = OutputMaxima(provider.describe)
+    assert [await maxima.maximum_of("m") for _ in range(3)] == [4096] * 3
+    assert provider.asked == ["m"]
+    monkeypatch.setattr(output_maxima, "_UNKNOWN_FOR_S", -1.0)
+    assert await maxima.maximum_of("other") == 4096
+    provider.described = {"max_tokens": 32_000}
+    assert await maxima.maximum_of("other") == 32_000
+
+
+async def test_names_without_end_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_maxima, "_MOST_MODELS", 3)
+    provider = Provider({"max_tokens": 5})
+    maxima = OutputMaxima(provider.describe)
+    for number in range(10):
+        assert await maxima.maximum_of(str(number)) == 5
+        assert len(maxima._answers) <= 3
+
+
+async def test_a_provider_that_hangs_holds_a_call_up_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_maxima, "_PATIENCE_S", 0.01)
+
+    async def hang(_: str) -> Mapping[str, object]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    assert await OutputMaxima(hang).maximum_of("m") == 4096

@@ -224,6 +224,16 @@ def test_a_release_that_comes_again_takes_no_later_claim() -> None:
     assert claimed_by() == [second.id]
 
 
+def test_a_settlement_that_comes_after_the_reaper_releases_the_key_too() -> None:
+    key = a_key()
+    call = a_claiming_open(key)
+    commit(call)
+    commit(a_close(call.id, status=UsageStatus.ESTIMATED, outcome=CallOutcome.LOST, is_billable=False))
+    assert isinstance(commit(a_claiming_open(key)), Repeated)
+    assert commit(an_undone_close(call)) == Closed()
+    assert claimed_by() == []
+
+
 def test_an_open_and_its_void_in_one_batch_claim_nothing() -> None:
     key = a_key()
     call, next_call = a_claiming_open(key), a_claiming_open(key)

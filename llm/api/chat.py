@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from llm.api.body import lease_of, load_body
 from llm.api.idempotency import build_claim, read_idempotency_key
 from llm.api.serializers import (
+    IDEMPOTENCY_KEY,
     OPENAI_REFUSALS,
     ChatCompletionSerializer,
     NativeReplySerializer,
@@ -69,6 +70,7 @@ class ChatCompletionsView(CompletionView):
         description=(
             "Every field of that API is accepted, whether the gateway knows it or not, and forwarded unchanged."
         ),
+        parameters=[IDEMPOTENCY_KEY],
         request=ChatCompletionSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),
@@ -88,6 +90,7 @@ class NativeChatView(CompletionView):
         operation_id="chat",
         summary="Chat, in the gateway's own format",
         description="The same for every provider: messages in, the reply, the model and its tokens out.",
+        parameters=[IDEMPOTENCY_KEY],
         request=NativeRequestSerializer,
         responses={
             (200, "application/json"): NativeReplySerializer,

@@ -84,7 +84,7 @@ def assert_refused(reply: httpx2.Response, status: int, call_id: str, *, words: 
 def test_a_repeat_is_refused_in_the_callers_dialect_and_makes_no_call(
     application: Application, upstream: FakeUpstream, path: str, is_stream: bool
 ) -> None:
-    changes = {"stream": True} if is_stream else {}
+    changes: dict[str, Any] = {"stream": True} if is_stream else {}
     first = send(application, path, **changes)
     assert first.status_code == 200, first.text
     call_id = first.headers["x-llm-call-id"]
@@ -102,6 +102,14 @@ def test_the_same_body_for_another_endpoint_is_another_request(
     body = orjson.dumps(BODIES[CHAT])
     reply = application.send("POST", NATIVE, body=body, headers={**KEY, "content-type": "application/json"})
     assert_refused(reply, 422, first.headers["x-llm-call-id"], words="another request")
+    assert len(upstream.ledger.entries()) == 1
+
+
+def test_a_large_body_is_compared_too(application: Application, upstream: FakeUpstream) -> None:
+    def say(word: str) -> httpx2.Response:
+        return send(application, messages=[{"role": "user", "content": f"{'long ' * 300_000}{word}"}])
+
+    assert [say(word).status_code for word in ("one", "one", "two")] == [200, 409, 422]
     assert len(upstream.ledger.entries()) == 1
 
 

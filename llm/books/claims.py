@@ -1,8 +1,8 @@
 """Idempotency keys: which are claimed, and by which calls. Only batches with such a key run any of this.
 
-A batch locks the keys that it wants to claim, reads who has them, and writes the claim with the call's open row, so
-that of two requests at once one opens a call, in whatever process. The locks are advisory: there is nothing to lock
-of a key that nobody has claimed yet.
+A batch locks the keys that it wants to claim, reads which calls have them, and writes each claim with its call's open
+row, so that of two requests at once one opens a call, in whatever process. The locks are advisory, since a key that is
+not claimed yet has no row to lock.
 """
 
 from __future__ import annotations

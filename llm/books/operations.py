@@ -32,7 +32,7 @@ class OpenCall:
     written, again or for the first time, only to be voided in the same batch: nothing is checked.
     provider_instance: empty where it is named as the provider is. end_user: see `llm.endusers`. tags: at most MAX_TAGS.
     service: as asked for, which is all that anybody knows of a call that is lost.
-    claim: to be had with the call, or the call isn't opened: another one may have worked.
+    claim: on an idempotency key. If another call has the key, this one isn't opened.
     """
 
     id: UUID
@@ -68,7 +68,7 @@ class CloseCall:
     speed, inference_geo, service_tier: as served. flags: words, see docs/decisions/0024-the-shape-of-a-row.md.
     upstream_status: the HTTP status we got, if any.
     account_id: whose call it is; 0 where that isn't known. It only groups operations, it is never written.
-    releases_claim: the call surely did nothing, so whoever sends its idempotency key again may have another one.
+    releases_claim: the call surely did nothing, so its idempotency key may be used again.
     """
 
     id: UUID

@@ -163,10 +163,16 @@ def ensure_unused(version: PlanVersion) -> None:
     Raises PlanVersionUsed with a sentence.
     """
     lock_plan(version.plan_id)
-    if is_used(version):
-        raise PlanVersionUsed(
-            f"“{version}” is used by invoices and can't be changed: add a version from a later month."
-        )
+    if why := why_unchangeable(version):
+        raise PlanVersionUsed(why)
+
+
+def why_unchangeable(version: PlanVersion) -> str:
+    """A sentence; "" where no invoice stands on the version. It is called by its stored month, whatever was typed."""
+    if not is_used(version):
+        return ""
+    stored = PlanVersion.objects.select_related("plan").get(pk=version.pk)
+    return f"“{stored}” is used by invoices and can't be changed: add a version from a later month."
 
 
 @transaction.atomic
@@ -218,7 +224,7 @@ def problems_of_version(version: PlanVersion) -> list[str]:
     """Sentences on why a version can't start then, or have that currency; none where it can."""
     problems = []
     if (latest := _last_month_billed(version.plan)) is not None and latest.start >= version.effective_from:
-        problems.append(f"{latest} was already billed by this plan: start the version in a later month.")
+        problems.append(f"{latest} was already billed under this plan: start the version in a later month.")
     former = version.plan.former_profiles.filter(until__gt=version.effective_from)
     if any(rows.exclude(currency=version.currency).exists() for rows in (version.plan.profiles, former)):
         problems.append(f"Accounts with this plan are billed in a currency other than {version.currency}.")

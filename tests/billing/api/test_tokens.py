@@ -22,6 +22,7 @@ from billing.staff.plain_tokens import forget_plain_tokens
 from billing.staff.tokens import create_token, is_plausible, revoke_token
 from llm.admin.attention import attention_for
 from tests.billing.api.asking import API, Asker, make_staff, staff_asker, token_of
+from tests.pages import send
 
 pytestmark = pytest.mark.django_db
 INVENTED = f"llmt_{'a' * 32}{'0' * 16}"
@@ -202,7 +203,7 @@ def test_staff_are_told_of_plain_tokens_while_they_work() -> None:
     in_use_since(datetime(2026, 12, 1, tzinfo=UTC), user)
 
     (told,) = attention_for(User.objects.get(), now)
-    assert told.text == "1 API token of the old kind ends on 2026-12-31"
+    assert told.text == "1 API token of the former kind ends on 2026-12-31"
     assert attention_for(User.objects.get(), datetime(2027, 1, 1, tzinfo=UTC)) == ()
 
 
@@ -221,7 +222,7 @@ def test_a_token_is_revoked_in_the_admin_and_never_shown(admin_client: Client) -
     assert Asker(text).get("accounts/").status_code == 200
     assert admin_client.get(url).status_code == 200
     assert Asker(text).get("accounts/").status_code == 200
-    assert admin_client.post(url).status_code == 302
+    assert send(admin_client, url).status_code == 302
     assert Asker(text).get("accounts/").status_code == 401
 
 

@@ -5,7 +5,8 @@
     │   ├── InvalidRequest     400   ├── InvalidKey        401   ├── PermissionDenied  403
     │   ├── NotFound           404   ├── ModelNotFound     404   ├── MethodNotAllowed  405
     │   ├── RequestTimeout     408   ├── BodyTooLarge      413   ├── ModelUnpriced     400
-    │   ├── RateLimited        429   └── QuotaExceeded     429
+    │   ├── RateLimited        429   ├── QuotaExceeded     429
+    │   ├── IdempotencyKeyUsed 409   └── IdempotencyKeyReused 422
     ├── UpstreamError          the provider failed
     │   ├── UpstreamRejected   400, 403, 404, 413, 422: the caller's business, the status is kept
     │   ├── UpstreamRateLimited 429  ├── UpstreamFailed    502   ├── UpstreamUnreachable 502
@@ -139,6 +140,20 @@ class QuotaExceeded(RequestError):
 
     code = "insufficient_quota"
     http_status = 429
+
+
+class IdempotencyKeyUsed(RequestError):
+    """The same request was sent before, and may have worked."""
+
+    code = "idempotency_key_used"
+    http_status = 409
+
+
+class IdempotencyKeyReused(RequestError):
+    """Another request was sent with the same idempotency key."""
+
+    code = "idempotency_key_reused"
+    http_status = 422
 
 
 class UpstreamError(GatewayError):

@@ -15,6 +15,7 @@ import orjson
 from django.conf import settings
 
 from llm.bodies.budget import BodyLease
+from llm.books.operations import Claim
 from llm.calls.relay import Relay
 from llm.calls.runtime import runtime
 from llm.calls.task import RequestTask
@@ -41,6 +42,7 @@ class LLMService:
         *,
         forwarded_headers: Mapping[str, str],
         body_lease: BodyLease | None = None,
+        claim: Claim | None = None,
     ) -> RequestTask:
         """Begin a request that came in over HTTP. Raises ShuttingDown.
 
@@ -48,7 +50,7 @@ class LLMService:
         """
         if self._caller is None:
             raise InvalidKey("A call over HTTP needs a key.")
-        task = RequestTask(runtime(), self._caller, wire, request, forwarded_headers=forwarded_headers)
+        task = RequestTask(runtime(), self._caller, wire, request, forwarded_headers=forwarded_headers, claim=claim)
         runtime().start(task, on_end=None if body_lease is None else body_lease.share())
         return task
 

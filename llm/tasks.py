@@ -6,10 +6,12 @@ from dataclasses import asdict
 
 import structlog
 from celery import shared_task
+from django.utils import timezone
 
 from llm import signin
 from llm.alerts import outbox
 from llm.books import reaper
+from llm.books.claims import prune_claims
 from llm.limits import changes as limits
 from llm.models.processes import MAX_STARTS
 from llm.verification import verify_recent
@@ -46,9 +48,11 @@ def verify_books() -> None:
 
 @shared_task(name="llm.tasks.prune_windows", ignore_result=True, max_starts=MAX_STARTS)
 def prune_windows() -> None:
-    """Windows of limits that nobody asks for any more."""
+    """Windows of limits, and claims of idempotency keys, that nobody asks for any more."""
     if deleted := limits.prune_windows():
         _log.info("limits.windows_pruned", deleted=deleted)
+    if deleted := prune_claims(now=timezone.now()):
+        _log.info("idempotency.keys_pruned", deleted=deleted)
 
 
 @shared_task(name="llm.tasks.prune_outbox", ignore_result=True, max_starts=MAX_STARTS)

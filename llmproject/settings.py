@@ -147,6 +147,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Settlements wait here while the database is away: it must be a disk that outlives the process.
 LLM_SPOOL_DIR = read.private_folder(BASE_DIR / read.text("LLM_SPOOL_DIR", str(VAR_DIR / "spool")))
 LLM_REAP_AFTER_SECONDS = read.seconds("LLM_REAP_AFTER_SECONDS", 300.0)
+LLM_IDEMPOTENCY_HOURS = read.whole("LLM_IDEMPOTENCY_HOURS", 24, minimum=1, maximum=8760)
 BILLING_EXPORT_DIR = read.private_folder(BASE_DIR / read.text("BILLING_EXPORT_DIR", str(VAR_DIR / "exports")))
 
 REDIS_URL = read.url("REDIS_URL", schemes=("redis", "rediss"))

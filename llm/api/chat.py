@@ -11,7 +11,9 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
 from llm.api.body import lease_of, load_body
+from llm.api.idempotency import build_claim, read_idempotency_key
 from llm.api.serializers import (
+    IDEMPOTENCY_KEY,
     OPENAI_REFUSALS,
     ChatCompletionSerializer,
     NativeReplySerializer,
@@ -39,11 +41,14 @@ class CompletionView(AsyncAPIView):
 
     async def post(self, request: Request) -> HttpResponseBase:
         raw, lease = request._request.body, lease_of(request._request)
+        idempotency_key = read_idempotency_key(request._request)
         read = await load_body(raw, lease, max_values=self.max_values)
         parsed = replace(self.wire.parse(raw, read.body), members=read.members)
         meta = request._request.META
         forwarded = {name: meta[key] for name, key in self.forwarded.items() if key in meta}
-        task = LLMService(self.caller).start(self.wire, parsed, forwarded_headers=forwarded, body_lease=lease)
+        claim = None if idempotency_key is None else await build_claim(idempotency_key, request.path, raw)
+        service = LLMService(self.caller)
+        task = service.start(self.wire, parsed, forwarded_headers=forwarded, body_lease=lease, claim=claim)
         try:
             reply = await task.audience.wait()
         except GatewayError as error:
@@ -65,6 +70,7 @@ class ChatCompletionsView(CompletionView):
         description=(
             "Every field of that API is accepted, whether the gateway knows it or not, and forwarded unchanged."
         ),
+        parameters=[IDEMPOTENCY_KEY],
         request=ChatCompletionSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),
@@ -84,6 +90,7 @@ class NativeChatView(CompletionView):
         operation_id="chat",
         summary="Chat, in the gateway's own format",
         description="The same for every provider: takes messages, returns the reply, the model and its token counts.",
+        parameters=[IDEMPOTENCY_KEY],
         request=NativeRequestSerializer,
         responses={
             (200, "application/json"): NativeReplySerializer,

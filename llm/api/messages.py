@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from llm.api.chat import CompletionView
 from llm.api.serializers import (
     ANTHROPIC_REFUSALS,
+    IDEMPOTENCY_KEY,
     CountedTokensSerializer,
     CountTokensRequestSerializer,
     MessagesRequestSerializer,
@@ -33,6 +34,7 @@ class MessagesView(AnthropicView):
             "Every field of that API is accepted, whether the gateway knows it or not, and forwarded unchanged, "
             "except for ids of objects stored by the provider."
         ),
+        parameters=[IDEMPOTENCY_KEY],
         request=MessagesRequestSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),
@@ -52,6 +54,7 @@ class CountTokensView(AnthropicView):
         operation_id="messages_count_tokens",
         summary="Count the tokens of a message (Anthropic's API)",
         description="Anthropic counts for its own models; for others the gateway estimates. It costs nothing.",
+        parameters=[IDEMPOTENCY_KEY],
         request=CountTokensRequestSerializer,
         responses={
             200: CountedTokensSerializer,

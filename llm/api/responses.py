@@ -10,7 +10,7 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
 from llm.api.chat import CompletionView
-from llm.api.serializers import OPENAI_REFUSALS, OpenAIErrorSerializer, ResponseSerializer
+from llm.api.serializers import IDEMPOTENCY_KEY, OPENAI_REFUSALS, OpenAIErrorSerializer, ResponseSerializer
 from llm.api.views import AsyncAPIView
 from llm.calls.kept_responses import ask_about
 from llm.calls.runtime import runtime
@@ -35,6 +35,7 @@ class ResponsesView(CompletionView):
             " are translated. Objects stored by the provider are refused by name, except for responses that the account"
             " created through this gateway."
         ),
+        parameters=[IDEMPOTENCY_KEY],
         request=ResponseSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),

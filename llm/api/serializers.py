@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="1 to 255 visible ASCII characters. A request is sent once for each key; see docs/callers.md.",
+)
+"""Of an endpoint that calls models."""
 
 
 class MessageSerializer(serializers.Serializer[object]):
@@ -71,7 +80,7 @@ class OpenAIErrorSerializer(serializers.Serializer[object]):
     error = OpenAIErrorBodySerializer()
 
 
-OPENAI_REFUSALS: dict[Any, Any] = dict.fromkeys((400, 401, 429, 502, 503), OpenAIErrorSerializer)
+OPENAI_REFUSALS: dict[Any, Any] = dict.fromkeys((400, 401, 409, 422, 429, 502, 503), OpenAIErrorSerializer)
 """Of an endpoint of OpenAI's that calls models."""
 
 
@@ -107,7 +116,7 @@ class AnthropicErrorSerializer(serializers.Serializer[object]):
 
 
 ANTHROPIC_REFUSALS: dict[Any, Any] = dict.fromkeys(
-    (400, 401, 402, 404, 413, 429, 502, 503, 529), AnthropicErrorSerializer
+    (400, 401, 402, 404, 409, 413, 422, 429, 502, 503, 529), AnthropicErrorSerializer
 )
 """Of an endpoint of Anthropic's that calls models."""
 

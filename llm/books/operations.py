@@ -14,6 +14,14 @@ from llm.types import STANDARD_SERVICE, LimitState, Service, TokenCounts
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A caller's idempotency key. Both are SHA-256 as hex digits: of its text, and of the request's path and body."""
+
+    key_hash: str
+    content_hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class OpenCall:
     """Put a call on the books before it is sent.
 
@@ -24,6 +32,7 @@ class OpenCall:
     written, again or for the first time, only to be voided in the same batch: nothing is checked.
     provider_instance: empty where it is named as the provider is. end_user: see `llm.endusers`. tags: at most MAX_TAGS.
     service: as asked for, which is all that anybody knows of a call that is lost.
+    claim: on an idempotency key. If another call has the key, this one isn't opened.
     """
 
     id: UUID
@@ -48,6 +57,7 @@ class OpenCall:
     end_user: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     service: Service = STANDARD_SERVICE
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class CloseCall:
     speed, inference_geo, service_tier: as served. flags: words, see docs/decisions/0024-the-shape-of-a-row.md.
     upstream_status: the HTTP status we got, if any.
     account_id: whose call it is; 0 where that isn't known. It only groups operations, it is never written.
+    releases_claim: the call surely did nothing, so its idempotency key may be used again.
     """
 
     id: UUID
@@ -82,6 +93,7 @@ class CloseCall:
     inference_geo: str = ""
     flags: tuple[str, ...] = ()
     upstream_cost_pico: int | None = None
+    releases_claim: bool = False
 
     @property
     def service(self) -> Service:
@@ -107,6 +119,18 @@ class Refused:
     code: str
     exceeded: Exceeded | None = None
     limits: tuple[LimitState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Nothing was written: an earlier request has claimed the idempotency key.
+
+    call_id: its call. is_same: whether it had this path and body. is_in_flight: whether it has not ended yet.
+    """
+
+    call_id: UUID
+    is_same: bool
+    is_in_flight: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +170,7 @@ class Indeterminate:
     """The row is not open, and the database could not be asked what that means: to be tried again."""
 
 
-Result = Opened | Refused | Stale | Closed | Conflict | Failed | Indeterminate
+Result = Opened | Refused | Repeated | Stale | Closed | Conflict | Failed | Indeterminate
 
 
 def flags_text(flags: Iterable[str]) -> str:
@@ -175,4 +199,11 @@ def clean_service(service: Service) -> Service:
 
 def void_close(opened: OpenCall, *, outcome: CallOutcome = CallOutcome.NOT_SENT) -> CloseCall:
     """For a call that was opened and never sent."""
-    return CloseCall(id=opened.id, status=UsageStatus.VOID, outcome=outcome, cost_pico=0, account_id=opened.account_id)
+    return CloseCall(
+        id=opened.id,
+        status=UsageStatus.VOID,
+        outcome=outcome,
+        cost_pico=0,
+        account_id=opened.account_id,
+        releases_claim=opened.claim is not None,
+    )

@@ -9,9 +9,17 @@ from functools import partial
 from typing import cast
 from uuid import UUID
 
-from llm.books.operations import OpenCall, Refused, Result, Stale, clean_service, clean_text
+from llm.books.operations import Claim, OpenCall, Refused, Repeated, Result, Stale, clean_service, clean_text
 from llm.dialects.base import ParsedRequest, PassThrough, Translatable, WireFormat
-from llm.errors import GatewayError, InternalError, InvalidKey, InvalidRequest, PermissionDenied
+from llm.errors import (
+    GatewayError,
+    IdempotencyKeyReused,
+    IdempotencyKeyUsed,
+    InternalError,
+    InvalidKey,
+    InvalidRequest,
+    PermissionDenied,
+)
 from llm.ids import boot_id, uuid7
 from llm.keys import REFUSED_ACCOUNT, REFUSED_KEYS, Caller
 from llm.limits.admission import Exceeded
@@ -83,6 +91,7 @@ def open_call(
     request_id: UUID,
     attempt: int,
     counts: bool,
+    claim: Claim | None,
 ) -> OpenCall:
     """The row of one more call. counts: whether it holds of limits of requests; only one of a request does."""
     price = target.price
@@ -105,6 +114,7 @@ def open_call(
         request_bytes=len(request.raw),
         service=clean_service(request.asked_service),
         ask=partial(estimate_reservation, wire, request, target, requests=int(counts)),
+        claim=claim,
     )
 
 
@@ -113,11 +123,26 @@ def why_unopened(result: Result, operation: OpenCall, *, shows_cost: bool) -> Ca
     match result:
         case Stale(now=now, version=version):
             return CatalogMovedError(now, version)
+        case Repeated():
+            return _refusal_of_repeat(result)
         case Refused(exceeded=Exceeded() as exceeded):
             return build_refusal(exceeded, shows_cost=shows_cost)
         case Refused(code=code):
             return _refusal(code, operation.model)
     return InternalError("This request could not be recorded, so it was not sent.")
+
+
+def _refusal_of_repeat(repeated: Repeated) -> GatewayError:
+    if not repeated.is_same:
+        return IdempotencyKeyReused(
+            "This idempotency key was used for another request. Use a new key for each request."
+        )
+    if repeated.is_in_flight:
+        return IdempotencyKeyUsed("The first request with this idempotency key is still in progress.")
+    return IdempotencyKeyUsed(
+        "A request with this idempotency key was sent before and may have worked, but its reply isn't kept. "
+        "To send it again, use a new key."
+    )
 
 
 def _refusal(code: str, model: str) -> GatewayError:

@@ -105,6 +105,7 @@ def close_of_undone(opened: OpenCall, error: UpstreamError, *, duration_ms: int)
         upstream_status=error.upstream_status,
         duration_ms=duration_ms,
         account_id=opened.account_id,
+        releases_claim=opened.claim is not None,
     )
 
 

@@ -13,7 +13,7 @@ import structlog
 from django.conf import settings
 
 from llm import metrics
-from llm.books.operations import OpenCall, Opened, Refused
+from llm.books.operations import Claim, OpenCall, Opened, Refused, Repeated
 from llm.calls.context import CallContext
 from llm.calls.deadlines import StopReason
 from llm.calls.kept_responses import find_makers, not_found
@@ -61,6 +61,7 @@ class RequestTask:
         request: ParsedRequest,
         *,
         forwarded_headers: Mapping[str, str],
+        claim: Claim | None = None,
     ) -> None:
         self.audience = Audience()
         self.headers: dict[str, str] = {}
@@ -69,6 +70,7 @@ class RequestTask:
         self._wire = wire
         self._request = request
         self._forwarded_headers = forwarded_headers
+        self._claim = claim
         self._id = uuid7()
         self.request_id = f"req_{self._id.hex}"
         self._makers: frozenset[str] | None = None
@@ -222,6 +224,9 @@ class RequestTask:
     def _note_failure(self, call: UpstreamCall) -> None:
         self.headers |= call.settled_limit_headers()
         self._has_counted |= call.closing is not None and call.closing.status is not UsageStatus.VOID
+        if call.closing is None or not call.closing.releases_claim:
+            # It may have worked: the claim stays with it, whatever becomes of another one.
+            self._claim = None
         if not call.is_settled:
             self._unsettled = call
 
@@ -250,6 +255,7 @@ class RequestTask:
             request_id=self._id,
             attempt=self._attempts + 1,
             counts=not self._has_counted,
+            claim=self._claim,
         )
         failed, self._unsettled = self._unsettled, None
         operations = (operation,) if failed is None else (failed.take_closing(), operation)
@@ -258,6 +264,8 @@ class RequestTask:
             self._attempts += 1
             self.headers = self._reply_headers(operation, result)
             return self._context(operation, result, target, chat, resolution)
+        if isinstance(result, Repeated) and not self._attempts:
+            self.headers["x-llm-call-id"] = str(result.call_id)
         if isinstance(result, Refused):
             self.headers |= self._wire.limit_headers(result.limits, now=datetime.now(UTC))
             if result.exceeded is None:

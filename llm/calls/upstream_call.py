@@ -309,7 +309,8 @@ class UpstreamCall:
 
 def origin_of(reply_headers: Mapping[str, str]) -> Origin:
     """What an error on a stream says of the call that it ends; before a stream, headers say it."""
-    if "x-llm-call-id" not in reply_headers:
+    if "x-llm-provider" not in reply_headers:
+        # Of a call that isn't this request's own.
         return {}
     return {
         "call_id": reply_headers["x-llm-call-id"],

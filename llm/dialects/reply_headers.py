@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from llm.enums import LimitMetric
-from llm.errors import GatewayError, QuotaExceeded
+from llm.errors import GatewayError, IdempotencyKeyReused, IdempotencyKeyUsed, QuotaExceeded
 from llm.types import LimitState
 
 LimitHeaderNames = Sequence[tuple[LimitMetric, tuple[str, str, str]]]
@@ -16,7 +16,7 @@ LimitHeaderNames = Sequence[tuple[LimitMetric, tuple[str, str, str]]]
 
 def retry_headers(error: GatewayError) -> dict[str, str]:
     """What tells an SDK whether to try again, and when. Both SDKs obey `x-should-retry` before all else."""
-    if isinstance(error, QuotaExceeded):
+    if isinstance(error, QuotaExceeded | IdempotencyKeyUsed | IdempotencyKeyReused):
         return {"x-should-retry": "false"}
     headers: dict[str, str] = {}
     if error.may_have_worked:

@@ -22,13 +22,15 @@ from structlog.testing import capture_logs
 
 from llm import tasks
 from llm.alerts.outbox import LEASE
+from llm.books.batches.commit import commit_batch
+from llm.books.operations import Claim
 from llm.enums import LimitMetric, LimitPer, OutboxKind
 from llm.limits.changes import set_limit
-from llm.models import LimitWindow, Outbox
+from llm.models import IdempotencyKey, LimitWindow, Outbox
 from llmproject.celery import app
 from llmproject.supervisor import gateway_programs
 from tests.gateway_process import _database_environment
-from tests.llm.books.making import a_key
+from tests.llm.books.making import a_key, an_open
 from tests.llm.receivers import Receiver, running_receiver
 from tests.output import written_to
 
@@ -134,6 +136,18 @@ def test_old_windows_go_and_are_counted_in_one_line(log: list[Any]) -> None:
     tasks.prune_windows()
     assert not LimitWindow.objects.exists()
     assert log == [{"event": "limits.windows_pruned", "log_level": "info", "deleted": 1}]
+
+
+@pytest.mark.django_db
+def test_old_idempotency_keys_go_and_are_counted_in_one_line(log: list[Any], settings: Settings) -> None:
+    key = a_key()
+    commit_batch([an_open(key, claim=Claim(letter * 64, "c" * 64)) for letter in "ab"])
+    tasks.prune_windows()
+    assert log == []
+    IdempotencyKey.objects.update(claimed_at=datetime.now(UTC) - timedelta(hours=settings.LLM_IDEMPOTENCY_HOURS + 1))
+    tasks.prune_windows()
+    assert not IdempotencyKey.objects.exists()
+    assert log == [{"event": "idempotency.keys_pruned", "log_level": "info", "deleted": 2}]
 
 
 @pytest.mark.django_db

@@ -18,6 +18,7 @@ from llm.books import statements
 from llm.books.batches.decisions import BatchDecisions, holds_of
 from llm.books.batches.foresight import UnforeseenWindowsError, WindowForesight, WindowKey
 from llm.books.batches.session import BatchSession, BatchSnapshot, batch_session
+from llm.books.claims import claim_statements, key_of
 from llm.books.comparing import compare
 from llm.books.operations import CloseCall, Closed, Failed, OpenCall, Opened, Operation, Result
 from llm.db.json_rows import Statement, id_list
@@ -82,8 +83,16 @@ def _write_once(
     touched_ids = [close.id.hex for close in closes] + [each.id.hex for each in opens if each.is_stillborn]
     with batch_session() as session:
         key_ids = {each.key_id for each in opens}
-        situation = session.read(key_ids, touched_ids, foreseen=foreseen, lock_timeout_ms=lock_timeout_ms)
-        judgement = BatchDecisions(situation)
+        claimed = {key for each in opens if (key := key_of(each)) is not None}
+        released = {close.id for close in closes if close.releases_claim}
+        situation = session.read(
+            key_ids,
+            touched_ids,
+            foreseen=foreseen,
+            claimed=claimed if claimed or released else None,
+            lock_timeout_ms=lock_timeout_ms,
+        )
+        judgement = BatchDecisions(situation, released=released)
         wanted = judgement.wanted_windows(opens)
         _lock_windows(session, judgement, situation, {each.key for windows in wanted.values() for each in windows})
         closing = _release(judgement, situation, closes)
@@ -156,6 +165,9 @@ def _statements(judgement: BatchDecisions, opens: Sequence[OpenCall], closing: S
     if close_rows:
         ids = id_list((row["id"] for row in close_rows), vendor)
         written.append((statements.update_sql(vendor), (orjson.dumps(close_rows).decode(), ids)))
+    # What is opened and released by one batch has never claimed anything.
+    claiming = [each for each in opens if key_of(each) is not None and each.id not in judgement.dropped_claims]
+    written += claim_statements(claiming, judgement.dropped_claims, now=now, vendor=vendor)
     return [*written, *window_statements(judgement.windows, vendor=vendor, now=now)]
 
 

@@ -7,10 +7,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from llm.books.batches.foresight import WantedWindow, WindowKey
-from llm.books.batches.session import BatchSnapshot, moment_of
-from llm.books.operations import CloseCall, OpenCall, Opened, Refused, Result, Stale
+from llm.books.batches.session import BatchSnapshot, HeldClaim, moment_of
+from llm.books.claims import key_of, lifetime
+from llm.books.operations import CloseCall, OpenCall, Opened, Refused, Repeated, Result, Stale
 from llm.db.json_rows import Row
 from llm.enums import AccountStatus, CallOutcome
 from llm.limits.admission import Admission, BindingWindow, LimitRow, Window, admit, units_used
@@ -50,12 +52,17 @@ class KeyState:
 
 
 class BatchDecisions:
-    """Keys, limits and windows of one batch. `results` by operation, as far as they are decided before the write."""
+    """Keys, limits and windows of one batch. `results` by operation, as far as they are decided before the write.
 
-    def __init__(self, situation: BatchSnapshot) -> None:
+    released: calls that surely did nothing. dropped_claims: of which calls the claims go, for good or for newer ones.
+    """
+
+    def __init__(self, situation: BatchSnapshot, *, released: Collection[UUID] = ()) -> None:
         self.now = situation.now
         self.results: dict[int, Result] = {}
         self.holds: dict[int, Sequence[tuple[int, int]]] = {}
+        self.dropped_claims = set(released)
+        self._claims = dict(situation.claims)
         self._version = situation.catalog_version
         self._keys = {row[0]: KeyState.of(row) for row in situation.key_rows}
         self._limits = [limit_of(row) for row in situation.limit_rows]
@@ -109,13 +116,16 @@ class BatchDecisions:
         """Whether the row is to be written; if not, `results` says why."""
         result = self._refusal(operation) or self._admission(operation)
         self.results[id(operation)] = result
-        return isinstance(result, Opened)
+        if not isinstance(result, Opened):
+            return False
+        self._take_claim(operation)
+        return True
 
     def time_zone_of(self, operation: OpenCall) -> str:
         key = self._keys.get(operation.key_id)
         return "UTC" if key is None else key.time_zone
 
-    def _refusal(self, operation: OpenCall) -> Refused | Stale | Opened | None:
+    def _refusal(self, operation: OpenCall) -> Refused | Repeated | Stale | Opened | None:
         if operation.is_stillborn:
             return Opened(self.now)
         key = self._keys.get(operation.key_id)
@@ -123,7 +133,29 @@ class BatchDecisions:
             return Refused("unknown")
         if (refusal := key.refusal(operation, self.now)) is not None:
             return Refused(refusal)
+        if (repeated := self._repeated(operation)) is not None:
+            return repeated
         return None if self._is_current(operation) else Stale(self.now, self._version)
+
+    def _repeated(self, operation: OpenCall) -> Repeated | None:
+        """Where another request has claimed the same idempotency key, and still has it."""
+        key = key_of(operation)
+        held = None if key is None else self._claims.get(key)
+        if held is None or operation.claim is None:
+            return None
+        is_own = held.call_id == operation.id
+        if is_own or held.call_id in self.dropped_claims or held.claimed_at <= self.now - lifetime():
+            return None
+        return Repeated(held.call_id, held.content_hash == operation.claim.content_hash, held.is_in_flight)
+
+    def _take_claim(self, operation: OpenCall) -> None:
+        key = key_of(operation)
+        if key is None or operation.claim is None:
+            return
+        former = self._claims.get(key)
+        if former is not None and former.call_id != operation.id:
+            self.dropped_claims.add(former.call_id)
+        self._claims[key] = HeldClaim(operation.claim.content_hash, operation.id, self.now, is_in_flight=True)
 
     def _is_current(self, operation: OpenCall) -> bool:
         if operation.catalog_version != self._version:

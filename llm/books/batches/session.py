@@ -5,7 +5,7 @@ begin and read, one to lock windows (only where limits bind that were not forese
 transaction of somebody else (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same
 statements go one by one in Django's own transaction.
 
-Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, windows by id.
+Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, idempotency keys, windows by id.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import orjson
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
+from llm.books import claims as claim_statements
 from llm.books import statements
 from llm.books.batches.foresight import WindowKey
+from llm.books.claims import ClaimKey
 from llm.db import json_rows
 from llm.db.json_rows import Row, Statement
 from llm.db.prepared import prepared_statements
@@ -32,6 +34,7 @@ from llm.limits import sql as limit_statements
 # EXECUTE takes its snapshot before it waits for a table, and after a migration that has rewritten the table meanwhile
 # would find it empty. Whoever waits here has no snapshot yet.
 _LOCK_TABLES = f"LOCK TABLE {', '.join(statements.TABLES)} IN ACCESS SHARE MODE"
+_LOCK_TABLES_AND_CLAIMS = f"LOCK TABLE {', '.join((*statements.TABLES, claim_statements.TABLE))} IN ACCESS SHARE MODE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,27 @@ class TouchedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldClaim:
+    """An idempotency key that is claimed. is_in_flight: whether a call of the request that has it is open."""
+
+    content_hash: str
+    call_id: UUID
+    claimed_at: datetime
+    is_in_flight: bool
+
+    @classmethod
+    def of(cls, row: Row) -> HeldClaim:
+        call_id = row[3] if isinstance(row[3], UUID) else UUID(row[3])
+        return cls(row[2], call_id, moment_of(row[4]), bool(row[5]))
+
+
+@dataclass(frozen=True, slots=True)
 class BatchSnapshot:
     """What a batch finds. now: the database's clock, read under the books' lock.
 
     key_rows: see `statements.KEYS`. limit_rows: see `limit_statements.LIMIT_COLUMNS`. touched: the usage rows that
-    were asked for and exist, by id; they are locked.
+    were asked for and exist, by id; they are locked. claims: what is claimed of the idempotency keys that were asked
+    for, which are locked.
     """
 
     now: datetime
@@ -68,6 +87,7 @@ class BatchSnapshot:
     limit_rows: Sequence[Row]
     touched: Mapping[UUID, TouchedRow]
     window_rows: Sequence[Row] | None
+    claims: Mapping[ClaimKey, HeldClaim]
 
 
 class BatchSession:
@@ -85,12 +105,15 @@ class BatchSession:
         touched_ids: Sequence[str],
         *,
         foreseen: Collection[WindowKey] | None = None,
+        claimed: Collection[ClaimKey] | None = None,
         lock_timeout_ms: int = 0,
     ) -> BatchSnapshot:
         """lock_timeout_ms: how long this transaction waits for a lock; 0 leaves it to the connection.
 
         foreseen: windows to lock in this very trip, with those that the touched rows hold. Where it is None, or trips
         are not joined, no windows are locked yet.
+
+        claimed: idempotency keys that the batch wants; None where it has nothing to do with any, nor will have.
         """
         statement_list: list[Statement] = []
         if self._vendor == "sqlite":
@@ -103,15 +126,21 @@ class BatchSession:
             statement_list.append((limit_statements.limits_sql(self._vendor), (self._ids(key_ids),)))
         if touched_ids:
             statement_list.append((statements.rows_touched_sql(self._vendor), (self._ids(touched_ids),)))
+        if claimed:
+            if self._vendor != "sqlite":
+                numbers = claim_statements.lock_numbers(claimed)
+                statement_list.append((claim_statements.LOCK_POSTGRESQL, (self._ids(numbers),)))
+            statement_list.append(claim_statements.read_claims(claimed, self._vendor))
         keys = self._window_keys(foreseen) if foreseen is not None and self._is_joined else None
         if keys is not None:
             statement_list.append((limit_statements.windows_of_calls_sql(), (self._ids(touched_ids), keys)))
         start = f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms:d}; " if lock_timeout_ms else "BEGIN; "
         if self._prepared is not None:
-            start += f"{_LOCK_TABLES}; "
+            start += f"{_LOCK_TABLES if claimed is None else _LOCK_TABLES_AND_CLAIMS}; "
         found = self._run(statement_list, before=start, skip=start.count(";"))
         window_rows = None if keys is None else found.pop()
-        return self._situation(found, window_rows, has_keys=bool(key_ids), has_touched=bool(touched_ids))
+        claims = {(row[0], row[1]): HeldClaim.of(row) for row in found.pop()} if claimed else {}
+        return self._situation(found, window_rows, claims, has_keys=bool(key_ids), has_touched=bool(touched_ids))
 
     def lock_windows(self, ids: Collection[int], wanted: Collection[WindowKey]) -> Sequence[Row]:
         """Windows by id and by key, locked by id. Those of the wanted ones that don't exist are made before.
@@ -132,7 +161,13 @@ class BatchSession:
         self._cursor.execute(sql, [parameter for _, parameters in writes for parameter in parameters])
 
     def _situation(
-        self, found: list[list[Row]], window_rows: Sequence[Row] | None, *, has_keys: bool, has_touched: bool
+        self,
+        found: list[list[Row]],
+        window_rows: Sequence[Row] | None,
+        claims: Mapping[ClaimKey, HeldClaim],
+        *,
+        has_keys: bool,
+        has_touched: bool,
     ) -> BatchSnapshot:
         if self._vendor == "sqlite":
             # One writer at a time: BEGIN IMMEDIATE is the lock, and its host's clock is the database's.
@@ -145,7 +180,7 @@ class BatchSession:
         limit_rows = found.pop(0) if has_keys else []
         touched = [TouchedRow.of(row, self._vendor) for row in found.pop(0)] if has_touched else ()
         touched_by_id = {row.opened.id: row for row in touched}
-        return BatchSnapshot(now, version, key_rows, limit_rows, touched_by_id, window_rows)
+        return BatchSnapshot(now, version, key_rows, limit_rows, touched_by_id, window_rows, claims)
 
     def _run(self, batch: Sequence[Statement], *, before: str = "", skip: int = 0) -> list[list[Row]]:
         """The rows of each statement. before: as many statements as `skip`, which go first where joined."""

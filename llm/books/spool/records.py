@@ -22,6 +22,9 @@ def encode_document(close: CloseCall) -> dict[str, Any]:
     document = {f.name: getattr(close, f.name) for f in fields(close)}
     document["id"] = str(close.id)
     document["counts"] = asdict(close.counts)
+    if not close.releases_claim:
+        # As earlier releases wrote it, and can read it.
+        del document["releases_claim"]
     return {"version": VERSION, **document}
 
 

@@ -55,6 +55,7 @@ class Scene:
             request_id=uuid7(),
             attempt=1,
             counts=True,
+            claim=None,
         )
         return CallContext(
             opened, CALLER, OPENAI_CHAT, request, {}, resolution, target, provider, chat, bounds, reply_headers={}

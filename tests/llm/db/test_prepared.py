@@ -12,13 +12,14 @@ import pytest
 from django.db import connection, transaction
 
 from llm.books.batches.commit import commit_batch
-from llm.books.operations import Closed, Opened, Refused
+from llm.books.claims import TABLE as CLAIMS
+from llm.books.operations import Claim, Closed, Opened, Refused, Repeated
 from llm.books.statements import TABLES
 from llm.db.prepared import prepare_statements_of_this_thread
 from llm.enums import LimitMetric, LimitPer
 from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import set_limit
-from llm.models import LimitWindow, Usage
+from llm.models import IdempotencyKey, LimitWindow, Usage
 from tests.databases import only_on_postgresql
 from tests.llm.books.making import a_close, a_key, an_open
 from tests.threads import to_thread
@@ -39,13 +40,15 @@ def prepared(work: Callable[[], object]) -> None:
     asyncio.run(to_thread(run))
 
 
-def write_calls(count: int) -> None:
-    """Opened and closed, under a limit."""
+def write_calls(count: int, *, claims: bool = False) -> None:
+    """Opened and closed, under a limit. claims: with idempotency keys, which are released."""
     key = a_key()
     set_limit(key.account, None, LimitMetric.TOKENS, LimitPer.DAY, 10**9, None)
-    opens = [an_open(key) for _ in range(count)]
+    opens = [an_open(key, claim=Claim(f"{number:064}", "c" * 64) if claims else None) for number in range(count)]
     assert {type(each) for each in commit_batch(opens)} == {Opened}
-    assert {type(each) for each in commit_batch([a_close(each.id) for each in opens])} == {Closed}
+    assert {type(each) for each in commit_batch([a_close(each.id, releases_claim=claims) for each in opens])} == {
+        Closed
+    }
 
 
 def plans() -> dict[str, str]:
@@ -62,9 +65,10 @@ def plans() -> dict[str, str]:
 
 def test_plans_made_on_empty_tables_read_none_of_them_whole() -> None:
     def work() -> None:
-        write_calls(3)
+        write_calls(3, claims=True)
         found = plans()
-        assert len(found) >= 5
+        assert len([statement for statement in found if CLAIMS in statement]) == 3
+        assert len(found) >= 9
         for statement, plan in found.items():
             assert "Seq Scan" not in plan, (statement, plan)
             assert "usage_open" not in plan, (statement, plan)
@@ -105,6 +109,36 @@ def test_a_batch_that_is_rolled_back_leaves_them_in_force() -> None:
 def test_nothing_is_prepared_elsewhere() -> None:
     write_calls(1)
     assert plans() == {}
+
+
+def test_a_batch_that_waits_for_the_claims_to_be_rewritten_finds_them() -> None:
+    key = a_key()
+    claim, other = Claim("a" * 64, "c" * 64), Claim("b" * 64, "c" * 64)
+    calls = [an_open(key, claim=each) for each in (claim, other, claim)]
+    is_warm, is_rewritten = threading.Event(), threading.Event()
+    results: list[object] = []
+
+    def work() -> None:
+        commit_batch(calls[:2])
+        warm = an_open(key, claim=Claim("d" * 64, "c" * 64))
+        commit_batch([warm])
+        commit_batch([a_close(warm.id, releases_claim=True)])
+        is_warm.set()
+        assert is_rewritten.wait(10)
+        results.extend(commit_batch([a_close(calls[1].id, releases_claim=True), calls[2]]))
+
+    thread = threading.Thread(target=prepared, args=(work,))
+    thread.start()
+    assert is_warm.wait(30)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {CLAIMS} ADD COLUMN rewritten text DEFAULT gen_random_uuid()::text")
+        is_rewritten.set()
+        time.sleep(0.5)
+    thread.join(30)
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {CLAIMS} DROP COLUMN rewritten")
+    assert results == [Closed(), Repeated(calls[0].id, is_same=True, is_in_flight=True)]
+    assert [each.call_id for each in IdempotencyKey.objects.all()] == [calls[0].id]
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -1,0 +1,28 @@
+"""Which request has claimed an idempotency key."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from llm.models.accounts import ApiKey
+
+
+class IdempotencyKey(models.Model):
+    """Written with the open row of the call that it names, and deleted where that call surely did nothing.
+
+    What has become of the call, its own row says. key_hash, content_hash: see `llm.books.operations.Claim`.
+    """
+
+    # Calls keep their API key from being deleted, and no claim is without a call.
+    api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="+", db_index=False)
+    key_hash = models.CharField(max_length=64)
+    content_hash = models.CharField(max_length=64)
+    call_id = models.UUIDField(unique=True)
+    claimed_at = models.DateTimeField(db_index=True, help_text="Database clock.")
+
+    class Meta:
+        default_permissions = ()
+        constraints = (models.UniqueConstraint(fields=("api_key", "key_hash"), name="idempotencykey_once"),)
+
+    def __str__(self) -> str:
+        return str(self.call_id)

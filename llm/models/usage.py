@@ -207,6 +207,9 @@ class Usage(Digested):
             ),
             models.Index(fields=["id"], condition=IN_DOUBT, name="usage_in_doubt"),
             models.Index(fields=["upstream_response_id"], condition=~Q(upstream_response_id=""), name="usage_response"),
+            # Calls that name an end user pay for it, others don't: without it, finding one person's calls, also when
+            # they ask what is stored about them, reads all calls of the account.
+            models.Index(fields=["end_user", "-id"], condition=~Q(end_user=""), name="usage_end_user"),
             BlockRangeIndex(fields=["recorded_at"], autosummarize=True, name="usage_recorded"),
         )
         constraints = (

@@ -76,7 +76,7 @@ class UsageGroupSerializer(ViewedSerializer[Any]):
     model = serializers.CharField(required=False)
     account = serializers.IntegerField(required=False)
     account_name = serializers.CharField(required=False)
-    end_user = serializers.CharField(required=False, help_text="The hash; empty: calls that name nobody.")
+    end_user = serializers.CharField(required=False, help_text="The hash; empty for calls without an end user.")
     end_user_name = serializers.CharField(required=False, allow_null=True)
     tag = serializers.CharField(required=False, allow_null=True, help_text="Its value; null: calls without it.")
 

@@ -163,10 +163,16 @@ def ensure_unused(version: PlanVersion) -> None:
     Raises PlanVersionUsed with a sentence.
     """
     lock_plan(version.plan_id)
-    if is_used(version):
-        raise PlanVersionUsed(
-            f"“{version}” is used by invoices and can't be changed: add a version from a later month."
-        )
+    if why := why_unchangeable(version):
+        raise PlanVersionUsed(why)
+
+
+def why_unchangeable(version: PlanVersion) -> str:
+    """A sentence; "" where no invoice stands on the version. It is called by its stored month, whatever was typed."""
+    if not is_used(version):
+        return ""
+    stored = PlanVersion.objects.select_related("plan").get(pk=version.pk)
+    return f"“{stored}” is used by invoices and can't be changed: add a version from a later month."
 
 
 @transaction.atomic

@@ -1,8 +1,8 @@
 """What travels between the layers: frozen, no I/O, no Django.
 
 A caller's body becomes a `ChatRequest`; a provider answers with a `ChatResponse`, or with a stream of `str` (text),
-`ToolCallDelta` and one final `StreamEnd`, and maybe `Heartbeat`s. `TokenCounts` is the only shape in which figures
-reach the books.
+`ThinkingDelta`, `ToolCallDelta` and one final `StreamEnd`, and maybe `Heartbeat`s. `TokenCounts` is the only shape in
+which figures reach the books.
 """
 
 from __future__ import annotations
@@ -140,12 +140,31 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """One block of what a model thought before it answered. Only the provider that wrote it can check it.
+
+    signature: proves the text, which may be withheld and then is empty. data: the encrypted form of a redacted block,
+    which has no text. With neither, the thinking can be read but not sent back.
+    """
+
+    text: str = ""
+    signature: str = ""
+    data: str = ""
+
+    @property
+    def can_return(self) -> bool:
+        """Whether its provider takes it back in the next turn."""
+        return bool(self.signature or self.data)
+
+
+@dataclass(frozen=True, slots=True)
 class ChatMessage:
     role: Role
     content: str | tuple[ContentPart, ...] = ""
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    thinking: tuple[Thinking, ...] = ()
 
     @property
     def text(self) -> str:
@@ -213,6 +232,17 @@ class ChatResponse:
     speed: str = ""
     inference_geo: str = ""
     upstream_cost: UpstreamCost | None = None
+    thinking: tuple[Thinking, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta:
+    """A piece of one `Thinking` of a stream. index: which one, from 0. A signature or data comes in one piece."""
+
+    index: int
+    text: str = ""
+    signature: str = ""
+    data: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +277,7 @@ class Heartbeat(Enum):
     PING = "a comment or a ping, which keeps a connection open"
 
 
-StreamItem = str | ToolCallDelta | Heartbeat | StreamEnd
+StreamItem = str | ThinkingDelta | ToolCallDelta | Heartbeat | StreamEnd
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
@@ -135,7 +135,7 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
     def save_model(self, request: HttpRequest, obj: BillingProfile, form: Any, change: bool) -> None:
         """Only what was edited, and the zone by the one service that knows from when on it may hold."""
         if change:
-            before = BillingProfile.objects.select_for_update().get(pk=obj.pk)
+            before = BillingProfile.objects.select_for_update(no_key=True).get(pk=obj.pk)
             changed = {name for name in form.changed_data if name != _ZONE}
             _check_again(before, obj, changed)
             obj.save(update_fields=changed | ({"plan_from"} if "plan" in changed else set()))
@@ -166,7 +166,7 @@ def _check_again(stored: BillingProfile, edited: BillingProfile, changed: Collec
     try:
         edited.clean()
     except ValidationError as error:
-        raise PermissionDenied(f"Someone else has just changed this. {' '.join(error.messages)}") from error
+        raise ValidationError(f"Someone else has just changed this. {' '.join(error.messages)}") from error
 
 
 def _where_zone_is_changed(request: HttpRequest, account: Account) -> SafeString | None:

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import structlog
-from django.db import InterfaceError, OperationalError
+from django.db import IntegrityError, InterfaceError, OperationalError
 from rest_framework import status
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from llm.db.outages import Outage, is_statement_timeout, outage_of, reason_of, sentence_for_callers
+from llm.db.violations import is_unique_violation
 from llm.errors import BooksUnavailable
 from llmproject.quietlogs import told_outages
 from llmproject.refusals import without_log
@@ -40,9 +41,24 @@ class DatabaseUnavailable(APIException):
         self.wait = BooksUnavailable.retry_after_s
 
 
+class Conflict(APIException):
+    """Somebody else was quicker; nothing was written."""
+
+    status_code = status.HTTP_409_CONFLICT
+    default_detail = (
+        "Something this request depends on was changed in the meantime. Nothing was written: read it again and retry."
+    )
+
+
+class AlreadyExists(Conflict):
+    default_detail = "This already exists: another request added it in the meantime. Nothing was written."
+
+
 def handle_exception(error: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(error, OperationalError | InterfaceError):
         error = _unavailable(error, context)
+    elif isinstance(error, IntegrityError):
+        error = _conflict(error, context)
     elif isinstance(error, RecursionError):
         error = ParseError("The JSON is nested too deep.")
     response = exception_handler(error, context)
@@ -53,6 +69,14 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
         if isinstance(error, DatabaseUnavailable | TooMuchAsked):
             without_log(response)
     return response
+
+
+def _conflict(error: IntegrityError, context: dict[str, Any]) -> APIException:
+    """In the log as well: of a rule that no check of ours knows, nobody else would learn."""
+    if is_unique_violation(error):
+        return AlreadyExists()
+    log.error("database.refused_write", path=context["request"].path[:200], error=str(error.__cause__)[:500])
+    return Conflict()
 
 
 def _unavailable(error: OperationalError | InterfaceError, context: dict[str, Any]) -> APIException:

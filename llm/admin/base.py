@@ -1,4 +1,6 @@
-"""What all our admin classes share: nothing is ever deleted, and keys pasted into a search never come back."""
+"""What all our admin classes share: nothing is ever deleted, nobody's change is undone unseen, and keys pasted into a
+search never come back.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.text import capfirst
 
 from llm.admin.autocomplete import ForgivingAutocomplete
+from llm.admin.concurrent_edits import ConcurrentEdits
 from llm.admin.lookups import OnlyKnownLookups
 from llm.admin.secrets import reduce_secrets, without_secrets
 
@@ -45,7 +48,7 @@ else:
 _Parent = TypeVar("_Parent", bound=models.Model)
 
 
-class GatewayAdmin(OnlyKnownLookups[_M], _ModelAdmin[_M]):
+class GatewayAdmin(OnlyKnownLookups[_M], ConcurrentEdits[_M], _ModelAdmin[_M]):
     """Rows of ours are archived or immutable, never deleted: the books point at them."""
 
     show_full_result_count = False
@@ -101,7 +104,19 @@ class KnownRows(forms.BaseInlineFormSet):  # type: ignore[type-arg]
 
 
 class StoredRows(forms.BaseInlineFormSet):  # type: ignore[type-arg]
-    """Of an inline that is only looked at: exactly what is stored."""
+    """Of an inline that is only looked at: exactly what is stored, whatever a form posts."""
+
+    def __init__(self, data: Any = None, files: Any = None, **kwargs: Any) -> None:
+        super().__init__(None, None, **kwargs)
+        self.new_objects: list[Any] = []
+        self.changed_objects: list[Any] = []
+        self.deleted_objects: list[Any] = []
+
+    def is_valid(self) -> bool:
+        return True
+
+    def save(self, commit: bool = True) -> list[Any]:
+        return []
 
     def initial_form_count(self) -> int:
         return len(self.get_queryset())

@@ -1,11 +1,12 @@
 """Actions that change a state: a button on an object's page and a bulk action of its list, each behind one question.
 
-A GET never changes anything: it shows the question, and the answer is a POST with a CSRF token.
+A GET never changes anything: it shows the question, and the answer is a POST with a CSRF token. The answer says which
+rows the question was about: one that has changed since is left as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -19,11 +20,18 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from llm.admin.base import GatewayAdmin
+from llm.admin.concurrent_edits import digest_row
 
 _M = TypeVar("_M", bound=models.Model)
 
 MAX_AT_ONCE = 500
 """Django takes at most 1000 fields of a form, and each chosen row is one."""
+
+SEEN_FIELD = "seen"
+_CHANGED = {
+    False: "was changed since this page was opened, and was left as it is. Look at it and try again.",
+    True: "were changed since this page was opened, and were left as they are. Look at them and try again.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,7 @@ class ConfirmedActionsAdmin(GatewayAdmin[_M]):
         if not self.has_change_permission(request, obj):
             raise PermissionDenied
         back = reverse(self._url_name("change"), args=(obj.pk,))
-        if request.method == "POST":
+        if request.method == "POST" and SEEN_FIELD in request.POST:
             self._perform_all(request, action, [obj])
             return HttpResponseRedirect(back)
         return self.confirmation_page(request, action, [obj], back=back)
@@ -106,7 +114,7 @@ class ConfirmedActionsAdmin(GatewayAdmin[_M]):
         if len(objects) > MAX_AT_ONCE:
             self.message_user(request, f"Choose at most {MAX_AT_ONCE} at once.", messages.ERROR)
             return None
-        if request.POST.get("confirmed"):
+        if request.POST.get("confirmed") and SEEN_FIELD in request.POST:
             self._perform_all(request, action, objects)
             return None
         return self.confirmation_page(request, action, objects, back=reverse(self._url_name("changelist")))
@@ -123,19 +131,34 @@ class ConfirmedActionsAdmin(GatewayAdmin[_M]):
             "changing": [obj for obj in objects if action.applies_to(obj)],
             "unaffected": [obj for obj in objects if not action.applies_to(obj)],
             "selected": objects,
+            "seen_field": SEEN_FIELD,
+            "seen": " ".join(f"{obj.pk}={digest_row(obj)}" for obj in objects),
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
             "back": back,
         }
         return TemplateResponse(request, "admin/llm/confirm_action.html", context)
 
     def _perform_all(self, request: HttpRequest, action: ConfirmedAction[_M], objects: Sequence[_M]) -> None:
-        done = sum(self._perform(request, action, obj) for obj in objects)
+        seen = set(request.POST[SEEN_FIELD].split())
+        results = [self._perform(request, action, obj, seen) for obj in objects]
+        done = results.count(True)
+        if changed := results.count(None):
+            names = self.opts.verbose_name if changed == 1 else self.opts.verbose_name_plural
+            self.message_user(request, f"{changed} {names} {_CHANGED[changed > 1]}", messages.WARNING)
+            if not done:
+                return
         name = self.opts.verbose_name if done == 1 else self.opts.verbose_name_plural
         level = messages.SUCCESS if done else messages.WARNING
         self.message_user(request, f"{done or 'No'} {name} {action.done}.", level)
 
     @transaction.atomic
-    def _perform(self, request: HttpRequest, action: ConfirmedAction[_M], obj: _M) -> bool:
+    def _perform(
+        self, request: HttpRequest, action: ConfirmedAction[_M], obj: _M, seen: Collection[str]
+    ) -> bool | None:
+        """Whether it was done; None where the row is no longer what the question showed."""
+        stored = self.lock_for_change(obj)
+        if stored is None or f"{obj.pk}={digest_row(stored)}" not in seen:
+            return None
         history = action.perform(obj) if action.applies_to(obj) else None
         if history is None:
             return False

@@ -89,6 +89,13 @@ class OwnPasswordForm(AdminPasswordChangeForm):
             raise ValidationError(self.error_messages["password_incorrect"], code="password_incorrect")
         return old
 
+    def save(self, commit: bool = True) -> Any:
+        """The password alone: whoever is deactivated meanwhile stays so."""
+        user = super().save(commit=False)
+        if commit:
+            user.save(update_fields=["password"])
+        return user
+
 
 def change_own_password(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
     """Django's own page with our form."""

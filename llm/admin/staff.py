@@ -1,12 +1,16 @@
-"""People and groups: Django's own pages, whose lists answer no more than ours do."""
+"""People and groups: Django's own pages, whose lists answer no more than ours do, and whose forms notice others."""
 
 from __future__ import annotations
 
 from allauth.account.models import EmailAddress
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
 
+from llm.admin.concurrent_edits import ConcurrentEdits, lock_row
 from llm.admin.lookups import OnlyKnownLookups
 
 # Addresses are allauth's for confirming them, which nothing here does.
@@ -14,10 +18,19 @@ admin.site.unregister((User, Group, EmailAddress))
 
 
 @admin.register(User)
-class StaffAdmin(OnlyKnownLookups[User], UserAdmin):  # type: ignore[type-arg]  # generic in its stubs alone
-    pass
+class StaffAdmin(OnlyKnownLookups[User], ConcurrentEdits[User], UserAdmin):  # type: ignore[type-arg]  # generic in its stubs alone
+    # Signing in sets the one, and nothing sets the other: a form would put back what it showed.
+    readonly_fields = ("last_login", "date_joined")
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
+        """Under the user's lock: all of the row is written, and was read before the new password was hashed."""
+        with transaction.atomic():
+            user = self.get_object(request, unquote(id)) if request.method == "POST" else None
+            if user is not None:
+                lock_row(user)
+            return super().user_change_password(request, id, form_url)
 
 
 @admin.register(Group)
-class StaffGroupAdmin(OnlyKnownLookups[Group], GroupAdmin):
+class StaffGroupAdmin(OnlyKnownLookups[Group], ConcurrentEdits[Group], GroupAdmin):
     pass

@@ -17,7 +17,7 @@ class Connected:
 
 
 class Head:
-    """Something for the caller has come: of a stream its first bytes, of a whole reply its head."""
+    """Something for the caller has come: of a stream its first event, of a whole reply its head."""
 
 
 class Ping:

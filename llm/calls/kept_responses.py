@@ -78,7 +78,7 @@ async def _fetched(provider: FetchesKept, fetch: RawFetch) -> bytes:
         body = await held.read(aiter(reply))
         read = await read_reply(body)
         document = loaded_reply(body, read.value)
-        if not isinstance(document, dict):
+        if not isinstance(document, dict) or not document:
             raise UpstreamFailed("The provider sent a reply that can't be understood.")
         if is_account_failure(document):
             # Its words are about the gateway's own account.

@@ -56,7 +56,7 @@ class PassedThroughAnswer:
         """All up to the last event, which the reader holds back."""
         reply = await self._send()
         reader = cast("StreamedPassThrough", self._wire).stream_reader(self._context.request)
-        has_begun = has_answered = False
+        has_begun = False
         async with aclosing(reply), Closing(aiter(reply)) as pieces:
             yield CONNECTED
             with self._noting(reader) as note_size:
@@ -67,10 +67,9 @@ class PassedThroughAnswer:
                     events = passed.count(b"data:")
                     if reader.failure is not None and not events:
                         break
-                    if (reader.has_data or passed) and not has_begun:
+                    if reader.has_data and not has_begun:
                         has_begun = True
                         yield HEAD
-                    has_answered = has_answered or reader.has_data
                     if passed:
                         # Comments keep a connection open; they don't keep a call alive.
                         yield Chunk(passed, events)
@@ -84,7 +83,7 @@ class PassedThroughAnswer:
                     if rest:
                         yield Chunk(rest, rest.count(b"data:"))
             if reader.failure is not None or not reader.is_complete:
-                raise self._failure_of_stream(reader, has_answered=has_answered)
+                raise self._failure_of_stream(reader, has_begun=has_begun)
             yield Complete(partial(_finish_stream, reader))
             await _read_rest(pieces)
 
@@ -130,9 +129,9 @@ class PassedThroughAnswer:
                     self.text = reader.output_text()
                     self.unkept_characters = reader.dropped_characters
 
-    def _failure_of_stream(self, reader: StreamReader, *, has_answered: bool) -> UpstreamError:
+    def _failure_of_stream(self, reader: StreamReader, *, has_begun: bool) -> UpstreamError:
         """An error that comes before all else is a refusal behind a 200; later ones break the answer off."""
-        refusal = None if has_answered or self.text else self._error_in(reader.error)
+        refusal = None if has_begun or self.text else self._error_in(reader.error)
         reported = "reported an error in the middle of its answer"
         what = "ended its answer before it was complete" if reader.failure is None else reported
         return refusal or UpstreamFailed(

@@ -13,7 +13,17 @@ from llm.calls.answers import CONNECTED, HEAD, PING, Chunk, Complete, Event
 from llm.calls.context import CallContext
 from llm.dialects.base import StreamWriter, Translatable
 from llm.providers.base import Closing
-from llm.types import ChatRequest, ChatResponse, Heartbeat, Reading, Service, StreamEnd, TokenCounts
+from llm.types import (
+    ChatRequest,
+    ChatResponse,
+    Heartbeat,
+    Reading,
+    Service,
+    StreamEnd,
+    ThinkingDelta,
+    TokenCounts,
+    ToolCallDelta,
+)
 
 
 class TranslatedAnswer:
@@ -40,6 +50,7 @@ class TranslatedAnswer:
         await take_turn(len(self._context.request.raw))
         response = await self._context.provider.chat(self._chat)
         self.reading = _reading_of(response)
+        self._texts += [thinking.text for thinking in response.thinking]
         self._texts.append(response.reply)
         self._texts += [call.name + call.arguments for call in response.tool_calls]
         yield HEAD
@@ -71,7 +82,7 @@ class TranslatedAnswer:
                     self.reading = _reading_of(response)
                     yield Complete(partial(self._finish_stream, writer, response))
                     return
-                self._texts.append(item if isinstance(item, str) else item.name + item.arguments)
+                self._texts.append(_text_of(item))
                 yield Chunk(writer.item(item), 1)
 
     async def _finish_whole(self, response: ChatResponse, counts: TokenCounts, cost: str | None) -> bytes:
@@ -89,6 +100,12 @@ class TranslatedAnswer:
     def _as_booked(self, response: ChatResponse, counts: TokenCounts) -> ChatResponse:
         """With the figures that are on the books, in the name that the caller asked for."""
         return replace(response, usage=counts, model=self._context.opened.model)
+
+
+def _text_of(item: str | ThinkingDelta | ToolCallDelta) -> str:
+    if isinstance(item, ThinkingDelta):
+        return item.text
+    return item if isinstance(item, str) else item.name + item.arguments
 
 
 def _response_of(end: StreamEnd) -> ChatResponse:

@@ -40,7 +40,8 @@ STOPPING = "This gateway process is shutting down. Try again."
 _SETTLE_PATIENCE_S = 15.0
 """Longer than the writer takes to find out that the database hangs, and to put a settlement into the spool instead."""
 _HEAD_GRACE_S = 1.0
-"""So long the head of a stream waits behind its provider's for the first bytes: a refusal in them keeps its status."""
+"""So long the head of a stream waits behind its provider's for the first event: a refusal in it keeps its status."""
+_MAX_BEFORE_HEAD_BYTES = 16 * 1024
 _OUTCOMES = {StopReason.HANG_UP: CallOutcome.CLIENT_GONE, StopReason.SHUTDOWN: CallOutcome.SHUTDOWN}
 _PROVIDERS_CHOICE = ("", "auto", "standard_only")
 
@@ -65,6 +66,7 @@ class UpstreamCall:
         self._relay: Relay | None = None
         self._has_connected = False
         self._head_timer: asyncio.TimerHandle | None = None
+        self._before_head = b""
         self._drained_events = 0
         self._has_ended = False
 
@@ -145,6 +147,7 @@ class UpstreamCall:
         self._stop_head_timer()
         if self.context.request.is_stream:
             self._relay = self._audience.begin_stream(self.context.bounds, self.context.reply_headers)
+            self._relay.add(self._before_head)
         else:
             self._note_progress()
 
@@ -169,8 +172,13 @@ class UpstreamCall:
                 self._drained_events += chunk.events
                 if self._drained_events > self.context.bounds.drain_events:
                     self.stop(StopReason.HANG_UP, within_s=0)
+        if self._relay is None:
+            # Comments, which wait for the head; nobody misses some.
+            if len(self._before_head) + len(chunk.data) <= _MAX_BEFORE_HEAD_BYTES:
+                self._before_head += chunk.data
+            return
         # For each chunk of each stream: a coroutine is only made where there is something to wait for.
-        if self._relay is not None and self._relay.add(chunk.data):
+        if self._relay.add(chunk.data):
             await self._relay.wait_for_room()
 
     async def _complete(self, complete: Complete) -> None:
@@ -248,7 +256,8 @@ class UpstreamCall:
     # --- The closing row ----------------------------------------------------------------------------------------------
 
     def _close_after(self, error: UpstreamError) -> CloseCall:
-        if self._first_byte_at is None and not error.may_have_worked:
+        has_answered = self.context.request.is_stream and self._first_byte_at is not None
+        if not has_answered and not error.may_have_worked:
             closing = close_of_undone(self.context.opened, error, duration_ms=self._elapsed_ms())
             is_our_own = self.context.asks_for_usage and refuses_stream_options(error)
             return replace(closing, status=UsageStatus.VOID) if is_our_own else closing

@@ -146,7 +146,7 @@ class StreamWriter(Protocol):
     def start(self) -> bytes: ...
 
     def item(self, item: StreamItem) -> bytes:
-        """One `str` or `ToolCallDelta`; b"" for the StreamEnd, which belongs to `finish`."""
+        """One item; b"" for what the dialect has no place for, and for the StreamEnd, which belongs to `finish`."""
 
     def finish(self, response: ChatResponse, *, cost: str | None = None) -> bytes:
         """The last events. response: the whole reply with its final figures (`usage` is never None)."""

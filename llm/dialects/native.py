@@ -2,7 +2,7 @@
 required; the reply is `{"reply", "model", "usage"}`, with `tool_calls` where there are any.
 
 A stream is `{"delta"}` events of text (or `{"tool_calls"}` deltas, as OpenAI's), then one `{"model", "usage"}` event,
-its last byte. No upstream speaks it, so every call is translated.
+its last byte. Thinking is left out. No upstream speaks it, so every call is translated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from llm.dialects.reply_headers import retry_headers
 from llm.dialects.sse import COMMENT
 from llm.enums import Dialect
 from llm.errors import GatewayError
-from llm.types import ChatRequest, ChatResponse, Heartbeat, LimitState, StreamEnd, StreamItem, TokenCounts
+from llm.types import (
+    ChatRequest,
+    ChatResponse,
+    Heartbeat,
+    LimitState,
+    StreamEnd,
+    StreamItem,
+    ThinkingDelta,
+    TokenCounts,
+)
 
 
 class Native:
@@ -78,7 +87,7 @@ class NativeWriter:
     def item(self, item: StreamItem) -> bytes:
         if isinstance(item, str):
             return _event(orjson.dumps({"delta": item}))
-        if isinstance(item, StreamEnd | Heartbeat):
+        if isinstance(item, StreamEnd | ThinkingDelta | Heartbeat):
             return b""
         return _event(orjson.dumps({"tool_calls": [tool_call_delta_object(item)]}))
 

@@ -82,7 +82,7 @@ class AnthropicProvider:
 
     async def _body(self, request: ChatRequest, *, is_stream: bool) -> bytes:
         if request.max_tokens is None:
-            maximum = self._maximum or await self._maxima.maximum_of(request.model)
+            maximum = self._maximum or await self._maxima.find_maximum(request.model)
             request = replace(request, max_tokens=maximum)
         with before_sending(self.name):
             return request_body(request, is_stream=is_stream)

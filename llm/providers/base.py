@@ -48,7 +48,7 @@ class BaseLLMProvider(Protocol):
         """One whole reply. Its `usage` is None when the upstream reported none."""
 
     def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
-        """Text deltas, tool call deltas, and one StreamEnd at the end. A stream without StreamEnd counts as cut.
+        """Deltas of text, thinking and tool calls, and one StreamEnd at the end; a stream without it counts as cut.
 
         A generator is closed once nobody reads it any more, so what it holds it can give back in a `finally`.
         """

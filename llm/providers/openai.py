@@ -24,7 +24,7 @@ from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
 _OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com")
 
 
-_MOST_MODELS = 1000
+_MAX_MODELS = 1000
 
 
 class OpenAIProvider:
@@ -70,7 +70,7 @@ class OpenAIProvider:
         """The server of this model refuses to be asked for the usage of a stream; whether that is news."""
         if model in self._without_stream_options:
             return False
-        if len(self._without_stream_options) >= _MOST_MODELS:
+        if len(self._without_stream_options) >= _MAX_MODELS:
             self._without_stream_options.clear()
         self._without_stream_options.add(model)
         return True

@@ -20,7 +20,7 @@ log = structlog.get_logger("llm.calls")
 _KNOWN_FOR_S = 24 * 3600.0
 _UNKNOWN_FOR_S = 300.0
 _PATIENCE_S = 5.0
-_MOST_MODELS = 1000
+_MAX_MODELS = 1000
 
 
 class _Answer(NamedTuple):
@@ -36,13 +36,13 @@ class OutputMaxima:
         self._answers: dict[str, _Answer] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def maximum_of(self, model: str) -> int:
+    async def find_maximum(self, model: str) -> int:
         """Where the provider doesn't say it, DEFAULT_MAX_TOKENS. Of many calls at once one asks."""
         async with self._locks.setdefault(model, asyncio.Lock()):
             answer = self._answers.get(model)
             if answer is None or answer.until < time.monotonic():
                 answer = self._answers[model] = await self._answer_for(model)
-        if len(self._answers) > _MOST_MODELS:
+        if len(self._answers) > _MAX_MODELS:
             # Names are the operator's own; this is for the day on which they are not.
             self._answers.clear()
             self._locks.clear()

@@ -34,6 +34,7 @@ from tests.billing.months import (
     findings,
     through_review,
 )
+from tests.pages import send
 
 pytestmark = pytest.mark.django_db
 
@@ -169,12 +170,14 @@ def test_the_admin_keeps_the_former_plan(admin_client: Client) -> None:
     profile = make_profile(plan=make_plan("A"))
     page = f"{LIST}{profile.pk}/change/"
     fields = {"legal_name": "Acme", "tax_percent": "0", "currency": "USD", "payment_days": "30", "time_zone": "UTC"}
-    admin_client.post(page, {**fields, "plan": make_plan("B").pk, "plan_from": "2025-10-01"})
+    send(admin_client, page, {**fields, "plan": make_plan("B").pk, "plan_from": "2025-10-01"})
     assert plans_by_month(SEPTEMBER, OCTOBER) == ["A", "B"]
-    admin_client.post(page, {**fields, "plan": Plan.objects.get(name="B").pk, "plan_from": "2025-11-01"})
+    send(admin_client, page, {**fields, "plan": Plan.objects.get(name="B").pk, "plan_from": "2025-11-01"})
     assert plans_by_month(SEPTEMBER, OCTOBER, NOVEMBER) == ["A", "A", "B"]
-    admin_client.post(
-        page, {**fields, "legal_name": "Acme Ltd", "plan": Plan.objects.get(name="B").pk, "plan_from": "2025-11-01"}
+    send(
+        admin_client,
+        page,
+        {**fields, "legal_name": "Acme Ltd", "plan": Plan.objects.get(name="B").pk, "plan_from": "2025-11-01"},
     )
     assert plans_by_month(SEPTEMBER, OCTOBER, NOVEMBER) == ["A", "A", "B"]
 
@@ -247,7 +250,7 @@ def test_a_closure_is_of_the_accounts_own_days(zone: str, closed_at: str, opened
 def test_the_admin_notes_when_an_account_was_closed(admin_client: Client) -> None:
     account = make_account()
     for action in ("close", "activate", "suspend", "activate", "close", "activate"):
-        admin_client.post(f"/admin/llm/account/{account.pk}/action/{action}/")
+        send(admin_client, f"/admin/llm/account/{account.pk}/action/{action}/")
     account.refresh_from_db()
     assert (account.status, account.closed_at) == (AccountStatus.ACTIVE, None)
     assert len(account.former_closures) == 2
@@ -261,7 +264,7 @@ def test_a_closure_of_unknown_beginning_owes_nothing_until_staff_say_so(admin_cl
     make_profile(account, plan=make_plan("A", flat_fee=Decimal(5)))
     make_call(account, day=date(2025, 9, 1), price=make_price(input="100"), prompt_tokens=1_000_000)
     Account.objects.update(created_at=datetime(2025, 8, 10, tzinfo=UTC), status=AccountStatus.CLOSED)
-    admin_client.post(f"/admin/llm/account/{account.pk}/action/activate/")
+    send(admin_client, f"/admin/llm/account/{account.pk}/action/activate/")
     account = Account.objects.get()
     assert (account.status, [closure[0] for closure in account.former_closures]) == (AccountStatus.ACTIVE, [None])
     Account.objects.update(former_closures=[[None, "2025-12-03T03:00:00+00:00"]])

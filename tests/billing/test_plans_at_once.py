@@ -24,6 +24,7 @@ from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account, make_profile
 from tests.billing.people import make_preparer
 from tests.databases import only_on_postgresql
+from tests.pages import seen_on, text_of
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -113,6 +114,8 @@ def test_no_version_is_moved_under_a_submit_of_its_month(
 ) -> None:
     """By the admin's form, whose own check sees no invoice yet."""
     later = add_version(version.plan, effective_from=date(2026, 12, 1), markup_percent=Decimal(10))
+    page = f"/admin/billing/planversion/{later.pk}/change/"
+    seen = seen_on(admin_client, page)
     answers, pause = [], Pause(monkeypatch)
     pause.is_tried.clear()
 
@@ -125,9 +128,10 @@ def test_no_version_is_moved_under_a_submit_of_its_month(
 
     def move() -> None:
         data = form(version.plan, effective_from="2026-10-01", note="earlier")
-        answers.append(admin_client.post(f"/admin/billing/planversion/{later.pk}/change/", data).status_code)
+        answers.append(text_of(admin_client.post(page, {**data, **seen})))
 
     assert submit_meanwhile(pause, move) is None
     later.refresh_from_db()
-    assert (answers, later.effective_from, later.note) == ([403], date(2026, 12, 1), "")
+    assert (later.effective_from, later.note) == (date(2026, 12, 1), "")
+    assert "2026-10 was already billed by this plan: start the version in a later month." in answers[0]
     assert Invoice.objects.get().plan_version == version

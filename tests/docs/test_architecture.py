@@ -33,6 +33,14 @@ class Step(NamedTuple):
     file: str
 
 
+@pytest.mark.parametrize(("package", "most"), [("llm", 18), ("billing", 16)])
+def test_the_top_of_a_package_is_read_at_a_glance(package: str, most: int) -> None:
+    """What more is added belongs to one of its folders."""
+    files = [path.name for path in (ROOT / package).glob("*.py")]
+    assert "__init__.py" in files
+    assert len(files) <= most
+
+
 def documented_way() -> list[Step]:
     """A file stands where it is entered, and holds for the lines that name none."""
     steps: list[Step] = []

@@ -1,6 +1,8 @@
 """Anthropic's messages: `/v1/messages`, whole and as a stream."""
 
 from functools import lru_cache
+from hashlib import sha256
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -45,6 +47,7 @@ def read_prompt(body: JSON) -> Prompt:
     messages = messages_of(body, "messages")
     if not isinstance(body.get("max_tokens"), int):
         raise BadRequestError("max_tokens: Field required")
+    _check_thinking(body, messages)
     contents = ([body["system"]] if body.get("system") else []) + [message.get("content") for message in messages]
     tools = {tool["name"]: tool.get("input_schema") for tool in body.get("tools") or []}
     choice = body.get("tool_choice") or {}
@@ -59,6 +62,61 @@ def read_prompt(body: JSON) -> Prompt:
         cache_write_5m_tokens=written if ttl == "5m" else 0,
         cache_write_1h_tokens=written if ttl == "1h" else 0,
     )
+
+
+def signature_of(text: str) -> str:
+    """What proves a block of thinking to be the fake's own."""
+    return "sig_" + sha256(text.encode()).hexdigest()[:24]
+
+
+def redacted(text: str) -> str:
+    return f"{text}.{signature_of(text)}"
+
+
+def thinking_blocks(script: Script) -> list[JSON]:
+    written = [{"type": "thinking", "thinking": text, "signature": signature_of(text)} for text in script.thinking]
+    return [*written, *({"type": "redacted_thinking", "data": redacted(text)} for text in script.redacted_thinking)]
+
+
+def _check_thinking(body: JSON, messages: list[JSON]) -> None:
+    """As the real one: nothing of it may be changed, and a tool loop that thinks begins with thinking."""
+    for number, message in enumerate(messages):
+        for place, block in enumerate(_blocks_of(message)):
+            if not _is_genuine(block):
+                raise BadRequestError(f"messages.{number}.content.{place}: Invalid `signature` in `thinking` block")
+    if not _has_results(messages[-1]):
+        return
+    loop = takewhile(lambda message: message.get("role") == "assistant" or _has_results(message), reversed(messages))
+    turns = [_blocks_of(message) for message in loop if message.get("role") == "assistant"]
+    kinds = [str(block.get("type")) for blocks in turns for block in blocks]
+    if not _thinks(body):
+        if any("thinking" in kind for kind in kinds):
+            raise BadRequestError("When `thinking` is disabled, the final assistant turn cannot contain `thinking`.")
+    elif turns and "thinking" not in str(turns[-1][0].get("type")):
+        raise BadRequestError("messages: Expected `thinking` or `redacted_thinking`, but found `tool_use`.")
+
+
+def _thinks(body: JSON) -> bool:
+    """Some models think once they are asked for an effort, whether or not `thinking` says so."""
+    kind = (body.get("thinking") or {}).get("type")
+    return kind != "disabled" and bool(kind or (body.get("output_config") or {}).get("effort"))
+
+
+def _is_genuine(block: JSON) -> bool:
+    if block.get("type") == "thinking":
+        return block.get("signature") == signature_of(str(block.get("thinking")))
+    data = str(block.get("data"))
+    return block.get("type") != "redacted_thinking" or data == redacted(data.rpartition(".")[0])
+
+
+def _has_results(message: JSON) -> bool:
+    return any(block.get("type") == "tool_result" for block in _blocks_of(message))
+
+
+def _blocks_of(message: JSON) -> list[JSON]:
+    content = message.get("content")
+    blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    return [block for block in blocks if isinstance(block, dict)]
 
 
 def _cache_written(contents: list[Any]) -> tuple[int, str]:
@@ -78,7 +136,8 @@ def build_reply(asked: Asked, prompt: Prompt, content: Content, script: Script, 
     message: JSON = {"model": asked.model, "id": f"msg_{call_id}", "type": "message", "role": "assistant"}
     if asked.is_stream:
         return _stream(message, content, counts, usage, script)
-    message |= {"content": _blocks(content, call_id), "stop_reason": _stop_reason(content), "stop_sequence": None}
+    blocks = thinking_blocks(script) + _blocks(content, call_id)
+    message |= {"content": blocks, "stop_reason": _stop_reason(content), "stop_sequence": None}
     message |= {} if usage is None else {"usage": usage}
     return Reply(message["id"], counts, usage, body=orjson.dumps(message))
 
@@ -135,16 +194,33 @@ def _stream(message: JSON, content: Content, counts: Counts, usage: JSON | None,
     if usage is not None:
         usage = _delta_usage(counts) if script.usage is None else usage
         delta |= {"usage": usage}
-    middle, tokens_after = _block_events(content)
-    events = [_event({"type": "message_start", "message": opened}), *middle, _event(delta), STOP]
+    thoughts = thinking_blocks(script)
+    before = [event for index, block in enumerate(thoughts) for event in _thinking_events(index, block)]
+    middle, tokens_after = _block_events(content, len(thoughts))
+    events = [_event({"type": "message_start", "message": opened}), *before, *middle, _event(delta), STOP]
     hidden = counts.completion_tokens - tokens_after[-1]
-    after = [hidden, *(tokens + hidden for tokens in tokens_after), counts.completion_tokens, counts.completion_tokens]
+    after = [hidden] * (1 + len(before))
+    after += [*(tokens + hidden for tokens in tokens_after), counts.completion_tokens, counts.completion_tokens]
     return Reply(message["id"], counts, usage, b"", events, after, None if usage is None else len(events) - 2)
 
 
+def _thinking_events(index: int, block: JSON) -> list[bytes]:
+    """A text comes in halves, then its signature; what is redacted comes with the block."""
+    kind, text = block["type"], block.get("thinking", "")
+    opened = block if kind == "redacted_thinking" else {"type": kind, "thinking": "", "signature": ""}
+    halves = [half for half in (text[: len(text) // 2], text[len(text) // 2 :]) if half]
+    deltas: list[JSON] = [{"type": "thinking_delta", "thinking": half} for half in halves]
+    deltas += [{"type": "signature_delta", "signature": block["signature"]}] if kind == "thinking" else []
+    return [
+        _event({"type": "content_block_start", "index": index, "content_block": opened}),
+        *(_event({"type": "content_block_delta", "index": index, "delta": delta}) for delta in deltas),
+        _event({"type": "content_block_stop", "index": index}),
+    ]
+
+
 @lru_cache(maxsize=32)
-def _block_events(content: Content) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
-    """The events of the one content block, the same for every call, and the tokens that are out after each."""
+def _block_events(content: Content, index: int = 0) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
+    """The events of the one block that answers, the same for every call, and the tokens that are out after each."""
     block: JSON = {"type": "text", "text": ""}
     deltas = [({"type": "text_delta", "text": piece}, count_tokens(piece)) for piece in content.pieces]
     opening_tokens = 0
@@ -154,12 +230,12 @@ def _block_events(content: Content) -> tuple[tuple[bytes, ...], tuple[int, ...]]
         pieces = ["", *(tool.arguments[start : start + ARGUMENT_PIECE_CHARS] for start in starts)]
         deltas = [({"type": "input_json_delta", "partial_json": piece}, 0) for piece in pieces]
         opening_tokens = TOOL_CALL_TOKENS + count_tokens(tool.arguments)
-    events = [_event({"type": "content_block_start", "index": 0, "content_block": block}), PING]
+    events = [_event({"type": "content_block_start", "index": index, "content_block": block}), PING]
     after = [opening_tokens, opening_tokens]
     for delta, tokens in deltas:
-        events.append(_event({"type": "content_block_delta", "index": 0, "delta": delta}))
+        events.append(_event({"type": "content_block_delta", "index": index, "delta": delta}))
         after.append(after[-1] + tokens)
-    events.append(_event({"type": "content_block_stop", "index": 0}))
+    events.append(_event({"type": "content_block_stop", "index": index}))
     return tuple(events), (*after, after[-1])
 
 

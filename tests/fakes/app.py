@@ -112,11 +112,19 @@ class FakeApp:
         call = self.ledger.begin(dialect=UNKNOWN_DIALECT, path=request.path_qs)
         try:
             call.headers = _headers_of(request)
+            script = self._take_queued()
+            if script is not None and script.body is not None:
+                call.status, call.finished = script.status, True
+                return web.Response(body=script.body, status=script.status, content_type=script.content_type)
             status, document = self._kept.answer(request.method, request.match_info["id"], request.match_info["rest"])
             call.status, call.finished = status, True
             return _json(document, status=status)
         finally:
             self.ledger.finish(call)
+
+    def _take_queued(self) -> Script | None:
+        with self._lock:
+            return self._queue.popleft() if self._queue else None
 
     async def _answer(self, request: web.Request, wire: Wire | None, raw: bytes, call: OpenCall) -> web.StreamResponse:
         asked = Asked(request.path, _headers_of(request), raw, _parsed(raw))

@@ -1,5 +1,6 @@
 """OpenAI's chat completions: `/v1/chat/completions`, whole and as a stream."""
 
+import re
 import time
 from functools import lru_cache
 from typing import Any
@@ -67,8 +68,12 @@ def build_reply(asked: Asked, prompt: Prompt, content: Content, script: Script, 
     response_id = f"chatcmpl-{call_id}"
     if asked.is_stream:
         include_usage = bool((asked.body.get("stream_options") or {}).get("include_usage"))
-        return _stream(response_id, asked.model, prompt.choices, content, counts, usage if include_usage else None)
+        usage = usage if include_usage else None
+        thinking = "".join(script.thinking)
+        return _stream(response_id, asked.model, prompt.choices, content, counts, usage, thinking)
     choices = [_choice(index, content, response_id) for index in range(prompt.choices)]
+    for choice in choices if script.thinking else ():
+        choice["message"]["reasoning_content"] = "".join(script.thinking)
     body = {"id": response_id, "object": "chat.completion", "created": int(time.time()), "model": asked.model}
     body |= {"choices": choices} | ({} if usage is None else {"usage": usage})
     body |= {"service_tier": "default", "system_fingerprint": FINGERPRINT}
@@ -121,14 +126,16 @@ def _finish_reason(content: Content) -> str:
     return "length" if content.is_cut_short else "stop"
 
 
-def _stream(response_id: str, model: str, choices: int, content: Content, counts: Counts, usage: JSON | None) -> Reply:
+def _stream(
+    response_id: str, model: str, choices: int, content: Content, counts: Counts, usage: JSON | None, thinking: str
+) -> Reply:
     """The chunks; what differs between two calls stands at their head, so the rest is made once and kept."""
     head = b'data: {"id":"%s","object":"chat.completion.chunk","created":%d,"model":%s,' % (
         response_id.encode(),
         time.time(),
         orjson.dumps(model),
     )
-    tails, completion_after = _tails(content, choices, _finish_reason(content), usage is not None)
+    tails, completion_after = _tails(content, choices, _finish_reason(content), usage is not None, thinking)
     hidden = counts.completion_tokens - completion_after[-1]
     events = [head + tail for tail in tails]
     usage_event = None
@@ -141,12 +148,15 @@ def _stream(response_id: str, model: str, choices: int, content: Content, counts
 
 
 @lru_cache(maxsize=32)
-def _tails(content: Content, choices: int, finish: str, has_usage: bool) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
+def _tails(
+    content: Content, choices: int, finish: str, has_usage: bool, thinking: str
+) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
     """All that follows the head of each chunk, and the tokens that are out once it is."""
     end = b',"usage":null}\n\n' if has_usage else b"}\n\n"
     steps: list[tuple[JSON, int, str | None]] = []
     opening = {"role": "assistant", "content": None if content.tool else "", "refusal": None}
     steps.append((opening, 0, None))
+    steps += [({"reasoning_content": piece}, 0, None) for piece in re.findall(r"\S+\s*", thinking)]
     steps += _tool_steps(content.tool) if content.tool else _text_steps(content)
     steps.append(({}, 0, finish))
     tails, tokens_after, tokens_out = [], [], 0

@@ -1,6 +1,6 @@
 """How the fake upstream is to behave: one frozen dataclass of orthogonal knobs, and names for the usual settings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
@@ -30,6 +30,10 @@ class Script:
     text: str | None = None
     chunks: int | None = None
     huge_event_bytes: int = 0
+    thinking: Sequence[
+        str
+    ] = ()  # blocks before the reply; Anthropic signs each, chat completions have them as one text
+    redacted_thinking: Sequence[str] = ()  # Anthropic only: blocks of which nobody sees anything, after the others
     echoes_key: bool = False  # the credential inside the reply's text, or inside the error's message
 
     # What the usage says. `usage` and `start_usage` (Anthropic's message_start) are sent as they are and change

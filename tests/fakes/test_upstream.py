@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from anthropic import AsyncAnthropic
+from anthropic import AsyncAnthropic, BadRequestError
 from openai import AsyncOpenAI, AuthenticationError
 
 from tests.fakes import Counts, FakeUpstream, Script, count_tokens
@@ -279,3 +279,59 @@ async def test_many_streams_at_once_end_in_one_entry_each(
     assert len({entry.response_id for entry in entries}) == 60
     assert upstream.ledger.totals().counts.completion_tokens == 6000
     assert upstream.ledger.totals().bytes_sent == sum(sizes)
+
+
+THOUGHT = Script(thinking=["Hm."], redacted_thinking=["unseen"])
+
+
+async def _thought(client: AsyncAnthropic, upstream: FakeUpstream, *, is_stream: bool) -> Any:
+    upstream.enqueue(THOUGHT)
+    asked: Any = {"model": "claude-x", "max_tokens": 50, "messages": [{"role": "user", "content": "use the tool"}]}
+    if not is_stream:
+        return await client.messages.create(**asked, tools=ANTHROPIC_TOOLS)
+    async with client.messages.stream(**asked, tools=ANTHROPIC_TOOLS) as stream:
+        return await stream.get_final_message()
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_anthropic_thinks_before_it_answers(
+    upstream: FakeUpstream, anthropic_client: AsyncAnthropic, is_stream: bool
+) -> None:
+    message = await _thought(anthropic_client, upstream, is_stream=is_stream)
+    assert [block.type for block in message.content] == ["thinking", "redacted_thinking", "tool_use"]
+    assert message.content[0].thinking == "Hm."
+
+
+@pytest.mark.parametrize(
+    ("changes", "left_out", "config", "is_refused"),
+    [
+        ({}, (), {"type": "adaptive"}, False),
+        ({"thinking": "Changed."}, (), {"type": "adaptive"}, True),
+        ({"signature": ""}, (), {"type": "adaptive"}, True),
+        ({}, ("thinking", "redacted_thinking"), {"type": "adaptive"}, True),
+        ({}, ("thinking", "redacted_thinking"), {"type": "disabled"}, False),
+        ({}, (), {"type": "disabled"}, True),
+    ],
+)
+async def test_anthropic_takes_its_thinking_back_unchanged_or_goes_on_without(
+    upstream: FakeUpstream,
+    anthropic_client: AsyncAnthropic,
+    changes: dict[str, Any],
+    left_out: tuple[str, ...],
+    config: Any,
+    is_refused: bool,
+) -> None:
+    blocks = [block.to_dict() for block in (await _thought(anthropic_client, upstream, is_stream=False)).content]
+    content: Any = [block for block in [blocks[0] | changes, *blocks[1:]] if block["type"] not in left_out]
+    result: Any = {"type": "tool_result", "tool_use_id": blocks[-1]["id"], "content": "rain"}
+    turns: Any = [
+        {"role": "user", "content": "use the tool"},
+        {"role": "assistant", "content": content},
+        {"role": "user", "content": [result]},
+    ]
+    asked = anthropic_client.messages.create(model="claude-x", max_tokens=50, messages=turns, thinking=config)
+    if is_refused:
+        with pytest.raises(BadRequestError, match="thinking"):
+            await asked
+    else:
+        assert (await asked).content[0].type == "text"

@@ -24,6 +24,7 @@ from llm.secretstore import LOST_KEY, NO_KEY, SecretUnavailable, can_seal, resea
 from tests.llm.admin.factories import make_account, make_message
 from tests.llm.payloads import THRESHOLD
 from tests.llm.receivers import Receiver, running_receiver
+from tests.pages import send
 
 pytestmark = pytest.mark.django_db
 
@@ -172,8 +173,7 @@ def test_the_page_says_that_the_key_is_lost_and_makes_a_new_secret(admin_client:
     for path in (page, url):
         text = admin_client.get(path).content.decode()
         assert "This secret can&#x27;t be decrypted with LLM_SECRETS_KEY or its fallbacks" in text
-    form = {"form_token": admin_client.get(url).context["form"]["form_token"].initial}
-    answer = admin_client.post(url, form)
+    answer = send(admin_client, url)
 
     secret = unseal(stored())
     assert secret in answer.content.decode()

@@ -20,6 +20,7 @@ from billing.errors import BillingError
 from billing.invoices.blockers import why_too_early
 from billing.models import Invoice
 from llm.admin.base import ReadOnlyAdmin
+from llm.admin.confirmation import SEEN_FIELD
 from llm.money import exact_sum
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def run_batch(
         totals=_totals(chosen),
         left_out=left_out,
         selected=invoices,
+        seen_field=SEEN_FIELD,
+        seen=" ".join(f"{invoice.pk}={batch.step.figures_of(invoice)}" for invoice in chosen),
         action_checkbox_name=ACTION_CHECKBOX_NAME,
     )
     return TemplateResponse(request, "admin/billing/invoice/batch.html", context)
@@ -107,9 +110,11 @@ def _perform_all(
     invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, batch: BulkStep, invoices: Sequence[Invoice]
 ) -> None:
     reason, refused = request.POST.get("reason", "")[:500], []
+    seen = dict(each.partition("=")[::2] for each in request.POST.get(SEEN_FIELD, "").split())
     for invoice in invoices:
         try:
-            perform(batch.step, invoice, user=user_of(request), reason=reason)
+            figures = seen.get(str(invoice.pk), "")
+            perform(batch.step, invoice, user=user_of(request), reason=reason, seen=figures)
         except BillingError as error:
             refused.append(f"{invoice}: {error}")
     done = len(invoices) - len(refused)

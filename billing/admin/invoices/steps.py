@@ -1,6 +1,7 @@
 """What an invoice's buttons do: each asks on a page of its own, and the answer goes to billing's services.
 
 Whether a step may be made is for the services to say, at the moment when it is made; their sentence stands on the page.
+A step that confirms figures is made of those that its page showed, or not at all.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, OperationalError
+from django.db import IntegrityError, OperationalError, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -23,9 +24,12 @@ from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
 from billing.errors import BillingError, InvoiceError
 from billing.invoices import crediting, drafting, review
 from billing.invoices.blockers import find_blockers, why_too_early
+from billing.invoices.drafting import lock_profile
 from billing.models import Invoice
 from billing.models.invoices import FINAL_STATES
 from llm.admin.base import ReadOnlyAdmin
+from llm.admin.concurrent_edits import digest_value
+from llm.admin.confirmation import SEEN_FIELD
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -33,10 +37,15 @@ if TYPE_CHECKING:
 
 BUSY = "Someone else is working on this account's invoices right now. Try again in a moment."
 
+CHANGED = "The invoice was changed since this page was opened. Nothing was done: check its amounts and try again."
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """consequence: what comes of it, in a sentence. perform: (invoice id, user=, reason=, details of the form)."""
+    """consequence: what comes of it, in a sentence. perform: (invoice id, user=, reason=, details of the form).
+
+    confirms: of an invoice, the figures on the step's page that whoever makes it agrees to.
+    """
 
     action: InvoiceAction
     label: str
@@ -45,10 +54,23 @@ class Step:
     form: type[StepForm] = StepForm
     is_main: bool = False
     is_dangerous: bool = False
+    confirms: Callable[[Invoice], object] | None = None
 
     @property
     def name(self) -> str:
         return self.action.value
+
+    def figures_of(self, invoice: Invoice) -> str:
+        """Their digest, for the step's form; "" where it confirms none."""
+        return "" if self.confirms is None else digest_value(self.confirms(invoice))
+
+
+def _content(invoice: Invoice) -> object:
+    return invoice.content_digest, invoice.currency, invoice.total
+
+
+def _what_is_left(invoice: Invoice) -> object:
+    return crediting.creditable(invoice)
 
 
 def _recompute(invoice_id: int, *, user: User, reason: str) -> Invoice:
@@ -69,6 +91,7 @@ STEPS: Sequence[Step] = (
         "You confirm these charges. The invoice can then be issued.",
         review.approve,
         is_main=True,
+        confirms=_content,
     ),
     Step(
         InvoiceAction.ISSUE,
@@ -77,6 +100,7 @@ STEPS: Sequence[Step] = (
         "overcharge is refunded by a credit note.",
         review.issue,
         is_main=True,
+        confirms=_content,
     ),
     Step(InvoiceAction.PAY, "Mark as paid", "Removes it from outstanding invoices.", review.mark_paid, PaymentForm),
     Step(
@@ -99,6 +123,7 @@ STEPS: Sequence[Step] = (
         "billed and is never charged again. Later reductions for the same month are offset against it.",
         crediting.credit,
         CreditForm,
+        confirms=_what_is_left,
     ),
     Step(
         InvoiceAction.BILL_AGAIN,
@@ -108,6 +133,7 @@ STEPS: Sequence[Step] = (
         "then.",
         crediting.credit_and_bill_again,
         BillAgainForm,
+        confirms=_what_is_left,
     ),
     Step(
         InvoiceAction.VOID,
@@ -153,7 +179,8 @@ def step_view(invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, objec
     form = step.form(request.POST if request.method == "POST" else None, invoice=invoice)
     if form.is_bound and form.is_valid():
         try:
-            done = perform(step, invoice, user=user, reason=form.cleaned_data["reason"], **form.details())
+            reason, seen = form.cleaned_data["reason"], request.POST.get(SEEN_FIELD, "")
+            done = perform(step, invoice, user=user, reason=reason, seen=seen, **form.details())
         except BillingError as error:
             form.add_error(None, str(error))
             invoice.refresh_from_db()
@@ -169,6 +196,8 @@ def step_view(invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, objec
         form=form,
         is_open=step in open_steps(invoice, user),
         blockers=_blockers(step, invoice),
+        seen_field=SEEN_FIELD,
+        seen=step.figures_of(invoice),
     )
     return TemplateResponse(request, "admin/billing/invoice/step.html", context)
 
@@ -182,10 +211,19 @@ def _blockers(step: Step, invoice: Invoice) -> list[str]:
     return []
 
 
-def perform(step: Step, invoice: Invoice, *, user: User, reason: str, **details: Any) -> Invoice:
-    """Raises BillingError with a sentence, also where the database refuses or somebody else is quicker."""
+def perform(step: Step, invoice: Invoice, *, user: User, reason: str, seen: str, **details: Any) -> Invoice:
+    """seen: `figures_of` as the page had them.
+
+    Raises BillingError with a sentence, also where the database refuses or somebody else is quicker.
+    """
     try:
-        return step.perform(invoice.pk, user=user, reason=reason, **details)
+        if step.confirms is None:
+            return step.perform(invoice.pk, user=user, reason=reason, **details)
+        with transaction.atomic():
+            lock_profile(invoice.account_id)
+            if step.figures_of(Invoice.objects.get(pk=invoice.pk)) != seen:
+                raise InvoiceError(CHANGED)
+            return step.perform(invoice.pk, user=user, reason=reason, **details)
     except OperationalError as error:
         raise InvoiceError(BUSY) from error
     except IntegrityError as error:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -17,9 +17,10 @@ from django.utils.safestring import SafeString
 from billing.admin.pages import user_of
 from billing.admin.plans.forms import RATE_FIELDS, PlanRateForm, PlanRateFormSet, PlanVersionForm, copied_terms
 from billing.models import Plan, PlanRate, PlanVersion
-from billing.plans import PlanVersionUsed, ensure_unused, is_used, lock_plan, problems_of_version
+from billing.plans import is_used, lock_plan, problems_of_version, why_unchangeable
 from llm.admin.autocomplete import is_id
 from llm.admin.base import GatewayAdmin, ReadOnlyInline, TabularInline
+from llm.admin.concurrent_edits import was_refused
 from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin, ObjectButton
 from llm.admin.format import NOTHING, badge, calendar_day
 
@@ -186,8 +187,8 @@ class PlanVersionAdmin(_TermsColumns, GatewayAdmin[PlanVersion]):
         ("For the record", {"fields": ("note",)}),
     )
 
-    def has_change_permission(self, request: HttpRequest, obj: PlanVersion | None = None) -> bool:
-        return super().has_change_permission(request, obj) and (obj is None or not is_used(obj))
+    def why_unchangeable(self, obj: PlanVersion) -> str:
+        return why_unchangeable(obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: PlanVersion | None = None) -> Any:
         return ("plan",) if obj else ()
@@ -217,18 +218,15 @@ class PlanVersionAdmin(_TermsColumns, GatewayAdmin[PlanVersion]):
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def save_model(self, request: HttpRequest, obj: PlanVersion, form: Any, change: bool) -> None:
-        """An invoice may have been submitted since the form was checked."""
+        """An invoice may have been submitted since the form was checked. Raises ValidationError."""
         lock_plan(obj.plan_id)
-        if change:
-            try:
-                ensure_unused(obj)
-            except PlanVersionUsed as error:
-                raise PermissionDenied(str(error)) from error
-        else:
+        if not change:
             obj.created_by = user_of(request)
+        elif why := why_unchangeable(obj):
+            raise ValidationError(why)
         # Of a version that is there already too: its month or its currency may have been changed.
         if problems := problems_of_version(obj):
-            raise PermissionDenied(" ".join(problems))
+            raise ValidationError(problems)
         obj.save()
 
     @admin.display(description="From", ordering="effective_from")
@@ -246,7 +244,8 @@ def _number(value: Decimal, unit: str) -> SafeString:
 def _may_edit(request: HttpRequest, version: PlanVersion | None) -> bool:
     if version is None or version.pk is None:
         return request.user.has_perm("billing.add_planversion")
-    return request.user.has_perm("billing.change_planversion") and not is_used(version)
+    may_change = request.user.has_perm("billing.change_planversion")
+    return may_change and (was_refused(request) or not is_used(version))
 
 
 def _copied_version(request: HttpRequest) -> PlanVersion | None:

@@ -103,7 +103,7 @@ class KeyInline(ReadOnlyInline[ApiKey, Account]):
 def _changes_status(to: AccountStatus) -> Any:
     @transaction.atomic
     def perform(account: Account) -> str | None:
-        row = Account.objects.select_for_update().get(pk=account.pk)
+        row = Account.objects.select_for_update(no_key=True).get(pk=account.pk)
         if row.status == to:
             return None
         before, now = row.status, timezone.now()

@@ -12,6 +12,8 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from llm.admin.base import GatewayAdmin
+from llm.admin.concurrent_edits import digest_value
+from llm.admin.confirmation import SEEN_FIELD
 from llm.admin.one_time_forms import OneTimeForm, claim_form, made_by_form, remember_made
 from llm.alerts.webhooks import SECRET_MARK, ensure_webhook_secret
 from llm.models import Account
@@ -54,6 +56,8 @@ def webhook_secret_view(account_admin: GatewayAdmin[Account], request: HttpReque
     form = OneTimeForm(request.POST if request.method == "POST" else None)
     if form.is_bound and form.is_valid() and claim_form(request):
         secret = _replace(account_admin, request, account)
+        if secret is None:
+            return _answer_changed(account_admin, request, account)
         return _secret_page(account_admin.admin_site, request, account, secret)
     context = {
         **_page(account_admin.admin_site, request, account),
@@ -61,12 +65,18 @@ def webhook_secret_view(account_admin: GatewayAdmin[Account], request: HttpReque
         "form": form,
         "masked": "" if (problem := webhook_secret_problem(account)) else masked_webhook_secret(account),
         "problem": problem,
+        "seen_field": SEEN_FIELD,
+        "seen": digest_value(account.webhook_secret),
     }
     return TemplateResponse(request, "admin/llm/account/webhook_question.html", context)
 
 
 @transaction.atomic
-def _replace(account_admin: GatewayAdmin[Account], request: HttpRequest, account: Account) -> str:
+def _replace(account_admin: GatewayAdmin[Account], request: HttpRequest, account: Account) -> str | None:
+    """None where there is another secret than when the page was opened: someone has just handed that one on."""
+    stored = account_admin.lock_for_change(account)
+    if stored is None or digest_value(stored.webhook_secret) != request.POST.get(SEEN_FIELD):
+        return None
     Account.objects.filter(pk=account.pk).update(webhook_secret="")
     account.webhook_secret = ""
     secret = ensure_webhook_secret(account)
@@ -77,6 +87,12 @@ def _replace(account_admin: GatewayAdmin[Account], request: HttpRequest, account
 
 def _answer_repeated(account_admin: GatewayAdmin[Account], request: HttpRequest, account: Account) -> HttpResponse:
     said = "This form was already submitted. Its secret can't be shown again; if you have lost it, replace it."
+    account_admin.message_user(request, said, messages.WARNING)
+    return HttpResponseRedirect(reverse("admin:llm_account_change", args=(account.pk,)))
+
+
+def _answer_changed(account_admin: GatewayAdmin[Account], request: HttpRequest, account: Account) -> HttpResponse:
+    said = "The webhook secret was changed since the page was opened. It was not replaced again."
     account_admin.message_user(request, said, messages.WARNING)
     return HttpResponseRedirect(reverse("admin:llm_account_change", args=(account.pk,)))
 

@@ -22,7 +22,8 @@ from django.utils.safestring import SafeString
 
 from llm.admin.account_filter import AccountFilter
 from llm.admin.autocomplete import ForgivingAutocomplete
-from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin, ObjectButton
+from llm.admin.concurrent_edits import digest_row
+from llm.admin.confirmation import SEEN_FIELD, ConfirmedAction, ConfirmedActionsAdmin, ObjectButton
 from llm.admin.format import NOTHING, calendar_day, moment, moment_of_id
 from llm.admin.keys.forms import KeyForm, NewKeyForm, RotateForm
 from llm.admin.keys.state import KeyStateFilter, day_and_minute, key_state_badge
@@ -124,6 +125,8 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
             "title": "Rotate API key",
             "original": key,
             "form": form,
+            "seen_field": SEEN_FIELD,
+            "seen": digest_row(key),
         }
         return TemplateResponse(request, "admin/llm/apikey/rotate.html", context)
 
@@ -152,6 +155,7 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
     def _rotate(self, request: HttpRequest, key: ApiKey, form: RotateForm) -> HttpResponse:
         try:
             with transaction.atomic():
+                self._require_seen(request, key)
                 successor, secret = rotate_key(key, grace=form.grace_period)
                 key.refresh_from_db()
                 ends = (
@@ -165,6 +169,14 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
         except ValidationError as error:
             return self._refuse(request, error, reverse("admin:llm_apikey_change", args=(key.pk,)))
         return secret_page(self.admin_site, request, successor, secret, replaced=key)
+
+    def _require_seen(self, request: HttpRequest, key: ApiKey) -> None:
+        """Locks the key. Raises ValidationError where someone has rotated or changed it since the page was opened."""
+        stored = self.lock_for_change(key)
+        if stored is None or digest_row(stored) != request.POST.get(SEEN_FIELD):
+            raise ValidationError(
+                "The key was changed since the page was opened. It was not rotated: look at it and try again."
+            )
 
     def _answer_repeated(self, request: HttpRequest) -> HttpResponse | None:
         if request.method != "POST" or (key_id := made_by_form(request)) is None:

@@ -9,7 +9,7 @@ from django import forms
 from llm.admin.base import ModelForm
 from llm.limits.amounts import LONGEST_TEXT, amount_digits, parse_amount
 from llm.limits.changes import limit_in_force
-from llm.models import Limit
+from llm.models import Account, ApiKey, Limit
 
 
 class LimitForm(ModelForm[Limit]):
@@ -44,7 +44,9 @@ class LimitForm(ModelForm[Limit]):
         if metric and "amount" in data:
             self._read_amount(metric, data)
         if not self.instance.pk and not self.errors:
-            self._check_is_first(data)
+            problem = why_not_first(data["account"], data["api_key"], data["metric"], data["per"])
+            if problem:
+                self.add_error(None, problem)
         return data
 
     def _read_amount(self, metric: str, data: dict[str, Any]) -> None:
@@ -53,7 +55,9 @@ class LimitForm(ModelForm[Limit]):
         except ValueError as error:
             self.add_error("amount", f"{error}.")
 
-    def _check_is_first(self, data: dict[str, Any]) -> None:
-        if limit_in_force(data["account"], data["api_key"], data["metric"], data["per"]) is not None:
-            owner = "key" if data["api_key"] else "account"
-            self.add_error(None, f"This {owner} already has such a limit. Change that one.")
+
+def why_not_first(account: Account, api_key: ApiKey | None, metric: str, per: str) -> str:
+    """A sentence where such a limit is in force; "" where a new one can be added."""
+    if limit_in_force(account, api_key, metric, per) is None:
+        return ""
+    return f"This {'key' if api_key else 'account'} already has such a limit. Change that one."

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from llm.admin.account_filter import AccountFilter
+from llm.admin.concurrent_edits import was_refused
 from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin
 from llm.admin.format import NOTHING, moment
-from llm.admin.limits.forms import LimitForm
+from llm.admin.limits.forms import LimitForm, why_not_first
 from llm.admin.limits.standing import (
     NEARLY_FULL_PERCENT,
     LimitStanding,
@@ -29,7 +29,7 @@ from llm.admin.limits.standing import (
 from llm.admin.lookups import ForgivingChangeList
 from llm.enums import LimitMetric, LimitPer
 from llm.limits.amounts import describe_limit
-from llm.limits.changes import archive_limit, set_limit
+from llm.limits.changes import archive_limit, lock_limits, set_limit
 from llm.models import Account, ApiKey, Limit
 
 MAX_SHOWN = 20
@@ -98,9 +98,13 @@ class LimitAdmin(ConfirmedActionsAdmin[Limit]):
         ),
     )
 
-    def has_change_permission(self, request: HttpRequest, obj: Limit | None = None) -> bool:
-        is_ended = obj is not None and obj.archived_at is not None
-        return not is_ended and super().has_change_permission(request, obj)
+    def why_unchangeable(self, obj: Limit) -> str:
+        return "" if obj.archived_at is None else "This limit has ended. To set a limit again, add a new one."
+
+    def lock_for_change(self, obj: Limit) -> Limit | None:
+        """As everybody does who changes a limit: the account first."""
+        lock_limits(obj.account)
+        return super().lock_for_change(obj)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return LimitChangeList
@@ -118,34 +122,26 @@ class LimitAdmin(ConfirmedActionsAdmin[Limit]):
             counted = "Earlier usage in the period is not counted."
             return ((None, {"fields": what, "description": f"{about} {counted}"}),)
         shown = ("account", "binds", "limit", "fill", "resets", "state", "created")
-        if obj.archived_at is not None:
+        if obj.archived_at is not None and not was_refused(request):
             return ((None, {"fields": (*shown, "ended")}),)
         return (
             (None, {"fields": shown}),
             ("Settings", {"fields": ("amount", "soft_percent"), "description": about}),
         )
 
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        try:
-            return super().add_view(request, form_url, extra_context)
-        except ValidationError as error:
-            return self._refuse(request, error, reverse("admin:llm_limit_add"))
-
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        try:
-            return super().change_view(request, object_id, form_url, {"subtitle": None, **(extra_context or {})})
-        except ValidationError as error:
-            return self._refuse(request, error, reverse("admin:llm_limit_change", args=(object_id,)))
+        return super().change_view(request, object_id, form_url, {"subtitle": None, **(extra_context or {})})
 
     def save_model(self, request: HttpRequest, obj: Limit, form: Any, change: bool) -> None:
         """Raises ValidationError where somebody else was quicker, between the form's check and the write."""
         if change:
             _change(obj)
             return
+        lock_limits(obj.account)
+        if problem := why_not_first(obj.account, obj.api_key, obj.metric, obj.per):
+            raise ValidationError(f"{problem} Someone else added it in the meantime.")
         made, _ = set_limit(
             obj.account, obj.api_key, LimitMetric(obj.metric), LimitPer(obj.per), obj.amount, obj.soft_percent
         )
@@ -154,10 +150,6 @@ class LimitAdmin(ConfirmedActionsAdmin[Limit]):
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
         told = f"alert at {form.instance.soft_percent} %" if form.instance.soft_percent else "no alert"
         return f"{'Set' if add else 'Changed'} to {describe_limit(form.instance)}, {told}."
-
-    def _refuse(self, request: HttpRequest, error: ValidationError, back: str) -> HttpResponse:
-        self.message_user(request, " ".join(error.messages), messages.ERROR)
-        return HttpResponseRedirect(back)
 
     @admin.display(description="Account, key")
     def owner(self, limit: Limit) -> SafeString:

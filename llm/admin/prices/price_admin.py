@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, cast
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.auth.models import User
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -131,25 +131,24 @@ class PriceAdmin(GatewayAdmin[Price]):
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        try:
-            return super().add_view(request, form_url, {"title": "Set a price", **(extra_context or {})})
-        except PriceRefusedError as error:
-            # Somebody else was quicker, between the form's check and the write.
-            self.message_user(request, str(error), messages.ERROR)
-            return HttpResponseRedirect(reverse("admin:llm_price_add"))
+        return super().add_view(request, form_url, {"title": "Set a price", **(extra_context or {})})
 
     def save_model(self, request: HttpRequest, obj: Price, form: Any, change: bool) -> None:
-        written = set_price(
-            obj.provider,
-            obj.model,
-            rates=form.rates(),
-            per_thousand=form.per_thousand(),
-            effective_from=obj.effective_from,
-            is_free=obj.is_free,
-            service=form.service(),
-            created_by=cast("User", request.user),
-            note=obj.note,
-        )
+        """Raises ValidationError where somebody else was quicker, between the form's check and the write."""
+        try:
+            written = set_price(
+                obj.provider,
+                obj.model,
+                rates=form.rates(),
+                per_thousand=form.per_thousand(),
+                effective_from=obj.effective_from,
+                is_free=obj.is_free,
+                service=form.service(),
+                created_by=cast("User", request.user),
+                note=obj.note,
+            )
+        except PriceRefusedError as error:
+            raise ValidationError(str(error)) from error
         obj.pk, obj.source = written.pk, written.source
 
     def change_view(

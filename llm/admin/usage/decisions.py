@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from django import forms
@@ -14,11 +15,13 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from llm.admin.base import ReadOnlyAdmin
+from llm.admin.concurrent_edits import digest_value
+from llm.admin.confirmation import SEEN_FIELD
 from llm.admin.format import exact_usd
 from llm.admin.prices.rate_tables import service_name
 from llm.admin.usage.corrections import CorrectedCall, call_figures
 from llm.admin.usage.filters import UNDECIDED
-from llm.books.adjusting import cost_in_force, decide_call
+from llm.books.adjusting import cost_in_force, decide_call, lock_call
 from llm.books.figures import compute_figures
 from llm.dialects.usage_figures import (
     EXTRA_METERS,
@@ -27,12 +30,13 @@ from llm.dialects.usage_figures import (
     merged_service,
     refuse_parts_above_totals,
 )
-from llm.models import RefusedWrite, Usage
+from llm.models import RefusedWrite, Usage, UsageAdjustment
 from llm.money import pico_to_usd
 from llm.prices.pricing import unusual_words
 from llm.types import TOKEN_FIELDS, Service, TokenCounts
 
 DECIDING_PERMISSION = "llm.change_usage"
+CHANGED = "The figures of this call were changed since this page was opened. Check them and try again."
 ESTIMATE, TYPED = "estimate", "typed"
 
 
@@ -150,9 +154,26 @@ def decision_view(usage_admin: ReadOnlyAdmin[Usage], request: HttpRequest, objec
     if not known.is_undecided:
         return _refuse(usage_admin, request, call, "The usage of this call is already known.")
     form = DecisionForm(request.POST if request.method == "POST" else None)
-    if form.is_bound and form.is_valid() and _can_be_priced(known, form):
+    if form.is_bound and form.is_valid() and _is_what_was_seen(request, known, form) and _can_be_priced(known, form):
         return _decide(usage_admin, request, call, form)
     return TemplateResponse(request, "admin/llm/usage/decide.html", _context(usage_admin, request, known, form))
+
+
+def _is_what_was_seen(request: HttpRequest, known: CorrectedCall, form: DecisionForm) -> bool:
+    """A price correction may have changed the estimate. `decide_call` refuses what was decided meanwhile."""
+    if request.POST.get(SEEN_FIELD) == _seen(known):
+        return True
+    form.add_error(None, CHANGED)
+    return False
+
+
+def _seen(known: CorrectedCall) -> str:
+    return _digest_of([each.adjustment for each in known.corrections])
+
+
+def _digest_of(adjustments: Iterable[UsageAdjustment]) -> str:
+    """Which figures a page shows: they follow from the call and its adjustments."""
+    return digest_value([each.pk for each in adjustments])
 
 
 def _can_be_priced(known: CorrectedCall, form: DecisionForm) -> bool:
@@ -181,6 +202,8 @@ def _context(
         "claims": _find_claims(known.call),
         "form": form,
         "queue": queue_url(),
+        "seen_field": SEEN_FIELD,
+        "seen": _seen(known),
     }
 
 
@@ -212,6 +235,8 @@ def _decide(usage_admin: ReadOnlyAdmin[Usage], request: HttpRequest, call: Usage
 @transaction.atomic
 def _record(usage_admin: ReadOnlyAdmin[Usage], request: HttpRequest, call: Usage, form: DecisionForm) -> str:
     """Says what was decided. Raises ValueError where somebody was quicker."""
+    if _digest_of(lock_call(call.pk).adjustments) != request.POST.get(SEEN_FIELD):
+        raise ValueError(CHANGED)
     is_billable = form.cleaned_data["billable"] == "yes"
     decide_call(
         call.pk,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from llm.dialects.reply_fields import loaded
 
 _TEXT_MEMBERS = ("text", "thinking", "name", "title", "context")
 _DELTA_MEMBERS = ("text", "thinking", "partial_json", "content")
+_UNSIGNED = re.compile(rb'"signature"\s*+:\s*+""')
 _PROMPT_OBJECTS = ("tools", "output_config", "output_format", "mcp_servers")
 
 
@@ -42,6 +44,29 @@ def event_text(data: bytes) -> str:
     if isinstance(delta, dict):
         return next((delta[name] for name in _DELTA_MEMBERS if isinstance(delta.get(name), str)), "")
     return _block_text(block) if isinstance(block, dict) else ""
+
+
+def signed_messages(raw: bytes, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes for Anthropic, which refuses thinking that it hasn't signed: unsigned thinking is removed.
+
+    The thinking of other providers is rendered without a signature, and reaches Anthropic if a route falls back to it.
+    raw: the bytes of `body`.
+    """
+    if _UNSIGNED.search(raw) is None:
+        return {}
+    messages = listed(body.get("messages"))
+    signed = [_signed(message) for message in messages]
+    return {"messages": signed} if signed != messages else {}
+
+
+def _signed(message: Any) -> Any:
+    content = message.get("content") if isinstance(message, dict) else None
+    kept = [block for block in listed(content) if not _is_unsigned(block)]
+    return {**message, "content": kept} if kept else message
+
+
+def _is_unsigned(block: Any) -> bool:
+    return isinstance(block, dict) and block.get("type") == "thinking" and block.get("signature") == ""
 
 
 def _blocks_in(content: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -10,9 +10,20 @@ import orjson
 from llm.dialects.anthropic_messages.usage import merged_usage, read_usage
 from llm.dialects.json_size import is_readable_event
 from llm.dialects.money_fields import read_upstream_cost
+from llm.dialects.thinking import BLOCK_KINDS, read_blocks
 from llm.dialects.usage_figures import read_service
 from llm.errors import UpstreamFailed
-from llm.types import ChatResponse, FinishReason, Heartbeat, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
+from llm.types import (
+    ChatResponse,
+    FinishReason,
+    Heartbeat,
+    StreamEnd,
+    StreamItem,
+    ThinkingDelta,
+    TokenCounts,
+    ToolCall,
+    ToolCallDelta,
+)
 
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "end_turn": "stop",
@@ -26,7 +37,7 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 
 
 def read_reply(body: bytes, reply: Any = None) -> ChatResponse:
-    """Thinking is left out: a ChatResponse has no place for it. Raises UpstreamFailed when it is no message.
+    """Raises UpstreamFailed when it is no message.
 
     reply: what a parser makes of the bytes, where that was done elsewhere.
     """
@@ -44,6 +55,7 @@ def read_reply(body: bytes, reply: Any = None) -> ChatResponse:
         response_id=_text(message, "id"),
         **read_service({}, message.get("usage"))._asdict(),
         upstream_cost=read_upstream_cost(message),
+        thinking=read_blocks(blocks),
     )
 
 
@@ -56,6 +68,7 @@ class MessageCollector:
         self._usage: Any = None
         self._finish_reason: FinishReason = "stop"
         self._calls: dict[int, _OpenCall] = {}
+        self._thoughts: dict[int, int] = {}
 
     def feed(self, data: bytes) -> list[StreamItem]:
         """data: of one event. Raises UpstreamFailed for an error event and for what is no event of a message."""
@@ -102,6 +115,8 @@ class MessageCollector:
     def _open_block(self, index: int, block: Mapping[str, Any]) -> list[StreamItem]:
         if block["type"] == "text":
             return [block["text"]] if block.get("text") else []
+        if block["type"] in BLOCK_KINDS:
+            return self._open_thinking(index, block)
         if block["type"] != "tool_use":
             return []
         call = self._calls[index] = _OpenCall(position=len(self._calls))
@@ -110,11 +125,18 @@ class MessageCollector:
             items += call.add(orjson.dumps(block["input"]).decode())
         return items
 
+    def _open_thinking(self, index: int, block: Mapping[str, Any]) -> list[StreamItem]:
+        position = self._thoughts[index] = len(self._thoughts)
+        return [ThinkingDelta(position, each.text, each.signature, each.data) for each in read_blocks([block])]
+
     def _read_delta(self, index: int, delta: Mapping[str, Any]) -> list[StreamItem]:
         if delta["type"] == "text_delta":
             return [delta["text"]] if delta["text"] else []
         if delta["type"] == "input_json_delta" and index in self._calls:
             return self._calls[index].add(delta["partial_json"])
+        if delta["type"] in ("thinking_delta", "signature_delta") and index in self._thoughts:
+            text, signature = _text(delta, "thinking"), _text(delta, "signature")
+            return [ThinkingDelta(self._thoughts[index], text, signature)] if text or signature else []
         return []
 
     def _close_block(self, index: int) -> list[StreamItem]:

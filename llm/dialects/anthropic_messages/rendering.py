@@ -9,7 +9,19 @@ import orjson
 
 from llm.dialects.anthropic_messages.usage import usage_object
 from llm.dialects.json_text import with_usage_cost
-from llm.types import ChatResponse, FinishReason, Heartbeat, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
+from llm.dialects.thinking import thinking_block
+from llm.types import (
+    ChatResponse,
+    FinishReason,
+    Heartbeat,
+    StreamEnd,
+    StreamItem,
+    Thinking,
+    ThinkingDelta,
+    TokenCounts,
+    ToolCall,
+    ToolCallDelta,
+)
 
 _STOP_REASONS: Mapping[FinishReason, str] = {
     "stop": "end_turn",
@@ -20,7 +32,8 @@ _STOP_REASONS: Mapping[FinishReason, str] = {
 
 
 def render_whole(response: ChatResponse, *, request_id: str) -> bytes:
-    content: list[dict[str, Any]] = [{"type": "text", "text": response.reply}] if response.reply else []
+    content: list[dict[str, Any]] = [thinking_block(each) for each in response.thinking]
+    content += [{"type": "text", "text": response.reply}] if response.reply else []
     content += [_tool_use(call, number) for number, call in enumerate(response.tool_calls)]
     message = _message(request_id, response.model, content, usage_object(response.usage or TokenCounts()))
     return orjson.dumps({**message, "stop_reason": _STOP_REASONS[response.finish_reason]})
@@ -35,6 +48,7 @@ class MessagesWriter:
         self._blocks = 0
         self._open: int | None = None
         self._text: int | None = None
+        self._thinking: tuple[int, int] | None = None
         self._calls: dict[int, int] = {}
 
     def start(self) -> bytes:
@@ -45,6 +59,8 @@ class MessagesWriter:
     def item(self, item: StreamItem) -> bytes:
         if isinstance(item, StreamEnd | Heartbeat):
             return b""
+        if isinstance(item, ThinkingDelta):
+            return self._thinking_piece(item)
         return self._text_piece(item) if isinstance(item, str) else self._call_piece(item)
 
     def finish(self, response: ChatResponse, *, cost: str | None = None) -> bytes:
@@ -52,6 +68,20 @@ class MessagesWriter:
         last = _event("message_delta", delta=delta, usage=usage_object(response.usage or TokenCounts()))
         last = last if cost is None else with_usage_cost(last, cost)
         return self._closed() + last + _event("message_stop")
+
+    def _thinking_piece(self, piece: ThinkingDelta) -> bytes:
+        if piece.data:
+            return self._opened(thinking_block(Thinking(data=piece.data)))
+        opening = b""
+        if self._thinking is None or self._thinking != (piece.index, self._open):
+            opening = self._opened(thinking_block(Thinking()))
+            self._thinking = (piece.index, self._blocks - 1)
+        deltas: list[dict[str, str]] = []
+        if piece.text:
+            deltas.append({"type": "thinking_delta", "thinking": piece.text})
+        if piece.signature:
+            deltas.append({"type": "signature_delta", "signature": piece.signature})
+        return opening + b"".join([_event("content_block_delta", index=self._open, delta=delta) for delta in deltas])
 
     def _text_piece(self, text: str) -> bytes:
         opening = b""

@@ -4,6 +4,9 @@ The later version takes no `temperature` and `top_p` from any model, so translat
 and Anthropic have in common by default (1 for both) is left out. Not carried over: the name of a message's author, and
 samplers that the model would refuse. System and developer messages all go to the top, in their order. Texts and stop
 sequences without a visible character are left out: Anthropic refuses them, and they say nothing.
+
+Thinking goes back first in its turn. Anthropic refuses thinking in a tool loop that began without it, so if the caller
+has dropped the thinking, the request is sent with thinking switched off.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -18,6 +22,7 @@ import orjson
 from llm.dialects.anthropic_messages.samplers import samplers
 from llm.dialects.anthropic_messages.schema import closed_schema
 from llm.dialects.anthropic_messages.tool_names import allowed_name
+from llm.dialects.thinking import BLOCK_KINDS, thinking_block
 from llm.errors import UpstreamRejected
 from llm.types import ChatMessage, ChatRequest, ContentPart, FilePart, TextPart, Tool, ToolCall, ToolChoice
 
@@ -36,10 +41,12 @@ _DATA_URL = re.compile(r"data:(image/[a-z+.-]+);base64,", re.IGNORECASE)
 
 def request_body(request: ChatRequest, *, is_stream: bool) -> bytes:
     """Raises UpstreamRejected, before anything is sent, for what Anthropic has no equivalent of."""
+    turns = _messages(request.messages)
+    may_think = request.reasoning_effort != "none" and not _lacks_thinking(request, turns)
     body: dict[str, Any] = {
         "model": request.model,
         "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
-        "messages": _messages(request.messages),
+        "messages": turns if may_think else _without_thinking(turns),
         "system": _system(request),
         **samplers(
             request.model,
@@ -50,7 +57,7 @@ def request_body(request: ChatRequest, *, is_stream: bool) -> bytes:
         "tools": [_tool(tool) for tool in request.tools],
         "tool_choice": _tool_choice(request.tool_choice) if request.tools and request.tool_choice else None,
         "output_config": _output_config(request),
-        "thinking": {"type": "disabled"} if request.reasoning_effort == "none" else None,
+        "thinking": None if may_think else {"type": "disabled"},
         "metadata": {"user_id": _user_id(request.user)} if request.user else None,
         "stream": True if is_stream else None,
     }
@@ -83,7 +90,32 @@ def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
         content = message.content if isinstance(message.content, str) else _content_blocks(message.content)
         return [{**result, "content": content} if content else result]
     parts = (TextPart(message.content),) if isinstance(message.content, str) else message.content
-    return _content_blocks(parts) + [_tool_use(call) for call in message.tool_calls]
+    said = _content_blocks(parts) + [_tool_use(call) for call in message.tool_calls]
+    # Anthropic refuses a turn that consists of thinking alone.
+    return [thinking_block(each) for each in message.thinking if each.can_return and said] + said
+
+
+def _lacks_thinking(request: ChatRequest, turns: list[dict[str, Any]]) -> bool:
+    """Whether reasoning is asked for within a tool loop that begins without thinking.
+
+    To Anthropic the whole loop is one assistant turn, which starts with thinking or has none.
+    """
+    if request.reasoning_effort is None or not _has_results(turns[-1]):
+        return False
+    loop = takewhile(lambda turn: turn["role"] == "assistant" or _has_results(turn), reversed(turns))
+    first = [turn for turn in loop if turn["role"] == "assistant"][-1:]
+    return any(turn["content"][0]["type"] not in BLOCK_KINDS for turn in first)
+
+
+def _has_results(turn: Mapping[str, Any]) -> bool:
+    return any(block["type"] == "tool_result" for block in turn["content"])
+
+
+def _without_thinking(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With thinking switched off, the last turn must not have any (Anthropic's docs, "Toggling thinking modes")."""
+    return [
+        {**turn, "content": [block for block in turn["content"] if block["type"] not in BLOCK_KINDS]} for turn in turns
+    ]
 
 
 def _content_blocks(parts: Iterable[ContentPart]) -> list[dict[str, Any]]:

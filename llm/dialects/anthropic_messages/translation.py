@@ -1,7 +1,7 @@
 """A messages body as a ChatRequest, for providers that speak another dialect.
 
 What would change the reply and can't be passed on is refused by name. Left out are hints (`cache_control`), what only
-Anthropic's own models take back (thinking in the history, how they are to think) and unknown fields.
+Anthropic's own models understand (how they are to think) and unknown fields.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import orjson
 
 from llm.dialects.request_fields import read_list, read_number, read_object, read_string, refuse_fields, refuse_type
+from llm.dialects.thinking import BLOCK_KINDS, read_blocks
 from llm.errors import InvalidRequest
 from llm.types import ChatMessage, ChatRequest, ContentPart, ImagePart, Role, TextPart, Tool, ToolCall, ToolChoice
 
@@ -32,7 +33,6 @@ _MODES: dict[str, Literal["auto", "none", "required", "tool"]] = {
     "any": "required",
     "tool": "tool",
 }
-_THINKING = ("thinking", "redacted_thinking")
 
 
 def to_chat(body: Mapping[str, Any], *, model: str, max_tokens: int | None) -> ChatRequest:
@@ -93,9 +93,10 @@ def _assistant(places: list[tuple[Any, str]]) -> ChatMessage:
         kind = _kind_of(block, path)
         if kind == "tool_use":
             calls.append(_tool_call(block, path))
-        elif kind not in _THINKING:
+        elif kind not in BLOCK_KINDS:
             parts.append(TextPart(_text(block, path)))
-    return ChatMessage("assistant", _content(parts), tool_calls=tuple(calls))
+    thinking = read_blocks(block for block, _ in places)
+    return ChatMessage("assistant", _content(parts), tool_calls=tuple(calls), thinking=thinking)
 
 
 def _turn(role: Role, places: list[tuple[Any, str]]) -> list[ChatMessage]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from llm.dialects.anthropic_messages import errors as anthropic_errors
 from llm.dialects.anthropic_messages import rendering
-from llm.dialects.anthropic_messages.blocks import content_text, prompt_text
+from llm.dialects.anthropic_messages.blocks import content_text, prompt_text, signed_messages
 from llm.dialects.anthropic_messages.extent import lowered_output, measure_extent, read_maximum
 from llm.dialects.anthropic_messages.fields import REQUEST, refuse_kept_at_provider
 from llm.dialects.anthropic_messages.stream import MessagesReader
@@ -80,7 +80,7 @@ class AnthropicMessages:
         max_output_tokens: int | None = None,
         server: Server = ANY_SERVER,
     ) -> bytes:
-        changes = renamed_model(request, upstream_model)
+        changes = renamed_model(request, upstream_model) | signed_messages(request.raw, request.body)
         if max_output_tokens is not None:
             changes |= lowered_output(request.body, max_output_tokens)
         return changed_body(request, changes)

@@ -12,6 +12,7 @@ from llm.dialects.json_size import is_readable_event
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.rendering import tool_call_object
 from llm.dialects.openai_chat.usage import read_usage
+from llm.dialects.thinking import read_delta_thinking, read_reply_thinking
 from llm.dialects.usage_figures import merged_service, read_service
 from llm.errors import UpstreamFailed
 from llm.types import (
@@ -71,6 +72,7 @@ def _sent_message(message: ChatMessage, developer_role: str) -> dict[str, Any]:
 
 
 def message_object(message: ChatMessage) -> dict[str, Any]:
+    """Without its thinking: there is no field for it that all servers take."""
     content = message.content if isinstance(message.content, str) else [_part(part) for part in message.content]
     fields: dict[str, Any] = {"role": message.role, "content": content}
     if message.tool_calls:
@@ -102,6 +104,7 @@ def read_reply(body: bytes, reply: Any = None) -> ChatResponse:
             response_id=str(reply.get("id") or ""),
             **read_service(reply, reply.get("usage"))._asdict(),
             upstream_cost=read_upstream_cost(reply),
+            thinking=read_reply_thinking(message),
         )
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise UpstreamFailed(_BROKEN, may_have_worked=True) from error
@@ -151,7 +154,7 @@ class StreamCollector:
 
 
 def _items(delta: Mapping[str, Any]) -> list[StreamItem]:
-    items: list[StreamItem] = []
+    items: list[StreamItem] = [*read_delta_thinking(delta)]
     content = delta.get("content")
     if isinstance(content, str) and content:
         items.append(content)

@@ -133,6 +133,8 @@ _TOOL = shape(
 )
 _MESSAGE = shape(
     *("role", "name", "refusal", "tool_call_id", "reasoning", "reasoning_content"),
+    reasoning_details=shape("type", "text", "summary", "signature", "data", "format", "index"),
+    thinking_blocks=shape("type", "thinking", "signature", "data"),
     content=_PART,
     tool_calls=_TOOL,
     function_call=_FUNCTION,

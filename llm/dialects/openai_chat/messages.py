@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from llm.dialects.request_fields import refuse_type
+from llm.dialects.thinking import read_blocks, read_details
 from llm.errors import InvalidRequest
-from llm.types import ChatMessage, ContentPart, FilePart, ImagePart, Role, TextPart, ToolCall
+from llm.types import ChatMessage, ContentPart, FilePart, ImagePart, Role, TextPart, Thinking, ToolCall
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -51,7 +52,19 @@ def _message(message: Mapping[str, Any], param: str, legacy_call_ids: dict[str, 
         name=name if isinstance(name, str) else None,
         tool_calls=tool_calls,
         tool_call_id=tool_call_id if isinstance(tool_call_id, str) else None,
+        thinking=_thinking(message, param) if role == "assistant" else (),
     )
+
+
+def _thinking(message: Mapping[str, Any], param: str) -> tuple[Thinking, ...]:
+    """In the form in which we render it, or in LiteLLM's. Unknown kinds are ignored."""
+    for name, read in (("reasoning_details", read_details), ("thinking_blocks", read_blocks)):
+        listed = message.get(name)
+        if listed is not None and not (isinstance(listed, list) and all(isinstance(each, dict) for each in listed)):
+            refuse_type(f"{param}.{name}", "a list of objects")
+        if thinking := read(listed or ()):
+            return thinking
+    return ()
 
 
 def _content(content: Any, param: str) -> str | tuple[ContentPart, ...]:

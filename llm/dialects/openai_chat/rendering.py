@@ -10,12 +10,23 @@ import orjson
 from llm.dialects.base import ParsedRequest
 from llm.dialects.json_text import with_usage_cost
 from llm.dialects.openai_chat.usage import usage_object
-from llm.types import ChatResponse, Heartbeat, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
+from llm.dialects.thinking import thinking_detail
+from llm.types import (
+    ChatResponse,
+    Heartbeat,
+    StreamEnd,
+    StreamItem,
+    ThinkingDelta,
+    TokenCounts,
+    ToolCall,
+    ToolCallDelta,
+)
 
 
 def render_whole(response: ChatResponse, body: Mapping[str, Any], *, request_id: str, created: int) -> bytes:
     """body: the caller's, which says whether tools are spoken of in the old way (`functions`)."""
     message: dict[str, Any] = {"role": "assistant", "content": response.reply, "refusal": None}
+    message |= _thinking_fields([thinking_detail(thinking, index) for index, thinking in enumerate(response.thinking)])
     if response.tool_calls:
         message["content"] = response.reply or None
         message |= _tool_call_fields(response.tool_calls, is_legacy=_is_legacy(body))
@@ -59,6 +70,8 @@ class OpenAIChatWriter:
             return self._chunk({"content": item})
         if isinstance(item, StreamEnd | Heartbeat):
             return b""
+        if isinstance(item, ThinkingDelta):
+            return self._chunk(_thinking_fields([thinking_detail(item, item.index)]))
         if self._is_legacy:
             return self._chunk({"function_call": _function_delta(item)}) if item.index == 0 else b""
         return self._chunk({"tool_calls": [tool_call_delta_object(item)]})
@@ -85,6 +98,13 @@ def tool_call_object(call: ToolCall) -> dict[str, Any]:
 def tool_call_delta_object(delta: ToolCallDelta) -> dict[str, Any]:
     opening = {"id": delta.id, "type": "function"} if delta.id else {}
     return {"index": delta.index, **opening, "function": _function_delta(delta)}
+
+
+def _thinking_fields(details: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The text alone, to be shown, and the details, to be sent back."""
+    text = "".join(str(detail.get("text", "")) for detail in details)
+    fields: dict[str, Any] = {"reasoning_content": text} if text else {}
+    return {**fields, "reasoning_details": details} if details else fields
 
 
 def _is_legacy(body: Mapping[str, Any]) -> bool:

@@ -6,16 +6,27 @@ apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from llm.dialects.base import ParsedRequest
 from llm.dialects.openai_responses.stream import with_response_cost
-from llm.types import ChatResponse, FinishReason, Heartbeat, StreamEnd, StreamItem, TokenCounts, ToolCallDelta
+from llm.dialects.openai_responses.thinking import reasoning_item, summary_part
+from llm.types import (
+    ChatResponse,
+    FinishReason,
+    Heartbeat,
+    StreamEnd,
+    StreamItem,
+    Thinking,
+    ThinkingDelta,
+    TokenCounts,
+    ToolCallDelta,
+)
 
 _ECHOED: Mapping[str, Any] = {
     "instructions": None,
@@ -35,12 +46,16 @@ _ECHOED: Mapping[str, Any] = {
 _INCOMPLETE: Mapping[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 JSON = dict[str, Any]
+_Kind = Literal["rs", "msg", "fc"]
+"""Of an item, as its id begins: reasoning, a message, the call of a function."""
 
 
 def render_whole(response: ChatResponse, body: Mapping[str, Any], *, request_id: str, created: int) -> bytes:
     """body: the caller's."""
     frame = _Frame(body, request_id, created, response.model)
-    items = [_message_item(frame.item_id("msg", 0), response.reply)] if response.reply else []
+    items = [reasoning_item(frame.item_id("rs", index), each) for index, each in enumerate(response.thinking)]
+    if response.reply:
+        items.append(_message_item(frame.item_id("msg", len(items)), response.reply))
     for call in response.tool_calls:
         items.append(_call_item(frame.item_id("fc", len(items)), call.id, call.name, call.arguments))
     return orjson.dumps(frame.ended(items, response))
@@ -53,6 +68,7 @@ class OpenAIResponsesWriter:
         self._frame = _Frame(request.body, request_id, created, model)
         self._numbers = count()
         self._items: list[_OpenItem] = []
+        self._thoughts: dict[int, _OpenItem] = {}
         self._calls: dict[int, _OpenItem] = {}
 
     def start(self) -> bytes:
@@ -64,6 +80,8 @@ class OpenAIResponsesWriter:
     def item(self, item: StreamItem) -> bytes:
         if isinstance(item, str):
             return self._add_text(item)
+        if isinstance(item, ThinkingDelta):
+            return self._add_thinking(item)
         return b"" if isinstance(item, StreamEnd | Heartbeat) else self._add_call(item)
 
     def finish(self, response: ChatResponse, *, cost: str | None = None) -> bytes:
@@ -75,9 +93,8 @@ class OpenAIResponsesWriter:
     def _add_text(self, text: str) -> bytes:
         opening = b""
         message = self._items[-1] if self._items else None
-        if message is None or not message.is_message:
-            message = self._open(_OpenItem(self._frame.item_id("msg", len(self._items)), len(self._items)))
-            opening = self._added(message)
+        if message is None or message.kind != "msg":
+            message, opening = self._open("msg")
             opening += self._event("response.content_part.added", **message.part_place, part=_text_part(""))
         message.texts.append(text)
         delta = self._event("response.output_text.delta", **message.part_place, delta=text, logprobs=[])
@@ -86,34 +103,40 @@ class OpenAIResponsesWriter:
     def _add_call(self, delta: ToolCallDelta) -> bytes:
         opening, call = b"", self._calls.get(delta.index)
         if call is None:
-            if self._items and self._items[-1].is_message and self._items[-1].is_open:
-                opening = self._close(self._items[-1])
-            item_id = self._frame.item_id("fc", len(self._items))
-            call = self._open(_OpenItem(item_id, len(self._items), call_id=delta.id or item_id, name=delta.name))
+            call, opening = self._open("fc", call_id=delta.id, name=delta.name)
             self._calls[delta.index] = call
-            opening += self._added(call)
         if not delta.arguments:
             return opening
         call.texts.append(delta.arguments)
         return opening + self._event("response.function_call_arguments.delta", **call.place, delta=delta.arguments)
 
-    def _open(self, item: _OpenItem) -> _OpenItem:
-        self._items.append(item)
-        return item
+    def _add_thinking(self, delta: ThinkingDelta) -> bytes:
+        opening, thought = b"", self._thoughts.get(delta.index)
+        if thought is None or not thought.is_open or thought.data or delta.data:
+            thought, opening = self._open("rs")
+            self._thoughts[delta.index] = thought
+        thought.signature, thought.data = delta.signature or thought.signature, delta.data
+        if not delta.text:
+            return opening
+        if not thought.texts:
+            opening += self._event("response.reasoning_summary_part.added", **thought.part_place, part=summary_part(""))
+        thought.texts.append(delta.text)
+        return opening + self._event("response.reasoning_summary_text.delta", **thought.part_place, delta=delta.text)
 
-    def _added(self, item: _OpenItem) -> bytes:
-        begun = {**item.document(), "status": "in_progress", **({"content": []} if item.is_message else {})}
-        return self._event("response.output_item.added", output_index=item.index, item=begun)
+    def _open(self, kind: _Kind, *, call_id: str = "", name: str = "") -> tuple[_OpenItem, bytes]:
+        """An item after all others, and the events that end the one before it and begin it."""
+        before = self._items[-1] if self._items else None
+        closing = self._close(before) if before is not None and before.is_open and before.kind != "fc" else b""
+        index = len(self._items)
+        item_id = self._frame.item_id(kind, index)
+        item = _OpenItem(kind, item_id, index, call_id=call_id or item_id, name=name)
+        self._items.append(item)
+        begun = {**item.document(), "status": "in_progress", **({"content": []} if kind == "msg" else {})}
+        return item, closing + self._event("response.output_item.added", output_index=index, item=begun)
 
     def _close(self, item: _OpenItem) -> bytes:
         item.is_open = False
-        if item.is_message:
-            done = self._event("response.output_text.done", **item.part_place, text=item.text, logprobs=[])
-            done += self._event("response.content_part.done", **item.part_place, part=_text_part(item.text))
-        else:
-            done = self._event(
-                "response.function_call_arguments.done", **item.place, name=item.name, arguments=item.arguments
-            )
+        done = b"".join([self._event(kind, **fields) for kind, fields in item.endings()])
         return done + self._event("response.output_item.done", output_index=item.index, item=item.document())
 
     def _event(self, kind: str, **fields: Any) -> bytes:
@@ -123,18 +146,17 @@ class OpenAIResponsesWriter:
 
 @dataclass(slots=True)
 class _OpenItem:
-    """An item of the output while it is written: a message, or with a `call_id` the call of a function."""
+    """An item of the output while it is written: reasoning, a message, or the call of a function."""
 
+    kind: _Kind
     id: str
     index: int
     call_id: str = ""
     name: str = ""
+    signature: str = ""
+    data: str = ""
     texts: list[str] = field(default_factory=list)
     is_open: bool = True
-
-    @property
-    def is_message(self) -> bool:
-        return not self.call_id
 
     @property
     def text(self) -> str:
@@ -150,12 +172,26 @@ class _OpenItem:
 
     @property
     def part_place(self) -> JSON:
-        return {**self.place, "content_index": 0}
+        return {**self.place, "summary_index" if self.kind == "rs" else "content_index": 0}
 
     def document(self) -> JSON:
-        if self.is_message:
+        if self.kind == "rs":
+            return reasoning_item(self.id, Thinking(self.text, self.signature, self.data))
+        if self.kind == "msg":
             return _message_item(self.id, self.text)
         return _call_item(self.id, self.call_id, self.name, self.arguments if not self.is_open else self.text)
+
+    def endings(self) -> Iterator[tuple[str, JSON]]:
+        """The events, and their members, that end what is in the item."""
+        if self.kind == "fc":
+            called = {"name": self.name, "arguments": self.arguments}
+            yield "response.function_call_arguments.done", {**self.place, **called}
+        elif self.kind == "msg":
+            yield "response.output_text.done", {**self.part_place, "text": self.text, "logprobs": []}
+            yield "response.content_part.done", {**self.part_place, "part": _text_part(self.text)}
+        elif self.texts:
+            yield "response.reasoning_summary_text.done", {**self.part_place, "text": self.text}
+            yield "response.reasoning_summary_part.done", {**self.part_place, "part": summary_part(self.text)}
 
 
 @dataclass(frozen=True, slots=True)

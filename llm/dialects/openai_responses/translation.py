@@ -1,8 +1,8 @@
 """A request for a response as a ChatRequest, for providers that speak another dialect.
 
 What would change the reply and cannot be passed on is refused by name. Left out is what the reply can do without:
-items of reasoning (they are the provider's own that wrote them), `reasoning.summary`, `store` (nothing is kept),
-`metadata`, `prompt_cache_*`, `safety_identifier`, `service_tier`, `truncation` and unknown fields.
+items of reasoning that aren't ours (they are the provider's that wrote them), `reasoning.summary`, `store` (nothing is
+kept), `metadata`, `prompt_cache_*`, `safety_identifier`, `service_tier`, `truncation` and unknown fields.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from llm.dialects.openai_chat.messages import read_image
 from llm.dialects.openai_chat.translation import MODES, read_function
+from llm.dialects.openai_responses.thinking import read_reasoning_item
 from llm.dialects.request_fields import (
     output_maximum,
     read_list,
@@ -24,7 +25,7 @@ from llm.dialects.request_fields import (
     refuse_unsupported,
 )
 from llm.errors import InvalidRequest
-from llm.types import ChatMessage, ChatRequest, ContentPart, Role, TextPart, Tool, ToolCall, ToolChoice
+from llm.types import ChatMessage, ChatRequest, ContentPart, Role, TextPart, Thinking, Tool, ToolCall, ToolChoice
 
 # Field -> the values that mean nothing is asked.
 _UNTRANSLATABLE: Mapping[str, tuple[Any, ...]] = {
@@ -72,8 +73,15 @@ def _messages(body: Mapping[str, Any]) -> tuple[ChatMessage, ...]:
         return (*messages, ChatMessage(role="user", content=asked))
     if not isinstance(asked, list) or not asked:
         refuse_type("input", "a text, or a list of at least one item")
+    thinking: list[Thinking] = []
     for index, item in enumerate(asked):
+        if isinstance(item, dict) and item.get("type") == "reasoning":
+            thinking += read_reasoning_item(item)
+            continue
         _add_item(messages, item, f"input[{index}]")
+        if thinking and messages[-1].role == "assistant":
+            messages[-1] = replace(messages[-1], thinking=(*messages[-1].thinking, *thinking))
+        thinking = []
     return tuple(messages)
 
 
@@ -88,7 +96,7 @@ def _add_item(messages: list[ChatMessage], item: Any, param: str) -> None:
     elif kind == "function_call_output":
         content = _content(item.get("output"), f"{param}.output")
         messages.append(ChatMessage(role="tool", content=content, tool_call_id=_call_id(item, param)))
-    elif kind != "reasoning":
+    else:
         raise InvalidRequest(f"This model does not support items of type '{str(kind)[:40]}'.", param=f"{param}.type")
 
 

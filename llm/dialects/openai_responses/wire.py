@@ -27,6 +27,7 @@ from llm.dialects.openai_responses.fields import (
 )
 from llm.dialects.openai_responses.stream import OpenAIResponsesReader, is_account_failure
 from llm.dialects.openai_responses.text import output_text, prompt_text
+from llm.dialects.openai_responses.thinking import changed_input
 from llm.dialects.openai_responses.translation import to_chat
 from llm.dialects.openai_responses.usage import read_usage
 from llm.dialects.reply_fields import loaded_reply, text_in
@@ -85,7 +86,7 @@ class OpenAIResponses(OpenAIDialect):
         max_output_tokens: int | None = None,
         server: Server = ANY_SERVER,
     ) -> bytes:
-        changes = renamed_model(request, upstream_model)
+        changes = renamed_model(request, upstream_model) | changed_input(request.raw, request.body)
         if max_output_tokens is not None:
             [[field]] = RESPONSE_MAXIMA
             changes |= lowered_output(request.body, max_output_tokens, field, RESPONSE_MAXIMA)

@@ -7,6 +7,7 @@ from django.test import Client
 from billing.models import Invoice
 from billing.staff.roles import GROUPS, make_groups
 from tests.billing.admin.pages import make_draft, make_submitted, member_of, step_url
+from tests.pages import send
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
@@ -61,7 +62,8 @@ def test_what_each_group_may_open(group: str) -> None:
 
 
 def press(client: Client, invoice: Invoice, step: str) -> int:
-    return client.post(step_url(invoice, step), {"reason": "tested"}).status_code
+    status: int = send(client, step_url(invoice, step), {"reason": "tested"}).status_code
+    return status
 
 
 def test_preparers_prepare_and_approvers_approve() -> None:

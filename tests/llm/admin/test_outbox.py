@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from llm.models import Outbox
 from tests.llm.admin.factories import make_account, make_message, messages_of, staff_with
+from tests.pages import confirm, seen_on, send
 
 pytestmark = pytest.mark.django_db
 
@@ -58,7 +59,7 @@ def test_a_message_that_was_given_up_is_sent_again(admin_client: Client) -> None
     assert "It is queued for immediate delivery." in admin_client.get(url).content.decode()
     assert Outbox.objects.filter(given_up_at__isnull=False).exists()
 
-    response = admin_client.post(url)
+    response = send(admin_client, url)
 
     message.refresh_from_db()
     assert messages_of(response) == ["1 message queued again."]
@@ -78,21 +79,23 @@ def test_only_those_that_were_given_up_are_sent_again(admin_client: Client) -> N
     ]
     form: dict[str, Any] = {"action": "send_again", "_selected_action": [message.pk for message in messages]}
 
-    response = admin_client.post(LIST, {**form, "confirmed": "yes"})
+    response = confirm(admin_client, LIST, form)
 
     assert messages_of(response) == ["1 message queued again."]
     assert Outbox.objects.filter(due_at=due_at).count() == 2
 
 
-def test_what_was_sent_meanwhile_is_not_sent_again(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_sent_meanwhile_is_not_sent_again(admin_client: Client) -> None:
     message = given_up(make_account())
-    stale = Outbox.objects.get()
+    url = f"{LIST}{message.pk}/action/send_again/"
+    seen = seen_on(admin_client, url)
     Outbox.objects.update(given_up_at=None, sent_at=timezone.now())
-    monkeypatch.setattr("llm.admin.outbox.OutboxAdmin.get_object", lambda *args, **kwargs: stale)
 
-    response = admin_client.post(f"{LIST}{message.pk}/action/send_again/")
+    response = admin_client.post(url, seen)
 
-    assert messages_of(response) == ["No messages queued again."]
+    assert messages_of(response) == [
+        "1 message was changed since this page was opened, and was left as it is. Look at it and try again."
+    ]
     assert Outbox.objects.get().due_at == LONG_AGO
 
 
@@ -114,7 +117,7 @@ def test_permissions_hold_in_every_view(permissions: tuple[str, ...], seen: int,
     client, page = staff_with(*permissions), f"{LIST}{message.pk}/"
 
     assert [client.get(url).status_code for url in (LIST, f"{page}change/")] == [seen, seen]
-    assert client.post(f"{page}action/send_again/").status_code == sent
+    assert send(client, f"{page}action/send_again/").status_code == sent
     assert Outbox.objects.filter(given_up_at=None).exists() is (sent == 302)
 
 

@@ -9,7 +9,16 @@ from llm.dialects.base import ParsedRequest, Translatable
 from llm.dialects.native import NATIVE
 from llm.enums import Dialect
 from llm.errors import GatewayError, InvalidKey, InvalidRequest, QuotaExceeded, RateLimited, UpstreamFailed
-from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamEnd, TokenCounts, ToolCall, ToolCallDelta
+from llm.types import (
+    ChatMessage,
+    ChatRequest,
+    ChatResponse,
+    StreamEnd,
+    ThinkingDelta,
+    TokenCounts,
+    ToolCall,
+    ToolCallDelta,
+)
 
 USAGE = TokenCounts(prompt_tokens=42, completion_tokens=128)
 RESPONSE = ChatResponse(reply="Hi", model="gpt-4o", usage=USAGE)
@@ -69,6 +78,7 @@ def test_a_stream_is_deltas_and_then_model_and_usage() -> None:
     assert writing.item(ToolCallDelta(0, id="c1", name="f")) == (
         b'data: {"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"f","arguments":""}}]}\n\n'
     )
+    assert writing.item(ThinkingDelta(0, "hm")) == b""
     assert writing.item(StreamEnd("m")) == b""
     assert writing.finish(RESPONSE, cost="0.5") == (
         b'data: {"model":"gpt-4o","usage":{"cost": 0.5, "prompt_tokens":42,"completion_tokens":128,"total_tokens":170}}'

@@ -27,7 +27,7 @@ class Provider:
 async def test_of_many_calls_at_once_one_asks() -> None:
     provider = Provider({"max_tokens": 64_000})
     maxima = OutputMaxima(provider.describe)
-    assert await asyncio.gather(*(maxima.maximum_of(model) for model in "aabab")) == [64_000] * 5
+    assert await asyncio.gather(*(maxima.find_maximum(model) for model in "aabab")) == [64_000] * 5
     assert sorted(provider.asked) == ["a", "b"]
 
 
@@ -39,20 +39,20 @@ async def test_what_nobody_knows_is_the_least_and_asked_again_soon(
 ) -> None:
     provider = Provider(described)
     maxima = OutputMaxima(provider.describe)
-    assert [await maxima.maximum_of("m") for _ in range(3)] == [4096] * 3
+    assert [await maxima.find_maximum("m") for _ in range(3)] == [4096] * 3
     assert provider.asked == ["m"]
     monkeypatch.setattr(output_maxima, "_UNKNOWN_FOR_S", -1.0)
-    assert await maxima.maximum_of("other") == 4096
+    assert await maxima.find_maximum("other") == 4096
     provider.described = {"max_tokens": 32_000}
-    assert await maxima.maximum_of("other") == 32_000
+    assert await maxima.find_maximum("other") == 32_000
 
 
 async def test_names_without_end_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_maxima, "_MOST_MODELS", 3)
+    monkeypatch.setattr(output_maxima, "_MAX_MODELS", 3)
     provider = Provider({"max_tokens": 5})
     maxima = OutputMaxima(provider.describe)
     for number in range(10):
-        assert await maxima.maximum_of(str(number)) == 5
+        assert await maxima.find_maximum(str(number)) == 5
         assert len(maxima._answers) <= 3
 
 
@@ -63,4 +63,4 @@ async def test_a_provider_that_hangs_holds_a_call_up_for_a_moment(monkeypatch: p
         await asyncio.Event().wait()
         raise AssertionError
 
-    assert await OutputMaxima(hang).maximum_of("m") == 4096
+    assert await OutputMaxima(hang).find_maximum("m") == 4096

@@ -5,16 +5,18 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 
 from billing.admin.invoices import steps
 from billing.enums import InvoiceKind, InvoiceState
+from billing.invoices import review
 from billing.models import Invoice, InvoiceEvent
 from billing.periods import BillingPeriod
 from llm.enums import CallOutcome, UsageSource, UsageStatus
-from llm.models import Account
+from llm.models import Account, Price
 from tests.billing.admin.pages import (
     APPROVER,
     PREPARER,
@@ -28,6 +30,7 @@ from tests.billing.admin.pages import (
 )
 from tests.billing.calls import make_call, make_open_call
 from tests.billing.factories import make_account, make_invoice, make_profile
+from tests.pages import seen_on, send
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
@@ -69,7 +72,7 @@ def test_calls_that_block_the_issue_are_named_with_links(admin_client: Client) -
     invoice = make_draft()
     make_open_call(invoice.account)
     make_call(invoice.account, model="nobody-knows", prompt_tokens=5)
-    admin_client.post(step_url(invoice, "recompute"), {"reason": ""})
+    send(admin_client, step_url(invoice, "recompute"), {"reason": ""})
 
     page = text_of(admin_client.get(page_url(invoice)))
 
@@ -122,7 +125,7 @@ def test_a_month_that_has_not_ended_is_not_submitted() -> None:
     question = text_of(preparer.get(step_url(draft, "submit")))
     assert "It can't be submitted for review yet." in question
     assert sentence in question
-    assert sentence in text_of(preparer.post(step_url(draft, "submit")))
+    assert sentence in text_of(send(preparer, step_url(draft, "submit")))
     assert state_of(draft) == "draft"
 
 
@@ -141,7 +144,7 @@ def test_the_whole_course_by_two_people() -> None:
         former = state_of(invoice)
         assert "Cancel" in text_of(client.get(step_url(invoice, step)))
         assert state_of(invoice) == former
-        answer = client.post(step_url(invoice, step), values)
+        answer = send(client, step_url(invoice, step), values)
         assert (answer.status_code, answer.headers["Location"]) == (302, page_url(invoice))
         assert state_of(invoice) == state
 
@@ -155,7 +158,7 @@ def test_the_whole_course_by_two_people() -> None:
 def test_a_reason_is_asked_for(step: str) -> None:
     invoice = make_submitted()
 
-    answer = sign_in("ada", *APPROVER).post(step_url(invoice, step), {"reason": "  "})
+    answer = send(sign_in("ada", *APPROVER), step_url(invoice, step), {"reason": "  "})
 
     assert "This field is required." in text_of(answer)
     assert state_of(invoice) == "in_review"
@@ -164,9 +167,9 @@ def test_a_reason_is_asked_for(step: str) -> None:
 def test_who_submitted_is_told_that_somebody_else_must_approve() -> None:
     both = sign_in("bo", *PREPARER, *APPROVER)
     invoice = make_draft()
-    both.post(step_url(invoice, "submit"))
+    send(both, step_url(invoice, "submit"))
 
-    answer = both.post(step_url(invoice, "approve"))
+    answer = send(both, step_url(invoice, "approve"))
 
     assert "You submitted this invoice, so someone else must approve it." in text_of(answer)
     assert state_of(invoice) == "in_review"
@@ -178,7 +181,7 @@ def test_a_step_out_of_state_is_a_sentence() -> None:
     approver = sign_in("ada", *APPROVER)
 
     assert "you can't do this" in text_of(approver.get(step_url(invoice, "approve")))
-    answer = text_of(approver.post(step_url(invoice, "approve")))
+    answer = text_of(send(approver, step_url(invoice, "approve")))
 
     assert "The invoice&#x27;s status is “issued”: it can&#x27;t be approved." in answer
     assert (state_of(invoice), InvoiceEvent.objects.count()) == ("issued", events)
@@ -196,11 +199,11 @@ def lose_call(account: Account) -> None:
 def test_what_blocks_the_issue_is_said_on_its_page() -> None:
     invoice = make_submitted()
     approver = sign_in("ada", *APPROVER)
-    approver.post(step_url(invoice, "approve"))
+    send(approver, step_url(invoice, "approve"))
     lose_call(invoice.account)
 
     assert "It can't be issued yet." in text_of(approver.get(step_url(invoice, "issue")))
-    assert "lost when the gateway restarted" in text_of(approver.post(step_url(invoice, "issue")))
+    assert "lost when the gateway restarted" in text_of(send(approver, step_url(invoice, "issue")))
     assert state_of(invoice) == "approved"
 
 
@@ -211,7 +214,7 @@ def test_a_lock_that_somebody_else_holds_is_a_sentence(monkeypatch: pytest.Monke
     invoice = make_submitted()
     monkeypatch.setattr("billing.invoices.review.lock_profile", locked)
 
-    answer = sign_in("ada", *APPROVER).post(step_url(invoice, "approve"))
+    answer = send(sign_in("ada", *APPROVER), step_url(invoice, "approve"))
 
     assert steps.BUSY.replace("'", "&#x27;") in text_of(answer)
 
@@ -224,7 +227,7 @@ def test_steps_are_for_those_who_may(step: str) -> None:
     events = InvoiceEvent.objects.count()
     for client in (sign_in("vera", "view_invoice"), sign_in("stranger")):
         assert client.get(step_url(invoice, step)).status_code == 403
-        assert client.post(step_url(invoice, step), {"reason": "mine", "scope": "whole"}).status_code == 403
+        assert send(client, step_url(invoice, step), {"reason": "mine", "scope": "whole"}).status_code == 403
     assert Client().post(step_url(invoice, step)).status_code == 302
 
     assert (state_of(invoice), InvoiceEvent.objects.count()) == ("in_review", events)
@@ -246,23 +249,23 @@ def test_an_invoice_is_credited_by_line_or_whole() -> None:
     url = step_url(invoice, "credit")
 
     assert "of 2.00" in text_of(approver.get(url))
-    assert "Enter an amount" in text_of(approver.post(url, {"scope": "lines", "reason": "too much"}))
+    assert "Enter an amount" in text_of(send(approver, url, {"scope": "lines", "reason": "too much"}))
     too_much = {"scope": "lines", "reason": "too much", f"line_{line.pk}": "2.01"}
-    assert "exceeds the 2.00 USD left" in text_of(approver.post(url, too_much))
+    assert "exceeds the 2.00 USD left" in text_of(send(approver, url, too_much))
     unclear = {"scope": "whole", "reason": "too much", f"line_{line.pk}": "1"}
-    assert "would be ignored" in text_of(approver.post(url, unclear))
+    assert "would be ignored" in text_of(send(approver, url, unclear))
     assert Invoice.objects.count() == 1
 
-    approver.post(url, {"scope": "lines", "reason": "too much", f"line_{line.pk}": "0.50"})
+    send(approver, url, {"scope": "lines", "reason": "too much", f"line_{line.pk}": "0.50"})
     first = Invoice.objects.get(kind=InvoiceKind.CREDIT_NOTE)
     assert first.total == Decimal("-0.50")
-    answer = approver.post(url, {"scope": "whole", "reason": "all of it"})
+    answer = send(approver, url, {"scope": "whole", "reason": "all of it"})
     second = Invoice.objects.filter(kind=InvoiceKind.CREDIT_NOTE).latest("id")
 
     assert (second.total, answer.headers["Location"]) == (Decimal("-1.50"), page_url(second))
     assert "-1.50" in text_of(approver.get(page_url(invoice)))
     assert invoice.label in text_of(approver.get(page_url(second)))
-    assert "There is nothing left to credit." in text_of(approver.post(url, {"scope": "whole", "reason": "again"}))
+    assert "There is nothing left to credit." in text_of(send(approver, url, {"scope": "whole", "reason": "again"}))
 
 
 def test_lines_are_credited_to_be_billed_again() -> None:
@@ -272,18 +275,18 @@ def test_lines_are_credited_to_be_billed_again() -> None:
     url = step_url(invoice, "bill_again")
 
     assert "next draft bills them again" in text_of(approver.get(url))
-    assert "Choose at least one line." in text_of(approver.post(url, {"scope": "lines", "reason": "wrong plan"}))
+    assert "Choose at least one line." in text_of(send(approver, url, {"scope": "lines", "reason": "wrong plan"}))
     unclear = {"scope": "whole", "reason": "wrong plan", f"line_{line.pk}": "on"}
-    assert "You chose lines" in text_of(approver.post(url, unclear))
-    assert "This field is required." in text_of(approver.post(url, {"scope": "whole", "reason": ""}))
+    assert "You chose lines" in text_of(send(approver, url, unclear))
+    assert "This field is required." in text_of(send(approver, url, {"scope": "whole", "reason": ""}))
     assert Invoice.objects.count() == 1
 
-    answer = approver.post(url, {"scope": "lines", "reason": "wrong plan", f"line_{line.pk}": "on"})
+    answer = send(approver, url, {"scope": "lines", "reason": "wrong plan", f"line_{line.pk}": "on"})
     note = Invoice.objects.get(kind=InvoiceKind.CREDIT_NOTE)
 
     assert (note.credit_kind, note.total, answer.headers["Location"]) == ("correction", Decimal(-2), page_url(note))
     assert [event.action for event in invoice.events.order_by("id")][-1] == "bill_again"
-    assert "There is nothing left to credit." in text_of(approver.post(url, {"scope": "whole", "reason": "again"}))
+    assert "There is nothing left to credit." in text_of(send(approver, url, {"scope": "whole", "reason": "again"}))
 
 
 def test_the_document_and_its_pdf() -> None:
@@ -312,3 +315,37 @@ def test_what_came_late_stands_under_its_own_month(admin_client: Client) -> None
 
     assert "Late usage of 2026-09" in page
     assert "/calls/" in page
+
+
+def test_only_the_content_that_was_seen_is_approved() -> None:
+    """Sent back and submitted again meanwhile, with another call on it."""
+    invoice = make_submitted()
+    approver = sign_in("ada", *APPROVER)
+    older = seen_on(approver, step_url(invoice, "approve"))
+    preparer = User.objects.get(username="pat")
+    review.send_back(invoice.pk, user=preparer, reason="a call is missing")
+    make_call(invoice.account, price=Price.objects.get(), model="model of Acme", prompt_tokens=5_000_000)
+    review.submit(invoice.pk, user=preparer)
+
+    answer = text_of(approver.post(step_url(invoice, "approve"), older))
+
+    assert steps.CHANGED in answer
+    assert state_of(invoice) == "in_review"
+    send(approver, step_url(invoice, "approve"))
+    assert state_of(invoice) == "approved"
+
+
+@pytest.mark.parametrize("step", ["credit", "bill_again"])
+def test_what_was_credited_meanwhile_is_not_credited_by_an_older_page(step: str) -> None:
+    approver = sign_in("ada", *APPROVER)
+    invoice = make_issued()
+    older = seen_on(approver, step_url(invoice, step))
+    send(
+        approver, step_url(invoice, "credit"), {"scope": "lines", "reason": "x", f"line_{invoice.lines.get().pk}": "1"}
+    )
+
+    answer = text_of(approver.post(step_url(invoice, step), {**older, "scope": "whole", "reason": "all of it"}))
+
+    assert steps.CHANGED in answer
+    assert "all of it" in answer
+    assert Invoice.objects.filter(kind=InvoiceKind.CREDIT_NOTE).count() == 1

@@ -12,6 +12,7 @@ from billing.models import Invoice
 from billing.periods import BillingPeriod
 from tests.billing.admin.pages import APPROVER, PREPARER, make_draft, make_issued, make_submitted, sign_in, text_of
 from tests.billing.factories import make_account, make_invoice, make_profile
+from tests.pages import seen_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
@@ -25,7 +26,9 @@ def shown(client: Client, query: str = "") -> list[str]:
 
 def act(client: Client, action: str, *invoices: Invoice, **values: Any) -> Any:
     chosen = [str(invoice.pk) for invoice in invoices]
-    return client.post(QUEUE, {"action": action, "_selected_action": chosen, **values}, follow=True)
+    data = {"action": action, "_selected_action": chosen}
+    seen = seen_on(client, QUEUE, data) if "confirmed" in values else {}
+    return client.post(QUEUE, {**data, **seen, **values}, follow=True)
 
 
 def unflag(invoice: Invoice) -> Invoice:
@@ -166,3 +169,18 @@ def test_batches_are_for_those_who_may() -> None:
 
     invoice.refresh_from_db()
     assert invoice.state == InvoiceState.IN_REVIEW
+
+
+def test_of_many_only_those_whose_figures_were_seen_are_approved() -> None:
+    client = sign_in("alex", *APPROVER)
+    good, changed = make_unflagged("Good"), make_unflagged("Changed")
+    data = {"action": "approve_unflagged", "_selected_action": [good.pk, changed.pk]}
+    seen = seen_on(client, QUEUE, data)
+    Invoice.objects.filter(pk=changed.pk).update(content_digest="0" * 64)
+
+    answer = text_of(client.post(QUEUE, {**data, **seen, "confirmed": "yes"}, follow=True))
+
+    assert "1 invoice approved." in answer
+    assert "The invoice was changed since this page was opened." in answer
+    states = {name: Invoice.objects.get(account__name=name).state for name in ("Good", "Changed")}
+    assert states == {"Good": "approved", "Changed": "in_review"}

@@ -19,6 +19,7 @@ from billing.plans import add_version, default_plan
 from llm.models import Account
 from tests.billing.factories import make_account, make_invoice, make_profile
 from tests.llm.admin.factories import staff_with
+from tests.pages import seen_on, send, text_of
 
 pytestmark = pytest.mark.django_db
 
@@ -115,6 +116,7 @@ def test_a_version_can_be_edited_while_only_a_draft_has_it(admin_client: Client)
     version = make_version()
     make_invoice(make_profile(plan=version.plan), state=InvoiceState.DRAFT)
     data = form(version.plan, effective_from="2026-01-01", markup_percent="20")
+    data |= seen_on(admin_client, page_of(version))
     assert admin_client.post(page_of(version), data).status_code == 302
     version.refresh_from_db()
     assert version.markup_percent == Decimal(20)
@@ -128,7 +130,9 @@ def test_a_billed_version_is_only_looked_at(admin_client: Client) -> None:
     assert f"{VERSIONS}add/?copy={version.pk}" in page
     assert 'name="markup_percent"' not in page
     assert 'name="rates-0-price_per_million"' not in page
-    assert admin_client.post(page_of(version), form(version.plan, markup_percent="20")).status_code == 403
+    answer = admin_client.post(page_of(version), form(version.plan, effective_from="2027-05-01", markup_percent="20"))
+    assert "“Team from 2026-01” is used by invoices and can't be changed: add a version" in text_of(answer)
+    assert 'name="markup_percent" value="20"' in text_of(answer)
     version.refresh_from_db()
     assert version.markup_percent == Decimal(0)
 
@@ -168,9 +172,9 @@ def test_a_plan_is_archived_and_restored(admin_client: Client) -> None:
     action = f"{PLANS}{plan.pk}/action/"
     assert admin_client.get(f"{action}archive/").status_code == 200
     assert Plan.objects.get().archived_at is None
-    admin_client.post(f"{action}archive/")
+    send(admin_client, f"{action}archive/")
     assert Plan.objects.get().archived_at is not None
-    admin_client.post(f"{action}restore/")
+    send(admin_client, f"{action}restore/")
     assert Plan.objects.get().archived_at is None
 
 

@@ -10,7 +10,8 @@ from django.test import Client
 
 from llm.models import Account
 from llm.secretstore import seal, unseal
-from tests.llm.admin.factories import make_account, make_key, messages_of, save, staff_with, token_of, usage_row
+from tests.llm.admin.factories import make_account, make_key, messages_of, save, staff_with, usage_row
+from tests.pages import confirm, seen_on, send
 
 pytestmark = pytest.mark.django_db
 
@@ -48,7 +49,7 @@ def test_the_status_changes_by_confirmed_actions(admin_client: Client, before: s
     account.refresh_from_db()
     assert account.status == before
 
-    admin_client.post(url)
+    send(admin_client, url)
     account.refresh_from_db()
     assert account.status == after
     assert LogEntry.objects.get().change_message == f"Status changed from {before} to {after}."
@@ -67,7 +68,7 @@ def test_several_accounts_are_suspended_after_one_question(admin_client: Client)
     assert "All their keys are refused from the next call" in question.content.decode()
     assert Account.objects.filter(status="suspended").count() == 0
 
-    response = admin_client.post(LIST, {**form, "confirmed": "yes"})
+    response = confirm(admin_client, LIST, form)
     assert messages_of(response) == ["2 accounts suspended."]
     assert list(Account.objects.values_list("status", flat=True)) == ["suspended", "suspended", "closed"]
 
@@ -75,7 +76,7 @@ def test_several_accounts_are_suspended_after_one_question(admin_client: Client)
 def test_the_status_can_not_be_edited_past_the_question(admin_client: Client) -> None:
     account = make_account()
 
-    admin_client.post(f"{LIST}{account.pk}/change/", change_form(status="closed", time_zone="Europe/Lisbon"))
+    send(admin_client, f"{LIST}{account.pk}/change/", change_form(status="closed", time_zone="Europe/Lisbon"))
 
     account.refresh_from_db()
     assert (account.status, account.time_zone) == ("active", "Europe/Lisbon")
@@ -126,19 +127,19 @@ def test_an_account_has_addresses_for_messages(admin_client: Client) -> None:
     account = make_account()
     form = change_form(alert_email="ops@example.com", webhook_url="https://example.com/hook?a=1")
 
-    admin_client.post(f"{LIST}{account.pk}/change/", form)
+    send(admin_client, f"{LIST}{account.pk}/change/", form)
 
     account.refresh_from_db()
     assert (account.alert_email, account.webhook_url) == ("ops@example.com", "https://example.com/hook?a=1")
 
 
-def test_editing_keeps_what_changed_meanwhile(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_editing_keeps_what_changed_meanwhile(admin_client: Client) -> None:
     account = make_account()
-    stale = Account.objects.get()
+    page = f"{LIST}{account.pk}/change/"
+    seen = seen_on(admin_client, page)
     Account.objects.update(status="suspended", webhook_secret="whsec_c2VjcmV0")
-    monkeypatch.setattr("llm.admin.accounts.account_admin.AccountAdmin.get_object", lambda *args, **kwargs: stale)
 
-    admin_client.post(f"{LIST}{account.pk}/change/", change_form(name="Renamed"))
+    admin_client.post(page, {**seen, **change_form(name="Renamed")})
 
     account.refresh_from_db()
     assert (account.name, account.status, account.webhook_secret) == ("Renamed", "suspended", "whsec_c2VjcmV0")
@@ -148,7 +149,7 @@ def test_editing_keeps_what_changed_meanwhile(admin_client: Client, monkeypatch:
 def test_a_webhook_secret_is_in_the_reply_and_on_no_page_again(admin_client: Client) -> None:
     account = make_account()
     url = f"{LIST}{account.pk}/webhook-secret/"
-    form = {"form_token": token_of(admin_client.get(url))}
+    form = seen_on(admin_client, url)
     assert Account.objects.get().webhook_secret == ""
 
     response = admin_client.post(url, form)
@@ -167,7 +168,7 @@ def test_a_webhook_secret_is_in_the_reply_and_on_no_page_again(admin_client: Cli
 def test_sending_the_form_again_makes_no_second_secret(admin_client: Client) -> None:
     account = make_account()
     url = f"{LIST}{account.pk}/webhook-secret/"
-    form = {"form_token": token_of(admin_client.get(url))}
+    form = seen_on(admin_client, url)
     admin_client.post(url, form)
     secret = Account.objects.get().webhook_secret
 
@@ -183,7 +184,7 @@ def test_a_stored_webhook_secret_is_replaced_and_never_shown(admin_client: Clien
     url = f"{LIST}{account.pk}/webhook-secret/"
     question = admin_client.get(url)
 
-    response = admin_client.post(url, {"form_token": token_of(question)})
+    response = send(admin_client, url)
 
     assert "whsec_…JldA" in question.content.decode()
     assert "whsec_b2xkIHNlY3JldA" not in question.content.decode() + response.content.decode()

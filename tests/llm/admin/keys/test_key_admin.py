@@ -16,6 +16,7 @@ from llm.admin.one_time_forms import DOUBLE_CLICK, KEPT
 from llm.keys import digest_of, revoke_key
 from llm.models import Account, ApiKey, UsedForm
 from tests.llm.admin.factories import make_account, make_key, messages_of, save, staff_with, token_of, usage_row
+from tests.pages import confirm, seen_on, send, text_of
 
 pytestmark = pytest.mark.django_db
 
@@ -141,7 +142,7 @@ def test_a_closed_account_gets_no_key(admin_client: Client) -> None:
 def test_rotation_shows_the_new_secret_and_leaves_the_old_key_its_grace(admin_client: Client) -> None:
     key = make_key(make_account(), allowed_models=["small"])
     url = reverse("admin:llm_apikey_rotate", args=(key.pk,))
-    form = {"grace": "3600", "form_token": token_of(admin_client.get(url))}
+    form = {"grace": "3600", **seen_on(admin_client, url)}
 
     response = admin_client.post(url, form)
 
@@ -160,7 +161,7 @@ def test_rotation_shows_the_new_secret_and_leaves_the_old_key_its_grace(admin_cl
 def test_sending_a_rotation_again_rotates_once(admin_client: Client) -> None:
     key = make_key(make_account())
     url = reverse("admin:llm_apikey_rotate", args=(key.pk,))
-    form = {"grace": "604800", "form_token": token_of(admin_client.get(url))}
+    form = {"grace": "604800", **seen_on(admin_client, url)}
     admin_client.post(url, form)
 
     response = admin_client.post(url, form)
@@ -174,7 +175,7 @@ def test_a_dead_key_is_not_rotated(admin_client: Client) -> None:
     revoke_key(key)
     url = reverse("admin:llm_apikey_rotate", args=(key.pk,))
 
-    response = admin_client.post(url, {"grace": "0", "form_token": token_of(admin_client.get(url))})
+    response = send(admin_client, url, {"grace": "0"})
 
     assert response.status_code == 302
     assert "is revoked: make a new one instead." in messages_of(response)[0]
@@ -189,7 +190,7 @@ def test_revoking_asks_first_and_only_a_post_does_it(admin_client: Client) -> No
     key.refresh_from_db()
     assert (question.status_code, key.revoked_at) == (200, None)
 
-    admin_client.post(url)
+    send(admin_client, url)
     key.refresh_from_db()
     assert key.revoked_at is not None
     assert LogEntry.objects.get().change_message == "Revoked."
@@ -205,7 +206,7 @@ def test_keys_are_revoked_together_after_one_question(admin_client: Client) -> N
     assert question.status_code == 200
     assert ApiKey.objects.filter(revoked_at=None).count() == 2
 
-    response = admin_client.post("/admin/llm/apikey/", {**form, "confirmed": "yes"})
+    response = confirm(admin_client, "/admin/llm/apikey/", form)
     assert messages_of(response) == ["2 API keys revoked."]
     assert ApiKey.objects.filter(revoked_at=None).count() == 0
     assert LogEntry.objects.count() == 2
@@ -216,7 +217,7 @@ def test_only_name_expiry_and_models_can_be_edited(admin_client: Client) -> None
     key = make_key(account)
     form = {"name": "renamed", "expires_at": "", "allowed_models": "small", "account": other.pk, "prefix": "x"}
 
-    admin_client.post(f"/admin/llm/apikey/{key.pk}/change/", form)
+    send(admin_client, f"/admin/llm/apikey/{key.pk}/change/", form)
 
     changed = ApiKey.objects.get()
     assert (changed.name, changed.allowed_models) == ("renamed", ["small"])
@@ -227,24 +228,25 @@ def test_a_revoked_key_keeps_its_expiry(admin_client: Client) -> None:
     key = make_key(make_account())
     revoke_key(key)
 
-    admin_client.post(f"/admin/llm/apikey/{key.pk}/change/", {"name": "x", "expires_at": "2036-01-01T00:00"})
+    send(admin_client, f"/admin/llm/apikey/{key.pk}/change/", {"name": "x", "expires_at": "2036-01-01T00:00"})
 
     changed = ApiKey.objects.get()
     assert (changed.name, changed.expires_at) == ("x", None)
 
 
-def test_editing_does_not_undo_a_revocation_meanwhile(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_editing_does_not_undo_a_revocation_meanwhile(admin_client: Client) -> None:
     key = make_key(make_account())
-    stale = ApiKey.objects.get(pk=key.pk)
+    page = f"/admin/llm/apikey/{key.pk}/change/"
+    seen = seen_on(admin_client, page)
     revoke_key(key)
-    monkeypatch.setattr("llm.admin.keys.key_admin.ApiKeyAdmin.get_object", lambda *args, **kwargs: stale)
+    form = {**seen, "name": "renamed", "expires_at": "", "allowed_models": ""}
 
-    admin_client.post(
-        f"/admin/llm/apikey/{key.pk}/change/", {"name": "renamed", "expires_at": "", "allowed_models": ""}
-    )
+    answer = text_of(admin_client.post(page, form))
 
+    assert "“Expires” changed after you opened this page." in answer
+    assert 'value="renamed"' in answer
     changed = ApiKey.objects.get()
-    assert changed.name == "renamed"
+    assert changed.name == "production"
     assert changed.revoked_at is not None
 
 

@@ -13,6 +13,7 @@ from llm.limits.changes import archive_limit
 from llm.limits.periods import period_of
 from llm.models import Account, Limit, LimitWindow
 from tests.llm.admin.factories import make_account, make_key, make_limit, messages_of, staff_with
+from tests.pages import confirm, seen_on, send, text_of
 
 pytestmark = pytest.mark.django_db
 
@@ -115,7 +116,7 @@ def test_only_amount_and_threshold_change(admin_client: Client) -> None:
     page = admin_client.get(change_url(limit)).content.decode()
     form = {**new_limit(other, metric="tokens", per="day"), "amount": "7.25", "soft_percent": ""}
 
-    admin_client.post(change_url(limit), form)
+    send(admin_client, change_url(limit), form)
 
     changed = Limit.objects.get()
     assert 'value="5.00"' in page
@@ -127,21 +128,21 @@ def test_only_amount_and_threshold_change(admin_client: Client) -> None:
 def test_a_wrong_change_is_a_form_error(admin_client: Client) -> None:
     limit = make_limit(make_account())
 
-    response = admin_client.post(change_url(limit), {"amount": "12.5", "soft_percent": ""})
+    response = send(admin_client, change_url(limit), {"amount": "12.5", "soft_percent": ""})
 
     assert "“12.5” is not a whole number" in response.content.decode()
     assert Limit.objects.get().amount == 1000
 
 
-def test_a_limit_that_was_ended_meanwhile_is_not_changed(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_that_was_ended_meanwhile_is_not_changed(admin_client: Client) -> None:
     limit = make_limit(make_account())
-    stale = Limit.objects.get()
+    seen = seen_on(admin_client, change_url(limit))
     archive_limit(limit)
-    monkeypatch.setattr("llm.admin.limits.limit_admin.LimitAdmin.get_object", lambda *args, **kwargs: stale)
 
-    response = admin_client.post(change_url(limit), {"amount": "5", "soft_percent": ""})
+    page = text_of(admin_client.post(change_url(limit), {**seen, "amount": "5", "soft_percent": ""}))
 
-    assert messages_of(response) == ["This limit was ended in the meantime. To set a limit again, add a new one."]
+    assert "This limit has ended. To set a limit again, add a new one." in page
+    assert 'name="amount" value="5"' in page
     assert Limit.objects.get().amount == 1000
     assert not LogEntry.objects.exists()
 
@@ -153,7 +154,7 @@ def test_ending_asks_first_and_only_a_post_does_it(admin_client: Client) -> None
     assert "It no longer applies from the next call." in admin_client.get(url).content.decode()
     assert Limit.objects.in_force().exists()
 
-    response = admin_client.post(url)
+    response = send(admin_client, url)
     assert messages_of(response) == ["1 limit ended."]
     assert not Limit.objects.in_force().exists()
     assert LogEntry.objects.get().change_message == "Ended: 1,000 tokens per month."
@@ -162,9 +163,9 @@ def test_ending_asks_first_and_only_a_post_does_it(admin_client: Client) -> None
 def test_limits_are_ended_together_after_one_question(admin_client: Client) -> None:
     account = make_account()
     limits = [make_limit(account, per=per) for per in ("minute", "day", "month")]
-    form: dict[str, Any] = {"action": "end", "_selected_action": [limit.pk for limit in limits], "confirmed": "yes"}
+    form: dict[str, Any] = {"action": "end", "_selected_action": [limit.pk for limit in limits]}
 
-    response = admin_client.post(LIST, form)
+    response = confirm(admin_client, LIST, form)
 
     assert messages_of(response) == ["3 limits ended."]
     assert not Limit.objects.in_force().exists()
@@ -178,8 +179,9 @@ def test_an_ended_limit_is_only_looked_at(admin_client: Client) -> None:
 
     assert "ended" in page
     assert 'name="amount"' not in page
-    assert admin_client.post(change_url(limit), {"amount": "1"}).status_code == 403
+    assert "This limit has ended." in text_of(admin_client.post(change_url(limit), {"amount": "1"}))
     assert admin_client.post(f"{LIST}{limit.pk}/action/end/").status_code == 403
+    assert Limit.objects.get().amount == 1000
 
 
 def test_limits_are_never_deleted(admin_client: Client) -> None:

@@ -10,6 +10,7 @@ from django.utils import timezone
 from llm.enums import Meter
 from llm.models import CatalogVersion, ModelRoute, RouteTarget
 from llm.prices.staff import set_price
+from tests.pages import send
 
 pytestmark = pytest.mark.django_db
 
@@ -51,7 +52,7 @@ def test_targets_change_places(admin_client: Client) -> None:
     version = CatalogVersion.current()
     targets = ((first.pk, 1, "openai", "large"), (second.pk, 0, "echo", "echo"))
 
-    admin_client.post(f"{LIST}{route.pk}/change/", route_form(*targets, stored=2))
+    send(admin_client, f"{LIST}{route.pk}/change/", route_form(*targets, stored=2))
 
     assert chain(route) == [(0, "echo", "echo"), (1, "openai", "large")]
     assert CatalogVersion.current() > version
@@ -61,7 +62,7 @@ def test_a_target_is_taken_out(admin_client: Client) -> None:
     route, first, second = make_route()
     form = route_form((first.pk, 0, "openai", "large"), (second.pk, 1, "echo", "echo"), stored=2)
 
-    admin_client.post(f"{LIST}{route.pk}/change/", {**form, "targets-0-DELETE": "on"})
+    send(admin_client, f"{LIST}{route.pk}/change/", {**form, "targets-0-DELETE": "on"})
 
     assert chain(route) == [(0, "echo", "echo")]
 

@@ -29,6 +29,7 @@ from tests.llm.admin.factories import (
     staff_with,
     usage_row,
 )
+from tests.pages import send
 
 pytestmark = pytest.mark.django_db
 
@@ -62,7 +63,7 @@ def decide_url(call: Usage) -> str:
 
 
 def test_an_estimate_is_kept_and_billed(admin_client: Client, admin_user: User, call: Usage) -> None:
-    response = admin_client.post(decide_url(call), decision())
+    response = send(admin_client, decide_url(call), decision())
 
     adjustment = UsageAdjustment.objects.get()
     assert response["Location"] == QUEUE
@@ -76,7 +77,7 @@ def test_an_estimate_is_kept_and_billed(admin_client: Client, admin_user: User, 
 def test_typed_tokens_are_priced_as_the_call_was(admin_client: Client, call: Usage) -> None:
     form = decision(billable="no", figures="typed", prompt_tokens="1000", completion_tokens="0")
 
-    response = admin_client.post(decide_url(call), form)
+    response = send(admin_client, decide_url(call), form)
 
     adjustment = UsageAdjustment.objects.get()
     assert messages_of(response) == ["Decided: 1,000 tokens in, 0 out, $0.001, not billable."]
@@ -103,7 +104,7 @@ def test_typed_tokens_are_priced_as_the_call_was(admin_client: Client, call: Usa
 def test_a_wrong_form_decides_nothing(
     admin_client: Client, call: Usage, values: dict[str, str], complaint: str
 ) -> None:
-    response = admin_client.post(decide_url(call), decision(**values))
+    response = send(admin_client, decide_url(call), decision(**values))
 
     assert response.status_code == 200
     assert complaint in response.content.decode()
@@ -111,9 +112,9 @@ def test_a_wrong_form_decides_nothing(
 
 
 def test_a_call_is_decided_once(admin_client: Client, call: Usage) -> None:
-    admin_client.post(decide_url(call), decision())
+    send(admin_client, decide_url(call), decision())
 
-    for response in (admin_client.post(decide_url(call), decision(billable="no")), admin_client.get(decide_url(call))):
+    for response in (send(admin_client, decide_url(call), decision(billable="no")), admin_client.get(decide_url(call))):
         assert response["Location"] == f"{LIST}{call.pk}/change/"
         assert "The usage of this call is already known." in messages_of(response)
     assert UsageAdjustment.objects.get().is_billable is True
@@ -129,7 +130,7 @@ def test_two_who_decide_at_once_decide_once(admin_client: Client, call: Usage, m
 
     monkeypatch.setattr("llm.admin.usage.decisions.decide_call", somebody_was_quicker)
 
-    response = admin_client.post(decide_url(call), decision())
+    response = send(admin_client, decide_url(call), decision())
 
     assert response["Location"] == f"{LIST}{call.pk}/change/"
     assert len(messages_of(response)) == 1
@@ -142,7 +143,7 @@ def test_figures_without_a_cost_do_not_keep_that_of_the_estimate(admin_client: C
     (call,) = save(lost_row(make_key(make_account()), price=price, completion_tokens=0))
     form = decision(figures="typed", prompt_tokens="1000000000", completion_tokens="0")
 
-    response = admin_client.post(decide_url(call), form)
+    response = send(admin_client, decide_url(call), form)
 
     assert "has no rate for this" in response.content.decode()
     assert not UsageAdjustment.objects.exists()
@@ -167,7 +168,7 @@ def test_deciding_takes_its_permission(call: Usage, permissions: tuple[str, ...]
     assert page.status_code == seen
     assert decide_url(call) not in page.content.decode()
     assert client.get(decide_url(call)).status_code == decided
-    assert client.post(decide_url(call), decision()).status_code == decided
+    assert send(client, decide_url(call), decision()).status_code == decided
     assert not UsageAdjustment.objects.exists()
 
 
@@ -176,7 +177,7 @@ def test_who_may_change_usage_decides_but_edits_nothing(call: Usage) -> None:
 
     assert decide_url(call) in client.get(f"{LIST}{call.pk}/change/").content.decode()
     assert client.post(f"{LIST}{call.pk}/change/", {"model": "x"}).status_code == 403
-    assert client.post(decide_url(call), decision()).status_code == 302
+    assert send(client, decide_url(call), decision()).status_code == 302
     assert UsageAdjustment.objects.count() == 1
 
 
@@ -212,7 +213,7 @@ def test_a_disputed_call_is_billed_by_what_staff_found_out(admin_client: Client,
     assert "not billable until staff decide" in admin_client.get(detail).content.decode()
     form = decision(figures="typed", prompt_tokens="1000", completion_tokens="10", reason="Their dashboard.")
 
-    response = admin_client.post(decide_url(disputed), form)
+    response = send(admin_client, decide_url(disputed), form)
 
     adjustment = disputed.adjustments.get()
     assert messages_of(response) == ["Decided: 1,000 tokens in, 10 out, $0.0011, billable."]
@@ -240,7 +241,7 @@ def test_absurd_figures_that_came_too_late_are_shown_with_the_lost_call(admin_cl
 @pytest.mark.slow
 def test_lists_and_pages_show_the_resulting_figures(admin_client: Client, admin_user: User, call: Usage) -> None:
     form = decision(figures="typed", prompt_tokens="70100", completion_tokens="10", reason="<b>Their invoice.</b>")
-    admin_client.post(decide_url(call), form)
+    send(admin_client, decide_url(call), form)
 
     row = admin_client.get(LIST).content.decode()
     page = admin_client.get(f"{LIST}{call.pk}/change/").content.decode()
@@ -285,7 +286,7 @@ def test_a_decision_takes_every_meter(admin_client: Client, priced: Usage) -> No
     }
     form = decision(figures="typed", **{name: str(figure) for name, figure in figures.items()})
 
-    response = admin_client.post(decide_url(priced), form)
+    response = send(admin_client, decide_url(priced), form)
 
     assert response.status_code == 302
     call = Usage.objects.get()
@@ -312,7 +313,7 @@ def test_a_decision_is_priced_as_the_call_was_served(admin_client: Client, call:
     """A place without rates has no price: the standard one would be too little."""
     form = decision(figures="typed", prompt_tokens="1000", completion_tokens="0", inference_geo="us")
 
-    refused = admin_client.post(decide_url(call), form)
+    refused = send(admin_client, decide_url(call), form)
 
     assert "has no rate for this, inference_geo:us" in refused.content.decode()
     assert not UsageAdjustment.objects.exists()
@@ -322,7 +323,7 @@ def test_a_decision_is_priced_as_the_call_was_served(admin_client: Client, call:
     for meter, amount in ((Meter.INPUT, "1.1"), (Meter.OUTPUT, "11")):
         Rate.objects.create(rate_set=us, meter=meter, amount=Decimal(amount))
 
-    response = admin_client.post(decide_url(call), form)
+    response = send(admin_client, decide_url(call), form)
 
     assert messages_of(response) == ["Decided: 1,000 tokens in, 0 out, $0.0011, billable."]
     adjustment = UsageAdjustment.objects.get()
@@ -350,7 +351,7 @@ def test_parts_that_cannot_be_decide_nothing(
 ) -> None:
     form = decision(**{"figures": "typed", "prompt_tokens": "10", "completion_tokens": "5", **values})
 
-    response = admin_client.post(decide_url(call), form)
+    response = send(admin_client, decide_url(call), form)
 
     assert complaint in response.content.decode()
     assert not UsageAdjustment.objects.exists()
@@ -374,7 +375,7 @@ def test_a_tier_that_is_known_stays_where_nobody_says_another(admin_client: Clie
     page = admin_client.get(decide_url(urgent)).content.decode()
     assert "Service tier “priority”" in page
 
-    admin_client.post(decide_url(urgent), decision(figures="typed", prompt_tokens="1000", completion_tokens="0"))
+    send(admin_client, decide_url(urgent), decision(figures="typed", prompt_tokens="1000", completion_tokens="0"))
 
     figures = compute_figures(urgent, UsageAdjustment.objects.all())
     assert (figures.cost_pico, figures.service) == (2_000_000_000, Service("priority"))
@@ -385,7 +386,7 @@ def test_a_tier_that_is_known_stays_where_nobody_says_another(admin_client: Clie
 def test_the_standard_service_must_be_said(admin_client: Client, urgent: Usage) -> None:
     form = decision(figures="typed", prompt_tokens="1000", completion_tokens="0", service_tier="standard")
 
-    admin_client.post(decide_url(urgent), form)
+    send(admin_client, decide_url(urgent), form)
 
     figures = compute_figures(urgent, UsageAdjustment.objects.all())
     assert (figures.cost_pico, figures.service) == (1_000_000_000, Service("standard"))
@@ -395,7 +396,7 @@ def test_the_standard_service_must_be_said(admin_client: Client, urgent: Usage) 
 def test_each_part_of_the_service_stays_by_itself(admin_client: Client, urgent: Usage) -> None:
     form = decision(figures="typed", prompt_tokens="1000", completion_tokens="0", inference_geo="us")
 
-    page = admin_client.post(decide_url(urgent), form).content.decode()
+    page = send(admin_client, decide_url(urgent), form).content.decode()
 
     assert "has no rate for this, service_tier:priority, inference_geo:us" in page
     assert not UsageAdjustment.objects.exists()

@@ -7,7 +7,17 @@ import pytest
 
 from llm.dialects.anthropic_messages.client import MessageCollector, read_reply
 from llm.errors import UpstreamFailed
-from llm.types import ChatResponse, Heartbeat, StreamEnd, StreamItem, TokenCounts, ToolCall, ToolCallDelta
+from llm.types import (
+    ChatResponse,
+    Heartbeat,
+    StreamEnd,
+    StreamItem,
+    Thinking,
+    ThinkingDelta,
+    TokenCounts,
+    ToolCall,
+    ToolCallDelta,
+)
 
 MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-1"}
 USAGE = {"input_tokens": 10, "cache_read_input_tokens": 4, "output_tokens": 5, "service_tier": "standard"}
@@ -21,6 +31,7 @@ def read(**fields: Any) -> ChatResponse:
 def test_a_reply_of_text_and_tools() -> None:
     content = [
         {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "redacted_thinking", "data": "x"},
         {"type": "text", "text": "Let me "},
         {"type": "text", "text": "look."},
         {"type": "tool_use", "id": "t1", "name": "f", "input": {"at": 1.0}},
@@ -36,6 +47,7 @@ def test_a_reply_of_text_and_tools() -> None:
         tool_calls=(ToolCall("t1", "f", '{"at":1.0}'), ToolCall("t2", "g", "{}")),
         response_id="msg_1",
         service_tier="standard",
+        thinking=(Thinking("hm", "s"), Thinking(data="x")),
     )
 
 
@@ -116,7 +128,7 @@ def test_a_stream_of_text() -> None:
         STOP,
     )
 
-    assert items == [Heartbeat.PING, "Hel", "lo"]
+    assert items == [Heartbeat.PING, ThinkingDelta(0, "hm"), ThinkingDelta(0, signature="s"), "Hel", "lo"]
     assert collector.is_done
     assert collector.end() == StreamEnd("claude-1", COUNTS, "stop", "msg_1", "standard")
 
@@ -192,3 +204,26 @@ def test_an_error_or_garbage_ends_the_stream(data: bytes) -> None:
 
     assert failed.value.may_have_worked
     assert "sk-secret" not in failed.value.message
+
+
+def test_a_stream_of_thinking_that_is_withheld_or_redacted() -> None:
+    items, _ = follow(
+        START,
+        opening(0, {"type": "thinking", "thinking": "", "signature": ""}),
+        piece(0, "thinking_delta", thinking=""),
+        piece(0, "signature_delta", signature="s"),
+        closing(0),
+        opening(1, {"type": "redacted_thinking", "data": "x"}),
+        closing(1),
+        opening(2, {"type": "thinking", "thinking": "all", "signature": "at once"}),
+        piece(3, "thinking_delta", thinking="of no block"),
+        piece(2, "thinking_delta", thinking=None),
+        piece(2, "signature_delta"),
+        closing(2),
+    )
+
+    assert items == [
+        ThinkingDelta(0, signature="s"),
+        ThinkingDelta(1, data="x"),
+        ThinkingDelta(2, "all", "at once"),
+    ]

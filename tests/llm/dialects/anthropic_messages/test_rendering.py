@@ -8,7 +8,16 @@ import pytest
 from llm.dialects.anthropic_messages.usage import read_usage
 from llm.dialects.anthropic_messages.wire import ANTHROPIC_MESSAGES
 from llm.dialects.sse import read_event, split_events
-from llm.types import ChatResponse, FinishReason, StreamItem, TokenCounts, ToolCall, ToolCallDelta
+from llm.types import (
+    ChatResponse,
+    FinishReason,
+    StreamItem,
+    Thinking,
+    ThinkingDelta,
+    TokenCounts,
+    ToolCall,
+    ToolCallDelta,
+)
 
 REQUEST = ANTHROPIC_MESSAGES.parse(b'{"model":"m","max_tokens":9,"messages":[],"stream":true}')
 COUNTS = TokenCounts(
@@ -92,6 +101,46 @@ def test_a_stream_has_one_block_at_a_time() -> None:
     assert last["usage"].pop("cost") == 0.5
     assert read_usage(last["usage"]) == (COUNTS, None)
     assert stop == {"type": "message_stop"}
+
+
+def test_thinking_stands_before_the_text() -> None:
+    thinking = (Thinking("hm", "s"), Thinking("unsigned"), Thinking(data="x"))
+    assert whole(thinking=thinking)["content"] == [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "thinking", "thinking": "unsigned", "signature": ""},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "text", "text": "Hi"},
+    ]
+
+
+def test_a_stream_of_thinking() -> None:
+    items = (ThinkingDelta(0, "h"), ThinkingDelta(0, "m"), ThinkingDelta(0, signature="s"), ThinkingDelta(1, data="x"))
+    _, *middle, _, _ = stream(*items, ThinkingDelta(2, "a", "t"), ThinkingDelta(3, signature="u"), "Hi")
+    assert [(event["index"], event.get("content_block") or event.get("delta") or "stop") for event in middle] == [
+        (0, {"type": "thinking", "thinking": "", "signature": ""}),
+        (0, {"type": "thinking_delta", "thinking": "h"}),
+        (0, {"type": "thinking_delta", "thinking": "m"}),
+        (0, {"type": "signature_delta", "signature": "s"}),
+        (0, "stop"),
+        (1, {"type": "redacted_thinking", "data": "x"}),
+        (1, "stop"),
+        (2, {"type": "thinking", "thinking": "", "signature": ""}),
+        (2, {"type": "thinking_delta", "thinking": "a"}),
+        (2, {"type": "signature_delta", "signature": "t"}),
+        (2, "stop"),
+        (3, {"type": "thinking", "thinking": "", "signature": ""}),
+        (3, {"type": "signature_delta", "signature": "u"}),
+        (3, "stop"),
+        (4, {"type": "text", "text": ""}),
+        (4, {"type": "text_delta", "text": "Hi"}),
+        (4, "stop"),
+    ]
+
+
+def test_thinking_after_a_text_is_a_block_of_its_own() -> None:
+    _, *middle, _, _ = stream(ThinkingDelta(0, "a"), "Hi", ThinkingDelta(0, "b"))
+    opened = [event["content_block"]["type"] for event in middle if event["type"] == "content_block_start"]
+    assert opened == ["thinking", "text", "thinking"]
 
 
 def test_an_empty_answer_has_no_block() -> None:

@@ -10,7 +10,7 @@ import pytest
 from llm.dialects.anthropic_messages.request import request_body
 from llm.dialects.anthropic_messages.tool_names import allowed_name
 from llm.errors import UpstreamRejected
-from llm.types import ChatMessage, ChatRequest, FilePart, ImagePart, TextPart, Tool, ToolCall, ToolChoice
+from llm.types import ChatMessage, ChatRequest, FilePart, ImagePart, TextPart, Thinking, Tool, ToolCall, ToolChoice
 
 HELLO = (ChatMessage("user", "Hello"),)
 
@@ -157,6 +157,73 @@ def test_no_reasoning_is_no_thinking() -> None:
 
     assert body["thinking"] == {"type": "disabled"}
     assert "output_config" not in body
+
+
+SIGNED = Thinking("hm", "s")
+CALL = ToolCall("c1", "f", "{}")
+CALLED = {"type": "tool_use", "id": "c1", "name": "f", "input": {}}
+RESULT = ChatMessage("tool", "42", tool_call_id="c1")
+
+
+def called(*thinking: Thinking) -> ChatMessage:
+    return ChatMessage("assistant", tool_calls=(CALL,), thinking=thinking)
+
+
+def test_thinking_goes_back_first_in_its_turn() -> None:
+    every = (SIGNED, Thinking("", "s2"), Thinking(data="x"), Thinking("of somebody else"))
+    body = body_of(*HELLO, called(*every), RESULT, reasoning_effort="high")
+
+    assert body["messages"][1]["content"] == [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "thinking", "thinking": "", "signature": "s2"},
+        {"type": "redacted_thinking", "data": "x"},
+        CALLED,
+    ]
+    assert "thinking" not in body
+
+
+def test_a_turn_of_nothing_but_thinking_is_none() -> None:
+    body = body_of(*HELLO, ChatMessage("assistant", " ", thinking=(SIGNED,)), *HELLO)
+
+    assert body["messages"] == [{"role": "user", "content": [text("Hello"), text("Hello")]}]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (called(), RESULT),
+        (called(Thinking("of somebody else")), RESULT),
+        (called(), RESULT, *HELLO),
+        (called(), RESULT, called(SIGNED), RESULT),
+        (ChatMessage("assistant", "Well.", tool_calls=(CALL,)), RESULT),
+    ],
+)
+def test_a_tool_loop_without_its_thinking_goes_on_without(messages: tuple[ChatMessage, ...]) -> None:
+    body = body_of(*HELLO, *messages, reasoning_effort="high")
+
+    assert (body["thinking"], body["output_config"]) == ({"type": "disabled"}, {"effort": "high"})
+    assert "thinking" not in {block["type"] for turn in body["messages"] for block in turn["content"]}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (),
+        (called(SIGNED), RESULT),
+        (called(SIGNED), RESULT, called(), RESULT),
+        (called(), RESULT, ChatMessage("assistant", "42."), *HELLO),
+        (called(), RESULT, ChatMessage("assistant", "42."), *HELLO, called(SIGNED), RESULT),
+    ],
+)
+def test_elsewhere_it_may_think(messages: tuple[ChatMessage, ...]) -> None:
+    assert "thinking" not in body_of(*HELLO, *messages, reasoning_effort="high")
+
+
+def test_who_asks_for_no_reasoning_gets_what_is_usual() -> None:
+    assert "thinking" not in body_of(*HELLO, called(), RESULT)
+    assert "thinking" not in body_of(*HELLO, called(SIGNED), RESULT)
+    body = body_of(*HELLO, called(SIGNED), RESULT, reasoning_effort="none")
+    assert (body["thinking"], body["messages"][1]["content"]) == ({"type": "disabled"}, [CALLED])
 
 
 @pytest.mark.parametrize(

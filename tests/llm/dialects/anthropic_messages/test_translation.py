@@ -7,7 +7,7 @@ import pytest
 
 from llm.dialects.anthropic_messages.wire import ANTHROPIC_MESSAGES
 from llm.errors import InvalidRequest
-from llm.types import ChatMessage, ChatRequest, ImagePart, TextPart, Tool, ToolCall, ToolChoice
+from llm.types import ChatMessage, ChatRequest, ImagePart, TextPart, Thinking, Tool, ToolCall, ToolChoice
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOL = {"name": "weather", "description": "d", "input_schema": {"type": "object"}}
@@ -105,11 +105,20 @@ def test_a_conversation_with_parallel_tools_and_thinking() -> None:
             "assistant",
             "Let me see.",
             tool_calls=(ToolCall("t1", "weather", '{"city":"Lisbon"}'), ToolCall("t2", "weather", "{}")),
+            thinking=(Thinking("hm", "s"), Thinking(data="x")),
         ),
         ChatMessage("tool", "sunny", tool_call_id="t1"),
         ChatMessage("tool", "Error: a\nb", tool_call_id="t2"),
         ChatMessage("user", (ImagePart("data:image/png;base64,AAAA"), TextPart("And now?"))),
     )
+
+
+@pytest.mark.parametrize(
+    "block",
+    [{"type": "thinking"}, {"type": "thinking", "thinking": 7, "signature": []}, {"type": "redacted_thinking"}],
+)
+def test_thinking_that_is_none_is_left_out(block: dict[str, Any]) -> None:
+    assert messages({"role": "assistant", "content": [block, _text("Hi")]}) == (ChatMessage("assistant", "Hi"),)
 
 
 def test_results_alone_need_no_message_of_the_users() -> None:

@@ -283,3 +283,20 @@ def test_the_text_of_a_prompt_is_all_that_the_model_reads() -> None:
     )
     text = 'Be brief.\na\nb {"c":1}\nd e f\n[{"name":"weather","input_schema":{"type":"object"}}]'
     assert ANTHROPIC_MESSAGES.prompt_text(request) == text
+
+
+def test_unsigned_thinking_is_not_sent_to_anthropic() -> None:
+    unsigned = {"type": "thinking", "thinking": "a", "signature": ""}
+    signed = [{**unsigned, "signature": "s"}, {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "b"}]
+    others: list[Any] = [
+        {"role": "user", "content": '{"signature": ""}'},
+        {"role": "assistant", "content": [unsigned]},
+        {"role": "user", "content": [{"type": "tool_result", "signature": ""}, "x"]},
+        "x",
+    ]
+    body = {"model": "m", "messages": [{"role": "assistant", "content": [unsigned, *signed]}, *others], "x": 1.0}
+    request = ANTHROPIC_MESSAGES.parse(orjson.dumps(body))
+    sent = orjson.loads(ANTHROPIC_MESSAGES.upstream_body(request, upstream_model="m"))
+    assert sent == {**body, "messages": [{"role": "assistant", "content": signed}, *others]}
+    untouched = ANTHROPIC_MESSAGES.parse(orjson.dumps({"model": "m", "messages": others}))
+    assert ANTHROPIC_MESSAGES.upstream_body(untouched, upstream_model="m") == untouched.raw

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import orjson
 import pytest
 
+from llm.dialects.anthropic_messages.request import request_body
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.errors import InvalidRequest
-from llm.types import ChatMessage, ChatRequest, ImagePart, TextPart, Tool, ToolCall, ToolChoice
+from llm.types import ChatMessage, ChatRequest, ImagePart, TextPart, Thinking, Tool, ToolCall, ToolChoice
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 HELLO = (ChatMessage("user", "Hello"),)
@@ -198,3 +200,72 @@ def test_a_part_that_the_provider_cannot_take_is_named() -> None:
 
     assert refused.value.message == "This model does not support content of type 'input_audio'."
     assert refused.value.param == "messages[0].content[0].type"
+
+
+DETAILS: list[dict[str, Any]] = [
+    {"type": "reasoning.text", "text": "hm", "signature": "s", "index": 0},
+    {"type": "reasoning.text", "text": "", "signature": "s2", "index": 1},
+    {"type": "reasoning.encrypted", "data": "x", "index": 2},
+]
+BLOCKS: list[dict[str, Any]] = [
+    {"type": "thinking", "thinking": "hm", "signature": "s"},
+    {"type": "thinking", "thinking": "", "signature": "s2"},
+    {"type": "redacted_thinking", "data": "x"},
+]
+THOUGHT = (Thinking("hm", "s"), Thinking("", "s2"), Thinking(data="x"))
+
+
+def thinking_of(**fields: Any) -> tuple[Thinking, ...]:
+    return translate(messages=[{"role": "assistant", "content": "Hi", **fields}]).messages[0].thinking
+
+
+@pytest.mark.parametrize(
+    ("fields", "thinking"),
+    [
+        ({}, ()),
+        ({"reasoning_details": None, "thinking_blocks": None}, ()),
+        ({"reasoning_details": DETAILS}, THOUGHT),
+        ({"thinking_blocks": BLOCKS}, THOUGHT),
+        ({"reasoning_details": DETAILS, "thinking_blocks": BLOCKS}, THOUGHT),
+        ({"reasoning_details": [], "thinking_blocks": BLOCKS}, THOUGHT),
+        ({"reasoning_details": [{"type": "reasoning.new"}], "thinking_blocks": [{"type": "text"}]}, ()),
+        ({"reasoning_content": "hm", "reasoning": 7}, ()),
+    ],
+)
+def test_thinking_is_taken_back(fields: dict[str, Any], thinking: tuple[Thinking, ...]) -> None:
+    assert thinking_of(**fields) == thinking
+
+
+def test_only_an_assistant_has_thought() -> None:
+    [message] = translate(messages=[{"role": "user", "content": "Hi", "reasoning_details": DETAILS}]).messages
+    assert message.thinking == ()
+
+
+@pytest.mark.parametrize("name", ["reasoning_details", "thinking_blocks"])
+@pytest.mark.parametrize("value", ["x", 7, True, {}, ["x"], [None], [[]]])
+def test_thinking_that_is_no_list_of_objects_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        thinking_of(**{name: value})
+    assert refused.value.param == f"messages[0].{name}"
+
+
+@pytest.mark.parametrize("path", ["reasoning_Details", "Thinking_blocks", "reasoning_details.Signature"])
+def test_names_of_thinking_in_another_case_are_refused(path: str) -> None:
+    name, _, inner = path.partition(".")
+    fields: dict[str, Any] = {name: [{inner: "s"}]}
+    with pytest.raises(InvalidRequest, match=path):
+        thinking_of(**fields)
+
+
+@pytest.mark.parametrize("name", ["reasoning_details", "thinking_blocks"])
+def test_thinking_with_something_strange_in_it_is_carried_or_refused_in_words(name: str) -> None:
+    strange: tuple[Any, ...] = (None, True, 7, 1.5, "", "x", [], {}, ["x"], [{}], {"type": "reasoning.text"})
+    places = ("type", "text", "thinking", "summary", "signature", "data", "format", "index")
+    for known in (*DETAILS, *BLOCKS):
+        for place, value in product(places, strange):
+            call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+            said = {"role": "assistant", "tool_calls": [call], name: [known, {**known, place: value}]}
+            turns = [*MESSAGES, said, {"role": "tool", "tool_call_id": "c", "content": "42"}]
+            chat = translate(messages=turns, reasoning_effort="high")
+            for is_stream in (False, True):
+                assert request_body(chat, is_stream=is_stream)

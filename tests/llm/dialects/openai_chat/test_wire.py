@@ -12,7 +12,7 @@ from llm.dialects.json_text import find_members
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.enums import Dialect
 from llm.errors import InvalidRequest, UpstreamFailed
-from llm.types import ChatResponse, Reading, Service, TokenCounts, ToolCall
+from llm.types import ChatResponse, Reading, Service, Thinking, TokenCounts, ToolCall
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
@@ -267,6 +267,24 @@ def test_a_translated_reply_carries_tool_calls() -> None:
         "id": "c1",
         "type": "function",
         "function": {"name": "look", "arguments": '{"at":1}'},
+    }
+
+
+def test_a_translated_reply_carries_thinking() -> None:
+    thinking = (Thinking("h", "s"), Thinking("m"), Thinking(data="x"))
+    message: Any = render(ChatResponse("Hi", "claude", TokenCounts(), thinking=thinking)).choices[0].message
+    assert (message.content, message.reasoning_content) == ("Hi", "hm")
+    assert message.reasoning_details == [
+        {"type": "reasoning.text", "text": "h", "signature": "s", "index": 0},
+        {"type": "reasoning.text", "text": "m", "index": 1},
+        {"type": "reasoning.encrypted", "data": "x", "index": 2},
+    ]
+
+
+def test_thinking_without_a_text_has_details_alone() -> None:
+    message = render(ChatResponse("Hi", "claude", TokenCounts(), thinking=(Thinking("", "s"),))).choices[0].message
+    assert message.model_extra == {
+        "reasoning_details": [{"type": "reasoning.text", "text": "", "signature": "s", "index": 0}]
     }
 
 

@@ -8,7 +8,7 @@ from openai.types.chat import ChatCompletionChunk
 from llm.dialects.base import StreamWriter
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.dialects.sse import read_event, split_events
-from llm.types import ChatResponse, StreamEnd, TokenCounts, ToolCallDelta
+from llm.types import ChatResponse, StreamEnd, ThinkingDelta, TokenCounts, ToolCallDelta
 
 RESPONSE = ChatResponse(reply="", model="claude", usage=TokenCounts(prompt_tokens=8, completion_tokens=2))
 
@@ -73,6 +73,19 @@ def test_tool_calls_come_as_deltas() -> None:
         "tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]
     }
     assert last.choices[0].finish_reason == "tool_calls"
+
+
+def test_thinking_comes_as_deltas() -> None:
+    writing = writer()
+    items = (ThinkingDelta(0, "hm"), ThinkingDelta(0, signature="s"), ThinkingDelta(1, data="x"))
+
+    stream = b"".join(writing.item(item) for item in items)
+
+    assert [chunk.choices[0].delta.model_extra for chunk in chunks(stream)] == [
+        {"reasoning_content": "hm", "reasoning_details": [{"type": "reasoning.text", "text": "hm", "index": 0}]},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "", "signature": "s", "index": 0}]},
+        {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x", "index": 1}]},
+    ]
 
 
 def test_a_caller_of_the_old_functions_gets_deltas_of_a_function_call() -> None:

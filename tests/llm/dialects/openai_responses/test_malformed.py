@@ -38,6 +38,8 @@ REQUEST: dict[str, Any] = {
         {"type": "function_call", "call_id": "c", "name": "n", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "b"}]},
         {"type": "reasoning", "summary": [{"text": "s"}], "encrypted_content": "g"},
+        {"type": "reasoning", "summary": [{"text": "s"}], "encrypted_content": "llm-gateway.signature:s"},
+        {"type": "message", "role": "assistant", "content": "c"},
     ],
     "tools": [
         {"type": "function", "name": "f", "parameters": {"type": "object"}},

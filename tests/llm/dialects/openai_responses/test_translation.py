@@ -18,6 +18,8 @@ from llm.types import (
     StreamEnd,
     StreamItem,
     TextPart,
+    Thinking,
+    ThinkingDelta,
     TokenCounts,
     Tool,
     ToolCall,
@@ -246,3 +248,83 @@ def test_a_stream_that_was_cut_short_and_its_cost() -> None:
 
 def test_a_stream_without_a_word_is_a_response_without_items() -> None:
     assert streamed()[-1].response.output == []
+
+
+# --- Thinking ---------------------------------------------------------------------------------------------------------
+
+SIGNED = Thinking("hm", "s")
+THOUGHT = (SIGNED, Thinking("", "s2"), Thinking(data="x"), Thinking("unsigned"))
+
+
+def test_a_whole_reply_has_its_thinking_first() -> None:
+    calls = (ToolCall("c1", "look", "{}"),)
+    reply = whole(ChatResponse("Hi", "m", COUNTS, tool_calls=calls, thinking=(SIGNED, Thinking(data="x"))))
+    items = [item.to_dict() for item in reply.output]
+    assert [item["type"] for item in items] == ["reasoning", "reasoning", "message", "function_call"]
+    assert len({item["id"] for item in items}) == 4
+    assert items[0] == {
+        "id": "rs_ab0000",
+        "type": "reasoning",
+        "status": "completed",
+        "summary": [{"type": "summary_text", "text": "hm"}],
+        "encrypted_content": "llm-gateway.signature:s",
+    }
+    assert (items[1]["summary"], items[1]["encrypted_content"]) == ([], "llm-gateway.data:x")
+
+
+def test_thinking_comes_back_as_it_went_out() -> None:
+    reply = whole(ChatResponse("Hi", "m", COUNTS, thinking=THOUGHT))
+    assert to_chat(input=[item.to_dict() for item in reply.output]).messages == (
+        ChatMessage("assistant", (TextPart("Hi"),), thinking=THOUGHT),
+    )
+
+
+def test_thinking_belongs_to_the_turn_that_follows() -> None:
+    [first], [second] = (
+        [item.to_dict() for item in thoughts] for thoughts in (reasoning(SIGNED), reasoning(THOUGHT[2]))
+    )
+    foreign = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}], "encrypted_content": "gAAA"}
+    call = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c1", "output": "a cat"}
+    chat = to_chat(input=[first, foreign, call, output, second, call, output, first, {"role": "user", "content": "Hi"}])
+    assert [message.thinking for message in chat.messages] == [(SIGNED,), (), (THOUGHT[2],), (), ()]
+
+
+def reasoning(*thinking: Thinking) -> list[Any]:
+    return whole(ChatResponse("", "m", COUNTS, thinking=thinking)).output
+
+
+def test_a_stream_of_thinking() -> None:
+    events = streamed(
+        *(
+            ThinkingDelta(0, "h"),
+            ThinkingDelta(0, "m"),
+            ThinkingDelta(0, signature="s"),
+            ThinkingDelta(1, signature="s2"),
+        ),
+        *(ThinkingDelta(2, data="x"), "Hi", ToolCallDelta(0, "c1", "look"), ThinkingDelta(3, "unsigned")),
+    )
+    assert [(event.type.removeprefix("response."), event.output_index) for event in events[2:11]] == [
+        *(("output_item.added", 0), ("reasoning_summary_part.added", 0), ("reasoning_summary_text.delta", 0)),
+        *(("reasoning_summary_text.delta", 0), ("reasoning_summary_text.done", 0), ("reasoning_summary_part.done", 0)),
+        *(("output_item.done", 0), ("output_item.added", 1), ("output_item.done", 1)),
+    ]
+    added, part, *_ = events[2:]
+    assert (added.item.summary, part.part.text, part.summary_index, part.item_id) == ([], "", 0, added.item.id)
+    output = events[-1].response.output
+    assert [item.type for item in output] == [
+        *("reasoning", "reasoning", "reasoning", "message", "function_call", "reasoning"),
+    ]
+    done = {event.output_index: event.item for event in events if event.type == "response.output_item.done"}
+    assert [done[index].to_dict() for index in range(6)] == [item.to_dict() for item in output]
+    back = to_chat(input=[item.to_dict() for item in output[:5]]).messages[0]
+    assert back.thinking == THOUGHT[:3]
+
+
+def test_a_text_after_redacted_thinking_is_an_item_of_its_own() -> None:
+    output = streamed(ThinkingDelta(0, data="x"), ThinkingDelta(0, "hm"), ThinkingDelta(0, data="y"))[
+        -1
+    ].response.output
+    assert [(len(item.summary), item.encrypted_content) for item in output] == [
+        *((0, "llm-gateway.data:x"), (1, "llm-gateway.signature:"), (0, "llm-gateway.data:y")),
+    ]

@@ -315,3 +315,17 @@ def test_an_error_on_a_stream_is_written_as_documented_and_as_the_sdk_reads_it()
     document = orjson.loads(data.removeprefix(b"data: "))
     assert ResponseErrorEvent.model_validate(document).message == document["error"]["message"] == "It broke."
     assert (document["error"]["status"], document["error"]["attempts"]) == (502, 2)
+
+
+OURS = {"type": "reasoning", "summary": [], "encrypted_content": "llm-gateway.signature:s"}
+
+
+def test_our_own_reasoning_is_not_sent_to_openai() -> None:
+    others: list[Any] = [ENCRYPTED, {"role": "user", "content": "llm-gateway.signature:"}, "x", {"type": "reasoning"}]
+    request = OPENAI_RESPONSES.parse(orjson.dumps({"model": "m", "input": [OURS, *others, OURS], "x": 1.0}))
+    body = OPENAI_RESPONSES.upstream_body(request, upstream_model="m")
+    assert orjson.loads(body) == {"model": "m", "input": others, "x": 1.0}
+    untouched = OPENAI_RESPONSES.parse(orjson.dumps({"input": others, "model": "m"}))
+    assert OPENAI_RESPONSES.upstream_body(untouched, upstream_model="m") == untouched.raw
+    words = OPENAI_RESPONSES.parse(b'{"input":"llm-gateway.signature:","model":"m"}')
+    assert OPENAI_RESPONSES.upstream_body(words, upstream_model="m") == words.raw

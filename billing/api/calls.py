@@ -68,7 +68,9 @@ class CallSerializer(ViewedSerializer[Usage]):
     model = serializers.CharField(help_text="The name the caller requested.")
     upstream_model = serializers.CharField(required=False, help_text="For staff.")
     reported_model = serializers.CharField(required=False, help_text="For staff.")
-    end_user = serializers.CharField(help_text="A keyed hash of the end user that the call names; empty if it names none.")
+    end_user = serializers.CharField(
+        help_text="A keyed hash of the end user that the call names; empty if it names none."
+    )
     end_user_name = serializers.CharField(
         allow_null=True, help_text="As the caller gave it; null if there is none, or it was deleted."
     )

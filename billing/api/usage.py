@@ -181,7 +181,7 @@ def _tagged(found: Collection[LabelledSums]) -> list[_Figures]:
     return [{"tag": value, **figures} for value, figures in found]
 
 
-def _summary(sources: Iterable[QuerySet[Any]], by: str) -> dict[str, Any]:
+def _summary(sources: Iterable[QuerySet[Any]], by: str) -> Mapping[str, Any]:
     """Raises ValidationError where there are more groups than an answer should have."""
     groups: dict[tuple[Any, ...], list[_Figures]] = defaultdict(list)
     for rows in sources:

@@ -44,7 +44,7 @@ def sum_by_label(calls: CallsOfDays, *, limit: int) -> list[LabelledSums]:
     """At most `limit` end users (hashes, "" for calls that name nobody) or values (None without the tag), with sums."""
     vendor = connection.vendor
     sql = f"{labelled_sql(_label(calls, vendor), _scope(calls), vendor)} ORDER BY label LIMIT %(limit)s"
-    parameters = {
+    parameters: dict[str, Any] = {
         "account": calls.account_id,
         "first": calls.first.isoformat(),
         "last": (calls.last or _LAST_DAY).isoformat(),

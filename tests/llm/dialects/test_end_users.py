@@ -21,12 +21,12 @@ from llm.errors import InvalidRequest
 
 OPENAIS = (NATIVE, OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS, OPENAI_RESPONSES)
 ANTHROPICS = (ANTHROPIC_MESSAGES, COUNT_TOKENS)
-PROMPT = {
+PROMPT: dict[Any, dict[str, Any]] = {
     OPENAI_COMPLETIONS: {"prompt": "hello"},
     OPENAI_EMBEDDINGS: {"input": "hello"},
     OPENAI_RESPONSES: {"input": "hello"},
 }
-MESSAGES = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}
+MESSAGES: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}
 
 
 def parse(wire: WireFormat, **fields: Any) -> tuple[str, dict[str, str]]:

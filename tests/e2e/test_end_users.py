@@ -17,6 +17,7 @@ from llm.models import Account, EndUser, EndUserKey, Usage
 from tests.books import closed_usage
 from tests.e2e.callers import Application, assert_nothing_happened, error_of
 from tests.fakes import FakeUpstream
+from tests.gateway_process import Gateway
 
 pytestmark = pytest.mark.e2e
 
@@ -157,16 +158,18 @@ def test_after_all_were_forgotten_no_name_comes_back_for_an_old_hash(
     assert names(account) == {new.end_user: "u1"}
 
 
-def test_many_calls_at_once_share_one_key(application: Application, account: Account) -> None:
-    """Also as the first ones of their account."""
-    bodies = [orjson.dumps({"model": "gpt-4o", "messages": HELLO, "user": f"u{number % 4}"}) for number in range(12)]
-    connections = [application.connect() for _ in bodies]
+def test_many_calls_at_once_share_one_key(application: Application, account: Account, cancelling: Gateway) -> None:
+    """Also as the first ones of their account, in two processes."""
+    bodies = [
+        orjson.dumps({"model": "gpt-4o", "messages": HELLO, "user": f"u{number // 2 % 4}"}) for number in range(16)
+    ]
+    connections = [each.connect() for _ in range(8) for each in (application, application.at(cancelling))]
     for connection, body in zip(connections, bodies, strict=True):
         connection.sendall(application.request_bytes(body))
     for connection in connections:
         with connection:
             assert b" 200 OK" in connection.recv(65_536)
-    closed_usage(12)
+    closed_usage(16)
     [key] = EndUserKey.objects.all()
     expected = {hash_end_user(f"u{number}", bytes(key.key)): f"u{number}" for number in range(4)}
     assert set(Usage.objects.values_list("end_user", flat=True)) == set(expected)

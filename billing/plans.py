@@ -224,7 +224,7 @@ def problems_of_version(version: PlanVersion) -> list[str]:
     """Sentences on why a version can't start then, or have that currency; none where it can."""
     problems = []
     if (latest := _last_month_billed(version.plan)) is not None and latest.start >= version.effective_from:
-        problems.append(f"{latest} was already billed by this plan: start the version in a later month.")
+        problems.append(f"{latest} was already billed under this plan: start the version in a later month.")
     former = version.plan.former_profiles.filter(until__gt=version.effective_from)
     if any(rows.exclude(currency=version.currency).exists() for rows in (version.plan.profiles, former)):
         problems.append(f"Accounts with this plan are billed in a currency other than {version.currency}.")

@@ -30,7 +30,7 @@ REQUIRED_BY_PROVIDER: Final = {
 }
 MIN_SECRETS_KEY_LENGTH: Final = 32
 NO_SECRETS_KEY: Final = (
-    "LLM_SECRETS_KEY is not set, so webhooks of accounts can't be signed; put a long random text into .env."
+    "LLM_SECRETS_KEY is not set, so webhooks of accounts can't be signed; put a long random string into .env."
 )
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -96,15 +96,17 @@ def check_secrets(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> lis
     found: list[checks.CheckMessage] = []
     for name, value in secrets.items():
         if not value:
-            found.append(checks.Error(f"{name} is not set; put a long random text into .env.", id="llm.E004"))
+            found.append(checks.Error(f"{name} is not set; put a long random string into .env.", id="llm.E004"))
         elif value.startswith(PLACEHOLDER):
             found.append(
                 checks.Error(
-                    f"{name} is still the placeholder of .env.example; put a long random text there.", id="llm.E005"
+                    f"{name} is still the placeholder of .env.example; put a long random string there.", id="llm.E005"
                 )
             )
     if secrets["SECRET_KEY"] and secrets["SECRET_KEY"] == secrets["LLM_KEY_PEPPER"]:
-        found.append(checks.Error("LLM_KEY_PEPPER equals SECRET_KEY; give it a random text of its own.", id="llm.E006"))
+        found.append(
+            checks.Error("LLM_KEY_PEPPER equals SECRET_KEY; give it a random string of its own.", id="llm.E006")
+        )
     return found
 
 
@@ -113,13 +115,13 @@ def check_secrets_key(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
     """Without it calls are served all the same, so on one's own machine nobody need be told."""
     key = settings.LLM_SECRETS_KEY
     if key.startswith(PLACEHOLDER):
-        sentence = "LLM_SECRETS_KEY is still the placeholder of .env.example; put a long random text there."
+        sentence = "LLM_SECRETS_KEY is still the placeholder of .env.example; put a long random string there."
         return [checks.Error(sentence, id="llm.E014")]
     if key and len(key) < MIN_SECRETS_KEY_LENGTH:
-        sentence = f"LLM_SECRETS_KEY is shorter than {MIN_SECRETS_KEY_LENGTH} characters; make it a long random text."
+        sentence = f"LLM_SECRETS_KEY is shorter than {MIN_SECRETS_KEY_LENGTH} characters; make it a long random string."
         return [checks.Error(sentence, id="llm.E012")]
     if key and key in (_secret_key(), settings.LLM_KEY_PEPPER):
-        sentence = "LLM_SECRETS_KEY equals SECRET_KEY or LLM_KEY_PEPPER; give it a random text of its own."
+        sentence = "LLM_SECRETS_KEY equals SECRET_KEY or LLM_KEY_PEPPER; give it a random string of its own."
         return [checks.Error(sentence, id="llm.E013")]
     return [] if key or not _public_hosts() else [checks.Warning(NO_SECRETS_KEY, id="llm.W004")]
 
@@ -201,7 +203,7 @@ def check_bodies(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
     return problems + [
         checks.Error(
             f"{smaller} ({getattr(settings, smaller)}) is more than {larger} ({getattr(settings, larger)}); "
-            "lower the one or raise the other.",
+            "lower the former or raise the latter.",
             id="llm.E030",
         )
         for smaller, larger in pairwise(names)

@@ -239,7 +239,7 @@ class ExactSum(models.Aggregate):
 
     def __init__(self, expression: Combinable | str, **options: Any) -> None:
         if "default" in options:
-            raise TypeError("ExactSum has no default; None says that there was nothing to sum")
+            raise TypeError("ExactSum has no default; None means there was nothing to sum")
         super().__init__(expression, **options)
 
     def _resolve_output_field(self) -> ExactSumField | ExactDecimalField[Any, Any]:

@@ -92,7 +92,7 @@ def create_key(
     if account.status == AccountStatus.CLOSED:
         raise ValidationError(f"The account “{account}” is closed: it can't get new keys.")
     if expires_at is not None and expires_at <= timezone.now():
-        raise ValidationError({"expires_at": "The key would have expired already."})
+        raise ValidationError({"expires_at": "The expiry must be in the future."})
     key.full_clean()
     key.save()
     return key, secret
@@ -104,7 +104,7 @@ def rotate_key(key: ApiKey, *, grace: timedelta = timedelta()) -> tuple[ApiKey, 
     locked = ApiKey.objects.select_for_update(of=("self",)).select_related("account").get(pk=key.pk)
     now = timezone.now()
     if (refusal := locked.refusal_at(now)) is not None:
-        raise ValidationError(f"The key “{locked}” is {refusal}: make a new one instead.")
+        raise ValidationError(f"The key “{locked}” is {refusal}: create a new one instead.")
     successor, secret = create_key(
         locked.account, name=locked.name, expires_at=locked.expires_at, allowed_models=locked.allowed_models
     )

@@ -16,16 +16,16 @@ from llm.enums import CallOutcome
 
 _LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 
-CALLS = Counter("llm_calls", "Calls that ended, by how they ended.", ("provider", "model", "outcome"))
+CALLS = Counter("llm_calls", "Completed calls, by outcome.", ("provider", "model", "outcome"))
 TOKENS = Counter("llm_tokens", "Tokens on the books.", ("provider", "model", "kind"))
 COST = Counter(
     "llm_cost_usd", "Cost on the books, in USD (a float: the exact figures are in the books).", ("provider", "model")
 )
-DURATION = Histogram("llm_call_seconds", "From open to settlement.", ("provider",), buckets=_LATENCY_BUCKETS)
+DURATION = Histogram("llm_call_seconds", "Time from opening to settlement.", ("provider",), buckets=_LATENCY_BUCKETS)
 FIRST_BYTE = Histogram(
-    "llm_first_byte_seconds", "Until the upstream's first byte.", ("provider",), buckets=_LATENCY_BUCKETS
+    "llm_first_byte_seconds", "Time to the upstream's first byte.", ("provider",), buckets=_LATENCY_BUCKETS
 )
-REFUSED = Counter("llm_refused", "Requests that were refused before any call.", ("code",))
+REFUSED = Counter("llm_refused", "Requests refused before a call was opened.", ("code",))
 SIGN_INS = Counter("llm_sign_ins", "Admin sign-in attempts, by result.", ("outcome",))
 PAGES = Counter("llm_pages", "Responses of the admin, the management API and unknown paths.", ("status",))
 PAGES_REFUSED = Counter(
@@ -39,7 +39,7 @@ BATCH_SIZE = Histogram(
 )
 BATCH_SECONDS = Histogram(
     "llm_books_batch_seconds",
-    "Time of one transaction.",
+    "Duration of one transaction.",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5),
 )
 CONFLICTS = Counter("llm_books_conflicts", "Ledger entries that were rejected.")

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
 MARK = "fernet:"
-NO_KEY = "LLM_SECRETS_KEY is not set, so stored secrets can be neither read nor made; set it in .env and restart"
+NO_KEY = "LLM_SECRETS_KEY is not set, so stored secrets can be neither read nor created; set it in .env and restart"
 LOST_KEY = (
     "this secret can't be decrypted with LLM_SECRETS_KEY or its fallbacks; "
-    "set the former key as a fallback, or make a new secret and give it to the receiver"
+    "set the former key as a fallback, or create a new secret and give it to the receiver"
 )
 
 

@@ -29,18 +29,19 @@ from llmproject.refusals import refusal
 
 log = structlog.get_logger("llmproject.pages")
 
-_OWN = "Too many requests of this {} are in flight. Wait until some have ended, then try again."
+_OWN = "Too many requests with this {} are in flight. Wait until some have finished, then try again."
 BUSY = {
-    (Standing.STAFF, PlaceRefusal.ALL): "Too many requests of staff are in flight. Try again shortly.",
+    (Standing.STAFF, PlaceRefusal.ALL): "Too many requests from staff are in flight. Try again shortly.",
     (Standing.STAFF, PlaceRefusal.OWN): _OWN.format("session or token"),
     (Standing.KEY, PlaceRefusal.ALL): "Too many requests with API keys are in flight. Try again shortly.",
     (Standing.KEY, PlaceRefusal.OWN): _OWN.format("API key"),
     (Standing.STRANGER, PlaceRefusal.ALL): (
-        "Too many requests that are not signed in, or whose key was not seen before, are in flight. Try again shortly."
+        "Too many requests are in flight that are not signed in, or whose key has not been seen before. Try again "
+        "shortly."
     ),
     (Standing.STRANGER, PlaceRefusal.OWN): (
-        "Too many requests from this address that are not signed in, or whose key was not seen before, are "
-        "in flight. Wait until some have ended, then try again."
+        "Too many requests are in flight from this address that are not signed in, or whose key has not been seen "
+        "before. Wait until some have finished, then try again."
     ),
 }
 _PATIENCE_S = 5.0

@@ -19,5 +19,5 @@ def port_problem(host: str, port: int) -> str:
             probe.listen(1)
     except (OSError, UnicodeError) as error:  # the latter: a name that can be no host's
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        return f"Can't listen on {host}:{port} ({reason}); stop what runs there, or set WEB_PORT or WEB_HOST."
+        return f"Can't listen on {host}:{port} ({reason}); stop what is using it, or set WEB_PORT or WEB_HOST."
     return ""

@@ -58,7 +58,7 @@ def _plain_tokens(now: datetime) -> Attention | None:
     number = counted(Token.objects.filter(created__lte=ends_at - PLAIN_TOKENS_WORK_FOR))
     if not number:
         return None
-    text = f"{things(number, 'API token')} of the old kind {'ends' if number == 1 else 'end'} on {ends_at:%Y-%m-%d}"
+    text = f"{things(number, 'API token')} of the former kind {'ends' if number == 1 else 'end'} on {ends_at:%Y-%m-%d}"
     return Attention(text, reverse("admin:billing_stafftoken_changelist"), "API tokens")
 
 

@@ -91,19 +91,19 @@ def _countries(present: str) -> list[tuple[str, str]]:
     """With the present one, even where it is none: saving a form must not drop it unnoticed."""
     choices = [("", "Choose a country"), *country_choices()]
     is_known = any(code == present for code, _ in choices)
-    return choices if is_known else [*choices, (present, f"{present} (no country: choose another)")]
+    return choices if is_known else [*choices, (present, f"{present} (not a country: choose another)")]
 
 
 def _currencies(present: str) -> list[tuple[str, str]]:
     """As for countries: the first of the list must not take the place of one that isn't in it."""
     choices = currency_choices()
     is_known = any(code == present for code, _ in choices)
-    return choices if is_known else [*choices, (present, f"{present} (not billed in: choose another)")]
+    return choices if is_known else [*choices, (present, f"{present} (not a billing currency: choose another)")]
 
 
 def _first_of_month(day: date | None) -> date | None:
     if day is not None and day.day != 1:
-        raise ValidationError("Invoices are for whole months: give the first day of one.")
+        raise ValidationError("Invoices are for full months: give the first day of a month.")
     return day
 
 
@@ -150,7 +150,7 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
     def zone(self, profile: BillingProfile) -> SafeString | str:
         if not _has_zone_to_come(profile):
             return profile.time_zone
-        since = f"from {profile.time_zone_from} on, until then {profile.account.time_zone}"
+        since = f"from {profile.time_zone_from}; {profile.account.time_zone} until then"
         return format_html('{}<span class="gw-hint gw-below">{}</span>', profile.time_zone, since)
 
     @admin.display(description="Payment terms", ordering="payment_days")
@@ -176,7 +176,7 @@ def _where_zone_is_changed(request: HttpRequest, account: Account) -> SafeString
     url = reverse("admin:billing_billingprofile_change", args=(profile.pk,))
     may_look = any(request.user.has_perm(f"billing.{action}_billingprofile") for action in ("view", "change"))
     where = format_html('<a href="{}">billing profile</a>', url) if may_look else "billing profile"
-    to_come = f" From {profile.time_zone_from} on it is {profile.time_zone}." if _has_zone_to_come(profile) else ""
+    to_come = f" It changes to {profile.time_zone} on {profile.time_zone_from}." if _has_zone_to_come(profile) else ""
     return format_html("Change it in the {}; a new one takes effect next month.{}", where, to_come)
 
 

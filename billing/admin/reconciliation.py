@@ -37,7 +37,7 @@ class ReconciliationForm(forms.Form):
         if first and last and last < first:
             self.add_error("last", "This is before the start date.")
         elif first and last and last - first >= timedelta(days=MAX_DAYS):
-            self.add_error("last", f"At most {MAX_DAYS} days here; “manage.py reconcile” takes more.")
+            self.add_error("last", f"At most {MAX_DAYS} days here; “manage.py reconcile” accepts more.")
         return data
 
 

@@ -85,8 +85,8 @@ class CallSerializer(ViewedSerializer[Usage]):
     local_day = serializers.DateField(help_text="Of opened_at, in the time zone of the account.")
     first_byte_ms = serializers.IntegerField(allow_null=True)
     duration_ms = serializers.IntegerField(allow_null=True)
-    prompt_tokens = serializers.IntegerField(help_text="All input, cached included.")
-    completion_tokens = serializers.IntegerField(help_text="All output, reasoning included.")
+    prompt_tokens = serializers.IntegerField(help_text="All input, including cached.")
+    completion_tokens = serializers.IntegerField(help_text="All output, including reasoning.")
     cache_read_tokens = serializers.IntegerField()
     cache_write_5m_tokens = serializers.IntegerField()
     cache_write_1h_tokens = serializers.IntegerField()
@@ -104,16 +104,14 @@ class CallSerializer(ViewedSerializer[Usage]):
         required=False, allow_null=True, help_text="USD that the provider charges us; null while open or unpriced."
     )
     rate_set = serializers.IntegerField(
-        source="rate_set_id", required=False, allow_null=True, help_text="The rates that gave the cost. For staff."
+        source="rate_set_id", required=False, allow_null=True, help_text="The rates used for the cost. For staff."
     )
     is_billable = serializers.BooleanField()
     is_disputed = serializers.BooleanField(
-        help_text="Whether the provider's report can't be right and was not counted."
+        help_text="True if the provider reported usage that can't be right; it was not counted."
     )
     is_undecided = serializers.SerializerMethodField(
-        help_text=(
-            "Whether it was lost or is disputed and its usage has not been decided yet; until then it is not billable."
-        )
+        help_text=("True while a lost or disputed call awaits a decision; until then it is not billable.")
     )
 
     def get_is_undecided(self, call: Usage) -> bool:
@@ -146,9 +144,9 @@ def _figure(known: EffectiveUsage, name: str, written: Any) -> Any:
 class UsedSerializer(RequestSerializer):
     """What a call used, from the provider's own records. Omitted parts are 0."""
 
-    prompt_tokens = serializers.IntegerField(min_value=0, max_value=MAX_TOKENS, help_text="All, cached included.")
+    prompt_tokens = serializers.IntegerField(min_value=0, max_value=MAX_TOKENS, help_text="All, including cached.")
     completion_tokens = serializers.IntegerField(
-        min_value=0, max_value=MAX_TOKENS, help_text="All, reasoning included."
+        min_value=0, max_value=MAX_TOKENS, help_text="All, including reasoning."
     )
     cache_read_tokens = serializers.IntegerField(min_value=0, max_value=MAX_TOKENS, default=0)
     cache_write_5m_tokens = serializers.IntegerField(min_value=0, max_value=MAX_TOKENS, default=0)
@@ -187,7 +185,7 @@ class UsedSerializer(RequestSerializer):
 
 
 class DecisionSerializer(RequestSerializer):
-    is_billable = serializers.BooleanField(help_text="Whether it is charged to the account.")
+    is_billable = serializers.BooleanField(help_text="Whether the call is charged to the account.")
     reason = serializers.CharField(max_length=500, help_text="The reason, for the record.")
     used = UsedSerializer(allow_null=True, default=None, help_text="null: our estimate.")
 
@@ -216,7 +214,7 @@ class CallsView(_CallsView, ListAPIView[Usage]):
     filterset_class = CallFilters
     serializer_class = CallSerializer
 
-    @extend_schema(operation_id="calls_list", summary="Calls, the latest first", tags=["management"])
+    @extend_schema(operation_id="calls_list", summary="Calls, newest first", tags=["management"])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return self.list(request, *args, **kwargs)
 
@@ -240,7 +238,7 @@ class CallDecisionView(_CallsView):
     @extend_schema(
         operation_id="calls_decide",
         summary="Decide on a lost or disputed call",
-        description="For staff. What it used, and whether it is billed: one adjustment per call.",
+        description="For staff. Records what the call used and whether it is billed, once per call.",
         request=DecisionSerializer,
         responses={201: CallDetailSerializer},
         tags=["management"],

@@ -31,7 +31,7 @@ from llm.models import Account
 
 class ExportFileSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
-    rows = serializers.IntegerField(help_text="Without headings.")
+    rows = serializers.IntegerField(help_text="Not counting the header.")
     bytes = serializers.IntegerField()
     sha256 = serializers.CharField()
     url = serializers.SerializerMethodField()
@@ -49,7 +49,7 @@ class ExportSerializer(ViewedSerializer[ExportJob]):
     account = serializers.IntegerField(
         source="account_id",
         allow_null=True,
-        help_text="The only account in it, without our costs; null: all accounts.",
+        help_text="The account the export is limited to, without our costs; null: all accounts.",
     )
     account_name = serializers.CharField(source="account.name", allow_null=True)
     period = MonthSerializerField(source="period_start")
@@ -100,7 +100,7 @@ class ExportRequestSerializer(RequestSerializer):
         allow_null=True,
         default=None,
         help_text="The id of the only account to export, for the customer. null: all accounts.",
-        error_messages={"does_not_exist": "Nothing has this id."},
+        error_messages={"does_not_exist": "This id does not exist."},
     )
     formats = serializers.ListField(
         child=serializers.ChoiceField(choices=[(name, name) for name in FORMATS]),
@@ -126,7 +126,7 @@ class ExportsView(_ExportsView, ListAPIView[ExportJob]):
     filterset_class = ExportFilters
     serializer_class = ExportSerializer
 
-    @extend_schema(operation_id="exports_list", summary="Exports, the latest first", tags=["management"])
+    @extend_schema(operation_id="exports_list", summary="Exports, newest first", tags=["management"])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return self.list(request, *args, **kwargs)
 

@@ -97,7 +97,7 @@ class IdFilter(filters.ModelChoiceFilter):
     """Of a row that the viewer may see: somebody else's is as unknown as none."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(error_messages={"invalid_choice": "Nothing has this id."}, **options)
+        super().__init__(error_messages={"invalid_choice": "This id does not exist."}, **options)
 
 
 def _account_filter() -> IdFilter:

@@ -70,13 +70,15 @@ class InvoiceSerializer(ViewedSerializer[Invoice]):
     due_on = serializers.DateField(allow_null=True)
     paid_on = serializers.DateField(allow_null=True)
     cutoff_at = serializers.DateTimeField(
-        allow_null=True, help_text="It includes all usage recorded by then, and nothing later."
+        allow_null=True, help_text="The invoice includes all usage recorded by then, and nothing later."
     )
     content_digest = serializers.CharField(help_text="SHA-256 of the content, from submission on.")
     plan_version = serializers.IntegerField(source="plan_version_id", required=False, help_text="For staff.")
     cost_usd = ExactField(required=False, help_text="USD that providers charge us for its usage. For staff.")
-    previous_total = CurrencyField(required=False, allow_null=True, help_text="Of the month before. For staff.")
-    previous_cost_usd = ExactField(required=False, allow_null=True, help_text="Of the month before, USD. For staff.")
+    previous_total = CurrencyField(required=False, allow_null=True, help_text="Of the previous month. For staff.")
+    previous_cost_usd = ExactField(
+        required=False, allow_null=True, help_text="Of the previous month, in USD. For staff."
+    )
     estimated_permille = serializers.IntegerField(required=False, help_text="For staff.")
     flags = serializers.ListField(child=serializers.CharField(), required=False, help_text="For staff.")
     needs_second_person = serializers.BooleanField(required=False, help_text="For staff.")
@@ -99,7 +101,9 @@ class InvoiceLineSerializer(ViewedSerializer[InvoiceLine]):
 
     position = serializers.IntegerField()
     kind = serializers.ChoiceField(choices=LineKind.choices)
-    period = MonthSerializerField(source="period_start", help_text="Differs from the invoice's for late usage.")
+    period = MonthSerializerField(
+        source="period_start", help_text="An earlier month than the invoice's if the line is late usage."
+    )
     description = serializers.CharField()
     provider = serializers.CharField()
     model = serializers.CharField()

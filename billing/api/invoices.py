@@ -41,7 +41,7 @@ class InvoicesView(_InvoicesView, ListAPIView[Invoice]):
     filterset_class = InvoiceFilters
     serializer_class = InvoiceSerializer
 
-    @extend_schema(operation_id="invoices_list", summary="Invoices, the latest first", tags=["management"])
+    @extend_schema(operation_id="invoices_list", summary="Invoices, newest first", tags=["management"])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return self.list(request, *args, **kwargs)
 

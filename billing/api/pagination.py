@@ -26,7 +26,7 @@ class IdPagination(CursorPagination):
         self, queryset: QuerySet[Any] | Sequence[Any], request: Request, view: APIView | None = None
     ) -> list[Any] | None:
         if not isinstance(queryset, QuerySet):
-            raise TypeError("pages are of rows in the database")
+            raise TypeError("only querysets can be paginated")
         self._primary_key = queryset.model._meta.pk
         return super().paginate_queryset(queryset, request, view)
 

@@ -53,7 +53,7 @@ class UsageFiguresSerializer(ViewedSerializer[Any]):
 
     calls = serializers.IntegerField(help_text="Closed calls, including corrections; refused calls are not counted.")
     estimated_calls = serializers.IntegerField(
-        help_text="Calls whose tokens are our estimate, without those that staff have decided."
+        help_text="Calls whose tokens are our estimate, except those decided by staff."
     )
     unpriced_calls = serializers.IntegerField(required=False, help_text="Without a known price. For staff.")
     prompt_tokens = serializers.IntegerField(help_text="All input, including cached.")
@@ -91,7 +91,7 @@ class UsageSummarySerializer(serializers.Serializer[Any]):
     last = serializers.DateField(allow_null=True, help_text="The last one; null: up to now.")
     as_of = serializers.DateTimeField(
         allow_null=True,
-        help_text="It includes everything recorded until then; null: an account's days are being rebuilt.",
+        help_text="Everything recorded until then is included; null: an account's days are being rebuilt.",
     )
     total = UsageFiguresSerializer()
     results = UsageRowSerializer(many=True)

@@ -43,9 +43,9 @@ def remove_partials(target: Path) -> None:
 def _require_free(target: Path) -> None:
     for path in (target.parent, target):
         if path.exists() and not path.is_dir():
-            raise ExportError(f"{path} is a file: give a folder that is empty or not there yet.")
+            raise ExportError(f"{path} is a file: give a folder that is empty or doesn't exist yet.")
     if target.is_dir() and any(target.iterdir()):
-        raise ExportError(f"{target} is not empty: give a folder that is empty or not there yet.")
+        raise ExportError(f"{target} is not empty: give a folder that is empty or doesn't exist yet.")
 
 
 def _put_in_place(partial: Path, target: Path) -> None:

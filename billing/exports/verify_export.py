@@ -92,13 +92,13 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(f"{error}\n")
         return 1 if report.differences else 2
     except (KeyError, TypeError, AttributeError) as error:
-        sys.stdout.write(f"{MANIFEST} is not as it was written: {error!r}.\n")
+        sys.stdout.write(f"{MANIFEST} is damaged: {error!r}.\n")
         return 1 if report.differences else 2
     if report.differences:
         sys.stdout.write(f"{report.differences} difference{'' if report.differences == 1 else 's'}.\n")
         return 1
     rows = ", ".join(f"{table} {number}" for table, number in manifest["rows"].items())
-    sys.stdout.write(f"All is in order: {rows}.\n")
+    sys.stdout.write(f"No differences: {rows}.\n")
     return 0
 
 
@@ -180,7 +180,7 @@ class Usage:
         try:
             digest = bytes.fromhex(row["digest"])
         except ValueError:
-            raise Unreadable(f"digest is “{row['digest']}”, which is not a digest") from None
+            raise Unreadable(f"digest is “{row['digest']}”, which is not a valid digest") from None
         for index in range(WORDS):
             self.words[index] += int.from_bytes(digest[4 * index : 4 * index + 4], "big")
 
@@ -421,7 +421,7 @@ def words_of(digest: str) -> list[int]:
     try:
         return [int(digest[8 * index : 8 * index + 8] or "0", 16) for index in range(WORDS)]
     except ValueError:
-        raise Unreadable(f"digest is “{digest}”, which is not a digest") from None
+        raise Unreadable(f"digest is “{digest}”, which is not a valid digest") from None
 
 
 def digest_of(parts: Iterable[list[int]]) -> str:

@@ -67,7 +67,7 @@ def rows_document(
             return moment_text(value, connection.vendor)
         if isinstance(value, date):
             return value.isoformat()
-        raise TypeError(f"{type(value).__name__} has no place in a document of rows")
+        raise TypeError(f"{type(value).__name__} can't be written as JSON")
 
     return orjson.dumps(rows, default=text_of, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
 

@@ -114,8 +114,9 @@ def _why_there_is_nothing(scope: Scope) -> str:
     whose = f" of {scope.account}" if scope.account else ""
     if scope.includes_drafts or not (number := count_in_work(scope)):
         return f"There are no invoices{whose} for {scope.period}."
-    which = "is one that is not" if number == 1 else f"are {number} that are not"
-    return f"No invoice{whose} for {scope.period} is issued yet; there {which}. --include-drafts exports them too."
+    if number == 1:
+        return f"The only invoice{whose} for {scope.period} is not issued yet. --include-drafts exports it too."
+    return f"None of the {number} invoices{whose} for {scope.period} is issued yet. --include-drafts exports them too."
 
 
 def _tell_nobody(rows: int, of: int) -> None:

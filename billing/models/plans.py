@@ -26,7 +26,7 @@ MONEY_DECIMALS = 6
 
 def validate_month_start(day: object) -> None:
     if getattr(day, "day", 1) != 1:
-        raise ValidationError("A version starts with a month: give its first day.")
+        raise ValidationError("A version starts on the first of a month.")
 
 
 class Plan(models.Model):

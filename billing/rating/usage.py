@@ -7,7 +7,7 @@ from decimal import Decimal
 from itertools import groupby
 
 from billing.rating.cost import lines_at_cost, lines_by_rate_set
-from billing.rating.fixed import lines_at_fixed_prices, prices_for
+from billing.rating.fixed_prices import lines_at_fixed_prices, prices_for
 from billing.rating.sums import ordered_sums
 from billing.types import ChargeLine, PlanTerms, UsageSum
 

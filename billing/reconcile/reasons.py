@@ -20,14 +20,15 @@ OTHER_DAY = Reason(
 )
 _NOT_ATTRIBUTABLE = Reason(
     ReasonCode.NOT_ATTRIBUTABLE,
-    "The report gives no model for it: web searches, storage and the like.",
+    "The report names no model for this: web searches, storage and similar items.",
 )
 _ROUNDING = Reason(ReasonCode.ROUNDING, "The provider's amounts are rounded.")
 _NOT_HERE = Reason(
     ReasonCode.NOT_HERE, "The books have no such call: the provider's account was used outside the gateway."
 )
 _NOT_THERE = Reason(
-    ReasonCode.NOT_THERE, "The imported reports don't contain it: it isn't charged, or the reports are incomplete."
+    ReasonCode.NOT_THERE,
+    "The imported reports don't contain these calls: they aren't charged, or the reports are incomplete.",
 )
 
 
@@ -65,8 +66,7 @@ def reasons_in_all(ours: Books, theirs: Side, *, line_items: int) -> tuple[Reaso
     if _is_rounding(difference, line_items):
         return (_ROUNDING,)
     words = (
-        f"In total the provider charges {_more_or_less(difference)} than the books say; a report by model "
-        "shows for what."
+        f"In total, the provider charges {_more_or_less(difference)} than the books say; a report by model shows where."
     )
     return (*_doubts(ours), Reason(ReasonCode.IN_ALL, words))
 
@@ -132,8 +132,8 @@ def _of_cost(ours: Books, theirs: Side, line_items: int, *, has_others: bool) ->
         if of_tokens.copy_abs() < difference.copy_abs():
             yield Reason(
                 ReasonCode.BESIDE_TOKENS,
-                f"{format_usd(ours.beside_tokens)} USD are for web searches and the like, which the provider charges"
-                " without a model.",
+                f"{format_usd(ours.beside_tokens)} USD is for web searches and similar items, which the provider "
+                "charges without a model.",
             )
             difference = of_tokens
     if not difference:
@@ -143,7 +143,7 @@ def _of_cost(ours: Books, theirs: Side, line_items: int, *, has_others: bool) ->
     elif _is_rounding(difference, line_items):
         yield _ROUNDING
     else:
-        words = f"The tokens agree, the cost doesn't: the provider charges {_more_or_less(difference)}"
+        words = f"The tokens agree but the cost doesn't: the provider charges {_more_or_less(difference)}"
         yield Reason(ReasonCode.PRICE, f"{words} than our price list says.")
 
 

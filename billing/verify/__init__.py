@@ -148,6 +148,6 @@ def _problems_of_numbers() -> Iterator[str]:
 def _problems_of_summaries(period: BillingPeriod) -> Iterator[str]:
     for day in days_summed_wrongly(period.start, period.last_day):
         yield (
-            f"{day}: its sums over all accounts are not those of its rows; reports are wrong until “manage.py "
+            f"{day}: the totals over all accounts don't match that day's rows; reports are wrong until “manage.py "
             f"rebuild_rollups --from {day} --to {day}” has run."
         )

@@ -25,33 +25,33 @@ def problems_of_sums(invoice: Invoice) -> Iterator[str]:
         yield from _problems_of_line(line, DECIMALS[invoice.currency], invoice)
     subtotal = exact_sum(line.amount for line in lines)
     if subtotal != invoice.subtotal:
-        yield f"its lines come to {subtotal:f}, its subtotal is {invoice.subtotal:f}"
+        yield f"its lines come to {subtotal:f}, but its subtotal is {invoice.subtotal:f}"
     if invoice.content_version == 1:
         yield from _problems_of_one_tax(invoice)
     else:
         yield from _problems_of_taxes(invoice, lines)
     if invoice.total != invoice.subtotal + invoice.tax:
-        yield f"its total is {invoice.total:f}"
+        yield f"its total is {invoice.total:f}, but its subtotal and tax come to {invoice.subtotal + invoice.tax:f}"
 
 
 def _problems_of_one_tax(invoice: Invoice) -> Iterator[str]:
     """Version 1 had one rate for all lines."""
     tax = tax_of(invoice.subtotal, invoice.tax_percent, invoice.currency)
     if invoice.kind != InvoiceKind.CREDIT_NOTE and invoice.tax != tax:
-        yield f"its tax is {invoice.tax:f}"
+        yield f"its tax is {invoice.tax:f}, but should be {tax:f}"
 
 
 def _problems_of_taxes(invoice: Invoice, lines: Sequence[InvoiceLine]) -> Iterator[str]:
     """A credit note gives back what is left of a tax, which rounding may have made another than its rate."""
     found, due = taxes_of(invoice), {each.percent: each for each in taxes_due(invoice, lines)}
-    if exact_sum(each.tax for each in found) != invoice.tax:
-        yield f"its tax is {invoice.tax:f}"
+    if (tax := exact_sum(each.tax for each in found)) != invoice.tax:
+        yield f"its tax is {invoice.tax:f}, but its taxes come to {tax:f}"
     if {each.percent: each.net for each in found} != {percent: each.net for percent, each in due.items()}:
         yield "its taxes don't match the sum of its lines"
     elif invoice.kind != InvoiceKind.CREDIT_NOTE:
         for each in found:
             if each.tax != due[each.percent].tax:
-                yield f"its tax at {each.percent:f} % is {each.tax:f}, it should be {due[each.percent].tax:f}"
+                yield f"its tax at {each.percent:f} % is {each.tax:f}, but should be {due[each.percent].tax:f}"
 
 
 def _problems_of_line(line: InvoiceLine, decimals: int, invoice: Invoice) -> Iterator[str]:
@@ -59,7 +59,7 @@ def _problems_of_line(line: InvoiceLine, decimals: int, invoice: Invoice) -> Ite
     if line.exact_amount != exact_sum((line.amount, line.residual)):
         yield f"line {line.position} is {line.amount:f} plus {line.residual:f}, not {line.exact_amount:f}"
     elif line.amount != rounded and not _may_round_otherwise(line, rounded, decimals, invoice):
-        yield f"line {line.position} rounds {line.exact_amount:f} to {line.amount:f}"
+        yield f"line {line.position} rounds {line.exact_amount:f} to {line.amount:f}, not {rounded:f}"
     if line.unit_price is None or line.quantity is None:
         return
     with exact_arithmetic():
@@ -127,7 +127,7 @@ def _problems_of_dates(invoice: Invoice, events: Sequence[InvoiceEvent]) -> Iter
     """Of an invoice that was issued when its history kept no digest of dates; the zone's day may be another by one."""
     issued = next((event.at.date() for event in events if event.action == InvoiceAction.ISSUE), None)
     if issued is None or invoice.issued_on is None or abs(invoice.issued_on - issued) > timedelta(days=1):
-        yield f"it is dated {invoice.issued_on}, and was issued on {issued}"
+        yield f"it is dated {invoice.issued_on}, but was issued on {issued}"
     elif invoice.kind == InvoiceKind.CREDIT_NOTE and invoice.due_on is None:
         return
     elif invoice.due_on != invoice.issued_on + timedelta(days=bill_to_of(invoice).payment_days):
@@ -137,4 +137,4 @@ def _problems_of_dates(invoice: Invoice, events: Sequence[InvoiceEvent]) -> Iter
 def _problems_of_exchange(invoice: Invoice) -> Iterator[str]:
     rate = invoice.exchange_rate
     if rate is not None and (rate.currency, rate.per_usd) != (invoice.currency, invoice.per_usd):
-        yield f"its exchange rate is {invoice.per_usd}, but the one that it names is {rate}"
+        yield f"its exchange rate is {invoice.per_usd}, but the rate it refers to is {rate}"

@@ -74,22 +74,22 @@ def _nothing_of(line: ChargeLine) -> ChargeLine:
 
 def _problems_of_charge(line: ChargeLine, billed: ChargeLine) -> Iterator[str]:
     if billed.exact_amount != line.exact_amount:
-        yield f"“{line.description}” is billed at {billed.exact_amount:f}, it should be {line.exact_amount:f}"
+        yield f"“{line.description}” is billed at {billed.exact_amount:f}, but should be at {line.exact_amount:f}"
     elif (billed.quantity or 0) != (line.quantity or 0):
-        yield f"“{line.description}” is billed for {billed.quantity or 0:,}, it should be {line.quantity or 0:,}"
+        yield f"“{line.description}” is billed for {billed.quantity or 0:,}, but should be for {line.quantity or 0:,}"
 
 
 def _problems_of_proof(line: ChargeLine, billed: ChargeLine, *, is_last: bool) -> Iterator[str]:
     if billed.cost_pico != line.cost_pico:
         costs = [pico_to_usd(each.cost_pico) for each in (billed, line)]
-        yield f"“{line.description}” has a cost of {costs[0]:f} USD, it should be {costs[1]:f}"
+        yield f"“{line.description}” has a cost of {costs[0]:f} USD, but should have {costs[1]:f}"
     if not is_last:
         return
     if billed.calls != line.calls:
-        yield f"“{line.description}” bills {plural(billed.calls, 'call')}, it should be {line.calls:,}"
+        yield f"“{line.description}” bills {plural(billed.calls, 'call')}, but should bill {line.calls:,}"
     digests = [digest_hex(each.digest) for each in (billed, line)]
     if digests[0] != digests[1]:
-        yield f"“{line.description}” has the digest {digests[0]}, that of its calls is {digests[1]}"
+        yield f"“{line.description}” has the digest {digests[0]}, but that of its calls is {digests[1]}"
 
 
 def _problems_of_price(line: ChargeLine, unit_prices: Collection[Decimal | None]) -> Iterator[str]:
@@ -97,7 +97,7 @@ def _problems_of_price(line: ChargeLine, unit_prices: Collection[Decimal | None]
         return
     [unit_price] = unit_prices
     if unit_price != line.unit_price:
-        yield f"“{line.description}” has the unit price {_price(unit_price)}, it should be {_price(line.unit_price)}"
+        yield f"“{line.description}” has the unit price {_price(unit_price)}, but should have {_price(line.unit_price)}"
 
 
 def _price(unit_price: Decimal | None) -> str:

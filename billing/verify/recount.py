@@ -105,7 +105,10 @@ def problems_of_usage(counted: Mapping[Key, Sums], billed: Mapping[Key, Sums]) -
         ours, theirs = counted.get(key, Sums()), billed.get(key, Sums())
         wrong = [what for what, figure in ours.figures.items() if figure != theirs.figures[what]]
         for what in wrong:
-            yield key, f"{name}: {theirs.figures[what]:,} {what} are billed, its calls come to {ours.figures[what]:,}"
+            yield (
+                key,
+                f"{name}: {theirs.figures[what]:,} {what} are billed, but its calls come to {ours.figures[what]:,}",
+            )
         if not wrong and ours.digest_words != theirs.digest_words:
             yield key, f"{name}: its calls are not the ones that were billed, although their figures agree"
 

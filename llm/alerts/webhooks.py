@@ -94,5 +94,5 @@ def _key_of(secret: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if len(key) not in ALLOWED_SECRET_BYTES or not secret.startswith(SECRET_MARK):
-        raise WebhookError(f"its secret is not {SECRET_MARK} and 24 to 64 bytes in base64")
+        raise WebhookError(f"its secret must be {SECRET_MARK} followed by 24 to 64 bytes in base64")
     return key

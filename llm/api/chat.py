@@ -89,7 +89,7 @@ class NativeChatView(CompletionView):
     @extend_schema(
         operation_id="chat",
         summary="Chat, in the gateway's own format",
-        description="The same for every provider: messages in, the reply, the model and its tokens out.",
+        description="The same for every provider: takes messages, returns the reply, the model and its token counts.",
         request=NativeRequestSerializer,
         responses={
             (200, "application/json"): NativeReplySerializer,

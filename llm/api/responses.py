@@ -56,7 +56,7 @@ class KeptView(AsyncAPIView):
         query = self.request.query_params
         streams = [value for name in query if name.casefold() == "stream" for value in query.getlist(name)]
         if any(value.casefold() != "false" for value in streams):
-            raise InvalidRequest("'stream' is not supported here: ask for the whole response.", param="stream")
+            raise InvalidRequest("'stream' is not supported here: request the complete response.", param="stream")
         rest += f"?{urlencode(list(query.lists()), doseq=True)}" if query else ""
         body = await ask_about(runtime(), self.caller, response_id, method=method, rest=rest)
         return HttpResponse(body, content_type="application/json")

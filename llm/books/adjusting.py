@@ -82,7 +82,7 @@ def adjust(
         raise ValueError(f"This call is {row.get_status_display()}: there is nothing to correct.")
     rerating_id = None if rerating is None else rerating.pk
     if any((each.source, each.rerating_id) == (source, rerating_id) for each in earlier):
-        raise ValueError(f"This was {source.label} already.")
+        raise ValueError(f"This call already has this correction: {source.label}.")
     adjustment = UsageAdjustment(
         usage=row,
         source=source,

@@ -56,7 +56,7 @@ def _result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
         return Indeterminate()
     if row.outcome == CallOutcome.LOST:
         return _correct(close)
-    return Conflict(f"this call is {row.status} with other figures")
+    return Conflict(f"this call is {row.status} with different figures")
 
 
 @transaction.atomic
@@ -66,7 +66,7 @@ def _correct(close: CloseCall) -> Result:
     earlier = next((each for each in call.adjustments if each.source == AdjustmentSource.SPOOL), None)
     if earlier is not None:
         is_same = earlier.reason.endswith(_fingerprint(close))
-        return Closed(is_new=False) if is_same else Conflict("this call was corrected with other figures")
+        return Closed(is_new=False) if is_same else Conflict("this call was corrected with different figures")
     if close.is_disputed:
         return Conflict("this call was lost, and the usage its provider reported is disputed: decide what it used")
     cost = _cost_now(call, close)

@@ -246,7 +246,7 @@ class RequestTask:
         if self._request.routing_fields and not resolution.allows_provider_routing:
             field = self._request.routing_fields[0]
             raise InvalidRequest(
-                f"'{field}' lets the provider choose another model or provider. This model does not allow that.",
+                f"'{field}' lets the provider choose a different model or provider. This model does not allow that.",
                 param=field,
             )
 

@@ -104,7 +104,7 @@ class UpstreamCall:
     def take_closing(self) -> CloseCall:
         """For whoever gives it to the books now."""
         if self.closing is None or self.is_settled:
-            raise RuntimeError("a call is settled once, and after its end")
+            raise RuntimeError("a call is settled once, after it has ended")
         self.is_settled = True
         return self.closing
 

@@ -93,6 +93,6 @@ def _check_pages_role(budget: ConnectionBudget, role: str, limit: int | None) ->
     elif limit < budget.pages:
         yield checks.Warning(
             f"The role {role} in DATABASE_PAGES_URL has a CONNECTION LIMIT of {limit}, but pages may need "
-            f"{budget.pages}: some are refused when they are busy. Raise it, or lower LLM_DB_PAGES.",
+            f"{budget.pages}: at busy times some will be refused. Raise it, or lower LLM_DB_PAGES.",
             id="llm.W003",
         )

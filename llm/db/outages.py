@@ -54,9 +54,9 @@ _WORDS: dict[Outage, tuple[str, str]] = {
         "its file can't be opened",
         "Correct DATABASE_URL, or the permissions of the file and its folder.",
     ),
-    Outage.DAMAGED: ("the file is not a database, or damaged", "Correct DATABASE_URL, or restore a backup."),
+    Outage.DAMAGED: ("the file is not a database, or it is damaged", "Correct DATABASE_URL, or restore a backup."),
     Outage.NOT_MIGRATED: ("a table is missing", "Run manage.py migrate."),
-    Outage.UNAVAILABLE: ("it does not answer as it should", "See its log."),
+    Outage.UNAVAILABLE: ("it returned an unexpected error", "See its log."),
 }
 
 _BY_SQLSTATE = {

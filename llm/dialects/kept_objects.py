@@ -50,7 +50,7 @@ def refuse_kept_objects(raw: bytes, body: Mapping[str, Any]) -> None:
 
 def refuse_kept(param: str) -> NoReturn:
     raise InvalidRequest(
-        f"'{param}' names something that is kept at the provider, and the gateway can't tell which account made it."
+        f"'{param}' refers to something stored by the provider, and the gateway can't tell which account created it."
         " Send the content itself.",
         param=param,
     )

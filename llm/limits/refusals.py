@@ -24,13 +24,13 @@ def build_refusal(exceeded: Exceeded, *, shows_cost: bool) -> RequestError:
             start = f"The rest of this {limit} is reserved by requests in flight."
             return RateLimited(_text(start, figures, "Try again in a moment.", advice), retry_after_s=_BUSY_RETRY_S)
         case "too_large":
-            start = f"This request may exceed the whole of this {limit}."
+            start = f"This request alone may exceed this {limit}."
             end = "Shorten the prompt, or set a lower max_completion_tokens."
             return InvalidRequest(_text(start, figures, end), code="limit_too_small")
         case "unbounded":
             why = exceeded.why or "its maximum number of tokens can't be determined"
             return UnboundedError(f"This request can't be sent under this {limit}: {why}.")
-    start = f"There is not enough left of this {limit} for this request."
+    start = f"Not enough of this {limit} is left for this request."
     if exceeded.resets_in_s is None:
         return QuotaExceeded(_text(start, figures, advice))
     text = _text(start, figures, f"It resets in {_duration(exceeded.resets_in_s)}.", advice)
@@ -51,7 +51,7 @@ def _figures(exceeded: Exceeded, *, shows_cost: bool) -> str:
     if exceeded.needed is None or (exceeded.metric is LimitMetric.COST and not shows_cost):
         return ""
     needed, left = (format_limit_amount(exceeded.metric, units) for units in (exceeded.needed, exceeded.left))
-    return f"Left: {left}; it would reserve up to {needed}."
+    return f"Left: {left}; the request would reserve up to {needed}."
 
 
 def _advice(exceeded: Exceeded) -> str:
@@ -60,7 +60,7 @@ def _advice(exceeded: Exceeded) -> str:
         return ""
     if exceeded.metric is LimitMetric.COST:
         return "A lower max_completion_tokens reserves less."
-    return f"With max_completion_tokens of at most {exceeded.max_output_tokens} it fits now."
+    return f"With max_completion_tokens of at most {exceeded.max_output_tokens}, the request fits now."
 
 
 def _limit(exceeded: Exceeded, *, shows_cost: bool) -> str:

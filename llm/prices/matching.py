@@ -25,7 +25,7 @@ def compile_match(clause: Mapping[str, Any]) -> Matcher:
         combine = any if kind == "or" else all
         return lambda name: combine(part(name) for part in parts)
     if not isinstance(operand, str):
-        raise ValueError(f"{kind} takes a text, not {operand!r}")  # noqa: TRY004 - it is data, not an argument
+        raise ValueError(f"{kind} takes a string, not {operand!r}")  # noqa: TRY004 - it is data, not an argument
     if kind == "regex":
         try:
             pattern = re.compile(operand)

@@ -248,7 +248,7 @@ def _metered(counts: TokenCounts, rates: Mapping[str, int]) -> Iterable[tuple[st
         raise PriceMissing(("cached_audio_input",))
     for meter, units in pairs:
         if units < 0:
-            raise ImpossibleCountsError(f"{units} tokens are left for {meter}")
+            raise ImpossibleCountsError(f"the token counts leave {units} for {meter}")
     return (*pairs, *_extra(counts.extra_meters)) if counts.extra_meters else pairs
 
 

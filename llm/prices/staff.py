@@ -76,7 +76,7 @@ def _check_target(provider: str, model: str, effective_from: datetime) -> None:
             "trailing spaces."
         )
     if timezone.is_naive(effective_from):
-        raise PriceRefusedError("The moment from which the price holds needs a time zone.")
+        raise PriceRefusedError("The time from which the price applies needs a time zone.")
 
 
 def _check_rates(
@@ -91,7 +91,7 @@ def _check_rates(
     for name, word in service._asdict().items():
         longest = getattr(RateSet._meta.get_field(name), "max_length", None) or 0
         if len(word) > longest:
-            raise PriceRefusedError(f"The {name.replace('_', ' ')} has at most {longest} characters.")
+            raise PriceRefusedError(f"The {name.replace('_', ' ')} can have at most {longest} characters.")
     for meter in per_thousand:
         if not _UNIT_NAME.fullmatch(meter) or meter in Meter.values:
             raise PriceRefusedError(
@@ -114,7 +114,8 @@ def _check_moment_is_vacant(provider: str, model: str, effective_from: datetime)
     if same_moment.exists():
         moment = effective_from.astimezone(UTC).isoformat(" ", "seconds")
         raise PriceRefusedError(
-            f"{provider} {model} already has a price from {moment}, and prices never change: set one from another time."
+            f"{provider} {model} already has a price from {moment}, and a price can't be changed: set one that starts "
+            "at another time."
         )
 
 

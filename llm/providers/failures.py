@@ -93,7 +93,7 @@ def before_sending(provider: str) -> Iterator[None]:
         # The exception's text may hold a prompt, so only its class is told.
         log.error("provider.request_unwritten", provider=provider, error=type(error).__name__)  # noqa: TRY400
         raise UpstreamFailed(
-            f"This request could not be written for the provider “{provider}”, so it was not sent."
+            f"This request could not be encoded for the provider “{provider}”, so it was not sent."
         ) from error
 
 
@@ -180,7 +180,7 @@ def _of_refusal(
         failed.operator_fault = fault
         return failed
     if status == 429:
-        message = f"The provider “{provider}” is limiting our rate. Try again shortly."
+        message = f"The provider “{provider}” is rate-limiting this gateway. Try again shortly."
         limited = UpstreamRateLimited(message, retry_after_s=retry_after_s)
         limited.is_passing = True
         return limited

@@ -105,7 +105,7 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
         except aiohttp.ClientError as error:
             raise _translated(error) from error
         except TimeoutError as error:
-            raise httpx2.ReadTimeout("the upstream was silent") from error
+            raise httpx2.ReadTimeout("no answer from the upstream in time") from error
 
     def _body(self, reply: aiohttp.ClientResponse) -> _Body:
         is_refusal = not 200 <= reply.status < 300
@@ -154,7 +154,7 @@ class _Body(httpx2.AsyncByteStream):
         except aiohttp.ClientError as error:
             raise _translated(error) from error
         except TimeoutError as error:
-            raise httpx2.ReadTimeout("the upstream fell silent") from error
+            raise httpx2.ReadTimeout("the upstream stopped sending") from error
         except zlib.error as error:
             raise httpx2.ReadError("the upstream's compressed reply is corrupt") from error
 
@@ -204,5 +204,5 @@ def _translated(error: aiohttp.ClientError) -> httpx2.TransportError:
     if isinstance(error, _BEFORE_SENDING):
         return NeverSent("no connection to the upstream")
     if isinstance(error, aiohttp.ServerTimeoutError):
-        return httpx2.ReadTimeout("the upstream was silent")
+        return httpx2.ReadTimeout("no answer from the upstream in time")
     return httpx2.ReadError("the connection to the upstream broke")

@@ -70,14 +70,14 @@ class CallChecks:
         if row.closed_at is None or row.closed_at < row.opened_at or row.recorded_at < row.closed_at:
             yield "it was closed before it was opened, or recorded before it was closed"
         if row.outcome == CallOutcome.PENDING:
-            yield "it is closed and has no outcome"
+            yield "it is closed but has no outcome"
         if not row.is_as_written:
             yield "its digest does not match its values: they were changed, or written outside the gateway"
         yield from self._problems_of_cost(row)
 
     def _problems_of_open(self, row: Usage) -> Iterator[str]:
         if row.cost is not None or row.closed_at is not None or _counts_of(row).total_tokens:
-            yield "it is open and has figures of a closed one"
+            yield "it is open but has the figures of a closed call"
         age = self._now - row.opened_at
         is_old = age > _FORGOTTEN_AFTER + timedelta(seconds=settings.LLM_TOTAL_TIMEOUT_SECONDS)
         if is_old and row.process_id not in self._alive:
@@ -88,7 +88,7 @@ class CallChecks:
         if figures.is_priced_as_reported and row.rate_set_id is None:
             # The other model is free, or has no rates for what was used: no column tells which one it was.
             if row.cost:
-                yield "it has a cost and no rates"
+                yield "it has a cost but no rates"
             return
         price = None
         price_id = row.price_id
@@ -151,7 +151,7 @@ def _problems_of_adjustments(row: Usage, adjustments: Sequence[UsageAdjustment])
     if not adjustments:
         return
     if row.status in (UsageStatus.OPEN, UsageStatus.VOID):
-        yield f"it is {row.status} and has adjustments"
+        yield f"it is {row.status} but has adjustments"
     for adjustment in adjustments:
         if not adjustment.is_as_written:
             yield f"the digest of its adjustment {adjustment.pk} ({adjustment.source}) does not match its values"
@@ -164,7 +164,7 @@ def _problems_of_adjustments(row: Usage, adjustments: Sequence[UsageAdjustment])
     if min(getattr(totals.counts, name) for name in TOKEN_FIELDS) < 0 or (totals.written_pico or 0) < 0:
         yield "with its adjustments it has negative tokens or a negative cost"
     elif totals.cost_pico is None and totals.written_pico:
-        yield f"its cost is unknown, and its adjustments leave {_pico(totals.written_pico)} of it"
+        yield f"its cost is unknown, but the books hold a cost of {_pico(totals.written_pico)}"
 
 
 def _was_free(price: PriceSnapshot | None, cost_pico: int | None) -> bool:

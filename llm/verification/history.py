@@ -36,7 +36,7 @@ def problems_of_history() -> Iterator[str]:
     """A sentence on each table that lost or changed rows since the checks before, and on each day that lost calls."""
     for day, day_mark in sorted(latest_days().items(), key=lambda item: item[0]):
         if (rows := calls_of_day(day).count()) < day_mark.rows:
-            yield f"Calls of {day}: there are {rows:,}, and there were {day_mark.rows:,} at an earlier check."
+            yield f"Calls of {day}: there are {rows:,}, but there were {day_mark.rows:,} at an earlier check."
     for table, mark in _latest_marks().items():
         if (model := _models().get(table)) is not None and (problem := _problem(model, mark)):
             yield f"{model._meta.verbose_name_plural}: {problem}."
@@ -148,7 +148,7 @@ def _models() -> Mapping[str, type[Model]]:
 def _problem(model: type[Model], mark: Mark) -> str:
     rows = model._default_manager.count()
     if rows < mark["rows"]:
-        return f"there are {rows:,}, and there were {mark['rows']:,} at an earlier check"
+        return f"there are {rows:,}, but there were {mark['rows']:,} at an earlier check"
     columns = {field.attname for field in model._meta.concrete_fields}
     is_comparable = "sha256" in mark and columns.issuperset(mark["columns"])
     if is_comparable and _digest(model, mark["columns"], mark["last"]) != mark["sha256"]:

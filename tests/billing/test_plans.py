@@ -271,7 +271,7 @@ def test_the_database_deletes_no_version_that_only_lines_stand_on() -> None:
 def test_a_version_starts_with_a_month_and_once() -> None:
     plan = plan_from(date(2026, 11, 1))
     assert refusal_of(plan, effective_from=date(2026, 12, 2)) == [
-        "A version starts with a month: give its first day.",
+        "A version starts on the first of a month.",
     ]
     assert len(refusal_of(plan, effective_from=date(2026, 11, 1))) == 1
 
@@ -295,7 +295,7 @@ def test_a_month_that_was_billed_gets_no_new_version() -> None:
     plan = plan_from(date(2026, 1, 1))
     make_invoice(make_profile(plan=plan), state=InvoiceState.ISSUED)
     assert refusal_of(plan, effective_from=date(2026, 10, 1)) == [
-        "2026-10 was already billed by this plan: start the version in a later month.",
+        "2026-10 was already billed under this plan: start the version in a later month.",
     ]
     add_version(plan, effective_from=date(2026, 11, 1))
     assert plan.versions.count() == 2
@@ -307,7 +307,7 @@ def test_a_month_that_was_billed_by_late_lines_alone_gets_no_new_version() -> No
     late = {"amount": "1.00", "period_start": date(2026, 9, 1), "plan_version": version_in_force(plan, OCTOBER)}
     make_invoice(make_profile(plan=plan), state=InvoiceState.ISSUED, plan_version=other, lines=(late,))
     assert refusal_of(plan, effective_from=date(2026, 9, 1)) == [
-        "2026-09 was already billed by this plan: start the version in a later month.",
+        "2026-09 was already billed under this plan: start the version in a later month.",
     ]
     add_version(plan, effective_from=date(2026, 10, 1))
 

@@ -133,5 +133,5 @@ def test_no_version_is_moved_under_a_submit_of_its_month(
     assert submit_meanwhile(pause, move) is None
     later.refresh_from_db()
     assert (later.effective_from, later.note) == (date(2026, 12, 1), "")
-    assert "2026-10 was already billed by this plan: start the version in a later month." in answers[0]
+    assert "2026-10 was already billed under this plan: start the version in a later month." in answers[0]
     assert Invoice.objects.get().plan_version == version

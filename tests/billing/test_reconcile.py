@@ -359,7 +359,7 @@ def test_web_searches_that_are_charged_without_a_model_are_no_wrong_price(key: A
     line = line_of(DATED)
 
     assert (codes(line), line.cost_difference) == ([ReasonCode.BESIDE_TOKENS], Decimal("-0.01"))
-    assert line.reasons[0].sentence.startswith("0.01 USD are for web searches and the like")
+    assert line.reasons[0].sentence.startswith("0.01 USD is for web searches and similar items")
     assert reconciliation("openai", DAY, DAY).totals.difference == Decimal(0)
 
 

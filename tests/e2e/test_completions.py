@@ -75,7 +75,7 @@ def test_a_provider_without_completions_is_named(
 ) -> None:
     refused = complete(application.at(start_gateway(LLM_PROVIDER=provider, LLM_BASE_URL=upstream.openai_base_url)))
     assert refused.status_code == 400
-    assert f"“{provider}” of this model does not serve completions of a text" in error_of(refused)["message"]
+    assert f"“{provider}” of this model does not serve text completions" in error_of(refused)["message"]
     assert_nothing_happened(upstream)
 
 

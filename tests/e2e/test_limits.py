@@ -157,8 +157,8 @@ def test_a_refusal_says_what_is_left_what_the_call_needs_and_what_fits(
     read = error_of if path.startswith("/v1") else native_error_of
     message = read(refused)["message"]
     found = re.search(
-        r"Left: 19,987 tokens; it would reserve up to ([\d,]+) tokens\. It resets in \d+ \w+\. "
-        r"With max_completion_tokens of at most (\d+) it fits now\.",
+        r"Left: 19,987 tokens; the request would reserve up to ([\d,]+) tokens\. It resets in \d+ \w+\. "
+        r"With max_completion_tokens of at most (\d+), the request fits now\.",
         message,
     )
     assert found is not None, message
@@ -182,9 +182,9 @@ def test_a_refusal_under_a_limit_of_cost_tells_amounts_to_those_who_may_know_the
     message = error_of(refused)["message"]
     assert (refused.status_code, error_of(refused)["code"]) == (429, "insufficient_quota")
     which = "limit of $0.002 per month" if shows_cost else "cost limit per month"
-    assert f"There is not enough left of this account's {which} for this request." in message
+    assert f"Not enough of this account's {which} is left for this request." in message
     assert message.endswith("A lower max_completion_tokens reserves less.")
-    assert ("Left: $0.001983; it would reserve up to $0.00" in message) is shows_cost
+    assert ("Left: $0.001983; the request would reserve up to $0.00" in message) is shows_cost
     assert message.count("$") == (3 if shows_cost else 0)
     assert windows() == [(17, 0)]
 

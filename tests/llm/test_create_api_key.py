@@ -80,7 +80,7 @@ def test_today_may_be_the_last_day() -> None:
 
 
 def test_a_day_in_the_past_is_refused() -> None:
-    assert_refused("expires_at: The key would have expired already", "acme", "--expires", "2026-11-19")
+    assert_refused("expires_at: The expiry must be in the future", "acme", "--expires", "2026-11-19")
 
 
 @pytest.mark.parametrize("day", ["tomorrow", "2026-02-30", "01.12.2026", "2026-12-01T00:00Z", ""])

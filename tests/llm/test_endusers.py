@@ -84,7 +84,7 @@ def test_all_end_users_of_one_account_are_forgotten_with_their_key(acme: Account
 @pytest.mark.parametrize("arguments", [("Acme", "carol"), ("Acme", "--hash", "0" * 32)])
 def test_who_is_unknown_is_said_to_be(acme: Account, arguments: tuple[str, ...]) -> None:
     name_of(acme, ALICE)
-    with pytest.raises(CommandError, match="has no such end user, or it was forgotten already"):
+    with pytest.raises(CommandError, match="has no such end user, or the name was already deleted"):
         forget(*arguments)
     assert EndUser.objects.count() == 1
 

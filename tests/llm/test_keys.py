@@ -177,7 +177,7 @@ def test_a_suspended_account_gets_keys_for_later(acme: Account) -> None:
 def test_a_key_that_would_have_expired_is_not_made(acme: Account, before: timedelta) -> None:
     with pytest.raises(ValidationError) as refusal:
         create_key(acme, name="tests", expires_at=NOW - before)
-    assert refusal.value.message_dict == {"expires_at": ["The key would have expired already."]}
+    assert refusal.value.message_dict == {"expires_at": ["The expiry must be in the future."]}
     assert ApiKey.objects.count() == 0
 
 
@@ -319,7 +319,7 @@ def test_a_second_rotation_never_prolongs_the_first_ones_grace(acme: Account) ->
 def test_a_revoked_key_is_not_rotated(acme: Account) -> None:
     key, _ = create_key(acme, name="tests")
     revoke_key(key)
-    with pytest.raises(ValidationError, match="revoked: make a new one"):
+    with pytest.raises(ValidationError, match="revoked: create a new one"):
         rotate_key(key)
     assert ApiKey.objects.get() == key
 

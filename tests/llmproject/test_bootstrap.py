@@ -51,7 +51,7 @@ def test_the_first_run_shows_the_secrets_and_later_runs_create_only_what_is_miss
 
     second = bootstrap(tmp_path)
     assert "  User      as before\n" in second
-    assert "  API key   as before; another one: " in second
+    assert "  API key   as before; to create another: " in second
     assert "password" not in second
     assert not re.search(r"llm_[0-9A-Za-z]{38}", second)
     assert second.splitlines()[-1] == CURL.format(key="YOUR-KEY")
@@ -68,4 +68,4 @@ def test_a_file_that_is_no_database_is_refused_with_one_sentence(tmp_path: Path)
     (tmp_path / "db.sqlite3").write_text("This is not a database, but it is long enough to be read as one." * 20)
     ended = manage(tmp_path, "bootstrap")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("The database can't be used: the file is not a database, or damaged. ")
+    assert ended.stderr.startswith("The database can't be used: the file is not a database, or it is damaged. ")

@@ -114,22 +114,22 @@ def test_settings_that_may_look_wrong_are_passed_too(set_all: Set, values: dict[
             {"LLM_PROVIDER": "openai", "OPENAI_API_KEY": "a key", "LLM_DEFAULT_MODEL": ""},
             "LLM_DEFAULT_MODEL is not set, so a request that names no model is refused; set it in .env.",
         ),
-        ("llm.E004", {"SECRET_KEY": ""}, "SECRET_KEY is not set; put a long random text into .env."),
-        ("llm.E004", {"LLM_KEY_PEPPER": ""}, "LLM_KEY_PEPPER is not set; put a long random text into .env."),
+        ("llm.E004", {"SECRET_KEY": ""}, "SECRET_KEY is not set; put a long random string into .env."),
+        ("llm.E004", {"LLM_KEY_PEPPER": ""}, "LLM_KEY_PEPPER is not set; put a long random string into .env."),
         (
             "llm.E005",
             {"SECRET_KEY": "change-me-to-a-long-random-text"},
-            "SECRET_KEY is still the placeholder of .env.example; put a long random text there.",
+            "SECRET_KEY is still the placeholder of .env.example; put a long random string there.",
         ),
         (
             "llm.E005",
             {"LLM_KEY_PEPPER": "change-me-to-another-long-random-text"},
-            "LLM_KEY_PEPPER is still the placeholder of .env.example; put a long random text there.",
+            "LLM_KEY_PEPPER is still the placeholder of .env.example; put a long random string there.",
         ),
         (
             "llm.E006",
             {"LLM_KEY_PEPPER": "one long random text"},
-            "LLM_KEY_PEPPER equals SECRET_KEY; give it a random text of its own.",
+            "LLM_KEY_PEPPER equals SECRET_KEY; give it a random string of its own.",
         ),
         (
             "llm.E007",
@@ -192,7 +192,7 @@ def test_settings_that_may_look_wrong_are_passed_too(set_all: Set, values: dict[
             {"LLM_BODIES_BYTES_PER_KEY": 1024**2},
             (
                 "LLM_MAX_BODY_BYTES (33554432) is more than LLM_BODIES_BYTES_PER_KEY (1048576); "
-                "lower the one or raise the other."
+                "lower the former or raise the latter."
             ),
         ),
         (
@@ -200,7 +200,7 @@ def test_settings_that_may_look_wrong_are_passed_too(set_all: Set, values: dict[
             {"LLM_BODIES_BYTES": 100 * 1024**2},
             (
                 "LLM_BODIES_BYTES_PER_KEY (134217728) is more than LLM_BODIES_BYTES (104857600); "
-                "lower the one or raise the other."
+                "lower the former or raise the latter."
             ),
         ),
     ],
@@ -242,7 +242,7 @@ def test_production_is_told_of_a_missing_key_of_stored_secrets_once(set_all: Set
         set_all(LLM_SECRETS_KEY="", ALLOWED_HOSTS=hosts)
         said = [message for message in checks.run_checks(include_deployment_checks=True) if message.id == "llm.W004"]
         assert [message.msg for message in said] == [
-            "LLM_SECRETS_KEY is not set, so webhooks of accounts can't be signed; put a long random text into .env."
+            "LLM_SECRETS_KEY is not set, so webhooks of accounts can't be signed; put a long random string into .env."
         ]
 
 

@@ -56,7 +56,7 @@ def test_a_file_that_is_no_database_is_named_as_such(tmp_path: Path) -> None:
     ended = manage(tmp_path, "verify_books")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == (
-        "The database can't be used: the file is not a database, or damaged. "
+        "The database can't be used: the file is not a database, or it is damaged. "
         "Correct DATABASE_URL, or restore a backup.\n"
     )
 

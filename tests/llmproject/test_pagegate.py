@@ -318,12 +318,12 @@ async def test_strangers_who_take_all_that_they_may_leave_places_to_staff(site: 
 @pytest.mark.parametrize(
     ("claimant", "reason", "words"),
     [
-        (Claimant(Standing.STAFF, "a"), PlaceRefusal.ALL, "requests of staff are in flight"),
-        (Claimant(Standing.STAFF, "a"), PlaceRefusal.OWN, "requests of this session or token"),
+        (Claimant(Standing.STAFF, "a"), PlaceRefusal.ALL, "requests from staff are in flight"),
+        (Claimant(Standing.STAFF, "a"), PlaceRefusal.OWN, "requests with this session or token"),
         (Claimant(Standing.KEY, "a"), PlaceRefusal.ALL, "requests with API keys"),
-        (Claimant(Standing.KEY, "a"), PlaceRefusal.OWN, "requests of this API key"),
+        (Claimant(Standing.KEY, "a"), PlaceRefusal.OWN, "requests with this API key"),
         (Claimant(Standing.STRANGER, "a"), PlaceRefusal.ALL, "that are not signed in"),
-        (Claimant(Standing.STRANGER, "a"), PlaceRefusal.OWN, "requests from this address"),
+        (Claimant(Standing.STRANGER, "a"), PlaceRefusal.OWN, "from this address that"),
     ],
     ids=str,
 )

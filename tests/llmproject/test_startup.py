@@ -25,8 +25,8 @@ def used_port() -> Iterator[int]:
     ("environment", "sentence"),
     [
         ({"LLM_PROVIDER": "anthropic"}, "LLM_PROVIDER=anthropic needs ANTHROPIC_API_KEY; set it in .env."),
-        ({"SECRET_KEY": ""}, "SECRET_KEY is not set; put a long random text into .env."),
-        ({"LLM_KEY_PEPPER": ""}, "LLM_KEY_PEPPER is not set; put a long random text into .env."),
+        ({"SECRET_KEY": ""}, "SECRET_KEY is not set; put a long random string into .env."),
+        ({"LLM_KEY_PEPPER": ""}, "LLM_KEY_PEPPER is not set; put a long random string into .env."),
         (
             {"LLM_TOTAL_TIMEOUT_SECONDS": "abc"},
             'LLM_TOTAL_TIMEOUT_SECONDS must be a number of seconds above 0, not "abc".',
@@ -49,7 +49,8 @@ def test_a_used_port_stops_the_server_with_one_sentence(tmp_path: Path, used_por
 
 def used_port_sentence(port: int) -> str:
     return (
-        f"Can't listen on 127.0.0.1:{port} (address already in use); stop what runs there, or set WEB_PORT or WEB_HOST."
+        f"Can't listen on 127.0.0.1:{port} (address already in use); stop what is using it, or set WEB_PORT or "
+        "WEB_HOST."
     )
 
 

@@ -234,14 +234,14 @@ def test_a_month_exports_to_the_same_bytes(upgraded: Upgraded, tmp_path: Path) -
         folder = tmp_path / job.folder
         export_month(job.period, folder, job.formats, account=job.account)
         assert_same_files(folder, upgraded.expected["exports"][job.folder])
-        assert check_export(folder).startswith("All is in order")
+        assert check_export(folder).startswith("No differences")
 
 
 def test_exports_from_then_pass_the_present_check(upgraded: Upgraded) -> None:
     """Though not all of their columns are those of today."""
     for folder in upgraded.expected["exports"]:
         found = check_export(upgraded.folder / "exports" / folder)
-        assert found.startswith("All is in order"), found
+        assert found.startswith("No differences"), found
 
 
 def check_export(folder: Path) -> str:

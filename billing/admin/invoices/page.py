@@ -47,8 +47,8 @@ FLAG_MEANINGS = {
     ),
     "unpriced": "Calls have no price and are charged at zero; they block issuing.",
     "estimated": (
-        "For 5 % of the cost or more, the tokens are our estimate, neither reported by the provider nor decided by "
-        "staff."
+        "At least 5 % of the cost is for tokens that we estimated: no provider reported them, and staff have not "
+        "decided on them."
     ),
     "jump": "The total, or the cost of the usage, differs by more than half from the previous month.",
     "first": "The account has not been billed before.",
@@ -59,7 +59,7 @@ FLAG_MEANINGS = {
     "loss": "We pay the providers more than we charge.",
     "profile": "The billing profile has no address, no email, or a country that doesn't exist.",
     "seller": "The seller's details are incomplete; that blocks issuing.",
-    "glyphs": "When it was drafted, no font had all of its characters.",
+    "glyphs": "When the invoice was drafted, no font had some of its characters.",
 }
 
 

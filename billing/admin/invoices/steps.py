@@ -112,7 +112,7 @@ STEPS: Sequence[Step] = (
     Step(
         InvoiceAction.SEND_BACK,
         "Send back",
-        "It becomes a draft again, which follows the books; any approval is dropped.",
+        "The invoice becomes a draft again and is recalculated every hour; any approval is dropped.",
         review.send_back,
         ReasonedForm,
     ),

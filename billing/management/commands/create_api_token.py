@@ -28,7 +28,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("username")
-        parser.add_argument("--name", default="", help="what it is for; each of a user's tokens has a different name")
+        parser.add_argument(
+            "--name", default="", help="a name that says what it is for, unique among the user's tokens"
+        )
         parser.add_argument(
             "--scope",
             action="append",
@@ -36,7 +38,10 @@ class Command(BaseCommand):
             help="what it may do; may be given several times. Default: read",
         )
         parser.add_argument(
-            "--days", type=int, default=DEFAULT_DAYS, help=f"until it expires: {DEFAULT_DAYS}, at most {MAX_DAYS}"
+            "--days",
+            type=int,
+            default=DEFAULT_DAYS,
+            help=f"days until the token expires, at most {MAX_DAYS}. Default: {DEFAULT_DAYS}",
         )
         what = parser.add_mutually_exclusive_group()
         what.add_argument("--replace", action="store_true", help="revoke the token of that name and create a new one")

@@ -26,9 +26,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("month", help="Such as 2026-10.")
-        parser.add_argument("--out", required=True, type=Path, help="A folder that is empty or not there yet.")
-        parser.add_argument("--format", default="csv,xlsx,jsonl", help=f"Some of {','.join(FORMATS)}.")
-        parser.add_argument("--account", help="Only this account, for the customer: without what providers charge us.")
+        parser.add_argument("--out", required=True, type=Path, help="A folder that is empty or doesn't exist yet.")
+        parser.add_argument("--format", default="csv,xlsx,jsonl", help=f"One or more of {','.join(FORMATS)}.")
+        parser.add_argument("--account", help="Only this account, for the customer: our costs are left out.")
         parser.add_argument(
             "--include-drafts", action="store_true", help="Include invoices that are not issued yet, marked as such."
         )

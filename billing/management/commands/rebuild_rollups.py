@@ -23,8 +23,10 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--from", required=True, dest="first", metavar="DAY", help="the first day, as 2026-10-01")
-        parser.add_argument("--to", required=True, dest="last", metavar="DAY", help="the last day, as 2026-10-31")
+        parser.add_argument(
+            "--from", required=True, dest="first", metavar="DAY", help="the first day, such as 2026-10-01"
+        )
+        parser.add_argument("--to", required=True, dest="last", metavar="DAY", help="the last day, such as 2026-10-31")
         parser.add_argument("--account", metavar="NAME", help="only this account")
 
     def handle(self, *args: Any, **options: Any) -> None:

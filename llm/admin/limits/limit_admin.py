@@ -89,7 +89,7 @@ class LimitAdmin(ConfirmedActionsAdmin[Limit]):
         ConfirmedAction(
             name="end",
             label="End",
-            consequence="It no longer applies from the next call. Its usage stays on the books. To set "
+            consequence="It stops applying with the next call. Its usage stays on the books. To set "
             "a limit again, add a new one.",
             done="ended",
             applies_to=lambda limit: limit.archived_at is None,

@@ -63,12 +63,12 @@ class DecisionForm(forms.Form):
     """
 
     billable = forms.ChoiceField(
-        label="Is it billed?",
+        label="Is this call billed?",
         choices=[("yes", "Billable: it is charged to the account"), ("no", "Not billable: we bear the cost")],
         widget=forms.RadioSelect,
     )
     figures = forms.ChoiceField(
-        label="What did it use?",
+        label="What did this call use?",
         choices=[(ESTIMATE, "Our estimate"), (TYPED, "The usage in the provider's records:")],
         initial=ESTIMATE,
         widget=forms.RadioSelect,
@@ -99,7 +99,7 @@ class DecisionForm(forms.Form):
             if data.get("figures") == TYPED and not is_given and name in TOTALS and name not in self.errors:
                 self.add_error(name, "Enter a number; 0 is allowed.")
             if data.get("figures") == ESTIMATE and is_given:
-                self.add_error(name, "This would be ignored: select the provider's records above, or clear it.")
+                self.add_error(name, "This would be ignored: select the provider's records above, or clear this field.")
         if not self.errors:
             self._check_parts()
         return data
@@ -185,7 +185,7 @@ def _can_be_priced(known: CorrectedCall, form: DecisionForm) -> bool:
     if cost_in_force(known.call, adjustments, form.counts, service) is not None:
         return True
     words = "".join(f", {each}" for each in unusual_words(service))
-    form.add_error(None, f"The price of this call has no rate for this{words}: set one, and re-rate the call first.")
+    form.add_error(None, f"The price of this call has no rate for this usage{words}: set one, then re-rate the call.")
     return False
 
 

@@ -60,8 +60,8 @@ def refuse_kept_at_provider(body: Mapping[str, Any]) -> None:
         raise InvalidRequest("'billing_policy' must not name another payer.", param="billing_policy")
     for kept in (*_kept_fields(body), *_kept_files(body)):
         raise InvalidRequest(
-            f"'{kept.field}' names {kept.what}, kept at the provider. This gateway can't tell whose it is, so it isn't "
-            f"passed on. {kept.instead}",
+            f"'{kept.field}' refers to {kept.what}, stored by the provider. This gateway can't tell whose it is, so "
+            f"the request was not sent. {kept.instead}",
             param=kept.field,
         )
 

@@ -30,7 +30,7 @@ class OpenAICompletions(ChoicesDialect):
 
     dialect = Dialect.OPENAI_COMPLETIONS
     path = "/completions"
-    name = "completions of a text (POST /v1/completions)"
+    name = "text completions (POST /v1/completions)"
 
     def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
         body = load_object(raw) if body is None else body

@@ -72,7 +72,7 @@ def _messages(body: Mapping[str, Any]) -> tuple[ChatMessage, ...]:
     if isinstance(asked, str):
         return (*messages, ChatMessage(role="user", content=asked))
     if not isinstance(asked, list) or not asked:
-        refuse_type("input", "a text, or a list of at least one item")
+        refuse_type("input", "a string, or a list of at least one item")
     thinking: list[Thinking] = []
     for index, item in enumerate(asked):
         if isinstance(item, dict) and item.get("type") == "reasoning":

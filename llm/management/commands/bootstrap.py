@@ -83,7 +83,7 @@ def _summary(*, password: str, key: str) -> str:
     lines = [
         ("Admin", f"{base}/admin/"),
         ("User", f"{ADMIN_NAME}, password {password}" if password else "as before"),
-        ("API key", key or f"as before; another one: {_manage('create_api_key', ACCOUNT_NAME)}"),
+        ("API key", key or f"as before; to create another: {_manage('create_api_key', ACCOUNT_NAME)}"),
         ("Provider", _describe_provider()),
         ("Invoices", _billing_advice()),
         ("API docs", f"{base}/docs/"),

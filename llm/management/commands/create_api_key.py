@@ -22,7 +22,9 @@ class Command(BaseCommand):
         parser.add_argument("account", help="the account's name")
         parser.add_argument("--name", default="default", help="what the key is for (default: %(default)s)")
         parser.add_argument("--expires", type=_day, metavar="YYYY-MM-DD", help="the last day on which the key works")
-        parser.add_argument("--model", action="append", default=[], help="a model it may call (repeat; default: all)")
+        parser.add_argument(
+            "--model", action="append", default=[], help="a model it may call; may be repeated. Default: all"
+        )
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:

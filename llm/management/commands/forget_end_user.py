@@ -38,5 +38,5 @@ class Command(BaseCommand):
         else:
             forgotten = forget_name(account, options["name"])
         if not forgotten and not options["all"]:
-            raise CommandError(f"The account “{account}” has no such end user, or it was forgotten already.")
+            raise CommandError(f"The account “{account}” has no such end user, or the name was already deleted.")
         self.stdout.write(f"Names deleted: {forgotten:,}.")

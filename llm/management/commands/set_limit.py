@@ -28,7 +28,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("owner", metavar="ACCOUNT|KEY_PREFIX", help="An account's name, or a key's prefix.")
         parser.add_argument("metric", choices=LimitMetric.values)
-        parser.add_argument("per", choices=LimitPer.values, help="Days and months are those of the account's zone.")
+        parser.add_argument(
+            "per", choices=LimitPer.values, help="Days and months are those of the account's time zone."
+        )
         parser.add_argument("amount", help="E.g. 60, 1,000,000 or, for cost, 12.50; none ends the limit.")
         parser.add_argument(
             "--soft", metavar="PERCENT", help="Alert the account at this percentage; none: never. Default: unchanged."

@@ -22,7 +22,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--bootstrap", action="store_true", help="Do what bootstrap does first.")
+        parser.add_argument("--bootstrap", action="store_true", help="Run bootstrap first.")
 
     def handle(self, *args: Any, **options: Any) -> NoReturn:
         refuse_wrong_settings()

@@ -102,7 +102,7 @@ def test_exports_of_others_and_of_all_accounts_are_not_there(acme: Account) -> N
             assert asker.refusal(path, status=404) == nothing
     # As unknown as an id that nobody has.
     for unknown in (globex.pk, 4711):
-        assert asker.refusal("exports/", {"account": unknown}) == "account: Nothing has this id."
+        assert asker.refusal("exports/", {"account": unknown}) == "account: This id does not exist."
     assert asker.results("exports/", {"account": acme.pk}) == []
     _, other = customer(globex)
     assert [shown["id"] for shown in other.results("exports/")] == [jobs[0].pk]

@@ -41,7 +41,7 @@ def test_a_statement_that_took_too_long_is_to_be_narrowed() -> None:
         ("FATAL:  sorry, too many clients already", "too_many_connections", "it has too many connections"),
         ("FATAL:  password authentication failed", "password", "it rejects the login"),
         ("the connection is closed", "gone", "it ended the connection"),
-        ("something else", None, "it does not answer as it should"),
+        ("something else", None, "it returned an unexpected error"),
     ],
 )
 def test_a_database_that_is_away_is_told_as_such(kind: type[Error], text: str, reason: str | None, clause: str) -> None:

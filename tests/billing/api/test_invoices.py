@@ -168,7 +168,7 @@ def test_filters_narrow(staff: Asker) -> None:
         ({"period": "2026-13"}, "period: “2026-13” is not a month such as 2026-10."),
         ({"period": "0000-01"}, "period: “0000-01” is not a month from 2000-01 to 2999-12."),
         ({"state": "lost"}, "state: Select a valid choice. lost is not one of the available choices."),
-        ({"account": "0"}, "account: Nothing has this id."),
+        ({"account": "0"}, "account: This id does not exist."),
         ({"order": "total"}, "order: Unknown parameter. Allowed:"),
     ],
 )

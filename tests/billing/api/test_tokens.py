@@ -203,7 +203,7 @@ def test_staff_are_told_of_plain_tokens_while_they_work() -> None:
     in_use_since(datetime(2026, 12, 1, tzinfo=UTC), user)
 
     (told,) = attention_for(User.objects.get(), now)
-    assert told.text == "1 API token of the old kind ends on 2026-12-31"
+    assert told.text == "1 API token of the former kind ends on 2026-12-31"
     assert attention_for(User.objects.get(), datetime(2027, 1, 1, tzinfo=UTC)) == ()
 
 

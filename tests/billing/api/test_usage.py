@@ -107,8 +107,8 @@ def test_a_customer_sees_its_own_account_without_our_cost() -> None:
     for figures in (summary["total"], *summary["results"]):
         assert not {"cost", "unpriced_calls"} & set(figures)
     for query in ({"account": other.account_id}, {"account": 10**6}):
-        assert asker.refusal("usage/", query) == "account: Nothing has this id."
-    assert asker.refusal("usage/", {"key": other.pk}) == "key: Nothing has this id."
+        assert asker.refusal("usage/", query) == "account: This id does not exist."
+    assert asker.refusal("usage/", {"key": other.pk}) == "key: This id does not exist."
 
 
 def test_an_account_that_is_shown_its_cost_sees_it() -> None:
@@ -186,8 +186,8 @@ def test_it_says_up_to_when_the_figures_are(staff: Asker) -> None:
         ({"from": "2026-10-02", "to": "2026-10-01"}, "to: This is before the start date."),
         ({"model": "x" * 201}, "model: Ensure this value has at most 200 characters (it has 201)."),
         ({"model": "a\0"}, "model: Null characters are not allowed."),
-        ({"account": "Acme"}, "account: Nothing has this id."),
-        ({"account": "9" * 30}, "account: Nothing has this id."),
+        ({"account": "Acme"}, "account: This id does not exist."),
+        ({"account": "9" * 30}, "account: This id does not exist."),
         ({"acount": "1"}, "acount: Unknown parameter. Allowed: account, by, from, key, model, to."),
         ({"model": ["a", "b"]}, "model: This parameter may be given only once."),
     ],

@@ -322,7 +322,7 @@ def test_a_file_that_was_changed_after_it_was_signed_is_named(good: Path, tmp_pa
 
 @pytest.mark.processes
 def test_a_good_export_is_in_order(good: Path) -> None:
-    assert verify(good) == (0, "All is in order: invoices 1, lines 5, usage 3.\n")
+    assert verify(good) == (0, "No differences: invoices 1, lines 5, usage 3.\n")
 
 
 def test_the_script_needs_no_newer_python_than_it_says(good: Path) -> None:
@@ -342,7 +342,7 @@ def test_what_is_no_export_cannot_be_checked(good: Path, tmp_path: Path) -> None
             f"manifest.json has a format that this script doesn't know; it knows {FORMAT}/1, {FORMAT}/2.\n",
         ),
         ("nonsense", "manifest.json can't be read: Expecting value: line 1 column 1 (char 0).\n"),
-        ('{"format": "llm-gateway-export/1"}', "manifest.json is not as it was written: KeyError('files').\n"),
+        ('{"format": "llm-gateway-export/1"}', "manifest.json is damaged: KeyError('files').\n"),
     ):
         (tmp_path / "manifest.json").write_text(content)
         assert verify(tmp_path) == (2, said)

@@ -129,7 +129,7 @@ def test_what_came_late_is_in_the_export_of_the_invoice_that_bills_it(tmp_path: 
         ("2026-09", "2026-09-30", "gpt-4o", "40", "0", "1"),
         ("2026-10", "2026-10-01", "gpt-4o", "9", "0", "1"),
     ]
-    assert verify(tmp_path / "out") == (0, "All is in order: invoices 1, lines 3, usage 3.\n")
+    assert verify(tmp_path / "out") == (0, "No differences: invoices 1, lines 3, usage 3.\n")
 
 
 def test_a_month_that_is_billed_after_the_next_one_has_all_of_its_usage(tmp_path: Path) -> None:
@@ -265,9 +265,7 @@ def test_nothing_is_written_where_there_is_nothing_to_export(tmp_path: Path) -> 
     with pytest.raises(ExportError, match=r"^There are no invoices for 2026-09\.$"):
         exported(tmp_path / "out")
     drafted(make_month())
-    with pytest.raises(
-        ExportError, match=r"^No invoice for 2026-09 is issued yet; there is one that is not\. --include"
-    ):
+    with pytest.raises(ExportError, match=r"^The only invoice for 2026-09 is not issued yet\. --include"):
         exported(tmp_path / "out")
     with pytest.raises(ExportError, match=r"^There are no invoices of Other for 2026-09\.$"):
         exported(tmp_path / "out", account=make_customer("Other"))
@@ -288,7 +286,7 @@ def test_unknown_formats_are_named(tmp_path: Path) -> None:
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     issued(make_month())
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ExportError, match=r"is not empty: give a folder that is empty or not there yet\.$"):
+    with pytest.raises(ExportError, match=r"is not empty: give a folder that is empty or doesn't exist yet\.$"):
         exported(tmp_path)
     with pytest.raises(ExportError, match=r"is a file: give a folder"):
         exported(tmp_path / "mine.txt")

@@ -63,12 +63,12 @@ def findings() -> list[str]:
 @pytest.mark.slow
 def test_a_line_with_other_calls_is_named(october: Invoice) -> None:
     forge(october, "output", calls=3)
-    assert findings() == [f"{OUTPUT} bills 3 calls, it should be 2."]
+    assert findings() == [f"{OUTPUT} bills 3 calls, but should bill 2."]
 
 
 def test_a_line_with_another_cost_is_named(october: Invoice) -> None:
     forge(october, "input", cost_usd=Decimal("5.5"))
-    assert findings() == [f"{INPUT} has a cost of 5.500000000000 USD, it should be 6.000000000000."]
+    assert findings() == [f"{INPUT} has a cost of 5.500000000000 USD, but should have 6.000000000000."]
 
 
 @pytest.mark.slow
@@ -76,9 +76,9 @@ def test_a_line_with_another_digest_is_named(october: Invoice) -> None:
     digest = InvoiceLine.objects.get(invoice=october, meter="input").digest
     other = digest_hex((1, 0, 0, 0, 0, 0, 0, 0))
     forge(october, "input", digest=other)
-    assert findings() == [f"{INPUT} has the digest {other}, that of its calls is {digest}."]
+    assert findings() == [f"{INPUT} has the digest {other}, but that of its calls is {digest}."]
     forge(october, "input", digest="")
-    assert findings() == [f"{INPUT} has the digest {'0' * 64}, that of its calls is {digest}."]
+    assert findings() == [f"{INPUT} has the digest {'0' * 64}, but that of its calls is {digest}."]
 
 
 def test_a_line_with_another_unit_price_is_named(october: Invoice) -> None:
@@ -87,21 +87,21 @@ def test_a_line_with_another_unit_price_is_named(october: Invoice) -> None:
     assert "line 1 charges 6.0" in by_itself
     assert "for 3,000,000, which at its unit price of 3.0" in by_itself
     assert by_usage.startswith(f"{INPUT} has the unit price 3.0")
-    assert "it should be 2.0" in by_usage
+    assert "but should have 2.0" in by_usage
 
 
 @pytest.mark.slow
 def test_a_line_whose_unit_price_is_gone_is_named(october: Invoice) -> None:
     forge(october, "input", unit_price=None)
     [sentence] = findings()
-    assert sentence.startswith(f"{INPUT} has the unit price none, it should be 2.0")
+    assert sentence.startswith(f"{INPUT} has the unit price none, but should have 2.0")
 
 
 def test_of_a_line_that_is_gone_its_charge_alone_is_told(october: Invoice) -> None:
     InvoiceLine.objects.filter(invoice=october, meter="output").delete()
     told = [sentence for sentence in findings() if sentence.startswith(OUTPUT)]
     assert len(told) == 1
-    assert "is billed at 0, it should be 0.004" in told[0]
+    assert "is billed at 0, but should be at 0.004" in told[0]
 
 
 @pytest.mark.slow
@@ -113,12 +113,12 @@ def test_lines_that_later_invoices_change_are_compared_with_them(october: Invoic
     assert findings() == []
     forge(october, "input", calls=5, cost_usd=Decimal(7))
     assert findings() == [
-        f"{INPUT} has a cost of 7.000014000000 USD, it should be 6.000014000000.",
-        f"{INPUT} bills 6 calls, it should be 3.",
+        f"{INPUT} has a cost of 7.000014000000 USD, but should have 6.000014000000.",
+        f"{INPUT} bills 6 calls, but should bill 3.",
     ]
     forge(october, "input", calls=2, cost_usd=Decimal(6))
     forge(october, "output", cost_usd=Decimal(1))
-    assert findings() == [f"{OUTPUT} has a cost of 1.000000000000 USD, it should be 0.004000000000."]
+    assert findings() == [f"{OUTPUT} has a cost of 1.000000000000 USD, but should have 0.004000000000."]
 
 
 def test_calls_without_a_price_make_no_finding() -> None:

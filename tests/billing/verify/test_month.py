@@ -70,7 +70,7 @@ def test_good_books_have_no_findings(books: Usage) -> None:
 def test_a_call_that_was_changed_is_named_with_both_figures(books: Usage) -> None:
     Usage.objects.filter(pk=books.pk).update(prompt_tokens=123_458)
     assert "Acme, 2026-10: openai gpt-4o at rates" in findings()[0]
-    assert "5,123,401 prompt_tokens are billed, its calls come to 5,123,402" in findings()[0]
+    assert "5,123,401 prompt_tokens are billed, but its calls come to 5,123,402" in findings()[0]
 
 
 def test_a_call_whose_digest_alone_differs_is_found(books: Usage) -> None:
@@ -95,7 +95,7 @@ def test_a_line_at_another_price_is_found(books: Usage) -> None:
 
 def test_usage_that_was_billed_and_is_gone_is_found(books: Usage) -> None:
     BilledUsage.objects.filter(invoice__period_start=OCTOBER.start).update(calls=7)
-    assert any("8 calls are billed, its calls come to 3" in sentence for sentence in findings())
+    assert any("8 calls are billed, but its calls come to 3" in sentence for sentence in findings())
 
 
 def test_a_gap_in_the_numbers_is_found(books: Usage) -> None:
@@ -118,7 +118,7 @@ def test_a_day_whose_sums_over_all_accounts_are_wrong_is_named(books: Usage) -> 
     AccountDay.objects.update(prompt_tokens=1)
     days = sorted(DailyUsage.objects.filter(local_day__lt=NOVEMBER.start).values_list("local_day", flat=True))
     assert findings() == [
-        f"{day}: its sums over all accounts are not those of its rows; reports are wrong until “manage.py "
+        f"{day}: the totals over all accounts don't match that day's rows; reports are wrong until “manage.py "
         f"rebuild_rollups --from {day} --to {day}” has run."
         for day in days
     ]

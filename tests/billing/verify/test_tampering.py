@@ -169,7 +169,7 @@ FORGERIES: dict[str, tuple[Callable[[], object], str]] = {
     "payment date": (lambda: Invoice.objects.filter(state="paid").update(paid_on=date(2026, 11, 2)), DATED),
     "numbers swapped": (swap_numbers, DATED),
     "line deleted": (lambda: delete(InvoiceLine.objects.filter(invoice=invoice_of("Globex"))), "its lines come to 0"),
-    "invoice deleted": (delete_invoice, "invoices: there are 2, and there were 3 at an earlier check"),
+    "invoice deleted": (delete_invoice, "invoices: there are 2, but there were 3 at an earlier check"),
     "issued made void": (
         lambda: Invoice.objects.filter(state="paid").update(
             state="void", series=None, number=None, issued_at=None, paid_on=None
@@ -192,31 +192,37 @@ FORGERIES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "call deleted": (
         lambda: Usage.objects.filter(adjustments=None, account__name="Acme").delete(),
-        "there are 4, and there were 6 at an earlier check",
+        "there are 4, but there were 6 at an earlier check",
     ),
-    "call's tokens": (lambda: change_call(prompt_tokens=1, cost=Decimal("0.000002")), "are billed, its calls come to"),
+    "call's tokens": (
+        lambda: change_call(prompt_tokens=1, cost=Decimal("0.000002")),
+        "are billed, but its calls come to",
+    ),
     "call's request": (
         lambda: change_call(request_id="00000000-0000-0000-0000-000000000007"),
         "its calls are not the ones that were billed, although their figures agree",
     ),
-    "call moved to another month": (lambda: change_call(local_day=date(2026, 9, 30)), "are billed, its calls come to"),
-    "call back-dated": (back_date_call, "are billed, its calls come to"),
-    "adjustment": (change_adjustment, "are billed, its calls come to"),
-    "billed usage": (lambda: BilledUsage.objects.update(calls=7), "are billed, its calls come to"),
+    "call moved to another month": (
+        lambda: change_call(local_day=date(2026, 9, 30)),
+        "are billed, but its calls come to",
+    ),
+    "call back-dated": (back_date_call, "are billed, but its calls come to"),
+    "adjustment": (change_adjustment, "are billed, but its calls come to"),
+    "billed usage": (lambda: BilledUsage.objects.update(calls=7), "are billed, but its calls come to"),
     "rate of a price": (
         lambda: QuerySet(Rate).update(amount=Decimal(7)),
         "rates: rows differ from an earlier check",
     ),
     "exchange rate of an invoice": (
         lambda: ExchangeRate.objects.filter(currency="EUR").update(per_usd=Decimal("0.8")),
-        "its exchange rate is 0.900000, but the one that it names is",
+        "its exchange rate is 0.900000, but the rate it refers to is",
     ),
     "exchange rate of none": (
         lambda: ExchangeRate.objects.filter(currency="GBP").update(per_usd=Decimal("0.7")),
         "exchange rates: rows differ from an earlier check",
     ),
     "plan": (lambda: PlanVersion.objects.update(markup_percent=Decimal(20)), "is billed at"),
-    "everything": (empty_everything, "there are 0, and there were 6 at an earlier check"),
+    "everything": (empty_everything, "there are 0, but there were 6 at an earlier check"),
 }
 
 

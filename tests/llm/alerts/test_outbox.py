@@ -227,7 +227,7 @@ def test_an_account_without_a_webhook_leaves_it_to_the_operators(receiver: Recei
     ("secret", "reason"),
     [
         ("", "LLM_WEBHOOK_SECRET is not set, so nothing can be signed"),
-        ("hunter2-hunter2", "its secret is not whsec_ and 24 to 64 bytes in base64"),
+        ("hunter2-hunter2", "its secret must be whsec_ followed by 24 to 64 bytes in base64"),
     ],
 )
 def test_nothing_goes_out_unsigned(

@@ -71,7 +71,7 @@ def test_the_signature_is_that_of_the_standards_own_libraries() -> None:
 def test_what_is_no_secret_signs_nothing_and_does_not_appear_in_the_message(secret: str) -> None:
     with pytest.raises(WebhookError) as caught:
         sign(secret, message_id="msg_1", timestamp=1, body=b"")
-    assert str(caught.value) == "its secret is not whsec_ and 24 to 64 bytes in base64"
+    assert str(caught.value) == "its secret must be whsec_ followed by 24 to 64 bytes in base64"
 
 
 @pytest.mark.django_db

@@ -399,5 +399,5 @@ def test_a_cost_that_is_unknown_and_not_wholly_taken_back_is_found(key: ApiKey) 
         recorded_at=taking.recorded_at,
     ).stamp_digest().save(force_insert=True)
     assert known(row).cost_pico is None
-    left = "its cost is unknown, and its adjustments leave 9 pico-USD of it"
+    left = "its cost is unknown, but the books hold a cost of 9 pico-USD"
     assert verify().sentences == [f"Call {row.pk}: {left}."]

@@ -173,7 +173,7 @@ def test_one_settlement_that_comes_late_by_two_ways_counts_once(key: ApiKey, mon
     assert commit_batch([close]) == [Closed(is_new=False)]
     assert row.adjustments.count() == 1
     [conflict] = commit_batch([late_close(row, price, counts=TokenCounts(1, 1))])
-    assert conflict == Conflict("this call was corrected with other figures")
+    assert conflict == Conflict("this call was corrected with different figures")
     assert known(row).counts == USED
 
 

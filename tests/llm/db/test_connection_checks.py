@@ -108,8 +108,8 @@ def test_a_limit_of_the_database_or_the_role_counts_too(
             59,
             "llm.W003",
             (
-                "The role llm_pages in DATABASE_PAGES_URL has a CONNECTION LIMIT of 59, but pages may need 60: some "
-                "are refused when they are busy. Raise it, or lower LLM_DB_PAGES."
+                "The role llm_pages in DATABASE_PAGES_URL has a CONNECTION LIMIT of 59, but pages may need 60: at "
+                "busy times some will be refused. Raise it, or lower LLM_DB_PAGES."
             ),
         ),
     ],

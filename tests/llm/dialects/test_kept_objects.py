@@ -48,13 +48,13 @@ def test_it_is_refused_by_name(wire: PassThrough, body: dict[str, Any], fields: 
     with pytest.raises(InvalidRequest) as refused:
         wire.parse(orjson.dumps({**body, **fields}))
     assert refused.value.param is not None
-    assert "kept at the provider" in refused.value.message or "case-sensitive" in refused.value.message
+    assert "stored by the provider" in refused.value.message or "case-sensitive" in refused.value.message
 
 
 @pytest.mark.parametrize(("wire", "body"), REQUESTS)
 def test_letters_written_as_escapes_hide_nothing(wire: PassThrough, body: dict[str, Any]) -> None:
     raw = orjson.dumps({**body, "x": {"file_id": "f"}}).replace(b"file_id", rb"\u0066ile_id")
-    with pytest.raises(InvalidRequest, match="kept at the provider"):
+    with pytest.raises(InvalidRequest, match="stored by the provider"):
         wire.parse(raw)
 
 

@@ -27,7 +27,7 @@ def test_clauses_fit_names(clause: dict[str, Any], name: str, fits: bool) -> Non
 
 @pytest.mark.parametrize("clause", [{}, {"equals": "a", "regex": "b"}, {"like": "a"}, {"equals": 1}, {"regex": "("}])
 def test_what_is_no_clause_is_refused(clause: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"match clause|takes a text|not a valid regular expression"):
+    with pytest.raises(ValueError, match=r"match clause|takes a string|not a valid regular expression"):
         compile_match(clause)
 
 

@@ -541,9 +541,9 @@ def test_a_price_of_a_speed_and_a_place_stands_beside_the_standard_one() -> None
         ({"is_free": True}, "either rates or “free”"),
         ({"rates": None, "is_free": True, "service": Service("flex")}, "either rates or “free”"),
         ({"service": Service("flex")}, "Set the standard price first"),
-        ({"service": Service("f" * 51)}, "The service tier has at most 50 characters"),
-        ({"service": Service(speed="f" * 21)}, "The speed has at most 20 characters"),
-        ({"service": Service(inference_geo="f" * 21)}, "The inference geo has at most 20 characters"),
+        ({"service": Service("f" * 51)}, "The service tier can have at most 50 characters"),
+        ({"service": Service(speed="f" * 21)}, "The speed can have at most 20 characters"),
+        ({"service": Service(inference_geo="f" * 21)}, "The inference geo can have at most 20 characters"),
         ({"effective_from": NOW.replace(tzinfo=None)}, "time zone"),
     ],
 )

@@ -129,7 +129,7 @@ def test_a_bad_price_is_refused_and_nothing_is_written(arguments: tuple[str, ...
 
 def test_the_same_moment_twice_is_refused() -> None:
     run("openai", "gpt-4o", "--input", "1")
-    with pytest.raises(CommandError, match="prices never change"):
+    with pytest.raises(CommandError, match="a price can't be changed"):
         run("openai", "gpt-4o", "--input", "2")
     assert Price.objects.count() == 1
 

@@ -288,7 +288,7 @@ def test_an_error_inside_a_200_that_names_no_kind_is_none_that_we_know(body: obj
 def test_our_rate_at_the_upstream_passes() -> None:
     error = failure(429, openai_body("slow down"), retry_after="1.5")
     assert type(error) is UpstreamRateLimited
-    assert error.message == "The provider “openai” is limiting our rate. Try again shortly."
+    assert error.message == "The provider “openai” is rate-limiting this gateway. Try again shortly."
     assert (error.http_status, error.upstream_status, error.retry_after_s) == (429, 429, 1.5)
     assert (error.may_have_worked, error.is_passing) == (False, True)
 

@@ -153,8 +153,8 @@ def test_calls_that_are_gone_are_missed_the_next_night(key: ApiKey) -> None:
     Usage.objects.filter(pk=id_of_day(18)).delete()
     Usage.objects.filter(pk__in=[id_of_day(19), id_of_day(19, 1)]).delete()
     told = {
-        f"Calls of {FIRST_DAY + timedelta(days=18)}: there are 1, and there were 2 at an earlier check.",
-        f"Calls of {FIRST_DAY + timedelta(days=19)}: there are 0, and there were 2 at an earlier check.",
+        f"Calls of {FIRST_DAY + timedelta(days=18)}: there are 1, but there were 2 at an earlier check.",
+        f"Calls of {FIRST_DAY + timedelta(days=19)}: there are 0, but there were 2 at an earlier check.",
     }
     assert told <= set(sentences(verify_recent()))
     assert told <= set(sentences(verify_recent()))
@@ -166,7 +166,7 @@ def test_an_open_call_that_is_gone_is_missed(key: ApiKey) -> None:
     verify()
     LimitWindow.objects.all().delete()
     Usage.objects.filter(pk=id_of_day(1, 7)).delete()
-    told = f"Calls of {FIRST_DAY + timedelta(days=1)}: there are 1, and there were 2 at an earlier check."
+    told = f"Calls of {FIRST_DAY + timedelta(days=1)}: there are 1, but there were 2 at an earlier check."
     assert sentences(verify()) == sentences(verify_recent()) == [told]
 
 

@@ -255,7 +255,7 @@ def test_adjustments_that_make_no_sense_are_found(key: ApiKey, closed: Usage) ->
     assert sorted(found) == sorted(
         [
             f"Call {closed.pk}: with its adjustments it has negative tokens or a negative cost.",
-            f"Call {voided.id}: it is void and has adjustments.",
+            f"Call {voided.id}: it is void but has adjustments.",
         ]
     )
 

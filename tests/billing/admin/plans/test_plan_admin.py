@@ -95,7 +95,7 @@ def test_a_version_is_made_with_its_prices(admin_client: Client, admin_user: Use
         ((INPUT,), {}, "needs a price for"),
         ((INPUT, ("gpt-*", "output", 5, "1")), {}, "the first tier starts at 0 tokens"),
         ((INPUT, OUTPUT, OUTPUT), {}, "Please correct the duplicate data"),
-        ((), {"effective_from": "2030-02-02"}, "A version starts with a month"),
+        ((), {"effective_from": "2030-02-02"}, "A version starts on the first of a month"),
         ((), {"currency": "EUR"}, "Accounts with this plan are billed in a currency other than EUR."),
         ((), {"discount_percent": "101"}, "less than or equal to 100"),
     ],

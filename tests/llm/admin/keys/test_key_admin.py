@@ -178,7 +178,7 @@ def test_a_dead_key_is_not_rotated(admin_client: Client) -> None:
     response = send(admin_client, url, {"grace": "0"})
 
     assert response.status_code == 302
-    assert "is revoked: make a new one instead." in messages_of(response)[0]
+    assert "is revoked: create a new one instead." in messages_of(response)[0]
     assert ApiKey.objects.count() == 1
 
 

@@ -151,7 +151,7 @@ def test_ending_asks_first_and_only_a_post_does_it(admin_client: Client) -> None
     limit = make_limit(make_account())
     url = f"{LIST}{limit.pk}/action/end/"
 
-    assert "It no longer applies from the next call." in admin_client.get(url).content.decode()
+    assert "It stops applying with the next call." in admin_client.get(url).content.decode()
     assert Limit.objects.in_force().exists()
 
     response = send(admin_client, url)

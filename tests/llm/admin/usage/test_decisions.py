@@ -145,7 +145,7 @@ def test_figures_without_a_cost_do_not_keep_that_of_the_estimate(admin_client: C
 
     response = send(admin_client, decide_url(call), form)
 
-    assert "has no rate for this" in response.content.decode()
+    assert "has no rate for this usage" in response.content.decode()
     assert not UsageAdjustment.objects.exists()
 
 
@@ -315,7 +315,7 @@ def test_a_decision_is_priced_as_the_call_was_served(admin_client: Client, call:
 
     refused = send(admin_client, decide_url(call), form)
 
-    assert "has no rate for this, inference_geo:us" in refused.content.decode()
+    assert "has no rate for this usage, inference_geo:us" in refused.content.decode()
     assert not UsageAdjustment.objects.exists()
     price = call.price
     assert price is not None
@@ -337,8 +337,8 @@ def test_a_decision_is_priced_as_the_call_was_served(admin_client: Client, call:
         ({"cache_read_tokens": "11"}, "The parts exceed their total"),
         ({"reasoning_tokens": "3", "audio_output_tokens": "3"}, "The parts exceed their total"),
         ({"cache_read_tokens": "-1"}, "greater than or equal to 0"),
-        ({"audio_input_tokens": "1"}, "has no rate for this"),
-        ({"web_searches": "1"}, "has no rate for this"),
+        ({"audio_input_tokens": "1"}, "has no rate for this usage"),
+        ({"web_searches": "1"}, "has no rate for this usage"),
         ({"figures": "estimate", "speed": "fast", "prompt_tokens": "", "completion_tokens": ""}, "would be ignored"),
         (
             {"figures": "estimate", "web_searches": "1", "prompt_tokens": "", "completion_tokens": ""},
@@ -398,7 +398,7 @@ def test_each_part_of_the_service_stays_by_itself(admin_client: Client, urgent: 
 
     page = send(admin_client, decide_url(urgent), form).content.decode()
 
-    assert "has no rate for this, service_tier:priority, inference_geo:us" in page
+    assert "has no rate for this usage, service_tier:priority, inference_geo:us" in page
     assert not UsageAdjustment.objects.exists()
 
 

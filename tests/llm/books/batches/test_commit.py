@@ -105,7 +105,7 @@ def test_a_different_close_is_refused_and_changes_nothing() -> None:
     commit_batch([operation, a_close(operation.id)])
     before = Usage.objects.values().get()
     [result] = commit_batch([a_close(operation.id, counts=TokenCounts(9, 5))])
-    assert result == Conflict("this call is settled with other figures")
+    assert result == Conflict("this call is settled with different figures")
     assert Usage.objects.values().get() == before
 
 
@@ -309,7 +309,7 @@ def test_two_late_settlements_with_other_parts_are_not_the_same() -> None:
     second = a_close(operation.id, counts=TokenCounts(9, 4, cache_read_tokens=3))
     assert commit_batch([first]) == [Closed()]
     assert commit_batch([first]) == [Closed(is_new=False)]
-    assert commit_batch([second]) == [Conflict("this call was corrected with other figures")]
+    assert commit_batch([second]) == [Conflict("this call was corrected with different figures")]
     assert UsageAdjustment.objects.count() == 1
 
 

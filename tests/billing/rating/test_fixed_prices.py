@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from billing.enums import TierMode
-from billing.rating.fixed import fits
+from billing.rating.fixed_prices import fits
 from billing.types import ChargeLine, FixedPrice
 from tests.billing.rating_figures import fixed, free_usage, printed, rated, usage
 

@@ -105,7 +105,7 @@ def test_nobody_finds_another_accounts_end_users(acme: Account) -> None:
     assert ids(own.results("calls/", {"end_user": "alice"})) == [str(mine.id)]
     assert own.results("calls/", {"end_user": call.end_user}) == []
     assert own.results("calls/", {"tag": "team:search", **NOVEMBER}) == []
-    assert own.refusal("calls/", {"end_user": "alice", "account": theirs.pk}) == "account: Nothing has this id."
+    assert own.refusal("calls/", {"end_user": "alice", "account": theirs.pk}) == "account: This id does not exist."
 
 
 def test_the_same_hash_in_two_accounts_shows_each_its_own_name(staff: Asker, acme: Account) -> None:

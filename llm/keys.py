@@ -12,17 +12,19 @@ import secrets
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
 from llm.enums import AccountStatus
 from llm.errors import InvalidKey, PermissionDenied
-from llm.models import Account, ApiKey
+from llm.models import Account, ApiKey, EndUserKey
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _FORM = re.compile(r"llm_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
@@ -41,7 +43,8 @@ REFUSED_ACCOUNT = "This account is not active. Contact your administrator."
 class Caller:
     """Who makes a request, as known from a key. Refuses early; the books have the last word.
 
-    allowed_models: public model names; empty allows all.
+    allowed_models: public model names; empty allows all. end_user_key: what the account's end users are hashed with, as
+    far as it has one; it stays out of what is printed or logged.
     """
 
     key_id: int
@@ -51,6 +54,8 @@ class Caller:
     allowed_models: frozenset[str]
     shows_cost: bool
     is_authenticated: bool = True
+    records_end_users: bool = True
+    end_user_key: bytes = field(default=b"", repr=False)
 
     def require_model(self, model: str) -> None:
         if self.allowed_models and model not in self.allowed_models:
@@ -133,15 +138,21 @@ def is_well_formed(secret: str) -> bool:
 
 def load_caller(secret: str) -> Caller:
     """Who this key is, from the database. Raises InvalidKey or PermissionDenied."""
-    return _build_caller(ApiKey.objects.select_related("account").filter(digest=digest_of(secret)).first())
+    return _build_caller(_keys_of_callers().filter(digest=digest_of(secret)).first())
 
 
 def reload_caller(caller: Caller) -> Caller:
     """Who the same key is now. Raises InvalidKey or PermissionDenied."""
-    return _build_caller(ApiKey.objects.select_related("account").filter(pk=caller.key_id).first())
+    return _build_caller(_keys_of_callers().filter(pk=caller.key_id).first())
 
 
-def _build_caller(key: ApiKey | None) -> Caller:
+def _keys_of_callers() -> QuerySet[Any]:
+    end_user_key = EndUserKey.objects.filter(account=OuterRef("account")).values("key")
+    return ApiKey.objects.select_related("account").annotate(end_user_key=Subquery(end_user_key))
+
+
+def _build_caller(key: Any) -> Caller:
+    """key: of `_keys_of_callers`, or None."""
     if key is None:
         raise InvalidKey(REFUSED_KEYS["unknown"])
     if (refusal := key.refusal_at(timezone.now())) is not None:
@@ -155,6 +166,8 @@ def _build_caller(key: ApiKey | None) -> Caller:
         key_name=key.name,
         allowed_models=frozenset(key.allowed_models),
         shows_cost=key.account.shows_cost,
+        records_end_users=key.account.records_end_users,
+        end_user_key=bytes(key.end_user_key or b""),
     )
 
 

@@ -48,6 +48,8 @@ END_USER_LENGTH = 32
 MAX_END_USER_CHARACTERS = 256
 MAX_FLAGS_LENGTH = 200
 MAX_TAGS = 8
+MAX_TAG_KEY_CHARACTERS = 64
+MAX_TAG_VALUE_CHARACTERS = 128
 """Bounds of what a row says beside its figures."""
 
 COST_UNKNOWN = "cost_unknown"
@@ -56,6 +58,16 @@ COST_UNKNOWN = "cost_unknown"
 Of an adjustment, never of a row: a row without a cost says so itself. Databases look for the text, so no other flag
 may contain it.
 """
+
+
+def clean_text(value: object, *, limit: int) -> str:
+    """A text as the books can hold it: no NUL or other control characters, no lone surrogates, at most that long."""
+    if not isinstance(value, str) or not value:
+        return ""
+    if not (value.isascii() and value.isprintable()):
+        value = "".join(character for character in value if character.isprintable())
+        value = value.encode("utf-8", "ignore").decode()
+    return value[:limit]
 
 
 class Service(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, cast
 
 from django.contrib.auth.models import User
+from django.db.models import OuterRef, Subquery
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
@@ -22,7 +23,7 @@ from llm.books.adjusting import decide_call
 from llm.books.figures import EffectiveUsage, compute_figures
 from llm.dialects.usage_figures import EXTRA_METERS, MAX_TOKENS, AbsurdFigureError, refuse_parts_above_totals
 from llm.enums import AdjustmentSource, CallOutcome, UsageSource, UsageStatus
-from llm.models import Usage, UsageAdjustment
+from llm.models import EndUser, Usage, UsageAdjustment
 from llm.money import format_usd, pico_to_usd
 from llm.types import TOKEN_FIELDS, Service, TokenCounts
 
@@ -67,6 +68,13 @@ class CallSerializer(ViewedSerializer[Usage]):
     model = serializers.CharField(help_text="The name the caller requested.")
     upstream_model = serializers.CharField(required=False, help_text="For staff.")
     reported_model = serializers.CharField(required=False, help_text="For staff.")
+    end_user = serializers.CharField(
+        help_text="A keyed hash of the end user that the call names; empty if it names none."
+    )
+    end_user_name = serializers.CharField(
+        allow_null=True, help_text="As the caller gave it; null if there is none, or it was deleted."
+    )
+    tags = serializers.DictField(child=serializers.CharField())
     is_stream = serializers.BooleanField()
     status = serializers.ChoiceField(choices=UsageStatus.choices)
     usage_source = serializers.ChoiceField(choices=UsageSource.choices)
@@ -187,8 +195,15 @@ def _counts_of(used: dict[str, Any]) -> TokenCounts:
     return TokenCounts(**{name: used[name] for name in TOKEN_FIELDS}, extra_meters=extra_meters)
 
 
+_NAME_OF_END_USER = EndUser.objects.filter(account=OuterRef("account"), end_user=OuterRef("end_user")).order_by()
+
+
 class _CallsView(ManagementView):
-    queryset = Usage.objects.select_related("api_key").prefetch_related("adjustments")
+    queryset = (
+        Usage.objects.select_related("api_key")
+        .prefetch_related("adjustments")
+        .annotate(end_user_name=Subquery(_NAME_OF_END_USER.values("name")))
+    )
     permissions = {"GET": "llm.view_usage"}
 
     def get_queryset(self) -> Any:

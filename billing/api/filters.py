@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError as FormError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db.models import QuerySet
+from django.utils import timezone
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema_field
 from rest_framework.exceptions import ValidationError
@@ -18,12 +19,18 @@ from billing.api.viewer import viewer_of
 from billing.enums import InvoiceKind, InvoiceState, JobState
 from billing.models.invoices import FINAL_STATES
 from billing.periods import BillingPeriod
+from llm.endusers import find_hashes
 from llm.enums import LimitMetric, UsageStatus
 from llm.models import Account, ApiKey
 from llm.models.usage import UsageQuerySet
+from llm.types import MAX_END_USER_CHARACTERS, MAX_TAG_KEY_CHARACTERS, MAX_TAG_VALUE_CHARACTERS
 
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2999, 12, 31)
 GROUPS = ("day", "key", "model", "account")
+END_USERS = "end_user"
+TAG_PREFIX = "tag:"
+MAX_DAYS_OF_CALLS = 31
+"""How many days of one account are read call by call, for what no index leads to and nothing is summed up by."""
 _OF_PAGES = frozenset(("cursor", "page_size"))
 
 
@@ -132,9 +139,63 @@ class DaysFilterSet(filters.FilterSet):
         return {**super().get_filters(), **days}
 
 
+class GroupField(forms.CharField):
+    def validate(self, value: Any) -> None:
+        super().validate(value)
+        key = value.removeprefix(TAG_PREFIX) if value.startswith(TAG_PREFIX) else None
+        if value and value not in (*GROUPS, END_USERS) and not (key and len(key) <= MAX_TAG_KEY_CHARACTERS):
+            raise FormError(f"Choose one of {', '.join(GROUPS)}, {END_USERS} and {TAG_PREFIX}KEY.")
+
+
+@extend_schema_field({"type": "string", "example": "tag:team"})
+class GroupFilter(filters.CharFilter):
+    field_class = GroupField
+
+
+class TagField(forms.CharField):
+    def to_python(self, value: Any) -> tuple[str, str] | None:  # type: ignore[override]  # what the text stands for
+        text = super().to_python(value)
+        if not text:
+            return None
+        key, colon, tag = text.partition(":")
+        if not (key and colon and tag):
+            raise FormError("Must be a key and a value such as team:search.")
+        return key, tag
+
+
+@extend_schema_field({"type": "string", "example": "team:search"})
+class TagFilter(filters.Filter):
+    field_class = TagField
+
+
+def account_asked_for(form: forms.Form, request: Request | None) -> int | None:
+    """The one account that an answer is about; None: there may be several. form: a valid one of a DaysFilterSet."""
+    account, key = form.cleaned_data["account"], form.cleaned_data["key"]
+    named = account.pk if account else key.account_id if key else None
+    return viewer_of(request).account_id or named
+
+
+def require_few_days(form: forms.Form, account_id: int | None, *, why: str, first: date | None = None) -> int:
+    """The account. Raises ValidationError unless it is about one account and at most MAX_DAYS_OF_CALLS days.
+
+    why: the parameter that needs this. first: the first day where the request names none.
+    """
+    if account_id is None:
+        raise ValidationError({why: "This needs an account too: account=ID."})
+    first = form.cleaned_data["from"] or first
+    last = form.cleaned_data["to"] or timezone.now().date()
+    if first is None or last - first >= timedelta(days=MAX_DAYS_OF_CALLS):
+        raise ValidationError({why: f"This needs a period of at most {MAX_DAYS_OF_CALLS} days: from=DATE&to=DATE."})
+    return account_id
+
+
 class UsageFilters(DaysFilterSet):
-    by = filters.ChoiceFilter(
-        choices=[(name, name) for name in GROUPS], method="leave", help_text="What to group by; default: day."
+    by = GroupFilter(
+        method="leave",
+        help_text=(
+            f"What to group by: {', '.join(GROUPS)}; {END_USERS} or {TAG_PREFIX}KEY for one account and at most "
+            f"{MAX_DAYS_OF_CALLS} days. Default: day."
+        ),
     )
 
     def leave(self, rows: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
@@ -145,11 +206,41 @@ class UsageFilters(DaysFilterSet):
 class CallFilters(DaysFilterSet):
     status = filters.ChoiceFilter(choices=UsageStatus.choices)
     request_id = filters.UUIDFilter(help_text="All attempts of one request.")
+    end_user = filters.CharFilter(
+        method="leave",
+        max_length=MAX_END_USER_CHARACTERS,
+        help_text="An end user's name, for one account, or the hash that calls show.",
+    )
+    tag = TagFilter(
+        method="leave",
+        max_length=MAX_TAG_KEY_CHARACTERS + 1 + MAX_TAG_VALUE_CHARACTERS,
+        help_text=f"A tag such as team:search, for one account and at most {MAX_DAYS_OF_CALLS} days.",
+    )
+
+    def leave(self, rows: UsageQuerySet, name: str, value: object) -> UsageQuerySet:
+        """What it takes more than one parameter for."""
+        return rows
 
     def filter_queryset(self, queryset: UsageQuerySet) -> UsageQuerySet:
         narrowed: UsageQuerySet = super().filter_queryset(queryset)
-        days = self.form.cleaned_data
-        return narrowed.near_days(days.get("from"), days.get("to"))
+        asked = self.form.cleaned_data
+        account_id = account_asked_for(self.form, self.request)
+        if name := asked["end_user"]:
+            narrowed = narrowed.by_end_users(_hashes(name, account_id))
+        if tag := asked["tag"]:
+            require_few_days(self.form, account_id, why="tag")
+            narrowed = narrowed.tagged(*tag)
+        return narrowed.near_days(asked.get("from"), asked.get("to"))
+
+
+def _hashes(name: str, account_id: int | None) -> frozenset[str]:
+    """Raises ValidationError where a name is not enough."""
+    hashes = find_hashes(name, account_id)
+    if not hashes and account_id is None:
+        raise ValidationError(
+            {"end_user": "A name needs an account too: account=ID. A hash, as calls show it, doesn't."}
+        )
+    return hashes
 
 
 class InvoiceFilters(filters.FilterSet):

@@ -1,4 +1,4 @@
-"""Usage summaries, from the rollups by day: by day, key, model or account."""
+"""Usage summaries, from the rollups by day: by day, key, model or account; from the calls by end user or tag."""
 
 from __future__ import annotations
 
@@ -17,11 +17,19 @@ from rest_framework.response import Response
 
 from billing.api.base import ManagementView
 from billing.api.fields import ExactField, ViewedSerializer
-from billing.api.filters import DayField, UsageFilters
+from billing.api.filters import (
+    END_USERS,
+    TAG_PREFIX,
+    DayField,
+    UsageFilters,
+    account_asked_for,
+    require_few_days,
+)
 from billing.models import DailyUsage
-from billing.rollup import rows_with
+from billing.rollup import CallsOfDays, LabelledSums, rows_with, sum_by_label
 from billing.usage_reports import rolled_up_to
 from llm.fields import ExactSum
+from llm.models import EndUser
 from llm.money import exact_sum
 from llm.types import TOKEN_FIELDS
 
@@ -68,10 +76,13 @@ class UsageGroupSerializer(ViewedSerializer[Any]):
     model = serializers.CharField(required=False)
     account = serializers.IntegerField(required=False)
     account_name = serializers.CharField(required=False)
+    end_user = serializers.CharField(required=False, help_text="The hash; empty for calls without an end user.")
+    end_user_name = serializers.CharField(required=False, allow_null=True)
+    tag = serializers.CharField(required=False, allow_null=True, help_text="Its value; null: calls without it.")
 
 
 class UsageRowSerializer(UsageGroupSerializer, UsageFiguresSerializer):
-    """The usage of one day, key, model or account."""
+    """The usage of one day, key, model, account, end user or value of a tag."""
 
 
 class UsageSummarySerializer(serializers.Serializer[Any]):
@@ -94,24 +105,52 @@ class UsageView(ManagementView):
 
     @extend_schema(
         operation_id="usage_summary",
-        summary="Usage by day, key, model or account",
-        description="Summed from the hourly rollups. Without `from`, the current month.",
+        summary="Usage by day, key, model, account, end user or tag",
+        description=(
+            "Summed from the hourly rollups; by end user or tag, from the calls that are in them. Without `from`, the "
+            "current month."
+        ),
         responses=UsageSummarySerializer,
         filters=True,
         tags=["management"],
     )
     def get(self, request: Request) -> Response:
         by = request.query_params.get("by") or "day"
+        if by not in _COLUMNS:
+            return self._answer_from_calls(by)
         sources = [self.filter_queryset(self.of_viewer(rows)) for rows in rows_with(*self._columns(by))]
-        first = self._day("from") or timezone.now().date().replace(day=1)
-        summary = {
-            "by": by,
-            "first": first,
-            "last": self._day("to"),
-            "as_of": self._as_of(),
-            **_summary([rows.filter(local_day__gte=first) for rows in sources], by),
-        }
+        first = self._first_day()
+        return self._answer(by, self._as_of(), _summary([rows.filter(local_day__gte=first) for rows in sources], by))
+
+    def _answer(self, by: str, as_of: datetime | None, found: Mapping[str, Any]) -> Response:
+        summary = {"by": by, "first": self._first_day(), "last": self._day("to"), "as_of": as_of, **found}
         return Response(UsageSummarySerializer(summary, context=self.get_serializer_context()).data)
+
+    def _answer_from_calls(self, by: str) -> Response:
+        """Raises ValidationError unless it is about few days of one account, and about few enough groups."""
+        no_rows = DailyUsage.objects.none()
+        self.filter_queryset(no_rows)
+        form = UsageFilters(self.request.query_params, no_rows, request=self.request).form
+        form.is_valid()
+        account_id, key = account_asked_for(form, self.request), form.cleaned_data["key"]
+        account_id = require_few_days(form, account_id, why="by", first=self._first_day())
+        if (as_of := rolled_up_to(account_id)) is None:
+            return self._answer(by, None, _totalled([]))
+        calls = CallsOfDays(
+            account_id=account_id,
+            first=self._first_day(),
+            last=self._day("to"),
+            cutoff=as_of,
+            tag=None if by == END_USERS else by.removeprefix(TAG_PREFIX),
+            api_key_id=None if key is None else key.pk,
+            model=form.cleaned_data["model"] or None,
+        )
+        found = sum_by_label(calls, limit=MAX_ROWS + 1)
+        _refuse_many(found)
+        return self._answer(by, as_of, _totalled(_named(found, account_id) if by == END_USERS else _tagged(found)))
+
+    def _first_day(self) -> date:
+        return self._day("from") or timezone.now().date().replace(day=1)
 
     def _columns(self, by: str) -> Iterator[str]:
         """What rows are grouped and narrowed by. Any, where the parameters are wrong: the filters say so."""
@@ -132,17 +171,35 @@ class UsageView(ManagementView):
         return rolled_up_to(self.viewer.account_id or (int(account) if account else None))
 
 
-def _summary(sources: Iterable[QuerySet[Any]], by: str) -> dict[str, Any]:
+def _named(found: Collection[LabelledSums], account_id: int) -> list[_Figures]:
+    hashes = [end_user for end_user, _ in found if end_user]
+    names = dict(EndUser.objects.filter(account=account_id, end_user__in=hashes).values_list("end_user", "name"))
+    return [{"end_user": each, "end_user_name": names.get(each or ""), **figures} for each, figures in found]
+
+
+def _tagged(found: Collection[LabelledSums]) -> list[_Figures]:
+    return [{"tag": value, **figures} for value, figures in found]
+
+
+def _summary(sources: Iterable[QuerySet[Any]], by: str) -> Mapping[str, Any]:
     """Raises ValidationError where there are more groups than an answer should have."""
     groups: dict[tuple[Any, ...], list[_Figures]] = defaultdict(list)
     for rows in sources:
         for group, figures in _groups(rows, by):
             groups[group].append(figures)
-    if len(groups) > MAX_ROWS:
-        raise ValidationError({"by": f"There are more than {MAX_ROWS:,} rows. Narrow the request by account or model."})
+    _refuse_many(groups)
     results = [
         {**dict(zip(_COLUMNS[by], group, strict=True)), **_added(figures)} for group, figures in sorted(groups.items())
     ]
+    return _totalled(results)
+
+
+def _refuse_many(groups: Collection[Any]) -> None:
+    if len(groups) > MAX_ROWS:
+        raise ValidationError({"by": f"There are more than {MAX_ROWS:,} rows. Narrow the request by account or model."})
+
+
+def _totalled(results: Collection[Mapping[str, Any]]) -> Mapping[str, Any]:
     return {"total": _added(results), "results": results}
 
 

@@ -7,6 +7,7 @@ transaction that moves the account's mark. Whoever does that twice, at once or h
 What all accounts have used is summed up a second time, by day and model, account or key: `summaries`.
 """
 
+from billing.rollup.labelled import CallsOfDays, LabelledSums, sum_by_label
 from billing.rollup.reading import load_rate_sets, load_rates, load_usage_sums, lock_rollups, usage_sums
 from billing.rollup.refresh_plan import FIRST_DAY
 from billing.rollup.refreshing import rebuild, refresh
@@ -14,6 +15,8 @@ from billing.rollup.summaries import days_summed_wrongly, rows_with
 
 __all__ = (
     "FIRST_DAY",
+    "CallsOfDays",
+    "LabelledSums",
     "days_summed_wrongly",
     "load_rate_sets",
     "load_rates",
@@ -22,5 +25,6 @@ __all__ = (
     "rebuild",
     "refresh",
     "rows_with",
+    "sum_by_label",
     "usage_sums",
 )

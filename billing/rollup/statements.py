@@ -53,20 +53,29 @@ _ZERO_OF_SQLITE = "0" * 38
 @cache
 def days_sql(scope: str, vendor: str) -> str:
     """Rows of `DailyUsage`, as COLUMNS, of the calls in scope: what is on the books of them up to %(cutoff)s."""
+    entries = _entries_sql(_CALL_KEYS, scope)
+    return f"{entries} SELECT {_GROUP}, {', '.join(_sums(vendor))} FROM entry GROUP BY {_GROUP}"  # noqa: S608
+
+
+@cache
+def labelled_sql(label: str, scope: str, vendor: str) -> str:
+    """The same sums by a label, then SUM_COLUMNS. label: SQL over a call `u`."""
+    entries = _entries_sql(f"{label} AS label", scope)
+    return f"{entries} SELECT label, {', '.join(_sums(vendor))} FROM entry GROUP BY label"  # noqa: S608
+
+
+def _entries_sql(keys: str, scope: str) -> str:
     calls = (
-        f"SELECT {_CALL_KEYS}, 1 AS calls, {_IS_ESTIMATED} AS is_estimated, {_IS_UNPRICED} AS is_unpriced, "  # noqa: S608
+        f"SELECT {keys}, 1 AS calls, {_IS_ESTIMATED} AS is_estimated, {_IS_UNPRICED} AS is_unpriced, "  # noqa: S608
         f"u.cost, {_picked('u')} FROM llm_usage u {scope} LEFT JOIN corrected c ON c.usage_id = u.id "
         f"WHERE {_CLOSED} AND u.recorded_at <= %(cutoff)s"
     )
     adjustments = (
-        f"SELECT {_CALL_KEYS}, 0, {_IS_ESTIMATED}, 1 = 0, a.cost, {_picked('a')} "  # noqa: S608
+        f"SELECT {keys}, 0, {_IS_ESTIMATED}, 1 = 0, a.cost, {_picked('a')} "  # noqa: S608
         "FROM corrected c JOIN llm_usage u ON u.id = c.usage_id "
         "JOIN llm_usageadjustment a ON a.usage_id = c.usage_id AND a.recorded_at <= %(cutoff)s"
     )
-    return (
-        f"WITH {_corrected_sql(scope)}, entry AS ({calls} UNION ALL {adjustments}) "  # noqa: S608
-        f"SELECT {_GROUP}, {', '.join(_sums(vendor))} FROM entry GROUP BY {_GROUP}"
-    )
+    return f"WITH {_corrected_sql(scope)}, entry AS ({calls} UNION ALL {adjustments})"
 
 
 def _corrected_sql(scope: str) -> str:

@@ -21,11 +21,15 @@ from llm.api.serializers import (
 )
 from llm.api.views import AsyncAPIView, build_response, error_response
 from llm.dialects.base import WireFormat
+from llm.dialects.end_users import header_tags, join_tags
 from llm.dialects.json_size import MAX_VALUES
 from llm.dialects.native import NATIVE
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.errors import GatewayError, without_frames
 from llm.service import LLMService
+
+_TAGS = "HTTP_X_LLM_TAGS"
+"""Django's name of our own header, which no upstream gets."""
 
 
 class CompletionView(AsyncAPIView):
@@ -43,8 +47,10 @@ class CompletionView(AsyncAPIView):
         raw, lease = request._request.body, lease_of(request._request)
         idempotency_key = read_idempotency_key(request._request)
         read = await load_body(raw, lease, max_values=self.max_values)
-        parsed = replace(self.wire.parse(raw, read.body), members=read.members)
         meta = request._request.META
+        tags = header_tags(meta.get(_TAGS, ""))
+        parsed = self.wire.parse(raw, read.body)
+        parsed = replace(parsed, members=read.members, tags=join_tags(tags, parsed.tags))
         forwarded = {name: meta[key] for name, key in self.forwarded.items() if key in meta}
         claim = None if idempotency_key is None else await build_claim(idempotency_key, request.path, raw)
         service = LLMService(self.caller)

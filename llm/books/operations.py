@@ -10,7 +10,7 @@ from uuid import UUID
 
 from llm.enums import CallOutcome, Dialect, UsageSource, UsageStatus
 from llm.limits.admission import Exceeded, ReservationEstimate
-from llm.types import STANDARD_SERVICE, LimitState, Service, TokenCounts
+from llm.types import STANDARD_SERVICE, LimitState, Service, TokenCounts, clean_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +176,6 @@ Result = Opened | Refused | Repeated | Stale | Closed | Conflict | Failed | Inde
 def flags_text(flags: Iterable[str]) -> str:
     """As the books hold flags: each once, sorted, with a space between them."""
     return " ".join(sorted(set(flags)))
-
-
-def clean_text(value: object, *, limit: int) -> str:
-    """A text as the books can hold it: no NUL or other control characters, no lone surrogates, at most that long."""
-    if not isinstance(value, str) or not value:
-        return ""
-    if not (value.isascii() and value.isprintable()):
-        value = "".join(character for character in value if character.isprintable())
-        value = value.encode("utf-8", "ignore").decode()
-    return value[:limit]
 
 
 def clean_service(service: Service) -> Service:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import cast
 from uuid import UUID
 
-from llm.books.operations import Claim, OpenCall, Refused, Repeated, Result, Stale, clean_service, clean_text
+from llm.books.operations import Claim, OpenCall, Refused, Repeated, Result, Stale, clean_service
 from llm.dialects.base import ParsedRequest, PassThrough, Translatable, WireFormat
 from llm.errors import (
     GatewayError,
@@ -27,7 +27,7 @@ from llm.limits.refusals import build_refusal
 from llm.limits.reservation import estimate_reservation
 from llm.prices.catalog import Resolution, Target
 from llm.providers.base import BaseLLMProvider
-from llm.types import ChatRequest
+from llm.types import ChatRequest, clean_text
 
 
 class CatalogMovedError(Exception):
@@ -92,8 +92,12 @@ def open_call(
     attempt: int,
     counts: bool,
     claim: Claim | None,
+    end_user: str = "",
 ) -> OpenCall:
-    """The row of one more call. counts: whether it holds of limits of requests; only one of a request does."""
+    """The row of one more call.
+
+    counts: whether it holds of limits of requests; only one of a request does. end_user: the hash, "" for nobody.
+    """
     price = target.price
     return OpenCall(
         id=request_id if attempt == 1 else uuid7(),
@@ -113,6 +117,8 @@ def open_call(
         price_until=None if price is None else price.effective_until,
         request_bytes=len(request.raw),
         service=clean_service(request.asked_service),
+        end_user=end_user,
+        tags=request.tags,
         ask=partial(estimate_reservation, wire, request, target, requests=int(counts)),
         claim=claim,
     )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
@@ -18,9 +19,11 @@ from llm.alerts.staff_alerts import StaffAlerts, write_alert
 from llm.bodies.budget import BodyBudget
 from llm.books.writer.thread import BooksWriter, writer
 from llm.calls.context import Bounds
+from llm.calls.end_user_names import EndUserNames
 from llm.db.connection_budget import SIDE_READERS
 from llm.db.outages import sentence_for_callers
 from llm.db.read_lanes import ReadLane, Shared
+from llm.endusers import account_key
 from llm.errors import BooksUnavailable, InvalidKey, PermissionDenied, ShuttingDown, UpstreamError
 from llm.keys import Caller, CallerCache, load_caller, reload_caller
 from llm.models import CatalogVersion
@@ -67,6 +70,7 @@ class Runtime:
         self._reloads: dict[int, Shared[Caller]] = {}
         self._tasks: dict[asyncio.Task[None], OwnedTask] = {}
         self._alerts = StaffAlerts()
+        self.end_user_names = EndUserNames(self.run_side_db)
         self.drains = 0
         """Calls that read on for a caller who has left."""
         self.bounds = Bounds(
@@ -154,6 +158,14 @@ class Runtime:
         self.callers.refresh(fresh)
         return fresh
 
+    async def end_user_key(self, caller: Caller) -> bytes:
+        """What the account's end users are hashed with; made with the first call that names one."""
+        if not caller.end_user_key:
+            key = await self.run_db(partial(account_key, caller.account_id))
+            caller = replace(caller, end_user_key=key)
+            self.callers.refresh(caller)
+        return caller.end_user_key
+
     async def catalog(self) -> Catalog:
         if (catalog := self._catalog.current()) is not None:
             return catalog
@@ -214,6 +226,7 @@ class Runtime:
         self.begin_drain()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=settings.LLM_DRAIN_SECONDS + _STOP_SECONDS)
+        await self.end_user_names.finish(within_s=_STOP_SECONDS)
         await asyncio.get_running_loop().run_in_executor(None, lambda: self.writer.stop(timeout_s=10))
         await self.aclose()
 

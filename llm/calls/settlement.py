@@ -10,7 +10,7 @@ import orjson
 
 from llm.books.batches.decisions import used_by
 from llm.books.figures import PRICED_AS_REPORTED, TOOLS_UNREPORTED
-from llm.books.operations import CloseCall, OpenCall, clean_service, clean_text
+from llm.books.operations import CloseCall, OpenCall, clean_service
 from llm.dialects.usage_figures import MAX_TOKENS
 from llm.enums import CallOutcome, UsageSource, UsageStatus
 from llm.errors import (
@@ -21,7 +21,7 @@ from llm.errors import (
     UpstreamUnreachable,
 )
 from llm.prices.pricing import Cost, PriceSnapshot, known_cost, unusual_words
-from llm.types import TOKEN_FIELDS, LimitState, Reading, Service, TokenCounts
+from llm.types import TOKEN_FIELDS, LimitState, Reading, Service, TokenCounts, clean_text
 
 _MAX_DISPUTED_CHARACTERS = 4000
 

@@ -23,6 +23,7 @@ from llm.calls.retries import failure_to_report, is_final, pause_before
 from llm.calls.runtime import Runtime
 from llm.calls.upstream_call import STOPPING, UpstreamCall, origin_of
 from llm.dialects.base import ParsedRequest, WireFormat
+from llm.endusers import NamedEndUser, hash_end_user
 from llm.enums import LimitMetric, UsageStatus
 from llm.errors import (
     GatewayError,
@@ -74,6 +75,7 @@ class RequestTask:
         self._id = uuid7()
         self.request_id = f"req_{self._id.hex}"
         self._makers: frozenset[str] | None = None
+        self._end_user: NamedEndUser | None = None
         self._current: UpstreamCall | None = None
         self._unsettled: UpstreamCall | None = None
         self._attempts = 0
@@ -120,6 +122,7 @@ class RequestTask:
         await self._require_model(model)
         if self._request.kept_responses:
             self._makers = await find_makers(self._runtime, self._caller, self._request.kept_responses)
+        self._end_user = await self._find_end_user()
         moment = datetime.now(UTC)
         for _ in range(_RESOLVE_TRIES):
             resolution = await self._resolve(model, moment)
@@ -135,6 +138,14 @@ class RequestTask:
                     # No other call follows.
                     await self._unsettled.settle()
         raise InternalError("The list of models keeps changing. Try again.", retry_after_s=1)
+
+    async def _find_end_user(self) -> NamedEndUser | None:
+        """Who the request says it is for, unless the account doesn't want that recorded."""
+        if not self._request.end_user or not self._caller.records_end_users:
+            return None
+        key = await self._runtime.end_user_key(self._caller)
+        name = self._request.end_user
+        return NamedEndUser(self._caller.account_id, hash_end_user(name, key), name, key)
 
     async def _require_model(self, model: str) -> None:
         """Raises PermissionDenied. Staff may have allowed the model since the caller was cached."""
@@ -256,12 +267,15 @@ class RequestTask:
             attempt=self._attempts + 1,
             counts=not self._has_counted,
             claim=self._claim,
+            end_user="" if self._end_user is None else self._end_user.end_user,
         )
         failed, self._unsettled = self._unsettled, None
         operations = (operation,) if failed is None else (failed.take_closing(), operation)
         result = (await self._runtime.writer.submit(*operations))[-1]
         if isinstance(result, Opened):
             self._attempts += 1
+            if self._end_user is not None:
+                self._runtime.end_user_names.note(self._end_user)
             self.headers = self._reply_headers(operation, result)
             return self._context(operation, result, target, chat, resolution)
         if isinstance(result, Repeated) and not self._attempts:

@@ -41,6 +41,7 @@ class ParsedRequest:
     is_count: it asks how many tokens a prompt has. Nothing is generated, and no provider charges for it.
     members: where the values of the object's members stand in `raw`, if it is large; else {}.
     kept_responses: responses kept at a provider that the request names; only whoever made them may go on from them.
+    end_user: the name of who it is for, "" for nobody. tags: what its caller groups calls by. Both cleaned and bounded.
     """
 
     dialect: Dialect
@@ -58,6 +59,8 @@ class ParsedRequest:
     is_count: bool = False
     members: Mapping[str, Place] = field(default_factory=dict)
     kept_responses: tuple[KeptResponse, ...] = ()
+    end_user: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class Extent(NamedTuple):

@@ -34,6 +34,11 @@ class Account(models.Model):
         default=False,
         help_text="Adds usage.cost and x-llm-cost to responses: our purchase price, not what the account is charged.",
     )
+    records_end_users = models.BooleanField(
+        default=True,
+        db_default=True,
+        help_text="Calls record which end user they name: a keyed hash with the call, the name beside it.",
+    )
     alert_email = models.EmailField(
         blank=True, default="", help_text="Receives an email when a limit's soft threshold is crossed."
     )

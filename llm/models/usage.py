@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.expressions import RawSQL
+from django.db.models.lookups import Exact
+from django.db.models.sql.compiler import SQLCompiler
 
 from llm.digests import ClosedFacts, OpenedFacts, usage_text
 from llm.enums import CallOutcome, Dialect, UsageSource, UsageStatus
@@ -32,6 +36,23 @@ _DAY_BEGINS = timedelta(hours=14, minutes=15)
 _DAY_ENDS = timedelta(hours=12, minutes=15)
 
 
+class TagValue(models.Func):
+    """The value of a call's tag, NULL where it has none of that key.
+
+    Not Django's transforms of a JSONField: to those a key of digits is a place in a list.
+    """
+
+    function = "jsonb_extract_path_text"
+    output_field = models.TextField()
+
+    def __init__(self, key: str) -> None:
+        super().__init__(F("tags"), models.Value(key))
+
+    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any) -> Any:
+        template = "(SELECT value FROM json_each(%(expressions)s LIMIT 1)"
+        return self.as_sql(compiler, connection, template=template, arg_joiner=") WHERE key = ", **context)
+
+
 class UsageQuerySet(models.QuerySet["Usage"]):
     def open(self) -> UsageQuerySet:
         return self.filter(status=UsageStatus.OPEN)
@@ -47,6 +68,14 @@ class UsageQuerySet(models.QuerySet["Usage"]):
         if last is not None:
             calls = calls.filter(id__lt=first_id_at(_midnight(last) + timedelta(days=1) + _DAY_ENDS))
         return calls
+
+    def by_end_users(self, hashes: Collection[str]) -> UsageQuerySet:
+        """Calls that name one of these, by their index; hashes: see `llm.endusers.find_hashes`."""
+        return self.filter(is_by_end_users(hashes))
+
+    def tagged(self, key: str, value: str) -> UsageQuerySet:
+        """Calls with this tag. No index leads to them: narrow them down by account and days."""
+        return self.filter(is_tagged(key, value))
 
     def unpriced(self) -> UsageQuerySet:
         """Calls that used tokens for which no price is known: staff price them or declare them free, and re-rate them.
@@ -67,6 +96,16 @@ class UsageQuerySet(models.QuerySet["Usage"]):
         """Calls in doubt, until a late settlement, the provider or staff say what they used."""
         decided = ("spool", "decision", "provider")
         return self.filter(IN_DOUBT).exclude(adjustments__source__in=decided)
+
+
+def is_by_end_users(hashes: Collection[str]) -> Q:
+    """See `UsageQuerySet.by_end_users`. The second condition is the index's own, without which it isn't used."""
+    return Q(end_user__in=sorted(hashes)) & ~Q(end_user="")
+
+
+def is_tagged(key: str, value: str) -> Q:
+    """See `UsageQuerySet.tagged`."""
+    return Q(Exact(TagValue(key), models.Value(value)))
 
 
 def is_unpriced() -> Q:
@@ -207,6 +246,9 @@ class Usage(Digested):
             ),
             models.Index(fields=["id"], condition=IN_DOUBT, name="usage_in_doubt"),
             models.Index(fields=["upstream_response_id"], condition=~Q(upstream_response_id=""), name="usage_response"),
+            # Calls that name an end user pay for it, others don't: without it, finding one person's calls, also when
+            # they ask what is stored about them, reads all calls of the account.
+            models.Index(fields=["end_user", "-id"], condition=~Q(end_user=""), name="usage_end_user"),
             BlockRangeIndex(fields=["recorded_at"], autosummarize=True, name="usage_recorded"),
         )
         constraints = (

@@ -37,7 +37,10 @@ def test_the_python_snippets_work(gateway: Gateway, api_key: str, capsys: pytest
     assert printed[9:12] == ["You said: Where is Lisbon?", "You said: Where is Porto? 5", "You said: Count to ten."]
     assert printed[12].startswith("400 invalid_request messages req_")
     assert printed[13:] == ["You said: Hello"]
-    closed_usage(12)
+    rows = closed_usage(13)
+    [tagged] = [row for row in rows if row.tags]
+    assert tagged.tags == {"team": "search", "project": "x"}
+    assert [row.id for row in rows if row.end_user] == [tagged.id]
 
 
 def test_the_snippets_for_providers_that_have_more_work(
@@ -64,7 +67,7 @@ def test_the_python_snippets_work_on_the_first_day_too(
     assert printed[5:9] == ['weather {"city": "echo"}', "echo 1", "['echo']", "Echo: What is in this picture?"]
     assert (printed[9], printed[11]) == ("Echo: Where is Lisbon?", "Echo: Count to ten.")
     assert printed[-1] == "Echo: Hello"
-    assert {row.cost for row in closed_usage(12)} == {0}
+    assert {row.cost for row in closed_usage(13)} == {0}
 
 
 def test_a_limit_of_cost_can_be_tried_with_echo(start_gateway: Callable[..., Gateway], api_key: str) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from io import StringIO
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
-from llm.endusers import hash_end_user
+from llm.calls import end_user_names
+from llm.calls.end_user_names import EndUserNames
+from llm.endusers import NamedEndUser, account_key, find_hashes, hash_end_user, write_names
+from llm.errors import BooksUnavailable
+from llm.keys import create_key, load_caller, reload_caller
 from llm.models import Account, EndUser, EndUserKey, Usage
 from tests.llm.admin.factories import make_account, make_key, save, usage_row
+from tests.threads import to_thread
 
 pytestmark = pytest.mark.django_db
 
@@ -88,3 +95,126 @@ def test_an_account_without_end_users_has_none_to_forget() -> None:
         forget("Acme", ALICE)
     with pytest.raises(CommandError, match="There is no account “Nobody”"):
         forget("Nobody", ALICE)
+
+
+# --- The account's key ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_key_is_made_once_however_many_need_it_at_once() -> None:
+    account = await to_thread(make_account)
+    keys = await asyncio.gather(*(to_thread(account_key, account.pk) for _ in range(8)))
+    assert len(set(keys)) == 1
+    assert len(keys[0]) == 32
+    assert await to_thread(account_key, account.pk) == keys[0]
+
+
+def test_the_key_is_known_with_the_caller_and_never_shown(acme: Account) -> None:
+    _, secret = create_key(acme, name="tests")
+    caller = load_caller(secret)
+    assert caller.end_user_key == reload_caller(caller).end_user_key == KEY
+    assert "end_user_key" not in repr(caller)
+    other = make_account("Other", records_end_users=False)
+    theirs = load_caller(create_key(other, name="tests")[1])
+    assert (theirs.end_user_key, theirs.records_end_users) == (b"", False)
+
+
+# --- Names ------------------------------------------------------------------------------------------------------------
+
+
+def named(account: Account, name: str, key: bytes = KEY) -> NamedEndUser:
+    return NamedEndUser(account.pk, hash_end_user(name, key), name, key)
+
+
+def test_names_are_written_once(acme: Account) -> None:
+    write_names([named(acme, ALICE), named(acme, "bob")])
+    write_names([named(acme, ALICE)])
+    assert sorted(EndUser.objects.values_list("name", flat=True)) == [ALICE, "bob"]
+
+
+def test_a_name_under_a_key_that_is_gone_is_not_written(acme: Account) -> None:
+    other = make_account("Other")
+    write_names([named(acme, ALICE, KEY[::-1]), named(acme, "bob"), named(other, "carol")])
+    assert list(EndUser.objects.values_list("name", flat=True)) == ["bob"]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_same_names_are_written_at_once() -> None:
+    account = await to_thread(make_account)
+    key = await to_thread(account_key, account.pk)
+    names = [named(account, f"u{number}", key) for number in range(50)]
+    await asyncio.gather(*(to_thread(write_names, batch) for batch in (names, names[::-1], names[10:], names[:40])))
+    assert await to_thread(EndUser.objects.count) == 50
+
+
+def test_an_end_user_is_found_by_name_and_by_hash(acme: Account) -> None:
+    alice = hash_end_user(ALICE, KEY)
+    assert find_hashes(ALICE, acme.pk) == {alice}
+    assert find_hashes(alice.upper(), None) == {alice}
+    assert find_hashes(alice, acme.pk) == {alice, hash_end_user(alice, KEY)}
+    assert find_hashes(ALICE, None) == find_hashes(ALICE, make_account("Other").pk) == frozenset()
+    for nobody in ("", "\x00", "a" * 257):
+        assert find_hashes(nobody, acme.pk) == frozenset()
+
+
+class Writing:
+    """Stands for a lane of the runtime. failures: how often it fails first."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.batches: list[list[str]] = []
+        self.goes_on = asyncio.Event()
+        self._failures = failures
+
+    async def run(self, write: Any) -> None:
+        [batch] = write.args
+        await self.goes_on.wait()
+        if self._failures:
+            self._failures -= 1
+            raise BooksUnavailable("The database is away.")
+        self.batches.append([each.name for each in batch])
+
+
+def a_name(name: str, account_id: int = 1) -> NamedEndUser:
+    return NamedEndUser(account_id, hash_end_user(name, KEY), name, KEY)
+
+
+async def test_no_call_waits_for_a_name_and_each_is_written_once() -> None:
+    writing = Writing()
+    keeper = EndUserNames(writing.run)
+    keeper.note(a_name("u1"))
+    await asyncio.sleep(0)
+    for name in ("u2", "u1", "u3", "u2"):
+        keeper.note(a_name(name))
+    writing.goes_on.set()
+    await keeper.finish(within_s=5)
+    keeper.note(a_name("u3"))
+    await keeper.finish(within_s=5)
+    assert writing.batches == [["u1"], ["u2", "u3"]]
+
+
+async def test_a_name_that_could_not_be_written_is_tried_again_with_the_next_call() -> None:
+    writing = Writing(failures=1)
+    writing.goes_on.set()
+    keeper = EndUserNames(writing.run)
+    for _ in range(3):
+        keeper.note(a_name("u1"))
+        await keeper.finish(within_s=5)
+    assert writing.batches == [["u1"]]
+
+
+async def test_names_take_a_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(end_user_names, "MAX_WAITING", 5)
+    monkeypatch.setattr(end_user_names, "MAX_REMEMBERED", 3)
+    monkeypatch.setattr(end_user_names, "MAX_AT_A_TIME", 2)
+    writing = Writing()
+    keeper = EndUserNames(writing.run)
+    for number in range(9):
+        keeper.note(a_name(f"u{number}"))
+    writing.goes_on.set()
+    await keeper.finish(within_s=5)
+    assert writing.batches == [["u0", "u1"], ["u2", "u3"], ["u4"]]
+    # The oldest are no longer remembered, so they are written once more; what is there stays.
+    for name in ("u4", "u0"):
+        keeper.note(a_name(name))
+    await keeper.finish(within_s=5)
+    assert writing.batches[3:] == [["u0"]]

@@ -68,7 +68,7 @@ class AccountForm(ModelForm[Account]):
 
     class Meta:
         model = Account
-        fields = ("name", "time_zone", "shows_cost", "alert_email", "webhook_url")
+        fields = ("name", "time_zone", "shows_cost", "records_end_users", "alert_email", "webhook_url")
         help_texts = {"alert_email": f"Receives an email when {_CROSSED}"}
         widgets = {"time_zone": TimeZoneInput(attrs={"class": "vTextField"})}
 
@@ -186,6 +186,7 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
                 },
             ),
             ("Replies", {"fields": ("shows_cost",)}),
+            ("End users", {"fields": ("records_end_users",)}),
             ("Messages", {"fields": ("alert_email", "webhook_url", *(("signed_with",) if obj else ()))}),
         )
 

@@ -19,10 +19,12 @@ from django.db.models import Q
 
 from llm.admin.secrets import reduce_secrets
 from llm.admin.usage_summaries import FAILED_OUTCOMES
+from llm.endusers import find_hashes
 from llm.enums import CallOutcome, UsageSource, UsageStatus
 from llm.models import Account, ApiKey, ModelRoute, Usage
-from llm.models.usage import UsageQuerySet, is_priced, is_unpriced
+from llm.models.usage import UsageQuerySet, is_by_end_users, is_priced, is_tagged, is_unpriced
 from llm.providers.registry import known_providers
+from llm.types import MAX_END_USER_CHARACTERS
 
 FAILED = "failed"
 UNDECIDED = "undecided"
@@ -50,13 +52,15 @@ class DateInput(forms.DateInput):
         super().__init__(format="%Y-%m-%d")
 
 
-def _text(label: str, *, proposals: str = "", placeholder: str = "any") -> forms.CharField:
+def _text(label: str, *, proposals: str = "", placeholder: str = "any", limit: int = 200) -> forms.CharField:
     attrs = {"placeholder": placeholder, "autocomplete": "off", "spellcheck": "false"}
     if proposals:
         attrs["list"] = proposals
-    return forms.CharField(label=label, required=False, max_length=200, widget=forms.TextInput(attrs))
+    return forms.CharField(label=label, required=False, max_length=limit, widget=forms.TextInput(attrs))
 
 
+_LEADING = ("end_user", "open", "key", "account", "model")
+"""Conditions that an index leads to, the one with the fewest calls first."""
 _OUTCOMES = [(FAILED, "failed, any way"), (UNDECIDED, "needs a decision"), *CallOutcome.choices]
 
 
@@ -66,6 +70,8 @@ class UsageFilterForm(forms.Form):
     account = _text("Account", proposals="gw-accounts")
     key = _text("Key", placeholder="name, start or last four")
     model = _text("Model", proposals="gw-models")
+    end_user = _text("End user", placeholder="name or hash", limit=MAX_END_USER_CHARACTERS)
+    tag = _text("Tag", placeholder="such as team:search")
     provider = forms.ChoiceField(required=False, choices=lambda: _choices((name, name) for name in known_providers()))
     status = forms.ChoiceField(required=False, choices=_choices(UsageStatus.choices))
     outcome = forms.ChoiceField(required=False, choices=_choices(_OUTCOMES))
@@ -104,12 +110,28 @@ class UsageFilterForm(forms.Form):
             raise ValidationError(f"More than {MAX_KEYS} keys match; please be more specific.")
         return keys
 
+    def clean_tag(self) -> tuple[str, str] | None:
+        text = self.cleaned_data["tag"]
+        key, _, value = text.partition(":")
+        if text and not (key and value):
+            raise ValidationError("A key and a value, such as team:search.")
+        return (key, value) if text else None
+
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data
+        if data.get("end_user") and "account" in data:
+            data["end_user"] = self._find_end_user(data["end_user"], data["account"])
         first, last = data.get("first"), data.get("last")
         if first and last and last < first:
             self.add_error("last", "This is before the start date.")
         return data
+
+    def _find_end_user(self, text: str, account: Account | None) -> frozenset[str]:
+        hashes = find_hashes(text, None if account is None else account.pk)
+        if not hashes:
+            wrong = "Choose the account too, or enter a hash." if account is None else "The account has no end users."
+            self.add_error("end_user", wrong)
+        return hashes
 
     def narrowing(self, calls: UsageQuerySet) -> Narrowing:
         """Only for a valid form."""
@@ -124,7 +146,7 @@ class UsageFilterForm(forms.Form):
         elif self.cleaned_data["outcome"] == UNDECIDED:
             indexed = (calls.undecided(),)
             conditions.pop("outcome")
-        elif leading := next((name for name in ("open", "key", "account", "model") if name in conditions), None):
+        elif leading := next((name for name in _LEADING if name in conditions), None):
             indexed = (calls.filter(conditions.pop(leading)),)
         else:
             indexed = (calls,)
@@ -140,10 +162,12 @@ class UsageFilterForm(forms.Form):
         found = {
             "open" if status == UsageStatus.OPEN else "status": Q(status=status) if status else None,
             "key" if len(keys) == 1 else "keys": Q(api_key__in=keys) if len(keys) != 1 else Q(api_key=keys[0]),
+            "end_user": is_by_end_users(data["end_user"]) if data["end_user"] else None,
             "account": Q(account=data["account"]) if data["account"] else None,
             "model": Q(model=data["model"]) if data["model"] else None,
             "provider": Q(provider=data["provider"]) if data["provider"] else None,
             "outcome": _by_outcome(data["outcome"]),
+            "tag": is_tagged(*data["tag"]) if data["tag"] else None,
             "source": Q(usage_source=data["source"]) if data["source"] else None,
             "cost": _by_cost(data["cost"]),
             "stream": Q(is_stream=data["stream"] == "yes") if data["stream"] else None,

@@ -23,7 +23,7 @@ from llm.admin.usage.decisions import decision_view, may_decide
 from llm.admin.usage.filters import UsageFilterForm, proposed_accounts, proposed_models
 from llm.admin.usage.paginator import WINDOW, Cursor, UsagePage, read_page
 from llm.enums import UsageSource, UsageStatus
-from llm.models import Usage
+from llm.models import EndUser, Usage
 
 CURSOR_NAMES = ("before", "after")
 MAX_ATTEMPTS = 50
@@ -140,6 +140,7 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
             "known": known,
             "state": state_badges(usage, known),
             "may_decide": may_decide(request),
+            "end_user_name": _name_of_end_user(usage),
             "attempts": list(attempts[:MAX_ATTEMPTS]),
             "applied_rates": rate_table(usage.rate_set) if usage.rate_set else None,
         }
@@ -194,6 +195,12 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
             milliseconds(usage.duration_ms),
             "" if usage.first_byte_ms is None else milliseconds(usage.first_byte_ms),
         )
+
+
+def _name_of_end_user(usage: Usage) -> str:
+    """ "" where it was deleted, or nobody is named."""
+    names = EndUser.objects.filter(account=usage.account_id, end_user=usage.end_user).values_list("name", flat=True)
+    return (names.first() or "") if usage.end_user else ""
 
 
 def state_badges(usage: Usage, known: CorrectedCall | None = None) -> SafeString:

@@ -20,6 +20,7 @@ from llm.dialects.anthropic_messages.tools import UsesOfTools, tool_meters
 from llm.dialects.anthropic_messages.translation import to_chat
 from llm.dialects.anthropic_messages.usage import read_usage
 from llm.dialects.base import ANY_SERVER, Extent, Origin, ParsedRequest, Rendered, Server, StreamReader, StreamWriter
+from llm.dialects.end_users import messages_end_user
 from llm.dialects.error_shapes import says_error
 from llm.dialects.json_text import with_usage_cost
 from llm.dialects.money_fields import read_upstream_cost, without_money
@@ -59,6 +60,7 @@ class AnthropicMessages:
             routing_fields=find_routing_fields(body),
             asked_service=asked_service(body),
             tool_meters=tool_meters(body),
+            end_user=messages_end_user(body),
         )
 
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:

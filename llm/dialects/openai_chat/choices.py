@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm.dialects.base import ANY_SERVER, ParsedRequest, Server
+from llm.dialects.end_users import metadata_tags, openai_end_user
 from llm.dialects.error_shapes import says_error
 from llm.dialects.kept_objects import refuse_kept, refuse_kept_objects
 from llm.dialects.money_fields import read_upstream_cost
@@ -48,6 +49,8 @@ class ChoicesDialect(OpenAIDialect, ABC):
             routing_fields=find_routing_fields(body),
             asked_service=asked_service(body),
             tool_meters=tool_meters(body),
+            end_user=openai_end_user(body),
+            tags=metadata_tags(body),
         )
 
     def upstream_body(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm.dialects.base import ANY_SERVER, Extent, ParsedRequest, Server
+from llm.dialects.end_users import metadata_tags, openai_end_user
 from llm.dialects.kept_objects import refuse_kept_objects
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.dialect import OpenAIDialect
@@ -24,7 +25,9 @@ from llm.enums import Dialect
 from llm.errors import UpstreamFailed
 from llm.types import Reading, TokenCounts
 
-_FIELDS = ("dimensions", "encoding_format", "input", "model", "service_tier", "user")
+_FIELDS = (
+    *("dimensions", "encoding_format", "input", "metadata", "model", "safety_identifier", "service_tier", "user"),
+)
 _REQUEST = shape(*_FIELDS, *ROUTING_FIELDS, *STORED_PROMPT_FIELDS, "messages")
 
 _INPUT_TEMPLATE_TOKENS = 2
@@ -51,6 +54,8 @@ class OpenAIEmbeddings(OpenAIDialect):
             max_output_tokens=0,
             routing_fields=find_routing_fields(body),
             asked_service=asked_service(body),
+            end_user=openai_end_user(body),
+            tags=metadata_tags(body),
         )
 
     def prompt_text(self, request: ParsedRequest) -> str:

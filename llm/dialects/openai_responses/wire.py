@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from llm.dialects.base import ANY_SERVER, Extent, Origin, ParsedRequest, Server, StreamReader, StreamWriter
+from llm.dialects.end_users import metadata_tags, openai_end_user
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.dialect import OpenAIDialect
 from llm.dialects.openai_chat.errors import stream_error_object
@@ -64,6 +65,8 @@ class OpenAIResponses(OpenAIDialect):
             asked_service=asked_service(body),
             tool_meters=tool_meters(body),
             kept_responses=kept_responses(body),
+            end_user=openai_end_user(body),
+            tags=metadata_tags(body),
         )
 
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:

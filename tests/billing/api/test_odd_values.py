@@ -69,12 +69,14 @@ def test_the_description_names_what_the_walk_needs() -> None:
     assert {name for path, _, name in found if path == f"{API}calls/"} == {
         "account",
         "cursor",
+        "end_user",
         "from",
         "key",
         "model",
         "page_size",
         "request_id",
         "status",
+        "tag",
         "to",
     }
     assert len(found) > 30

@@ -178,7 +178,7 @@ def test_it_says_up_to_when_the_figures_are(staff: Asker) -> None:
 @pytest.mark.parametrize(
     ("query", "detail"),
     [
-        ({"by": "planet"}, "by: Select a valid choice. planet is not one of the available choices."),
+        ({"by": "planet"}, "by: Choose one of day, key, model, account, end_user and tag:KEY."),
         ({"from": "yesterday"}, "from: Must be a date such as 2026-10-31."),
         ({"from": "10/31/2026"}, "from: Must be a date such as 2026-10-31."),
         ({"from": "0001-01-01"}, "from: Ensure this value is greater than or equal to 2000-01-01."),

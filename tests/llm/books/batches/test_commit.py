@@ -26,7 +26,6 @@ from llm.books.operations import (
     Refused,
     Result,
     Stale,
-    clean_text,
 )
 from llm.enums import AccountStatus, CallOutcome, LimitMetric, LimitPer, UsageSource, UsageStatus
 from llm.ids import uuid7
@@ -34,7 +33,7 @@ from llm.keys import revoke_key
 from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import set_limit
 from llm.models import CatalogVersion, Limit, LimitWindow, Usage, UsageAdjustment
-from llm.types import TokenCounts
+from llm.types import TokenCounts, clean_text
 from tests.databases import only_on_postgresql
 from tests.llm.books.making import a_close, a_key, an_open
 

@@ -35,7 +35,7 @@ def test_the_page_says_ours_theirs_difference_and_why(admin_client: Client) -> N
     save(usage_row(key, opened_at=datetime(2026, 11, 1, 12, tzinfo=UTC), upstream_model="gpt-ours", cost=Decimal(3)))
     page = admin_client.get(PAGE, QUERY).content.decode()
     assert "gpt-ours" in page
-    assert "The imported reports don&#x27;t contain it" in page
+    assert "The imported reports don&#x27;t contain these calls" in page
     assert "The books have no such call" in page
     assert "$3.00" in page
 

@@ -55,7 +55,7 @@ def test_the_page_says_what_a_reviewer_needs(admin_client: Client) -> None:
     assert "1,469.06" in page
     assert "The account has not been billed before." in page
     assert invoice.content_digest in page
-    assert "the same, by alex" in page
+    assert "unchanged content, by alex" in page
     assert "At cost from 2000-01" in page
     assert f"/admin/billing/invoice/{invoice.pk}/lines/1/calls/" in page
     assert response.context["page"].days[14] == {"day": "2026-10-15", "calls": 1, "cost": "1234.500000000000"}

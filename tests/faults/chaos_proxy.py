@@ -74,7 +74,6 @@ class ChaosProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-proxy", daemon=True)
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         self._connections: dict[_Connection, asyncio.Task[None]] = {}
 
     def url(self, database_name: str) -> str:
@@ -118,7 +117,7 @@ class ChaosProxy:
         for connection in self._connections:
             connection.adopt(mode)
         if mode.kind == "refuse":
-            await self._stop_listening()
+            self._stop_listening()
         elif self._listener is None:
             self._listen()
 
@@ -129,25 +128,27 @@ class ChaosProxy:
         self._listener.bind((_HOST, self.port))
         self._listener.listen(_BACKLOG)
         self.port = self._listener.getsockname()[1]
-        self._accepting = self._loop.create_task(self._accept(self._listener))
+        self._loop.add_reader(self._listener, self._accept, self._listener)
 
-    async def _stop_listening(self) -> None:
-        if self._listener is None or self._accepting is None:
+    def _stop_listening(self) -> None:
+        if self._listener is None:
             return
-        self._accepting.cancel()
-        await asyncio.gather(self._accepting, return_exceptions=True)
+        self._loop.remove_reader(self._listener)
         self._listener.close()
         self._listener = None
 
-    async def _accept(self, listener: socket.socket) -> None:
-        while True:
-            caller, _ = await self._loop.sock_accept(listener)
-            caller.settimeout(0)
-            connection = _Connection(caller, self.mode)
-            if self.mode.kind == "reset":
-                connection.close()
-                continue
-            self._connections[connection] = self._loop.create_task(self._serve(connection))
+    def _accept(self, listener: socket.socket) -> None:
+        """No task waits for it: one that is cancelled could lose a connection that it was just given."""
+        try:
+            caller, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        caller.settimeout(0)
+        connection = _Connection(caller, self.mode)
+        if self.mode.kind == "reset":
+            connection.close()
+            return
+        self._connections[connection] = self._loop.create_task(self._serve(connection))
 
     async def _serve(self, connection: _Connection) -> None:
         """Until both directions have ended, or one of them failed."""

@@ -2,7 +2,7 @@
 
     python -m benchmarks.verification --rows 1000000
 
-Calls are spread over a hundred days. Each check is a process of its own, whose largest memory is told.
+Calls are spread over a hundred days. Each check runs in its own process, and its peak memory is reported.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
 
 
 def _conflict(error: IntegrityError, context: dict[str, Any]) -> APIException:
-    """In the log as well: of a rule that no check of ours knows, nobody else would learn."""
+    """Logged too: a rule that only the database enforces would otherwise go unnoticed."""
     if is_unique_violation(error):
         return AlreadyExists()
     log.error("database.refused_write", path=context["request"].path[:200], error=str(error.__cause__)[:500])

@@ -124,7 +124,7 @@ def _build_row(line: InvoiceLine) -> Row:
 
 
 def _split(line: InvoiceLine, row: Row, meters: MetersOfMonth) -> list[Row]:
-    """Web searches and the like, each at its price; the rest is no usage that was metered, but an adjustment."""
+    """Web searches and the like, each at its price. Other lines are adjustments, not metered usage."""
     rest, rows = line.exact_amount, []
     for each in meters.behind(line):
         rest -= each.amount

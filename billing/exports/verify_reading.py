@@ -21,7 +21,7 @@ class CannotCheck(Exception):
 
 
 class Unreadable(ValueError):
-    """A value is missing, or is no number."""
+    """A value is missing or isn't a number."""
 
 
 class Row(dict[str, str]):

@@ -3,7 +3,7 @@
 Rollups go on: a call that is recorded after an invoice's cutoff changes a day that was billed. So what a document bills
 of a period is defined by cutoffs: all that was recorded up to its own, less all that documents before it have billed; a
 correction takes back what its invoice billed. Where the rollups still say just what was billed, they are that; else the
-same days are made anew from the books as of those cutoffs. Only billable usage is exported: the rest is on no invoice.
+same days are recalculated from the books as of those cutoffs. Only usage on invoices, billable usage, is exported.
 """
 
 from __future__ import annotations

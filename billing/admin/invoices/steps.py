@@ -44,7 +44,7 @@ CHANGED = "The invoice was changed since this page was opened. Nothing was done:
 class Step:
     """consequence: what comes of it, in a sentence. perform: (invoice id, user=, reason=, details of the form).
 
-    confirms: of an invoice, the figures on the step's page that whoever makes it agrees to.
+    confirms: the figures of an invoice that the page of the step shows, and that the user agrees to.
     """
 
     action: InvoiceAction
@@ -148,7 +148,7 @@ _BY_NAME = {step.name: step for step in STEPS}
 
 
 def may(user: User, step: Step) -> bool:
-    """Whoever prepares invoices may also compute them anew."""
+    """The permission to prepare invoices includes recalculating them."""
     action = InvoiceAction.SUBMIT if step.action == InvoiceAction.RECOMPUTE else step.action
     try:
         review.require_permission(user, action)

@@ -80,7 +80,9 @@ def test_silence_is_broken_by_what_clients_leave_out(
 
 
 def test_the_sdks_never_see_it(lively: Application, upstream: FakeUpstream) -> None:
-    sdk = openai.OpenAI(api_key=lively.secret, base_url=lively.gateway.openai_base_url, max_retries=0)
+    sdk = openai.OpenAI(
+        api_key=lively.secret, base_url=lively.gateway.openai_base_url, max_retries=0, http_client=lively.http
+    )
     upstream.enqueue(Script(header_delay_s=1.0))
     messages: Any = HELLO
     chunks = list(sdk.chat.completions.create(model="gpt-4o", messages=messages, stream=True))

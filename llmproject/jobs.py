@@ -23,7 +23,7 @@ class BackgroundTask(Task):
     """A job finds its work by query: what it can't do while the database is away the next one does. No error.
 
     max_starts: how often workers start a task of the beat table in a row without finishing it before the pauses
-    between its starts begin to grow, since it may be what kills them. None for tasks whose work counts its own attempts.
+    between its starts begin to grow, since it may be what kills them. None for tasks that count their own attempts.
     """
 
     abstract = True

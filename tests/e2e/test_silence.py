@@ -31,7 +31,7 @@ KEEPALIVES = {
 
 ENDS = {
     CHAT: b"[DONE]",
-    "/api/chat": b'"done":true',
+    "/api/chat": b"total_tokens",
     "/v1/responses": b"response.completed",
     "/v1/messages": b"message_stop",
 }

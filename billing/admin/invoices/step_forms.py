@@ -28,7 +28,8 @@ class StepForm(forms.Form):
         help_text="Recorded in the invoice's history.",
     )
 
-    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+    def __init__(self, data: Any = None, *, invoice: Invoice | None = None) -> None:
+        """invoice: None where the step is made for several at once."""
         super().__init__(data)
         self.invoice = invoice
 
@@ -38,7 +39,7 @@ class StepForm(forms.Form):
 
 
 class ReasonedForm(StepForm):
-    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+    def __init__(self, data: Any = None, *, invoice: Invoice | None = None) -> None:
         super().__init__(data, invoice=invoice)
         self.fields["reason"].required = True
 

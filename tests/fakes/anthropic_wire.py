@@ -58,6 +58,7 @@ def read_prompt(body: JSON) -> Prompt:
         tokens=prompt_tokens(contents, tools=len(tools)),
         last_user_text=said,
         tool=choose_tool(tools, mode=mode, named=named, last_user_text=said),
+        wants_json=((body.get("output_config") or {}).get("format") or {}).get("type") == "json_schema",
         max_tokens=body["max_tokens"],
         cache_write_5m_tokens=written if ttl == "5m" else 0,
         cache_write_1h_tokens=written if ttl == "1h" else 0,

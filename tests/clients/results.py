@@ -27,7 +27,17 @@ def record(client: Client, versions: Mapping[str, str], day: str, outcomes: Mapp
     results[client.name] = {"versions": dict(versions), "day": day, "behind": places}
     ordered = {known.name: results[known.name] for known in CLIENTS if known.name in results}
     _FILE.write_text(json.dumps(ordered, indent=2, ensure_ascii=False) + "\n")
-    PAGE.write_text(_TABLE.sub(lambda _: render(), PAGE.read_text()))
+    _show(ordered)
+
+
+def _show(results: Mapping[str, Any]) -> None:
+    """The table, and above each client's own lines with which version and when they were tried."""
+    page = _TABLE.sub(lambda _: render(results), PAGE.read_text())
+    for name, result in results.items():
+        versions = ", ".join(_version(*each) for each in result["versions"].items())
+        mark = re.compile(rf"(?<=<!-- tried: {re.escape(name)} -->).*")
+        page = mark.sub(f"*Tried with {versions} on {result['day']}.*", page)
+    PAGE.write_text(page)
 
 
 def read_results() -> dict[str, Any]:
@@ -36,9 +46,8 @@ def read_results() -> dict[str, Any]:
     return found
 
 
-def render() -> str:
+def render(results: Mapping[str, Any]) -> str:
     """The table, and below it a list of what didn't work, each with its reason."""
-    results = read_results()
     rows = [_HEAD, tuple("---" for _ in _HEAD)]
     notes: list[str] = []
     for client in (client for client in CLIENTS if client.name in results):

@@ -42,3 +42,12 @@ async def _awaited(outcome):
 def equal(found, expected):
     """Raises AssertionError with both where they differ."""
     assert found == expected, f"{found!r} instead of {expected!r}"
+
+
+def raised(kind, function, *arguments):
+    """The exception of that class which the call must raise."""
+    try:
+        function(*arguments)
+    except kind as error:
+        return error
+    raise AssertionError(f"{kind.__name__} was expected")

@@ -3,7 +3,7 @@
 import anthropic
 import instructor
 import openai
-from checking import HELLO, KEY, MODEL, URL, equal, run
+from checking import BEHIND, HELLO, KEY, MODEL, URL, equal, run
 from pydantic import BaseModel
 
 sdk = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0)
@@ -17,7 +17,9 @@ class Verdict(BaseModel):
 
 
 def structured():
-    for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA, instructor.Mode.JSON):
+    # Anthropic has no JSON without a schema: it is asked for in words, which a fake upstream doesn't follow.
+    plain = () if BEHIND == "claude" else (instructor.Mode.JSON,)
+    for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA, *plain):
         client = instructor.from_openai(sdk, mode=mode)
         assert isinstance(client.chat.completions.create(**ASKED, response_model=Verdict), Verdict), mode
 

@@ -34,8 +34,8 @@ def set_up(client: Client, *, upgrade: bool) -> None:
 def _install_from_pypi(client: Client, folder: Path) -> None:
     environment = folder / "venv"
     subprocess.run([_UV, "venv", "--quiet", "--python", sys.executable, environment], check=True)
-    install = [_UV, "pip", "install", "--quiet", "--python", environment / "bin" / "python"]
-    subprocess.run([*install, *client.packages], check=True)
+    python = str(environment / "bin" / "python")
+    subprocess.run([str(_UV), "pip", "install", "--quiet", "--python", python, *client.packages], check=True)
 
 
 def _install_from_npm(client: Client, folder: Path) -> None:

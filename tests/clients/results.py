@@ -11,12 +11,13 @@ from typing import Any
 from tests.clients.catalog import CLIENTS, Client
 from tests.clients.environments import ROOT
 from tests.clients.stage import MODELS
-from tests.clients.trying import Check
+from tests.clients.trying import REFUSED, Check
 
 _FILE = Path(__file__).resolve().parent / "results.json"
 PAGE = ROOT / "docs" / "clients.md"
 _TABLE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
-_HEAD = ("client", "version", "tried on", "behind OpenAI", "behind Claude", "behind a compatible server")
+PLACES = {"openai": "behind OpenAI", "claude": "behind Claude", "compatible": "behind a compatible server"}
+_HEAD = ("client", "version", "tried on", *PLACES.values())
 
 
 def record(client: Client, versions: Mapping[str, str], day: str, outcomes: Mapping[str, Sequence[Check]]) -> None:
@@ -68,16 +69,19 @@ def _cell(checks: Mapping[str, str | None]) -> str:
     """The checks that worked; of the others only the names, since the list below the table has the reasons."""
     if not checks:
         return "not tried"
-    worked = [name for name, error in checks.items() if error is None and name != "books"]
-    failed = [name for name, error in checks.items() if error is not None]
-    return ", ".join(worked) + (f"; **not** {', '.join(failed)}" if failed else "")
+    lists: dict[str, list[str]] = {"": [], "; refused: ": [], "; **fails: **": []}
+    for name, error in checks.items():
+        kind = "" if error is None else "; refused: " if error.startswith(REFUSED) else "; **fails: **"
+        if (name, error) != ("books", None):
+            lists[kind].append(name)
+    return "".join(kind + ", ".join(names) for kind, names in lists.items() if names)
 
 
 def _notes(client: Client, places: Mapping[str, Mapping[str, str | None]]) -> Iterator[str]:
     for behind in MODELS:
         for name, error in places.get(behind, {}).items():
             if error is not None:
-                yield f"{client.title}, behind {behind}, {name}: {_one_line(error)}"
+                yield f"{client.title}, {PLACES[behind]}, {name}: {_one_line(error)}"
 
 
 def _one_line(text: str) -> str:

@@ -15,6 +15,8 @@ from tests.clients.stage import MODELS, Booked, Place, clean_environment
 
 _SECONDS = 300
 _SHOWN_CHARACTERS = 2000
+REFUSED = "refused: "
+"""How the error of a check begins that the gateway refuses as it is documented."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Check:
 
     @property
     def is_refused(self) -> bool:
-        return (self.error or "").startswith("refused: ")
+        return (self.error or "").startswith(REFUSED)
 
 
 def try_client(client: Client, place: Place) -> list[Check]:

@@ -5,27 +5,17 @@ import subprocess
 
 from checking import HELLO, KEY, MODEL, SAID, URL, run
 
-QUIET = ("--no-git", "--no-check-update", "--no-analytics", "--no-show-model-warnings", "--no-show-release-notes")
-
+QUIET = (
+    *("--no-git", "--no-check-update", "--no-analytics", "--no-show-model-warnings", "--no-show-release-notes"),
+    *("--yes-always", "--no-pretty", "--no-suggest-shell-commands", "--edit-format", "ask"),
+)
 # It looks for prices at GitHub otherwise.
 OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 
 
 def _aider(model, *arguments, **environment):
-    command = [
-        "aider",
-        "--model",
-        model,
-        *QUIET,
-        "--yes-always",
-        "--no-pretty",
-        "--no-suggest-shell-commands",
-        "--edit-format",
-        "ask",
-        *arguments,
-    ]
     done = subprocess.run(
-        [*command, "--message", HELLO],
+        ["aider", "--model", model, *QUIET, *arguments, "--message", HELLO],
         env={**os.environ, **OFFLINE, **environment},
         capture_output=True,
         text=True,

@@ -21,7 +21,7 @@ CHECK_ENV := LLM_ENV_FILE= HTTPS=true DATABASE_URL=sqlite://:memory: LLM_PROVIDE
 # pytest rewrites test modules before it compiles them, which takes a while: keep the compiled files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test test-fast check lint bench bench-billing clients soak limits format requirements
+.PHONY: run test test-fast check lint bench bench-billing clients sdk-tests soak limits format requirements
 
 run: $(VENV)/runtime.stamp
 	@$(PY) -m llmproject.envfile
@@ -53,6 +53,10 @@ bench: $(VENV)/dev.stamp
 # Needs npm, and installs into .clients/. CLIENTS="--only codex --record" is passed on.
 clients: $(VENV)/dev.stamp
 	$(PY) -m tests.clients $(CLIENTS)
+
+# OpenAI's own tests of its Python SDK. OPENAPI=openapi.yaml puts a mock of that document behind the gateway.
+sdk-tests: $(VENV)/dev.stamp
+	$(PY) -m tests.clients.sdk_tests $(if $(OPENAPI),--openapi $(OPENAPI))
 
 # Ten million calls in a separate database, which takes 10 GB while it runs; ROWS=200000 is enough for a first look.
 ROWS ?= 10000000

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,13 +69,19 @@ class Place:
 
 
 @contextlib.contextmanager
-def running_place(behind: str) -> Iterator[Place]:
-    """A gateway that is started for it, and stopped afterwards."""
+def running_place(behind: str, *, base_url: str | None = None, models: Sequence[str] = ()) -> Iterator[Place]:
+    """A gateway that is started for it, and stopped afterwards.
+
+    base_url: of OpenAI, if it isn't the fake upstream. models: that get a price, so that they are listed.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix=f"llm-clients-{behind}-")))
         upstream = stack.enter_context(FakeUpstream())
         environment = _environment(behind, folder, upstream)
+        environment["LLM_OPENAI_BASE_URL"] = base_url or upstream.openai_base_url
         _manage(environment, "migrate", "--verbosity", "0")
+        for model in models:
+            _manage(environment, "set_price", "openai", model, "--free")
         key = _manage(environment, "create_api_key", "clients").strip()
         log = folder / "gateway.log"
         gateway = stack.enter_context(running_gateway(environment, workers=1, log=log))
@@ -98,7 +104,6 @@ def _environment(behind: str, folder: Path, upstream: FakeUpstream) -> dict[str,
         "LLM_DEFAULT_MODEL": MODELS[behind],
         "LLM_ENV_FILE": "",
         "LLM_KEY_PEPPER": "only-for-clients-0123456789abcdefghijkl",
-        "LLM_OPENAI_BASE_URL": upstream.openai_base_url,
         "LLM_PROVIDER": providers[behind],
         "LLM_SECRETS_KEY": "only-for-clients-too-0123456789-abcdefghijklmnop",
         "LLM_UNPRICED_MODELS": "flag",

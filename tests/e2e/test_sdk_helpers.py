@@ -39,13 +39,14 @@ YES = Verdict(answer="yes", confidence=1)
 
 
 @pytest.fixture
-def async_openai(gateway: Gateway, api_key: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(api_key=api_key, base_url=gateway.openai_base_url, max_retries=0)
+def for_openai(gateway: Gateway, api_key: str) -> Any:
+    """What the asynchronous SDK is made with; it belongs to the event loop that it is made in."""
+    return {"api_key": api_key, "base_url": gateway.openai_base_url, "max_retries": 0}
 
 
 @pytest.fixture
-def async_claude(before_anthropic: Gateway, api_key: str) -> anthropic.AsyncAnthropic:
-    return anthropic.AsyncAnthropic(api_key=api_key, base_url=before_anthropic.url, max_retries=0)
+def for_anthropic(before_anthropic: Gateway, api_key: str) -> Any:
+    return {"api_key": api_key, "base_url": before_anthropic.url, "max_retries": 0}
 
 
 # --- OpenAI's ---------------------------------------------------------------------------------------------------------
@@ -74,9 +75,9 @@ def test_a_response_is_parsed_on_a_stream(sdk: openai.OpenAI, upstream: FakeUpst
     assert_books_equal_ledger(upstream, provider="openai")
 
 
-def test_the_asynchronous_sdk_has_every_endpoint(async_openai: openai.AsyncOpenAI, upstream: FakeUpstream) -> None:
+def test_the_asynchronous_sdk_has_every_endpoint(for_openai: Any, upstream: FakeUpstream) -> None:
     async def ask() -> list[Any]:
-        async with async_openai as sdk:
+        async with openai.AsyncOpenAI(**for_openai) as sdk:
             asks = (_parsed_chat, _streamed_chat, _response, _streamed_response, _parsed_response, _completions)
             return [*await asyncio.gather(*(each(sdk) for each in asks)), await _embeddings(sdk)]
 
@@ -121,13 +122,11 @@ async def _embeddings(sdk: openai.AsyncOpenAI) -> list[int]:
     return [len(vector.embedding) for vector in vectors.data]
 
 
-def test_the_asynchronous_sdk_asks_for_what_is_kept_and_for_models(
-    async_openai: openai.AsyncOpenAI, upstream: FakeUpstream
-) -> None:
+def test_the_asynchronous_sdk_asks_for_what_is_kept_and_for_models(for_openai: Any, upstream: FakeUpstream) -> None:
     set_price(input="1", output="1")
 
     async def ask() -> None:
-        async with async_openai as sdk:
+        async with openai.AsyncOpenAI(**for_openai) as sdk:
             made = await sdk.responses.create(**RESPONSE)
             assert (await sdk.responses.retrieve(made.id)).id == made.id
             items = [item async for item in sdk.responses.input_items.list(made.id)]
@@ -154,10 +153,10 @@ KINDS_OF_OPENAI = [
 
 @pytest.mark.parametrize(("model", "kind"), KINDS_OF_OPENAI)
 def test_failures_are_openais_classes_at_every_endpoint(
-    async_openai: openai.AsyncOpenAI, upstream: FakeUpstream, model: str, kind: type[openai.APIStatusError]
+    for_openai: Any, upstream: FakeUpstream, model: str, kind: type[openai.APIStatusError]
 ) -> None:
     async def ask() -> list[str | None]:
-        async with async_openai as sdk:
+        async with openai.AsyncOpenAI(**for_openai) as sdk:
             asks: list[Awaitable[Any]] = [
                 sdk.chat.completions.create(model=model, messages=HELLO),
                 sdk.responses.create(model=model, input="hello there"),
@@ -236,13 +235,11 @@ def test_a_thread_that_nothing_can_replace_is_refused(claude: anthropic.Anthropi
     assert closed_usage(0) == []
 
 
-def test_the_asynchronous_sdk_has_every_endpoint_of_anthropics(
-    async_claude: anthropic.AsyncAnthropic, upstream: FakeUpstream
-) -> None:
+def test_the_asynchronous_sdk_has_every_endpoint_of_anthropics(for_anthropic: Any, upstream: FakeUpstream) -> None:
     set_price("claude-test", provider="anthropic", input="1", output="1")
 
     async def ask() -> list[Any]:
-        async with async_claude as sdk:
+        async with anthropic.AsyncAnthropic(**for_anthropic) as sdk:
             message = await sdk.messages.create(**MESSAGE)
             last = [event.type async for event in await sdk.messages.create(**MESSAGE, stream=True)][-1]
             async with sdk.messages.stream(**MESSAGE) as stream:
@@ -271,10 +268,10 @@ KINDS_OF_ANTHROPIC = [
 
 @pytest.mark.parametrize(("model", "kind"), KINDS_OF_ANTHROPIC)
 def test_failures_are_anthropics_classes_at_every_endpoint(
-    async_claude: anthropic.AsyncAnthropic, upstream: FakeUpstream, model: str, kind: type[anthropic.APIStatusError]
+    for_anthropic: Any, upstream: FakeUpstream, model: str, kind: type[anthropic.APIStatusError]
 ) -> None:
     async def ask() -> list[str | None]:
-        async with async_claude as sdk:
+        async with anthropic.AsyncAnthropic(**for_anthropic) as sdk:
             asks: list[Awaitable[Any]] = [
                 sdk.messages.create(**{**MESSAGE, "model": model}),
                 sdk.messages.create(**{**MESSAGE, "model": model}, stream=True),

@@ -1,13 +1,13 @@
 """Instructor, which knows structured output alone: by tools, by JSON schema, streamed, with both SDKs."""
 
-import anthropic
 import instructor
-import openai
+from anthropic import Anthropic
 from checking import BEHIND, HELLO, KEY, MODEL, URL, equal, run
+from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
-sdk = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0)
-claude = anthropic.Anthropic(base_url=URL, api_key=KEY, max_retries=0)
+sdk = OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0)
+claude = Anthropic(base_url=URL, api_key=KEY, max_retries=0)
 ASKED = {"model": MODEL, "messages": [{"role": "user", "content": HELLO}], "max_retries": 0}
 
 
@@ -37,7 +37,7 @@ def messages():
 
 
 async def asynchronous():
-    own = openai.AsyncOpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0)
+    own = AsyncOpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0)
     client = instructor.from_openai(own, mode=instructor.Mode.TOOLS)
     equal((await client.chat.completions.create(**ASKED, response_model=Verdict)).answer, "sample")
 

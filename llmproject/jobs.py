@@ -13,15 +13,17 @@ from django.utils import timezone
 
 _log = structlog.get_logger("llmproject.jobs")
 
-PAUSE = timedelta(hours=24)
-"""After so many starts without an end a task is started once in this time: memory or data may have changed."""
+FIRST_PAUSE = timedelta(seconds=15)
+LONGEST_PAUSE = timedelta(hours=24)
+_MAX_DOUBLINGS = 13
+"""From the first pause to the longest."""
 
 
 class BackgroundTask(Task):
     """A job finds its work by query: what it can't do while the database is away the next one does. No error.
 
-    max_starts: of a task of the beat table, how often workers start it without one coming to its end, before it is
-    left alone for PAUSE: it kills them. None for tasks whose work has attempts of its own.
+    max_starts: how often workers start a task of the beat table in a row without finishing it before the pauses
+    between its starts begin to grow, since it may be what kills them. None for tasks that count their own attempts.
     """
 
     abstract = True
@@ -59,11 +61,18 @@ def note_start(name: str, max_starts: int) -> bool:
 
     now = timezone.now()
     task, is_new = ScheduledTask.objects.select_for_update().get_or_create(name=name, defaults={"started_at": now})
-    if not is_new and task.attempts >= max_starts and now - task.started_at < PAUSE:
+    if not is_new and now - task.started_at < _pause_after(task.attempts, max_starts):
         return False
-    task.started_at, task.attempts = now, min(task.attempts + 1, max_starts)
+    task.started_at, task.attempts = now, min(task.attempts + 1, max_starts + _MAX_DOUBLINGS)
     task.save()
     return True
+
+
+def _pause_after(attempts: int, max_starts: int) -> timedelta:
+    """15, 30, 60 ... seconds after `max_starts`, one more, two more starts without an end; at most a day."""
+    if attempts < max_starts:
+        return timedelta(0)
+    return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(attempts - max_starts, _MAX_DOUBLINGS)))
 
 
 def note_end(name: str) -> None:

@@ -6,7 +6,7 @@ import time
 
 from llm.models import Usage
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = 60.0
 
 
 def closed_usage(count: int = 1) -> list[Usage]:

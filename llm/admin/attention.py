@@ -83,7 +83,7 @@ def _unfinished_tasks(now: datetime) -> Attention | None:
     names = [task.name.rpartition(".")[2] for task in ScheduledTask.objects.filter(attempts__gte=MAX_STARTS)]
     if not names:
         return None
-    text = f"Started {MAX_STARTS} times without finishing: {', '.join(names)}. See the worker's log"
+    text = f"Started {MAX_STARTS} times or more without finishing: {', '.join(names)}. See the worker's log"
     return Attention(text, reverse("admin:llm_scheduledtask_changelist"), "Background tasks")
 
 

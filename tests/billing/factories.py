@@ -25,11 +25,16 @@ from llm.money import round_half_away
 
 OCTOBER = date(2026, 10, 1)
 CUTOFF = datetime(2026, 11, 1, 6, 0, 12, 345678, tzinfo=UTC)
+CREATED_AT = datetime(2026, 11, 15, tzinfo=UTC)
 
 
 def make_account(name: str = "Acme", **values: Any) -> Account:
-    """The one of that name, made where there is none."""
-    return Account.objects.get_or_create(name=name, defaults=values)[0]
+    """The one of that name, made where there is none: in November, whatever the date is when the tests run."""
+    account, is_new = Account.objects.get_or_create(name=name, defaults=values)
+    if is_new:
+        account.created_at = CREATED_AT
+        Account.objects.filter(pk=account.pk).update(created_at=CREATED_AT)
+    return account
 
 
 def make_user(name: str, **values: Any) -> User:

@@ -70,6 +70,12 @@ def my_key(transactional_db: None) -> str:
     return create_key(get_or_create_account("acme"), name="docs")[1]
 
 
+@pytest.fixture
+def client(my_gateway: Gateway, my_key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(api_key=my_key, base_url=my_gateway.openai_base_url, max_retries=0) as client:
+        yield client
+
+
 def test_it_is_at_most_50_lines_and_one() -> None:
     assert len(CODE.splitlines()) <= 50
     assert max(map(len, CODE.splitlines())) <= 120
@@ -77,10 +83,11 @@ def test_it_is_at_most_50_lines_and_one() -> None:
 
 
 @pytest.mark.e2e
-def test_it_answers_through_http_and_is_on_the_books(my_gateway: Gateway, my_key: str, parrot: Parrot) -> None:
+def test_it_answers_through_http_and_is_on_the_books(
+    my_gateway: Gateway, my_key: str, client: openai.OpenAI, parrot: Parrot
+) -> None:
     parrot.requests.clear()
     headers = {"authorization": f"Bearer {my_key}"}
-    client = openai.OpenAI(api_key=my_key, base_url=my_gateway.openai_base_url, max_retries=0)
 
     native = httpx2.post(f"{my_gateway.url}/api/chat", json={"messages": MESSAGES}, headers=headers)
     stream = httpx2.post(f"{my_gateway.url}/api/chat", json={"messages": MESSAGES, "stream": True}, headers=headers)
@@ -110,9 +117,8 @@ def test_it_answers_through_http_and_is_on_the_books(my_gateway: Gateway, my_key
 
 
 @pytest.mark.e2e
-def test_its_failures_are_clean_errors_and_estimated_rows(my_gateway: Gateway, my_key: str) -> None:
-    client = openai.OpenAI(api_key=my_key, base_url=my_gateway.openai_base_url, max_retries=2)
-
+def test_its_failures_are_clean_errors_and_estimated_rows(my_gateway: Gateway, client: openai.OpenAI) -> None:
+    client = client.with_options(max_retries=2)
     for model in ("fails", "cut", "forgetful", "babbling", "odd"):
         with pytest.raises(openai.InternalServerError) as failed:
             client.chat.completions.create(model=model, messages=MESSAGES)
@@ -129,8 +135,7 @@ def test_its_failures_are_clean_errors_and_estimated_rows(my_gateway: Gateway, m
 
 
 @pytest.mark.e2e
-def test_absurd_figures_of_it_are_disputed(my_gateway: Gateway, my_key: str) -> None:
-    client = openai.OpenAI(api_key=my_key, base_url=my_gateway.openai_base_url, max_retries=0)
+def test_absurd_figures_of_it_are_disputed(client: openai.OpenAI) -> None:
     reply = client.chat.completions.create(model="dreaming", messages=MESSAGES)
     [row] = closed_usage()
     assert reply.usage is not None
@@ -139,8 +144,7 @@ def test_absurd_figures_of_it_are_disputed(my_gateway: Gateway, my_key: str) -> 
 
 
 @pytest.mark.e2e
-def test_a_stream_of_it_that_is_cut_ends_in_an_error_event(my_gateway: Gateway, my_key: str) -> None:
-    client = openai.OpenAI(api_key=my_key, base_url=my_gateway.openai_base_url, max_retries=0)
+def test_a_stream_of_it_that_is_cut_ends_in_an_error_event(client: openai.OpenAI) -> None:
     text = ""
     with pytest.raises(openai.APIError, match="my_provider"):  # noqa: PT012  # the stream fails on its way
         for chunk in client.chat.completions.create(model="cut", messages=MESSAGES, stream=True):
@@ -152,8 +156,7 @@ def test_a_stream_of_it_that_is_cut_ends_in_an_error_event(my_gateway: Gateway, 
 
 
 @pytest.mark.e2e
-def test_what_it_refuses_costs_nothing(my_gateway: Gateway, my_key: str) -> None:
-    client = openai.OpenAI(api_key=my_key, base_url=my_gateway.openai_base_url, max_retries=0)
+def test_what_it_refuses_costs_nothing(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(model="refuses", messages=MESSAGES)
     with pytest.raises(openai.RateLimitError):

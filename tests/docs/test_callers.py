@@ -74,8 +74,8 @@ def test_a_limit_of_cost_can_be_tried_with_echo(start_gateway: Callable[..., Gat
     ensure_builtin_prices()
     set_limit(ApiKey.objects.get().account, None, LimitMetric.COST, LimitPer.DAY, 1_000_000, None)
     gateway = start_gateway(LLM_PROVIDER="echo", LLM_UNPRICED_MODELS="")
-    client = openai.OpenAI(base_url=gateway.openai_base_url, api_key=api_key)
-    reply = client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "Hello"}])
+    with openai.OpenAI(base_url=gateway.openai_base_url, api_key=api_key) as client:
+        reply = client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "Hello"}])
     assert reply.choices[0].message.content == "Echo: Hello"
     [row] = closed_usage()
     assert row.cost == 0

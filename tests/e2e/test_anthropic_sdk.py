@@ -140,10 +140,9 @@ def test_who_may_see_costs_finds_it_in_the_usage(claude: anthropic.Anthropic, sh
 # --- Refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_key_is_refused_and_nothing_is_sent(before_anthropic: Gateway, upstream: FakeUpstream) -> None:
-    sdk = anthropic.Anthropic(api_key="llm_wrong", base_url=before_anthropic.url, max_retries=0)
+def test_a_wrong_key_is_refused_and_nothing_is_sent(claude: anthropic.Anthropic, upstream: FakeUpstream) -> None:
     with pytest.raises(anthropic.AuthenticationError) as refusal:
-        sdk.messages.create(**ASKED)
+        claude.with_options(api_key="llm_wrong").messages.create(**ASKED)
     assert refusal.value.type == "authentication_error"
     assert_nothing_happened(upstream)
 

@@ -120,13 +120,13 @@ def test_what_is_no_reply_is_a_502_and_a_refusal_keeps_its_status(
     assert [row.outcome for row in closed_usage(2)] == [CallOutcome.UPSTREAM_FAILED, CallOutcome.UPSTREAM_REFUSED]
 
 
-def test_the_sdk_maps_errors_to_its_classes(sdk: openai.OpenAI, gateway: Gateway, upstream: FakeUpstream) -> None:
+def test_the_sdk_maps_errors_to_its_classes(sdk: openai.OpenAI, upstream: FakeUpstream) -> None:
     upstream.enqueue(Script(status=400))
     with pytest.raises(openai.BadRequestError):
         sdk.embeddings.create(model=MODEL, input="x")
     with pytest.raises(openai.BadRequestError, match="control character"):
         sdk.embeddings.create(model="a\nb", input="x")
-    stranger = openai.OpenAI(api_key="llm_nobody", base_url=gateway.openai_base_url, max_retries=0)
+    stranger = sdk.with_options(api_key="llm_nobody")
     with pytest.raises(openai.AuthenticationError):
         stranger.embeddings.create(model=MODEL, input="x")
 
@@ -172,6 +172,7 @@ def test_a_limit_reserves_the_inputs_and_no_output(application: Application, acc
     set_limit(account, None, LimitMetric.TOKENS, LimitPer.DAY, 1_000, None)
     assert embed(application).status_code == 200
     assert embed(application, input=[list(range(900))]).status_code == 200
+    closed_usage(2)
     refused = embed(application, input=[list(range(900))])
     assert (refused.status_code, error_of(refused)["code"]) == (429, "insufficient_quota")
     too_large = embed(application, input="x" * 2_000)

@@ -52,6 +52,7 @@ def test_a_limit_that_is_spent_for_long_is_a_quota(
     limit("requests", "day", 2)
     remaining = [application.chat().headers["x-ratelimit-remaining-requests"] for _ in range(2)]
     assert remaining == ["1", "0"]
+    closed_usage(2)
     refused = application.chat()
     assert refused.status_code == 429
     assert error_of(refused)["code"] == error_of(refused)["type"] == "insufficient_quota"
@@ -94,6 +95,7 @@ def test_a_limit_that_resets_soon_says_when(application: Application, limit: Cal
 def test_the_native_dialect_has_the_same_answers(application: Application, limit: Callable[..., None]) -> None:
     limit("requests", "month", 1)
     assert application.chat(path="/api/chat").headers["x-ratelimit-remaining-requests"] == "0"
+    closed_usage()
     refused = application.chat(path="/api/chat")
     assert (refused.status_code, native_error_of(refused)["code"]) == (429, "insufficient_quota")
     assert refused.headers["x-should-retry"] == "false"
@@ -178,6 +180,7 @@ def test_a_refusal_under_a_limit_of_cost_tells_amounts_to_those_who_may_know_the
     set_price(**_PRICE)
     limit("cost", "month", "0.002")
     assert application.chat(max_tokens=900).status_code == 200
+    closed_usage()
     refused = application.chat(max_tokens=990)
     message = error_of(refused)["message"]
     assert (refused.status_code, error_of(refused)["code"]) == (429, "insufficient_quota")
@@ -329,6 +332,7 @@ def test_what_others_hold_is_worth_a_second_try(
     assert refused.headers["retry-after"] == "1"
     assert read_answer(connection).status_code == 200
     connection.close()
+    closed_usage()
     assert error_of(application.chat())["code"] == "insufficient_quota"
 
 

@@ -311,10 +311,9 @@ def test_a_key_for_some_models_sees_those_alone(sdk: openai.OpenAI, price: None)
 # --- Refusals as the SDK sees them ------------------------------------------------------------------------------------
 
 
-def test_a_wrong_key_is_refused_and_nothing_is_sent(gateway: Gateway, upstream: FakeUpstream) -> None:
-    sdk = openai.OpenAI(api_key="llm_wrong", base_url=gateway.openai_base_url, max_retries=0)
+def test_a_wrong_key_is_refused_and_nothing_is_sent(sdk: openai.OpenAI, upstream: FakeUpstream) -> None:
     with pytest.raises(openai.AuthenticationError) as refusal:
-        sdk.chat.completions.create(model="gpt-4o", messages=HELLO)
+        sdk.with_options(api_key="llm_wrong").chat.completions.create(model="gpt-4o", messages=HELLO)
     assert refusal.value.code == "invalid_api_key"
     assert upstream.ledger.entries() == ()
     assert Usage.objects.count() == 0

@@ -262,8 +262,8 @@ def test_errors_are_the_sdks_own_classes(
         sdk.responses.create(model="gpt-4o", input="hello there")
 
 
-def test_a_wrong_key(gateway: Gateway, upstream: FakeUpstream) -> None:
-    stranger = openai.OpenAI(api_key="llm_nobody", base_url=gateway.openai_base_url, max_retries=0)
+def test_a_wrong_key(sdk: openai.OpenAI, upstream: FakeUpstream) -> None:
+    stranger = sdk.with_options(api_key="llm_nobody")
     with pytest.raises(openai.AuthenticationError):
         stranger.responses.create(model="gpt-4o", input="x")
     with pytest.raises(openai.AuthenticationError):

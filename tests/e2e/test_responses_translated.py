@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from pydantic import BaseModel
 
 from llm.enums import Dialect, UsageSource, UsageStatus
 from tests.books import closed_usage
-from tests.e2e.callers import PATIENCE_S, Application, assert_nothing_happened, error_of
+from tests.e2e.callers import Application, assert_nothing_happened, error_of
 from tests.e2e.test_responses import RESPONSES, respond
 from tests.fakes import FakeUpstream, Script
 from tests.gateway_process import Gateway
@@ -43,8 +44,8 @@ def translating(start_gateway: Callable[..., Gateway], upstream: FakeUpstream, p
 
 
 @pytest.fixture
-def client(translating: Gateway, api_key: str) -> openai.OpenAI:
-    return openai.OpenAI(api_key=api_key, base_url=translating.openai_base_url, max_retries=0, timeout=PATIENCE_S)
+def client(translating: Gateway, api_key: str, http: httpx2.Client) -> openai.OpenAI:
+    return openai.OpenAI(api_key=api_key, base_url=translating.openai_base_url, max_retries=0, http_client=http)
 
 
 def assert_booked(provider: str, tokens: int) -> None:

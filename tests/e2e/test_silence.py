@@ -29,6 +29,13 @@ KEEPALIVES = {
     "/v1/messages": b'event: ping\ndata: {"type": "ping"}\n\n',
 }
 
+ENDS = {
+    CHAT: b"[DONE]",
+    "/api/chat": b"total_tokens",
+    "/v1/responses": b"response.completed",
+    "/v1/messages": b"message_stop",
+}
+
 
 @pytest.fixture
 def lively(application: Application, start_gateway: Callable[..., Gateway]) -> Application:
@@ -45,6 +52,10 @@ def begin(application: Application, path: str = CHAT, model: str = "gpt-4o", **f
     return connection
 
 
+def read_to_end_of_stream(connection: socket.socket, path: str) -> bytes:
+    return read_until(connection, ENDS[path])
+
+
 def events_in(answer: bytes) -> list[dict[str, Any]]:
     lines = [line.removeprefix(b"data: ") for line in answer.splitlines() if line.startswith(b"data: {")]
     return [orjson.loads(line) for line in lines]
@@ -58,7 +69,7 @@ def test_the_head_goes_out_with_the_upstreams(application: Application, upstream
     with closing(begin(application, path)) as connection:
         assert b"200 OK" in read_until(connection, b"\r\n\r\n")
         assert time.monotonic() - started < 3
-        read_until(connection, b"[DONE]" if path == CHAT else b"response.completed")
+        read_to_end_of_stream(connection, path)
     [row] = closed_usage()
     assert (row.status, row.outcome) == (UsageStatus.SETTLED, CallOutcome.OK)
     assert (row.first_byte_ms or 0) >= 4000
@@ -73,14 +84,16 @@ def test_silence_is_broken_by_what_clients_leave_out(
     with closing(begin(lively, path)) as connection:
         answer = read_until(connection, KEEPALIVES[path])
         assert answer.startswith(b"HTTP/1.1 200 OK")
-        answer += read_until(connection, b"hello")
+        answer += read_to_end_of_stream(connection, path)
     assert answer.count(KEEPALIVES[path]) >= 2
     [row] = closed_usage()
     assert row.usage_source == "reported"
 
 
 def test_the_sdks_never_see_it(lively: Application, upstream: FakeUpstream) -> None:
-    sdk = openai.OpenAI(api_key=lively.secret, base_url=lively.gateway.openai_base_url, max_retries=0)
+    sdk = openai.OpenAI(
+        api_key=lively.secret, base_url=lively.gateway.openai_base_url, max_retries=0, http_client=lively.http
+    )
     upstream.enqueue(Script(header_delay_s=1.0))
     messages: Any = HELLO
     chunks = list(sdk.chat.completions.create(model="gpt-4o", messages=messages, stream=True))

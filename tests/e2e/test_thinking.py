@@ -16,7 +16,7 @@ import pytest
 
 from llm.enums import UsageSource
 from tests.books import closed_usage
-from tests.e2e.callers import PATIENCE_S, Application, error_of, events_of
+from tests.e2e.callers import Application, error_of, events_of
 from tests.e2e.test_openai_sdk import WEATHER
 from tests.e2e.test_unpriced import make_route
 from tests.fakes import FakeUpstream, Script
@@ -303,10 +303,10 @@ def test_a_response_without_its_reasoning_completes_its_tool_loop(
 
 
 def test_a_fallback_to_openai_gets_no_reasoning_of_ours(
-    start_gateway: Callable[..., Gateway], api_key: str, upstream: FakeUpstream
+    start_gateway: Callable[..., Gateway], api_key: str, http: httpx2.Client, upstream: FakeUpstream
 ) -> None:
     gateway = start_gateway(LLM_PROVIDER="openai")
-    sdk = openai.OpenAI(api_key=api_key, base_url=gateway.openai_base_url, max_retries=0, timeout=PATIENCE_S)
+    sdk = openai.OpenAI(api_key=api_key, base_url=gateway.openai_base_url, max_retries=0, http_client=http)
     make_route("claude-test", ("anthropic", "claude-1"), ("openai", "gpt-4o"))
     upstream.enqueue(HOW_IT_THINKS["all"])
     first = respond(sdk, ASKED, is_stream=False)

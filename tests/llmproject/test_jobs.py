@@ -91,29 +91,31 @@ def killed(count: int, at: datetime) -> None:
             assert jobs.note_start("llm.tasks.reap_lost_calls", 3)
 
 
-def test_a_task_that_never_finishes_is_left_alone_for_a_day_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_never_finishes_is_left_alone_for_a_while_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
     monkeypatch.setattr("llm.books.reaper.reap", lambda: ran.append(1))
     noon = datetime(2026, 11, 30, 12, tzinfo=UTC)
     killed(3, noon)
-    with capture_logs() as entries, time_machine.travel(noon + timedelta(hours=23), tick=False):
+    with capture_logs() as entries, time_machine.travel(noon + timedelta(seconds=14), tick=False):
         assert tasks.reap_lost_calls.apply().state == states.IGNORED
     assert [(entry["event"], entry["job"]) for entry in entries] == [
         ("task.never_finishes", "llm.tasks.reap_lost_calls")
     ]
     assert ran == []
-    with time_machine.travel(noon + timedelta(hours=25), tick=False):
+    with time_machine.travel(noon + timedelta(seconds=15), tick=False):
         assert tasks.reap_lost_calls.apply().state == states.SUCCESS
     task = ScheduledTask.objects.get()
-    assert (ran, task.attempts, task.ended_at) == ([1], 0, noon + timedelta(hours=25))
+    assert (ran, task.attempts, task.ended_at) == ([1], 0, noon + timedelta(seconds=15))
 
 
-def test_each_attempt_of_a_later_day_is_one_alone() -> None:
-    noon = datetime(2026, 11, 30, 12, tzinfo=UTC)
-    killed(3, noon)
-    killed(1, noon + timedelta(hours=25))
-    with time_machine.travel(noon + timedelta(hours=26), tick=False):
-        assert not jobs.note_start("llm.tasks.reap_lost_calls", 3)
+def test_the_pauses_double_up_to_a_day() -> None:
+    at = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    killed(3, at)
+    for pause_s in (*(15 * 2**doublings for doublings in range(13)), 86_400, 86_400):
+        with time_machine.travel(at + timedelta(seconds=pause_s - 1), tick=False):
+            assert not jobs.note_start("llm.tasks.reap_lost_calls", 3)
+        at += timedelta(seconds=pause_s)
+        killed(1, at)
 
 
 def test_a_task_that_fails_has_come_to_its_end(failing: list[Error]) -> None:

@@ -67,9 +67,8 @@ def test_a_gateway_starts_and_serves_without_anthropic(
     tried = subprocess.run([sys.executable, "-c", "import anthropic"], env={"PYTHONPATH": str(tmp_path)}, check=False)
     assert tried.returncode != 0
     gateway = start_gateway(PYTHONPATH=str(tmp_path), ANTHROPIC_API_KEY="")
-    client = openai.OpenAI(api_key=api_key, base_url=gateway.openai_base_url, max_retries=0)
-
-    reply = client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "hello there"}])
+    with openai.OpenAI(api_key=api_key, base_url=gateway.openai_base_url, max_retries=0) as client:
+        reply = client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "hello there"}])
 
     assert reply.choices[0].message.content == "You said: hello there"
     [row] = closed_usage()

@@ -23,7 +23,7 @@ from llmproject.readiness import announce_when_ready
 from tests.gateway_process import free_port
 from tests.llmproject.commands import ROOT, environment_of, python_command
 
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 STOP_S = 20.0
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
 from billing.exports.manifest import FORMAT
@@ -104,7 +105,7 @@ def sign_again(folder: Path, path: Path) -> None:
     in_manifest(edit)(folder)
 
 
-INVOICE = "INV-2026-000001"
+INVOICE = f"INV-{timezone.now().year}-000001"
 GPT, CLAUDE = f"{INVOICE}, openai gpt-4o of 2026-09", f"{INVOICE}, anthropic claude of 2026-09"
 ZEROS = "0" * 64
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
 from billing.exports import FORMATS
@@ -35,7 +36,8 @@ from tests.billing.exports.test_verify_export import Change, found_after, in_man
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
-INVOICE, NOTE = "INV-2026-000002", "CN-2026-000001"
+YEAR = timezone.now().year
+INVOICE, NOTE = f"INV-{YEAR}-000002", f"CN-{YEAR}-000001"
 NAME = "=Büro, “Acme” & Söhne <r>株式会社"
 
 
@@ -117,7 +119,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "legal name": (in_table("invoices", 0, legal_name="Other"), "invoices.jsonl, row 1: legal_name is"),
     "day": (in_table("usage", 0, day="2026-10-08"), "usage.jsonl, row 1: day is"),
     "day of another month": (in_table("usage", 0, day="2026-08-08"), "usage.csv: month of the day 2026-08-08 is"),
-    "cost of usage": (in_table("usage", 1, cost_usd="1"), "INV-2026-000002, openai late of 2026-10: cost_usd is"),
+    "cost of usage": (in_table("usage", 1, cost_usd="1"), f"{INVOICE}, openai late of 2026-10: cost_usd is"),
     "cost of a line": (in_table("lines", 1, cost_usd="1"), f"{INVOICE}: cost_usd is"),
     "cost of an invoice": (in_table("invoices", 1, cost_usd="1"), f"{INVOICE}: cost_usd is 1, but should be"),
     "estimated cost": (in_table("usage", 0, estimated_cost_usd="1"), "usage.jsonl, row 1: estimated_cost_usd is"),
@@ -143,7 +145,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "month in focus": (in_table("focus-1.2", 0, ChargePeriodStart="2026-08-01T00:00:00Z"), "line 1: ChargePeriodStart"),
     "another cost in focus": (in_table("focus-1.2", 0, EffectiveCost="1"), "EffectiveCost is 1, but should be"),
     "tax in focus": (in_table("focus-1.2", -1, ChargeCategory="Adjustment"), "the sum of its taxes is 0"),
-    "document in focus": (in_table("focus-1.2", 0, InvoiceId="INV-2026-000099"), "INV-2026-000099: it is not among"),
+    "document in focus": (
+        in_table("focus-1.2", 0, InvoiceId=f"INV-{YEAR}-000099"),
+        f"INV-{YEAR}-000099: it is not among",
+    ),
     # Xero.
     "amount in xero": (in_table("xero-invoices", 0, **{"*UnitAmount": "9.99"}), "*UnitAmount is 9.99, but should be"),
     "tax in xero": (in_table("xero-invoices", 0, TaxAmount="9.99"), "the sum of TaxAmount is"),

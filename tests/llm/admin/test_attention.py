@@ -115,7 +115,7 @@ def test_a_background_task_that_never_finishes_is_named(admin_user: User, admin_
     ScheduledTask.objects.create(name="llm.tasks.reap_lost_calls", started_at=timezone.now(), attempts=2)
     stuck = ScheduledTask.objects.create(name="billing.tasks.close_due_months", started_at=timezone.now(), attempts=3)
 
-    assert texts(admin_user) == ["Started 3 times without finishing: close_due_months. See the worker's log"]
+    assert texts(admin_user) == ["Started 3 times or more without finishing: close_due_months. See the worker's log"]
     [attention] = attention_for(admin_user, timezone.now())
     assert stuck.name in admin_client.get(attention.url).content.decode()
 

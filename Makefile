@@ -3,6 +3,7 @@
 # make test-fast   while you work: tests that start no process or browser and aren't slow
 # make soak MINUTES=30   kills, crashes and outages under load; then compares the books with the upstream's ledger
 # make limits  many keys on small budgets at once: is a limit overspent, is anything refused that fits?
+# make clients try other people's clients in front of the gateway: SDKs, frameworks, coding agents
 # make bench   measure the gateway             make format  tidy the code       make requirements  update the pinned requirements
 # make bench-billing   measure the billing of a month with ten million calls
 
@@ -20,7 +21,7 @@ CHECK_ENV := LLM_ENV_FILE= HTTPS=true DATABASE_URL=sqlite://:memory: LLM_PROVIDE
 # pytest rewrites test modules before it compiles them, which takes a while: keep the compiled files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test test-fast check lint bench bench-billing soak limits format requirements
+.PHONY: run test test-fast check lint bench bench-billing clients sdk-tests soak limits format requirements
 
 run: $(VENV)/runtime.stamp
 	@$(PY) -m llmproject.envfile
@@ -47,6 +48,15 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(PY) -m benchmarks.gateway
+	$(PY) -m benchmarks.gateway --dialects --requests 1000
+
+# Needs npm, and installs into .clients/. CLIENTS="--only codex --record" is passed on.
+clients: $(VENV)/dev.stamp
+	$(PY) -m tests.clients $(CLIENTS)
+
+# OpenAI's own tests of its Python SDK. OPENAPI=openapi.yaml puts a mock of that document behind the gateway.
+sdk-tests: $(VENV)/dev.stamp
+	$(PY) -m tests.clients.sdk_tests $(if $(OPENAPI),--openapi $(OPENAPI))
 
 # Ten million calls in a separate database, which takes 10 GB while it runs; ROWS=200000 is enough for a first look.
 ROWS ?= 10000000

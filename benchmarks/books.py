@@ -45,8 +45,13 @@ class Keys:
 _LIMITS = (("requests", "minute", "1000000"), ("tokens", "day", "100000000000"), ("cost", "month", "1000000"))
 
 
-def prepare_books(environment: Mapping[str, str], *, models: Sequence[str]) -> Keys:
-    """Migrates, sets the models' prices and makes two keys."""
+def prepare_books(
+    environment: Mapping[str, str], *, models: Sequence[str], claude_models: Mapping[str, str] | None = None
+) -> Keys:
+    """Migrates, sets the models' prices and makes two keys.
+
+    claude_models: names of models that Anthropic's provider serves, each with its own name for it.
+    """
     os.environ.update(environment)
     os.environ["DJANGO_SETTINGS_MODULE"] = "llmproject.settings"
     import django
@@ -54,11 +59,15 @@ def prepare_books(environment: Mapping[str, str], *, models: Sequence[str]) -> K
 
     django.setup()
     from llm.keys import create_key, get_or_create_account
+    from llm.models import ModelRoute
 
     call_command("migrate", interactive=False, verbosity=0)
     rates = {"input": str(INPUT_USD_PER_MILLION), "output": str(OUTPUT_USD_PER_MILLION)}
     for model in models:
         call_command("set_price", "openai", model, **rates, stdout=StringIO())
+    for name, upstream_model in (claude_models or {}).items():
+        call_command("set_price", "anthropic", upstream_model, **rates, stdout=StringIO())
+        ModelRoute.objects.create(name=name).targets.create(provider="anthropic", upstream_model=upstream_model)
     keys = [create_key(get_or_create_account(name), name="bench")[1] for name in ("bench", "bench-limited")]
     for limit in _LIMITS:
         call_command("set_limit", "bench-limited", *limit, stdout=StringIO())

@@ -17,11 +17,11 @@ from typing import cast
 
 import uvloop
 
+from benchmarks.dialects import DIALECTS, MARKER, request_body
+
 # One request may take this long, then the run has failed.
 STALL_SECONDS = 30.0
 
-_SYSTEM = "You are a careful assistant. Answer in plain words, say what you do not know, and keep to the question."
-_QUESTION = "please explain in two or three sentences how a group commit makes many small writes cheap and durable."
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _SHOWN_BYTES = 600
 
@@ -32,7 +32,10 @@ class BadReplyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """stream_events: how many events each stream has, [DONE] included; 0 asks for whole replies."""
+    """stream_events: how many events each stream has, [DONE] included; 0 asks for whole replies.
+
+    body_bytes, reply_bytes: how long each must be; None: as long as it turns out to be.
+    """
 
     port: int
     key: str
@@ -40,6 +43,9 @@ class Job:
     connections: int
     requests: int
     stream_events: int
+    dialect: str = "plain chat"
+    body_bytes: int | None = None
+    reply_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,8 @@ class _Run:
         self._latency_s: list[float] = []
         self._first_s: list[float] = []
         self._pieces = 0
-        self._head, self._tail = _request_around_marker(job)
+        self.dialect = DIALECTS[job.dialect]
+        self._head, self._tail, self.filler = _request_around_marker(job)
 
     def connect(self) -> _Connection:
         return _Connection(self)
@@ -221,22 +228,26 @@ class _Connection(asyncio.Protocol):
         self.ask()
 
     def _is_as_asked(self, body: bytes) -> bool:
-        if events := self._run.job.stream_events:
-            return body.endswith(b"\n\ndata: [DONE]\n\n") and body.count(b"data: ") == events
-        return body.rstrip().endswith(b"}") and self._marker in body and b'"total_tokens"' in body
+        job, dialect = self._run.job, self._run.dialect
+        if job.reply_bytes is not None and len(body) != job.reply_bytes:
+            return False
+        if job.stream_events:
+            return body.count(b"data: ") == job.stream_events and dialect.last in body[-_SHOWN_BYTES * 10 :]
+        mark = dialect.reply_mark(self._marker, self._run.filler)
+        return body.rstrip().endswith(b"}") and mark in body and b'_tokens"' in body
 
 
-def _request_around_marker(job: Job) -> tuple[bytes, bytes]:
-    """What stands before and behind the marker, which is always of the same length."""
-    marker = "marker00000000"
-    messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": f"{marker} {_QUESTION}"}]
-    body = json.dumps({"model": job.model, "messages": messages} | ({"stream": True} if job.stream_events else {}))
+def _request_around_marker(job: Job) -> tuple[bytes, bytes, str]:
+    """What stands before and behind the marker, which is always of the same length; and what filled the body up."""
+    dialect = DIALECTS[job.dialect]
+    body, filler = request_body(job.dialect, job.model, is_stream=bool(job.stream_events), body_bytes=job.body_bytes)
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{job.port}\r\nAuthorization: Bearer {job.key}\r\n"
-        f"Accept: application/json\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"POST {dialect.path} HTTP/1.1\r\nHost: 127.0.0.1:{job.port}\r\nAuthorization: Bearer {job.key}\r\n"
+        f"{dialect.headers}Accept: application/json\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
-    before, _, behind = f"{head}{body}".partition(marker)
-    return before.encode(), behind.encode()
+    before, _, behind = f"{head}{body}".partition(MARKER)
+    return before.encode(), behind.encode(), filler
 
 
 def _unchunked(raw: bytes) -> tuple[bytes, int]:

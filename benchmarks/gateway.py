@@ -56,7 +56,8 @@ _SHOWN_FUNCTIONS = 40
 class Shape:
     """A kind of call. share: of --requests, at most connections; alone_share: of that, at one connection.
 
-    is_limited: by a key whose account has three limits, far away.
+    is_limited: by a key whose account has three limits, far away. upstream_model: another name of it there, at
+    Anthropic's provider.
     """
 
     name: str
@@ -65,6 +66,10 @@ class Shape:
     share: float
     alone_share: float
     is_limited: bool = False
+    dialect: str = "plain chat"
+    body_bytes: int | None = None
+    reply_bytes: int | None = None
+    upstream_model: str | None = None
 
     def requests(self, limit: int, *, connections: int) -> int:
         count = limit * self.share * (self.alone_share if connections == 1 else 1)
@@ -81,6 +86,38 @@ SHAPES = {
         Shape("paced", "bench-stream-0.003", stream_events=103, share=0.08, alone_share=0.08),
     )
 }
+
+
+PLAIN = tuple(SHAPES)
+
+
+def _compared(dialect: str, *, is_stream: bool) -> Shape:
+    """Bodies and replies of a dialect that are as long as those of the others, with as many events."""
+    events, reply_bytes = (COMPARED_EVENTS, 36_000) if is_stream else (0, 3_000)
+    model = f"bench-padded-{dialect}" if is_stream else "bench-padded"
+    is_claude = dialect == "messages"
+    return Shape(
+        f"{dialect} stream" if is_stream else dialect,
+        f"claude-{model}" if is_claude else model,
+        stream_events=events,
+        share=0.5 if is_stream else 1.0,
+        alone_share=0.2,
+        dialect=dialect,
+        body_bytes=1_500,
+        reply_bytes=reply_bytes,
+        upstream_model=model if is_claude else None,
+    )
+
+
+COMPARED_EVENTS = 104
+COMPARED = {
+    shape.name: shape
+    for shape in (
+        *(_compared(dialect, is_stream=False) for dialect in ("chat", "messages", "responses", "embeddings")),
+        *(_compared(dialect, is_stream=True) for dialect in ("chat", "messages", "responses")),
+    )
+}
+SHAPES |= COMPARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +137,16 @@ class Bench:
             connections=connections,
             requests=shape.requests(self.options.requests, connections=connections),
             stream_events=shape.stream_events,
+            dialect=shape.dialect,
+            body_bytes=shape.body_bytes,
+            reply_bytes=shape.reply_bytes,
         )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    if options.dialects:
+        options.shapes, options.connections, options.turns = list(COMPARED), [max(options.connections)], 5
     try:
         report = _measure(options)
     except _FAILURES as error:
@@ -122,9 +164,15 @@ def _measure(options: argparse.Namespace) -> Report:
         database = stack.enter_context(_fresh_database(options.database, folder))
         machine = describe_machine(database.description)
         environment = environment_of(database, folder)
-        keys = prepare_books(environment, models=sorted({SHAPES[name].model for name in options.shapes}))
+        shapes = [SHAPES[name] for name in options.shapes]
+        keys = prepare_books(
+            environment,
+            models=sorted({shape.model for shape in shapes if shape.upstream_model is None}),
+            claude_models={shape.model: shape.upstream_model for shape in shapes if shape.upstream_model is not None},
+        )
         upstream = stack.enter_context(running_upstream(os.environ))
         environment["LLM_OPENAI_BASE_URL"] = upstream.openai_base_url
+        environment["LLM_ANTHROPIC_BASE_URL"] = upstream.anthropic_base_url
         gateway = stack.enter_context(
             running_gateway({**os.environ, **environment}, workers=options.workers, log=folder / "gateway.log")
         )
@@ -166,6 +214,7 @@ def environment_of(database: BenchDatabase, folder: Path) -> dict[str, str]:
         "DATABASE_URL": database.url,
         "DEBUG": "false",
         "HTTPS": "false",
+        "ANTHROPIC_API_KEY": _UPSTREAM_KEY,
         "LLM_ENV_FILE": "",
         "LLM_KEY_PEPPER": "only-for-benchmarks-0123456789abcdefghij",
         "LLM_PROVIDER": "openai",
@@ -177,7 +226,7 @@ def environment_of(database: BenchDatabase, folder: Path) -> dict[str, str]:
 def _run(bench: Bench, shape: Shape, connections: int) -> Run:
     """The upstream directly, then through the gateway, each after a warm-up; then a look into the books."""
     job = bench.job(shape, connections)
-    direct = _drive_after_warm_up(_to_upstream(job, bench.upstream))
+    direct = _drive_after_warm_up(_to_upstream(job, shape, bench.upstream))
     _warm_up(job)
     bench.upstream.reset()
     worker = bench.gateway.worker_pids[0]
@@ -223,8 +272,8 @@ def _warm_up(job: Job) -> None:
     drive(replace(job, requests=max(job.connections, job.requests // 10)))
 
 
-def _to_upstream(job: Job, upstream: Upstream) -> Job:
-    return replace(job, port=upstream.port, key=_UPSTREAM_KEY)
+def _to_upstream(job: Job, shape: Shape, upstream: Upstream) -> Job:
+    return replace(job, port=upstream.port, key=_UPSTREAM_KEY, model=shape.upstream_model or shape.model)
 
 
 def _worker_mb(gateway: Gateway) -> float:
@@ -238,7 +287,10 @@ def _parser() -> argparse.ArgumentParser:
         "--requests", type=int, default=3000, help="whole calls at 2 or more connections; the others are parts of it"
     )
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(PLAIN))
+    parser.add_argument(
+        "--dialects", action="store_true", help="compare the dialects: in turns, by the median of their ratios to chat"
+    )
     parser.add_argument(
         "--turns",
         type=int,

@@ -50,6 +50,10 @@ class Upstream:
     def openai_base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    @property
+    def anthropic_base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
     def reset(self) -> None:
         _ask(self.port, "POST", "/_reset")
 

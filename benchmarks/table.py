@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from benchmarks.driver import Outcome
 from benchmarks.procstat import Machine
@@ -17,6 +17,12 @@ _COLUMNS = (
 _MAX_CPU_MS = {("whole", 16): 1.5, ("burst", 16): 2.5}
 _LEAST_CPU_MS = 0.01
 _MAX_IDLE_MB = 150.0
+# Of a dialect beside chat, whose bodies and replies are as long.
+_MAX_RATIO = 1.2
+_BESIDE = {
+    "messages": "chat", "responses": "chat", "embeddings": "chat",
+    "messages stream": "chat stream", "responses stream": "chat stream",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ def render(report: Report) -> Iterator[str]:
     yield ""
     yield from _threads(report)
     yield from _turns(report)
+    yield from _ratios(report)
     yield (
         f"worker's memory: {memory.started_mb:.0f} MB started, {memory.idle_mb:.0f} MB after the first run, "
         f"{memory.ended_mb:.0f} MB after all; main process: {memory.main_mb:.0f} MB"
@@ -121,6 +128,17 @@ def _turns(report: Report) -> Iterator[str]:
                 f"{shape}, {connections} connections, {len(runs)} turns: {mean:.2f} ms CPU a call, "
                 f"{fmean(more):+.3f} beside {first} (standard error {error:.3f})"
             )
+
+
+def _ratios(report: Report) -> Iterator[str]:
+    """What a call of a dialect costs beside one of chat in the same turn."""
+    by_shape = _by_shape(report, max(run.connections for run in report.runs))
+    for shape, other in _BESIDE.items():
+        if shape in by_shape and other in by_shape:
+            pairs = zip(by_shape[shape], by_shape[other], strict=True)
+            ratios = sorted(run.gateway_cpu_ms / its.gateway_cpu_ms for run, its in pairs)
+            turns = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            yield _verdict(f"{shape} beside {other}, of {turns}", median(ratios), _MAX_RATIO, unit="times the CPU")
 
 
 def _by_shape(report: Report, connections: int) -> dict[str, list[Run]]:

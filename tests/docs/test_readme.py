@@ -29,7 +29,16 @@ SETTINGS = set(re.findall(r'read\.\w+\(\s*"([A-Z_]+)"', (ROOT / "llmproject" / "
 # `serve` sets it, nobody else.
 INTERNAL = {"LLM_PROCESS"}
 # Names that the documents use and that are no settings of ours.
-FOREIGN = {"MY_PROVIDER_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"}
+FOREIGN = {
+    *("MY_PROVIDER_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"),
+    *(
+        "ANTHROPIC_API_BASE",
+        "ANTHROPIC_AUTH_TOKEN",
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL",
+        "ANTHROPIC_MODEL",
+        "OPENAI_API_BASE",
+    ),
+}
 _NAME = re.compile(
     r"(?<![A-Za-z0-9_$-])\$?(?:LLM|OPENAI|ANTHROPIC|WEB|CELERY|MY|CSRF|SECRET|ALLOWED)_[A-Z0-9_]*[A-Z0-9]"
 )

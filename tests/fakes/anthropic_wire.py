@@ -1,5 +1,6 @@
 """Anthropic's messages: `/v1/messages`, whole and as a stream."""
 
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from itertools import takewhile
@@ -58,6 +59,7 @@ def read_prompt(body: JSON) -> Prompt:
         tokens=prompt_tokens(contents, tools=len(tools)),
         last_user_text=said,
         tool=choose_tool(tools, mode=mode, named=named, last_user_text=said),
+        wants_json=((body.get("output_config") or {}).get("format") or {}).get("type") == "json_schema",
         max_tokens=body["max_tokens"],
         cache_write_5m_tokens=written if ttl == "5m" else 0,
         cache_write_1h_tokens=written if ttl == "1h" else 0,
@@ -132,6 +134,9 @@ def _cache_written(contents: list[Any]) -> tuple[int, str]:
 
 def build_reply(asked: Asked, prompt: Prompt, content: Content, script: Script, call_id: str) -> Reply:
     counts = _counts(prompt, content, script)
+    if content.tool is not None and (asked.body.get("thinking") or {}).get("type") == "enabled":
+        # The next turn must begin with it.
+        script = replace(script, thinking=script.thinking or ("a tool will know",))
     usage = None if script.omits_usage else dict(script.usage) if script.usage is not None else usage_object(counts)
     message: JSON = {"model": asked.model, "id": f"msg_{call_id}", "type": "message", "role": "assistant"}
     if asked.is_stream:

@@ -1,5 +1,6 @@
 """What a reply says: a pure function of the prompt and the script, whatever the dialect."""
 
+import json
 import re
 from functools import lru_cache
 from itertools import islice
@@ -51,18 +52,30 @@ def filler(chunks: int) -> tuple[str, ...]:
 
 
 def choose_tool(tools: dict[str, Any], *, mode: str, named: str | None, last_user_text: str) -> ToolCall | None:
-    """The tool this request makes the reply call, None if none: the named one; else the first when `mode` is
-    "required", or when it is "auto" and the user speaks of a tool.
+    """The tool this request makes the reply call, None if none: the named one; the one that the user names, as in
+    `tool Bash {"command": "ls"}`; else the first when `mode` is "required", or when it is "auto" and the user speaks
+    of a tool.
 
     tools: the JSON schema of each one's arguments, by name.
     """
     if named is not None:
         return ToolCall(named, sample_arguments(tools.get(named)))
+    if mode != "none" and (wished := _wished_tool(tools, last_user_text)) is not None:
+        return wished
     is_due = mode == "required" or (mode == "auto" and mentions_tool(last_user_text))
     if not tools or not is_due:
         return None
     name, schema = next(iter(tools.items()))
     return ToolCall(name, sample_arguments(schema))
+
+
+def _wished_tool(tools: dict[str, Any], said: str) -> ToolCall | None:
+    """Coding agents offer dozens of tools: a test says which one is to be called, and with what."""
+    wish = re.search(r"\btool (\w+) (?=\{)", said)
+    if wish is None or wish[1] not in tools:
+        return None
+    arguments, _ = json.JSONDecoder().raw_decode(said, wish.end())
+    return ToolCall(wish[1], orjson.dumps(arguments).decode())
 
 
 def sample_arguments(schema: Any) -> str:

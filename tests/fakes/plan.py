@@ -14,6 +14,7 @@ from tests.fakes.wire import Asked, Reply, Wire
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream; charset=utf-8"
 GZIP_WBITS = 31
+PADDING = b',"obfuscation":"%s"'
 BOMB_BLOCK = b"0" * 1_000_000
 
 REASONS = {
@@ -72,6 +73,8 @@ def plan_reply(wire: Wire, reply: Reply, script: Script, request_id: str) -> Pla
     if is_stream:
         return _plan_stream(wire, reply, script, headers)
     body = reply.body if script.body is None else script.body
+    if script.padded_to_bytes is not None:
+        [body] = _padded([body], script.padded_to_bytes)
     if script.truncates_json:
         body = body[: len(body) // 2]
     has_usage = script.body is None and not script.truncates_json and reply.usage is not None
@@ -124,6 +127,8 @@ def _whole_parts(body: bytes, script: Script) -> list[bytes]:
 
 def _plan_stream(wire: Wire, reply: Reply, script: Script, headers: Mapping[str, str]) -> Plan:
     events, after, usage_part = list(reply.events), list(reply.completion_after), reply.usage_event
+    if script.padded_to_bytes is not None:
+        events = _padded(events, script.padded_to_bytes)
     if script.truncates_json:
         middle = len(events) // 2
         events[middle] = events[middle][: len(events[middle]) // 2] + b"\n\n"
@@ -152,6 +157,20 @@ def _plan_stream(wire: Wire, reply: Reply, script: Script, headers: Mapping[str,
         usage_part=usage_part,
         completion_after=after,
     )
+
+
+def _padded(parts: Sequence[bytes], total_bytes: int) -> list[bytes]:
+    """As long in all as is asked, each part that is JSON by as much: real providers hide lengths in this way."""
+    count = sum(b"}" in part for part in parts)
+    each, rest = divmod(total_bytes - sum(map(len, parts)) - len(PADDING % b"") * count, count)
+    if each < 0:
+        raise ValueError(f"the reply is longer than {total_bytes} bytes")
+    padded = []
+    for part in parts:
+        head, brace, tail = part.rpartition(b"}")
+        padded.append(head + PADDING % (b"x" * (each + rest)) + brace + tail if brace else part)
+        rest = 0 if brace else rest
+    return padded
 
 
 def _gzipped(events: Sequence[bytes]) -> list[bytes]:

@@ -58,7 +58,8 @@ class Script:
     set_cookie: str | None = None
     redirect_to: str | None = None
 
-    # The body.
+    # The body. padded_to_bytes: so long in all, each event by as much, with a member that says nothing.
+    padded_to_bytes: int | None = None
     body: bytes | None = None  # sent instead of the reply, never as a stream
     truncates_json: bool = False  # a whole body, or the middle event of a stream, loses its second half
     is_gzipped: bool = False
@@ -124,6 +125,11 @@ HTML = b"<html><head><title>Bad gateway</title></head><body><h1>502</h1></body><
 PRESETS: Mapping[str, Preset] = {
     "normal": Preset(Script()),
     "bench-stream": Preset(Script(chunks=100, event_delay_s=0.0), "event_delay_s"),
+    # As many events in each dialect: 104.
+    "bench-padded": Preset(Script(padded_to_bytes=3_000)),
+    "bench-padded-chat": Preset(Script(chunks=100, padded_to_bytes=36_000)),
+    "bench-padded-messages": Preset(Script(chunks=98, padded_to_bytes=36_000)),
+    "bench-padded-responses": Preset(Script(chunks=96, padded_to_bytes=36_000)),
     "bench-joined": Preset(Script(chunks=100, is_joined=True), "chunks"),
     "slow": Preset(Script(header_delay_s=1.0), "header_delay_s"),
     "slow-first": Preset(Script(body_delay_s=1.0), "body_delay_s"),

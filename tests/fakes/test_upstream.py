@@ -335,3 +335,39 @@ async def test_anthropic_takes_its_thinking_back_unchanged_or_goes_on_without(
             await asked
     else:
         assert (await asked).content[0].type == "text"
+
+
+PADDED = [
+    ("/v1/chat/completions", "chat", {"messages": HELLO, "stream_options": {"include_usage": True}}),
+    ("/v1/messages", "messages", {"messages": HELLO, "max_tokens": 1000}),
+    ("/v1/responses", "responses", {"input": "hello there"}),
+]
+
+
+@pytest.mark.parametrize(("path", "dialect", "fields"), PADDED)
+async def test_padded_replies_are_as_long_in_each_dialect(
+    upstream: FakeUpstream, path: str, dialect: str, fields: dict[str, Any]
+) -> None:
+    async with aiohttp.ClientSession(upstream.anthropic_base_url, headers={"authorization": "Bearer k"}) as session:
+        whole = {name: value for name, value in fields.items() if name != "stream_options"}
+        async with session.post(path, json={**whole, "model": "bench-padded"}) as reply:
+            body = await reply.read()
+        async with session.post(path, json={**fields, "model": f"bench-padded-{dialect}", "stream": True}) as reply:
+            stream = await reply.read()
+    assert (len(body), orjson.loads(body)["obfuscation"].strip("x")) == (3_000, "")
+    datas = [line[6:] for line in stream.split(b"\n") if line.startswith(b"data: ")]
+    assert (len(stream), len(datas)) == (36_000, 104)
+    assert all(orjson.loads(data)["obfuscation"] for data in datas if data != b"[DONE]")
+
+
+async def test_the_tool_that_the_user_names_is_called_as_the_user_says(openai_client: AsyncOpenAI) -> None:
+    asked = 'Call the tool two {"city": "Lisbon"}'
+    offered: Any = [{"type": "function", "name": name, "parameters": WEATHER_SCHEMA} for name in ("one", "two")]
+    response = await openai_client.responses.create(model="gpt-x", input=asked, tools=offered)
+    [call] = response.output
+    assert call.type == "function_call"
+    assert (call.name, call.arguments, call.status) == ("two", '{"city":"Lisbon"}', "completed")
+    async with openai_client.responses.stream(model="gpt-x", input=asked, tools=offered) as stream:
+        [streamed] = (await stream.get_final_response()).output
+    assert streamed.type == "function_call"
+    assert (streamed.name, streamed.arguments) == (call.name, call.arguments)

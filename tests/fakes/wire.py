@@ -180,8 +180,19 @@ def prompt_tokens(contents: Sequence[object], *, tools: int = 0) -> int:
 
 
 def last_user_text(messages: Sequence[JSON]) -> str:
-    """The last message's text if the user said it; a tool's result that came back is nobody's wish for another."""
-    return text_of(messages[-1].get("content")) if messages[-1].get("role") == "user" else ""
+    """The last text of the last message if the user said it: coding agents put reminders of their own before it,
+    and some behind it, as the system's.
+
+    A tool's result that came back is nobody's wish for another.
+    """
+    said = [message for message in messages if message.get("role") not in ("system", "developer")][-1:]
+    content = said[0].get("content") if said and said[0].get("role") == "user" else ""
+    texts = [part for part in content if _is_text(part)] if isinstance(content, list) else []
+    return str(texts[-1]["text"]) if texts else text_of(content)
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in TEXT_PARTS
 
 
 def mentions_tool(text: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 
@@ -29,6 +30,10 @@ _TYPES = {
     529: "overloaded_error",
 }
 _OVERLOADED = 529
+
+NO_THREADS = "thread_unsupported_request"
+"""Anthropic's code for a request that it can't serve in a thread: its SDKs then send all messages."""
+
 _UPSTREAM_OVERLOADED = (503, _OVERLOADED)
 
 _LIMIT_HEADERS: LimitHeaderNames = [
@@ -63,7 +68,9 @@ def rfc_3339(moment: datetime) -> str:
 
 
 def _body(error: GatewayError, request_id: str, origin: Origin | None = None) -> bytes:
-    fields = {"type": _type_of(error), "message": _message_of(error), **(origin or {})}
+    fields: dict[str, Any] = {"type": _type_of(error), "message": _message_of(error), **(origin or {})}
+    if error.code == NO_THREADS:
+        fields["details"] = {"error_code": NO_THREADS, "unsupported": ["thread"]}
     return orjson.dumps({"type": "error", "error": fields, "request_id": request_id})
 
 

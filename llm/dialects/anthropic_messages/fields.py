@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from llm.dialects.anthropic_messages.blocks import blocks_of
+from llm.dialects.anthropic_messages.errors import NO_THREADS
 from llm.dialects.openai_chat.fields import FEE_FIELDS, ROUTING_FIELDS
 from llm.dialects.request_fields import Shape, shape
 from llm.errors import InvalidRequest
@@ -63,6 +64,7 @@ def refuse_kept_at_provider(body: Mapping[str, Any]) -> None:
             f"'{kept.field}' refers to {kept.what}, stored by the provider. This gateway can't tell whose it is, so "
             f"the request was not sent. {kept.instead}",
             param=kept.field,
+            code=kept.code,
         )
 
 
@@ -70,6 +72,7 @@ class _Kept(NamedTuple):
     field: str
     what: str
     instead: str
+    code: str | None = None
 
 
 def _kept_fields(body: Mapping[str, Any]) -> Iterator[_Kept]:
@@ -78,7 +81,7 @@ def _kept_fields(body: Mapping[str, Any]) -> Iterator[_Kept]:
             "container", "a container or a custom skill", "Omit it: each request then starts in a new container."
         )
     if body.get("thread") is not None:
-        yield _Kept("thread", "a conversation", "Send its messages.")
+        yield _Kept("thread", "a conversation", "Send its messages.", NO_THREADS)
     if body.get("fallback_credit_token") is not None:
         yield _Kept("fallback_credit_token", "a credit of the gateway's account", "Omit it.")
     diagnostics = body.get("diagnostics")

@@ -11,7 +11,15 @@ from typing import Any, Literal
 
 import orjson
 
-from llm.dialects.request_fields import read_list, read_number, read_object, read_string, refuse_fields, refuse_type
+from llm.dialects.request_fields import (
+    read_list,
+    read_number,
+    read_object,
+    read_string,
+    refuse_fields,
+    refuse_type,
+    refuse_unsupported,
+)
 from llm.dialects.thinking import BLOCK_KINDS, read_blocks
 from llm.errors import InvalidRequest
 from llm.types import ChatMessage, ChatRequest, ContentPart, ImagePart, Role, TextPart, Tool, ToolCall, ToolChoice
@@ -20,7 +28,6 @@ from llm.types import ChatMessage, ChatRequest, ContentPart, ImagePart, Role, Te
 _UNTRANSLATABLE: dict[str, tuple[Any, ...]] = {
     "compaction": (),
     "container": (),
-    "context_management": ({}, {"edits": []}),
     "inference_geo": (),
     "mcp_servers": ([],),
     "speed": ("standard",),
@@ -38,6 +45,7 @@ _MODES: dict[str, Literal["auto", "none", "required", "tool"]] = {
 def to_chat(body: Mapping[str, Any], *, model: str, max_tokens: int | None) -> ChatRequest:
     """Raises InvalidRequest for what cannot be translated."""
     refuse_fields(body, _UNTRANSLATABLE)
+    _check_context_management(body.get("context_management"))
     messages = [_system(body.get("system"))] if body.get("system") else []
     for index, message in enumerate(read_list(body, "messages")):
         messages += _read_message(message, f"messages[{index}]")
@@ -56,6 +64,19 @@ def to_chat(body: Mapping[str, Any], *, model: str, max_tokens: int | None) -> C
         reasoning_effort=_reasoning_effort(body),
         user=read_string(read_object(body, "metadata"), "user_id"),
     )
+
+
+def _check_context_management(management: Any) -> None:
+    """Thinking doesn't go to other providers in any case, so asking for less of it changes nothing."""
+    if management is None:
+        return
+    edits = management.get("edits", []) if isinstance(management, dict) and set(management) <= {"edits"} else None
+    if not isinstance(edits, list) or not all(map(_clears_thinking, edits)):
+        refuse_unsupported("context_management")
+
+
+def _clears_thinking(edit: Any) -> bool:
+    return isinstance(edit, dict) and str(edit.get("type")).startswith("clear_thinking_")
 
 
 # --- Messages ---------------------------------------------------------------------------------------------------------

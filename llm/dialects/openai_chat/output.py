@@ -50,6 +50,9 @@ _CHOICES: tuple[Path, ...] = (
     *(("parameters", "num_return_sequences"), ("parameters", "best_of"), ("sampling_params", "n")),
 )
 
+_MAY_BE_NONE = frozenset((("best_of",), ("parameters", "best_of")))
+"""OpenAI's API takes a 0 there, as if nothing were asked."""
+
 _ALL: tuple[Path, ...] = (*CHAT_MAXIMA, *_MAXIMA, *_MINIMA, *_THINKING, *_CHOICES)
 OUTPUT_FIELDS = frozenset(path[0] for path in _ALL)
 OUTPUT_MEMBERS: Mapping[str, frozenset[str]] = {
@@ -134,10 +137,11 @@ def _token_counts(body: Mapping[str, Any], paths: Iterable[Path]) -> dict[Path, 
 def _number_of_answers(body: Mapping[str, Any], path: Path) -> int:
     """A server that reads more into a value than we do would write answers that no limit has counted."""
     count = token_count(_value(body, path))
-    if count is None or not 1 <= count <= MAX_CHOICES:
+    least = 0 if path in _MAY_BE_NONE else 1
+    if count is None or not least <= count <= MAX_CHOICES:
         name = ".".join(path)
-        raise InvalidRequest(f"'{name}' must be an integer from 1 to {MAX_CHOICES}.", param=name)
-    return count
+        raise InvalidRequest(f"'{name}' must be an integer from {least} to {MAX_CHOICES}.", param=name)
+    return max(count, 1)
 
 
 def _value(body: Mapping[str, Any], path: Path) -> Any:

@@ -121,6 +121,15 @@ def test_thinking_that_is_none_is_left_out(block: dict[str, Any]) -> None:
     assert messages({"role": "assistant", "content": [block, _text("Hi")]}) == (ChatMessage("assistant", "Hi"),)
 
 
+@pytest.mark.parametrize(
+    "management",
+    [None, {}, {"edits": []}, {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}],
+)
+def test_wishes_about_thinking_in_the_context_are_left_out(management: object) -> None:
+    """Claude Code sends one with every request; other providers get no thinking of Anthropic's anyway."""
+    assert to_chat(context_management=management) == to_chat()
+
+
 def test_results_alone_need_no_message_of_the_users() -> None:
     assert messages({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1"}]}) == (
         ChatMessage("tool", "", tool_call_id="t1"),
@@ -144,6 +153,9 @@ def _user(*blocks: Any) -> dict[str, Any]:
         ({"mcp_servers": [{"url": "https://x"}]}, "mcp_servers"),
         ({"container": {"skills": []}}, "container"),
         ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_management"),
+        ({"context_management": {"edits": [{"type": "clear_thinking_20251015"}, "all"]}}, "context_management"),
+        ({"context_management": {"edits": [], "new": 1}}, "context_management"),
+        ({"context_management": [1]}, "context_management"),
         ({"inference_geo": "us"}, "inference_geo"),
         ({"speed": "fast"}, "speed"),
         ({"tools": [TOOL, {"type": "web_search_20250305", "name": "web_search"}]}, "tools[1].type"),

@@ -28,6 +28,7 @@ def test_it_is_a_pass_through_format() -> None:
         ({"prompt": ["a", "b"], "n": 3}, 6),
         ({"prompt": [1, 2, 3]}, 1),
         ({"prompt": [[1], [2]], "best_of": 4, "n": 2}, 8),
+        ({"best_of": 0}, 1),
     ],
 )
 def test_each_prompt_has_its_own_choices(fields: dict[str, Any], choices: int) -> None:

@@ -1,4 +1,4 @@
-"""Exports of a month: one file a format, and a manifest over all of them.
+"""Exports of a month: one file per format, and a manifest over all of them.
 
 `FORMATS` names each format's writer; `billing.jobs.exports` walks over the invoices and writes the folder.
 """

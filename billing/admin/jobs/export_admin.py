@@ -1,4 +1,4 @@
-"""Exports of a month: asked for, watched and fetched."""
+"""Exports of a month: requested, watched and downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`manage.py verify_books [--recent | --month 2026-10]`: the gateway's own check of the books, or that of a month."""
+"""`manage.py verify_books [--recent
+--month 2026-10]`: the gateway's own audit of the books, or that of a month.
+"""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class AdjustmentSerializer(ViewedSerializer[UsageAdjustment]):
 
 
 class CallSerializer(ViewedSerializer[Usage]):
-    """A call. Tokens, units, cost, service and whether it is billable include its adjustments."""
+    """A call. Tokens, units, cost, how it was served and whether it is billable include its adjustments."""
 
     costs = frozenset(("cost",))
     staff_only = frozenset(("upstream_model", "reported_model", "rate_set", "error_code", "flags"))

@@ -92,7 +92,7 @@ def _threshold_mail(
     who = _one_line(f"{account.name}, key {key.name} ({key.masked})," if key else account.name)
     per = LimitPer(payload["per"]).label
     limit = f"{format_limit_amount(metric, amount)} {per}" if tells_amounts else f"its cost limit {per}"
-    # It says "at least": a large call may have used much more than the threshold.
+    # The actual usage: a large call may have gone far beyond the threshold.
     percent = max(payload["percent"], used * 100 // amount) if amount else payload["percent"]
     fact = f"{who} has used {percent} % of {limit}"
     figures = f"Limit:         {limit}\nUsed:          {format_limit_amount(metric, used)}\n" if tells_amounts else ""

@@ -31,7 +31,7 @@ from llm.types import Service
 
 
 def with_standing(prices: QuerySet[Price], now: datetime) -> QuerySet[Price]:
-    """Adds is_superseded: another price of the same name is in force, staff's before imported ones, or simply later."""
+    """Adds is_superseded: a later price of the same source has begun, or one set by staff replaces an imported one."""
     is_later = Q(source=OuterRef("source"), effective_from__gt=OuterRef("effective_from"))
     is_staffs = Q(source=PriceSource.STAFF) & ~Q(source=OuterRef("source"))
     begun = Price.objects.filter(provider=OuterRef("provider"), model=OuterRef("model"), effective_from__lte=now)

@@ -1,7 +1,7 @@
 """Anthropic's Messages API: `POST /v1/messages`.
 
-A request is checked only as far as the gateway depends on it. Whatever else it holds, unknown fields included, is the
-upstream's to judge.
+A request is validated only as far as the gateway depends on it. Everything else, including unknown fields, is up to the
+upstream.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What chat completions and the older completions have in common: replies of choices, chunks of them, output maxima."""
+"""What chat completions and the older completions share: replies and chunks with choices, output maxima."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from llm.types import Reading
 
 
 class ChoicesDialect(OpenAIDialect, ABC):
-    """The part of a `PassThrough` wire format whose replies are choices."""
+    """The part of a `PassThrough` wire format for replies with choices."""
 
     dialect: Dialect
 
     def parsed(self, raw: bytes, body: dict[str, Any]) -> ParsedRequest:
-        """body: checked for what is the endpoint's own. Raises InvalidRequest."""
+        """body: already validated for the endpoint's specifics. Raises InvalidRequest."""
         refuse_kept_objects(raw, body)
         if body.get("previous_response_id") is not None:
             refuse_kept("previous_response_id")
@@ -88,7 +88,7 @@ class ChoicesDialect(OpenAIDialect, ABC):
 
     @abstractmethod
     def choice_text(self, choice: Mapping[str, Any]) -> str:
-        """What was generated, in a choice of a whole reply. Never raises."""
+        """The generated text of a choice in a whole reply. Never raises."""
 
     def _checked_reply(self, body: bytes, reply: Any) -> dict[str, Any]:
         reply = loaded_reply(body, reply)

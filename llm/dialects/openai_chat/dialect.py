@@ -1,4 +1,4 @@
-"""What all of OpenAI's endpoints have in common: errors, headers, prices in replies."""
+"""What all of OpenAI's endpoints share: errors, headers, prices in replies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llm.types import LimitState
 
 
 class OpenAIDialect:
-    """The part of a `PassThrough` wire format that doesn't depend on the endpoint."""
+    """The part of a `PassThrough` wire format that is independent of the endpoint."""
 
     request_id_header = "x-request-id"
     duration_header = "openai-processing-ms"

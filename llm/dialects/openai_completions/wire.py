@@ -1,7 +1,7 @@
-"""OpenAI's older completions: `POST /v1/completions`, whole and streamed, passed through.
+"""OpenAI's older completions: `POST /v1/completions`, complete and streamed, passed through.
 
-Source, read 2026-11: openai 3.54 (`types/completion_create_params.py`, `types/completion.py`). Each of several prompts
-is answered by as many choices.
+Source, read 2026-11: openai 3.54 (`types/completion_create_params.py`, `types/completion.py`). With several prompts,
+each is answered by that many choices.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class OpenAICompletions(ChoicesDialect):
         max_output_tokens: int | None = None,
         server: Server = ANY_SERVER,
     ) -> bytes:
-        """Completions have always had the same field for a maximum."""
+        """Completions have always had the same field for the maximum."""
         server = server._replace(maximum_field="max_tokens")
         return super().upstream_body(
             request, upstream_model=upstream_model, max_output_tokens=max_output_tokens, server=server
@@ -62,7 +62,7 @@ class OpenAICompletions(ChoicesDialect):
         return f"{inputs_text(request.body.get('prompt'))}\n{text_in(request.body, 'suffix')}".rstrip("\n")
 
     def extent(self, request: ParsedRequest) -> Extent:
-        """Bounded by the body's bytes: also a token of a list takes one of them."""
+        """Bounded by the body's bytes: a token of a list takes at least one of them too."""
         prompts = listed_inputs(request.body.get("prompt"))
         extent = measure_extent(request.body, len(request.raw))
         is_known = all(isinstance(prompt, str) or is_token_list(prompt) for prompt in prompts)

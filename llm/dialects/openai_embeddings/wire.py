@@ -31,11 +31,11 @@ _FIELDS = (
 _REQUEST = shape(*_FIELDS, *ROUTING_FIELDS, *STORED_PROMPT_FIELDS, "messages")
 
 _INPUT_TEMPLATE_TOKENS = 2
-"""What a model adds to each of its inputs: a beginning and an end. The quotes of a text make room for them."""
+"""What a model adds to each input: a beginning and an end. A text's quotes make up for them."""
 
 
 class OpenAIEmbeddings(OpenAIDialect):
-    """The `PassThrough` wire format of embeddings. There is no output: all tokens are of the inputs."""
+    """The `PassThrough` wire format of embeddings. There is no output: all tokens are input."""
 
     dialect = Dialect.OPENAI_EMBEDDINGS
     path = "/embeddings"
@@ -62,9 +62,9 @@ class OpenAIEmbeddings(OpenAIDialect):
         return inputs_text(request.body.get("input"))
 
     def extent(self, request: ParsedRequest) -> Extent:
-        """Texts are bounded by the body's bytes, lists of tokens by their number; of anything else nobody knows.
+        """Texts are bounded by the body's bytes, lists of tokens by their length; anything else is unbounded.
 
-        vLLM takes `messages` too, with images, and a template for them.
+        vLLM also accepts `messages`, with images, and a template for them.
         """
         if request.body.get("messages") is not None or has_stored_prompt(request.body):
             return Extent(None)

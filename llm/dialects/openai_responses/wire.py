@@ -1,7 +1,7 @@
 """OpenAI's responses: `POST /v1/responses`, passed through to servers that have them, translated for others.
 
-A request is checked only as far as the gateway depends on it: what would make the books wrong, and what is kept at the
-provider and may be another account's. Whatever else it holds, unknown fields included, is the upstream's to judge.
+A request is validated only as far as the gateway depends on it: what would make the books wrong, and stored objects
+that may be another account's. Everything else, including unknown fields, is up to the upstream.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class OpenAIResponses(OpenAIDialect):
         return rendering.OpenAIResponsesWriter(request, model=model, request_id=request_id, created=created)
 
     def render_stream_error(self, error: GatewayError, *, request_id: str, origin: Origin) -> bytes:
-        """As it is documented, and with the `error` inside it that OpenAI sends and its SDK looks for."""
+        """In the documented form, and with a nested `error`, which OpenAI sends and its SDK looks for."""
         inner = stream_error_object(error, origin)
         event = {"type": "error", "code": inner["code"], "message": inner["message"], "param": inner["param"]}
         return b"event: error\ndata: " + orjson.dumps({**event, "sequence_number": 0, "error": inner}) + b"\n\n"

@@ -1,4 +1,4 @@
-"""What every Celery task is: one that says in a line why it could not be done, and that kills no worker for ever."""
+"""The base of every Celery task: it logs in a line why it couldn't run, and doesn't kill workers for ever."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from django.utils import timezone
 _log = structlog.get_logger("llmproject.jobs")
 
 PAUSE = timedelta(hours=24)
-"""After so many starts without an end a task is started once in this time: memory or data may have changed."""
+"""After that many starts without an end, a task is started once per this time: memory or data may have changed."""
 
 
 class BackgroundTask(Task):
-    """A job finds its work by query: what it can't do while the database is away the next one does. No error.
+    """A job finds its work by query: what it can't do while the database is unavailable the next one does. Not an
+    error.
 
-    max_starts: of a task of the beat table, how often workers start it without one coming to its end, before it is
-    left alone for PAUSE: it kills them. None for tasks whose work has attempts of its own.
+    max_starts: for tasks of the beat table, how often workers start it without it finishing, before it is paused for
+    PAUSE: it kills them. None for tasks whose jobs count their own attempts.
     """
 
     abstract = True
@@ -31,7 +32,7 @@ class BackgroundTask(Task):
         try:
             return self._run_counted(*args, **kwargs)
         except Error as error:
-            # Not before: this module is loaded before Django's settings are.
+            # Imported late: this module is loaded before Django's settings.
             from llm.db.outages import Outage, outage_of
 
             outage = outage_of(error)
@@ -54,7 +55,7 @@ class BackgroundTask(Task):
 
 @transaction.atomic
 def note_start(name: str, max_starts: int) -> bool:
-    """Count a start before it happens, so that one that kills its worker counts too. False where it is to wait."""
+    """Count a start before it happens, so that one that kills its worker counts too. False if the task is paused."""
     from llm.models import ScheduledTask
 
     now = timezone.now()
@@ -67,7 +68,7 @@ def note_start(name: str, max_starts: int) -> bool:
 
 
 def note_end(name: str) -> None:
-    """Also of a task that failed: its worker lives, and its log says why."""
+    """Also for a failed task: its worker lives, and the log says why."""
     from llm.models import ScheduledTask
 
     ScheduledTask.objects.filter(name=name).update(attempts=0, ended_at=timezone.now())

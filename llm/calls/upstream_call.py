@@ -38,9 +38,9 @@ log = structlog.get_logger("llm.calls")
 JSON = "application/json"
 STOPPING = "This gateway process is shutting down. Try again."
 _SETTLE_PATIENCE_S = 15.0
-"""Longer than the writer takes to find out that the database hangs, and to put a settlement into the spool instead."""
+"""Longer than the writer needs to find that the database hangs, and to put a settlement into the spool instead."""
 _HEAD_GRACE_S = 1.0
-"""So long the head of a stream waits behind its provider's for the first event: a refusal in it keeps its status."""
+"""How long a stream's headers wait after its provider's for the first event: a refusal in it keeps its status."""
 _MAX_BEFORE_HEAD_BYTES = 16 * 1024
 _OUTCOMES = {StopReason.HANG_UP: CallOutcome.CLIENT_GONE, StopReason.SHUTDOWN: CallOutcome.SHUTDOWN}
 _PROVIDERS_CHOICE = ("", "auto", "standard_only")

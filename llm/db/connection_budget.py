@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import connection
 
 SIDE_READERS = 2
-"""Threads of a web process that read for anybody but calls: lists of models, metrics, keys not seen before."""
+"""Threads of a web process for reads outside calls: lists of models, metrics, unknown keys."""
 WRITERS = 1
 CONNECTIONS_PER_JOB = 2
 """Of a Celery worker: the job's own, and its lease's, which a second thread renews."""

@@ -21,7 +21,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 _TICK_S = 0.25
 _MARGIN_S = 1.0
-"""What the server gets beyond its own timeout to say that it gave up."""
+"""Extra time after the server's own timeout, for it to report that."""
 
 
 @dataclass(slots=True, eq=False)

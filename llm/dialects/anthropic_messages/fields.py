@@ -54,7 +54,7 @@ REQUEST = Shape(
 
 
 def refuse_kept_at_provider(body: Mapping[str, Any]) -> None:
-    """Raises InvalidRequest for the id of an object stored at the provider, and for a field that charges someone else."""
+    """Raises InvalidRequest for the id of an object stored at the provider, and for a field naming another payer."""
     policy = body.get("billing_policy")
     if policy is not None and not (isinstance(policy, dict) and policy.get("bill_to", "self") == "self"):
         raise InvalidRequest("'billing_policy' must not name another payer.", param="billing_policy")

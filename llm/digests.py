@@ -2,9 +2,8 @@
 
 The text is one JSON array of the row's values in the order of the fields below, preceded by its version.
 docs/billing.md, "Proof of a row", describes it so that it can be recomputed without this code. The fields of a version
-never change, or
-old rows could no longer be checked: to add fields, add a version. Each row stores its version's number; a version's
-fields are those of the previous one, followed by new ones.
+never change, or old rows could no longer be checked: to add fields, add a version. Each row stores its version's
+number; a version's fields are those of the previous one, followed by new ones.
 
 Pure: the books compute a digest when they write a row, `verify_books` when it reads one.
 """
@@ -84,8 +83,7 @@ class ClosedFacts(NamedTuple):
 
 class AdjustmentFacts(NamedTuple):
     """A correction. Counts, extra_meters and cost (pico-units of USD) are signed differences; other values replace
-    those
-    known before.
+    those known before.
     """
 
     usage_id: UUID

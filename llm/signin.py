@@ -2,8 +2,7 @@
 
 An attempt is counted before the password is checked, so that concurrent guesses are no cheaper than sequential ones,
 and uncounted if it was right. By address, and by account and address together, attempts are refused after too many. For
-an
-account alone they only become slower: otherwise a stranger could lock its owner out.
+an account alone they only become slower: otherwise a stranger could lock its owner out.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from django.utils import timezone
 
 from llm import signin
 from llm.alerts import outbox
+from llm.audit import verify_recent
 from llm.books import reaper
 from llm.books.claims import prune_claims
 from llm.limits import changes as limits
 from llm.models.processes import MAX_STARTS
-from llm.verification import verify_recent
 
 _log = structlog.get_logger("llm.tasks")
 

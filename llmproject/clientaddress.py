@@ -16,8 +16,7 @@ def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) ->
     """The caller's IPv4 address, or its IPv6 /64, since a single customer of a provider has a whole /64.
 
     peer: the other end of the connection. forwarded_for: its X-Forwarded-For. Anyone can send that header, so it counts
-    only if
-    the peer is trusted: then the rightmost address that isn't a trusted proxy.
+    only if the peer is trusted: then the rightmost address that isn't a trusted proxy.
     """
     address = _parse(peer)
     for entry in reversed(forwarded_for.split(",")):

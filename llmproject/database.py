@@ -34,8 +34,7 @@ def database_settings(
     """DATABASES["default"].
 
     base_dir: where a relative SQLite path starts; default_path: the SQLite file if no database is named; timeouts,
-    which only
-    PostgreSQL has: 0 leaves them to the server.
+    which only PostgreSQL has: 0 leaves them to the server.
     """
     config = read.database("DATABASE_URL") or {"ENGINE": "django.db.backends.sqlite3", "NAME": str(default_path)}
     if config["ENGINE"].endswith("sqlite3"):
@@ -59,7 +58,7 @@ def _describe_sqlite(config: dict[str, Any], read: EnvReader, base_dir: Path) ->
 def _describe_postgres(config: dict[str, Any], statement_timeout_ms: int, lock_timeout_ms: int) -> None:
     config["ENGINE"] = POSTGRESQL_ENGINE
     # Under ASGI each request has its own thread, so a persistent connection would be useless. Long-lived threads keep
-    # theirs themselves: the books' writer, and those of llm.db.read_lanes.
+    # theirs themselves: the books' writer, and those of llm.db.reader_threads.
     config["CONN_MAX_AGE"] = 0
     config["CONN_HEALTH_CHECKS"] = True
     options: dict[str, Any] = {

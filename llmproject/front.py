@@ -1,9 +1,8 @@
 """In front of everything that Django serves: checks paths, hosts and bodies of unauthenticated callers.
 
 Django reads a body to its end, into files without a bound, before any of our code runs. Here unauthenticated callers
-get
-64 KB and 10 seconds; more requires a session, token or key that the database knows; made-up ones are detected by their
-checksum. Every refusal has the form of its path, also where Django would send no response at all.
+get 64 KB and 10 seconds; more requires a session, token or key that the database knows; made-up ones are detected by
+their checksum. Every refusal has the form of its path, also where Django would send no response at all.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from billing.api.base import ManagementView
 from billing.api.fields import MonthSerializerField, RequestSerializer, ViewedSerializer
 from billing.api.filters import ExportFilters
 from billing.enums import JobState, TokenScope
-from billing.exports import FORMATS
 from billing.exports.downloads import MANIFEST, Download, file_of, files_of
+from billing.exports.registry import FORMATS
 from billing.jobs.queue import queue_export
 from billing.models import ExportJob
 from billing.periods import BillingPeriod

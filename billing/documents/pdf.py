@@ -1,6 +1,6 @@
 """The document as a PDF for print and archive: A4, fonts embedded, the same bytes for the same document.
 
-fpdf2 draws; what stands where is decided by `composing` and `layout`.
+fpdf2 only draws: `layout` makes rows of the document, and `pagination` divides them into pages.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from fpdf import FPDF, ViewerPreferences
 from fpdf.fonts import TTFFont
 
 from billing.documents.accents import Box, runs_of
-from billing.documents.composing import Composer, Face
 from billing.documents.document import LANGUAGE, InvoiceDocument
-from billing.documents.layout import MM_PER_POINT, Cell, LayoutRow, PdfPage, Style, paginate
+from billing.documents.layout import DocumentLayout, Face
+from billing.documents.pagination import MM_PER_POINT, Cell, LayoutRow, PdfPage, Style, paginate
 from billing.documents.shaping import BidiRun, pieces_from_left, runs_from_left
 from billing.documents.typesetting import needs_shaping
 from billing.fonts import BOLD, REGULAR, all_glyphs, build_subset, bundled_glyphs, fonts_for, is_bold
@@ -65,7 +65,7 @@ class PdfWriter:
         self._regular, self._bold = _fonts_of(self._pdf)
         self._folder = TemporaryDirectory(prefix="llm-fonts-")
         self._fallbacks = self._add_fallbacks()
-        self._composer = Composer(document, Face(all_glyphs(), self._bundled, self._measure))
+        self._layout = DocumentLayout(document, Face(all_glyphs(), self._bundled, self._measure))
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +76,7 @@ class PdfWriter:
         self._folder.cleanup()
 
     def pages(self) -> tuple[PdfPage, ...]:
-        composer = self._composer
+        composer = self._layout
         room = _PAGE_HEIGHT - _TOP - _BOTTOM
         rest = room - composer.continuation().height
         return paginate(composer.rows(), head=composer.head(), first_room=room, room=rest)
@@ -86,9 +86,9 @@ class PdfWriter:
         for number, page in enumerate(pages, start=1):
             self._pdf.add_page()
             self._draw_mark()
-            above = () if number == 1 else (self._composer.continuation(),)
+            above = () if number == 1 else (self._layout.continuation(),)
             self._draw_rows((*above, *page), top=_TOP)
-            self._draw_rows((self._composer.foot(number, len(pages)),), top=_FOOT_Y)
+            self._draw_rows((self._layout.foot(number, len(pages)),), top=_FOOT_Y)
         return bytes(self._pdf.output())
 
     def _add_fallbacks(self) -> list[_Fallback]:

@@ -329,8 +329,7 @@ class Export:
 
     def check_model(self, model: Model) -> None:
         """At cost, each meter and price has a line or, as in version 0.1.0, each rate set has its own lines; at fixed
-        prices
-        a model's lines stand for all of its calls.
+        prices a model's lines stand for all of its calls.
         """
         usage = self.usage.get(model, {})
         lines = [line for line in self.lines.get(model[0], ()) if is_of_tokens(line) and line.model == model]
@@ -447,8 +446,7 @@ def decimals_of(invoice: Row) -> int:
 
 def may_round_otherwise(line: Row, invoice: Row, more: Decimal) -> bool:
     """Whether rounding may differ: a line that changes what was billed before is the rounded whole less what was
-    printed
-    before, perhaps on documents outside this export. A reduction may give back less than that.
+    printed before, perhaps on documents outside this export. A reduction may give back less than that.
 
     more: the line's amount less its own rounded exact amount.
     """

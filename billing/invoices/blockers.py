@@ -34,9 +34,8 @@ class Unsettled:
     """Calls of a period of which something isn't known yet. unpriced: by "provider model".
 
     open_calls: in flight; their usage is billed late. undecided_calls: lost ones. disputed_calls: undecided too, but
-    they
-    block nothing: they aren't billed unless staff decide so, and then on the next invoice; otherwise a broken upstream
-    could hold up every month.
+    they block nothing: they aren't billed unless staff decide so, and then on the next invoice; otherwise a broken
+    upstream could hold up every month.
     """
 
     open_calls: int
@@ -149,8 +148,7 @@ def _calls(number: int) -> str:
 
 def _unpriced_services(account_id: int, period: BillingPeriod) -> dict[str, list[str]]:
     """How unpriced calls were served, if not in the standard way, by "provider model": callers may request a service
-    tier
-    or a tool of the provider that the model's price doesn't list.
+    tier or a tool of the provider that the model's price doesn't list.
     """
     calls = Usage.objects.filter(account=account_id, local_day__gte=period.start, local_day__lt=period.end)
     found: dict[str, set[str]] = defaultdict(set)

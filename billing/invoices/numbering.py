@@ -24,8 +24,7 @@ def next_number(kind: InvoiceKind, today: date) -> Taken:
     """Take the next number. Call it last in the transaction that issues: other transactions wait for it.
 
     today: the date at the seller, or a later one if the document can't be dated earlier. The date is never before that
-    of
-    a lower number: if the last one has a later date (clock changes, or a change of the seller's time zone), the next
+    of a lower number: if the last one has a later date (clock changes, or a change of the seller's time zone), the next
     one gets that date too. If the transaction fails, the number is given back.
     """
     prefix = settings.BILLING_CREDIT_SERIES if kind == InvoiceKind.CREDIT_NOTE else settings.BILLING_INVOICE_SERIES

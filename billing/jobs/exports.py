@@ -14,10 +14,10 @@ from pathlib import Path
 import structlog
 from django.conf import settings
 
-from billing.exports import FORMATS
 from billing.exports.base import ExportError, FormatWriter, Scope
 from billing.exports.folder import remove_partials, whole_folder
 from billing.exports.manifest import Manifest
+from billing.exports.registry import FORMATS
 from billing.exports.walk import count_in_work, invoice_ids, write_export
 from billing.invoices.billed_calls import UsageMovedError
 from billing.jobs import runner

@@ -10,8 +10,8 @@ from billing.jobs import runner
 from billing.jobs.runner import Work, run_job
 from billing.models import MonthJob
 from billing.types import Progress
-from billing.verify import verify_protected_month
-from llm.verification import MAX_FINDINGS
+from billing.verification import verify_protected_month
+from llm.audit import MAX_FINDINGS
 
 
 def run_month_job(job_id: int) -> MonthJob:

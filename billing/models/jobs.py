@@ -56,7 +56,7 @@ class Job(models.Model):
 
 
 class ExportJob(Job):
-    """One export. formats: names of `billing.exports.FORMATS`. manifest: the written one, once it is done.
+    """One export. formats: names of `billing.exports.registry.FORMATS`. manifest: the written one, once it is done.
 
     account: the only one exported, for the customer and so without our costs; None for all of them. progress of total:
     rows of usage. folder: below the export folder of the settings.
@@ -78,9 +78,8 @@ class MonthJob(Job):
     """An invoice run or verification of a month, for all accounts or one. progress of total: accounts.
 
     counts: its results by name: drafted, kept, empty; or invoices, calls. problems: accounts that couldn't be billed,
-    or
-    differences found. findings: a sentence on each, up to a bound.
-    There are no permissions of its own: users who may view invoices may view these.
+    or differences found. findings: a sentence on each, up to a bound. There are no permissions of its own: users who
+    may view invoices may view these.
     """
 
     kind = models.CharField(max_length=10, choices=MonthJobKind.choices)

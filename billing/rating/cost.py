@@ -50,8 +50,7 @@ class _Share:
 
 def lines_at_cost(model_sums: Sequence[UsageSum], *, charge_per_usd: Decimal, decimals: int) -> Iterator[ChargeLine]:
     """model_sums: all usage of one provider's model. One line per meter and unit price, and one for the rest of the
-    cost; each
-    stands for the calls of all rate sets that it adds up.
+    cost; each stands for the calls of all rate sets that it adds up.
 
     Tokens without a rate get amount 0: those of free calls, and of calls without a price yet, whose lines say so. What
     a correction charged for them is in the rest.

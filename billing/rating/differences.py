@@ -22,8 +22,7 @@ def difference(now: Sequence[ChargeLine], billed: Sequence[ChargeLine], *, decim
     """By key, now less billed, in printing order; lines that were billed and no longer exist come back negative.
 
     billed: may have several lines per key. Exact amounts, quantities, costs, calls and digests are subtracted, and so
-    are
-    printed amounts: what was billed in parts adds up to the rounded whole. A unit price stays if it still gives the
+    are printed amounts: what was billed in parts adds up to the rounded whole. A unit price stays if it still gives the
     exact amount. Lines whose amount, quantity and cost don't differ are omitted, even if calls that used nothing were
     added.
     """

@@ -98,8 +98,7 @@ async def _receive_all(receive: Receive, *, max_bytes: int, lease: BodyLease | N
 
 async def discard_body(receive: Receive, *, max_bytes: int, timeout_s: float) -> None:
     """Read the rest and discard it: many clients look for a response only after sending everything, and see a
-    connection that
-    is closed before as broken. For callers who may try again.
+    connection that is closed before as broken. For callers who may try again.
     """
     size = 0
     with contextlib.suppress(TimeoutError):

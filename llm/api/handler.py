@@ -1,8 +1,7 @@
 """The gateway's own path from ASGI to a view and back: no middleware, no signals, no threads.
 
 The order matters: path and method, then the key, then the body, then the view. Every failure is answered in the
-caller's
-dialect. While a view runs, its caller is watched: a hang-up cancels the view, never the call.
+caller's dialect. While a view runs, its caller is watched: a hang-up cancels the view, never the call.
 """
 
 from __future__ import annotations

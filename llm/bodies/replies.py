@@ -1,8 +1,7 @@
 """Whole replies of an upstream while they are held: a few large ones at a time, with their memory returned afterwards.
 
 A reply larger than a megabyte waits for its turn while others are parsed and rewritten. It has been paid for, so its
-wait
-is bounded and then it goes ahead anyway: nothing is lost, and its cost is what it reports.
+wait is bounded and then it goes ahead anyway: nothing is lost, and its cost is what it reports.
 """
 
 from __future__ import annotations

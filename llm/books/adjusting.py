@@ -129,8 +129,7 @@ def decide_call(
     service: Service | None = None,
 ) -> UsageAdjustment:
     """Record a decision of staff on a call that was lost, or is disputed. counts: None keeps the estimate. service: how
-    it
-    was served, which affects its cost; an empty part keeps the known one, so the standard service must be named.
+    it was served, which affects its cost; an empty part keeps the known one, so the standard service must be named.
 
     Raises ValueError with a sentence if it isn't such a call, was decided already, or has no price for this usage.
     """
@@ -168,8 +167,7 @@ def cost_in_force(
     row: Usage, adjustments: Sequence[UsageAdjustment], counts: TokenCounts, service: Service
 ) -> Cost | None:
     """What these tokens cost at the price frozen when the call was opened, at that of the model that served it, or at
-    that of
-    its last re-rating.
+    that of its last re-rating.
 
     adjustments: all of the row's, oldest first. None if that price doesn't cover them.
     """

@@ -22,7 +22,7 @@ from llm.calls.context import Bounds
 from llm.calls.end_user_names import EndUserNames
 from llm.db.connection_budget import SIDE_READERS
 from llm.db.outages import sentence_for_callers
-from llm.db.read_lanes import ReadLane, Shared
+from llm.db.reader_threads import ReadLane, Shared
 from llm.endusers import account_key
 from llm.errors import BooksUnavailable, InvalidKey, PermissionDenied, ShuttingDown, UpstreamError
 from llm.keys import Caller, CallerCache, load_caller, reload_caller

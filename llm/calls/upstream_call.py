@@ -328,8 +328,7 @@ def _answer_for(context: CallContext) -> Answer:
 
 def without_our_keys(reading: Reading) -> Reading:
     """A reply's texts for the books. Its bytes were already searched, but not for a key written with escapes, or with
-    characters
-    that columns leave out.
+    characters that columns leave out.
     """
     secrets = configured_secrets()
     if not secrets:

@@ -1,8 +1,7 @@
 """Bounds how long a thread may wait for PostgreSQL, whatever state the server is in.
 
 The server's own timeouts end statements that run too long. They don't help if the server is stopped, or the network
-drops
-its answers: the driver would wait for ever. So a watchdog cuts the connection.
+drops its answers: the driver would wait for ever. So a watchdog cuts the connection.
 """
 
 from __future__ import annotations

@@ -207,8 +207,7 @@ class Server(NamedTuple):
     """How a server differs from others of its dialect.
 
     maximum_field: of a chat, the field for an output maximum that the caller hasn't set. takes_stream_options: whether
-    it
-    can be asked for the usage of a stream. developer_role: its name for the role of developer messages.
+    it can be asked for the usage of a stream. developer_role: its name for the role of developer messages.
     """
 
     maximum_field: str = "max_completion_tokens"

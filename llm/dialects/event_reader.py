@@ -184,8 +184,7 @@ class EventReader(ABC):
 
     def _pass_without_data(self, raw: bytes) -> bytes:
         """Comments keep a connection alive. A field that SSE doesn't define is ignored by clients, and may be an error
-        in the
-        upstream's own words (llama.cpp once sent `error: {...}`).
+        in the upstream's own words (llama.cpp once sent `error: {...}`).
         """
         if raw.lstrip().startswith(b":"):
             return event_without_money(raw)

@@ -61,8 +61,7 @@ class UsageAdjustment(Digested):
     for a row without a cost, cost is the cost. If no price is known for the usage, it takes back the previous cost, and
     the flags contain `cost_unknown`. rate_set: what prices the call from now on, if it changes.
     service_tier, speed, inference_geo, flags, is_billable: the call's from now on. Adjustments of version 1 have no
-    meters,
-    tier, speed and region: for a late settlement these are lost.
+    meters, tier, speed and region: for a late settlement these are lost.
     """
 
     usage = models.ForeignKey(Usage, on_delete=models.PROTECT, related_name="adjustments")
@@ -167,7 +166,7 @@ class Redaction(models.Model):
 
 
 class BooksCheck(models.Model):
-    """One run of `verify_books`: what it examined and what it found. marks: see `llm.verification.history`.
+    """One run of `verify_books`: what it examined and what it found. marks: see `llm.audit.history`.
 
     until: it has counted everything recorded up to then; None for older runs. used: of the limits' current periods,
     window -> units used by the calls recorded until then.

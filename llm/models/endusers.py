@@ -12,8 +12,7 @@ from llm.types import END_USER_LENGTH, MAX_END_USER_CHARACTERS
 
 class EndUserKey(models.Model):
     """Key for hashing an account's end users, together with LLM_KEY_PEPPER. Without it, a hash on the books can no
-    longer be
-    traced to a name.
+    longer be traced to a name.
     """
 
     account = models.OneToOneField(Account, on_delete=models.PROTECT, primary_key=True, related_name="+")

@@ -13,9 +13,8 @@ class Outbox(models.Model):
     """One message. cause: identifies its subject, so that the same thing is never sent twice.
 
     account: the one it is about; None for messages to staff only. due_at: not to be sent before. A sender moves it into
-    the
-    future before it begins, and sets sent_at when it is done: if the sender dies in between, the message becomes due
-    again.
+    the future before it begins, and sets sent_at when it is done: if the sender dies in between, the message becomes
+    due again.
     given_up_at: there are no more attempts.
     """
 

@@ -168,8 +168,7 @@ class Catalog:
         """The price of a call by the model that the provider reports to have served it.
 
         A reported name counts only if it has another price of its own. One without a price, or covered by the requested
-        name's
-        price, is an alias: a dated name, a path on a local server.
+        name's price, is an alias: a dated name, a path on a local server.
         """
         price = self.price_for(*asked, at=at)
         if not reported_model or reported_model.casefold() == asked.upstream_model.casefold():

@@ -37,8 +37,7 @@ def import_prices(
     """Update the imported prices of these providers to the installed genai-prices; a second run writes nothing.
 
     A new model gets its whole history. For an existing model, a change becomes a new price from `effective_from`
-    (default: now)
-    or from its own later start date: what was recorded before keeps its price.
+    (default: now) or from its own later start date: what was recorded before keeps its price.
     """
     lock_catalog()
     now = effective_from or timezone.now()

@@ -1,8 +1,7 @@
 """Django's PostgreSQL backend, in which requests that Django serves may log in with a role of their own.
 
 The role has a CONNECTION LIMIT: whatever a process does, pages take no connection that calls need. It isn't a second
-alias
-in DATABASES: a transaction on one would not cover writes through the other.
+alias in DATABASES: a transaction on one would not cover writes through the other.
 """
 
 from __future__ import annotations

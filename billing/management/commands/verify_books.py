@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from billing.periods import BillingPeriod
-from billing.verify import verify_protected_month
+from billing.verification import verify_protected_month
 from llm.management.commands import verify_books as books
 from llm.money import plural
 

@@ -1,8 +1,7 @@
 """Which windows a batch will need: usually those of its keys' latest calls.
 
 The limits that apply to a key are read in a batch's first round trip; with foresight the windows are locked in that
-same
-trip. It decides nothing: if it is wrong, the batch starts again without it, so that locks are taken in order.
+same trip. It decides nothing: if it is wrong, the batch starts again without it, so that locks are taken in order.
 """
 
 from __future__ import annotations

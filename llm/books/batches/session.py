@@ -79,8 +79,7 @@ class BatchSnapshot:
     """What a batch reads. now: the database's clock, read under the books' lock.
 
     key_rows: see `statements.KEYS`. limit_rows: see `limit_statements.LIMIT_COLUMNS`. touched: the requested usage rows
-    that
-    exist, by id, locked. claims: existing claims of the requested idempotency keys, which are locked.
+    that exist, by id, locked. claims: existing claims of the requested idempotency keys, which are locked.
     """
 
     now: datetime

@@ -3,8 +3,7 @@
 The later version accepts no `temperature` and `top_p` from any model, so translated calls stay with this one. Common
 defaults of OpenAI and Anthropic (1 for both) are omitted. Not carried over: the name of a message's author, and
 samplers that the model would refuse. System and developer messages are joined at the top, in order. Texts and stop
-sequences
-without a visible character are omitted: Anthropic refuses them, and they mean nothing.
+sequences without a visible character are omitted: Anthropic refuses them, and they mean nothing.
 
 Thinking comes first in its turn. Anthropic refuses thinking in a tool loop that began without it, so if the caller has
 dropped the thinking, the request is sent with thinking switched off.

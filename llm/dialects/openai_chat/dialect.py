@@ -10,11 +10,12 @@ from llm.dialects.json_text import with_usage_cost
 from llm.dialects.money_fields import without_money
 from llm.dialects.openai_chat import errors as openai_errors
 from llm.dialects.sse import COMMENT
+from llm.dialects.upstream_body import UpstreamBody
 from llm.errors import GatewayError
 from llm.types import LimitState
 
 
-class OpenAIDialect:
+class OpenAIDialect(UpstreamBody):
     """The part of a `PassThrough` wire format that is independent of the endpoint."""
 
     request_id_header = "x-request-id"

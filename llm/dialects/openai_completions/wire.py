@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from llm.dialects.base import ANY_SERVER, Extent, ParsedRequest, Server, StreamReader
+from llm.dialects.base import Extent, ParsedRequest, Server, StreamReader
 from llm.dialects.openai_chat.choices import ChoicesDialect
 from llm.dialects.openai_chat.extent import measure_extent
 from llm.dialects.openai_chat.fields import REQUEST
@@ -44,19 +44,9 @@ class OpenAICompletions(ChoicesDialect):
         prompts = len(listed_inputs(body.get("prompt"))) + len(listed_inputs(body.get("prompt_embeds")))
         return replace(request, choices=request.choices * max(1, prompts))
 
-    def upstream_body(
-        self,
-        request: ParsedRequest,
-        *,
-        upstream_model: str,
-        max_output_tokens: int | None = None,
-        server: Server = ANY_SERVER,
-    ) -> bytes:
+    def lowered_output(self, request: ParsedRequest, maximum: int, server: Server) -> dict[str, Any]:
         """Completions have always had the same field for the maximum."""
-        server = server._replace(maximum_field="max_tokens")
-        return super().upstream_body(
-            request, upstream_model=upstream_model, max_output_tokens=max_output_tokens, server=server
-        )
+        return super().lowered_output(request, maximum, server._replace(maximum_field="max_tokens"))
 
     def prompt_text(self, request: ParsedRequest) -> str:
         return f"{inputs_text(request.body.get('prompt'))}\n{text_in(request.body, 'suffix')}".rstrip("\n")

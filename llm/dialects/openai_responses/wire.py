@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from llm.dialects.base import ANY_SERVER, Extent, Origin, ParsedRequest, Server, StreamReader, StreamWriter
+from llm.dialects.base import Extent, Origin, ParsedRequest, Server, StreamReader, StreamWriter
 from llm.dialects.end_users import metadata_tags, openai_end_user
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.dialect import OpenAIDialect
@@ -31,7 +31,7 @@ from llm.dialects.openai_responses.thinking import changed_input
 from llm.dialects.openai_responses.translation import to_chat
 from llm.dialects.openai_responses.usage import read_usage
 from llm.dialects.reply_fields import loaded_reply, text_in
-from llm.dialects.request_fields import changed_body, checked_model, read_flag, renamed_model
+from llm.dialects.request_fields import checked_model, read_flag
 from llm.dialects.strict_json import load_object
 from llm.dialects.usage_figures import read_service
 from llm.enums import Dialect
@@ -78,19 +78,12 @@ class OpenAIResponses(OpenAIDialect):
     def extent(self, request: ParsedRequest) -> Extent:
         return measure_extent(request.body, len(request.raw))
 
-    def upstream_body(
-        self,
-        request: ParsedRequest,
-        *,
-        upstream_model: str,
-        max_output_tokens: int | None = None,
-        server: Server = ANY_SERVER,
-    ) -> bytes:
-        changes = renamed_model(request, upstream_model) | changed_input(request.raw, request.body)
-        if max_output_tokens is not None:
-            [[field]] = RESPONSE_MAXIMA
-            changes |= lowered_output(request.body, max_output_tokens, field, RESPONSE_MAXIMA)
-        return changed_body(request, changes)
+    def changes_for(self, request: ParsedRequest, server: Server) -> dict[str, Any]:
+        return changed_input(request.raw, request.body)
+
+    def lowered_output(self, request: ParsedRequest, maximum: int, server: Server) -> dict[str, Any]:
+        [[field]] = RESPONSE_MAXIMA
+        return lowered_output(request.body, maximum, field, RESPONSE_MAXIMA)
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:
         reply = _checked_reply(body, reply)

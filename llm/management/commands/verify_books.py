@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from llm.audit import Findings, verify, verify_recent
 from llm.money import plural
-from llm.verification import Findings, verify, verify_recent
 
 
 class Command(BaseCommand):

@@ -18,7 +18,7 @@ import pytest
 from django.core.management import call_command
 from pytest_django import DjangoDbBlocker
 
-from billing.exports import FORMATS
+from billing.exports.registry import FORMATS
 from billing.invoices.crediting import credit
 from billing.jobs.exports import export_month
 from tests.billing.calls import make_call, make_price

@@ -12,10 +12,10 @@ from billing.enums import InvoiceKind, InvoiceState
 from billing.invoices.closing import is_billed, last_ended, months_of_fees, terms_by_plan
 from billing.models import Invoice
 from billing.periods import BillingPeriod
-from billing.verify.recount import CLOSED, count_calls
+from billing.verification.recount import CLOSED, count_calls
+from llm.audit import Findings
 from llm.models import Account, Usage
 from llm.money import plural
-from llm.verification import Findings
 
 
 def problems_of_unbilled(period: BillingPeriod, account_id: int | None, now: datetime) -> Iterator[str]:

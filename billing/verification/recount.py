@@ -13,13 +13,13 @@ from billing.models import BilledUsage
 from billing.periods import BillingPeriod
 from billing.rollup import load_rates
 from billing.types import UsageSum
+from llm.audit import Findings
 from llm.books.figures import compute_figures
 from llm.digests import DIGEST_FIELDS
 from llm.enums import UsageStatus
 from llm.models import Usage, UsageAdjustment
 from llm.money import usd_to_pico
 from llm.types import TOKEN_FIELDS, TokenCounts
-from llm.verification import Findings
 
 CLOSED = (UsageStatus.SETTLED, UsageStatus.ESTIMATED)
 

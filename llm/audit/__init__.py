@@ -1,10 +1,9 @@
-"""Audits the books: calls, their adjustments, and the limits that they used.
+"""Audits the books against themselves: calls, their adjustments, and the limits that they used.
 
 Nothing is locked and only the result is written, so it may run beside the busiest gateway. Calls are read in pieces,
-each in
-its own statement: a closed call never changes, so what was recorded up to a cutoff stays the same while the pieces are
-read. Only the end, where limits are compared, needs one consistent state of the database: it reads the open calls and
-what was recorded since the last cutoff, which is little (docs/decisions/0029).
+each in its own statement: a closed call never changes, so what was recorded up to a cutoff stays the same while the
+pieces are read. Only the end, where limits are compared, needs one consistent state of the database: it reads the open
+calls and what was recorded since the last cutoff, which is little (docs/decisions/0029).
 
 An audit of what is recent continues where the previous one ended, and also reads a tenth of the older days.
 """
@@ -18,15 +17,15 @@ from uuid import UUID
 
 from django.db import transaction
 
+from llm.audit import reading
+from llm.audit.calls import CallChecks
+from llm.audit.history import DayTally, day_of, days_on_books, latest_days, marks_to_keep, problems_of_history
+from llm.audit.limit_windows import LATER, WindowSums, going_on_at
 from llm.books.clock import database_now, take_cutoff
 from llm.db.triggers import problems_of_triggers
 from llm.enums import CheckScope, UsageStatus
 from llm.ids import first_id_at
 from llm.models import BooksCheck, CheckedDay, LimitWindow, Usage, UsageAdjustment
-from llm.verification import reading
-from llm.verification.calls import CallChecks
-from llm.verification.history import DayTally, day_of, days_on_books, latest_days, marks_to_keep, problems_of_history
-from llm.verification.limit_windows import LATER, WindowSums, going_on_at
 
 MAX_FINDINGS = 1000
 """How many are listed; all are counted."""

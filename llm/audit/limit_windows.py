@@ -9,10 +9,10 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
+from llm.audit.reading import CHUNK
 from llm.books.figures import compute_figures
 from llm.enums import LimitPer
 from llm.models import LimitWindow, Usage, UsageAdjustment
-from llm.verification.reading import CHUNK
 
 LATER = datetime(9999, 1, 1, tzinfo=UTC)
 """After everything recorded."""

@@ -113,8 +113,7 @@ class CallChecks:
 
     def _problems_of_corrected_cost(self, row: Usage, adjustments: Sequence[UsageAdjustment]) -> Iterator[str]:
         """A provider's report has its own cost, and a late settlement of an earlier release one that can't be
-        recomputed, since it
-        recorded neither extra meters nor service.
+        recomputed, since it recorded neither extra meters nor service.
         """
         figures = compute_figures(row, adjustments)
         reported = AdjustmentSource.PROVIDER in {each.source for each in adjustments}

@@ -1,6 +1,6 @@
 """Verifies invoices against the calls that they bill: everything is computed again from the books, not from rollups.
 
-The books' own checks are in `llm.verification`; this one builds on them.
+The books' own checks are in `llm.audit`; this one builds on them.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from billing.plans import build_terms, profile_to_bill_by
 from billing.rating import rate
 from billing.rollup import days_summed_wrongly
 from billing.types import Progress
-from billing.verify.invoices import problems_of_course, problems_of_sums
-from billing.verify.lines import problems_of_lines
-from billing.verify.recount import add_billed, count_calls, problems_of_usage, usage_sums
-from billing.verify.unbilled import problems_of_unbilled
+from billing.verification.invoices import problems_of_course, problems_of_sums
+from billing.verification.lines import problems_of_lines
+from billing.verification.recount import add_billed, count_calls, problems_of_usage, usage_sums
+from billing.verification.unbilled import problems_of_unbilled
+from llm.audit import Findings, problems_of_protection
 from llm.books.clock import database_now
 from llm.money import plural
-from llm.verification import Findings, problems_of_protection
 
 
 def verify_protected_month(

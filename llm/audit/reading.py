@@ -11,9 +11,9 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import QuerySet
 
+from llm.audit.history import calls_of_day
 from llm.enums import UsageStatus
 from llm.models import Usage, UsageAdjustment
-from llm.verification.history import calls_of_day
 
 CHUNK = 2000
 """Calls in memory at a time."""

@@ -1,9 +1,9 @@
-"""Usage of some days by day, model, account and key, in records that never change. Read from the rollups alone.
+"""Usage of some days by day, model, account and key, as frozen dataclasses. Read only from the rollups.
 
-A day is an account's own. What was recorded since the last refresh is not in it: `as_of` says when that was.
+A day is an account's own. Usage recorded since the last refresh isn't included: `as_of` says when that was.
 
-Usage of all accounts is read from days that are summed up (`rows_with`). An account's or a key's by model is read from
-its own rows. So is that of all accounts where it is to be by account or key and of one model: nothing takes longer.
+Usage of all accounts is read from days that are summed up (`rows_with`). An account's or a key's usage by model is read
+from its own rows, and so is usage of one model by account or key, which is the slowest case.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _K = TypeVar("_K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class UsageQuestion:
-    """Which usage: from `first` to `last`, both included; of one account, key, provider or model, or of all."""
+    """Which usage: from `first` to `last`, both inclusive; of one account, key, provider or model, or of all."""
 
     first: date
     last: date
@@ -40,7 +40,7 @@ class UsageQuestion:
 
     @property
     def narrowed(self) -> Mapping[str, int | str]:
-        """Column -> the only value that is wanted of it."""
+        """Column -> the only value wanted for it."""
         wanted = {name: getattr(self, name) for name in ("account_id", "api_key_id", "provider", "model")}
         return {name: value for name, value in wanted.items() if value is not None}
 
@@ -50,7 +50,7 @@ class UsageQuestion:
 
 
 class UsageMeasures(NamedTuple):
-    """cost: USD, of priced calls alone. estimated: of calls whose tokens were counted by us."""
+    """cost: USD, of priced calls only. estimated: of calls whose tokens are our estimate."""
 
     calls: int = 0
     estimated_calls: int = 0
@@ -68,7 +68,7 @@ class UsageMeasures(NamedTuple):
 
     @property
     def estimated_permille(self) -> int:
-        """Estimated cost of a thousand, rounded down."""
+        """Estimated cost in thousandths of the cost, rounded down."""
         return int(self.estimated_cost * 1000 // self.cost) if self.cost > 0 else 0
 
 
@@ -86,7 +86,7 @@ class ModelUsage:
 
 
 class IdUsage(NamedTuple):
-    """Of an account, or of a key."""
+    """Of one account or key."""
 
     id: int
     figures: UsageMeasures
@@ -94,9 +94,9 @@ class IdUsage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """by_day: every day that was asked for, in order. by_model: what has any usage, by cost, the dearest first.
+    """by_day: every requested day, in order. by_model: models with usage, by cost, highest first.
 
-    as_of: what was recorded until then is in it; None where an account's days are being made.
+    as_of: everything recorded up to then is included; None while an account's days are being built.
     """
 
     question: UsageQuestion
@@ -122,17 +122,17 @@ def usage_report(question: UsageQuestion) -> UsageReport:
 
 
 def by_account(question: UsageQuestion, *, limit: int | None = None) -> tuple[IdUsage, ...]:
-    """What has any usage, the dearest first; at most so many of them."""
+    """Accounts with usage, by cost, highest first; at most `limit` of them."""
     return _by_id(question, "account_id", limit)
 
 
 def by_key(question: UsageQuestion, *, limit: int | None = None) -> tuple[IdUsage, ...]:
-    """What has any usage, the dearest first; at most so many of them."""
+    """Keys with usage, by cost, highest first; at most `limit` of them."""
     return _by_id(question, "api_key_id", limit)
 
 
 def rolled_up_to(account_id: int | None = None) -> datetime | None:
-    """Up to when everything is in the rollups, of an account or of all; None where there is one whose days are not."""
+    """Up to when the rollups of an account, or of all, are complete; None if those of any account aren't."""
     marks = RollupMark.objects.all() if account_id is None else RollupMark.objects.filter(account=account_id)
     found = marks.aggregate(oldest=Min("cutoff_at"), marks=Count("pk"), moments=Count("cutoff_at"))
     oldest: datetime | None = found["oldest"]
@@ -155,7 +155,7 @@ def _by_id(question: UsageQuestion, column: str, limit: int | None) -> tuple[IdU
 
 
 def _dearest_ids(sources: Iterable[QuerySet[Any]], column: str, limit: int) -> list[int]:
-    """In any order. Apart from the figures, since most of what those take is to read rows that nobody will see."""
+    """In any order. Read before the figures, which take most of the time, for rows that won't be shown."""
     calls: Counter[int] = Counter()
     costs: defaultdict[int, Decimal] = defaultdict(Decimal)
     with exact_arithmetic():
@@ -172,7 +172,7 @@ def _sources(question: UsageQuestion, *columns: str) -> Sequence[QuerySet[Any]]:
 
 
 def _read(sources: Iterable[QuerySet[Any]], *columns: str) -> _Cells:
-    """A group may be there more than once."""
+    """A group may appear more than once."""
     return [
         (row[: len(columns)], UsageMeasures._make(row[len(columns) :]))
         for rows in sources

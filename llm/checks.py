@@ -37,7 +37,7 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 @checks.register("llm")
 def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """Values that could not be read, found while the settings were loaded."""
+    """Values that couldn't be parsed when the settings were loaded."""
     return [
         *(checks.Error(problem, id="llm.E001") for problem in settings.LLM_SETTING_PROBLEMS),
         *(
@@ -53,7 +53,7 @@ def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
 
 @checks.register("llm")
 def check_named_providers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """Settings that say something of single providers, by name; the empty name stands for all others."""
+    """Settings for single providers, by name; the empty name stands for all others."""
     known = known_providers()
     return [
         checks.Error(
@@ -77,7 +77,7 @@ def check_provider(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
             )
         ]
     required = REQUIRED_BY_PROVIDER.get(provider)
-    # A value that could not be read has its own sentence already.
+    # A value that couldn't be parsed has its own finding already.
     if required and not getattr(settings, required) and not _is_reported(required):
         return [checks.Error(f"LLM_PROVIDER={provider} needs {required}; set it in .env.", id="llm.E003")]
     if not settings.LLM_DEFAULT_MODEL:
@@ -112,7 +112,7 @@ def check_secrets(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> lis
 
 @checks.register("llm")
 def check_secrets_key(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """Without it calls are served all the same, so on one's own machine nobody need be told."""
+    """Calls are served without it, so a development machine isn't warned."""
     key = settings.LLM_SECRETS_KEY
     if key.startswith(PLACEHOLDER):
         sentence = "LLM_SECRETS_KEY is still the placeholder of .env.example; put a long random string there."
@@ -134,7 +134,7 @@ def check_secrets_key_deployed(app_configs: Sequence[AppConfig] | None, **kwargs
 
 @checks.register("llm")
 def check_debug(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """A host that others can reach is our definition of production."""
+    """We define production as a host that others can reach."""
     public = _public_hosts()
     if settings.DEBUG and public:
         return [
@@ -191,7 +191,9 @@ def check_timeouts(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 
 @checks.register("llm")
 def check_bodies(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """Each bound must be within the next, or what the smaller allows is refused for ever as too much at the moment."""
+    """Each bound must be within the next, or what the smaller one allows would always be refused as temporarily too
+    much.
+    """
     names = ("LLM_MAX_BODY_BYTES", "LLM_BODIES_BYTES_PER_KEY", "LLM_BODIES_BYTES")
     body, all_bodies = settings.LLM_MAX_BODY_BYTES, settings.LLM_BODIES_BYTES
     too_small = checks.Error(
@@ -228,7 +230,7 @@ def _is_reported(name: str) -> bool:
 def _secret_key() -> str:
     try:
         return settings.SECRET_KEY
-    except ImproperlyConfigured:  # how Django answers for an empty one
+    except ImproperlyConfigured:  # Django's default for an empty list
         return ""
 
 
@@ -260,7 +262,7 @@ def _listens_locally() -> bool:
 
 
 def _addresses(host: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The address that the text is, if it is one; no name is looked up."""
+    """The address that the text is, if it is one; names aren't resolved."""
     try:
         yield ipaddress.ip_address(host.strip("[]"))
     except ValueError:

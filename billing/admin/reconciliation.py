@@ -1,4 +1,4 @@
-"""Providers' imported reports, and the page that sets them against the books."""
+"""Providers' imported reports, and the page that compares them with the books."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llm.admin.format import moment
 from llm.admin.usage.filters import DateInput
 
 MAX_DAYS = 92
-"""Each day's calls are read while somebody waits; the command takes longer spans."""
+"""Each day's calls are read while a user waits; the command takes longer spans."""
 
 
 class ReconciliationForm(forms.Form):

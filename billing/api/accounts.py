@@ -1,4 +1,4 @@
-"""Accounts, and the limits that hold for them and their keys. To look at; they are changed in the admin."""
+"""Accounts, and the limits that apply to them and their keys. Read-only; staff change them in the admin."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class LimitsView(ManagementView):
     permissions = {"GET": "llm.view_limit"}
 
     def get_queryset(self) -> QuerySet[Limit]:
-        """A limit in USD counts what providers charge us."""
+        """Without limits in USD for customers who may not see costs: those count what providers charge us."""
         limits = self.of_viewer(Limit.objects.in_force().select_related("account"))
         return limits if self.viewer.sees_cost else limits.exclude(metric=LimitMetric.COST)
 
@@ -82,7 +82,7 @@ class LimitsView(ManagementView):
 
 
 def _standings(limits: Sequence[Limit]) -> list[dict[str, Any]]:
-    """One query for the current windows of all."""
+    """The current windows of all of them, in one query."""
     now = timezone.now()
     periods = {limit.pk: period_of(limit.per, limit.account.time_zone, now) for limit in limits}
     starts = {period.starts_at for period in periods.values()}

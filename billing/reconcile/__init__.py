@@ -1,6 +1,6 @@
-"""What providers say that they charge us, set against the books. Import from here.
+"""Providers' reports of what they charge us, compared with the books. Import from here.
 
-`import_report` keeps a provider's report; `reconciliation` compares; docs/reconciliation.md explains both.
+`import_report` stores a provider's report; `reconciliation` compares; docs/reconciliation.md explains both.
 """
 
 from billing.reconcile.comparing import MAX_DAYS, reconciliation

@@ -1,4 +1,4 @@
-"""A provider's report, from a file to the table: all of it or nothing, and once however often it is imported."""
+"""Imports a provider's report from a file: all of it or nothing, and once however often it is imported."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _MAX_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class CostImportSummary:
-    """What an import did, or would do. replaced: rows of earlier reports that it put out of force. cost: USD.
+    """What an import did, or would do. replaced: rows of earlier reports that it superseded. cost: USD.
 
-    is_new: False where this very file was imported before; nothing was done then. is_cut: the provider has more pages.
+    is_new: False if this very file was imported before; then nothing is done. is_cut: the provider has more pages.
     """
 
     rows: int
@@ -62,7 +62,7 @@ def read_report(provider: str, content: bytes) -> ProviderReport:
 def import_report(
     provider: str, content: bytes, *, file_name: str, user: User | None = None, dry_run: bool = False
 ) -> CostImportSummary:
-    """Days that the file speaks of are replaced in reports of its kind. Raises ReportError; nothing is written then."""
+    """Replaces the days that the file covers in reports of its kind. Raises ReportError and writes nothing then."""
     report = read_report(provider, content)
     digest = hashlib.sha256(content).hexdigest()
     try:
@@ -103,7 +103,7 @@ def _columns(row: ReportedCost) -> dict[str, object]:
 
 
 def _merged(rows: Iterable[ReportedCost]) -> tuple[ReportedCost, ...]:
-    """One row for each key: what a report splits further (by project, tier or hour) is added up, then rounded once."""
+    """One row per key: what a report splits further (by project, tier or hour) is added up, then rounded once."""
     groups: dict[tuple[date, str, str, str], list[ReportedCost]] = {}
     for row in rows:
         groups.setdefault((row.utc_day, row.report, row.model, row.line_item), []).append(row)

@@ -1,4 +1,4 @@
-"""What waits for staff, or is wrong: a sentence each, with a link, for those who may see what it is about."""
+"""What waits for staff or is wrong: a sentence each, with a link, for users who may see its subject."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOLD_FOR = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """text: a sentence without its full stop. link: what its page shows."""
+    """text: a sentence without its full stop. link: where to look."""
 
     text: str
     url: str
@@ -44,7 +44,7 @@ def attention_for(user: PermissionsMixin | AnonymousUser, now: datetime) -> tupl
 
 
 def look_too(look: Look, *, permission: str) -> None:
-    """For apps that stand on this one: another thing to look for, after ours, for people with that permission."""
+    """For apps on top of this one: add a check, after ours, for users with that permission."""
     _LOOKS[look] = permission
 
 
@@ -65,7 +65,7 @@ def _refused_writes(now: datetime) -> Attention | None:
 
 
 def _books_check(now: datetime) -> Attention | None:
-    """A gateway whose first call is younger than a check may be has nothing to be blamed for."""
+    """No finding for a gateway too young to need a check yet."""
     latest = BooksCheck.objects.order_by("-id").first()
     url = reverse("admin:llm_bookscheck_changelist")
     if latest is not None and latest.problems:
@@ -96,7 +96,7 @@ def _given_up(now: datetime) -> Attention | None:
 
 
 def _refusing_providers(now: datetime) -> Attention | None:
-    """Told for a day after the last time, so that it is seen and doesn't stay."""
+    """Reported for a day after the last refusal: long enough to be seen."""
     rows = Outbox.objects.filter(event=staff_alerts.EVENT, created_at__gte=now - TOLD_FOR)
     providers = sorted(set(rows.order_by().values_list("payload__provider", flat=True)))
     if not providers:
@@ -118,7 +118,7 @@ def _full_limits(now: datetime) -> Attention | None:
 
 
 def counted(rows: QuerySet[Any]) -> int:
-    """To MAX_COUNTED and one more: then it stands for "more than that"."""
+    """Counts up to MAX_COUNTED and one more, which means "more than that"."""
     return rows.order_by()[: MAX_COUNTED + 1].count()
 
 

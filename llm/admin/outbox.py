@@ -1,4 +1,4 @@
-"""Mails and webhooks that are sent, due or given up; one that was given up can be sent again."""
+"""Mails and webhooks that are sent, due or failed; a failed one can be sent again."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class OutboxAdmin(ConfirmedActionsAdmin[Outbox]):
         return False
 
     def get_fieldsets(self, request: HttpRequest, obj: Outbox | None = None) -> Any:
-        """The page is a template of its own."""
+        """None: the page has its own template."""
         return ((None, {"fields": ("cause",)}),)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Outbox | None = None) -> Any:
@@ -73,7 +73,7 @@ class OutboxAdmin(ConfirmedActionsAdmin[Outbox]):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The right to change a message is that to send it again; no form edits it."""
+        """The permission to change a message only allows sending it again; there is no edit form."""
         if request.method == "POST":
             raise PermissionDenied
         message = self.get_object(request, object_id)

@@ -1,4 +1,4 @@
-"""What the index page shows: the numbers of the day, within what its reader may see."""
+"""The index page: the day's figures, limited to what its reader may see."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECENT_CALLS = 10
 
 @dataclass(frozen=True, slots=True)
 class SystemState:
-    """needs_work: the provider can't be called as it is configured."""
+    """needs_work: the provider can't be called as configured."""
 
     provider: str
     default_model: str
@@ -32,9 +32,9 @@ class SystemState:
 
 @dataclass(frozen=True, slots=True)
 class UsageOverview:
-    """month_cost: since the first of the month, of the days that are known; is_complete says whether all are.
+    """month_cost: since the first of the month, over the days that are known; is_complete says whether all are.
 
-    More open calls than `reports.MAX_OPEN_CALLS` are not counted.
+    Open calls are counted up to `reports.MAX_OPEN_CALLS`.
     """
 
     today: usage_summaries.DayReport
@@ -69,7 +69,7 @@ class UsageOverview:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """usage is None, and keys are empty, for people who may not see them."""
+    """usage is None, and keys are empty, for users who may not see them."""
 
     day: date
     system: SystemState
@@ -106,7 +106,7 @@ def usage_overview(day: date) -> UsageOverview:
 
 
 def system_state() -> SystemState:
-    """Names alone; credentials are nowhere near a page."""
+    """Only names: credentials never get near a page."""
     return SystemState(
         provider=settings.LLM_PROVIDER,
         default_model=settings.LLM_DEFAULT_MODEL,

@@ -1,4 +1,4 @@
-"""The list of models as Anthropic's clients read it, page by page.
+"""The list of models in the form of Anthropic's clients, page by page.
 
 Source, read 2026-11: anthropic 2.12, `types/model_info.py`, `types/model_list_params.py`, `pagination.py`.
 """
@@ -16,9 +16,9 @@ MAX_LIMIT = 1000
 
 
 def page_object(models: Sequence[PublicModel], query: Mapping[str, str]) -> dict[str, object]:
-    """models: all of them, in their order. query: `limit`, and one of `after_id` and `before_id`.
+    """models: all of them, in order. query: `limit`, and one of `after_id` and `before_id`.
 
-    `has_more` is about the direction in which the caller goes. Raises InvalidRequest.
+    `has_more` refers to the direction of paging. Raises InvalidRequest.
     """
     limit = _limit_of(query.get("limit"))
     after, before = query.get("after_id"), query.get("before_id")
@@ -39,7 +39,7 @@ def page_object(models: Sequence[PublicModel], query: Mapping[str, str]) -> dict
 
 
 def model_object(model: PublicModel) -> dict[str, object]:
-    """What the gateway knows of a model; null is what it doesn't."""
+    """What the gateway knows about a model; null for the rest."""
     return {
         "type": "model",
         "id": model.id,

@@ -25,7 +25,7 @@ _IN_ANTHROPICS_SHAPE = "With the header `anthropic-version`, the reply has the s
 
 
 class _ModelsAPIView(AsyncAPIView):
-    """In which of the two shapes it answers is told by the header that only Anthropic's clients send."""
+    """The header that only Anthropic's clients send decides which of the two shapes it answers in."""
 
     @classmethod
     def wire_for(cls, headers: Headers) -> WireFormat:

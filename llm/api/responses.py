@@ -1,4 +1,4 @@
-"""The endpoints of OpenAI's responses: one is made by a call; afterwards its account may ask for it, or delete it."""
+"""The endpoints of OpenAI's responses: a call creates one; later its account may fetch or delete it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ResponsesView(CompletionView):
 
 
 class KeptView(AsyncAPIView):
-    """Of a response that the caller's account has made: passed through, without cost, and without a row."""
+    """Requests about a stored response of the caller's account: passed through, without cost or a row on the books."""
 
     wire: ClassVar[WireFormat] = OPENAI_RESPONSES
 

@@ -1,4 +1,4 @@
-"""Shapes for the API's description. Bodies of calls are not read through them: unknown fields must pass through."""
+"""Shapes for the API description. Bodies of calls aren't validated by them: unknown fields must pass through."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="1 to 255 visible ASCII characters. A request is sent once for each key; see docs/callers.md.",
 )
-"""Of an endpoint that calls models."""
+"""For endpoints that call models."""
 
 
 class MessageSerializer(serializers.Serializer[object]):
@@ -81,7 +81,7 @@ class OpenAIErrorSerializer(serializers.Serializer[object]):
 
 
 OPENAI_REFUSALS: dict[Any, Any] = dict.fromkeys((400, 401, 409, 422, 429, 502, 503), OpenAIErrorSerializer)
-"""Of an endpoint of OpenAI's that calls models."""
+"""For OpenAI's endpoints that call models."""
 
 
 class MessagesRequestSerializer(serializers.Serializer[object]):
@@ -118,7 +118,7 @@ class AnthropicErrorSerializer(serializers.Serializer[object]):
 ANTHROPIC_REFUSALS: dict[Any, Any] = dict.fromkeys(
     (400, 401, 402, 404, 409, 413, 422, 429, 502, 503, 529), AnthropicErrorSerializer
 )
-"""Of an endpoint of Anthropic's that calls models."""
+"""For Anthropic's endpoints that call models."""
 
 
 class NativeRequestSerializer(serializers.Serializer[object]):

@@ -1,4 +1,4 @@
-"""The gateway's paths. `asgi.py` gives what begins like one of them to `GatewayHandler`."""
+"""The gateway's paths. `asgi.py` routes paths that begin like these to `GatewayHandler`."""
 
 from functools import cache
 
@@ -13,7 +13,7 @@ from llm.api.messages import CountTokensView, MessagesView
 from llm.api.models import ModelsView, ModelView
 from llm.api.responses import ResponseCancelView, ResponseInputItemsView, ResponsesView, ResponseView
 
-# Two endpoints of OpenAI's that aren't served look like a response's.
+# Two endpoints of OpenAI's that we don't serve, but that match a response's path.
 _RESPONSE = r"(?P<response_id>(?!(?:input_tokens|compact)$)[^/]+)"
 
 urlpatterns = [
@@ -36,7 +36,7 @@ urlpatterns = [
 
 
 def not_served(path: str) -> str:
-    """What is said of a path that no view serves: which ones are, and what may be wrong with the address."""
+    """The message for an unknown path: which paths are served, and what may be wrong with the address."""
     return f"Nothing was found at {path[:200]}. This gateway serves {', '.join(_served())}.{_hint(path)}"
 
 
@@ -48,7 +48,7 @@ def _hint(path: str) -> str:
 
 @cache
 def _served() -> list[str]:
-    """The paths that ask for a key, as they stand above; one with a pattern in it belongs to the one before."""
+    """The paths that require a key, in order; a path with a pattern in it belongs to the one before it."""
     return [
         f"{method} /{pattern.pattern}"
         for pattern in urlpatterns

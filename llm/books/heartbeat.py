@@ -1,4 +1,4 @@
-"""A process says that it lives; the reaper takes those for dead that have fallen silent."""
+"""Processes report that they are alive; the reaper takes silent ones for dead."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from llm.db.json_rows import moment_text
 from llm.ids import boot_id
 
 MISSED_BEATS = 3
-"""After so many a process is surely not well."""
+"""After this many missed beats, a process is certainly in trouble."""
 
 
 def beat_interval_s() -> float:
-    """Often enough that a process is not taken for dead because a few beats were late."""
+    """Short enough that a few late beats don't make a process count as dead."""
     after: float = settings.LLM_REAP_AFTER_SECONDS
     return min(10.0, after / 6)
 
 
 def beat() -> None:
-    """Write, at the database's clock, that this process was alive. Raises OperationalError where it is away."""
+    """Record, by the database's clock, that this process is alive. Raises OperationalError if the database is
+    unavailable.
+    """
     now = moment_text(datetime.now(UTC), "sqlite") if connection.vendor == "sqlite" else None
     moment = "%s" if now else "clock_timestamp()"
     values: list[str | int] = [boot_id().hex, socket.gethostname()[:255], os.getpid(), *((now, now) if now else ())]
@@ -36,6 +38,6 @@ def beat() -> None:
 
 
 def say_goodbye() -> None:
-    """The process ends in good order."""
+    """Record that the process ends in good order."""
     with connection.cursor() as cursor:
         cursor.execute("UPDATE llm_process SET ended_at = seen_at WHERE id = %s", [boot_id().hex])

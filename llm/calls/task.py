@@ -1,6 +1,6 @@
 """The task that owns a request: resolve -> open -> upstream -> settle, whatever the caller does meanwhile.
 
-The runtime holds it, and nobody cancels it. A caller that hangs up is news to it, not its end: it reads on for figures.
+The runtime holds it, and it is never cancelled. A caller that hangs up is an event, not its end: it reads on for usage.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _RESOLVE_TRIES = 4
 
 
 class RequestTask:
-    """One request of one caller. `audience.reply` is what becomes of it, `headers` what every reply to it carries."""
+    """One request of one caller. `audience.reply` becomes its result; `headers` go with every reply."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class RequestTask:
         except GatewayError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001  # the outermost edge
-            # Without the exception's text, which may hold a prompt.
+            # Without the exception's text, which may contain a prompt.
             log.error("request.failed", request_id=self.request_id, **describe_exception(error))  # noqa: TRY400
             self._fail(InternalError("Something went wrong on our side."))
         finally:
@@ -103,14 +103,15 @@ class RequestTask:
                 self._silence.cancel()
             if self._is_draining:
                 self._runtime.drains -= 1
-            # Else task and audience would hold each other, and a body of megabytes, until the next collection.
+            # Otherwise task and audience would keep each other, and a body of megabytes, alive until the next
+            # collection.
             self.audience.on_leave(None)
             if not self.audience.is_gone:
-                # Nobody waits for ever, whatever has happened here.
+                # No caller may wait for ever, whatever has happened here.
                 self._fail(ShuttingDown(STOPPING))
 
     def stop_for_shutdown(self) -> None:
-        """What is under way ends now, and nothing more begins."""
+        """End what is running, and start nothing more."""
         self._is_stopped = True
         if self._current is not None:
             self._current.stop(StopReason.SHUTDOWN, within_s=0)
@@ -140,7 +141,7 @@ class RequestTask:
         raise InternalError("The list of models keeps changing. Try again.", retry_after_s=1)
 
     async def _find_end_user(self) -> NamedEndUser | None:
-        """Who the request says it is for, unless the account doesn't want that recorded."""
+        """The end user that the request names, unless the account has switched recording off."""
         if not self._request.end_user or not self._caller.records_end_users:
             return None
         key = await self._runtime.end_user_key(self._caller)
@@ -161,7 +162,7 @@ class RequestTask:
         try:
             return self._resolve_by(catalog, model, moment)
         except (ModelNotFound, ModelUnpriced, InvalidRequest):
-            # Nothing is opened, so the books won't notice that this catalog is out of date.
+            # Nothing will be opened, so the books won't notice that this catalog is outdated.
             catalog = await self._runtime.fresh_catalog()
         return self._resolve_by(catalog, model, moment)
 
@@ -171,7 +172,7 @@ class RequestTask:
         return resolution
 
     async def _call(self, resolution: Resolution) -> None:
-        """Call one target after the other, each as often as makes sense, until one has answered."""
+        """Call one target after another, each as often as makes sense, until one has answered."""
         failures: list[UpstreamError] = []
         refusal: RequestError | None = None
         for target, chat in self._targets(resolution):
@@ -179,7 +180,7 @@ class RequestTask:
                 if await self._try(target, chat, resolution, failures):
                     return
             except UnboundedError as error:
-                # Nobody can say what this target may use under a limit that binds; of another one it may be known.
+                # What this target may use under the limit is unknown; for another one it may be known.
                 refusal = refusal or error
                 continue
             except RequestError:
@@ -194,11 +195,11 @@ class RequestTask:
             raise refusal
 
     def _targets(self, resolution: Resolution) -> list[tuple[Target, ChatRequest | None]]:
-        """In order, with what goes to each. Raises InvalidRequest where none can take the request."""
+        """In order, with what to send to each. Raises InvalidRequest if none can take the request."""
         targets = choose_targets(resolution, self._request, self._wire, provider_of=self._runtime.provider)
         if self._makers is None:
             return targets
-        # What a request goes on from is where it was made, and nowhere else.
+        # A stored response that the request continues exists only where it was created.
         makers = [(target, chat) for target, chat in targets if target.provider in self._makers]
         if not makers:
             raise not_found(self._request.kept_responses[0])
@@ -207,7 +208,7 @@ class RequestTask:
     async def _try(
         self, target: Target, chat: ChatRequest | None, resolution: Resolution, failures: list[UpstreamError]
     ) -> bool:
-        """One target, as often as makes sense; whether there is an answer, or nobody who waits for one."""
+        """Calls one target, as often as makes sense; returns whether it has answered, or the caller has left."""
         repeat = 0
         while True:
             context = await self._open(target, chat, resolution)
@@ -236,7 +237,7 @@ class RequestTask:
         self.headers |= call.settled_limit_headers()
         self._has_counted |= call.closing is not None and call.closing.status is not UsageStatus.VOID
         if call.closing is None or not call.closing.releases_claim:
-            # It may have worked: the claim stays with it, whatever becomes of another one.
+            # It may have worked: the claim stays with it, whatever a later attempt does.
             self._claim = None
         if not call.is_settled:
             self._unsettled = call
@@ -247,7 +248,9 @@ class RequestTask:
         return is_final(failure, falls_back_on_server_error=resolution.falls_back_on_server_error)
 
     def _refuse_routing(self, resolution: Resolution) -> None:
-        """Fields by which the provider would serve another model than the one that the key may call and pays for."""
+        """Refuses fields by which the provider would serve another model than the one that the key may call and pays
+        for.
+        """
         if self._request.routing_fields and not resolution.allows_provider_routing:
             field = self._request.routing_fields[0]
             raise InvalidRequest(
@@ -256,7 +259,7 @@ class RequestTask:
             )
 
     async def _open(self, target: Target, chat: ChatRequest | None, resolution: Resolution) -> CallContext:
-        """Put the call on the books, and the one before it to rest in the same transaction."""
+        """Record the call, and void the previous one in the same transaction."""
         operation = open_call(
             self._request,
             self._caller,
@@ -320,7 +323,7 @@ class RequestTask:
     # --- The caller ---------------------------------------------------------------------------------------------------
 
     def _on_leave(self) -> None:
-        """Read on for the figures, if the policy says so and not too many calls do already."""
+        """Read on for the usage, if the policy says so and not too many calls are doing that already."""
         if self._current is None:
             return
         policies: Mapping[str, str] = settings.LLM_DISCONNECT_POLICY
@@ -335,7 +338,7 @@ class RequestTask:
         self._silence = asyncio.get_running_loop().call_later(within_s, self._break_silence)
 
     def _break_silence(self) -> None:
-        """A proxy or a client takes a connection for dead on which no byte comes, whatever we wait for meanwhile."""
+        """Proxies and clients assume that a silent connection is dead, whatever we are waiting for."""
         bounds = self._runtime.bounds
         relay = self.audience.begin_stream(bounds, self.headers)
         left_s = bounds.silence_s - relay.silent_s
@@ -347,20 +350,20 @@ class RequestTask:
     def _fail(self, error: GatewayError) -> None:
         relay = self.audience.relay
         if relay is not None and not relay.is_closed:
-            # The head is out already, so the stream itself has to say it.
+            # The headers are already sent, so the stream itself has to report it.
             relay.add(self._wire.render_stream_error(error, request_id=self.request_id, origin=origin_of(self.headers)))
             relay.close()
         if self.audience.is_answered:
             return
         if not isinstance(error, UpstreamError):
             metrics.count_refused(error.code)
-        # Its frames hold the reply as far as it came, and in a circle: long-lived ones wait for a full collection.
+        # Its frames keep the reply so far, in a reference cycle: long-lived ones wait for a full collection.
         self.audience.reply.set_exception(without_frames(error))
-        self.audience.reply.exception()  # Read once, so that nobody's absence is reported as never retrieved.
+        self.audience.reply.exception()  # Retrieved once, so that asyncio doesn't report it as never retrieved.
 
 
 def _has_learned(context: CallContext, failure: UpstreamError) -> bool:
-    """Whether the same call makes sense at once, without what its server doesn't know and only we have asked for."""
+    """Whether to repeat the call at once, without a field that only we have added and its server doesn't know."""
     if not context.asks_for_usage or not refuses_stream_options(failure):
         return False
     provider = context.provider
@@ -368,5 +371,5 @@ def _has_learned(context: CallContext, failure: UpstreamError) -> bool:
 
 
 def _is_cost_limited(opened: Opened) -> bool:
-    """Then a lower maximum is the limit divided by our price: docs/decisions/0023."""
+    """Then a lowered maximum would reveal our price, as the limit divided by it: docs/decisions/0023."""
     return any(state.metric is LimitMetric.COST for state in opened.limits)

@@ -1,7 +1,7 @@
-"""Who may still call: limits against what is used and held. Pure arithmetic over windows that are locked.
+"""Admission: limits compared with what is used and held. Pure arithmetic over locked windows.
 
-A call is let in only if everything it may use fits into every limit that binds it, beside what was used and what
-other open calls hold. So a limit can't be overspent, as long as upstreams keep to the maximum they are told.
+A call is admitted only if its maximum usage fits into every limit that applies, beside what was used and what other
+open calls hold. So a limit can't be overspent, as long as upstreams respect the maximum that they are given.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _METRICS = (LimitMetric.REQUESTS, LimitMetric.TOKENS, LimitMetric.COST)
 class ReservationEstimate(NamedTuple):
     """What a call may use at most, whatever tiers and token classes it turns out to use.
 
-    requests: 0 where an earlier call of the same request counts already. input_tokens, output_tokens: None where nobody
-    can say; output_tokens are those of one choice, of which there are `choices`, and where nobody states them, a limit
-    makes `unstated_output_tokens` the maximum. input_pico: pico-units of USD for all input and fees;
-    output_token_pico: for a token of output. Both are None where no price bounds the call, and `why_unpriced` says so
-    to the caller, as `why_uncounted` does where nothing bounds its tokens.
+    requests: 0 if an earlier call of the same request counts already. input_tokens, output_tokens: None if unknown;
+    output_tokens are those of one choice, of which there are `choices`; if the request doesn't state them, a limit
+    makes `unstated_output_tokens` the maximum. input_pico: pico-units of USD for all input and fees; output_token_pico:
+    per token of output. Both are None if no price bounds the call; `why_unpriced` tells the caller why, and
+    `why_uncounted` why nothing bounds its tokens.
     """
 
     requests: int
@@ -43,12 +43,12 @@ class ReservationEstimate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exceeded:
-    """The limit that stands in the way of a call.
+    """The limit that a call doesn't fit into.
 
     kind: `spent` (final until it resets), `busy` (other calls hold the rest), `too_large` (more than the whole limit),
-    `unbounded` (nobody can say what the call may use). why: a sentence's end for the last one.
+    `unbounded` (the call's maximum usage is unknown). why: ends the sentence about the last kind.
     needed, left: units that the call would reserve, and that another call could; max_output_tokens: the highest output
-    maximum of a choice with which it would fit. None where nobody can say, or where no maximum makes it fit.
+    maximum of a choice with which it would fit. None if unknown, or if no maximum makes it fit.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class Exceeded:
 
 @dataclass(frozen=True, slots=True)
 class LimitRow:
-    """A limit in force. api_key_id: None where it binds the whole account."""
+    """A limit in force. api_key_id: None if it applies to the whole account."""
 
     id: int
     account_id: int
@@ -75,7 +75,7 @@ class LimitRow:
     amount: int
     soft_percent: int | None
     metric_index: int = field(init=False)
-    """Of its metric in `_METRICS`: looked up by each call, and a member of an enum is slow to hash."""
+    """Position of its metric in `_METRICS`: needed for each call, and enum members are slow to hash."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metric_index", _METRICS.index(self.metric))
@@ -86,7 +86,7 @@ class LimitRow:
 
 @dataclass(slots=True)
 class Window:
-    """A locked window and what this batch adds to it. used, held: with those additions."""
+    """A locked window and what this batch adds to it. used, held: including those additions."""
 
     id: int
     limit: LimitRow
@@ -109,11 +109,11 @@ class Window:
         return max(0, self.limit.amount - self.used - self.held)
 
     def has_room_for(self, units: int | None) -> bool:
-        """None: nobody can say for how much."""
+        """None: the amount is unknown."""
         return units is not None and self.used + self.held + units <= self.limit.amount
 
     def hold(self, units: int) -> tuple[int, int]:
-        """As the open row says it: the window's id, and how much."""
+        """In the form of the open row: the window's id, and how much."""
         self.held += units
         self.added_held += units
         return self.id, units
@@ -129,14 +129,14 @@ class Window:
 
 
 class BindingWindow(NamedTuple):
-    """A window of the period that a call falls into. ends_at: None where that has no end."""
+    """A window of the period that a call is in. ends_at: None for a period without an end."""
 
     window: Window
     ends_at: datetime | None
 
 
 class Admission(NamedTuple):
-    """holds: (window id, units) each, [] where the call is refused. max_output_tokens: lowered by a limit, or None."""
+    """holds: (window id, units) each, [] for a refused call. max_output_tokens: as lowered by a limit, or None."""
 
     holds: tuple[tuple[int, int], ...] = ()
     max_output_tokens: int | None = None
@@ -145,7 +145,7 @@ class Admission(NamedTuple):
 
 
 def admit(binding: Sequence[BindingWindow], ask: ReservationEstimate, *, now: datetime) -> Admission:
-    """Take the call's holds in all of these windows, or say which limit stands in the way and take none.
+    """Take the call's holds in all of these windows, or return the limit that it doesn't fit into and take none.
 
     A call that asks for more than a whole limit gets a lower output maximum, if that makes it fit.
     """
@@ -163,8 +163,8 @@ def admit(binding: Sequence[BindingWindow], ask: ReservationEstimate, *, now: da
 def units_used(metric: str, held: int, *, status: str, total_tokens: int, cost_pico: int | None, is_known: bool) -> int:
     """What a closed call has used of a limit, in its units.
 
-    is_known: whether the figures can be relied on. Where they can't (disputed, lost, unpriced), what was held counts:
-    nothing that an upstream says or fails to say gives a limit back what may have been spent.
+    is_known: whether the figures are reliable. If not (disputed, lost, unpriced), what was held counts: nothing that an
+    upstream says or omits gives back what may have been spent.
     """
     if status == UsageStatus.VOID:
         return 0
@@ -176,7 +176,7 @@ def units_used(metric: str, held: int, *, status: str, total_tokens: int, cost_p
 
 
 def _clamped_output(binding: Iterable[BindingWindow], ask: ReservationEstimate) -> int | None:
-    """The output maximum of one choice under which the call fits into each whole limit; as asked where it does."""
+    """The output maximum of one choice with which the call fits into each whole limit; unchanged if it does already."""
     maximum = ask.output_tokens
     for window, _ in binding:
         room = _room_for_output(window.limit.metric, window.limit.amount, ask)
@@ -186,7 +186,7 @@ def _clamped_output(binding: Iterable[BindingWindow], ask: ReservationEstimate) 
 
 
 def _room_for_output(metric: LimitMetric, units: int, ask: ReservationEstimate) -> int | None:
-    """Tokens of output that one choice may have within so many units; None where the metric doesn't say."""
+    """Output tokens that one choice may have within this many units; None if the metric doesn't determine it."""
     if metric is LimitMetric.TOKENS and ask.input_tokens is not None:
         return (units - ask.input_tokens) // ask.choices
     if metric is LimitMetric.COST and ask.input_pico is not None and ask.output_token_pico:
@@ -195,7 +195,7 @@ def _room_for_output(metric: LimitMetric, units: int, ask: ReservationEstimate) 
 
 
 def _needs(ask: ReservationEstimate, maximum: int | None) -> tuple[int | None, ...]:
-    """What the call may use at most, in the units of each of `_METRICS`; None where nobody can say."""
+    """What the call may use at most, in the units of each of `_METRICS`; None if unknown."""
     tokens = cost = None
     if ask.input_tokens is not None and maximum is not None:
         tokens = ask.input_tokens + ask.choices * maximum
@@ -208,7 +208,7 @@ def _needs(ask: ReservationEstimate, maximum: int | None) -> tuple[int | None, .
 
 
 def _obstacle(binding: BindingWindow, units: int | None, ask: ReservationEstimate, now: datetime) -> Exceeded:
-    """Why there is no room in the window."""
+    """Why the window has no room."""
     window, ends_at = binding
     limit = window.limit
     why = ""
@@ -238,7 +238,7 @@ def _obstacle(binding: BindingWindow, units: int | None, ask: ReservationEstimat
 
 
 def _states(binding: Sequence[BindingWindow], holds: Sequence[tuple[int, int]]) -> tuple[LimitState, ...]:
-    """holds: the call's own, in the order of the windows; none where it is refused."""
+    """holds: the call's own, in the order of the windows; none for a refused call."""
     held = [units for _, units in holds] or [0] * len(binding)
     return tuple(
         [

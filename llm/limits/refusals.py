@@ -1,4 +1,4 @@
-"""What a caller is told where a call doesn't fit into a limit."""
+"""The message to a caller whose call doesn't fit into a limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ _BUSY_RETRY_S = 1.0
 
 
 def build_refusal(exceeded: Exceeded, *, shows_cost: bool) -> RequestError:
-    """shows_cost: else a limit of cost is told without amounts, which divided by tokens would give our prices."""
+    """shows_cost: otherwise a limit of cost is described without amounts, which divided by tokens would reveal our
+    prices.
+    """
     limit = f"{'API key' if exceeded.is_of_key else 'account'}'s {_limit(exceeded, shows_cost=shows_cost)}"
     figures, advice = _figures(exceeded, shows_cost=shows_cost), _advice(exceeded)
     match exceeded.kind:
@@ -46,7 +48,7 @@ def _text(*sentences: str) -> str:
 def _figures(exceeded: Exceeded, *, shows_cost: bool) -> str:
     """What is left, and what the request would reserve.
 
-    Amounts of money tell what a token costs us, so only accounts that are shown costs get them.
+    Amounts of money reveal what a token costs us, so only accounts that may see costs get them.
     """
     if exceeded.needed is None or (exceeded.metric is LimitMetric.COST and not shows_cost):
         return ""
@@ -55,7 +57,7 @@ def _figures(exceeded: Exceeded, *, shows_cost: bool) -> str:
 
 
 def _advice(exceeded: Exceeded) -> str:
-    """How a smaller request fits. Under a limit of cost the exact maximum would tell the price too."""
+    """How to make a smaller request fit. For a limit of cost, the exact maximum would reveal the price too."""
     if exceeded.max_output_tokens is None:
         return ""
     if exceeded.metric is LimitMetric.COST:

@@ -1,4 +1,4 @@
-"""What a call may use at most: the bound that limits hold for it."""
+"""What a call may use at most: the amount that limits reserve for it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from llm.prices.pricing import dearest_pico
 def estimate_reservation(
     wire: WireFormat, request: ParsedRequest, target: Target, *, requests: int
 ) -> ReservationEstimate:
-    """requests: 0 where an earlier call of the request counts already.
+    """requests: 0 if an earlier call of the request counts already.
 
-    A prompt of unknown size, and an output without a maximum, may fill the model's whole context window, where that
-    is known. What a provider adds to the prompt by itself, once for each of its tools' runs, has no bound.
+    A prompt of unknown size, and an output without a maximum, may fill the model's whole context window, if that is
+    known. What a provider adds to the prompt for each run of its tools has no bound.
     """
     if request.is_count:
         return ReservationEstimate(requests=requests, input_tokens=0, output_tokens=0)
@@ -57,7 +57,7 @@ def _why_unpriced(request: ParsedRequest, extent: Extent, target: Target, input_
     if request.routing_fields:
         return "it asks for a choice of models or providers, whose cost can't be known in advance"
     if price.is_free:
-        # However many tokens they are.
+        # However many tokens it has.
         return ""
     if extent.unbounded_output:
         return f"it asks for {extent.unbounded_output}, whose cost can't be known in advance"

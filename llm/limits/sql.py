@@ -1,4 +1,4 @@
-"""The SQL of limits, their windows, and the messages that a crossed threshold causes."""
+"""The SQL of limits, their windows, and the alerts for crossed thresholds."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def windows_sql(vendor: str) -> str:
 
 @cache
 def windows_of_calls_sql() -> str:
-    """PostgreSQL: as `windows_sql`, of the windows that these open calls hold instead of those with these ids."""
-    # By id, whatever the planner thinks of the index of open rows: those of streams in flight are many.
+    """PostgreSQL: like `windows_sql`, with the windows that these open calls hold instead of windows by id."""
+    # By id, not by the index of open rows, whatever the planner prefers: streams in flight are many.
     calls = "SELECT status, holds FROM llm_usage WHERE id = ANY(%s::uuid[]) OFFSET 0"
     held = (
         f"SELECT (hold ->> 0)::bigint FROM ({calls}) AS u CROSS JOIN LATERAL "  # noqa: S608
@@ -57,13 +57,13 @@ def _ids_by_start(vendor: str) -> str:
 
 
 def _locked(ids: str) -> str:
-    """An array, not a subquery: the planner would take it for many rows, and read all windows instead of these."""
+    """An array, not a subquery: the planner would expect many rows, and read all windows."""
     where = _windows_where(f"w.id = ANY(ARRAY({ids}))", starts_at="EXTRACT(EPOCH FROM w.starts_at)::bigint")
     return f"{where} FOR UPDATE OF w"
 
 
 def _windows_where(condition: str, *, starts_at: str) -> str:
-    """starts_at: whole seconds since 1970, which drivers read faster than a timestamp; no window begins between two."""
+    """starts_at: whole seconds since 1970, which drivers parse faster than timestamps; no window begins between."""
     columns = f"w.id, {LIMIT_COLUMNS}, {starts_at}, w.used, w.held, w.is_announced"
     windows = "llm_limitwindow w JOIN llm_limit l ON l.id = w.limit_id"
     return f"SELECT {columns} FROM {windows} WHERE {condition} ORDER BY w.id"  # noqa: S608
@@ -71,7 +71,7 @@ def _windows_where(condition: str, *, starts_at: str) -> str:
 
 @cache
 def insert_windows_sql(vendor: str) -> str:
-    """Those that don't exist, in an order that everybody keeps: an insert waits for another's of the same window."""
+    """Inserts missing windows, in a fixed order: an insert waits for another transaction's of the same window."""
     false = "0" if vendor == "sqlite" else "false"
     existing = "SELECT 1 FROM llm_limitwindow x WHERE x.limit_id = v.limit_id AND x.starts_at = v.starts_at"
     return (
@@ -84,7 +84,7 @@ def insert_windows_sql(vendor: str) -> str:
 
 @cache
 def update_windows_sql(vendor: str) -> str:
-    """Two parameters: a document of what is added, and its ids, which tell the planner how few windows those are."""
+    """Two parameters: a document of the additions, and its ids, which tell the planner how few windows there are."""
     shape = {"id": "bigint", "used": "bigint", "held": "bigint", "announces": "boolean"}
     return (
         "UPDATE llm_limitwindow SET used = llm_limitwindow.used + v.used, held = llm_limitwindow.held + v.held, "  # noqa: S608

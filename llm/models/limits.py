@@ -1,4 +1,4 @@
-"""Ceilings for accounts and keys, and what of them is used and held in each period."""
+"""Limits of accounts and keys, and what is used and held of them in each period."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class LimitQuerySet(models.QuerySet["Limit"]):
 
 
 class Limit(models.Model):
-    """A ceiling for all calls of an account, or for those of one of its keys. Archived, never deleted.
+    """A maximum for all calls of an account, or for those of one of its keys. Archived, never deleted.
 
-    amount: whole requests, whole tokens, or micro-units of USD (0.000001 USD), as `metric` says.
-    Periods are those of the account's time zone. A change acts on the next call, in every process.
+    amount: whole requests, whole tokens, or micro-units of USD (0.000001 USD), depending on `metric`.
+    Periods are in the account's time zone. A change applies from the next call, in every process.
     """
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="limits")
@@ -74,7 +74,7 @@ class Limit(models.Model):
 class LimitWindow(models.Model):
     """One period of a limit, in its units: what closed calls have used, and what open ones may use at most.
 
-    held is always the sum of what the open rows say they hold here: `verify_books` recomputes both.
+    held always equals the sum of what the open rows hold here: `verify_books` recomputes both.
     """
 
     limit = models.ForeignKey(Limit, on_delete=models.PROTECT, related_name="windows", db_index=False)

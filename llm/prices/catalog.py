@@ -1,7 +1,7 @@
-"""From a public model name to providers and the prices in force. Pure but for `load_catalog`.
+"""From a public model name to providers and the prices in force. Pure except for `load_catalog`.
 
 A catalog is one reading of all routes and prices; a process keeps one in a `CatalogCache` until it is too old or the
-books say that `CatalogVersion` has moved on. A price that starts later needs no new reading: `resolve` goes by time.
+books report that `CatalogVersion` has changed. A price that starts later needs no new reading: `resolve` goes by time.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ MAX_NAME_LENGTH = 200
 """As long as the columns that hold model names."""
 
 _REMEMBERED_NAMES = 1024
-"""Callers choose names; this bounds what they can make us remember."""
+"""Callers choose names; this bounds how many are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedPrice:
-    """One row of prices. `snapshot.effective_until` is None here: what ends it depends on the name it is asked for."""
+    """A price row. `snapshot.effective_until` is None here: what ends the price depends on the requested name."""
 
     snapshot: PriceSnapshot
     is_staff: bool
@@ -60,7 +60,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """price: None when none is in force and such calls are served all the same; they are recorded as unpriced."""
+    """price: None if none is in force and such calls are served anyway; they are recorded as unpriced."""
 
     provider: str
     upstream_model: str
@@ -68,7 +68,7 @@ class Target:
 
 
 class ServedPrice(NamedTuple):
-    """price: None where none is known. is_of_another_model: not that of the model that was asked for."""
+    """price: None if unknown. is_of_another_model: not that of the requested model."""
 
     price: PriceSnapshot | None
     is_of_another_model: bool = False
@@ -76,9 +76,9 @@ class ServedPrice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """targets: never empty; the first is to be called, the others are fallbacks in their order.
+    """targets: never empty; the first is to be called, the others are fallbacks in order.
 
-    allows_provider_routing, falls_back_on_server_error: as the route says, if there is one.
+    allows_provider_routing, falls_back_on_server_error: as set on the route, if there is one.
     """
 
     model: str
@@ -89,7 +89,7 @@ class Resolution:
     serving: Callable[[TargetName, str], ServedPrice] | None = field(default=None, compare=False)
 
     def price_served(self, target: Target, reported_model: str) -> ServedPrice:
-        """See `Catalog.price_served`; at the moment for which this was resolved."""
+        """See `Catalog.price_served`; for the moment at which this was resolved."""
         if self.serving is None:
             return ServedPrice(target.price)
         return self.serving(TargetName(target.provider, target.upstream_model), reported_model)
@@ -105,10 +105,12 @@ class PublicModel:
 
 
 def unpriced_is_refused(provider: str) -> bool:
-    """Whether calls of the provider's models are refused where no price is in force.
+    """Whether calls to the provider's models are refused if no price is in force.
 
-    Only LLM_UNPRICED_MODELS=refuse does that. Else they are served, flagged and listed, and their invoice waits for a
-    price: a provider's new model works on its first day. Where a cost limit binds, the books refuse what has no bound.
+    Only LLM_UNPRICED_MODELS=refuse does that. Otherwise they are served, flagged and listed, and their invoice waits
+    for a
+    price: a provider's new model works on its first day. If a cost limit applies, the books refuse calls without a
+    bound.
     """
     return bool(settings.LLM_UNPRICED_MODELS == "refuse")
 
@@ -137,10 +139,10 @@ class Catalog:
     ) -> Resolution:
         """Where a call for `model` goes and at which prices.
 
-        A name without a route goes to the default provider as it is. Targets without a price are dropped where
+        A name without a route goes to the default provider unchanged. Targets without a price are dropped if
         `unpriced(provider)` refuses them. A partly unpriced model stays: only calls that use such a meter are unpriced.
         Raises ModelNotFound (inactive or empty route, impossible name), ModelUnpriced (no target is left), and
-        InvalidRequest for a variant such as `:online` that neither a route nor a price of its own names.
+        InvalidRequest for a variant such as `:online` that neither a route nor a price names.
         """
         names = self._names_behind(model, default_provider)
         found = [Target(*name, self.price_for(*name, at=at)) for name in names]
@@ -163,10 +165,10 @@ class Catalog:
         return self._timeline(provider, upstream_model).at(at)
 
     def price_served(self, asked: TargetName, reported_model: str, *, at: datetime) -> ServedPrice:
-        """The price of a call by the model that the provider says has served it.
+        """The price of a call by the model that the provider reports to have served it.
 
-        A reported name counts only if it has another price of its own. One without a price, or that the price of the
-        asked name covers too, is an alias: a dated name, a path on a local server.
+        A reported name counts only if it has another price of its own. One without a price, or covered by the requested
+        name's price, is an alias: a dated name, a path on a local server.
         """
         price = self.price_for(*asked, at=at)
         if not reported_model or reported_model.casefold() == asked.upstream_model.casefold():
@@ -191,9 +193,9 @@ class Catalog:
             )
 
     def public_models(self, *, at: datetime, default_provider: str, default_model: str = "") -> list[PublicModel]:
-        """Active routes, the default model, and the names that the default provider's prices list; sorted by name.
+        """Active routes, the default model, and the names listed in the default provider's prices; sorted by name.
 
-        Names that only a pattern covers are callable, but nobody could list them.
+        Names that only a pattern covers can be called, but not listed.
         """
         listed = {
             price.snapshot.model: PublicModel(price.snapshot.model, price.created_at, default_provider)
@@ -218,21 +220,21 @@ class Catalog:
 
 
 class CatalogCache:
-    """The catalog of a process. Replacing it is one assignment, so readers in other threads need no lock."""
+    """The catalog of a process. It is replaced by one assignment, so readers in other threads need no lock."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._catalog: Catalog | None = None
 
     def current(self) -> Catalog | None:
-        """None when there is none or it is older than LLM_CATALOG_CACHE_SECONDS: load another."""
+        """None if there is none or it is older than LLM_CATALOG_CACHE_SECONDS: load another."""
         catalog = self._catalog
         if catalog is None or self._clock() - catalog.loaded_at > settings.LLM_CATALOG_CACHE_SECONDS:
             return None
         return catalog
 
     def store(self, catalog: Catalog) -> None:
-        """Of two readings that overlapped, the one that began later stays."""
+        """Of two overlapping readings, the one that began later is kept."""
         if self._catalog is None or catalog.loaded_at >= self._catalog.loaded_at:
             self._catalog = catalog
 
@@ -243,7 +245,7 @@ class CatalogCache:
 
 
 def load_catalog() -> Catalog:
-    """Read all routes and prices: six queries, the version first, so that a change meanwhile shows up as a new one."""
+    """Read all routes and prices: six queries, the version first, so that a concurrent change raises it again."""
     started = time.monotonic()
     version = CatalogVersion.current()
     return Catalog(version=version, loaded_at=started, routes=_load_routes(), prices=_load_prices())
@@ -251,7 +253,7 @@ def load_catalog() -> Catalog:
 
 @dataclass(frozen=True, slots=True)
 class _Timeline:
-    """The prices of one name, one after another: prices[i] holds from starts[i] on."""
+    """The prices of one name, one after another: prices[i] applies from starts[i] on."""
 
     starts: tuple[datetime, ...] = ()
     prices: tuple[PriceSnapshot, ...] = ()
@@ -262,7 +264,7 @@ class _Timeline:
 
 
 def _build_timeline(prices: Mapping[str, tuple[ListedPrice, ...]], provider: str, model: str) -> _Timeline:
-    """Of all prices that fit: staff's before imported, exact names before patterns, then the latest."""
+    """Of all matching prices: staff's before imported, exact names before patterns, then the latest."""
     name = model.lower()
     fitting = [price for price in prices.get(provider, ()) if price.matches(name)]
     winners: list[tuple[datetime, PriceSnapshot]] = []

@@ -1,4 +1,4 @@
-"""Prices that staff set: for what no list has, or what they negotiated."""
+"""Prices set by staff: for models missing from every list, or with negotiated prices."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def set_price(
     note: str = "",
     created_by: User | None = None,
 ) -> Price:
-    """Set what the exact model costs from a moment on, in USD per million tokens, until staff set another price.
+    """Set what exactly this model costs from a moment on, in USD per million tokens, until staff set another price.
 
-    It wins over imported prices, later ones too. `rates` replaces all token rates of that service, whatever their
-    context tiers; what isn't said here carries over from the price in force at that moment: other services, rates of
+    It takes precedence over imported prices, later ones too. `rates` replaces all token rates of that service, in all
+    its context tiers; everything else carries over from the price in force at that moment: other services, rates of
     extra meters, the context window. Calls already recorded keep their price.
     per_thousand: extra meters (`web_searches`) -> USD per thousand of their units.
     Raises PriceRefusedError; nothing is written then.

@@ -34,7 +34,7 @@ class AnthropicProvider:
         self._transport = UpstreamTransport(settings)
         self._base_url = settings.base_url.rstrip("/")
         self._client = AsyncAnthropic(
-            # Without a key the SDK would look for one in the environment and in the user's home.
+            # Without a key the SDK would look for one in the environment and in the user's home directory.
             api_key=settings.api_key or "none",
             base_url=settings.base_url,
             max_retries=0,
@@ -42,12 +42,12 @@ class AnthropicProvider:
             http_client=client_on(self._transport),
             open_telemetry=False,
         )
-        # It took ANTHROPIC_CUSTOM_HEADERS from the environment; the gateway's are its settings alone.
+        # The SDK takes ANTHROPIC_CUSTOM_HEADERS from the environment; the gateway uses only its settings.
         self._client._custom_headers = {}
         self._headers: dict[str, str | Omit] = {
             "content-type": "application/json",
             "anthropic-version": API_VERSION,
-            # The SDK sends `Authorization: Bearer`, which of the servers that speak this API not all know.
+            # The SDK sends `Authorization: Bearer`, which not all servers with this API know.
             "x-api-key": settings.api_key or "none",
             "authorization": Omit(),
         }
@@ -74,7 +74,7 @@ class AnthropicProvider:
         return count_message_tokens(messages)
 
     async def forward(self, call: RawCall) -> UpstreamReply:
-        """The caller's version of the API, or the one that translated calls speak; the key is ours."""
+        """With the caller's version of the API, or that of translated calls; the key is ours."""
         return await self._exchange("POST", call.path, headers=call.headers, body=call.body)
 
     async def aclose(self) -> None:
@@ -115,6 +115,6 @@ class AnthropicProvider:
             )
         except Exception as error:
             raise upstream_error(error, provider=self.name, secret=self._secret) from error
-        # The SDK returns the unread response as it is where that is what it is to be cast to.
+        # The SDK returns the unread response unchanged when asked to cast to its class.
         unread = cast("httpx2.AsyncByteStream", cast("httpx2.Response", response).stream)
         return UpstreamReply(unread, provider=self.name, secret=self._secret)

@@ -1,4 +1,4 @@
-"""How many tokens each of Anthropic's models may write: it wants a maximum, and callers often give none.
+"""How many tokens each of Anthropic's models may write: it requires a maximum, and callers often give none.
 
 Source, read 2026-11: anthropic 2.12, `types/model_info.py`: `max_tokens` of `GET /v1/models/{id}`.
 """
@@ -29,7 +29,7 @@ class _Answer(NamedTuple):
 
 
 class OutputMaxima:
-    """ask: the description of a model, from its provider; it may raise anything."""
+    """ask: returns the provider's description of a model; it may raise anything."""
 
     def __init__(self, ask: Callable[[str], Awaitable[Mapping[str, object]]]) -> None:
         self._ask = ask
@@ -37,13 +37,13 @@ class OutputMaxima:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def find_maximum(self, model: str) -> int:
-        """Where the provider doesn't say it, DEFAULT_MAX_TOKENS. Of many calls at once one asks."""
+        """DEFAULT_MAX_TOKENS if the provider doesn't say. Of many concurrent calls, one asks."""
         async with self._locks.setdefault(model, asyncio.Lock()):
             answer = self._answers.get(model)
             if answer is None or answer.until < time.monotonic():
                 answer = self._answers[model] = await self._answer_for(model)
         if len(self._answers) > _MAX_MODELS:
-            # Names are the operator's own; this is for the day on which they are not.
+            # Model names are usually the operator's; this is in case they aren't.
             self._answers.clear()
             self._locks.clear()
         return answer.maximum

@@ -1,10 +1,10 @@
-"""Our own key in whatever an upstream says: as it is, without its prefix, and in base64.
+"""Our own key in an upstream's text: as it is, without its prefix, and in base64.
 
-Base64 of a longer text that holds the key shows it in one of three alignments, of which only the characters that the
-key alone decides are looked for. In a refusal's texts a part of a form is struck out too, from as many characters on as
-make a secret: a server cuts what it echoes, or says it in two fields. In replies, which are passed on as bytes, a form
-is looked for as a whole. Other disguises (hex, reversed, spaced out) are not: an upstream that wants to give
-our key away can't be kept from it, and those that only echo a header or a URL use these forms.
+Base64 of a longer text that contains the key shows it in one of three alignments, of which only the characters
+determined by the key alone are searched for. In a refusal's texts part of a form is removed too, from SHORTEST_SECRET
+characters on: servers truncate what they echo, or split it over two fields. In replies, which are passed on as bytes,
+only whole forms are searched for. Other disguises (hex, reversed, spaced out) aren't: an upstream that wants to leak
+our key can't be stopped, and those that only echo a header or a URL use these forms.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 SHORTEST_SECRET = 16
-"""What is shorter than any provider's key is a word (Ollama takes any as its key): striking it out would only maim."""
+"""Anything shorter than every provider's key is a word (Ollama accepts any as its key), whose removal garbles texts."""
 
 REDACTED = "[redacted]"
 
@@ -26,14 +26,14 @@ _STRUCK_OUT = REDACTED.encode()
 
 
 class SecretForms:
-    """The forms of one secret; of a secret that is only a word there are none.
+    """The forms of one secret; none for a secret that is only a word.
 
     longest: bytes of the longest form.
     """
 
     def __init__(self, secret: str) -> None:
         plain = _without_prefixes(secret) if len(secret) >= SHORTEST_SECRET else []
-        # Wherever a longer form stands, a form of the shortest part stands inside it.
+        # Wherever a longer form occurs, so does a form of the shortest part.
         self._marks = tuple(form for text in plain[-1:] for form in (text.encode(), *_base64_of(text)))
         encoded = [form for text in (plain[:1] + plain[-1:]) for form in _base64_of(text)]
         self.forms = tuple(sorted({*(text.encode() for text in plain), *encoded}, key=len, reverse=True))
@@ -49,7 +49,7 @@ class SecretForms:
         return self._pattern.sub(_STRUCK_OUT, data)
 
     def strike_out_of_text(self, text: str) -> str:
-        """Also a part of a form, and where characters stand in it that nobody sees, or that are no part of any key."""
+        """Also removes parts of a form, and forms interspersed with characters that are invisible, or in no key."""
         if not self._runs or len(text) < SHORTEST_SECRET:
             return text
         places = [place for place, character in enumerate(text) if "!" <= character <= "~"]
@@ -60,7 +60,7 @@ class SecretForms:
         return "".join([*kept, text[position:]])
 
     def begin_of_unfinished(self, data: bytes) -> int:
-        """Where a form begins whose end has not come yet; the length of data if there is none."""
+        """Where a form begins that isn't complete yet; the length of data if there is none."""
         size = len(data)
         if not size or data[-1] not in self._characters:
             return size
@@ -74,11 +74,11 @@ class SecretForms:
         return size
 
     def are_partly_in(self, text: str) -> bool:
-        """Whether it holds a part of a form: a column may have cut it."""
+        """Whether it contains part of a form: a column may have truncated it."""
         return any(True for _part in self._parts_in(text))
 
     def _parts_in(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where parts of SHORTEST_SECRET characters or more begin and end."""
+        """Ranges of parts with SHORTEST_SECRET characters or more."""
         begin, end = 0, 0
         for place in range(len(text) - SHORTEST_SECRET + 1):
             if text[place : place + SHORTEST_SECRET] not in self._runs:
@@ -93,7 +93,7 @@ class SecretForms:
 
 
 def struck_out_of(value: Any, secrets: Sequence[str]) -> Any:
-    """The value without any of the secrets in its texts; objects and lists are gone through."""
+    """The value with the secrets removed from all its texts, in nested objects and lists too."""
     if isinstance(value, str):
         for secret in secrets:
             value = forms_of(secret).strike_out_of_text(value)
@@ -105,7 +105,7 @@ def struck_out_of(value: Any, secrets: Sequence[str]) -> Any:
 
 
 def without_invisible(text: str) -> str:
-    """Without control characters and others that nobody sees; lines and tabs stay, odd spaces become plain ones."""
+    """Without control and other invisible characters; line breaks and tabs stay, unusual spaces become plain ones."""
     if text.isascii() and text.isprintable():
         return text
     seen = (" " if character.isspace() and character not in "\n\t" else character for character in text)
@@ -118,7 +118,7 @@ def forms_of(secret: str) -> SecretForms:
 
 
 def _without_prefixes(secret: str) -> list[str]:
-    """The secret, then without `sk-`, `sk-ant-` and the like: never less than what still looks like a key."""
+    """The secret, then without `sk-`, `sk-ant-` and the like: never shorter than what still looks like a key."""
     found = [secret]
     while len(found) <= _MAX_PREFIXES and (prefix := _PREFIX.match(found[-1])):
         rest = found[-1][prefix.end() :]

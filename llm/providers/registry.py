@@ -1,4 +1,4 @@
-"""Which providers there are. To add one: write its file, add one line here, set LLM_PROVIDER."""
+"""The available providers. To add one: write its file, add one line here, set LLM_PROVIDER."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def known_providers() -> list[str]:
 def build_provider(name: str) -> BaseLLMProvider:
     """A new instance. Its module, and with it its SDK, is imported only now.
 
-    Raises LookupError for a name that is not registered.
+    Raises LookupError for an unregistered name.
     """
     if name not in PROVIDERS:
         raise LookupError(f"“{name}” is not a registered provider. Choose one of {', '.join(known_providers())}.")
@@ -50,7 +50,7 @@ def provider_settings(name: str) -> ProviderSettings:
         base_url=base_url,
         dialects=_dialects(name),
         connect_timeout_s=settings.LLM_CONNECT_TIMEOUT_SECONDS,
-        # On the socket silence is silence; before the first byte more of it is allowed than after.
+        # A socket can't tell kinds of silence apart, and more is allowed before the first byte than after.
         idle_timeout_s=max(settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS, settings.LLM_IDLE_TIMEOUT_SECONDS),
         developer_role=settings.LLM_COMPATIBLE_DEVELOPER_ROLE if name == "openai_compatible" else "developer",
         max_output_tokens=settings.LLM_ANTHROPIC_MAX_TOKENS,
@@ -60,7 +60,7 @@ def provider_settings(name: str) -> ProviderSettings:
 
 
 def is_configured(name: str) -> bool:
-    """Whether calls to this provider can be made: its credentials or address are set. Custom ones always are."""
+    """Whether this provider can be called: its credentials or address are set. Custom ones always can."""
     required = {
         "openai": settings.OPENAI_API_KEY,
         "anthropic": settings.ANTHROPIC_API_KEY,
@@ -70,17 +70,17 @@ def is_configured(name: str) -> bool:
 
 
 def configured_secrets() -> list[str]:
-    """The keys that upstreams are sent."""
+    """The keys sent to upstreams."""
     return sorted({api_key for name in PROVIDERS if (api_key := _credentials(name)[0])})
 
 
 def upstream_key(name: str) -> str:
-    """The key that this provider is sent, "" for none."""
+    """The key sent to this provider, "" for none."""
     return _credentials(name)[0]
 
 
 def _dialects(name: str) -> frozenset[Dialect]:
-    """Of OpenAI's, those that the provider's server speaks: of a compatible one the operator says it."""
+    """Those of OpenAI's that the provider's server speaks; for a compatible one, a setting says so."""
     words = OPENAI_DIALECTS if name == "openai" else ("chat", *settings.LLM_COMPATIBLE_DIALECTS)
     return frozenset(OPENAI_DIALECTS[word] for word in words)
 

@@ -1,4 +1,4 @@
-"""Steps for many invoices at once: what they would do stands on a page first, then each is made on its own."""
+"""Steps for many invoices at once: a page shows what they would do, then each invoice is handled on its own."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 
 MAX_AT_ONCE = 200
-"""Each is a transaction of its own, and somebody waits for the page."""
+"""Each is a transaction of its own, and a user waits for the page."""
 
 MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class BulkStep:
-    """why_not: why the step is left out for an invoice and a person; "" where it is made.
+    """why_not: returns why this user can't take the step on an invoice, and it is skipped; "" if they can.
 
     A reason starts with a word or two that can be counted; details follow a colon.
     """
@@ -50,7 +50,7 @@ class BulkStep:
 
 @dataclass(frozen=True, slots=True)
 class CurrencyTotal:
-    """Of the invoices in one currency."""
+    """Totals of the invoices in one currency."""
 
     currency: str
     amount: Decimal
@@ -97,7 +97,7 @@ PAY = BulkStep("mark_selected_paid", "Mark selected as paid", _STEPS[InvoiceActi
 def run_batch(
     invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, batch: BulkStep, queryset: QuerySet[Invoice]
 ) -> HttpResponse | None:
-    """The page that asks; None once it is done, which leads back to the list."""
+    """The confirmation page; None once the steps are done, which returns to the list."""
     invoices = list(queryset.select_related("account__billing_profile")[: MAX_AT_ONCE + 1])
     if len(invoices) > MAX_AT_ONCE:
         invoice_admin.message_user(request, f"Choose at most {MAX_AT_ONCE} at once.", messages.ERROR)

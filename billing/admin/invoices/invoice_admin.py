@@ -1,4 +1,4 @@
-"""Invoices: the queue that reviewers work through, and a page for each. Nothing here is edited; steps are made."""
+"""Invoices: the reviewers' queue, and a page for each. Nothing is edited here; invoices are moved by steps."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Invoice], search_term: str
     ) -> tuple[QuerySet[Invoice], bool]:
-        """A whole label is a series and a number; Django would look for all of it in each."""
+        """Understands a whole label: Django would look for all of it in the series and in the number."""
         series, dash, number = search_term.strip().rpartition("-")
         if dash and number.isdecimal() and len(number) <= 9:
             return queryset.filter(series__name__iexact=series, number=int(number)), False
@@ -84,7 +84,7 @@ class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
         return self.admin_site.admin_view(partial(view, self))
 
     def get_fieldsets(self, request: HttpRequest, obj: Invoice | None = None) -> Any:
-        """The page is a template of its own."""
+        """None: the page has its own template."""
         return ((None, {"fields": ("currency",)}),)
 
     def change_view(

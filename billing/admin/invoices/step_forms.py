@@ -15,11 +15,11 @@ from billing.models import Invoice
 from llm.admin.usage.filters import DateInput
 
 MAX_DIGITS = 26
-"""Of an amount, before its decimals and with them."""
+"""Of an amount, decimals included."""
 
 
 class StepForm(forms.Form):
-    """Why, for the invoice's history. Subclasses ask for more."""
+    """The reason, for the invoice's history. Subclasses ask for more."""
 
     reason = forms.CharField(
         max_length=500,
@@ -34,7 +34,7 @@ class StepForm(forms.Form):
         self.invoice = invoice
 
     def details(self) -> dict[str, Any]:
-        """What the service wants beside the reason. Only for a valid form."""
+        """Further arguments of the service beside the reason. Only for a valid form."""
         return {}
 
 
@@ -54,7 +54,7 @@ class PaymentForm(StepForm):
 
 
 class CreditForm(ReasonedForm):
-    """All that is left of the invoice, or amounts of some of its lines."""
+    """Credits all that is left of the invoice, or amounts of some of its lines."""
 
     WHOLE, LINES = "whole", "lines"
 
@@ -101,7 +101,7 @@ class CreditForm(ReasonedForm):
 
 
 class BillAgainForm(ReasonedForm):
-    """All lines of the invoice, or some of them."""
+    """Corrects all lines of the invoice, or some of them."""
 
     WHOLE, LINES = "whole", "lines"
 

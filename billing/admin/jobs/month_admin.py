@@ -1,4 +1,4 @@
-"""A whole month: draft its invoices, and check those that are frozen against their calls. A worker does either."""
+"""Jobs on a whole month, done by a worker: draft its invoices, or verify the frozen ones against their calls."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def verify_view(invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest) -> 
 def _ask(
     invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, kind: MonthJobKind, *, title: str
 ) -> HttpResponse:
-    """A GET may propose month and account; a POST asks for the job."""
+    """A GET may prefill month and account; a POST requests the job."""
     data = request.POST if request.method == "POST" else None
     proposed = {"month": request.GET.get("month") or last_month(), "account": request.GET.get("account", "")}
     form = MonthForm(data, initial=proposed)
@@ -66,7 +66,7 @@ def _ask(
 
 @admin.register(MonthJob)
 class MonthJobAdmin(JobAdmin[MonthJob]):
-    """What a job says, its invoices say too: it is for whoever may look at those."""
+    """Visible to everyone who may view invoices: a job says nothing that its invoices don't."""
 
     unit = "accounts"
     list_display = ("job", "state_now", "problems_found", "how_far", "asked_by", "asked_at")

@@ -1,4 +1,4 @@
-"""What a report of usage is asked for: the filters of the list of calls, as far as rollups know them."""
+"""The form of the usage report: the filters of the list of calls that rollups can answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GROUPS = ("day", "model", "account", "key")
 
 
 class UsageReportForm(UsageFilterForm):
-    """Without days: the month so far. All fields are optional."""
+    """All fields are optional. Without days: the month so far."""
 
     by = forms.ChoiceField(label="By", required=False, choices=[(name, name) for name in _GROUPS])
 
@@ -32,7 +32,7 @@ class UsageReportForm(UsageFilterForm):
         return self.cleaned_data["by"] or "day"
 
     def clean_key(self) -> Any:
-        """One key: the only one that fits, or the only one of the account that does."""
+        """The id of the one key that matches, within the account if one is given."""
         found = super().clean_key()
         if found is None:
             return None
@@ -56,7 +56,7 @@ class UsageReportForm(UsageFilterForm):
         return {**data, "first": first, "last": last}
 
     def question(self) -> UsageQuestion:
-        """Only for a valid form."""
+        """The question to the rollups. Only for a valid form."""
         data = self.cleaned_data
         return UsageQuestion(
             first=data["first"],

@@ -1,4 +1,4 @@
-"""Usage by day, key, model or account, from the rollups: in place of a list of their rows, which nobody reads."""
+"""Usage by day, key, model or account, from the rollups. It replaces the list of their rows."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from llm.admin.usage.filters import proposed_models
 from llm.models import Account, ApiKey
 
 MAX_ROWS = 200
-"""Of all but days, of which no report has more than a year's."""
+"""For all groupings except by day, of which a report has at most a year's."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """hint: what the name alone doesn't say."""
+    """hint: what the name alone doesn't say, such as a key's account."""
 
     name: str
     figures: UsageMeasures
@@ -68,7 +68,7 @@ class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """A row of a rollup has no page: it is a part of the report."""
+        """Rollup rows have no pages: this redirects to the report."""
         raise Http404
 
 
@@ -86,14 +86,14 @@ def _rows_of_accounts(found: Sequence[IdUsage]) -> list[ReportRow]:
 
 
 def _rows_of_keys(found: Sequence[IdUsage]) -> list[ReportRow]:
-    """Keys of different accounts are often called the same."""
+    """With the account's name: keys of different accounts often have the same name."""
     keys = ApiKey.objects.select_related("account").in_bulk([each.id for each in found])
     return [ReportRow(str(keys[each.id]), each.figures, keys[each.id].account.name) for each in found]
 
 
 _Grouping = tuple[Callable[[UsageReport], Sequence[Any]], Callable[[Sequence[Any]], list[ReportRow]]]
-# What a report is grouped by: how that is found, days in order and all others the dearest first, at least one more than
-# are shown where there are more; and how it is shown.
+# What a report can be grouped by: how to find the groups (days in order, all others by cost, highest first; one more
+# than the limit, if there are more), and how to show them.
 _GROUPINGS: Mapping[str, _Grouping] = {
     "day": (lambda report: report.by_day, _rows_of_days),
     "model": (lambda report: report.by_model, _rows_of_models),

@@ -1,4 +1,6 @@
-"""`manage.py import_provider_costs openai|anthropic FILE.json`: what a provider says that it charges us."""
+"""`manage.py import_provider_costs openai
+anthropic FILE.json`: import what a provider says it charges us.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accounts: made, suspended, closed, never deleted."""
+"""Accounts: created, suspended, closed, never deleted."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ TimeZoneKeeper = Callable[[HttpRequest, Account], SafeString | None]
 
 
 def keep_time_zone(keeper: TimeZoneKeeper) -> None:
-    """For apps that stand on this one: a keeper says in a sentence where an account's zone is changed instead of here.
+    """For apps on top of this one: a keeper returns a sentence saying where to change an account's zone instead.
 
-    None: it doesn't keep the zone of this account.
+    None: it doesn't manage this account's zone.
     """
     _zone_keepers.append(keeper)
 
@@ -46,7 +46,7 @@ _zone_keepers: list[TimeZoneKeeper] = []
 
 
 class TimeZoneInput(forms.TextInput):
-    """A text field that proposes the names of the IANA database."""
+    """A text field that suggests IANA time zone names."""
 
     def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> SafeString:
         field = super().render(name, value, {**(attrs or {}), "list": "time-zones"}, renderer)
@@ -108,11 +108,11 @@ def _changes_status(to: AccountStatus) -> Any:
             return None
         before, now = row.status, timezone.now()
         if row.status == AccountStatus.CLOSED:
-            # For the months between, no fees are due. Of accounts closed long ago the beginning is unknown.
+            # No fees are due for the months in between. For accounts closed long ago the start is unknown.
             closed_at = None if row.closed_at is None else row.closed_at.isoformat()
             row.former_closures.append([closed_at, now.isoformat()])
         row.status, row.closed_at = to, now if to is AccountStatus.CLOSED else None
-        # Only these: whoever edits the same account meanwhile keeps their change, and we ours.
+        # Only these fields, so that two people editing the same account don't overwrite each other.
         row.save(update_fields=["status", "closed_at", "former_closures"])
         return f"Status changed from {before} to {to.value}."
 
@@ -208,7 +208,7 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
-        """Only what was edited: a status or a secret that somebody has changed meanwhile must stay."""
+        """Saves only the edited fields: a status or secret that another user has changed meanwhile must stay."""
         obj.save(update_fields=form.changed_data if change else None)
 
     def get_inlines(self, request: HttpRequest, obj: Account | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""Forms of limits: an amount as people write it."""
+"""Forms of limits: an amount as typed by people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm.models import Account, ApiKey, Limit
 
 
 class LimitForm(ModelForm[Limit]):
-    """What may change of a limit; the same fields set a new one."""
+    """The editable fields of a limit, also used to set a new one."""
 
     amount = forms.CharField(
         max_length=LONGEST_TEXT,
@@ -57,7 +57,7 @@ class LimitForm(ModelForm[Limit]):
 
 
 def why_not_first(account: Account, api_key: ApiKey | None, metric: str, per: str) -> str:
-    """A sentence where such a limit is in force; "" where a new one can be added."""
+    """A sentence if such a limit is already in force; "" if a new one can be added."""
     if limit_in_force(account, api_key, metric, per) is None:
         return ""
     return f"This {'key' if api_key else 'account'} already has such a limit. Change that one."

@@ -1,4 +1,4 @@
-"""Routes: a public model name, the provider's model behind it, and its fallbacks in their order."""
+"""Routes: a public model name, the provider's model behind it, and its fallbacks in order."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from llm.models import ModelRoute, RouteTarget
 from llm.providers.registry import is_configured, known_providers
 
 _ASIDE = 10_000
-"""Added to positions while they are rewritten; no list is as long."""
+"""Added to positions while they are rewritten; longer than any list."""
 
 
 def provider_choices() -> list[tuple[str, str]]:
-    """Names of the registry; those that can't be called yet say so."""
+    """Names from the registry; those that can't be called yet say so."""
     return [(name, name if is_configured(name) else f"{name} (not configured)") for name in known_providers()]
 
 
@@ -38,11 +38,11 @@ class TargetForm(ModelForm[RouteTarget]):
         super().__init__(*args, **kwargs)
         stored = self.instance.provider
         if stored and stored not in known_providers():
-            # Kept to be seen and changed: a provider that somebody took out of the registry.
+            # Keeps a provider that was removed from the registry, so that it is visible and can be replaced.
             self.fields["provider"].choices = [(stored, f"{stored} (unknown)"), *provider_choices()]  # type: ignore[attr-defined]
 
     def _get_validation_exclusions(self) -> set[str]:
-        """Positions are numbered anew when they are saved; until then any of them may be taken."""
+        """Positions are renumbered on save, so until then they needn't be unique."""
         excluded: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]
         return {*excluded, "position"}
 
@@ -67,10 +67,10 @@ class TargetFormSet(KnownRows, InlineFormSet[RouteTarget, ModelRoute, TargetForm
             raise ValidationError("The same model is listed twice; a fallback must be a different one.")
 
     def validate_unique(self) -> None:
-        """Equal positions are no error: what was saved first comes first, and they are numbered anew."""
+        """Equal positions aren't an error: what was saved first comes first, and they are renumbered."""
 
     def save_in_order(self) -> None:
-        """Number the targets 0, 1, 2 ... Two that change places would else meet in one position on the way."""
+        """Number the targets 0, 1, 2 ... in two steps, since two that swap would meet in one position."""
         stored = RouteTarget.objects.filter(route=self.instance)
         stored.filter(pk__in=[form.instance.pk for form in self.deleted_forms if form.instance.pk]).delete()
         stored.update(position=F("position") + _ASIDE)
@@ -79,7 +79,7 @@ class TargetFormSet(KnownRows, InlineFormSet[RouteTarget, ModelRoute, TargetForm
             form.instance.route = self.instance
             form.instance.position = position
             form.instance.save()
-        # Those that the form didn't show, of somebody else's or of a form that was tampered with, come last.
+        # Those that the form didn't show, added by another user or left out by a manipulated form, come last.
         shown = [form.instance.pk for form in kept]
         for position, target in enumerate(stored.exclude(pk__in=shown).order_by("position"), start=len(kept)):
             target.position = position
@@ -124,7 +124,7 @@ class ModelRouteAdmin(GatewayAdmin[ModelRoute]):
         return super().get_queryset(request).prefetch_related("targets")
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """Django's `save(commit=False)` only collects what the object's history says."""
+        """Django's `save(commit=False)` only collects the changes for the object's history."""
         formset.save(commit=False)
         formset.save_in_order()
 

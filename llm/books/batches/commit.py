@@ -1,8 +1,8 @@
 """One batch of operations, one transaction: the synchronous core of the books.
 
-Every batch can be replayed blindly: an open inserts or finds its row, a close updates an open row or finds it closed
-with the very same values. What a batch decides (is the key good, is the price still in force, does the call fit into
-the limits) it decides on what it reads inside its own transaction.
+Every batch can be replayed blindly: an open inserts its row or finds it, a close updates an open row or finds it closed
+with exactly the same values. What a batch decides (is the key valid, is the price still in force, does the call fit
+into the limits) is based on what it reads in its own transaction.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from llm.models import Usage
 _foresight = WindowForesight()
 
 Closing = tuple[CloseCall, OpenedFacts]
-"""A close that counts, and what its row was opened with: the row's digest covers both."""
+"""A close that takes effect, and what its row was opened with: the row's digest covers both."""
 
 
 def commit_batch(operations: Sequence[Operation], *, lock_timeout_ms: int = 0) -> list[Result]:
-    """Write all of them durably; the results stand in the operations' order.
+    """Write all of them durably; the results are in the order of the operations.
 
-    A refusal is a result. Where the database refuses one operation's data, the batch is halved until only that
-    operation fails. Raises OperationalError or InterfaceError when the database is away, or a lock was not to be had
-    within lock_timeout_ms (0: the connection's own bound): then nothing was written, or everything was and replaying
-    it changes nothing.
+    A refusal is a result. If the database rejects one operation's data, the batch is halved until only that operation
+    fails.
+    Raises OperationalError or InterfaceError if the database is unavailable, or a lock wasn't granted within
+    lock_timeout_ms (0: the connection's own bound): then nothing was written, or everything was and replaying it
+    changes nothing.
     """
     try:
         results = _write(operations, lock_timeout_ms)
@@ -66,7 +67,7 @@ def _commit_apart(operations: Sequence[Operation], error: Exception, lock_timeou
 
 
 def _write(operations: Sequence[Operation], lock_timeout_ms: int) -> dict[int, Result]:
-    """Results by id() of the operation, but for closes whose row was not open."""
+    """Results by id() of the operation, except for closes whose row wasn't open."""
     opens = [operation for operation in operations if isinstance(operation, OpenCall)]
     closes = [operation for operation in operations if isinstance(operation, CloseCall)]
     foreseen = _foresight.windows_of(opens, closes)
@@ -79,7 +80,7 @@ def _write(operations: Sequence[Operation], lock_timeout_ms: int) -> dict[int, R
 def _write_once(
     opens: Sequence[OpenCall], closes: Sequence[CloseCall], foreseen: set[WindowKey] | None, lock_timeout_ms: int
 ) -> dict[int, Result]:
-    """foreseen: see `BatchSession.read`. Raises UnforeseenWindowsError where it is not all that is wanted."""
+    """foreseen: see `BatchSession.read`. Raises UnforeseenWindowsError if more windows are needed."""
     touched_ids = [close.id.hex for close in closes] + [each.id.hex for each in opens if each.is_stillborn]
     with batch_session() as session:
         key_ids = {each.key_id for each in opens}
@@ -106,7 +107,7 @@ def _write_once(
 def _lock_windows(
     session: BatchSession, judgement: BatchDecisions, situation: BatchSnapshot, wanted: set[WindowKey]
 ) -> None:
-    """Those that are wanted, and those that the closes hold; nothing more where some were locked already."""
+    """Locks the windows that are needed or held by the closes; none more if some are locked already."""
     if situation.window_rows is not None:
         judgement.take_windows(situation.window_rows)
         if judgement.missing_windows(wanted):
@@ -123,7 +124,7 @@ def _lock_windows(
 
 
 def _release(judgement: BatchDecisions, situation: BatchSnapshot, closes: Sequence[CloseCall]) -> list[Closing]:
-    """The closes that count: of rows that are open and locked by us, and of each row the first one."""
+    """The closes that take effect: the first for each open row, which we have locked."""
     closing: dict[UUID, Closing] = {}
     for close in closes:
         row = situation.touched.get(close.id)
@@ -134,7 +135,7 @@ def _release(judgement: BatchDecisions, situation: BatchSnapshot, closes: Sequen
 
 
 def _release_new(judgement: BatchDecisions, opens: Sequence[OpenCall], closes: Sequence[CloseCall]) -> list[Closing]:
-    """The closes of calls that this very batch opens."""
+    """The closes of calls opened by this same batch."""
     opening = {each.id: each for each in opens}
     closing: dict[UUID, Closing] = {}
     for close in closes:
@@ -165,17 +166,17 @@ def _statements(judgement: BatchDecisions, opens: Sequence[OpenCall], closing: S
     if close_rows:
         ids = id_list((row["id"] for row in close_rows), vendor)
         written.append((statements.update_sql(vendor), (orjson.dumps(close_rows).decode(), ids)))
-    # What is opened and released by one batch has never claimed anything.
+    # A call opened and released in one batch never claimed anything.
     claiming = [each for each in opens if key_of(each) is not None and each.id not in judgement.dropped_claims]
     written += claim_statements(claiming, judgement.dropped_claims, now=now, vendor=vendor)
     return [*written, *window_statements(judgement.windows, vendor=vendor, now=now)]
 
 
 def _after_refusal(operation: Operation, error: Exception) -> Result:
-    """An open whose row exists was written before, by a commit whose answer never came."""
+    """An open whose row exists was written before, by a commit whose confirmation was lost."""
     if isinstance(operation, OpenCall) and isinstance(error, IntegrityError):
         row = Usage.objects.filter(id=operation.id, request_id=operation.request_id).first()
-        # The row doesn't say whether a limit has lowered what the call may generate.
+        # The row doesn't record whether a limit lowered the call's output maximum.
         if row is not None and not row.holds:
             return Opened(row.opened_at)
     return Failed(type(error).__name__)

@@ -1,4 +1,4 @@
-"""What a batch does to its rows and windows, decided on what its transaction found. No I/O of its own."""
+"""What a batch does to its rows and windows, based on what its transaction found. No I/O of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llm.limits.rows import limit_of, window_of
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """A key and its account as the batch found them."""
+    """A key and its account as found by the batch."""
 
     id: int
     account_id: int
@@ -52,9 +52,10 @@ class KeyState:
 
 
 class BatchDecisions:
-    """Keys, limits and windows of one batch. `results` by operation, as far as they are decided before the write.
+    """Keys, limits and windows of one batch. `results`: by operation, those decided before the write.
 
-    released: calls that surely did nothing. dropped_claims: of which calls the claims go, for good or for newer ones.
+    released: calls that certainly did nothing. dropped_claims: calls whose claims are deleted, or replaced by newer
+    ones.
     """
 
     def __init__(self, situation: BatchSnapshot, *, released: Collection[UUID] = ()) -> None:
@@ -73,7 +74,7 @@ class BatchDecisions:
     # --- Which windows are needed -------------------------------------------------------------------------------------
 
     def wanted_windows(self, opens: Iterable[OpenCall]) -> dict[int, Sequence[WantedWindow]]:
-        """Those that bind these opens, by id of the key; keys without any are left out."""
+        """The windows that apply to these opens, by id of the key; keys without any are omitted."""
         return {operation.key_id: windows for operation in opens if (windows := self._wanted(operation))}
 
     def take_windows(self, rows: Iterable[Row]) -> None:
@@ -101,10 +102,10 @@ class BatchDecisions:
         period = period_of(limit.per, key.time_zone, self.now)
         return WantedWindow((limit.id, period.starts_at), period.ends_at)
 
-    # --- Closes come first: what they release, the opens of the same batch may take -----------------------------------
+    # --- Closes come first: opens of the same batch may take what they release ---------------------------------------
 
     def release(self, close: CloseCall, holds: Sequence[tuple[int, int]]) -> None:
-        """Move what the call held to what it has used."""
+        """Convert what the call held into what it has used."""
         for window_id, held in holds:
             window = self._windows.get(window_id)
             if window is not None:
@@ -113,7 +114,7 @@ class BatchDecisions:
     # --- Opens, in order of arrival -----------------------------------------------------------------------------------
 
     def judge(self, operation: OpenCall) -> bool:
-        """Whether the row is to be written; if not, `results` says why."""
+        """Whether to write the row; if not, `results` says why."""
         result = self._refusal(operation) or self._admission(operation)
         self.results[id(operation)] = result
         if not isinstance(result, Opened):
@@ -138,7 +139,7 @@ class BatchDecisions:
         return None if self._is_current(operation) else Stale(self.now, self._version)
 
     def _repeated(self, operation: OpenCall) -> Repeated | None:
-        """Where another request has claimed the same idempotency key, and still has it."""
+        """If another request has claimed the same idempotency key and still holds it."""
         key = key_of(operation)
         held = None if key is None else self._claims.get(key)
         if held is None or operation.claim is None:
@@ -177,7 +178,7 @@ class BatchDecisions:
 
     @property
     def windows(self) -> Collection[Window]:
-        """With what the batch adds to them; without those that were locked on a wrong guess."""
+        """Including what the batch adds; without those that were locked on a wrong guess."""
         wanted = {each.key for windows in self._wanted_by_key.values() for each in windows}
         return [window for key, window in self._by_start.items() if window.has_changed or key in wanted]
 

@@ -1,7 +1,7 @@
-"""Which windows a batch will want: those that its keys' latest calls wanted, as a rule.
+"""Which windows a batch will need: usually those of its keys' latest calls.
 
-What binds a key, the database says in a batch's first trip; foresight is good for locking the windows in the very same
-trip. It decides nothing: where it is wrong the batch begins anew without it, so that locks are taken in their order.
+The limits that apply to a key are read in a batch's first round trip; with foresight the windows are locked in that
+same trip. It decides nothing: if it is wrong, the batch starts again without it, so that locks are taken in order.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import NamedTuple
 from llm.books.operations import CloseCall, OpenCall
 
 WindowKey = tuple[int, datetime]
-"""A limit's id, and where the window begins."""
+"""A limit's id, and the start of the window."""
 
 
 class WantedWindow(NamedTuple):
-    """A window of the current period of a limit. ends_at: None where that has no end."""
+    """A window of a limit's current period. ends_at: None for a period without an end."""
 
     key: WindowKey
     ends_at: datetime | None
 
 
 class UnforeseenWindowsError(Exception):
-    """Windows are wanted beside those that are locked already."""
+    """Other windows are needed than those locked so far."""
 
 
 class WindowForesight:
-    """One of a process; what one of its threads misses of another's costs a trip, no more."""
+    """One per process; if one thread misses what another has learned, it costs a round trip and no more."""
 
     MAX_KEYS = 10_000
 
@@ -37,9 +37,9 @@ class WindowForesight:
         self._accounts: set[int] = set()
 
     def windows_of(self, opens: Sequence[OpenCall], closes: Sequence[CloseCall]) -> set[WindowKey] | None:
-        """What to lock beside what the closes hold; empty where that is all.
+        """The windows to lock beside those held by the closes; empty if there are no others.
 
-        None where a guess is no good: where a key is new or one of its periods is over, and where nobody has limits.
+        None if no guess is possible: for a new key, an ended period, or keys without limits.
         """
         now = datetime.now(UTC)
         foreseen: set[WindowKey] = set()
@@ -52,7 +52,7 @@ class WindowForesight:
         return foreseen if has_limits else None
 
     def learn(self, opens: Sequence[OpenCall], wanted: Mapping[int, Sequence[WantedWindow]]) -> None:
-        """wanted: what the opens did want, by id of the key."""
+        """wanted: what the opens needed, by id of the key."""
         if len(self._by_key) > self.MAX_KEYS:
             self._by_key.clear()
             self._accounts.clear()

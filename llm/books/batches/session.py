@@ -1,9 +1,9 @@
-"""How a batch talks to the database: few trips, each of several statements.
+"""How a batch talks to the database: in few round trips, each with several statements.
 
-Trips are most of what a small batch costs, so on PostgreSQL the statements of each trip are sent together: one to
-begin and read, one to lock windows (only where limits bind that were not foreseen), one to write and commit. Inside a
-transaction of somebody else (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same
-statements go one by one in Django's own transaction.
+Round trips are most of a small batch's cost, so on PostgreSQL the statements of each trip are sent together: one to
+begin and read, one to lock windows (only if limits apply that weren't foreseen), one to write and commit. Inside
+another transaction (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same statements run
+one by one in Django's own transaction.
 
 Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, idempotency keys, windows by id.
 """
@@ -31,15 +31,15 @@ from llm.db.prepared import prepared_statements
 from llm.digests import OpenedFacts
 from llm.limits import sql as limit_statements
 
-# EXECUTE takes its snapshot before it waits for a table, and after a migration that has rewritten the table meanwhile
-# would find it empty. Whoever waits here has no snapshot yet.
+# EXECUTE takes its snapshot before it waits for a table: after a migration that rewrote the table meanwhile, it would
+# find the table empty. This waits before there is a snapshot.
 _LOCK_TABLES = f"LOCK TABLE {', '.join(statements.TABLES)} IN ACCESS SHARE MODE"
 _LOCK_TABLES_AND_CLAIMS = f"LOCK TABLE {', '.join((*statements.TABLES, claim_statements.TABLE))} IN ACCESS SHARE MODE"
 
 
 @dataclass(frozen=True, slots=True)
 class TouchedRow:
-    """A usage row as a batch found it. holds: as raw SQL returns them, a list or its JSON text."""
+    """A usage row as found by a batch. holds: as raw SQL returns them, a list or its JSON text."""
 
     status: str
     holds: Any
@@ -47,7 +47,9 @@ class TouchedRow:
 
     @classmethod
     def of(cls, row: Row, vendor: str) -> TouchedRow:
-        """SQLite keeps ids as hex digits, moments without a zone, and JSON as text; so does Django of PostgreSQL's."""
+        """SQLite stores ids as hex digits, moments without a zone, and JSON as text; Django does so with JSON on
+        PostgreSQL too.
+        """
         opened = OpenedFacts._make(row[2:])
         tags: Any = opened.tags
         if isinstance(tags, str):
@@ -59,7 +61,7 @@ class TouchedRow:
 
 @dataclass(frozen=True, slots=True)
 class HeldClaim:
-    """An idempotency key that is claimed. is_in_flight: whether a call of the request that has it is open."""
+    """A claimed idempotency key. is_in_flight: whether a call of the claiming request is open."""
 
     content_hash: str
     call_id: UUID
@@ -74,11 +76,10 @@ class HeldClaim:
 
 @dataclass(frozen=True, slots=True)
 class BatchSnapshot:
-    """What a batch finds. now: the database's clock, read under the books' lock.
+    """What a batch reads. now: the database's clock, read under the books' lock.
 
-    key_rows: see `statements.KEYS`. limit_rows: see `limit_statements.LIMIT_COLUMNS`. touched: the usage rows that
-    were asked for and exist, by id; they are locked. claims: what is claimed of the idempotency keys that were asked
-    for, which are locked.
+    key_rows: see `statements.KEYS`. limit_rows: see `limit_statements.LIMIT_COLUMNS`. touched: the requested usage rows
+    that exist, by id, locked. claims: existing claims of the requested idempotency keys, which are locked.
     """
 
     now: datetime
@@ -110,10 +111,10 @@ class BatchSession:
     ) -> BatchSnapshot:
         """lock_timeout_ms: how long this transaction waits for a lock; 0 leaves it to the connection.
 
-        foreseen: windows to lock in this very trip, with those that the touched rows hold. Where it is None, or trips
-        are not joined, no windows are locked yet.
+        foreseen: windows to lock in this same trip, together with those that the touched rows hold. If it is None, or
+        trips aren't joined, no windows are locked yet.
 
-        claimed: idempotency keys that the batch wants; None where it has nothing to do with any, nor will have.
+        claimed: idempotency keys that the batch needs; None if it has nothing to do with them.
         """
         statement_list: list[Statement] = []
         if self._vendor == "sqlite":
@@ -143,9 +144,10 @@ class BatchSession:
         return self._situation(found, window_rows, claims, has_keys=bool(key_ids), has_touched=bool(touched_ids))
 
     def lock_windows(self, ids: Collection[int], wanted: Collection[WindowKey]) -> Sequence[Row]:
-        """Windows by id and by key, locked by id. Those of the wanted ones that don't exist are made before.
+        """Locks windows by id and by key, ordered by id, after creating the missing ones.
 
-        Before: who waits for another's new window has no window locked yet, so nobody waits in a circle.
+        Creating comes first: a batch that waits for another's new window holds no window's lock yet, so there is no
+        deadlock.
         """
         keys = self._window_keys(wanted)
         batch: list[Statement] = [(limit_statements.windows_sql(self._vendor), (self._ids(ids), keys))]
@@ -170,7 +172,7 @@ class BatchSession:
         has_touched: bool,
     ) -> BatchSnapshot:
         if self._vendor == "sqlite":
-            # One writer at a time: BEGIN IMMEDIATE is the lock, and its host's clock is the database's.
+            # One writer at a time: BEGIN IMMEDIATE is the lock, and the host's clock is the database's.
             now, version = datetime.now(UTC), found.pop(0)[0][0]
             key_rows = found.pop(0) if has_keys else []
         else:
@@ -183,7 +185,7 @@ class BatchSession:
         return BatchSnapshot(now, version, key_rows, limit_rows, touched_by_id, window_rows, claims)
 
     def _run(self, batch: Sequence[Statement], *, before: str = "", skip: int = 0) -> list[list[Row]]:
-        """The rows of each statement. before: as many statements as `skip`, which go first where joined."""
+        """The rows of each statement. before: statements that go first in the same trip, as many as `skip` says."""
         if not self._is_joined:
             return [self._run_one(*statement) for statement in batch]
         sql = before + "; ".join(self._texts(batch))
@@ -197,7 +199,7 @@ class BatchSession:
         return results
 
     def _texts(self, batch: Sequence[Statement]) -> list[str]:
-        """What runs them: where statements are prepared, no more than their names."""
+        """The text to execute: for prepared statements, only their names."""
         if self._prepared is None:
             return [text for text, _ in batch]
         return [self._prepared.call(self._cursor, text) for text, _ in batch]
@@ -207,14 +209,16 @@ class BatchSession:
         return self._fetch(sql)
 
     def _fetch(self, sql: str) -> list[Row]:
-        """What a statement reads. Not asked of the cursor: to say so it would describe each column."""
+        """The rows of a statement. The cursor isn't asked whether there are any: it would describe each column for
+        that.
+        """
         return list(self._cursor.fetchall()) if sql.startswith(("SELECT", "WITH")) else []
 
     def _ids(self, ids: Iterable[Any]) -> str:
         return json_rows.id_list(ids, self._vendor)
 
     def _window_keys(self, keys: Collection[WindowKey]) -> str:
-        """PostgreSQL takes a moment as JSON has it; SQLite's is text, as Django stores it."""
+        """PostgreSQL parses JSON's moments; SQLite's are text, as Django stores it."""
         is_text = self._vendor == "sqlite"
         rows = [
             {"limit_id": limit, "starts_at": json_rows.moment_text(starts_at, "sqlite") if is_text else starts_at}
@@ -225,7 +229,7 @@ class BatchSession:
 
 @contextmanager
 def batch_session() -> Iterator[BatchSession]:
-    """Leaves nothing written where the block raises."""
+    """Writes nothing if the block raises."""
     if connection.vendor == "sqlite" or connection.in_atomic_block:
         with transaction.atomic(), connection.cursor() as cursor:
             yield BatchSession(cursor, is_joined=False)
@@ -245,7 +249,7 @@ def moment_of(value: datetime | str) -> datetime:
 
 
 def _roll_back(cursor: CursorWrapper) -> None:
-    """A connection on which that fails is broken: the next batch must not find a transaction half way."""
+    """A connection whose rollback fails is broken: the next batch must not get a half-finished transaction."""
     try:
         cursor.execute("ROLLBACK")
     except Exception:  # noqa: BLE001  # the first error is the one that is told

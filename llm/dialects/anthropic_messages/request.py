@@ -1,12 +1,12 @@
 """A ChatRequest as the body of Anthropic's `POST /v1/messages`, API version 2023-06-01.
 
-The later version takes no `temperature` and `top_p` from any model, so translated calls stay with this one. What OpenAI
-and Anthropic have in common by default (1 for both) is left out. Not carried over: the name of a message's author, and
-samplers that the model would refuse. System and developer messages all go to the top, in their order. Texts and stop
-sequences without a visible character are left out: Anthropic refuses them, and they say nothing.
+The later version accepts no `temperature` and `top_p` from any model, so translated calls stay with this one. Common
+defaults of OpenAI and Anthropic (1 for both) are omitted. Not carried over: the name of a message's author, and
+samplers that the model would refuse. System and developer messages are joined at the top, in order. Texts and stop
+sequences without a visible character are omitted: Anthropic refuses them, and they mean nothing.
 
-Thinking goes back first in its turn. Anthropic refuses thinking in a tool loop that began without it, so if the caller
-has dropped the thinking, the request is sent with thinking switched off.
+Thinking comes first in its turn. Anthropic refuses thinking in a tool loop that began without it, so if the caller has
+dropped the thinking, the request is sent with thinking switched off.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from llm.types import ChatMessage, ChatRequest, ContentPart, FilePart, TextPart,
 API_VERSION = "2023-06-01"
 
 DEFAULT_MAX_TOKENS = 4096
-"""Anthropic wants a maximum in every request; this one goes up where the caller gave none."""
+"""Anthropic requires a maximum in every request; this one is used if the caller gave none."""
 
 _TOOL_CHOICES = {"auto": "auto", "none": "none", "required": "any", "tool": "tool"}
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
@@ -40,7 +40,7 @@ _DATA_URL = re.compile(r"data:(image/[a-z+.-]+);base64,", re.IGNORECASE)
 
 
 def request_body(request: ChatRequest, *, is_stream: bool) -> bytes:
-    """Raises UpstreamRejected, before anything is sent, for what Anthropic has no equivalent of."""
+    """Raises UpstreamRejected, before anything is sent, for anything without an equivalent at Anthropic."""
     turns = _messages(request.messages)
     may_think = request.reasoning_effort != "none" and not _lacks_thinking(request, turns)
     body: dict[str, Any] = {
@@ -65,7 +65,7 @@ def request_body(request: ChatRequest, *, is_stream: bool) -> bytes:
 
 
 def _messages(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
-    """Alternating turns: the results of several tools must all stand in the one turn that follows their calls."""
+    """Alternating turns: the results of several tools must be in the single turn that follows their calls."""
     turns: list[dict[str, Any]] = []
     for message in messages:
         if message.role in ("system", "developer"):
@@ -79,7 +79,7 @@ def _messages(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
     if not turns:
         raise UpstreamRejected("This model needs at least one user message.", param="messages")
     if turns[-1]["role"] == "assistant" and (last := turns[-1]["content"][-1])["type"] == "text":
-        # It goes on from here, and must not from a space.
+        # The model continues from this text, which must not end in a space.
         last["text"] = last["text"].rstrip()
     return turns
 
@@ -91,12 +91,12 @@ def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
         return [{**result, "content": content} if content else result]
     parts = (TextPart(message.content),) if isinstance(message.content, str) else message.content
     said = _content_blocks(parts) + [_tool_use(call) for call in message.tool_calls]
-    # Anthropic refuses a turn that consists of thinking alone.
+    # Anthropic refuses a turn that consists only of thinking.
     return [thinking_block(each) for each in message.thinking if each.can_return and said] + said
 
 
 def _lacks_thinking(request: ChatRequest, turns: list[dict[str, Any]]) -> bool:
-    """Whether reasoning is asked for within a tool loop that begins without thinking.
+    """Whether thinking is requested within a tool loop that began without it.
 
     To Anthropic the whole loop is one assistant turn, which starts with thinking or has none.
     """
@@ -165,7 +165,7 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
 
 
 def _system(request: ChatRequest) -> str | list[dict[str, Any]]:
-    """A text; blocks where one of them has a cache hint."""
+    """A text, or blocks if one of them has a cache hint."""
     messages = [message for message in request.messages if message.role in ("system", "developer")]
     wants_json = (request.response_format or {}).get("type") == "json_object"
     parts = [part for message in messages if not isinstance(message.content, str) for part in message.content]
@@ -177,7 +177,7 @@ def _system(request: ChatRequest) -> str | list[dict[str, Any]]:
 
 
 def _user_id(user: str) -> str:
-    """Anthropic refuses e-mail addresses, telephone numbers and long texts, and asks for an opaque id."""
+    """Anthropic refuses e-mail addresses, phone numbers and long texts, and wants an opaque id."""
     return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -223,6 +223,6 @@ def _effort(reasoning_effort: str) -> str:
 
 
 def _output_format(response_format: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema alone: Anthropic has no name for it, and always keeps to it."""
+    """Only the schema: Anthropic has no name for it, and always enforces it."""
     schema = response_format["json_schema"]["schema"]
     return {"type": "json_schema", "schema": closed_schema(schema, "response_format.json_schema.schema")}

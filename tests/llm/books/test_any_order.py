@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from llm.audit import verify
 from llm.books.adjusting import decide_call
 from llm.books.batches.commit import commit_batch
 from llm.books.figures import compute_figures
@@ -34,7 +35,6 @@ from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import set_limit
 from llm.models import LimitWindow, Usage
 from llm.types import TokenCounts
-from llm.verification import verify
 from tests.llm.books.making import a_close, a_key, an_open
 
 pytestmark = pytest.mark.slow

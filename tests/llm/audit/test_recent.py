@@ -16,6 +16,8 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from llm import tasks
+from llm.audit import NIGHTS, Findings, calls, reading, verify, verify_recent
+from llm.audit.history import day_of, days_on_books
 from llm.books.batches.commit import commit_batch
 from llm.db.triggers import drop_triggers
 from llm.enums import AdjustmentSource, LimitMetric, LimitPer
@@ -24,8 +26,6 @@ from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import set_limit
 from llm.models import ApiKey, BooksCheck, CheckedDay, LimitWindow, Usage, UsageAdjustment
 from llm.types import TokenCounts
-from llm.verification import NIGHTS, Findings, calls, reading, verify, verify_recent
-from llm.verification.history import day_of, days_on_books
 from tests.llm.books.making import a_close, a_key, adjust_now, an_open
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]

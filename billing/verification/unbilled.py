@@ -1,4 +1,4 @@
-"""Accounts that owe a month and have no invoice of it: it was voided and not closed again, or never closed."""
+"""Accounts that owe a month and have no invoice for it: it was voided and not drafted again, or never drafted."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from billing.enums import InvoiceKind, InvoiceState
 from billing.invoices.closing import is_billed, last_ended, months_of_fees, terms_by_plan
 from billing.models import Invoice
 from billing.periods import BillingPeriod
-from billing.verify.recount import CLOSED, count_calls
+from billing.verification.recount import CLOSED, count_calls
+from llm.audit import Findings
 from llm.models import Account, Usage
 from llm.money import plural
-from llm.verification import Findings
 
 
 def problems_of_unbilled(period: BillingPeriod, account_id: int | None, now: datetime) -> Iterator[str]:
-    """Whole sentences. A draft is an invoice; usage that no line would tell of isn't owed.
+    """Sentences. A draft counts as an invoice; usage that yields no line isn't owed.
 
-    Accounts that are billed from a later month on, or whose month isn't over by now, are left out.
+    Accounts that are billed from a later month on, or whose month isn't over yet, are left out.
     """
     with_calls = set(_with_calls(period, account_id).values_list("pk", flat=True))
     terms = terms_by_plan()
@@ -50,7 +50,7 @@ def _with_calls(period: BillingPeriod, account_id: int | None) -> QuerySet[Accou
 
 
 def _invoices(period: BillingPeriod) -> QuerySet[Invoice]:
-    """Regular ones: usage that came late is on another only where there was a regular one before."""
+    """Regular ones: late usage is on another kind only if there was a regular invoice before."""
     return Invoice.objects.filter(kind=InvoiceKind.REGULAR, period_start=period.start)
 
 

@@ -18,7 +18,9 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
-from llm import verification
+from llm import audit
+from llm.audit import calls as call_checks
+from llm.audit import reading, verify
 from llm.books.batches.commit import commit_batch
 from llm.books.operations import OpenCall, void_close
 from llm.db.triggers import drop_triggers, missing_triggers
@@ -29,8 +31,6 @@ from llm.limits.changes import set_limit
 from llm.models import ApiKey, BooksCheck, CatalogVersion, LimitWindow, Price, Process, Usage, UsageAdjustment
 from llm.prices.staff import set_price
 from llm.types import TokenCounts
-from llm.verification import calls as call_checks
-from llm.verification import reading, verify
 from tests.llm.books.making import a_close, a_key, adjust_now, an_open
 
 pytestmark = pytest.mark.django_db
@@ -275,8 +275,8 @@ def test_rows_are_read_in_pieces_and_each_once(key: ApiKey, monkeypatch: pytest.
 
 
 def test_the_result_is_kept_for_staff_and_the_rest_only_counted(closed: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "MAX_FINDINGS", 4)
-    monkeypatch.setattr(verification, "KEPT_FINDINGS", 2)
+    monkeypatch.setattr(audit, "MAX_FINDINGS", 4)
+    monkeypatch.setattr(audit, "KEPT_FINDINGS", 2)
     missing = len(missing_triggers())
     findings = verify()
     check = BooksCheck.objects.get()
@@ -322,7 +322,7 @@ def told() -> str:
 
 
 def test_the_command_names_what_is_wrong_and_fails(closed: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "problems_of_triggers", list)
+    monkeypatch.setattr(audit, "problems_of_triggers", list)
     assert told() == "1 call and 2 windows of limits: no problems found.\n"
     set_usage(closed, "cost = cost + 1")
     with pytest.raises(CommandError, match=r"^3 problems in 1 call and 2 windows of limits\.$"):

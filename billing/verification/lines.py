@@ -1,8 +1,8 @@
-"""A month's lines, on however many invoices they stand, against the lines that its usage makes.
+"""A month's lines, on however many invoices, compared with the lines that its usage yields.
 
-What a line and its differences on later invoices come to is what it should be now in amount, quantity and cost. Calls
-and digest are so too where the last of them was made at the cutoff: a difference of calls alone, which used nothing,
-makes no line. One unit price holds where the line stands on one invoice alone.
+A line and its differences on later invoices add up to its current amount, quantity and cost. They add up to calls and
+digest too if the last of them was made at the cutoff: a difference only in calls, which used nothing, makes no line.
+The unit price must match if the line is on a single invoice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llm.money import pico_to_usd, plural
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where the lines of one key stand. last_at: the latest cutoff of their invoices."""
+    """Where the lines of one key are. last_at: the latest cutoff of their invoices."""
 
     unit_prices: tuple[Decimal | None, ...]
     last_at: datetime
@@ -40,7 +40,7 @@ def problems_of_lines(
 ) -> Iterator[str]:
     """expected: as of the cutoff. lines: all of the month. differing: (provider, model) whose usage isn't as billed.
 
-    Of those it is told already, so that their lines' calls, digests and costs are left out.
+    For those the usage is reported already, so calls, digests and costs of their lines aren't compared.
     """
     wanted = {line.key: line for line in expected}
     found = {line.key: line for line in added_lines(lines)}
@@ -59,7 +59,7 @@ def problems_of_lines(
 
 def _read_places(lines: QuerySet[InvoiceLine]) -> dict[str, _Places]:
     rows: dict[str, list[tuple[Decimal | None, datetime]]] = defaultdict(list)
-    # The database sees to it that frozen invoices have a cutoff.
+    # The database ensures that frozen invoices have a cutoff.
     for key, unit_price, cutoff_at in lines.order_by().values_list("key", "unit_price", "invoice__cutoff_at"):
         rows[key].append((unit_price, cast("datetime", cutoff_at)))
     return {

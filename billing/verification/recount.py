@@ -1,4 +1,4 @@
-"""Usage counted again from the books' rows, not from rollups, and what invoices say that it was."""
+"""Usage counted again from the books' rows, not from rollups, and the usage that invoices state."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from billing.models import BilledUsage
 from billing.periods import BillingPeriod
 from billing.rollup import load_rates
 from billing.types import UsageSum
+from llm.audit import Findings
 from llm.books.figures import compute_figures
 from llm.digests import DIGEST_FIELDS
 from llm.enums import UsageStatus
 from llm.models import Usage, UsageAdjustment
 from llm.money import usd_to_pico
 from llm.types import TOKEN_FIELDS, TokenCounts
-from llm.verification import Findings
 
 CLOSED = (UsageStatus.SETTLED, UsageStatus.ESTIMATED)
 
@@ -29,7 +29,7 @@ Key = tuple[str, str, int | None]
 
 @dataclass
 class Sums:
-    """What calls add up to, adjustments included. unpriced_calls: those that used something and have no cost."""
+    """Sums over calls, adjustments included. unpriced_calls: those that used something and have no cost."""
 
     calls: int = 0
     unpriced_calls: int = 0
@@ -47,12 +47,12 @@ class Sums:
 
     @property
     def is_chargeable(self) -> bool:
-        """Whether an invoice has a line of it: calls alone make none."""
+        """Whether an invoice has a line for it: calls without usage have none."""
         return bool(self.cost_pico or any(self.tokens.values()))
 
 
 def count_calls(account_id: int, period: BillingPeriod, cutoff: datetime, findings: Findings) -> dict[Key, Sums]:
-    """From the rows themselves, as of the cutoff. Rows are counted in `findings`."""
+    """Counted from the rows themselves, as of the cutoff. Adds the number of rows to `findings`."""
     rows = Usage.objects.filter(
         account=account_id, local_day__gte=period.start, local_day__lt=period.end, recorded_at__lte=cutoff
     ).filter(status__in=CLOSED)
@@ -98,7 +98,7 @@ def add_billed(rows: Iterable[BilledUsage]) -> dict[Key, Sums]:
 
 
 def problems_of_usage(counted: Mapping[Key, Sums], billed: Mapping[Key, Sums]) -> Iterator[tuple[Key, str]]:
-    """What differs, and a sentence on each difference, in the order of their names."""
+    """What differs, and a sentence on each difference, ordered by name."""
     for key in sorted({*counted, *billed}, key=str):
         provider, model, rate_set_id = key
         name = f"{provider} {model}" if rate_set_id is None else f"{provider} {model} at rates {rate_set_id}"
@@ -114,7 +114,7 @@ def problems_of_usage(counted: Mapping[Key, Sums], billed: Mapping[Key, Sums]) -
 
 
 def usage_sums(counted: Mapping[Key, Sums]) -> list[UsageSum]:
-    """As rating wants them, without estimates."""
+    """In the form that rating takes, without estimates."""
     rates = load_rates({rate_set_id for _, _, rate_set_id in counted if rate_set_id is not None})
     return [
         UsageSum(

@@ -1,11 +1,11 @@
-"""Checks the books against themselves: calls, their adjustments, and the limits that they used.
+"""Audits the books against themselves: calls, their adjustments, and the limits that they used.
 
-Nothing is locked and nothing is written but the result, so it may run beside the busiest gateway. Calls are read in
-pieces, each in a statement of its own: a closed call never changes, so what was recorded up to a cutoff stays as it is
-while the pieces are read. Only the end, where limits are compared, needs one state of the database: it reads the open
+Nothing is locked and only the result is written, so it may run beside the busiest gateway. Calls are read in pieces,
+each in its own statement: a closed call never changes, so what was recorded up to a cutoff stays the same while the
+pieces are read. Only the end, where limits are compared, needs one consistent state of the database: it reads the open
 calls and what was recorded since the last cutoff, which is little (docs/decisions/0029).
 
-A check of what is recent goes on where the one before it ended, and reads a tenth of the older days besides.
+An audit of what is recent continues where the previous one ended, and also reads a tenth of the older days.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from uuid import UUID
 
 from django.db import transaction
 
+from llm.audit import reading
+from llm.audit.calls import CallChecks
+from llm.audit.history import DayTally, day_of, days_on_books, latest_days, marks_to_keep, problems_of_history
+from llm.audit.limit_windows import LATER, WindowSums, going_on_at
 from llm.books.clock import database_now, take_cutoff
 from llm.db.triggers import problems_of_triggers
 from llm.enums import CheckScope, UsageStatus
 from llm.ids import first_id_at
 from llm.models import BooksCheck, CheckedDay, LimitWindow, Usage, UsageAdjustment
-from llm.verification import reading
-from llm.verification.calls import CallChecks
-from llm.verification.history import DayTally, day_of, days_on_books, latest_days, marks_to_keep, problems_of_history
-from llm.verification.limit_windows import LATER, WindowSums, going_on_at
 
 MAX_FINDINGS = 1000
-"""So many are told; all are counted."""
+"""How many are listed; all are counted."""
 KEPT_FINDINGS = 100
 NIGHTS = 10
-"""So many checks of what is recent read each older day once."""
+"""This many audits of what is recent read each older day once."""
 
 _CATCHING_UP = 5
 
 
 @dataclass
 class Findings:
-    """What was looked at, and a sentence on each thing that is wrong: which row, and how."""
+    """What was examined, and a sentence on each problem: which row, and how."""
 
     rows: int = 0
     windows: int = 0
@@ -52,12 +52,12 @@ class Findings:
 
 
 def verify() -> Findings:
-    """Check everything and keep the result for staff."""
+    """Audit everything and store the result for staff."""
     return _verify(None)
 
 
 def verify_recent() -> Findings:
-    """Check what was recorded since the last check, and a tenth of the older days; all where there was no check."""
+    """Audit what was recorded since the last audit, and a tenth of the older days; everything if there was none."""
     return _verify(BooksCheck.objects.exclude(until=None).order_by("-id").first())
 
 
@@ -86,13 +86,13 @@ def _verify(former: BooksCheck | None) -> Findings:
 
 
 def problems_of_protection() -> Iterator[str]:
-    """What should keep the books as they are and doesn't, and what is gone from them or changed nevertheless."""
+    """What should protect the books and doesn't, and what is missing or changed nevertheless."""
     yield from problems_of_triggers()
     yield from problems_of_history()
 
 
 class _Verification:
-    """until, used: see `BooksCheck`. days: marks that are to be kept, unsaved."""
+    """until, used: see `BooksCheck`. days: marks to store, unsaved."""
 
     def __init__(self, findings: Findings, former: BooksCheck | None) -> None:
         self.until = take_cutoff()
@@ -135,7 +135,7 @@ class _Verification:
         self.days.append(tally.mark(problems=self._findings.problems - problems))
 
     def _catch_up(self) -> None:
-        """What was recorded while the days were read, so that little is left to the snapshot."""
+        """What was recorded while the days were read, so that little is left for the snapshot."""
         for _ in range(_CATCHING_UP):
             cutoff = take_cutoff()
             rows = self._read_recorded(self.until, cutoff)
@@ -176,7 +176,7 @@ class _Verification:
 
 
 def _days_to_read(since: datetime | None, until: datetime, marks: Mapping[date, CheckedDay]) -> Sequence[date]:
-    """since: where a former check ended; None: all days. Days that lost all their calls are among them."""
+    """since: where a former audit ended; None: all days. Includes days that have lost all their calls."""
     days = {*days_on_books(), *(day for day, mark in marks.items() if mark.rows)}
     if since is None:
         return sorted(days)
@@ -188,5 +188,5 @@ def _days_to_read(since: datetime | None, until: datetime, marks: Mapping[date, 
 
 
 def _days_recorded_in(since: datetime, until: datetime) -> set[date]:
-    """Of calls that were closed or adjusted meanwhile, whenever they were opened."""
+    """Days of calls that were closed or adjusted meanwhile, whenever they were opened."""
     return {day_of(each) for _, _, ids in reading.recorded_between(since, until) for each in ids}

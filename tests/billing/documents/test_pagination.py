@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from billing.documents.layout import MM_PER_POINT, Cell, LayoutRow, PdfPage, Style, keep_together, paginate
+from billing.documents.pagination import MM_PER_POINT, Cell, LayoutRow, PdfPage, Style, keep_together, paginate
 
 # A line of text in it is 7 mm high.
 STYLE = Style(5 / MM_PER_POINT, (0, 0, 0))

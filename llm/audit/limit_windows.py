@@ -1,4 +1,4 @@
-"""What calls have used and hold of limits, added up beside the windows that the books keep."""
+"""What calls have used and hold of limits, summed independently of the windows in the books."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
+from llm.audit.reading import CHUNK
 from llm.books.figures import compute_figures
 from llm.enums import LimitPer
 from llm.models import LimitWindow, Usage, UsageAdjustment
-from llm.verification.reading import CHUNK
 
 LATER = datetime(9999, 1, 1, tzinfo=UTC)
-"""After all that is recorded."""
+"""After everything recorded."""
 
 _LONGEST = {
     LimitPer.MINUTE: timedelta(minutes=1),
@@ -26,9 +26,9 @@ _LONGEST = {
 
 
 class WindowSums:
-    """since: where a former check has counted up to, and `base` what it had counted by then. None: count all anew.
+    """since: where a former audit has counted up to, and `base` what it had counted by then. None: count everything.
 
-    Windows that were over by `since` are left out then; what they hold is counted all the same.
+    Windows that were over by `since` are then left out; what they hold is counted anyway.
     """
 
     def __init__(self, since: datetime | None, base: Mapping[str, int]) -> None:
@@ -56,11 +56,11 @@ class WindowSums:
                 self._held[window_id] += held
 
     def used_by_window(self) -> dict[str, int]:
-        """So far, as `base` of a later check."""
+        """Counted so far, as `base` of a later audit."""
         return {str(pk): used for pk, used in self._used.items()}
 
     def problems(self) -> Iterator[tuple[int, list[str]]]:
-        """How many windows were compared, and what is wrong with them, some at a time."""
+        """How many windows were compared, and problems, in batches."""
         found: set[int] = set()
         for windows in _chunks(self._compared()):
             found.update(window.pk for window in windows)
@@ -105,7 +105,7 @@ class WindowSums:
 
 
 def going_on_at(moment: datetime) -> Q:
-    """Windows that had not ended by then, or not long before."""
+    """Windows that hadn't ended by then, or only recently."""
     condition = Q(limit__per=LimitPer.TOTAL)
     for per, longest in _LONGEST.items():
         condition |= Q(limit__per=per, starts_at__gt=moment - longest)

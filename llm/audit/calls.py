@@ -1,4 +1,4 @@
-"""What can be wrong with a call on the books: its states and times, digests, cost, and what was learned later."""
+"""What can be wrong with a call on the books: states and times, digests, cost, and later corrections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FORGOTTEN_AFTER = timedelta(hours=1)
 
 
 class CallChecks:
-    """Looks at calls, some at a time; what they refer to is read once."""
+    """Checks calls in batches; what they refer to is read once."""
 
     def __init__(self) -> None:
         self._now = database_now()
@@ -37,7 +37,7 @@ class CallChecks:
         )
 
     def problems(self, rows: Sequence[Usage], adjustments: Mapping[UUID, Sequence[UsageAdjustment]]) -> Iterator[str]:
-        """A sentence on each thing that is wrong. adjustments: of each row, oldest first."""
+        """A sentence on each problem. adjustments: of each row, oldest first."""
         self._load_accounts(rows)
         self._load_prices(rows, adjustments)
         for row in rows:
@@ -86,7 +86,7 @@ class CallChecks:
     def _problems_of_cost(self, row: Usage) -> Iterator[str]:
         figures = compute_figures(row, ())
         if figures.is_priced_as_reported and row.rate_set_id is None:
-            # The other model is free, or has no rates for what was used: no column tells which one it was.
+            # The other model is free, or has no rates for the usage: no column says which model it was.
             if row.cost:
                 yield "it has a cost but no rates"
             return
@@ -112,8 +112,8 @@ class CallChecks:
             yield f"its cost was computed with rates {cost.rate_set_id}, not {row.rate_set_id}"
 
     def _problems_of_corrected_cost(self, row: Usage, adjustments: Sequence[UsageAdjustment]) -> Iterator[str]:
-        """A provider's report brings its own cost, and a late settlement of an earlier release one that no column
-        explains: it kept neither extra meters nor service.
+        """A provider's report has its own cost, and a late settlement of an earlier release one that can't be
+        recomputed, since it recorded neither extra meters nor service.
         """
         figures = compute_figures(row, adjustments)
         reported = AdjustmentSource.PROVIDER in {each.source for each in adjustments}
@@ -168,7 +168,7 @@ def _problems_of_adjustments(row: Usage, adjustments: Sequence[UsageAdjustment])
 
 
 def _was_free(price: PriceSnapshot | None, cost_pico: int | None) -> bool:
-    """As an earlier release closed it, to which a free price also gave other services and units beside tokens."""
+    """As closed by an earlier release, in which a free price also covered other services and units beside tokens."""
     return price is not None and price.is_free and cost_pico == 0
 
 

@@ -12,7 +12,7 @@ from billing.invoices.closing import close_month
 from billing.invoices.review import void
 from billing.models import Invoice, Plan
 from billing.plans import add_version
-from billing.verify import verify_month
+from billing.verification import verify_month
 from llm.enums import AccountStatus
 from llm.models import Account
 from tests.billing.admin.pages import OCTOBER, make_draft

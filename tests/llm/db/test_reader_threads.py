@@ -13,7 +13,7 @@ from pytest_django import Settings
 
 from llm.calls import runtime as runtime_module
 from llm.calls.runtime import Runtime, close_runtime, runtime
-from llm.db.read_lanes import ReadLane, Shared
+from llm.db.reader_threads import ReadLane, Shared
 from llm.errors import BooksUnavailable
 from llm.keys import create_key, get_or_create_account
 
@@ -44,7 +44,7 @@ async def test_a_lane_connects_before_it_is_asked_and_keeps_that(lane: ReadLane)
 
 
 async def test_a_lane_whose_read_failed_connects_again(lane: ReadLane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm.db.read_lanes._AWAY_FOR_S", 0)
+    monkeypatch.setattr("llm.db.reader_threads._AWAY_FOR_S", 0)
 
     def fail() -> None:
         raise OperationalError("server closed the connection unexpectedly")

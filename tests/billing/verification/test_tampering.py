@@ -27,10 +27,10 @@ from billing.models import (
     InvoiceSeries,
     PlanVersion,
 )
+from llm.audit import verify
 from llm.db.triggers import _found, drop_triggers, install_triggers
 from llm.digests import DIGEST_FIELDS
 from llm.models import Rate, Usage, UsageAdjustment
-from llm.verification import verify
 from tests.billing.calls import make_call
 from tests.billing.october import make_october
 from tests.databases import only_on_postgresql

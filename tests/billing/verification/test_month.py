@@ -15,7 +15,7 @@ from billing.invoices.drafting import draft_invoice
 from billing.invoices.review import approve, issue, submit
 from billing.models import AccountDay, BilledUsage, DailyUsage, Invoice, InvoiceLine, InvoiceSeries
 from billing.periods import BillingPeriod
-from billing.verify import verify_month
+from billing.verification import verify_month
 from llm.db.triggers import drop_triggers, install_triggers
 from llm.enums import AdjustmentSource
 from llm.models import Usage

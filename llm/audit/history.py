@@ -1,9 +1,9 @@
-"""What a check of the books has seen, so that a later one misses what is gone, or is not what it was.
+"""What an audit has seen, so that a later one notices what is missing or changed.
 
-Of each table from which no row is ever deleted a check keeps the number of rows, and a digest where rows never change
-either. They stand on checks of the books, which are only ever added to. A mark moves on only while it holds: what was
-named once is named by each later check. Calls are far too many for one mark: each of their days has its own, made
-whenever a check has read it.
+For each table from which no row is ever deleted an audit stores the number of rows, and a digest if rows never change
+either. These marks are on the audits' own rows, which are only ever added to. A mark is replaced only if it held: a
+problem found once is reported by each later audit. Calls are far too many for one mark: each of their days has its own,
+made whenever an audit has read it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from llm.models import BooksCheck, CheckedDay, Usage, UsageAdjustment
 from llm.models.digested import Digested
 
 Mark = Mapping[str, Any]
-"""rows; of rows that never change also last (the highest id), columns, and sha256 of those columns up to there."""
+"""rows; for rows that never change also last (the highest id), columns, and sha256 of those columns up to it."""
 
-# What the time in an id can say goes beyond what a date can.
+# The time in an id can be later than any date.
 _FIRST_DAY, _LAST_DAY = date(1970, 1, 1), date(9998, 12, 31)
 _DAY, _DAY_MS = timedelta(days=1), 86_400_000
 
 
 def problems_of_history() -> Iterator[str]:
-    """A sentence on each table that lost or changed rows since the checks before, and on each day that lost calls."""
+    """A sentence on each table that lost or changed rows since earlier audits, and on each day that lost calls."""
     for day, day_mark in sorted(latest_days().items(), key=lambda item: item[0]):
         if (rows := calls_of_day(day).count()) < day_mark.rows:
             yield f"Calls of {day}: there are {rows:,}, but there were {day_mark.rows:,} at an earlier check."
@@ -43,7 +43,7 @@ def problems_of_history() -> Iterator[str]:
 
 
 def marks_to_keep() -> dict[str, Mark]:
-    """For the check that is being written: today's marks, or former ones that no longer hold."""
+    """For the audit being written: today's marks, or former ones that no longer hold."""
     former = _latest_marks()
     kept = {}
     for table in sorted(tables_that_lose_no_row() - {Usage._meta.db_table}):
@@ -57,7 +57,7 @@ def marks_to_keep() -> dict[str, Mark]:
 
 
 class DayTally:
-    """Adds up a day's calls while they are read. until: what is recorded later isn't in the digest."""
+    """Sums up a day's calls while they are read. until: what is recorded later isn't in the digest."""
 
     def __init__(self, day: date, until: datetime, former: CheckedDay | None) -> None:
         self._day, self._until, self._former = day, until, former
@@ -66,7 +66,7 @@ class DayTally:
         self._former_words = [0] * len(DIGEST_FIELDS)
 
     def add(self, rows: Sequence[Usage], adjustments: Mapping[UUID, Sequence[UsageAdjustment]]) -> None:
-        """rows: open ones and later ones too."""
+        """rows: including open and later ones."""
         self._rows += len(rows)
         for row in rows:
             if row.status != UsageStatus.OPEN:
@@ -85,12 +85,12 @@ class DayTally:
                 self._former_words[number] += word or 0
 
     def problems(self) -> Iterator[str]:
-        """Fewer calls are not told: `problems_of_history` does."""
+        """Missing calls are reported by `problems_of_history` instead."""
         if self._former is not None and digest_hex(self._former_words) != self._former.digest:
             yield f"Calls of {self._day}: rows differ from an earlier check."
 
     def mark(self, *, problems: int) -> CheckedDay:
-        """Unsaved. problems: all that this check found in the day."""
+        """Unsaved. problems: all that this audit found in the day."""
         former = self._former
         if former is not None and self._rows < former.rows:
             problems += 1
@@ -108,7 +108,7 @@ def latest_days() -> Mapping[date, CheckedDay]:
 
 
 def days_on_books() -> Iterator[date]:
-    """The days that have calls, by their ids: one look into the index for each."""
+    """The days that have calls, by their ids: one index lookup for each."""
     calls = Usage.objects.order_by("id").values_list("id", flat=True)
     found = calls.first()
     while found is not None:
@@ -118,13 +118,13 @@ def days_on_books() -> Iterator[date]:
 
 
 def day_of(usage_id: UUID) -> date:
-    """The UTC day on which an id was made, as the host's clock had it."""
+    """The UTC day on which an id was made, by the host's clock."""
     days = (usage_id.int >> 80) // _DAY_MS
     return _FIRST_DAY + timedelta(days=min(days, (_LAST_DAY - _FIRST_DAY).days))
 
 
 def calls_of_day(day: date) -> QuerySet[Usage]:
-    """Every call has one such day, whatever its id."""
+    """Every call has exactly one such day, whatever its id."""
     calls = Usage.objects.filter(id__gte=first_id_at(_midnight(day)))
     return calls if day == _LAST_DAY else calls.filter(id__lt=first_id_at(_midnight(day + _DAY)))
 
@@ -158,7 +158,7 @@ def _problem(model: type[Model], mark: Mark) -> str:
 
 def _compute_mark(model: type[Model]) -> Mark:
     mark: dict[str, Any] = {"rows": model._default_manager.count()}
-    # Rows with a digest of their own are checked by it, and may be millions.
+    # Rows with their own digests are checked by those, and may be millions.
     if model._meta.db_table not in tables_only_added_to() or issubclass(model, Digested | BooksCheck | CheckedDay):
         return mark
     columns = [field.attname for field in model._meta.concrete_fields]
@@ -167,7 +167,7 @@ def _compute_mark(model: type[Model]) -> Mark:
 
 
 def _digest(model: type[Model], columns: list[str], last: Any) -> str:
-    """Of the rows up to that id, as texts; "" of none."""
+    """Of the rows up to that id, as texts; "" for none."""
     digest = hashlib.sha256()
     if last is not None:
         rows = model._default_manager.filter(pk__lte=last).order_by("pk").values_list(*columns)

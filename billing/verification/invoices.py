@@ -1,4 +1,4 @@
-"""What an invoice says of itself: its digest, its sums, its taxes, its course. No usage is read."""
+"""An invoice's own consistency: its digest, sums, taxes and history. No usage is read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _problems_of_one_tax(invoice: Invoice) -> Iterator[str]:
 
 
 def _problems_of_taxes(invoice: Invoice, lines: Sequence[InvoiceLine]) -> Iterator[str]:
-    """A credit note gives back what is left of a tax, which rounding may have made another than its rate."""
+    """A credit note gives back what is left of a tax, which rounding may have made differ from its rate."""
     found, due = taxes_of(invoice), {each.percent: each for each in taxes_due(invoice, lines)}
     if (tax := exact_sum(each.tax for each in found)) != invoice.tax:
         yield f"its tax is {invoice.tax:f}, but its taxes come to {tax:f}"
@@ -72,9 +72,9 @@ def _problems_of_line(line: InvoiceLine, decimals: int, invoice: Invoice) -> Ite
 
 
 def _may_round_otherwise(line: InvoiceLine, rounded: Decimal, decimals: int, invoice: Invoice) -> bool:
-    """What was billed of the same before counts as it was printed, so that all of it comes to its amount, rounded once.
+    """What was billed of the same before counts as printed, so that all of it adds up to its amount, rounded once.
 
-    A reduction may give back a little less than that: never more than was charged.
+    A reduction may give back slightly less: never more than was charged.
     """
     if invoice.is_reduction and line.amount > rounded:
         return True
@@ -109,7 +109,7 @@ def _problems_of_credited_taxes(original: Invoice, notes: Sequence[Invoice]) -> 
 
 
 def _problems_of_history(invoice: Invoice, events: Sequence[InvoiceEvent]) -> Iterator[str]:
-    """Against the digests that its history has kept since it was last submitted, and since it was issued."""
+    """Compared with the digests in its history, from its last submission and from its issue."""
     submitted = [number for number, event in enumerate(events) if event.action == InvoiceAction.SUBMIT]
     since = events[submitted[-1] :] if submitted else events
     if {event.content_digest for event in since} != {invoice.content_digest}:
@@ -124,7 +124,7 @@ def _problems_of_history(invoice: Invoice, events: Sequence[InvoiceEvent]) -> It
 
 
 def _problems_of_dates(invoice: Invoice, events: Sequence[InvoiceEvent]) -> Iterator[str]:
-    """Of an invoice that was issued when its history kept no digest of dates; the zone's day may be another by one."""
+    """For invoices issued before the history had a digest of dates; the zone may shift the day by one."""
     issued = next((event.at.date() for event in events if event.action == InvoiceAction.ISSUE), None)
     if issued is None or invoice.issued_on is None or abs(invoice.issued_on - issued) > timedelta(days=1):
         yield f"it is dated {invoice.issued_on}, but was issued on {issued}"

@@ -1,6 +1,6 @@
-"""Invoices against the calls that they bill: everything is reckoned again from usage rows, not from rollups.
+"""Verifies invoices against the calls that they bill: everything is computed again from the books, not from rollups.
 
-The books' own checks are in `llm.verification`; this one starts where those end.
+The books' own checks are in `llm.audit`; this one builds on them.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from billing.plans import build_terms, profile_to_bill_by
 from billing.rating import rate
 from billing.rollup import days_summed_wrongly
 from billing.types import Progress
-from billing.verify.invoices import problems_of_course, problems_of_sums
-from billing.verify.lines import problems_of_lines
-from billing.verify.recount import add_billed, count_calls, problems_of_usage, usage_sums
-from billing.verify.unbilled import problems_of_unbilled
+from billing.verification.invoices import problems_of_course, problems_of_sums
+from billing.verification.lines import problems_of_lines
+from billing.verification.recount import add_billed, count_calls, problems_of_usage, usage_sums
+from billing.verification.unbilled import problems_of_unbilled
+from llm.audit import Findings, problems_of_protection
 from llm.books.clock import database_now
 from llm.money import plural
-from llm.verification import Findings, problems_of_protection
 
 
 def verify_protected_month(
     period: BillingPeriod, *, account_id: int | None = None, on_progress: Progress | None = None
 ) -> Findings:
-    """`verify_month`, and whether what protects the books has been in force; who asks of a month wants to know both."""
+    """`verify_month`, and whether the books' protection has been in force: someone who verifies a month wants both."""
     findings = verify_month(period, account_id=account_id, on_progress=on_progress)
     for sentence in problems_of_protection():
         findings.add(sentence)
@@ -56,9 +56,10 @@ def verify_month(
     now: datetime | None = None,
     on_progress: Progress | None = None,
 ) -> Findings:
-    """Every frozen invoice of the month, and who has none: `rows` counts the invoices' calls, `windows` the invoices.
+    """Every frozen invoice of the month, and accounts without one: `rows` counts the invoices' calls, `windows` the
+    invoices.
 
-    now: until when accounts had time to be billed. on_progress: of regular invoices, whose calls are what takes long.
+    now: up to when accounts had time to be billed. on_progress: of regular invoices, whose calls take the time.
     """
     findings = Findings()
     invoices = _invoices(period, account_id)
@@ -99,7 +100,7 @@ def _name(invoice: Invoice) -> str:
 
 
 def _problems_of_month(regular: Invoice, findings: Findings) -> Iterator[str]:
-    """The month's calls against all that was billed of them, on this invoice, on later ones and on credit notes."""
+    """The month's calls compared with all that was billed for them: on this invoice, later ones and credit notes."""
     profile = profile_to_bill_by(regular.account_id)
     invoices = load_invoices([regular.account_id])[regular.account_id]
     currencies = {regular.currency, currency_of_month(regular.period, invoices, profile)}
@@ -117,7 +118,7 @@ def _problems_of_bills(
     period, billing = regular.period, ids_that_can_bill(others, regular.period)
     usage = BilledUsage.objects.filter(invoice__in=billing, period_start=period.start)
     lines = InvoiceLine.objects.filter(invoice__in=billing, period_start=period.start)
-    # Not of the lines: what came late may have changed calls and digests alone.
+    # Not from the lines: late usage may have changed only calls and digests.
     cutoff = cast("datetime", usage.aggregate(last=Max("invoice__cutoff_at"))["last"] or regular.cutoff_at)
     counted = count_calls(regular.account_id, period, cutoff, findings)
     problems = list(problems_of_usage(counted, add_billed(usage)))

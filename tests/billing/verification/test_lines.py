@@ -12,7 +12,7 @@ from billing.invoices.closing import close_month
 from billing.invoices.digests import content_digest
 from billing.invoices.review import submit
 from billing.models import Invoice, InvoiceLine
-from billing.verify import verify_month
+from billing.verification import verify_month
 from llm.db.triggers import drop_triggers
 from llm.digests import digest_hex
 from llm.models import Account, Price

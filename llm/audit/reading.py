@@ -1,4 +1,4 @@
-"""The books in pieces: each is read by statements of its own, so that no check holds much memory or a long snapshot."""
+"""Reads the books in pieces, each by its own statements, so that no audit holds much memory or a long snapshot."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import QuerySet
 
+from llm.audit.history import calls_of_day
 from llm.enums import UsageStatus
 from llm.models import Usage, UsageAdjustment
-from llm.verification.history import calls_of_day
 
 CHUNK = 2000
-"""So many calls are in memory at a time."""
+"""Calls in memory at a time."""
 
 _FIRST_STEP = timedelta(minutes=1)
 _SHORTEST_STEP = timedelta(milliseconds=1)
@@ -45,9 +45,9 @@ def load_adjustments(rows: Sequence[Usage]) -> Mapping[UUID, list[UsageAdjustmen
 
 
 def recorded_between(since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime, list[UUID]]]:
-    """Pieces of the time after `since` up to `until`: when they begin and end, and which calls were closed or adjusted.
+    """Pieces of the time after `since` up to `until`: their bounds, and which calls were closed or adjusted in them.
 
-    A piece without any is left out. As long as it takes for a bounded number of calls, but of one millisecond at least.
+    Pieces without any are omitted. A piece is as long as a bounded number of calls takes, but at least a millisecond.
     """
     step = _FIRST_STEP
     while since < until:
@@ -64,7 +64,7 @@ def recorded_between(since: datetime, until: datetime) -> Iterator[tuple[datetim
 
 
 def _ids_recorded(since: datetime, until: datetime) -> set[UUID]:
-    """More than CHUNK may be some of them, unless the time is as short as can be."""
+    """May be more than CHUNK only for the shortest possible time."""
     limit = CHUNK + 1 if until - since > _SHORTEST_STEP else None
     closed = Usage.objects.filter(recorded_at__gt=since, recorded_at__lte=until).exclude(status=UsageStatus.OPEN)
     adjusted = UsageAdjustment.objects.filter(recorded_at__gt=since, recorded_at__lte=until)
@@ -76,7 +76,9 @@ def _ids_recorded(since: datetime, until: datetime) -> set[UUID]:
 
 @contextmanager
 def snapshot() -> Iterator[None]:
-    """One state of the database for many reads. Not Django's own transaction, which on SQLite locks writers out."""
+    """One consistent state of the database for many reads. Not Django's own transaction, which on SQLite blocks
+    writers.
+    """
     if connection.in_atomic_block:
         yield
         return

@@ -1,4 +1,4 @@
-"""Threads that read from the database, apart by who they read for, and readings that many share."""
+"""Threads that read from the database, in separate lanes by purpose, and reads shared by concurrent callers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _PATIENCE_S = 2.0
 _AWAY_FOR_S = 1.0
 _TOLD_EACH_S = 10.0
 _KEPT_S = 600.0
-"""How long a thread keeps its connection: the server's side of one grows with what it has been asked."""
+"""How long a thread keeps its connection: the server's memory for one grows with the queries it has run."""
 
 
 class ReadLane:
-    """Some threads, each with one connection that it keeps. What waits or fails in one lane is no matter to another."""
+    """A few threads, each with a persistent connection. Waiting or failing in one lane doesn't affect another."""
 
     def __init__(self, name: str, *, threads: int) -> None:
         self._threads = threads
@@ -40,9 +40,9 @@ class ReadLane:
         self._told = Seldom(_TOLD_EACH_S)
 
     async def run(self, read: Callable[[], T]) -> T:
-        """Raises BooksUnavailable when the database is away or hangs.
+        """Raises BooksUnavailable if the database is unavailable or hangs.
 
-        For a moment after that nobody is kept waiting to find out once more.
+        For a moment after that, callers are refused at once instead of waiting to find out again.
         """
         loop = asyncio.get_running_loop()
         if loop.time() < self._away_until:
@@ -58,12 +58,12 @@ class ReadLane:
             raise BooksUnavailable(sentence_for_callers(self._outage)) from error
 
     def _tell(self, error: str, reason: str) -> None:
-        """Now and then: all that wait in a lane may fail at once, and made-up keys wait there too."""
+        """Rate-limited: everything waiting in a lane may fail at once, and made-up keys wait there too."""
         if (left_out := self._told.left_out((error, reason))) is not None:
             log.warning("database.unavailable", during="read", error=error, reason=reason, left_out=left_out)
 
     def connect(self) -> list[asyncio.Future[None]]:
-        """Take the lane's connections, so that nobody else has them when they are needed."""
+        """Open the lane's connections before something else takes them all."""
         return self._in_each_thread(_connect)
 
     async def aclose(self) -> None:
@@ -72,7 +72,7 @@ class ReadLane:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def abandon(self) -> None:
-        """The same without an event loop, and without waiting for it."""
+        """The same without an event loop, and without waiting."""
         self._submit_to_each(connections.close_all)
         self._executor.shutdown(wait=False)
 
@@ -80,15 +80,15 @@ class ReadLane:
         return [asyncio.wrap_future(future) for future in self._submit_to_each(act)]
 
     def _submit_to_each(self, act: Callable[[], object]) -> list[Future[None]]:
-        """They wait for each other, so that none takes two of the jobs."""
+        """They wait for each other, so that each thread gets one of the jobs."""
         meeting = threading.Barrier(self._threads)
         return [self._executor.submit(_meet_and, act, meeting) for _ in range(self._threads)]
 
 
 class Shared(Generic[T]):
-    """One run of `work` for all who ask before it begins; who asks later gets what the next run finds.
+    """One run of `work` for all who ask before it begins; later callers share the next run.
 
-    However many ask, one is at work and one waits: a flood costs no more than one caller who asks again and again.
+    However many ask, one run is in progress and one waits: a flood costs no more than one caller asking continuously.
     """
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
@@ -104,7 +104,7 @@ class Shared(Generic[T]):
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._run_after(self._running))
             self._next.add_done_callback(_retrieve)
-        # One who leaves takes the answer from nobody else.
+        # A cancelled caller must not cancel the run for the others.
         return await asyncio.shield(self._next)
 
     async def _run_after(self, running: asyncio.Task[T] | None) -> T:
@@ -115,7 +115,7 @@ class Shared(Generic[T]):
 
 
 def _retrieve(task: asyncio.Task[T]) -> None:
-    """Whoever asked may have left: a failure that nobody saw is none for asyncio to tell."""
+    """The callers may have left, so asyncio must not report the failure as never retrieved."""
     if not task.cancelled():
         task.exception()
 
@@ -134,7 +134,7 @@ def _with_kept_connection(read: Callable[[], T]) -> T:
 
 
 def _connect() -> None:
-    # Whether the database is away is found out by whoever asks it something.
+    # Whether the database is unavailable is found by the first query.
     with contextlib.suppress(OperationalError, InterfaceError):
         connection.ensure_connection()
     _keep_unless_same(None)

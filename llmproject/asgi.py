@@ -50,8 +50,7 @@ async def _live(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            # Importing an SDK takes a second in which no stream would move.
-            runtime().provider(settings.LLM_PROVIDER)
+            runtime().load_providers()
             # At once, so that what a process left behind that died is replayed.
             runtime().writer.start()
             runtime().connect_readers()

@@ -30,7 +30,8 @@ class OpenCall:
     ask: asked only where the key or its account has limits; without it nothing is held.
     is_stillborn: nobody knows whether this open was written before a connection broke, and nothing was sent. It is
     written, again or for the first time, only to be voided in the same batch: nothing is checked.
-    provider_instance: empty where it is named as the provider is. end_user: see `llm.endusers`. tags: at most MAX_TAGS.
+    provider_instance: empty where it is named as the provider is. credential: with which of its keys, "" for none.
+    end_user: see `llm.endusers`. tags: at most MAX_TAGS.
     service: as asked for, which is all that anybody knows of a call that is lost.
     claim: on an idempotency key. If another call has the key, this one isn't opened.
     """
@@ -54,6 +55,7 @@ class OpenCall:
     ask: Callable[[], ReservationEstimate] | None = field(default=None, compare=False)
     is_stillborn: bool = False
     provider_instance: str = ""
+    credential: str = ""
     end_user: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     service: Service = STANDARD_SERVICE

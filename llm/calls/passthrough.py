@@ -139,8 +139,9 @@ class PassedThroughAnswer:
         )
 
     def _error_in(self, document: object) -> UpstreamError | None:
-        provider = self._context.target.provider
-        return error_in_reply(document, provider=provider, secret=upstream_key(provider))
+        target = self._context.target
+        secret = upstream_key(target.instance, target.credential)
+        return error_in_reply(document, provider=target.provider, secret=secret)
 
     def _as_served(self, reading: Reading) -> Reading:
         """Where the upstream says nothing of a tier, a speed or a region that was asked for, that is what counts."""

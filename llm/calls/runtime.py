@@ -29,7 +29,7 @@ from llm.keys import Caller, CallerCache, load_caller, reload_caller
 from llm.models import CatalogVersion
 from llm.prices.catalog import Catalog, CatalogCache, load_catalog
 from llm.providers.base import BaseLLMProvider
-from llm.providers.registry import build_provider
+from llm.providers.registry import build_provider, instances
 
 log = structlog.get_logger("llm.runtime")
 
@@ -184,14 +184,23 @@ class Runtime:
         """The books say that this version is no longer the current one."""
         self._catalog.invalidate(version)
 
-    def provider(self, name: str) -> BaseLLMProvider:
+    def provider(self, instance: str, credential: str = "") -> BaseLLMProvider:
+        """The object that calls an instance with one of its keys. Raises LookupError for an unknown instance."""
+        name = f"{instance}/{credential}" if credential else instance
         provider = self._providers.get(name)
         if provider is None:
-            provider = self._providers[name] = build_provider(name)
+            provider = self._providers[name] = build_provider(instance, credential)
         return provider
 
+    def load_providers(self) -> None:
+        """Those that will surely be called. Importing an SDK takes a second in which no stream would move."""
+        default = settings.LLM_PROVIDER
+        for instance in instances().all:
+            if instance.name == default or (settings.LLM_PROVIDERS and not instance.lacks):
+                self.provider(instance.name, instance.credentials[0].id)
+
     async def tell_staff(self, provider: str, failure: UpstreamError) -> None:
-        """That the provider doesn't accept our account; at most one call of an hour waits for it to be written."""
+        """That an instance doesn't accept our account; at most one call of an hour waits for it to be written."""
         now = datetime.now(UTC)
         if not self._alerts.is_due(provider, now):
             return

@@ -20,10 +20,11 @@ from django.conf import settings
 from llm.dialects.openai_chat.fields import variant_of
 from llm.enums import PriceSource
 from llm.errors import InvalidRequest, ModelNotFound, ModelUnpriced
-from llm.models import CatalogVersion, ModelRoute, Price, RateSet
+from llm.models import CatalogVersion, ModelRoute, Price, RateSet, RouteTarget
 from llm.prices.matching import Matcher, compile_match, names_listed_in
 from llm.prices.pricing import PriceSnapshot, RateSetSnapshot
 from llm.prices.snapshots import build_snapshot, load_rate_sets
+from llm.providers.registry import default_instance, find_instance
 
 MAX_NAME_LENGTH = 200
 """As long as the columns that hold model names."""
@@ -44,8 +45,11 @@ class ListedPrice:
 
 
 class TargetName(NamedTuple):
+    """provider: by which its prices go. instance: which one is called; empty where it is named as the provider is."""
+
     provider: str
     upstream_model: str
+    instance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +64,20 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """price: None when none is in force and such calls are served all the same; they are recorded as unpriced."""
+    """price: None when none is in force and such calls are served all the same; they are recorded as unpriced.
+
+    provider, instance: see `TargetName`; instance is never empty here. credential: with which key it is called.
+    """
 
     provider: str
     upstream_model: str
     price: PriceSnapshot | None
+    instance: str = ""
+    credential: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.instance:
+            object.__setattr__(self, "instance", self.provider)
 
 
 class ServedPrice(NamedTuple):
@@ -133,17 +146,22 @@ class Catalog:
         *,
         at: datetime,
         default_provider: str,
+        default_instance: str = "",
         unpriced: Callable[[str], bool] = unpriced_is_refused,
     ) -> Resolution:
         """Where a call for `model` goes and at which prices.
 
-        A name without a route goes to the default provider as it is. Targets without a price are dropped where
-        `unpriced(provider)` refuses them. A partly unpriced model stays: only calls that use such a meter are unpriced.
+        A name without a route goes to the default provider's instance as it is. Targets without a price are dropped
+        where `unpriced(provider)` refuses them. A partly unpriced model stays: only calls that use such a meter are
+        unpriced.
         Raises ModelNotFound (inactive or empty route, impossible name), ModelUnpriced (no target is left), and
         InvalidRequest for a variant such as `:online` that neither a route nor a price of its own names.
         """
-        names = self._names_behind(model, default_provider)
-        found = [Target(*name, self.price_for(*name, at=at)) for name in names]
+        names = self._names_behind(model, TargetName(default_provider, model, default_instance))
+        found = [
+            Target(provider, upstream_model, self.price_for(provider, upstream_model, at=at), instance)
+            for provider, upstream_model, instance in names
+        ]
         targets = tuple(target for target in found if target.price is not None or not unpriced(target.provider))
         if not targets:
             raise ModelUnpriced(f"No price is set for the model “{model}”. Staff must set one before it can be called.")
@@ -168,7 +186,7 @@ class Catalog:
         A reported name counts only if it has another price of its own. One without a price, or that the price of the
         asked name covers too, is an alias: a dated name, a path on a local server.
         """
-        price = self.price_for(*asked, at=at)
+        price = self.price_for(asked.provider, asked.upstream_model, at=at)
         if not reported_model or reported_model.casefold() == asked.upstream_model.casefold():
             return ServedPrice(price)
         reported = self.price_for(asked.provider, reported_model, at=at)
@@ -190,10 +208,17 @@ class Catalog:
                 param="model",
             )
 
-    def public_models(self, *, at: datetime, default_provider: str, default_model: str = "") -> list[PublicModel]:
-        """Active routes, the default model, and the names that the default provider's prices list; sorted by name.
+    def public_models(
+        self,
+        *,
+        at: datetime,
+        default_provider: str,
+        default_model: str = "",
+        can_call: Callable[[str], bool] = lambda _: True,
+    ) -> list[PublicModel]:
+        """Active routes to what can be called, the default model, and what the default provider's prices list.
 
-        Names that only a pattern covers are callable, but nobody could list them.
+        Sorted by name. Names that only a pattern covers are callable, but nobody could list them.
         """
         listed = {
             price.snapshot.model: PublicModel(price.snapshot.model, price.created_at, default_provider)
@@ -204,14 +229,14 @@ class Catalog:
             listed.setdefault(default_model, PublicModel(default_model, at, default_provider))
         for route in self.routes.values():
             listed.pop(route.name, None)
-            if route.is_active and route.targets:
+            if route.is_active and any(can_call(target.instance or target.provider) for target in route.targets):
                 listed[route.name] = PublicModel(route.name, route.created_at, route.targets[0].provider)
         return sorted(listed.values(), key=lambda entry: entry.id)
 
-    def _names_behind(self, model: str, default_provider: str) -> tuple[TargetName, ...]:
+    def _names_behind(self, model: str, default: TargetName) -> tuple[TargetName, ...]:
         route = self.routes.get(model)
         if route is None and 0 < len(model) <= MAX_NAME_LENGTH:
-            return (TargetName(default_provider, model),)
+            return (default,)
         if route is None or not route.is_active or not route.targets:
             raise ModelNotFound(f"The model “{model[:MAX_NAME_LENGTH]}” does not exist.", param="model")
         return route.targets
@@ -240,6 +265,12 @@ class CatalogCache:
         """The books saw this version in the database: drop a catalog of any other."""
         if self._catalog is not None and self._catalog.version != seen_version:
             self._catalog = None
+
+
+def resolve_model(catalog: Catalog, model: str, *, at: datetime) -> Resolution:
+    """See `Catalog.resolve`; names without a route go to the instance that LLM_PROVIDER names."""
+    default = default_instance()
+    return catalog.resolve(model, at=at, default_provider=default.booked_as, default_instance=default.name)
 
 
 def load_catalog() -> Catalog:
@@ -289,17 +320,26 @@ def _standing(name: str, price: ListedPrice) -> tuple[bool, bool, datetime, int]
 
 def _load_routes() -> dict[str, Route]:
     routes = ModelRoute.objects.prefetch_related("targets")
-    return {
-        route.name: Route(
-            route.name,
-            route.is_active,
-            route.created_at,
-            tuple(TargetName(target.provider, target.upstream_model) for target in route.targets.all()),
-            route.allows_provider_routing,
-            route.falls_back_on_server_error,
-        )
-        for route in routes
-    }
+    return {route.name: _route_of(route, tuple(route.targets.all())) for route in routes}
+
+
+def _route_of(route: ModelRoute, targets: Sequence[RouteTarget]) -> Route:
+    return Route(
+        route.name,
+        route.is_active,
+        route.created_at,
+        tuple(_target_name(target) for target in targets),
+        route.allows_provider_routing,
+        route.falls_back_on_server_error,
+    )
+
+
+def _target_name(target: RouteTarget) -> TargetName:
+    """An instance that is gone keeps its name: whoever is about to call the target finds that out."""
+    instance = find_instance(target.provider)
+    if instance is None:
+        return TargetName(target.provider, target.upstream_model, target.provider)
+    return TargetName(instance.booked_as, target.upstream_model, instance.name)
 
 
 def _load_prices() -> dict[str, tuple[ListedPrice, ...]]:

@@ -16,15 +16,18 @@ from llm.admin.base import GatewayAdmin, InlineFormSet, KnownRows, ModelForm, Ta
 from llm.admin.format import NOTHING, badge, calendar_day
 from llm.admin.prices.catalog import price_in_force
 from llm.models import ModelRoute, RouteTarget
-from llm.providers.registry import is_configured, known_providers
+from llm.providers.registry import find_instance, instances
 
 _ASIDE = 10_000
 """Added to positions while they are rewritten; no list is as long."""
 
 
 def provider_choices() -> list[tuple[str, str]]:
-    """Names of the registry; those that can't be called yet say so."""
-    return [(name, name if is_configured(name) else f"{name} (not configured)") for name in known_providers()]
+    """All instances; those that can't be called yet say so."""
+    return [
+        (each.name, f"{each.name} (not configured)" if each.lacks else each.name)
+        for each in sorted(instances().all, key=lambda instance: instance.name)
+    ]
 
 
 class TargetForm(ModelForm[RouteTarget]):
@@ -37,9 +40,11 @@ class TargetForm(ModelForm[RouteTarget]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         stored = self.instance.provider
-        if stored and stored not in known_providers():
-            # Kept to be seen and changed: a provider that somebody took out of the registry.
-            self.fields["provider"].choices = [(stored, f"{stored} (unknown)"), *provider_choices()]  # type: ignore[attr-defined]
+        if stored and stored not in dict(provider_choices()):
+            # Kept to be seen and changed: an instance that is gone, or a provider by its own name.
+            known = find_instance(stored)
+            label = f"{stored} (unknown)" if known is None else f"{stored} (now {known.name})"
+            self.fields["provider"].choices = [(stored, label), *provider_choices()]  # type: ignore[attr-defined]
 
     def _get_validation_exclusions(self) -> set[str]:
         """Positions are numbered anew when they are saved; until then any of them may be taken."""
@@ -48,8 +53,8 @@ class TargetForm(ModelForm[RouteTarget]):
 
     def clean_provider(self) -> str:
         provider: str = self.cleaned_data["provider"]
-        if provider not in known_providers():
-            raise ValidationError(f"“{provider}” is no longer registered; choose another provider.")
+        if find_instance(provider) is None:
+            raise ValidationError(f"“{provider}” is no longer configured; choose another provider.")
         return provider
 
     def clean_upstream_model(self) -> str:
@@ -98,7 +103,10 @@ class TargetInline(TabularInline[RouteTarget, ModelRoute]):
 
     @admin.display(description="Price in force")
     def price(self, target: RouteTarget) -> SafeString | str:
-        return price_in_force(target.provider, target.upstream_model) if target.pk else NOTHING
+        if not target.pk:
+            return NOTHING
+        instance = find_instance(target.provider)
+        return price_in_force(instance.booked_as if instance else target.provider, target.upstream_model)
 
 
 @admin.register(ModelRoute)

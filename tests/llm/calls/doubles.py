@@ -226,7 +226,7 @@ class Host:
         route = Route("m", is_active=True, created_at=datetime.now(UTC), targets=targets)
         return Catalog(1, time.monotonic(), {"m": route}, {})
 
-    def provider(self, _: str) -> BaseLLMProvider:
+    def provider(self, *_: str) -> BaseLLMProvider:
         return self._provider
 
     async def tell_staff(self, *_: object) -> None:

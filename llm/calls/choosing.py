@@ -1,0 +1,46 @@
+"""In which order the targets of a request are called, and with which keys of their instances."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+
+from llm.calls.kept_responses import Maker
+from llm.errors import ModelNotFound
+from llm.prices.catalog import Resolution, Target
+from llm.providers.registry import find_instance, is_configured
+
+
+def require_configured(resolution: Resolution) -> None:
+    """Raises ModelNotFound where none of its instances is there any more, with the key or address that it needs."""
+    if not any(is_configured(target.instance) for target in resolution.targets):
+        raise ModelNotFound(
+            f"The model “{resolution.model}” can't be called: its provider isn't configured at this gateway.",
+            param="model",
+        )
+
+
+def order_targets(
+    targets: Iterable[Target], *, account_id: int, makers: Collection[Maker] | None = None
+) -> list[Target]:
+    """Each with each key of its instance, the account's own key first.
+
+    Those at an instance that is gone, or that lacks its key or address, are left out: nobody could call them.
+    makers: what the request goes on from is kept there, so it can be called there and nowhere else; None for nothing.
+    """
+    found = [keyed for target in targets for keyed in _with_keys(target, account_id)]
+    if makers is None:
+        return found
+    return [target for target in found if Maker(target.instance, target.credential) in makers]
+
+
+def is_same_but_for_key(one: Target, other: Target) -> bool:
+    return (one.instance, one.upstream_model) == (other.instance, other.upstream_model)
+
+
+def _with_keys(target: Target, account_id: int) -> Iterator[Target]:
+    instance = find_instance(target.instance)
+    if instance is None or instance.lacks:
+        return
+    for credential in instance.credentials_for(account_id):
+        yield replace(target, credential=credential.id) if credential.id else target

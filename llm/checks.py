@@ -122,7 +122,7 @@ def check_instances(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
             found.append(checks.Error(sentence, id="llm.E034"))
         found += [*_check_booking(each), *_check_options(each)]
     return found + [
-        checks.Error(f"{each.lacks} is not set, and calls to {each.provider} need it; set it in .env.", id="llm.E003")
+        checks.Error(f"{each.lacks} is not set, and calls to {each.provider} need it; set it in .env.", id="llm.E037")
         for each in instances().all
         if named and each.lacks and not _is_reported(each.lacks)
     ]
@@ -153,7 +153,7 @@ def check_single_provider(app_configs: Sequence[AppConfig] | None, **kwargs: Any
         checks.Warning(
             f"With LLM_PROVIDERS, {_all_of(unread)} {'is' if len(unread) == 1 else 'are'} not used.",
             f"Give each instance variables of its own, such as {variable(settings.LLM_PROVIDERS[0].name, 'API_KEY')}.",
-            id="llm.W005",
+            id="llm.W006",
         )
     ]
 

@@ -64,6 +64,9 @@ LLM_KEEPALIVE_SECONDS = read.seconds("LLM_KEEPALIVE_SECONDS", 15.0)
 LLM_IDLE_TIMEOUT_SECONDS = read.seconds("LLM_IDLE_TIMEOUT_SECONDS", 120.0)
 LLM_TOTAL_TIMEOUT_SECONDS = read.seconds("LLM_TOTAL_TIMEOUT_SECONDS", 900.0)
 LLM_MAX_RETRIES = read.whole("LLM_MAX_RETRIES", 2, maximum=10)
+# So many failures of a target within so many seconds, and it is skipped for as long; 0 skips none.
+LLM_TARGET_FAILURES = read.whole("LLM_TARGET_FAILURES", 5, maximum=1000)
+LLM_TARGET_SKIP_SECONDS = read.seconds("LLM_TARGET_SKIP_SECONDS", 30.0)
 LLM_MAX_CONNECTIONS = read.whole("LLM_MAX_CONNECTIONS", 4096, minimum=1)
 
 LLM_MAX_BODY_BYTES = read.whole("LLM_MAX_BODY_BYTES", 32 * 1024**2, minimum=1024)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import random
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from llm.calls.kept_responses import Maker
@@ -21,14 +22,15 @@ def require_configured(resolution: Resolution) -> None:
 
 
 def order_targets(
-    targets: Iterable[Target], *, account_id: int, makers: Collection[Maker] | None = None
+    targets: Sequence[Target], *, account_id: int, makers: Collection[Maker] | None = None
 ) -> list[Target]:
     """Each with each key of its instance, the account's own key first.
 
+    Of those with weights one is drawn to be the first, and of the rest the next; then those without, as they stand.
     Those at an instance that is gone, or that lacks its key or address, are left out: nobody could call them.
     makers: what the request goes on from is kept there, so it can be called there and nowhere else; None for nothing.
     """
-    found = [keyed for target in targets for keyed in _with_keys(target, account_id)]
+    found = [keyed for target in _drawn(targets) for keyed in _with_keys(target, account_id)]
     if makers is None:
         return found
     return [target for target in found if Maker(target.instance, target.credential) in makers]
@@ -36,6 +38,15 @@ def order_targets(
 
 def is_same_but_for_key(one: Target, other: Target) -> bool:
     return (one.instance, one.upstream_model) == (other.instance, other.upstream_model)
+
+
+def _drawn(targets: Sequence[Target]) -> Sequence[Target]:
+    weighted = [target for target in targets if target.weight]
+    if not weighted:
+        return targets
+    # The least of exponential variates is each one's with a probability in proportion to its weight.
+    weighted.sort(key=lambda target: random.expovariate(target.weight))  # it spreads load
+    return [*weighted, *(target for target in targets if not target.weight)]
 
 
 def _with_keys(target: Target, account_id: int) -> Iterator[Target]:

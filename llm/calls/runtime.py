@@ -20,6 +20,7 @@ from llm.bodies.budget import BodyBudget
 from llm.books.writer.thread import BooksWriter, writer
 from llm.calls.context import Bounds
 from llm.calls.end_user_names import EndUserNames
+from llm.calls.health import TargetHealth
 from llm.db.connection_budget import SIDE_READERS
 from llm.db.outages import sentence_for_callers
 from llm.db.read_lanes import ReadLane, Shared
@@ -71,6 +72,7 @@ class Runtime:
         self._tasks: dict[asyncio.Task[None], OwnedTask] = {}
         self._alerts = StaffAlerts()
         self.end_user_names = EndUserNames(self.run_side_db)
+        self.health = TargetHealth()
         self.drains = 0
         """Calls that read on for a caller who has left."""
         self.bounds = Bounds(

@@ -178,7 +178,7 @@ class RequestTask:
         failures: list[UpstreamError] = []
         refusal: RequestError | None = None
         failed: Target | None = None
-        for target, chat in self._targets(resolution):
+        for target, chat in self._runtime.health.in_turn(self._targets(resolution)):
             if failed is not None and is_same_but_for_key(failed, target) and not is_of_key(failures[-1]):
                 continue
             try:
@@ -222,6 +222,7 @@ class RequestTask:
             finally:
                 self._current = None
             if failure is None:
+                self._note_health(call)
                 return True
             failures.append(failure)
             self._note_failure(call)
@@ -231,9 +232,17 @@ class RequestTask:
                 continue
             pause = pause_before(repeat, failure)
             if self._is_over(failure, resolution) or pause is None or repeat == settings.LLM_MAX_RETRIES:
+                self._note_health(call)
                 return False
             await asyncio.sleep(pause)
             repeat += 1
+
+    def _note_health(self, call: UpstreamCall) -> None:
+        """What the target has come to in this request."""
+        if call.has_failed_upstream:
+            self._runtime.health.note_failure(call.context.target)
+        elif call.has_answered:
+            self._runtime.health.note_success(call.context.target)
 
     def _note_failure(self, call: UpstreamCall) -> None:
         self.headers |= call.settled_limit_headers()

@@ -21,7 +21,7 @@ from llm.dialects.usage_figures import WEB_SEARCHES, merged_service
 from llm.errors import UpstreamError, UpstreamFailed
 from llm.providers.base import Closing, ForwardsRaw, KnowsServer, RawCall, RawReply
 from llm.providers.failures import before_sending, error_in_reply
-from llm.providers.registry import upstream_key
+from llm.providers.registry import find_instance, upstream_key
 from llm.types import Reading, TokenCounts
 
 
@@ -140,8 +140,9 @@ class PassedThroughAnswer:
 
     def _error_in(self, document: object) -> UpstreamError | None:
         target = self._context.target
-        secret = upstream_key(target.instance, target.credential)
-        return error_in_reply(document, provider=target.provider, secret=secret)
+        instance = find_instance(target.instance)
+        provider = target.provider if instance is None else instance.provider
+        return error_in_reply(document, provider=provider, secret=upstream_key(target.instance, target.credential))
 
     def _as_served(self, reading: Reading) -> Reading:
         """Where the upstream says nothing of a tier, a speed or a region that was asked for, that is what counts."""

@@ -202,6 +202,10 @@ class UpstreamFailed(UpstreamError):
     code = "upstream_error"
 
 
+class RequestUnwritten(UpstreamFailed):
+    """The request could not be written in the provider's dialect, so nothing was sent: no fault of the provider's."""
+
+
 class UpstreamTimeout(UpstreamError):
     code = "upstream_timeout"
     http_status = 504

@@ -51,6 +51,20 @@ AWAY = Gauge("llm_books_away", "Processes that can't reach the database.", multi
 SPOOL_FULL = Gauge("llm_spool_full", "Processes that can't write to their spool.", multiprocess_mode="livesum")
 
 
+TARGET_FAILURES = Counter(
+    "llm_target_failures", "Requests that failed at a provider for its own reasons.", ("provider_instance",)
+)
+TARGETS_PASSED_OVER = Counter(
+    "llm_targets_passed_over", "Requests that passed over a target which had failed repeatedly.", ("provider_instance",)
+)
+TARGETS_SKIPPED = Gauge(
+    "llm_targets_skipped",
+    "Targets being skipped after repeated failures, summed over processes.",
+    ("provider_instance",),
+    multiprocess_mode="livesum",
+)
+
+
 class _Series(NamedTuple):
     """Counters and histograms of one (provider, model, outcome), cached: finding them costs more than counting."""
 

@@ -25,6 +25,7 @@ from llm.dialects.openai_chat.client import message_object
 from llm.dialects.sse import EventSplitter, read_event, split_events
 from llm.errors import InvalidKey, InvalidRequest, UpstreamFailed
 from llm.keys import Caller, own_caller
+from llm.prices.catalog import resolve_model
 from llm.providers.base import Closing
 from llm.types import ChatMessage, ChatRequest, ChatResponse, TokenCounts, ToolCall
 
@@ -116,8 +117,8 @@ async def _untracked(
     if not model:
         raise InvalidRequest("Set 'model': this gateway has no default model.", param="model")
     catalog = await runtime().catalog()
-    target = catalog.resolve(model, at=datetime.now(UTC), default_provider=settings.LLM_PROVIDER).targets[0]
-    provider = runtime().provider(target.provider)
+    target = resolve_model(catalog, model, at=datetime.now(UTC)).targets[0]
+    provider = runtime().provider(target.instance)
     request = ChatRequest(model=target.upstream_model, messages=tuple(messages))
     if not is_stream:
         return await provider.chat(request)

@@ -50,8 +50,7 @@ async def _live(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            # Importing an SDK takes a second during which no stream would move.
-            runtime().provider(settings.LLM_PROVIDER)
+            runtime().load_providers()
             # At once, so that the spool of a dead process is replayed.
             runtime().writer.start()
             runtime().connect_readers()

@@ -122,6 +122,16 @@ class EnvReader:
             return default
         return number
 
+    def whole_numbers(self, name: str, *, maximum: int) -> list[int]:
+        """From 0 on, separated by commas; none where it isn't set."""
+        values = self.names(name)
+        if not all(
+            value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= maximum for value in values
+        ):
+            self._refuse(name, f"whole numbers from 0 to {maximum}, separated by commas")
+            return []
+        return [int(value) for value in values]
+
     def seconds(self, name: str, default: float) -> float:
         value = self.text(name)
         try:
@@ -147,7 +157,7 @@ class EnvReader:
         values = [value.lower() for value in self.names(name, default)]
         if not {*values} <= {*options}:
             self._refuse(name, f"a list of {', '.join(options)}, separated by commas")
-            return default.split(",")
+            return default.split(",") if default else []
         return values
 
     def choice_by_name(self, name: str, options: Iterable[str], *, default: str) -> dict[str, str]:
@@ -235,6 +245,10 @@ class EnvReader:
         except OSError as error:
             self.problems.append(f"The folder {path} can't be created ({error.strerror}); make its parent writable.")
         return path
+
+    def report(self, problem: str) -> None:
+        """A sentence of the caller's own about what was read."""
+        self.problems.append(problem)
 
     def _refuse(self, name: str, allowed: str, *, shown: bool = True) -> None:
         """shown: False for values that may contain a password."""

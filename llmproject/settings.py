@@ -11,6 +11,7 @@ from llmproject.database import database_settings, owner_settings
 from llmproject.env import EnvReader
 from llmproject.logging import configure_structlog, logging_settings
 from llmproject.parentwatch import SUPERVISOR_PID
+from llmproject.providers import DEVELOPER_ROLES, DIALECTS, DISCONNECT_POLICIES, read_instances
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -41,18 +42,17 @@ LLM_KEY_PEPPER = read.text("LLM_KEY_PEPPER")
 LLM_SECRETS_KEY = read.text("LLM_SECRETS_KEY")
 LLM_SECRETS_KEY_FALLBACKS = read.names("LLM_SECRETS_KEY_FALLBACKS")
 
-LLM_PROVIDER = read.text("LLM_PROVIDER", "echo")
-LLM_DEFAULT_MODEL = read.text("LLM_DEFAULT_MODEL", "echo" if LLM_PROVIDER == "echo" else "")
+# Instances with variables of their own. Without any, each registered provider is one, under its own name.
+LLM_PROVIDERS = read_instances(read)
+LLM_PROVIDER = read.text("LLM_PROVIDER", LLM_PROVIDERS[0].name if LLM_PROVIDERS else "echo")
+_DEFAULT_CLASS = {each.name: each.provider for each in LLM_PROVIDERS}.get(LLM_PROVIDER, LLM_PROVIDER)
+LLM_DEFAULT_MODEL = read.text("LLM_DEFAULT_MODEL", "echo" if _DEFAULT_CLASS == "echo" else "")
 OPENAI_API_KEY = read.text("OPENAI_API_KEY")
 ANTHROPIC_API_KEY = read.text("ANTHROPIC_API_KEY")
-LLM_COMPATIBLE_API_KEY = read.text("LLM_COMPATIBLE_API_KEY", OPENAI_API_KEY)
+LLM_COMPATIBLE_API_KEY = read.text("LLM_COMPATIBLE_API_KEY")
 LLM_BASE_URL = read.url("LLM_BASE_URL")
-LLM_COMPATIBLE_DIALECTS = read.choices(
-    "LLM_COMPATIBLE_DIALECTS", ("chat", "completions", "embeddings", "responses"), default="chat,embeddings"
-)
-LLM_COMPATIBLE_DEVELOPER_ROLE = read.choice(
-    "LLM_COMPATIBLE_DEVELOPER_ROLE", ("developer", "system"), default="developer"
-)
+LLM_COMPATIBLE_DIALECTS = read.choices("LLM_COMPATIBLE_DIALECTS", DIALECTS, default="chat,embeddings")
+LLM_COMPATIBLE_DEVELOPER_ROLE = read.choice("LLM_COMPATIBLE_DEVELOPER_ROLE", DEVELOPER_ROLES, default="developer")
 LLM_OPENAI_BASE_URL = read.url("LLM_OPENAI_BASE_URL", "https://api.openai.com/v1")
 LLM_ANTHROPIC_BASE_URL = read.url("LLM_ANTHROPIC_BASE_URL", "https://api.anthropic.com")
 LLM_ANTHROPIC_MAX_TOKENS = read.whole("LLM_ANTHROPIC_MAX_TOKENS", 0)
@@ -64,6 +64,9 @@ LLM_KEEPALIVE_SECONDS = read.seconds("LLM_KEEPALIVE_SECONDS", 15.0)
 LLM_IDLE_TIMEOUT_SECONDS = read.seconds("LLM_IDLE_TIMEOUT_SECONDS", 120.0)
 LLM_TOTAL_TIMEOUT_SECONDS = read.seconds("LLM_TOTAL_TIMEOUT_SECONDS", 900.0)
 LLM_MAX_RETRIES = read.whole("LLM_MAX_RETRIES", 2, maximum=10)
+# So many failures of a target within so many seconds, and it is skipped for as long; 0 skips none.
+LLM_TARGET_FAILURES = read.whole("LLM_TARGET_FAILURES", 5, maximum=1000)
+LLM_TARGET_SKIP_SECONDS = read.seconds("LLM_TARGET_SKIP_SECONDS", 30.0)
 LLM_MAX_CONNECTIONS = read.whole("LLM_MAX_CONNECTIONS", 4096, minimum=1)
 
 LLM_MAX_BODY_BYTES = read.whole("LLM_MAX_BODY_BYTES", 32 * 1024**2, minimum=1024)
@@ -75,7 +78,7 @@ LLM_MAX_REPLY_BYTES = read.whole("LLM_MAX_REPLY_BYTES", 64 * 1024**2, minimum=10
 LLM_RELAY_BYTES = read.whole("LLM_RELAY_BYTES", 1024**2, minimum=1024)
 LLM_RELAY_STALL_SECONDS = read.seconds("LLM_RELAY_STALL_SECONDS", 60.0)
 
-LLM_DISCONNECT_POLICY = read.choice_by_name("LLM_DISCONNECT_POLICY", ("drain", "cancel"), default="drain")
+LLM_DISCONNECT_POLICY = read.choice_by_name("LLM_DISCONNECT_POLICY", DISCONNECT_POLICIES, default="drain")
 LLM_DISCONNECT_DRAIN_SECONDS = read.seconds("LLM_DISCONNECT_DRAIN_SECONDS", 120.0)
 LLM_DISCONNECT_DRAIN_CALLS = read.whole("LLM_DISCONNECT_DRAIN_CALLS", 256)
 LLM_DISCONNECT_DRAIN_TOKENS = read.whole("LLM_DISCONNECT_DRAIN_TOKENS", 32_768)
@@ -339,6 +342,7 @@ configure_structlog(
     log_format=LLM_LOG_FORMAT,
     secrets=[
         *LLM_SECRETS_KEY_FALLBACKS,
+        *(key for instance in LLM_PROVIDERS for key in instance.api_keys),
         *(
             value
             for name, value in list(globals().items())

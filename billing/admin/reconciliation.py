@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 
 from billing.admin.pages import page_context
 from billing.models import CostImport
-from billing.reconcile import PROVIDERS, reconciliation
+from billing.reconcile import reconciliation, reporting_providers
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.format import moment
 from llm.admin.usage.filters import DateInput
@@ -26,7 +26,7 @@ MAX_DAYS = 92
 
 
 class ReconciliationForm(forms.Form):
-    provider = forms.ChoiceField(choices=[(name, name) for name in PROVIDERS])
+    provider = forms.ChoiceField(choices=lambda: [(name, name) for name in reporting_providers()])
     first = forms.DateField(label="From", widget=DateInput())
     last = forms.DateField(label="To", widget=DateInput())
     show = forms.ChoiceField(required=False, choices=[("", "all lines"), ("differences", "differences")])

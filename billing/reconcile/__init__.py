@@ -4,7 +4,7 @@
 """
 
 from billing.reconcile.comparing import MAX_DAYS, reconciliation
-from billing.reconcile.importing import PROVIDERS, CostImportSummary, import_report, read_report
+from billing.reconcile.importing import CostImportSummary, import_report, read_report, reporting_providers
 from billing.reconcile.types import (
     Books,
     Reason,
@@ -19,7 +19,6 @@ from billing.reconcile.types import (
 
 __all__ = (
     "MAX_DAYS",
-    "PROVIDERS",
     "Books",
     "CostImportSummary",
     "Reason",
@@ -33,4 +32,5 @@ __all__ = (
     "import_report",
     "read_report",
     "reconciliation",
+    "reporting_providers",
 )

@@ -17,9 +17,9 @@ from billing.models import CostImport, ProviderCost
 from billing.reconcile import anthropic_reports, openai_reports
 from billing.reconcile.reading import read_pages, to_pico_decimals
 from billing.reconcile.types import ProviderReport, ReportedCost, ReportError, count_of, total_of
+from llm.providers.registry import instances
 
 _READERS = {"openai": openai_reports.read_rows, "anthropic": anthropic_reports.read_rows}
-PROVIDERS = tuple(_READERS)
 
 _COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cache_read_tokens", "cache_write_tokens")
 _MAX_COUNT = 2**63 - 1
@@ -42,14 +42,21 @@ class CostImportSummary:
     is_cut: bool
 
 
+def reporting_providers() -> dict[str, str]:
+    """Who has a report that can be read -> whose format it has: providers, and what their instances are booked as."""
+    booked = {each.booked_as: each.provider for each in instances().all if each.provider in _READERS}
+    return {name: name for name in _READERS} | {name: kind for name, kind in booked.items() if name not in _READERS}
+
+
 def read_report(provider: str, content: bytes) -> ProviderReport:
     """Raises ReportError with a sentence that says where and why."""
-    if provider not in _READERS:
-        raise ReportError(f"There is no reader for reports of {provider}, only of {' and '.join(PROVIDERS)}.")
+    kinds = reporting_providers()
+    if provider not in kinds:
+        raise ReportError(f"There is no reader for reports of {provider}, only of {' and '.join(kinds)}.")
     pages = read_pages(content)
     days: set[tuple[str, date]] = set()
     rows: list[ReportedCost] = []
-    for found in _READERS[provider](pages):
+    for found in _READERS[kinds[provider]](pages):
         if isinstance(found, ReportedCost):
             rows.append(found)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,8 +16,9 @@ from llm.admin.limits.standing import NEARLY_FULL_PERCENT, nearly_full
 from llm.admin.outbox import GIVEN_UP
 from llm.admin.usage.decisions import queue_url
 from llm.alerts import staff_alerts
+from llm.books.heartbeat import MISSED_BEATS, beat_interval_s
 from llm.ids import first_id_at
-from llm.models import BooksCheck, Outbox, RefusedWrite, ScheduledTask, Usage
+from llm.models import BooksCheck, Outbox, Process, RefusedWrite, ScheduledTask, Usage
 from llm.models.processes import MAX_STARTS
 from llm.money import plural
 
@@ -24,6 +26,7 @@ MAX_COUNTED = 100
 REFUSALS_WITHIN = timedelta(days=7)
 CHECKED_WITHIN = timedelta(hours=48)
 TOLD_FOR = timedelta(hours=24)
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,21 @@ def _refusing_providers(now: datetime) -> Attention | None:
     return Attention(text, f"{reverse('admin:llm_outbox_changelist')}?q={staff_alerts.EVENT}", "Messages")
 
 
+def _skipped_targets(now: datetime) -> Attention | None:
+    """As the processes told with their last beats, summed over all of them."""
+    alive_since = now - timedelta(seconds=MISSED_BEATS * beat_interval_s())
+    told = Process.objects.filter(seen_at__gte=alive_since, ended_at=None).exclude(skipped_targets="")
+    numbers = Counter(name for lines in told.values_list("skipped_targets", flat=True) for name in lines.splitlines())
+    if not numbers:
+        return None
+    names = [
+        f"{name} ({number} {'process' if number == 1 else 'processes'})" for name, number in sorted(numbers.items())
+    ]
+    shown = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
+    text = f"Skipped after repeated failures: {shown}"
+    return Attention(text, reverse("admin:llm_modelroute_changelist"), "Routes")
+
+
 def _full_limits(now: datetime) -> Attention | None:
     number = counted(nearly_full(now))
     if not number:
@@ -134,5 +152,6 @@ _LOOKS: dict[Look, str] = {
     _unfinished_tasks: "llm.view_scheduledtask",
     _given_up: "llm.view_outbox",
     _refusing_providers: "llm.view_outbox",
+    _skipped_targets: "llm.view_modelroute",
     _full_limits: "llm.view_limit",
 }

@@ -14,7 +14,7 @@ from llm.admin import usage_summaries
 from llm.admin.attention import Attention, attention_for
 from llm.admin.keys.state import SOON
 from llm.models import ApiKey, Usage
-from llm.providers.registry import is_configured
+from llm.providers.registry import find_instance, is_configured
 
 CHART_DAYS = 14
 TOP = 5
@@ -23,11 +23,16 @@ RECENT_CALLS = 10
 
 @dataclass(frozen=True, slots=True)
 class SystemState:
-    """needs_work: the provider can't be called as configured."""
+    """instances: all by name with their providers, where LLM_PROVIDERS names them.
+
+    needs_work: the default provider can't be called as it is configured. is_echo: its calls go nowhere.
+    """
 
     provider: str
     default_model: str
     needs_work: bool
+    is_echo: bool
+    instances: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +116,6 @@ def system_state() -> SystemState:
         provider=settings.LLM_PROVIDER,
         default_model=settings.LLM_DEFAULT_MODEL,
         needs_work=not is_configured(settings.LLM_PROVIDER),
+        is_echo=(default := find_instance(settings.LLM_PROVIDER)) is not None and default.provider == "echo",
+        instances=tuple((each.name, each.provider) for each in settings.LLM_PROVIDERS),
     )

@@ -60,6 +60,7 @@ class ReadyView(AsyncAPIView):
             "status": "ok" if is_ready else "unavailable",
             **state,
             **figures,
+            "targets_skipped": runtime().health.skipped,
             "connections": _connections(limits),
         }
         return HttpResponse(orjson.dumps(body), status=200 if is_ready else 503, content_type="application/json")

@@ -20,6 +20,7 @@ from llm.dialects.base import WireFormat
 from llm.errors import ModelNotFound
 from llm.keys import Caller
 from llm.prices.catalog import PublicModel
+from llm.providers.registry import default_instance, is_configured
 
 _IN_ANTHROPICS_SHAPE = "With the header `anthropic-version`, the reply has the shape and paging of Anthropic's API."
 
@@ -65,8 +66,12 @@ class ModelView(_ModelsAPIView):
 
 async def _visible_models(caller: Caller) -> list[PublicModel]:
     catalog = await runtime().fresh_catalog()
+    provider = default_instance().booked_as
     models = catalog.public_models(
-        at=datetime.now(UTC), default_provider=settings.LLM_PROVIDER, default_model=settings.LLM_DEFAULT_MODEL
+        at=datetime.now(UTC),
+        default_provider=provider,
+        default_model=settings.LLM_DEFAULT_MODEL,
+        can_call=is_configured,
     )
     return [model for model in models if not caller.allowed_models or model.id in caller.allowed_models]
 

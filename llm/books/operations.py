@@ -30,7 +30,8 @@ class OpenCall:
     ask: called only if the key or its account has limits; without it nothing is reserved.
     is_stillborn: it is unknown whether this open was written before a connection broke, and nothing was sent. It is
     written (again, perhaps) only to be voided in the same batch, without any checks.
-    provider_instance: empty if it has the provider's own name. end_user: see `llm.endusers`. tags: at most MAX_TAGS.
+    provider_instance: empty if it has the provider's own name. credential: ID of the instance's key, "" for none.
+    end_user: see `llm.endusers`. tags: at most MAX_TAGS.
     service: as requested, which is all that is known about a lost call.
     claim: on an idempotency key. If another call holds the key, this one isn't opened.
     """
@@ -54,6 +55,7 @@ class OpenCall:
     ask: Callable[[], ReservationEstimate] | None = field(default=None, compare=False)
     is_stillborn: bool = False
     provider_instance: str = ""
+    credential: str = ""
     end_user: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     service: Service = STANDARD_SERVICE

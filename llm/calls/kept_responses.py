@@ -10,7 +10,7 @@ import asyncio
 import re
 from contextlib import aclosing
 from functools import partial
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from django.conf import settings
 
@@ -27,19 +27,27 @@ from llm.errors import InvalidRequest, NotFound, UpstreamFailed, UpstreamTimeout
 from llm.keys import Caller
 from llm.models import Usage
 from llm.providers.base import FetchesKept, RawFetch
+from llm.providers.registry import find_instance
 
 _ID = re.compile(r"[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199}", re.ASCII)
 """No leading dots: `..` would be another path at the provider."""
 
 
-async def find_makers(runtime: Runtime, caller: Caller, kept: tuple[KeptResponse, ...]) -> frozenset[str]:
-    """The providers that created all of these responses for the caller's account.
+class Maker(NamedTuple):
+    """Where a response is kept: the instance that made it, and the key that it was made with."""
+
+    instance: str
+    credential: str
+
+
+async def find_makers(runtime: Runtime, caller: Caller, kept: tuple[KeptResponse, ...]) -> frozenset[Maker]:
+    """The instances and keys that created all of these responses for the caller's account.
 
     Raises InvalidRequest, the same for a missing response and for another account's.
     """
-    makers: frozenset[str] | None = None
+    makers: frozenset[Maker] | None = None
     for response in kept:
-        found = await runtime.run_db(partial(_providers_that_made, response.id, caller.account_id))
+        found = await runtime.run_db(partial(_makers_of, response.id, caller.account_id))
         makers = found if makers is None else makers & found
         if not makers:
             raise not_found(response)
@@ -60,8 +68,8 @@ async def ask_about(runtime: Runtime, caller: Caller, response_id: str, *, metho
 
     rest: of the path, after the id. Raises NotFound, or UpstreamError.
     """
-    makers = await runtime.run_side_db(partial(_providers_that_made, response_id, caller.account_id))
-    providers = [runtime.provider(name) for name in sorted(makers)]
+    makers = await runtime.run_side_db(partial(_makers_of, response_id, caller.account_id))
+    providers = [runtime.provider(*maker) for maker in sorted(makers)]
     fetching = [provider for provider in providers if _keeps(provider)]
     if not fetching:
         raise NotFound(f"Response with id '{response_id[:200]}' not found.")
@@ -91,14 +99,24 @@ def _keeps(provider: object) -> TypeGuard[FetchesKept]:
     return isinstance(provider, FetchesKept) and Dialect.OPENAI_RESPONSES in getattr(provider, "dialects", ())
 
 
-def _providers_that_made(response_id: str, account_id: int) -> frozenset[str]:
+def _makers_of(response_id: str, account_id: int) -> frozenset[Maker]:
+    """None where it isn't the account's, or where the instance that made it is no longer configured."""
     if _ID.fullmatch(response_id) is None:
         return frozenset()
     made = Usage.objects.filter(upstream_response_id=response_id, dialect=Dialect.OPENAI_RESPONSES).exclude(
         upstream_response_id=""  # Repeats the index's condition, without which the index wouldn't be used.
     )
-    makers = set(made.order_by().values_list("account_id", "provider"))
-    if any(maker != account_id for maker, _ in makers):
-        # If two providers have it, there is no telling which one's it is.
+    makers = set(made.order_by().values_list("account_id", "provider", "provider_instance", "credential"))
+    if any(maker != account_id for maker, *_ in makers):
+        # If two accounts or providers have it, there is no telling whose the provider would return.
         return frozenset()
-    return frozenset(provider for _, provider in makers)
+    named = (_maker(instance or provider, key, account_id) for _, provider, instance, key in makers)
+    return frozenset(maker for maker in named if maker is not None)
+
+
+def _maker(name: str, credential_id: str, account_id: int) -> Maker | None:
+    """As it is configured now: a key may have been replaced since, an instance renamed to that of its provider."""
+    instance = find_instance(name)
+    if instance is None or instance.lacks:
+        return None
+    return Maker(instance.name, instance.credential(credential_id, account_id=account_id).id)

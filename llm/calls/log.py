@@ -36,6 +36,7 @@ def report_call(caller: Caller, opened: OpenCall, closing: CloseCall, *, request
         dialect=opened.dialect.value,
         stream=opened.is_stream,
         provider=opened.provider,
+        instance=opened.provider_instance or opened.provider,
         model=opened.model,
         upstream_model=opened.upstream_model,
         attempt=opened.attempt,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -40,7 +40,11 @@ class CatalogMovedError(Exception):
 
 
 def choose_targets(
-    resolution: Resolution, request: ParsedRequest, wire: WireFormat, *, provider_of: Callable[[str], BaseLLMProvider]
+    targets: Iterable[Target],
+    request: ParsedRequest,
+    wire: WireFormat,
+    *,
+    provider_of: Callable[[str, str], BaseLLMProvider],
 ) -> list[tuple[Target, ChatRequest | None]]:
     """The targets that can take the request, in order, and what to send to each: None for the caller's own bytes.
 
@@ -48,8 +52,8 @@ def choose_targets(
     """
     chosen: list[tuple[Target, ChatRequest | None]] = []
     translated: ChatRequest | InvalidRequest | None = None
-    for target in resolution.targets:
-        if request.dialect in getattr(provider_of(target.provider), "dialects", ()):
+    for target in targets:
+        if request.dialect in getattr(provider_of(target.instance, target.credential), "dialects", ()):
             chosen.append((target, None))
             continue
         # Translated once for all of them: a request with many messages takes a while.
@@ -109,6 +113,8 @@ def open_call(
         process_id=boot_id(),
         dialect=request.dialect,
         provider=target.provider,
+        provider_instance=target.instance,
+        credential=target.credential,
         model=clean_text(resolution.model, limit=200),
         upstream_model=clean_text(target.upstream_model, limit=200),
         is_stream=request.is_stream,

@@ -21,7 +21,7 @@ from llm.dialects.usage_figures import WEB_SEARCHES, merged_service
 from llm.errors import UpstreamError, UpstreamFailed
 from llm.providers.base import Closing, ForwardsRaw, KnowsServer, RawCall, RawReply
 from llm.providers.failures import before_sending, error_in_reply
-from llm.providers.registry import upstream_key
+from llm.providers.registry import find_instance, upstream_key
 from llm.types import Reading, TokenCounts
 
 
@@ -139,8 +139,10 @@ class PassedThroughAnswer:
         )
 
     def _error_in(self, document: object) -> UpstreamError | None:
-        provider = self._context.target.provider
-        return error_in_reply(document, provider=provider, secret=upstream_key(provider))
+        target = self._context.target
+        instance = find_instance(target.instance)
+        provider = target.provider if instance is None else instance.provider
+        return error_in_reply(document, provider=provider, secret=upstream_key(target.instance, target.credential))
 
     def _as_served(self, reading: Reading) -> Reading:
         """If the upstream doesn't report the tier, speed or region, the requested one counts."""

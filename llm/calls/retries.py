@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from llm.errors import UpstreamError, UpstreamRejected
+from llm.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected
 
 _LONGEST_PAUSE_S = 5.0
 
@@ -34,6 +34,11 @@ def pause_before(repeat: int, failure: UpstreamError) -> float | None:
         return None
     pause: float = failure.retry_after_s or 0.25 * 2**repeat * random.uniform(0.5, 1)  # noqa: S311  # spreads load
     return pause if pause <= _LONGEST_PAUSE_S else None
+
+
+def is_of_key(failure: UpstreamError) -> bool:
+    """Whether another key of the same instance may be let through: this one is refused, or has used up its share."""
+    return bool(failure.operator_fault) or isinstance(failure, UpstreamRateLimited)
 
 
 def failure_to_report(failures: Sequence[UpstreamError]) -> UpstreamError:

@@ -20,6 +20,7 @@ from llm.bodies.budget import BodyBudget
 from llm.books.writer.thread import BooksWriter, writer
 from llm.calls.context import Bounds
 from llm.calls.end_user_names import EndUserNames
+from llm.calls.health import TargetHealth
 from llm.db.connection_budget import SIDE_READERS
 from llm.db.outages import sentence_for_callers
 from llm.db.reader_threads import ReadLane, Shared
@@ -29,7 +30,7 @@ from llm.keys import Caller, CallerCache, load_caller, reload_caller
 from llm.models import CatalogVersion
 from llm.prices.catalog import Catalog, CatalogCache, load_catalog
 from llm.providers.base import BaseLLMProvider
-from llm.providers.registry import build_provider
+from llm.providers.registry import build_provider, instances
 
 log = structlog.get_logger("llm.runtime")
 
@@ -71,6 +72,7 @@ class Runtime:
         self._tasks: dict[asyncio.Task[None], OwnedTask] = {}
         self._alerts = StaffAlerts()
         self.end_user_names = EndUserNames(self.run_side_db)
+        self.health = TargetHealth()
         self.drains = 0
         """Calls that read on although their caller has left."""
         self.bounds = Bounds(
@@ -186,14 +188,23 @@ class Runtime:
         """The books say that this version is no longer the current one."""
         self._catalog.invalidate(version)
 
-    def provider(self, name: str) -> BaseLLMProvider:
+    def provider(self, instance: str, credential: str = "") -> BaseLLMProvider:
+        """The object that calls an instance with one of its keys. Raises LookupError for an unknown instance."""
+        name = f"{instance}/{credential}" if credential else instance
         provider = self._providers.get(name)
         if provider is None:
-            provider = self._providers[name] = build_provider(name)
+            provider = self._providers[name] = build_provider(instance, credential)
         return provider
 
+    def load_providers(self) -> None:
+        """Those that will surely be called. Importing an SDK takes a second in which no stream would move."""
+        default = settings.LLM_PROVIDER
+        for instance in instances().all:
+            if instance.name == default or (settings.LLM_PROVIDERS and not instance.lacks):
+                self.provider(instance.name, instance.credentials[0].id)
+
     async def tell_staff(self, provider: str, failure: UpstreamError) -> None:
-        """The provider refuses our own account. At most one call per hour waits for the alert to be written."""
+        """The instance refuses our own account. At most one call per hour waits for the alert to be written."""
         now = datetime.now(UTC)
         if not self._alerts.is_due(provider, now):
             return

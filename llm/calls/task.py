@@ -14,12 +14,13 @@ from django.conf import settings
 
 from llm import metrics
 from llm.books.operations import Claim, OpenCall, Opened, Refused, Repeated
+from llm.calls.choosing import is_same_but_for_key, order_targets, require_configured
 from llm.calls.context import CallContext
 from llm.calls.deadlines import StopReason
-from llm.calls.kept_responses import find_makers, not_found
+from llm.calls.kept_responses import Maker, find_makers, not_found
 from llm.calls.opening import CatalogMovedError, choose_targets, lower_maximum, open_call, why_unopened
 from llm.calls.relay import Audience
-from llm.calls.retries import failure_to_report, is_final, pause_before
+from llm.calls.retries import failure_to_report, is_final, is_of_key, pause_before
 from llm.calls.runtime import Runtime
 from llm.calls.upstream_call import STOPPING, UpstreamCall, origin_of
 from llm.dialects.base import ParsedRequest, WireFormat
@@ -41,9 +42,10 @@ from llm.errors import (
 )
 from llm.ids import uuid7
 from llm.keys import Caller
-from llm.prices.catalog import Catalog, Resolution, Target
+from llm.prices.catalog import Catalog, Resolution, Target, resolve_model
 from llm.providers.base import KnowsServer
 from llm.providers.failures import refuses_stream_options
+from llm.providers.registry import find_instance
 from llm.types import ChatRequest
 
 log = structlog.get_logger("llm.calls")
@@ -74,7 +76,7 @@ class RequestTask:
         self._claim = claim
         self._id = uuid7()
         self.request_id = f"req_{self._id.hex}"
-        self._makers: frozenset[str] | None = None
+        self._makers: frozenset[Maker] | None = None
         self._end_user: NamedEndUser | None = None
         self._current: UpstreamCall | None = None
         self._unsettled: UpstreamCall | None = None
@@ -167,7 +169,8 @@ class RequestTask:
         return self._resolve_by(catalog, model, moment)
 
     def _resolve_by(self, catalog: Catalog, model: str, moment: datetime) -> Resolution:
-        resolution = catalog.resolve(model, at=moment, default_provider=settings.LLM_PROVIDER)
+        resolution = resolve_model(catalog, model, at=moment)
+        require_configured(resolution)
         self._refuse_routing(resolution)
         return resolution
 
@@ -175,7 +178,10 @@ class RequestTask:
         """Call one target after another, each as often as makes sense, until one has answered."""
         failures: list[UpstreamError] = []
         refusal: RequestError | None = None
-        for target, chat in self._targets(resolution):
+        failed: Target | None = None
+        for target, chat in self._runtime.health.in_turn(self._targets(resolution)):
+            if failed is not None and is_same_but_for_key(failed, target) and not is_of_key(failures[-1]):
+                continue
             try:
                 if await self._try(target, chat, resolution, failures):
                     return
@@ -189,6 +195,7 @@ class RequestTask:
                 break
             if self._is_over(failures[-1], resolution):
                 break
+            failed = target
         if failures:
             raise failure_to_report(failures)
         if refusal is not None:
@@ -196,14 +203,10 @@ class RequestTask:
 
     def _targets(self, resolution: Resolution) -> list[tuple[Target, ChatRequest | None]]:
         """In order, with what to send to each. Raises InvalidRequest if none can take the request."""
-        targets = choose_targets(resolution, self._request, self._wire, provider_of=self._runtime.provider)
-        if self._makers is None:
-            return targets
-        # A stored response that the request continues exists only where it was created.
-        makers = [(target, chat) for target, chat in targets if target.provider in self._makers]
-        if not makers:
+        targets = order_targets(resolution.targets, account_id=self._caller.account_id, makers=self._makers)
+        if not targets:
             raise not_found(self._request.kept_responses[0])
-        return makers
+        return choose_targets(targets, self._request, self._wire, provider_of=self._runtime.provider)
 
     async def _try(
         self, target: Target, chat: ChatRequest | None, resolution: Resolution, failures: list[UpstreamError]
@@ -220,18 +223,27 @@ class RequestTask:
             finally:
                 self._current = None
             if failure is None:
+                self._note_health(call)
                 return True
             failures.append(failure)
             self._note_failure(call)
             if failure.operator_fault:
-                await self._runtime.tell_staff(target.provider, failure)
+                await self._runtime.tell_staff(target.instance, failure)
             if _has_learned(context, failure):
                 continue
             pause = pause_before(repeat, failure)
             if self._is_over(failure, resolution) or pause is None or repeat == settings.LLM_MAX_RETRIES:
+                self._note_health(call)
                 return False
             await asyncio.sleep(pause)
             repeat += 1
+
+    def _note_health(self, call: UpstreamCall) -> None:
+        """What the target has come to in this request."""
+        if call.has_failed_upstream:
+            self._runtime.health.note_failure(call.context.target)
+        elif call.has_answered:
+            self._runtime.health.note_success(call.context.target)
 
     def _note_failure(self, call: UpstreamCall) -> None:
         self.headers |= call.settled_limit_headers()
@@ -300,7 +312,7 @@ class RequestTask:
             forwarded_headers=self._forwarded_headers,
             resolution=resolution,
             target=target,
-            provider=self._runtime.provider(target.provider),
+            provider=self._runtime.provider(target.instance, target.credential),
             chat=lower_maximum(chat, opened.max_output_tokens),
             bounds=self._runtime.bounds,
             reply_headers=self.headers,
@@ -326,8 +338,9 @@ class RequestTask:
         """Read on for the usage, if the policy says so and not too many calls are doing that already."""
         if self._current is None:
             return
+        instance = find_instance(self._current.context.target.instance)
         policies: Mapping[str, str] = settings.LLM_DISCONNECT_POLICY
-        policy = policies.get(self._current.context.target.provider, policies[""])
+        policy = policies[""] if instance is None else instance.policy(policies)
         may_drain = policy == "drain" and self._runtime.drains < settings.LLM_DISCONNECT_DRAIN_CALLS
         if may_drain and not self._is_draining:
             self._is_draining = True

@@ -25,7 +25,7 @@ from llm.calls.settlement import Ending, close_of, close_of_undone, limits_after
 from llm.calls.translation import TranslatedAnswer
 from llm.dialects.base import Origin
 from llm.enums import CallOutcome, UsageStatus
-from llm.errors import ShuttingDown, UpstreamError, UpstreamFailed, UpstreamTimeout
+from llm.errors import RequestUnwritten, ShuttingDown, UpstreamError, UpstreamFailed, UpstreamRejected, UpstreamTimeout
 from llm.money import format_usd, pico_to_usd
 from llm.prices.pricing import priced_service
 from llm.providers.failures import refuses_stream_options, upstream_error
@@ -49,13 +49,15 @@ _PROVIDERS_CHOICE = ("", "auto", "standard_only")
 class UpstreamCall:
     """Reads a provider's answer and acts on it: the caller's bytes, the deadlines, the books.
 
-    closing: the row that closes the call, once known. is_settled: whether it was submitted to the books. It always is
-    if the caller has received something; otherwise it is due, with the next call or by `settle`.
+    failure: why it has ended early. closing: the row that closes the call, once that is known. is_settled: whether the
+    books were given it. They were wherever the caller has got something; else it is due, with the next call or by
+    `settle`.
     """
 
     def __init__(self, context: CallContext, audience: Audience, writer: BooksWriter) -> None:
         self.context = context
         self.closing: CloseCall | None = None
+        self.failure: UpstreamError | None = None
         self.is_settled = False
         self._audience = audience
         self._writer = writer
@@ -69,6 +71,21 @@ class UpstreamCall:
         self._before_head = b""
         self._drained_events = 0
         self._has_ended = False
+        self._stopped_for: StopReason | None = None
+
+    @property
+    def has_failed_upstream(self) -> bool:
+        """Whether it was the target that failed: not this caller's request, and nobody who stopped the call."""
+        if self.failure is None or isinstance(self.failure, UpstreamRejected | RequestUnwritten):
+            return False
+        return self._deadlines.asked is None and self._stopped_for in (None, StopReason.FIRST_BYTE, StopReason.IDLE)
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the target has answered: with a whole reply, or by refusing what this caller has sent."""
+        if self.failure is None:
+            return self._has_ended and not self.context.request.is_count
+        return isinstance(self.failure, UpstreamRejected) and self.failure.upstream_status is not None
 
     async def run(self) -> UpstreamError | None:
         """The error if the caller has no answer; None if it has one, or has left. Raises ShuttingDown."""
@@ -79,7 +96,11 @@ class UpstreamCall:
         try:
             await self._follow()
         except Exception as error:  # noqa: BLE001  # the outermost edge of a provider's code
-            return await self._end_early(self._failure_of(error))
+            failure = self._failure_of(error)
+            if not self._has_ended:
+                self.failure = failure
+                self._stopped_for = error.reason if isinstance(error, Stopped) else None
+            return await self._end_early(failure)
         finally:
             self._stop_head_timer()
             self._close_stream()

@@ -38,7 +38,7 @@ _CREATE_FUNCTION = f"\nCREATE OR REPLACE FUNCTION {{name}}() RETURNS trigger LAN
 _FROZEN_AT_OPEN = (
     *("id", "request_id", "attempt", "account_id", "api_key_id", "process_id", "dialect", "provider", "model"),
     *("upstream_model", "is_stream", "request_bytes", "holds", "opened_at", "local_day", "price_id"),
-    *("provider_instance", "end_user", "tags"),
+    *("provider_instance", "end_user", "tags", "credential"),
 )
 _APPEND_ONLY = {
     "llm_usageadjustment": "an adjustment is never changed: add another",

@@ -135,7 +135,9 @@ class ImmutableCatalogModel(CatalogModel):
 class ModelRoute(CatalogModel):
     """A public model name. Its first target is called; the others are fallbacks in order."""
 
-    name = models.CharField(max_length=200, unique=True, help_text="The name that callers use.")
+    name = models.CharField(
+        max_length=200, unique=True, help_text="The name that callers use. One * stands for any characters: claude-*"
+    )
     is_active = models.BooleanField(default=True, help_text="To callers, an inactive route doesn't exist.")
     allows_provider_routing = models.BooleanField(
         default=False,
@@ -161,12 +163,20 @@ class ModelRoute(CatalogModel):
 
 
 class RouteTarget(CatalogModel):
-    """One provider's model behind a route."""
+    """One provider's model behind a route. provider: the name of an instance, or of a provider for its first one."""
 
     route = models.ForeignKey(ModelRoute, on_delete=models.CASCADE, related_name="targets")
     position = models.PositiveSmallIntegerField(default=0, help_text="0 is called first, the others are fallbacks.")
     provider = models.CharField(max_length=50)
-    upstream_model = models.CharField(max_length=200, help_text="The provider's name for the model.")
+    upstream_model = models.CharField(
+        max_length=200,
+        help_text="The provider's name for the model. A * stands for what it stands for in the route's name.",
+    )
+    weight = models.PositiveSmallIntegerField(
+        default=0,
+        db_default=0,
+        help_text="Its share of the calls among the targets that have a weight; without one it is a fallback.",
+    )
 
     class Meta:
         verbose_name = "target"

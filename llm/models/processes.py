@@ -17,6 +17,9 @@ class Process(models.Model):
     started_at = models.DateTimeField(help_text="Database clock.")
     seen_at = models.DateTimeField(help_text="Database clock.")
     ended_at = models.DateTimeField(null=True, blank=True, help_text="When it shut down cleanly.")
+    skipped_targets = models.TextField(
+        blank=True, default="", db_default="", help_text="Targets that it skips since they failed, one per line."
+    )
 
     class Meta:
         verbose_name_plural = "processes"

@@ -162,6 +162,13 @@ class Usage(Digested):
         db_default="",
         help_text="Which configuration of the provider was called; empty in calls from before this was recorded.",
     )
+    credential = models.CharField(
+        max_length=20,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Which of the provider's keys the call was sent with: a keyed hash; empty where there was none.",
+    )
     model = models.CharField(max_length=200, help_text="The name the caller requested.")
     upstream_model = models.CharField(max_length=200, help_text="The name the gateway requested from the provider.")
     reported_model = models.CharField(max_length=200, blank=True, default="")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
@@ -20,10 +20,11 @@ from django.conf import settings
 from llm.dialects.openai_chat.fields import variant_of
 from llm.enums import PriceSource
 from llm.errors import InvalidRequest, ModelNotFound, ModelUnpriced
-from llm.models import CatalogVersion, ModelRoute, Price, RateSet
+from llm.models import CatalogVersion, ModelRoute, Price, RateSet, RouteTarget
 from llm.prices.matching import Matcher, compile_match, names_listed_in
 from llm.prices.pricing import PriceSnapshot, RateSetSnapshot
 from llm.prices.snapshots import build_snapshot, load_rate_sets
+from llm.providers.registry import default_instance, find_instance
 
 MAX_NAME_LENGTH = 200
 """As long as the columns that hold model names."""
@@ -44,8 +45,15 @@ class ListedPrice:
 
 
 class TargetName(NamedTuple):
+    """provider: by which its prices go. instance: which one is called; empty where it is named as the provider is.
+
+    weight: its share of the calls; 0 for a fallback.
+    """
+
     provider: str
     upstream_model: str
+    instance: str = ""
+    weight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +68,21 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """price: None if none is in force and such calls are served anyway; they are recorded as unpriced."""
+    """price: None when none is in force and such calls are served all the same; they are recorded as unpriced.
+
+    provider, instance, weight: see `TargetName`; instance is never empty here. credential: with which key it is called.
+    """
 
     provider: str
     upstream_model: str
     price: PriceSnapshot | None
+    instance: str = ""
+    weight: int = 0
+    credential: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.instance:
+            object.__setattr__(self, "instance", self.provider)
 
 
 class ServedPrice(NamedTuple):
@@ -124,10 +142,14 @@ class Catalog:
     routes: Mapping[str, Route]
     prices: Mapping[str, tuple[ListedPrice, ...]]
     _timeline: Callable[[str, str], _Timeline] = field(init=False, repr=False, compare=False)
+    _pattern_route: Callable[[str], Route | None] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         remembered = lru_cache(maxsize=_REMEMBERED_NAMES)(partial(_build_timeline, self.prices))
         object.__setattr__(self, "_timeline", remembered)
+        patterns = sorted((route for route in self.routes.values() if "*" in route.name), key=_generality)
+        find = lru_cache(maxsize=_REMEMBERED_NAMES)(partial(_first_match, patterns))
+        object.__setattr__(self, "_pattern_route", find if patterns else _no_route)
 
     def resolve(
         self,
@@ -135,22 +157,27 @@ class Catalog:
         *,
         at: datetime,
         default_provider: str,
+        default_instance: str = "",
         unpriced: Callable[[str], bool] = unpriced_is_refused,
     ) -> Resolution:
         """Where a call for `model` goes and at which prices.
 
-        A name without a route goes to the default provider unchanged. Targets without a price are dropped if
-        `unpriced(provider)` refuses them. A partly unpriced model stays: only calls that use such a meter are unpriced.
+        A name without a route goes to the default provider's instance as it is. Targets without a price are dropped
+        where `unpriced(provider)` refuses them. A partly unpriced model stays: only calls that use such a meter are
+        unpriced.
         Raises ModelNotFound (inactive or empty route, impossible name), ModelUnpriced (no target is left), and
         InvalidRequest for a variant such as `:online` that neither a route nor a price names.
         """
-        names = self._names_behind(model, default_provider)
-        found = [Target(*name, self.price_for(*name, at=at)) for name in names]
+        names = self._names_behind(model, TargetName(default_provider, model, default_instance))
+        found = [
+            Target(provider, upstream_model, self.price_for(provider, upstream_model, at=at), instance, weight)
+            for provider, upstream_model, instance, weight in names
+        ]
         targets = tuple(target for target in found if target.price is not None or not unpriced(target.provider))
         if not targets:
             raise ModelUnpriced(f"No price is set for the model “{model}”. Staff must set one before it can be called.")
-        route = self.routes.get(model)
-        if route is None:
+        route = self.route_behind(model)
+        if route is None or variant_of(route.name) != variant_of(model):
             self._refuse_variant(model, default_provider)
         return Resolution(
             model,
@@ -161,6 +188,13 @@ class Catalog:
             serving=partial(self.price_served, at=at),
         )
 
+    def route_behind(self, model: str) -> Route | None:
+        """That of the name itself, else the one whose pattern says most of the name, closed ones too."""
+        route = self.routes.get(model)
+        if route is None and len(model) <= MAX_NAME_LENGTH:
+            return self._pattern_route(model)
+        return route
+
     def price_for(self, provider: str, upstream_model: str, *, at: datetime) -> PriceSnapshot | None:
         return self._timeline(provider, upstream_model).at(at)
 
@@ -170,7 +204,7 @@ class Catalog:
         A reported name counts only if it has another price of its own. One without a price, or covered by the requested
         name's price, is an alias: a dated name, a path on a local server.
         """
-        price = self.price_for(*asked, at=at)
+        price = self.price_for(asked.provider, asked.upstream_model, at=at)
         if not reported_model or reported_model.casefold() == asked.upstream_model.casefold():
             return ServedPrice(price)
         reported = self.price_for(asked.provider, reported_model, at=at)
@@ -192,31 +226,88 @@ class Catalog:
                 param="model",
             )
 
-    def public_models(self, *, at: datetime, default_provider: str, default_model: str = "") -> list[PublicModel]:
-        """Active routes, the default model, and the names listed in the default provider's prices; sorted by name.
+    def public_models(
+        self,
+        *,
+        at: datetime,
+        default_provider: str,
+        default_model: str = "",
+        can_call: Callable[[str], bool] = lambda _: True,
+    ) -> list[PublicModel]:
+        """Active routes to what can be called, the default model, and what the default provider's prices list.
 
-        Names that only a pattern covers can be called, but not listed.
+        Sorted by name. Names that only a pattern covers are callable, but nobody could list them.
         """
         listed = {
-            price.snapshot.model: PublicModel(price.snapshot.model, price.created_at, default_provider)
-            for price in self.prices.get(default_provider, ())
-            if price.lists_its_name and price.snapshot.effective_from <= at
+            name: PublicModel(name, created_at, default_provider)
+            for name, created_at in self._listed_names(default_provider, at)
+            if self.route_behind(name) is None
         }
-        if default_model:
+        if default_model and self.route_behind(default_model) is None:
             listed.setdefault(default_model, PublicModel(default_model, at, default_provider))
         for route in self.routes.values():
-            listed.pop(route.name, None)
-            if route.is_active and route.targets:
+            if "*" in route.name:
+                listed |= self._listed_by_pattern(route, at, can_call)
+            elif route.is_active and any(can_call(target.instance or target.provider) for target in route.targets):
                 listed[route.name] = PublicModel(route.name, route.created_at, route.targets[0].provider)
         return sorted(listed.values(), key=lambda entry: entry.id)
 
-    def _names_behind(self, model: str, default_provider: str) -> tuple[TargetName, ...]:
-        route = self.routes.get(model)
+    def _listed_names(self, provider: str, at: datetime) -> Iterator[tuple[str, datetime]]:
+        for price in self.prices.get(provider, ()):
+            if price.lists_its_name and price.snapshot.effective_from <= at:
+                yield price.snapshot.model, price.created_at
+
+    def _listed_by_pattern(self, route: Route, at: datetime, can_call: Callable[[str], bool]) -> dict[str, PublicModel]:
+        """The names that it makes of those that its first target's prices list."""
+        target = next((each for each in route.targets if can_call(each.instance or each.provider)), None)
+        if target is None or not route.is_active or "*" not in target.upstream_model:
+            return {}
+        found: dict[str, PublicModel] = {}
+        for upstream_name, created_at in self._listed_names(target.provider, at):
+            star = _star_in(target.upstream_model, upstream_name)
+            name = route.name.replace("*", star or "")
+            if star is not None and self.route_behind(name) is route:
+                found[name] = PublicModel(name, created_at, target.provider)
+        return found
+
+    def _names_behind(self, model: str, default: TargetName) -> tuple[TargetName, ...]:
+        route = self.route_behind(model)
         if route is None and 0 < len(model) <= MAX_NAME_LENGTH:
-            return (TargetName(default_provider, model),)
-        if route is None or not route.is_active or not route.targets:
+            return (default,)
+        targets = () if route is None or not route.is_active else _targets_for(route, model)
+        if not targets:
             raise ModelNotFound(f"The model “{model[:MAX_NAME_LENGTH]}” does not exist.", param="model")
+        return targets
+
+
+def _generality(route: Route) -> tuple[int, str]:
+    return -len(route.name), route.name
+
+
+def _first_match(patterns: Sequence[Route], model: str) -> Route | None:
+    return next((route for route in patterns if _star_in(route.name, model) is not None), None)
+
+
+def _no_route(_: str) -> Route | None:
+    return None
+
+
+def _star_in(pattern: str, name: str) -> str | None:
+    """What the pattern's * stands for in this name; None where the name doesn't fit."""
+    start, star, end = pattern.partition("*")
+    if not star:
+        return None
+    fits = len(name) >= len(start) + len(end) and name.startswith(start) and name.endswith(end)
+    return name[len(start) : len(name) - len(end)] if fits else None
+
+
+def _targets_for(route: Route, model: str) -> tuple[TargetName, ...]:
+    """With what the * of a pattern stands for in place of theirs; without names that no call could have."""
+    star = _star_in(route.name, model)
+    if star is None:
         return route.targets
+    named = (target._replace(upstream_model=target.upstream_model.replace("*", star)) for target in route.targets)
+    return tuple(target for target in named if 0 < len(target.upstream_model) <= MAX_NAME_LENGTH)
 
 
 class CatalogCache:
@@ -242,6 +333,12 @@ class CatalogCache:
         """The books saw this version in the database: drop a catalog of any other."""
         if self._catalog is not None and self._catalog.version != seen_version:
             self._catalog = None
+
+
+def resolve_model(catalog: Catalog, model: str, *, at: datetime) -> Resolution:
+    """See `Catalog.resolve`; names without a route go to the instance that LLM_PROVIDER names."""
+    default = default_instance()
+    return catalog.resolve(model, at=at, default_provider=default.booked_as, default_instance=default.name)
 
 
 def load_catalog() -> Catalog:
@@ -291,17 +388,26 @@ def _standing(name: str, price: ListedPrice) -> tuple[bool, bool, datetime, int]
 
 def _load_routes() -> dict[str, Route]:
     routes = ModelRoute.objects.prefetch_related("targets")
-    return {
-        route.name: Route(
-            route.name,
-            route.is_active,
-            route.created_at,
-            tuple(TargetName(target.provider, target.upstream_model) for target in route.targets.all()),
-            route.allows_provider_routing,
-            route.falls_back_on_server_error,
-        )
-        for route in routes
-    }
+    return {route.name: _route_of(route, tuple(route.targets.all())) for route in routes}
+
+
+def _route_of(route: ModelRoute, targets: Sequence[RouteTarget]) -> Route:
+    return Route(
+        route.name,
+        route.is_active,
+        route.created_at,
+        tuple(_target_name(target) for target in targets),
+        route.allows_provider_routing,
+        route.falls_back_on_server_error,
+    )
+
+
+def _target_name(target: RouteTarget) -> TargetName:
+    """An instance that is gone keeps its name: whoever is about to call the target finds that out."""
+    instance = find_instance(target.provider)
+    if instance is None:
+        return TargetName(target.provider, target.upstream_model, target.provider, target.weight)
+    return TargetName(instance.booked_as, target.upstream_model, instance.name, target.weight)
 
 
 def _load_prices() -> dict[str, tuple[ListedPrice, ...]]:

@@ -18,6 +18,7 @@ from llm.models import Price, RateSet
 from llm.prices.catalog import MAX_NAME_LENGTH, load_catalog
 from llm.prices.pricing import STANDARD, priced_service, unusual_words, without_standard_words
 from llm.prices.terms import NewPrice, PriceTerms, RateValue, content_of, lock_catalog, write_prices
+from llm.providers.registry import booked_providers
 from llm.types import Service
 
 if TYPE_CHECKING:
@@ -66,10 +67,8 @@ def set_price(
 
 
 def _check_target(provider: str, model: str, effective_from: datetime) -> None:
-    from llm.providers.registry import known_providers
-
-    if provider not in known_providers():
-        raise PriceRefusedError(f"“{provider}” is not a provider; choose one of {', '.join(known_providers())}.")
+    if provider not in (known := booked_providers()):
+        raise PriceRefusedError(f"“{provider}” is not a provider; choose one of {', '.join(known)}.")
     if not 0 < len(model) <= MAX_NAME_LENGTH or model != model.strip():
         raise PriceRefusedError(
             f"“{model}” is not a valid model name: 1 to {MAX_NAME_LENGTH} characters, without leading or "

@@ -23,6 +23,7 @@ from llm.dialects.openai_chat import usage as openai_usage
 from llm.dialects.openai_responses import usage as responses_usage
 from llm.dialects.usage_figures import read_service, reports_tool_units
 from llm.errors import (
+    RequestUnwritten,
     UpstreamError,
     UpstreamFailed,
     UpstreamRateLimited,
@@ -93,7 +94,7 @@ def before_sending(provider: str) -> Iterator[None]:
     except Exception as error:
         # The exception's text may contain a prompt, so only its class is logged.
         log.error("provider.request_unwritten", provider=provider, error=type(error).__name__)  # noqa: TRY400
-        raise UpstreamFailed(
+        raise RequestUnwritten(
             f"This request could not be encoded for the provider “{provider}”, so it was not sent."
         ) from error
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -25,8 +25,44 @@ _MAX_PREFIXES = 3  # sk-ant-api03-
 _STRUCK_OUT = REDACTED.encode()
 
 
-class SecretForms:
-    """The forms of one secret; none for a secret that is only a word.
+class TextForms:
+    """Strikes parts of forms out of texts. runs: all pieces of SHORTEST_SECRET characters of all forms."""
+
+    def __init__(self, runs: frozenset[str]) -> None:
+        self.runs = runs
+
+    def strike_out_of_text(self, text: str) -> str:
+        """Also a part of a form, and where characters stand in it that nobody sees, or that are no part of any key."""
+        if not self.runs or len(text) < SHORTEST_SECRET:
+            return text
+        places = [place for place, character in enumerate(text) if "!" <= character <= "~"]
+        kept, position = [], 0
+        for start, end in self._parts_in("".join([text[place] for place in places])):
+            kept += [text[position : places[start]], REDACTED]
+            position = places[end - 1] + 1
+        return "".join([*kept, text[position:]])
+
+    def are_partly_in(self, text: str) -> bool:
+        """Whether it holds a part of a form: a column may have cut it."""
+        return any(True for _part in self._parts_in(text))
+
+    def _parts_in(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where parts of SHORTEST_SECRET characters or more begin and end."""
+        begin, end = 0, 0
+        for place in range(len(text) - SHORTEST_SECRET + 1):
+            if text[place : place + SHORTEST_SECRET] not in self.runs:
+                continue
+            if place > end:
+                if end:
+                    yield begin, end
+                begin = place
+            end = place + SHORTEST_SECRET
+        if end:
+            yield begin, end
+
+
+class SecretForms(TextForms):
+    """The forms of one secret; of a secret that is only a word there are none.
 
     longest: bytes of the longest form.
     """
@@ -39,7 +75,7 @@ class SecretForms:
         self.forms = tuple(sorted({*(text.encode() for text in plain), *encoded}, key=len, reverse=True))
         self.longest = max(map(len, self.forms), default=0)
         self._pattern = re.compile(b"|".join(map(re.escape, self.forms)) or b"(?!)")
-        self._runs = frozenset(run for form in self.forms for run in _runs_of(form.decode()))
+        super().__init__(frozenset(run for form in self.forms for run in _runs_of(form.decode())))
         self._characters = frozenset(b"".join(self.forms))
         self._first_characters = frozenset(form[0] for form in self.forms)
 
@@ -47,17 +83,6 @@ class SecretForms:
         if not any(mark in data for mark in self._marks):
             return data
         return self._pattern.sub(_STRUCK_OUT, data)
-
-    def strike_out_of_text(self, text: str) -> str:
-        """Also removes parts of a form, and forms interspersed with characters that are invisible, or in no key."""
-        if not self._runs or len(text) < SHORTEST_SECRET:
-            return text
-        places = [place for place, character in enumerate(text) if "!" <= character <= "~"]
-        kept, position = [], 0
-        for start, end in self._parts_in("".join([text[place] for place in places])):
-            kept += [text[position : places[start]], REDACTED]
-            position = places[end - 1] + 1
-        return "".join([*kept, text[position:]])
 
     def begin_of_unfinished(self, data: bytes) -> int:
         """Where a form begins that isn't complete yet; the length of data if there is none."""
@@ -73,33 +98,14 @@ class SecretForms:
                 return size - len(rest)
         return size
 
-    def are_partly_in(self, text: str) -> bool:
-        """Whether it contains part of a form: a column may have truncated it."""
-        return any(True for _part in self._parts_in(text))
 
-    def _parts_in(self, text: str) -> Iterator[tuple[int, int]]:
-        """Ranges of parts with SHORTEST_SECRET characters or more."""
-        begin, end = 0, 0
-        for place in range(len(text) - SHORTEST_SECRET + 1):
-            if text[place : place + SHORTEST_SECRET] not in self._runs:
-                continue
-            if place > end:
-                if end:
-                    yield begin, end
-                begin = place
-            end = place + SHORTEST_SECRET
-        if end:
-            yield begin, end
-
-
-def struck_out_of(value: Any, secrets: Sequence[str]) -> Any:
-    """The value with the secrets removed from all its texts, in nested objects and lists too."""
+def struck_out_of(value: Any, secrets: tuple[str, ...]) -> Any:
+    """The value without any of the secrets in its texts; objects and lists are gone through."""
     if isinstance(value, str):
-        for secret in secrets:
-            value = forms_of(secret).strike_out_of_text(value)
-    elif isinstance(value, list):
+        return _forms_of_all(secrets).strike_out_of_text(value)
+    if isinstance(value, list):
         return [struck_out_of(each, secrets) for each in value]
-    elif isinstance(value, Mapping):
+    if isinstance(value, Mapping):
         return {struck_out_of(name, secrets): struck_out_of(each, secrets) for name, each in value.items()}
     return value
 
@@ -112,9 +118,15 @@ def without_invisible(text: str) -> str:
     return "".join(character for character in seen if character.isprintable() or character in "\n\t")
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def forms_of(secret: str) -> SecretForms:
     return SecretForms(secret)
+
+
+@lru_cache(maxsize=8)
+def _forms_of_all(secrets: tuple[str, ...]) -> TextForms:
+    """A text is gone through once, however many keys there are."""
+    return TextForms(frozenset(run for secret in secrets for run in forms_of(secret).runs))
 
 
 def _without_prefixes(secret: str) -> list[str]:

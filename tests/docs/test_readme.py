@@ -124,12 +124,13 @@ def test_the_picture_is_sound_and_has_a_dark_side() -> None:
         (0, ["openai", "gpt-4o", "sk-...", "", ""]),
         (1, ["anthropic", "claude-3-5-sonnet-20241022", "", "sk-ant-...", ""]),
         (2, ["openai_compatible", "llama3.2", "ollama", "", "http://localhost:11434/v1"]),
+        (3, ["main", "gpt-4o", "", "", ""]),
     ],
-    ids=["openai", "anthropic", "openai_compatible"],
+    ids=["openai", "anthropic", "openai_compatible", "several"],
 )
 def test_the_providers_lines_work_as_written(position: int, expected: list[str], tmp_path: Path) -> None:
     """In an .env of their own: the checks that every start makes are content, and the values are what they say."""
-    shown = [block for block in blocks(README, "sh") if block.startswith("LLM_PROVIDER=")]
+    shown = [block for block in blocks(README, "sh") if block.startswith("LLM_PROVIDER")]
     (tmp_path / ".env").write_text(shown[position])
     script = (
         "import django, json; django.setup(); from django.conf import settings; "

@@ -12,12 +12,12 @@ from django.utils import timezone
 from llm.admin.base import ModelForm
 from llm.admin.format import NOTHING
 from llm.admin.keys.forms import MomentInput
-from llm.admin.prices.route_admin import provider_choices
 from llm.dialects.usage_figures import OTHER_CALLS, OTHER_UNITS, UNREPORTED_TOOLS, WEB_SEARCHES
 from llm.enums import Meter, PriceSource
 from llm.models import Price, RateSet
 from llm.money import parse_usd_per_million
 from llm.prices.pricing import without_standard_words
+from llm.providers.registry import booked_providers, instances
 from llm.types import Service
 
 RATE_LABELS: dict[Meter, str] = {
@@ -83,8 +83,14 @@ class ServiceField(forms.CharField):
         super().__init__(label=label, required=False, max_length=longest, help_text=help_text)
 
 
+def booked_choices() -> list[tuple[str, str]]:
+    """What calls can be booked as; a provider that can't be called yet says so."""
+    configured = {each.booked_as for each in instances().all if not each.lacks}
+    return [(name, name if name in configured else f"{name} (not configured)") for name in booked_providers()]
+
+
 class PriceForm(ModelForm[Price]):
-    provider = forms.ChoiceField(choices=provider_choices)
+    provider = forms.ChoiceField(choices=booked_choices)
     effective_from = forms.DateTimeField(
         label="In force from",
         widget=MomentInput(),

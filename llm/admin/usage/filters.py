@@ -23,7 +23,7 @@ from llm.endusers import find_hashes
 from llm.enums import CallOutcome, UsageSource, UsageStatus
 from llm.models import Account, ApiKey, ModelRoute, Usage
 from llm.models.usage import UsageQuerySet, is_by_end_users, is_priced, is_tagged, is_unpriced
-from llm.providers.registry import known_providers
+from llm.providers.registry import booked_providers
 from llm.types import MAX_END_USER_CHARACTERS
 
 FAILED = "failed"
@@ -72,7 +72,7 @@ class UsageFilterForm(forms.Form):
     model = _text("Model", proposals="gw-models")
     end_user = _text("End user", placeholder="name or hash", limit=MAX_END_USER_CHARACTERS)
     tag = _text("Tag", placeholder="such as team:search")
-    provider = forms.ChoiceField(required=False, choices=lambda: _choices((name, name) for name in known_providers()))
+    provider = forms.ChoiceField(required=False, choices=lambda: _choices((name, name) for name in booked_providers()))
     status = forms.ChoiceField(required=False, choices=_choices(UsageStatus.choices))
     outcome = forms.ChoiceField(required=False, choices=_choices(_OUTCOMES))
     source = forms.ChoiceField(label="Token source", required=False, choices=_choices(UsageSource.choices))

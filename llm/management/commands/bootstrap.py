@@ -94,9 +94,13 @@ def _summary(*, password: str, key: str) -> str:
 
 
 def _describe_provider() -> str:
+    model = settings.LLM_DEFAULT_MODEL
+    default_model = f"default model {model}" if model else "no default model"
+    if settings.LLM_PROVIDERS:
+        named = ", ".join(f"{each.name} ({each.provider})" for each in settings.LLM_PROVIDERS)
+        return f"{named}; default {settings.LLM_PROVIDER}, {default_model}"
     if os.environ.get("LLM_PROVIDER", "").strip():
-        model = settings.LLM_DEFAULT_MODEL
-        return f"{settings.LLM_PROVIDER}, {f'default model {model}' if model else 'no default model'}"
+        return f"{settings.LLM_PROVIDER}, {default_model}"
     return "LLM_PROVIDER is not set, so the built-in echo provider answers; set it in .env"
 
 

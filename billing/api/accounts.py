@@ -28,6 +28,8 @@ class AccountSerializer(ViewedSerializer[Account]):
     name = serializers.CharField()
     status = serializers.ChoiceField(choices=AccountStatus.choices)
     time_zone = serializers.CharField()
+    records_end_users = serializers.BooleanField(help_text="Calls record which end user they name.")
+    allows_storage = serializers.BooleanField(help_text="Callers may have providers store requests and replies.")
     created_at = serializers.DateTimeField()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -23,6 +24,7 @@ from llm.calls.retries import failure_to_report, is_final, pause_before
 from llm.calls.runtime import Runtime
 from llm.calls.upstream_call import STOPPING, UpstreamCall, origin_of
 from llm.dialects.base import ParsedRequest, WireFormat
+from llm.dialects.kept_objects import refuse_storage
 from llm.endusers import NamedEndUser, hash_end_user
 from llm.enums import LimitMetric, UsageStatus
 from llm.errors import (
@@ -120,6 +122,9 @@ class RequestTask:
         if not model:
             raise InvalidRequest("Set 'model': this gateway has no default model.", param="model")
         await self._require_model(model)
+        if not self._caller.allows_storage:
+            refuse_storage(self._request.body)
+            self._request = replace(self._request, forbids_storage=True)
         if self._request.kept_responses:
             self._makers = await find_makers(self._runtime, self._caller, self._request.kept_responses)
         self._end_user = await self._find_end_user()

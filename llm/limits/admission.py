@@ -25,15 +25,16 @@ class ReservationEstimate(NamedTuple):
 
     requests: 0 where an earlier call of the same request counts already. input_tokens, output_tokens: None where nobody
     can say; output_tokens are those of one choice, of which there are `choices`, and where nobody states them, a limit
-    makes `unstated_output_tokens` the maximum. input_pico: pico-units of USD for all input and fees;
-    output_token_pico: for a token of output. Both are None where no price bounds the call, and `why_unpriced` says so
-    to the caller, as `why_uncounted` does where nothing bounds its tokens.
+    makes `unstated_output_tokens` the maximum, if the call `takes_maximum`. input_pico: pico-units of USD for all input
+    and fees; output_token_pico: for a token of output. Both are None where no price bounds the call, and `why_unpriced`
+    says so to the caller, as `why_uncounted` does where nothing bounds its tokens.
     """
 
     requests: int
     input_tokens: int | None
     output_tokens: int | None
     choices: int = 1
+    takes_maximum: bool = True
     unstated_output_tokens: int = 1
     input_pico: int | None = 0
     output_token_pico: int | None = 0
@@ -49,6 +50,7 @@ class Exceeded:
     `unbounded` (nobody can say what the call may use). why: a sentence's end for the last one.
     needed, left: units that the call would reserve, and that another call could; max_output_tokens: the highest output
     maximum of a choice with which it would fit. None where nobody can say, or where no maximum makes it fit.
+    takes_maximum: whether the caller could set one.
     """
 
     kind: str
@@ -61,6 +63,7 @@ class Exceeded:
     needed: int | None = None
     left: int = 0
     max_output_tokens: int | None = None
+    takes_maximum: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,8 @@ def units_used(metric: str, held: int, *, status: str, total_tokens: int, cost_p
 def _clamped_output(binding: Iterable[BindingWindow], ask: ReservationEstimate) -> int | None:
     """The output maximum of one choice under which the call fits into each whole limit; as asked where it does."""
     maximum = ask.output_tokens
+    if not ask.takes_maximum:
+        return maximum
     for window, _ in binding:
         room = _room_for_output(window.limit.metric, window.limit.amount, ask)
         if room is not None:
@@ -222,7 +227,7 @@ def _obstacle(binding: BindingWindow, units: int | None, ask: ReservationEstimat
     else:
         kind = "busy"
     resets_in_s = None if ends_at is None else (ends_at - now).total_seconds()
-    room = _room_for_output(limit.metric, window.left, ask)
+    room = _room_for_output(limit.metric, window.left, ask) if ask.takes_maximum else None
     return Exceeded(
         kind,
         limit.metric,
@@ -234,6 +239,7 @@ def _obstacle(binding: BindingWindow, units: int | None, ask: ReservationEstimat
         needed=units,
         left=window.left,
         max_output_tokens=room if room is not None and room > 0 else None,
+        takes_maximum=ask.takes_maximum,
     )
 
 

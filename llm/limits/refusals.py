@@ -25,7 +25,7 @@ def build_refusal(exceeded: Exceeded, *, shows_cost: bool) -> RequestError:
             return RateLimited(_text(start, figures, "Try again in a moment.", advice), retry_after_s=_BUSY_RETRY_S)
         case "too_large":
             start = f"This request alone may exceed this {limit}."
-            end = "Shorten the prompt, or set a lower max_completion_tokens."
+            end = f"Shorten the prompt{', or set a lower max_completion_tokens' if exceeded.takes_maximum else ''}."
             return InvalidRequest(_text(start, figures, end), code="limit_too_small")
         case "unbounded":
             why = exceeded.why or "its maximum number of tokens can't be determined"

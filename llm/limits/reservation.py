@@ -36,6 +36,7 @@ def estimate_reservation(
         input_tokens=None if unbounded else input_tokens,
         output_tokens=output_tokens,
         choices=request.choices,
+        takes_maximum=request.takes_maximum,
         unstated_output_tokens=settings.LLM_LIMIT_OUTPUT_TOKENS + request.thinking_tokens,
         input_pico=input_pico,
         output_token_pico=output_token_pico,

@@ -68,7 +68,15 @@ class AccountForm(ModelForm[Account]):
 
     class Meta:
         model = Account
-        fields = ("name", "time_zone", "shows_cost", "records_end_users", "alert_email", "webhook_url")
+        fields = (
+            "name",
+            "time_zone",
+            "shows_cost",
+            "records_end_users",
+            "allows_storage",
+            "alert_email",
+            "webhook_url",
+        )
         help_texts = {"alert_email": f"Receives an email when {_CROSSED}"}
         widgets = {"time_zone": TimeZoneInput(attrs={"class": "vTextField"})}
 
@@ -187,6 +195,7 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
             ),
             ("Replies", {"fields": ("shows_cost",)}),
             ("End users", {"fields": ("records_end_users",)}),
+            ("Storage", {"fields": ("allows_storage",)}),
             ("Messages", {"fields": ("alert_email", "webhook_url", *(("signed_with",) if obj else ()))}),
         )
 

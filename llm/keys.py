@@ -44,8 +44,8 @@ class Caller:
     """Who makes a request, as known from a key. Refuses early; the books have the last word.
 
     allowed_models: public model names; empty allows all. end_user_key: what the account's end users are hashed with, as
-    far as it has one; it stays out of what is printed or logged. allows_storage: whether a provider may be asked to store
-    what the caller sends.
+    far as it has one; it stays out of what is printed or logged. allows_storage: whether a provider may be asked to
+    store what the caller sends.
     """
 
     key_id: int

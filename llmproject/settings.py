@@ -55,6 +55,7 @@ LLM_COMPATIBLE_DEVELOPER_ROLE = read.choice(
 )
 LLM_OPENAI_BASE_URL = read.url("LLM_OPENAI_BASE_URL", "https://api.openai.com/v1")
 LLM_ANTHROPIC_BASE_URL = read.url("LLM_ANTHROPIC_BASE_URL", "https://api.anthropic.com")
+LLM_OUTPUT_MAXIMA = read.amount_by_pattern("LLM_OUTPUT_MAXIMA")
 LLM_ANTHROPIC_MAX_TOKENS = read.whole("LLM_ANTHROPIC_MAX_TOKENS", 0)
 LLM_UNPRICED_MODELS = read.choice("LLM_UNPRICED_MODELS", ("", "refuse", "flag"), default="")
 

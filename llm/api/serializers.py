@@ -157,6 +157,8 @@ class ModelSerializer(serializers.Serializer[object]):
     object = serializers.CharField()
     created = serializers.IntegerField(help_text="Unix seconds.")
     owned_by = serializers.CharField()
+    context_length = serializers.IntegerField(required=False, help_text="Tokens of input and output, where known.")
+    max_output_tokens = serializers.IntegerField(required=False, help_text="Where known.")
 
 
 class ModelPageSerializer(serializers.Serializer[object]):

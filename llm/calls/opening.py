@@ -93,10 +93,12 @@ def open_call(
     counts: bool,
     claim: Claim | None,
     end_user: str = "",
+    default_maximum: int | None = None,
 ) -> OpenCall:
     """The row of one more call.
 
     counts: whether it holds of limits of requests; only one of a request does. end_user: the hash, "" for nobody.
+    default_maximum: see `estimate_reservation`.
     """
     price = target.price
     return OpenCall(
@@ -119,7 +121,7 @@ def open_call(
         service=clean_service(request.asked_service),
         end_user=end_user,
         tags=request.tags,
-        ask=partial(estimate_reservation, wire, request, target, requests=int(counts)),
+        ask=partial(estimate_reservation, wire, request, target, requests=int(counts), default_maximum=default_maximum),
         claim=claim,
     )
 

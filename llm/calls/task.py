@@ -44,7 +44,7 @@ from llm.errors import (
 from llm.ids import uuid7
 from llm.keys import Caller
 from llm.prices.catalog import Catalog, Resolution, Target
-from llm.providers.base import KnowsServer
+from llm.providers.base import KnowsOutputMaximum, KnowsServer
 from llm.providers.failures import refuses_stream_options
 from llm.types import ChatRequest
 
@@ -273,6 +273,7 @@ class RequestTask:
             counts=not self._has_counted,
             claim=self._claim,
             end_user="" if self._end_user is None else self._end_user.end_user,
+            default_maximum=None if chat is None else await self._find_default_maximum(target),
         )
         failed, self._unsettled = self._unsettled, None
         operations = (operation,) if failed is None else (failed.take_closing(), operation)
@@ -290,6 +291,15 @@ class RequestTask:
             if result.exceeded is None:
                 self._runtime.callers.expire(self._caller.key_id)
         raise why_unopened(result, operation, shows_cost=self._caller.shows_cost)
+
+    async def _find_default_maximum(self, target: Target) -> int | None:
+        """What its provider sends with a translated request that has no maximum, where it can say that before."""
+        if self._request.max_output_tokens is not None or self._request.is_count:
+            return None
+        provider = self._runtime.provider(target.provider)
+        if not isinstance(provider, KnowsOutputMaximum):
+            return None
+        return await provider.find_default_maximum(target.upstream_model)
 
     def _context(
         self, operation: OpenCall, opened: Opened, target: Target, chat: ChatRequest | None, resolution: Resolution

@@ -24,10 +24,10 @@ class ReservationEstimate(NamedTuple):
     """What a call may use at most, whatever tiers and token classes it turns out to use.
 
     requests: 0 where an earlier call of the same request counts already. input_tokens, output_tokens: None where nobody
-    can say; output_tokens are those of one choice, of which there are `choices`, and where nobody states them, a limit
-    makes `unstated_output_tokens` the maximum, if the call `takes_maximum`. input_pico: pico-units of USD for all input
-    and fees; output_token_pico: for a token of output. Both are None where no price bounds the call, and `why_unpriced`
-    says so to the caller, as `why_uncounted` does where nothing bounds its tokens.
+    can say; output_tokens are those of one choice, of which there are `choices`. is_stated: whether the caller said
+    them. Else a limit sets a maximum, if the call `takes_maximum`, of `unstated_output_tokens` at most. input_pico:
+    pico-units of USD for all input and fees; output_token_pico: for a token of output. Both are None where no price
+    bounds the call, and `why_unpriced` says so to the caller, as `why_uncounted` does where nothing bounds its tokens.
     """
 
     requests: int
@@ -35,6 +35,7 @@ class ReservationEstimate(NamedTuple):
     output_tokens: int | None
     choices: int = 1
     takes_maximum: bool = True
+    is_stated: bool = True
     unstated_output_tokens: int = 1
     input_pico: int | None = 0
     output_token_pico: int | None = 0
@@ -179,15 +180,30 @@ def units_used(metric: str, held: int, *, status: str, total_tokens: int, cost_p
 
 
 def _clamped_output(binding: Iterable[BindingWindow], ask: ReservationEstimate) -> int | None:
-    """The output maximum of one choice under which the call fits into each whole limit; as asked where it does."""
-    maximum = ask.output_tokens
-    if not ask.takes_maximum:
-        return maximum
-    for window, _ in binding:
-        room = _room_for_output(window.limit.metric, window.limit.amount, ask)
-        if room is not None:
-            maximum = min(ask.unstated_output_tokens if maximum is None else maximum, max(room, 1))
-    return maximum
+    """The output maximum of one choice under which the call fits into each whole limit; as asked where it does.
+
+    Whoever asks for none gets a tenth of each limit at most, so that one answer doesn't hold all that others need. A
+    model whose whole window is no more than that needs to be sent none.
+    """
+    limits = [window.limit for window, _ in binding]
+    rooms = [_room_for_output(limit.metric, limit.amount, ask) for limit in limits]
+    if not ask.is_stated:
+        rooms += [_tenth_for_output(limit.metric, limit.amount, ask) for limit in limits]
+    known = [max(room, 1) for room in rooms if room is not None]
+    if not known or not ask.takes_maximum:
+        return ask.output_tokens
+    if ask.output_tokens is not None and (ask.is_stated or ask.output_tokens <= min(known)):
+        return min(ask.output_tokens, *known)
+    return min(ask.unstated_output_tokens, *known)
+
+
+def _tenth_for_output(metric: LimitMetric, units: int, ask: ReservationEstimate) -> int | None:
+    """Tokens of output that one choice may have for a tenth of so many units; None where the metric doesn't say."""
+    if _room_for_output(metric, units, ask) is None:
+        return None
+    if metric is LimitMetric.TOKENS:
+        return units // 10 // ask.choices
+    return units * PICO_PER_MICRO // 10 // (ask.choices * (ask.output_token_pico or 1))
 
 
 def _room_for_output(metric: LimitMetric, units: int, ask: ReservationEstimate) -> int | None:

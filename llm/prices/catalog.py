@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
@@ -97,11 +97,17 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class PublicModel:
-    """One entry of GET /v1/models."""
+    """One entry of GET /v1/models.
+
+    targets: what serves it, the first one as a rule. context_length: tokens of input and output at most, in whichever
+    of them has least room; None where nobody knows.
+    """
 
     id: str
     created_at: datetime
     owned_by: str
+    targets: tuple[TargetName, ...] = ()
+    context_length: int | None = None
 
 
 def unpriced_is_refused(provider: str) -> bool:
@@ -190,11 +196,38 @@ class Catalog:
                 param="model",
             )
 
-    def public_models(self, *, at: datetime, default_provider: str, default_model: str = "") -> list[PublicModel]:
+    def public_models(
+        self, *, at: datetime, default_provider: str, default_model: str = "", allowed: Set[str] = frozenset()
+    ) -> list[PublicModel]:
         """Active routes, the default model, and the names that the default provider's prices list; sorted by name.
 
-        Names that only a pattern covers are callable, but nobody could list them.
+        allowed: of these alone, and all of these that can be called; if empty, of all. Other names that only a pattern
+        covers are callable, but nobody could list them.
         """
+        listed = self._listed_models(at=at, default_provider=default_provider, default_model=default_model)
+        for name in allowed - self.routes.keys():
+            listed.setdefault(name, PublicModel(name, at, default_provider))
+        described = (
+            self._described(model, at=at, default_provider=default_provider)
+            for model in listed.values()
+            if not allowed or model.id in allowed
+        )
+        return sorted((model for model in described if model is not None), key=lambda entry: entry.id)
+
+    def _described(self, model: PublicModel, *, at: datetime, default_provider: str) -> PublicModel | None:
+        """None for a model that can't be called."""
+        try:
+            resolution = self.resolve(model.id, at=at, default_provider=default_provider)
+        except (InvalidRequest, ModelNotFound, ModelUnpriced):
+            return None
+        windows = [target.price.context_window for target in resolution.targets if target.price is not None]
+        return replace(
+            model,
+            targets=tuple(TargetName(target.provider, target.upstream_model) for target in resolution.targets),
+            context_length=min((window for window in windows if window is not None), default=None),
+        )
+
+    def _listed_models(self, *, at: datetime, default_provider: str, default_model: str) -> dict[str, PublicModel]:
         listed = {
             price.snapshot.model: PublicModel(price.snapshot.model, price.created_at, default_provider)
             for price in self.prices.get(default_provider, ())
@@ -206,7 +239,7 @@ class Catalog:
             listed.pop(route.name, None)
             if route.is_active and route.targets:
                 listed[route.name] = PublicModel(route.name, route.created_at, route.targets[0].provider)
-        return sorted(listed.values(), key=lambda entry: entry.id)
+        return listed
 
     def _names_behind(self, model: str, default_provider: str) -> tuple[TargetName, ...]:
         route = self.routes.get(model)

@@ -104,6 +104,17 @@ class KnowsServer(Protocol):
         """It refuses to be asked for the usage of a stream; whether that is news."""
 
 
+@runtime_checkable
+class KnowsOutputMaximum(Protocol):
+    """Of a provider that can say how much each of its models may write. May ask its server; raises nothing."""
+
+    async def find_output_maximum(self, model: str) -> int | None:
+        """None where it isn't known."""
+
+    async def find_default_maximum(self, model: str) -> int | None:
+        """What a translated request without a maximum is sent with; None where that isn't known."""
+
+
 @dataclass(frozen=True, slots=True)
 class RawFetch:
     """A request about something that the provider keeps. path: below its base URL, with its query."""

@@ -6,12 +6,21 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
+from pytest_django import SettingsWrapper
 
 from llm.enums import PriceSource
 from llm.errors import ModelNotFound, ModelUnpriced
 from llm.models import CatalogVersion, ModelRoute, Price, Rate, RateSet, RouteTarget
 from llm.models.catalog import ImmutableRowError
-from llm.prices.catalog import Catalog, CatalogCache, PublicModel, Resolution, load_catalog, unpriced_is_refused
+from llm.prices.catalog import (
+    Catalog,
+    CatalogCache,
+    PublicModel,
+    Resolution,
+    TargetName,
+    load_catalog,
+    unpriced_is_refused,
+)
 from llm.types import Service
 
 pytestmark = pytest.mark.django_db
@@ -30,8 +39,16 @@ def add_price(
     source: PriceSource = PriceSource.IMPORTED,
     match: dict[str, Any] | None = None,
     usd: str = "2.50",
+    context_window: int | None = None,
 ) -> Price:
-    price = Price.objects.create(provider=provider, model=model, effective_from=since, source=source, match=match)
+    price = Price.objects.create(
+        provider=provider,
+        model=model,
+        effective_from=since,
+        source=source,
+        match=match,
+        context_window=context_window,
+    )
     rate_set = RateSet.objects.create(price=price)
     Rate.objects.create(rate_set=rate_set, meter="input", amount=Decimal(usd))
     return price
@@ -253,10 +270,39 @@ def test_the_model_list_has_active_routes_the_default_model_and_listed_names() -
     listed = load_catalog().public_models(at=MARCH, default_provider="openai", default_model="house-model")
 
     assert listed == [
-        PublicModel("gpt-4o", price.created_at, "openai"),
-        PublicModel("house-model", MARCH, "openai"),
-        PublicModel("smart", route.created_at, "anthropic"),
+        PublicModel("gpt-4o", price.created_at, "openai", (TargetName("openai", "gpt-4o"),)),
+        PublicModel("house-model", MARCH, "openai", (TargetName("openai", "house-model"),)),
+        PublicModel("smart", route.created_at, "anthropic", (TargetName("anthropic", "claude-opus-5"),)),
     ]
+
+
+def test_a_key_for_some_models_sees_all_of_them_that_can_be_called(settings: SettingsWrapper) -> None:
+    add_price("gpt-4o")
+    add_route("off", ("openai", "gpt-4o"), is_active=False)
+    allowed = {"gpt-4o", "local:8b", "off", "gpt-4o:online"}
+    catalog = load_catalog()
+
+    def listed() -> list[str]:
+        models = catalog.public_models(at=MARCH, default_provider="openai", default_model="other", allowed=allowed)
+        return [model.id for model in models]
+
+    assert listed() == ["gpt-4o", "local:8b"]
+    settings.LLM_UNPRICED_MODELS = "refuse"
+    assert listed() == ["gpt-4o"]
+
+
+def test_a_model_has_room_for_what_the_least_of_its_targets_has() -> None:
+    add_price("large", context_window=1_000_000)
+    add_price("small", context_window=8_000)
+    add_price("unknown")
+    add_route("both", ("openai", "large"), ("openai", "small"), ("openai", "unknown"))
+    models = load_catalog().public_models(at=MARCH, default_provider="openai")
+    assert {model.id: model.context_length for model in models} == {
+        "both": 8_000,
+        "large": 1_000_000,
+        "small": 8_000,
+        "unknown": None,
+    }
 
 
 def test_every_write_of_the_catalog_raises_its_version() -> None:

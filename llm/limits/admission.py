@@ -65,6 +65,7 @@ class Exceeded:
     left: int = 0
     max_output_tokens: int | None = None
     takes_maximum: bool = True
+    is_per_end_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class LimitRow:
     per: LimitPer
     amount: int
     soft_percent: int | None
+    is_per_end_user: bool = False
     metric_index: int = field(init=False)
     """Of its metric in `_METRICS`: looked up by each call, and a member of an enum is slow to hash."""
 
@@ -90,7 +92,10 @@ class LimitRow:
 
 @dataclass(slots=True)
 class Window:
-    """A locked window and what this batch adds to it. used, held: with those additions."""
+    """A locked window and what this batch adds to it. used, held: with those additions.
+
+    end_user: see `llm.limits.end_user_windows`; "" of a limit that isn't for each of them.
+    """
 
     id: int
     limit: LimitRow
@@ -98,6 +103,7 @@ class Window:
     used: int
     held: int
     is_announced: bool
+    end_user: str = ""
     added_used: int = 0
     added_held: int = 0
 
@@ -256,6 +262,7 @@ def _obstacle(binding: BindingWindow, units: int | None, ask: ReservationEstimat
         left=window.left,
         max_output_tokens=room if room is not None and room > 0 else None,
         takes_maximum=ask.takes_maximum,
+        is_per_end_user=limit.is_per_end_user,
     )
 
 

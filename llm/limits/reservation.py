@@ -43,7 +43,8 @@ def estimate_reservation(
         choices=request.choices,
         takes_maximum=request.takes_maximum,
         is_stated=request.max_output_tokens is not None,
-        unstated_output_tokens=own_maximum or settings.LLM_LIMIT_OUTPUT_TOKENS + request.thinking_tokens,
+        unstated_output_tokens=default_maximum
+        or (own_maximum or settings.LLM_LIMIT_OUTPUT_TOKENS) + request.thinking_tokens,
         input_pico=input_pico,
         output_token_pico=output_token_pico,
         why_uncounted=f"it asks for {unbounded}, whose tokens can't be known in advance" if unbounded else "",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
-from pytest_django import SettingsWrapper
+from pytest_django import Settings
 
 from llm.enums import PriceSource
 from llm.errors import ModelNotFound, ModelUnpriced
@@ -276,7 +276,7 @@ def test_the_model_list_has_active_routes_the_default_model_and_listed_names() -
     ]
 
 
-def test_a_key_for_some_models_sees_all_of_them_that_can_be_called(settings: SettingsWrapper) -> None:
+def test_a_key_for_some_models_sees_all_of_them_that_can_be_called(settings: Settings) -> None:
     add_price("gpt-4o")
     add_route("off", ("openai", "gpt-4o"), is_active=False)
     allowed = {"gpt-4o", "local:8b", "off", "gpt-4o:online"}

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 import pytest
-from pytest_django import SettingsWrapper
+from pytest_django import Settings
 
 from llm.providers import output_maxima
 from llm.providers.output_maxima import OutputMaxima, stated_maximum
@@ -84,7 +84,7 @@ async def test_a_provider_that_hangs_holds_a_call_up_for_a_moment(monkeypatch: p
     ],
 )
 def test_what_staff_say_goes_before_what_we_know(
-    provider: str, model: str, maximum: int | None, settings: SettingsWrapper
+    provider: str, model: str, maximum: int | None, settings: Settings
 ) -> None:
     settings.LLM_OUTPUT_MAXIMA = {"llama3*": 8_192, "gpt-6-mine": 7}
     assert stated_maximum(provider, model) == maximum

@@ -150,6 +150,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LLM_SPOOL_DIR = read.private_folder(BASE_DIR / read.text("LLM_SPOOL_DIR", str(VAR_DIR / "spool")))
 LLM_REAP_AFTER_SECONDS = read.seconds("LLM_REAP_AFTER_SECONDS", 300.0)
 LLM_IDEMPOTENCY_HOURS = read.whole("LLM_IDEMPOTENCY_HOURS", 24, minimum=1, maximum=8760)
+LLM_KEPT_REPLY_MINUTES = read.whole("LLM_KEPT_REPLY_MINUTES", 0, maximum=1440)
+LLM_KEPT_REPLY_BYTES = read.whole("LLM_KEPT_REPLY_BYTES", 256 * 1024, minimum=1, maximum=16 * 1024**2)
 BILLING_EXPORT_DIR = read.private_folder(BASE_DIR / read.text("BILLING_EXPORT_DIR", str(VAR_DIR / "exports")))
 
 REDIS_URL = read.url("REDIS_URL", schemes=("redis", "rediss"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from llm.books.operations import OpenCall
@@ -38,6 +38,7 @@ class CallContext:
     reply_headers: what every reply to the caller carries.
     max_output_tokens: to what a limit has lowered the output maximum of a choice; None where none did.
     limits: what the limits that bind the call leave while it is open.
+    keep_reply: keeps a whole reply, its body and headers, for who asks for it again; None where that is not wanted.
     """
 
     opened: OpenCall
@@ -53,6 +54,7 @@ class CallContext:
     reply_headers: Mapping[str, str]
     max_output_tokens: int | None = None
     limits: tuple[LimitState, ...] = ()
+    keep_reply: Callable[[bytes, Mapping[str, str]], Awaitable[None]] | None = None
 
     @property
     def asks_for_usage(self) -> bool:

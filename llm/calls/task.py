@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from django.conf import settings
@@ -17,9 +18,10 @@ from llm import metrics
 from llm.books.operations import Claim, OpenCall, Opened, Refused, Repeated
 from llm.calls.context import CallContext
 from llm.calls.deadlines import StopReason
+from llm.calls.kept_replies import are_kept, find_reply, keep_reply
 from llm.calls.kept_responses import find_makers, not_found
 from llm.calls.opening import CatalogMovedError, choose_targets, lower_maximum, open_call, why_unopened
-from llm.calls.relay import Audience
+from llm.calls.relay import Audience, Reply
 from llm.calls.retries import failure_to_report, is_final, pause_before
 from llm.calls.runtime import Runtime
 from llm.calls.upstream_call import STOPPING, UpstreamCall, origin_of
@@ -53,6 +55,14 @@ log = structlog.get_logger("llm.calls")
 _RESOLVE_TRIES = 4
 
 
+class ReplayedError(Exception):
+    """An earlier request was this one, and its reply is kept."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
+
+
 class RequestTask:
     """One request of one caller. `audience.reply` is what becomes of it, `headers` what every reply to it carries."""
 
@@ -74,6 +84,7 @@ class RequestTask:
         self._request = request
         self._forwarded_headers = forwarded_headers
         self._claim = claim
+        self._keeps_reply = claim is not None and not request.is_stream and are_kept()
         self._id = uuid7()
         self.request_id = f"req_{self._id.hex}"
         self._makers: frozenset[str] | None = None
@@ -136,6 +147,9 @@ class RequestTask:
             except CatalogMovedError as moved:
                 self._runtime.forget_catalog(moved.version)
                 moment = moved.now
+            except ReplayedError as replayed:
+                self.audience.answer(replayed.reply)
+                return
             else:
                 return
             finally:
@@ -286,6 +300,7 @@ class RequestTask:
             return self._context(operation, result, target, chat, resolution)
         if isinstance(result, Repeated) and not self._attempts:
             self.headers["x-llm-call-id"] = str(result.call_id)
+            await self._replay(result)
         if isinstance(result, Refused):
             self.headers |= self._wire.limit_headers(result.limits, now=datetime.now(UTC))
             if result.exceeded is None:
@@ -300,6 +315,13 @@ class RequestTask:
         if not isinstance(provider, KnowsOutputMaximum):
             return None
         return await provider.find_default_maximum(target.upstream_model)
+
+    async def _replay(self, repeated: Repeated) -> None:
+        """Raises ReplayedError if the reply to the first request is kept."""
+        if not self._keeps_reply or not repeated.is_same or repeated.is_in_flight:
+            return
+        if (reply := await find_reply(self._runtime, repeated.call_id)) is not None:
+            raise ReplayedError(reply)
 
     def _context(
         self, operation: OpenCall, opened: Opened, target: Target, chat: ChatRequest | None, resolution: Resolution
@@ -318,6 +340,7 @@ class RequestTask:
             reply_headers=self.headers,
             max_output_tokens=opened.max_output_tokens,
             limits=opened.limits,
+            keep_reply=partial(keep_reply, self._runtime, self._id) if self._keeps_reply else None,
         )
 
     def _reply_headers(self, operation: OpenCall, opened: Opened) -> dict[str, str]:

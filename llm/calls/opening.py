@@ -101,6 +101,7 @@ def open_call(
     default_maximum: see `estimate_reservation`.
     """
     price = target.price
+    ask = partial(estimate_reservation, wire, request, target, requests=int(counts), default_maximum=default_maximum)
     return OpenCall(
         id=request_id if attempt == 1 else uuid7(),
         request_id=request_id,
@@ -121,7 +122,7 @@ def open_call(
         service=clean_service(request.asked_service),
         end_user=end_user,
         tags=request.tags,
-        ask=partial(estimate_reservation, wire, request, target, requests=int(counts), default_maximum=default_maximum),
+        ask=ask,
         claim=claim,
     )
 

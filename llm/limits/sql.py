@@ -63,7 +63,10 @@ def _ids_by_key(vendor: str, *, has_end_users: bool) -> str:
     return f"{_ids_by_start(vendor)} UNION ALL SELECT ({found}) FROM {rows_sql(_END_USER_SHAPE, vendor)}"  # noqa: S608
 
 
-_IS_END_USERS = "x.end_user_limit_id = v.limit_id AND x.starts_at = v.starts_at AND x.end_user = v.end_user"
+# Without a limit of its own: so the index of starts finds it, too.
+_IS_END_USERS = (
+    "x.limit_id IS NULL AND x.end_user_limit_id = v.limit_id AND x.starts_at = v.starts_at AND x.end_user = v.end_user"
+)
 
 
 def _ids_by_start(vendor: str) -> str:

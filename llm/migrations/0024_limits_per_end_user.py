@@ -97,6 +97,13 @@ class Migration(migrations.Migration):
                 name="limitwindow_of_one_limit",
             ),
         ),
+        migrations.RemoveIndex(model_name="limitwindow", name="limitwindow_starts"),
+        migrations.AddIndex(
+            model_name="limitwindow",
+            index=models.Index(
+                fields=["starts_at", "limit", "end_user_limit", "end_user"], name="limitwindow_starts"
+            ),
+        ),
         migrations.AddIndex(
             model_name="limitwindow",
             index=models.Index(

@@ -126,7 +126,9 @@ class LimitWindow(models.Model):
             models.CheckConstraint(condition=Q(held__gte=0), name="limitwindow_held_not_negative"),
         )
         indexes = (
-            models.Index(fields=["starts_at"], name="limitwindow_starts"),
+            # With all that a window is looked up by: many begin at one moment, and a planner that takes this index for
+            # the unique ones must find the one that is meant.
+            models.Index(fields=["starts_at", "limit", "end_user_limit", "end_user"], name="limitwindow_starts"),
             models.Index(
                 fields=["end_user_limit", "starts_at", "named_by"],
                 condition=Q(named_by__isnull=False),

@@ -5,7 +5,8 @@ begin and read, one to lock windows (only where limits bind that were not forese
 transaction of somebody else (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same
 statements go one by one in Django's own transaction.
 
-Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, idempotency keys, windows by id.
+Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, idempotency keys, the naming of end
+users by key, windows by id.
 """
 
 from __future__ import annotations
@@ -136,9 +137,7 @@ class BatchSession:
             statement_list.append(claim_statements.read_claims(claimed, self._vendor))
         has_foreseen = foreseen is not None and self._is_joined
         if foreseen is not None and has_foreseen:
-            keys = self._window_keys(foreseen)
-            sql = limit_statements.windows_of_calls_sql(has_end_users=len(keys) > 1)
-            statement_list.append((sql, (self._ids(touched_ids), *keys)))
+            statement_list.append(self._lock_foreseen(foreseen, touched_ids))
         start = f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms:d}; " if lock_timeout_ms else "BEGIN; "
         if self._prepared is not None:
             start += f"{_LOCK_TABLES if claimed is None else _LOCK_TABLES_AND_CLAIMS}; "
@@ -146,6 +145,11 @@ class BatchSession:
         window_rows = found.pop() if has_foreseen else None
         claims = {(row[0], row[1]): HeldClaim.of(row) for row in found.pop()} if claimed else {}
         return self._situation(found, window_rows, claims, has_keys=bool(key_ids), has_touched=bool(touched_ids))
+
+    def _lock_foreseen(self, foreseen: Collection[WindowKey], touched_ids: Sequence[str]) -> Statement:
+        keys = self._window_keys(foreseen)
+        sql = limit_statements.windows_of_calls_sql(has_end_users=len(keys) > 1)
+        return sql, (self._ids(touched_ids), *keys)
 
     def find_end_users(self, needs: Sequence[EndUserNeed], *, limit: int) -> dict[EndUserNeed, FoundEndUser]:
         """What there is of windows of theirs; until the transaction ends, nobody else makes new ones for these keys."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import connection
@@ -16,9 +18,12 @@ from llm.books.batches import commit
 from llm.books.batches.commit import commit_batch
 from llm.books.batches.foresight import WindowForesight
 from llm.books.operations import Closed, OpenCall, Opened, Refused, Result
+from llm.db.prepared import PreparedStatements
 from llm.enums import LimitMetric, LimitPer
+from llm.limits import sql
 from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import archive_limit, set_limit
+from llm.limits.periods import EVER
 from llm.models import ApiKey, Limit, LimitWindow
 from tests.databases import only_on_postgresql
 from tests.llm.books.making import a_close, a_key, an_open
@@ -153,6 +158,36 @@ def test_it_costs_no_trip_where_the_window_is_known_and_none_without_such_limits
         trips.append(len(queries))
     # To read, to look who there is, to lock and to write; then the window is known.
     assert trips == [4 + 2, 2 + 2, 4 + 2, 2 + 2, 2 + 2]
+
+
+@pytest.mark.postgres
+@only_on_postgresql("SQLite makes its plans with the parameters")
+def test_nobody_reads_past_the_windows_of_others_that_begin_at_the_same_moment() -> None:
+    """With a plan that is made before it is known what is looked for, as the writer's are."""
+    key = a_key()
+    many = limit_each(key, 5, per=LimitPer.TOTAL)
+    one, _ = set_limit(key.account, None, LimitMetric.REQUESTS, LimitPer.TOTAL, 5, None)
+    windows = [LimitWindow(end_user_limit=many, end_user=f"{n:032x}", starts_at=EVER) for n in range(2_000)]
+    windows += [LimitWindow(limit=one, starts_at=EVER + timedelta(hours=n)) for n in range(2_000)]
+    LimitWindow.objects.bulk_create(windows)
+    start = {"limit_id": one.pk, "starts_at": EVER.isoformat()}
+    named = {**start, "limit_id": many.pk, "end_user": ANNE, "key_id": key.pk, "number": 0}
+    plans = [
+        _plan(sql.windows_sql("postgresql"), "{}", orjson.dumps([start]).decode()),
+        _plan(sql.windows_sql("postgresql", has_end_users=True), "{}", "[]", orjson.dumps([named]).decode()),
+        _plan(sql.named_sql("postgresql", limit=10), orjson.dumps([named]).decode()),
+    ]
+    assert ["Rows Removed by Filter" in plan for plan in plans] == [False] * 3
+
+
+def _plan(text: str, *parameters: str) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE llm_limitwindow")
+        prepared = PreparedStatements().call(cursor, text)
+        cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {prepared}", parameters)
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+        cursor.execute("DEALLOCATE ALL; RESET plan_cache_mode; RESET enable_seqscan")
+    return plan
 
 
 @pytest.mark.slow

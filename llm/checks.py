@@ -201,6 +201,22 @@ def check_secrets_key_deployed(app_configs: Sequence[AppConfig] | None, **kwargs
 
 
 @checks.register("llm")
+def check_kept_replies(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """They are encrypted, and no use to anybody once their key may be used for another request."""
+    minutes, hours = settings.LLM_KEPT_REPLY_MINUTES, settings.LLM_IDEMPOTENCY_HOURS
+    if minutes and not settings.LLM_SECRETS_KEY:
+        sentence = "LLM_KEPT_REPLY_MINUTES needs LLM_SECRETS_KEY, which encrypts the replies; set both or neither."
+        return [checks.Error(sentence, id="llm.E040")]
+    if minutes > hours * 60:
+        sentence = (
+            f"LLM_KEPT_REPLY_MINUTES ({minutes}) is longer than LLM_IDEMPOTENCY_HOURS ({hours}); lower the former or "
+            "raise the latter."
+        )
+        return [checks.Error(sentence, id="llm.E041")]
+    return []
+
+
+@checks.register("llm")
 def check_debug(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
     """We define production as a host that others can reach."""
     public = _public_hosts()

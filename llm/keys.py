@@ -43,8 +43,9 @@ REFUSED_ACCOUNT = "This account is not active. Contact your administrator."
 class Caller:
     """The caller that a key identifies. Used for early refusals; the books decide.
 
-    allowed_models: public model names; empty allows all. end_user_key: for hashing the account's end users, if it has
-    one; it is never printed or logged.
+    allowed_models: public model names; empty allows all. end_user_key: what the account's end users are hashed with, as
+    far as it has one; it stays out of what is printed or logged. allows_storage: whether a provider may be asked to
+    store what the caller sends.
     """
 
     key_id: int
@@ -55,6 +56,7 @@ class Caller:
     shows_cost: bool
     is_authenticated: bool = True
     records_end_users: bool = True
+    allows_storage: bool = True
     end_user_key: bytes = field(default=b"", repr=False)
 
     def require_model(self, model: str) -> None:
@@ -169,6 +171,7 @@ def _build_caller(key: Any) -> Caller:
         allowed_models=frozenset(key.allowed_models),
         shows_cost=key.account.shows_cost,
         records_end_users=key.account.records_end_users,
+        allows_storage=key.account.allows_storage,
         end_user_key=bytes(key.end_user_key or b""),
     )
 

@@ -6,6 +6,7 @@ Fernet (AES-128-CBC with HMAC-SHA256) of the `cryptography` package; the keys ar
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from functools import lru_cache
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -46,6 +47,23 @@ def unseal(stored: str) -> str:
         if (secret := _opened(stored, key)) is not None:
             return secret
     raise SecretUnavailable(LOST_KEY if keys else NO_KEY)
+
+
+def seal_bytes(data: bytes) -> bytes:
+    """The same for bytes that aren't kept for long: no command encrypts them anew. Raises SecretUnavailable."""
+    if not can_seal():
+        raise SecretUnavailable(NO_KEY)
+    return base64.urlsafe_b64decode(_fernet(settings.LLM_SECRETS_KEY).encrypt(data))
+
+
+def unseal_bytes(stored: bytes) -> bytes:
+    """Raises SecretUnavailable where their key is missing or lost."""
+    token = base64.urlsafe_b64encode(stored)
+    for key in (settings.LLM_SECRETS_KEY, *settings.LLM_SECRETS_KEY_FALLBACKS):
+        with suppress(InvalidToken):
+            if key:
+                return _fernet(key).decrypt(token)
+    raise SecretUnavailable(LOST_KEY)
 
 
 def reseal(stored: str) -> str:

@@ -13,6 +13,7 @@ from llm.alerts import outbox
 from llm.audit import verify_recent
 from llm.books import reaper
 from llm.books.claims import prune_claims
+from llm.calls import kept_replies
 from llm.limits import changes as limits
 from llm.models.processes import MAX_STARTS
 
@@ -53,6 +54,13 @@ def prune_windows() -> None:
         _log.info("limits.windows_pruned", deleted=deleted)
     if deleted := prune_claims(now=timezone.now()):
         _log.info("idempotency.keys_pruned", deleted=deleted)
+
+
+@shared_task(name="llm.tasks.prune_kept_replies", ignore_result=True, max_starts=MAX_STARTS)
+def prune_kept_replies() -> None:
+    """Replies for repeated requests whose time is over."""
+    if deleted := kept_replies.prune_kept_replies(now=timezone.now()):
+        _log.info("idempotency.replies_pruned", deleted=deleted)
 
 
 @shared_task(name="llm.tasks.prune_outbox", ignore_result=True, max_starts=MAX_STARTS)

@@ -32,6 +32,7 @@ HASH_AND_QUOTES = re.compile(r"\A[^=#]+=\s*\"[^#]*#")
 DATABASE_ENGINES = ("django.db.backends.sqlite3", "django.db.backends.postgresql")
 MAIL_PORTS = {"smtps": 587, "smtp+tls": 587, "smtp+ssl": 465}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
+_AMOUNT = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 class EnvReader:
@@ -178,6 +179,19 @@ class EnvReader:
                 return {"": default}
             chosen[key] = option
         return chosen
+
+    def amount_by_pattern(self, name: str) -> dict[str, int]:
+        """`llama3*=8192,gpt-4o=16384` as a dict, with the patterns in lower case and in their order."""
+        amounts: dict[str, int] = {}
+        for part in self.names(name):
+            pattern, _, amount = (piece.strip() for piece in part.rpartition("="))
+            if not pattern or pattern.lower() in amounts or not _AMOUNT.fullmatch(amount):
+                self._refuse(
+                    name, "a list of names or patterns with a number above 0, such as llama3*=8192,gpt-4o=16384"
+                )
+                return {}
+            amounts[pattern.lower()] = int(amount)
+        return amounts
 
     def time_zone(self, name: str, default: str) -> str:
         value = self.text(name, default)

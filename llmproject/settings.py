@@ -55,6 +55,7 @@ LLM_COMPATIBLE_DIALECTS = read.choices("LLM_COMPATIBLE_DIALECTS", DIALECTS, defa
 LLM_COMPATIBLE_DEVELOPER_ROLE = read.choice("LLM_COMPATIBLE_DEVELOPER_ROLE", DEVELOPER_ROLES, default="developer")
 LLM_OPENAI_BASE_URL = read.url("LLM_OPENAI_BASE_URL", "https://api.openai.com/v1")
 LLM_ANTHROPIC_BASE_URL = read.url("LLM_ANTHROPIC_BASE_URL", "https://api.anthropic.com")
+LLM_OUTPUT_MAXIMA = read.amount_by_pattern("LLM_OUTPUT_MAXIMA")
 LLM_ANTHROPIC_MAX_TOKENS = read.whole("LLM_ANTHROPIC_MAX_TOKENS", 0)
 LLM_UNPRICED_MODELS = read.choice("LLM_UNPRICED_MODELS", ("", "refuse", "flag"), default="")
 
@@ -82,6 +83,7 @@ LLM_DISCONNECT_POLICY = read.choice_by_name("LLM_DISCONNECT_POLICY", DISCONNECT_
 LLM_DISCONNECT_DRAIN_SECONDS = read.seconds("LLM_DISCONNECT_DRAIN_SECONDS", 120.0)
 LLM_DISCONNECT_DRAIN_CALLS = read.whole("LLM_DISCONNECT_DRAIN_CALLS", 256)
 LLM_DISCONNECT_DRAIN_TOKENS = read.whole("LLM_DISCONNECT_DRAIN_TOKENS", 32_768)
+LLM_LIMIT_END_USERS = read.whole("LLM_LIMIT_END_USERS", 10_000, minimum=1, maximum=1_000_000)
 LLM_LIMIT_OUTPUT_TOKENS = read.whole("LLM_LIMIT_OUTPUT_TOKENS", 16_384, minimum=1)
 LLM_DRAIN_SECONDS = read.seconds("LLM_DRAIN_SECONDS", 30.0)
 
@@ -151,6 +153,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LLM_SPOOL_DIR = read.private_folder(BASE_DIR / read.text("LLM_SPOOL_DIR", str(VAR_DIR / "spool")))
 LLM_REAP_AFTER_SECONDS = read.seconds("LLM_REAP_AFTER_SECONDS", 300.0)
 LLM_IDEMPOTENCY_HOURS = read.whole("LLM_IDEMPOTENCY_HOURS", 24, minimum=1, maximum=8760)
+LLM_KEPT_REPLY_MINUTES = read.whole("LLM_KEPT_REPLY_MINUTES", 0, maximum=1440)
+LLM_KEPT_REPLY_BYTES = read.whole("LLM_KEPT_REPLY_BYTES", 256 * 1024, minimum=1, maximum=16 * 1024**2)
 BILLING_EXPORT_DIR = read.private_folder(BASE_DIR / read.text("BILLING_EXPORT_DIR", str(VAR_DIR / "exports")))
 
 REDIS_URL = read.url("REDIS_URL", schemes=("redis", "rediss"))

@@ -55,18 +55,29 @@ class EmbeddingsSerializer(serializers.Serializer[object]):
     dimensions = serializers.IntegerField(required=False, min_value=1)
 
 
-class ResponseSerializer(serializers.Serializer[object]):
+class CompactRequestSerializer(serializers.Serializer[object]):
     model = serializers.CharField(required=False, help_text="Default: the gateway's default model.")
     input = serializers.JSONField(required=False, help_text="A string, or a list of items.")
     instructions = serializers.CharField(required=False, allow_null=True)
-    stream = serializers.BooleanField(required=False)
-    max_output_tokens = serializers.IntegerField(required=False, allow_null=True)
     previous_response_id = serializers.CharField(
         required=False,
         allow_null=True,
         help_text="The id of a response that this account created through this gateway.",
     )
+
+
+class InputTokensRequestSerializer(CompactRequestSerializer):
     tools = serializers.ListField(child=serializers.JSONField(), required=False)
+
+
+class ResponseSerializer(InputTokensRequestSerializer):
+    stream = serializers.BooleanField(required=False)
+    max_output_tokens = serializers.IntegerField(required=False, allow_null=True)
+
+
+class CountedInputTokensSerializer(serializers.Serializer[object]):
+    object = serializers.CharField(help_text="Always `response.input_tokens`.")
+    input_tokens = serializers.IntegerField()
 
 
 class OpenAIErrorBodySerializer(serializers.Serializer[object]):
@@ -146,6 +157,8 @@ class ModelSerializer(serializers.Serializer[object]):
     object = serializers.CharField()
     created = serializers.IntegerField(help_text="Unix seconds.")
     owned_by = serializers.CharField()
+    context_length = serializers.IntegerField(required=False, help_text="Tokens of input and output, where known.")
+    max_output_tokens = serializers.IntegerField(required=False, help_text="Where known.")
 
 
 class ModelPageSerializer(serializers.Serializer[object]):

@@ -11,14 +11,23 @@ from llm.api.embeddings import EmbeddingsView
 from llm.api.health import HealthView, MetricsView, ReadyView
 from llm.api.messages import CountTokensView, MessagesView
 from llm.api.models import ModelsView, ModelView
-from llm.api.responses import ResponseCancelView, ResponseInputItemsView, ResponsesView, ResponseView
+from llm.api.responses import (
+    CompactResponsesView,
+    InputTokensView,
+    ResponseCancelView,
+    ResponseInputItemsView,
+    ResponsesView,
+    ResponseView,
+)
 
-# Two endpoints of OpenAI's that we don't serve, but that match a response's path.
-_RESPONSE = r"(?P<response_id>(?!(?:input_tokens|compact)$)[^/]+)"
+_RESPONSE = r"(?P<response_id>[^/]+)"
 
 urlpatterns = [
     path("v1/chat/completions", ChatCompletionsView.as_view()),
     path("v1/responses", ResponsesView.as_view()),
+    # Before those of one response, whose address they would be.
+    path("v1/responses/input_tokens", InputTokensView.as_view()),
+    path("v1/responses/compact", CompactResponsesView.as_view()),
     re_path(rf"^v1/responses/{_RESPONSE}$", ResponseView.as_view()),
     re_path(rf"^v1/responses/{_RESPONSE}/input_items$", ResponseInputItemsView.as_view()),
     re_path(rf"^v1/responses/{_RESPONSE}/cancel$", ResponseCancelView.as_view()),

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Coalesce
 
 from llm.audit.reading import CHUNK
 from llm.books.figures import compute_figures
 from llm.enums import LimitPer
+from llm.limits.changes import LONGEST_PERIODS
 from llm.models import LimitWindow, Usage, UsageAdjustment
 
 LATER = datetime(9999, 1, 1, tzinfo=UTC)
 """After everything recorded."""
-
-_LONGEST = {
-    LimitPer.MINUTE: timedelta(minutes=1),
-    LimitPer.HOUR: timedelta(hours=1),
-    LimitPer.DAY: timedelta(days=2),
-    LimitPer.MONTH: timedelta(days=32),
-}
 
 
 class WindowSums:
@@ -69,7 +64,7 @@ class WindowSums:
         yield 0, [f"Window {pk} does not exist, but open calls reserve {held} of it." for pk, held in gone]
 
     def _compared(self) -> QuerySet[LimitWindow]:
-        windows = LimitWindow.objects.select_related("limit")
+        windows = LimitWindow.objects.select_related("limit", "end_user_limit")
         if self._since is None:
             return windows
         return windows.filter(going_on_at(self._since) | ~Q(held=0) | Q(pk__in=list(self._held)))
@@ -101,19 +96,23 @@ class WindowSums:
         self._metrics |= dict.fromkeys(unknown)
         counted = Q() if self._since is None else going_on_at(self._since)
         windows = LimitWindow.objects.filter(counted, pk__in=unknown).order_by()
-        self._metrics |= dict(windows.values_list("pk", "limit__metric"))
+        self._metrics |= dict(windows.values_list("pk", Coalesce("limit__metric", "end_user_limit__metric")))
 
 
 def going_on_at(moment: datetime) -> Q:
-    """Windows that hadn't ended by then, or only recently."""
-    condition = Q(limit__per=LimitPer.TOTAL)
-    for per, longest in _LONGEST.items():
-        condition |= Q(limit__per=per, starts_at__gt=moment - longest)
+    """Windows that had not ended by then, or not long before."""
+    condition = _is_per(LimitPer.TOTAL)
+    for per, longest in LONGEST_PERIODS.items():
+        condition |= _is_per(per) & Q(starts_at__gt=moment - longest)
     return condition
 
 
+def _is_per(per: LimitPer) -> Q:
+    return Q(limit__per=per) | Q(end_user_limit__per=per)
+
+
 def _may_go_on_at(window: LimitWindow, moment: datetime) -> bool:
-    longest = _LONGEST.get(LimitPer(window.limit.per))
+    longest = LONGEST_PERIODS.get(LimitPer(window.governing_limit.per))
     return longest is None or window.starts_at > moment - longest
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from llm.books.operations import OpenCall
@@ -33,11 +33,12 @@ class Bounds:
 class CallContext:
     """Built once, when the call is opened, and constant while it lasts.
 
-    chat: the translated request; None if the caller's own bytes are sent to the target.
-    forwarded_headers: the caller's headers that are passed to an upstream of the same dialect.
-    reply_headers: headers of every reply to the caller.
-    max_output_tokens: the output maximum of a choice as lowered by a limit; None if none did.
-    limits: what the limits that apply leave while the call is open.
+    chat: the translated request; None where the caller's own bytes go to the target.
+    forwarded_headers: the caller's headers that an upstream of the same dialect gets too.
+    reply_headers: what every reply to the caller carries.
+    max_output_tokens: to what a limit has lowered the output maximum of a choice; None where none did.
+    limits: what the limits that bind the call leave while it is open.
+    keep_reply: keeps a whole reply, its body and headers, for who asks for it again; None where that is not wanted.
     """
 
     opened: OpenCall
@@ -53,6 +54,7 @@ class CallContext:
     reply_headers: Mapping[str, str]
     max_output_tokens: int | None = None
     limits: tuple[LimitState, ...] = ()
+    keep_reply: Callable[[bytes, Mapping[str, str]], Awaitable[None]] | None = None
 
     @property
     def asks_for_usage(self) -> bool:

@@ -97,13 +97,15 @@ def open_call(
     counts: bool,
     claim: Claim | None,
     end_user: str = "",
+    default_maximum: int | None = None,
 ) -> OpenCall:
     """The open row of one more call.
 
-    counts: whether it counts for limits of requests, as only one call of a request does. end_user: the hash, "" for
-    none.
+    counts: whether it holds of limits of requests; only one of a request does. end_user: the hash, "" for nobody.
+    default_maximum: see `estimate_reservation`.
     """
     price = target.price
+    ask = partial(estimate_reservation, wire, request, target, requests=int(counts), default_maximum=default_maximum)
     return OpenCall(
         id=request_id if attempt == 1 else uuid7(),
         request_id=request_id,
@@ -126,7 +128,7 @@ def open_call(
         service=clean_service(request.asked_service),
         end_user=end_user,
         tags=request.tags,
-        ask=partial(estimate_reservation, wire, request, target, requests=int(counts)),
+        ask=ask,
         claim=claim,
     )
 

@@ -18,11 +18,14 @@ from llm.dialects.base import PassThrough, Server, StreamedPassThrough, StreamRe
 from llm.dialects.json_text import replaced
 from llm.dialects.openai_chat.fields import is_search_model
 from llm.dialects.usage_figures import WEB_SEARCHES, merged_service
-from llm.errors import UpstreamError, UpstreamFailed
+from llm.errors import UpstreamError, UpstreamFailed, UpstreamRejected
 from llm.providers.base import Closing, ForwardsRaw, KnowsServer, RawCall, RawReply
 from llm.providers.failures import before_sending, error_in_reply
 from llm.providers.registry import find_instance, upstream_key
 from llm.types import Reading, TokenCounts
+
+_UNKNOWN_PATH = (404, 405, 501)
+_CODES_OF_PATHS = (UpstreamFailed.code, UpstreamRejected.code, "unknown_url", "not_found", "not_found_error")
 
 
 class PassedThroughAnswer:
@@ -98,11 +101,29 @@ class PassedThroughAnswer:
                 max_output_tokens=context.max_output_tokens,
                 server=_server(provider, context.target.upstream_model),
             )
-        return await provider.forward(
-            RawCall(
-                context.request.dialect, self._wire.path, body, context.request.is_stream, context.forwarded_headers
-            )
+        call = RawCall(
+            context.request.dialect, self._wire.path, body, context.request.is_stream, context.forwarded_headers
         )
+        try:
+            return await provider.forward(call)
+        except UpstreamError as error:
+            if (unserved := self._unserved(error)) is None:
+                raise
+            raise unserved from error
+
+    def _unserved(self, error: UpstreamError) -> UpstreamError | None:
+        """In our words where the server doesn't know the path: its own would be about an address that is ours."""
+        target = self._context.target
+        is_about_path = error.upstream_status in _UNKNOWN_PATH and error.code in _CODES_OF_PATHS and error.param is None
+        if self._wire.is_on_every_server or not is_about_path or target.upstream_model in error.message:
+            return None
+        unserved = UpstreamRejected(
+            f"The provider “{target.provider}” of this model does not serve {self._wire.name}. Choose another model.",
+            param="model",
+            http_status=400,
+        )
+        unserved.upstream_status = error.upstream_status
+        return unserved
 
     def _read_whole(self, body: bytes, value: Any) -> Reading:
         """Raises UpstreamError for an error inside a 200, or for something that isn't a reply."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from llm.calls.context import Bounds
 
+JSON = "application/json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 

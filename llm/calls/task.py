@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from django.conf import settings
@@ -17,13 +19,15 @@ from llm.books.operations import Claim, OpenCall, Opened, Refused, Repeated
 from llm.calls.choosing import is_same_but_for_key, order_targets, require_configured
 from llm.calls.context import CallContext
 from llm.calls.deadlines import StopReason
+from llm.calls.kept_replies import are_kept, find_reply, keep_reply
 from llm.calls.kept_responses import Maker, find_makers, not_found
 from llm.calls.opening import CatalogMovedError, choose_targets, lower_maximum, open_call, why_unopened
-from llm.calls.relay import Audience
+from llm.calls.relay import Audience, Reply
 from llm.calls.retries import failure_to_report, is_final, is_of_key, pause_before
 from llm.calls.runtime import Runtime
 from llm.calls.upstream_call import STOPPING, UpstreamCall, origin_of
 from llm.dialects.base import ParsedRequest, WireFormat
+from llm.dialects.kept_objects import refuse_storage
 from llm.endusers import NamedEndUser, hash_end_user
 from llm.enums import LimitMetric, UsageStatus
 from llm.errors import (
@@ -43,7 +47,7 @@ from llm.errors import (
 from llm.ids import uuid7
 from llm.keys import Caller
 from llm.prices.catalog import Catalog, Resolution, Target, resolve_model
-from llm.providers.base import KnowsServer
+from llm.providers.base import KnowsOutputMaximum, KnowsServer
 from llm.providers.failures import refuses_stream_options
 from llm.providers.registry import find_instance
 from llm.types import ChatRequest
@@ -51,6 +55,14 @@ from llm.types import ChatRequest
 log = structlog.get_logger("llm.calls")
 
 _RESOLVE_TRIES = 4
+
+
+class ReplayedError(Exception):
+    """An earlier request was this one, and its reply is kept."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
 
 
 class RequestTask:
@@ -74,6 +86,7 @@ class RequestTask:
         self._request = request
         self._forwarded_headers = forwarded_headers
         self._claim = claim
+        self._keeps_reply = claim is not None and not request.is_stream and are_kept()
         self._id = uuid7()
         self.request_id = f"req_{self._id.hex}"
         self._makers: frozenset[Maker] | None = None
@@ -123,6 +136,9 @@ class RequestTask:
         if not model:
             raise InvalidRequest("Set 'model': this gateway has no default model.", param="model")
         await self._require_model(model)
+        if not self._caller.allows_storage:
+            refuse_storage(self._request.body)
+            self._request = replace(self._request, forbids_storage=True)
         if self._request.kept_responses:
             self._makers = await find_makers(self._runtime, self._caller, self._request.kept_responses)
         self._end_user = await self._find_end_user()
@@ -134,6 +150,9 @@ class RequestTask:
             except CatalogMovedError as moved:
                 self._runtime.forget_catalog(moved.version)
                 moment = moved.now
+            except ReplayedError as replayed:
+                self.audience.answer(replayed.reply)
+                return
             else:
                 return
             finally:
@@ -283,6 +302,7 @@ class RequestTask:
             counts=not self._has_counted,
             claim=self._claim,
             end_user="" if self._end_user is None else self._end_user.end_user,
+            default_maximum=None if chat is None else await self._find_default_maximum(target),
         )
         failed, self._unsettled = self._unsettled, None
         operations = (operation,) if failed is None else (failed.take_closing(), operation)
@@ -295,11 +315,28 @@ class RequestTask:
             return self._context(operation, result, target, chat, resolution)
         if isinstance(result, Repeated) and not self._attempts:
             self.headers["x-llm-call-id"] = str(result.call_id)
+            await self._replay(result)
         if isinstance(result, Refused):
             self.headers |= self._wire.limit_headers(result.limits, now=datetime.now(UTC))
             if result.exceeded is None:
                 self._runtime.callers.expire(self._caller.key_id)
         raise why_unopened(result, operation, shows_cost=self._caller.shows_cost)
+
+    async def _find_default_maximum(self, target: Target) -> int | None:
+        """What its provider sends with a translated request that has no maximum, where it can say that before."""
+        if self._request.max_output_tokens is not None or self._request.is_count:
+            return None
+        provider = self._runtime.provider(target.provider)
+        if not isinstance(provider, KnowsOutputMaximum):
+            return None
+        return await provider.find_default_maximum(target.upstream_model)
+
+    async def _replay(self, repeated: Repeated) -> None:
+        """Raises ReplayedError if the reply to the first request is kept."""
+        if not self._keeps_reply or not repeated.is_same or repeated.is_in_flight:
+            return
+        if (reply := await find_reply(self._runtime, repeated.call_id)) is not None:
+            raise ReplayedError(reply)
 
     def _context(
         self, operation: OpenCall, opened: Opened, target: Target, chat: ChatRequest | None, resolution: Resolution
@@ -318,6 +355,7 @@ class RequestTask:
             reply_headers=self.headers,
             max_output_tokens=opened.max_output_tokens,
             limits=opened.limits,
+            keep_reply=partial(keep_reply, self._runtime, self._id) if self._keeps_reply else None,
         )
 
     def _reply_headers(self, operation: OpenCall, opened: Opened) -> dict[str, str]:

@@ -20,7 +20,7 @@ from llm.calls.deadlines import Deadlines, Stopped, StopReason
 from llm.calls.estimation import estimate
 from llm.calls.log import report_call
 from llm.calls.passthrough import PassedThroughAnswer
-from llm.calls.relay import Audience, Relay, Reply
+from llm.calls.relay import JSON, Audience, Relay, Reply
 from llm.calls.settlement import Ending, close_of, close_of_undone, limits_after, outcome_of
 from llm.calls.translation import TranslatedAnswer
 from llm.dialects.base import Origin
@@ -35,7 +35,6 @@ from llm.types import Reading, Service, TokenCounts
 
 log = structlog.get_logger("llm.calls")
 
-JSON = "application/json"
 STOPPING = "This gateway process is shutting down. Try again."
 _SETTLE_PATIENCE_S = 15.0
 """Longer than the writer needs to find that the database hangs, and to put a settlement into the spool instead."""
@@ -210,17 +209,19 @@ class UpstreamCall:
         await self.settle()
         data = await complete.finish(closing.counts, self._visible_cost(closing))
         if self._relay is None:
-            self._answer_whole(data, closing)
+            await self._answer_whole(data, closing)
         else:
             await self._relay.put(data)
             self._close_stream()
         self._has_ended = True
         self._deadlines.limit_rest()
 
-    def _answer_whole(self, body: bytes, closing: CloseCall) -> None:
+    async def _answer_whole(self, body: bytes, closing: CloseCall) -> None:
         headers = {**self.context.reply_headers, **self.settled_limit_headers()}
         if (cost := self._visible_cost(closing)) is not None:
             headers["x-llm-cost"] = cost
+        if self.context.keep_reply is not None:
+            await self.context.keep_reply(body, headers)
         self._audience.answer(Reply(200, body, JSON, headers))
 
     def _visible_cost(self, closing: CloseCall) -> str | None:

@@ -32,16 +32,18 @@ class KeptResponse(NamedTuple):
 class ParsedRequest:
     """A caller's request, validated as far as the gateway depends on it.
 
-    body: the JSON object as sent. raw: its bytes. model: the public name requested, "" for the default model.
-    wants_stream_usage: the caller asked for usage on the stream.
-    max_output_tokens: the caller's own maximum for one choice, including thinking; None if it gave none.
-    thinking_tokens: the requested budget for thinking beside the answer. choices: how many answers are generated.
-    routing_fields: fields in it by which an upstream could choose another model. asked_service: the requested service.
-    tool_meters: extra meters of tools that the provider runs, for a reply that reports no units of them.
+    body: the JSON object as sent. raw: its bytes. model: the public name asked for, "" for the default model.
+    wants_stream_usage: the caller asked for the figures on the stream.
+    max_output_tokens: the caller's own ceiling for one choice, thinking included, None when it gave none.
+    takes_maximum: whether an upstream would take one, so that a limit can lower it.
+    thinking_tokens: what it asked for to be thought beside the answer. choices: how many answers are written.
+    routing_fields: those present by which an upstream could choose another model. asked_service: how it
+    is to be served. tool_meters: extra meters of what the provider is to run, for a reply that reports no units of it.
     is_count: it asks how many tokens a prompt has. Nothing is generated, and no provider charges for it.
-    members: positions of the members' values in `raw`, if it is large; otherwise {}.
-    kept_responses: stored responses that the request names; only their creator may continue them.
-    end_user: the name of the end user, "" for none. tags: for grouping the caller's calls. Both cleaned and bounded.
+    members: where the values of the object's members stand in `raw`, if it is large; else {}.
+    kept_responses: responses kept at a provider that the request names; only whoever made them may go on from them.
+    forbids_storage: the provider must not store it, nor the reply.
+    end_user: the name of who it is for, "" for nobody. tags: what its caller groups calls by. Both cleaned and bounded.
     """
 
     dialect: Dialect
@@ -51,6 +53,7 @@ class ParsedRequest:
     is_stream: bool
     wants_stream_usage: bool = False
     max_output_tokens: int | None = None
+    takes_maximum: bool = True
     thinking_tokens: int = 0
     choices: int = 1
     routing_fields: tuple[str, ...] = ()
@@ -59,6 +62,7 @@ class ParsedRequest:
     is_count: bool = False
     members: Mapping[str, Place] = field(default_factory=dict)
     kept_responses: tuple[KeptResponse, ...] = ()
+    forbids_storage: bool = False
     end_user: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -224,7 +228,9 @@ class PassThrough(WireFormat, Protocol):
     path: str
     """The path where an upstream of this dialect serves it, below its base URL."""
     name: str
-    """What is served there, for sentences: `embeddings (POST /v1/embeddings)`."""
+    """Of what is served there, as a sentence names it: `embeddings (POST /v1/embeddings)`."""
+    is_on_every_server: bool
+    """Whether all servers of this dialect have it; else one may not know the path."""
 
     def upstream_body(
         self,

@@ -48,6 +48,14 @@ def refuse_kept_objects(raw: bytes, body: Mapping[str, Any]) -> None:
         refuse_kept(path)
 
 
+def refuse_storage(body: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest where the provider is asked to store the request, of an account that doesn't allow it."""
+    if body.get("store") is not None and body["store"] is not False:
+        raise InvalidRequest(
+            "This account does not allow providers to store requests and replies. Set 'store' to false.", param="store"
+        )
+
+
 def refuse_kept(param: str) -> NoReturn:
     raise InvalidRequest(
         f"'{param}' refers to something stored by the provider, and the gateway can't tell which account created it."

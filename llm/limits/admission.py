@@ -23,17 +23,19 @@ _METRICS = (LimitMetric.REQUESTS, LimitMetric.TOKENS, LimitMetric.COST)
 class ReservationEstimate(NamedTuple):
     """What a call may use at most, whatever tiers and token classes it turns out to use.
 
-    requests: 0 if an earlier call of the same request counts already. input_tokens, output_tokens: None if unknown;
-    output_tokens are those of one choice, of which there are `choices`; if the request doesn't state them, a limit
-    makes `unstated_output_tokens` the maximum. input_pico: pico-units of USD for all input and fees; output_token_pico:
-    per token of output. Both are None if no price bounds the call; `why_unpriced` tells the caller why, and
-    `why_uncounted` why nothing bounds its tokens.
+    requests: 0 where an earlier call of the same request counts already. input_tokens, output_tokens: None where nobody
+    can say; output_tokens are those of one choice, of which there are `choices`. is_stated: whether the caller said
+    them. Else a limit sets a maximum, if the call `takes_maximum`, of `unstated_output_tokens` at most. input_pico:
+    pico-units of USD for all input and fees; output_token_pico: for a token of output. Both are None where no price
+    bounds the call, and `why_unpriced` says so to the caller, as `why_uncounted` does where nothing bounds its tokens.
     """
 
     requests: int
     input_tokens: int | None
     output_tokens: int | None
     choices: int = 1
+    takes_maximum: bool = True
+    is_stated: bool = True
     unstated_output_tokens: int = 1
     input_pico: int | None = 0
     output_token_pico: int | None = 0
@@ -48,7 +50,8 @@ class Exceeded:
     kind: `spent` (final until it resets), `busy` (other calls hold the rest), `too_large` (more than the whole limit),
     `unbounded` (the call's maximum usage is unknown). why: ends the sentence about the last kind.
     needed, left: units that the call would reserve, and that another call could; max_output_tokens: the highest output
-    maximum of a choice with which it would fit. None if unknown, or if no maximum makes it fit.
+    maximum of a choice with which it would fit. None where nobody can say, or where no maximum makes it fit.
+    takes_maximum: whether the caller could set one.
     """
 
     kind: str
@@ -61,6 +64,8 @@ class Exceeded:
     needed: int | None = None
     left: int = 0
     max_output_tokens: int | None = None
+    takes_maximum: bool = True
+    is_per_end_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class LimitRow:
     per: LimitPer
     amount: int
     soft_percent: int | None
+    is_per_end_user: bool = False
     metric_index: int = field(init=False)
     """Position of its metric in `_METRICS`: needed for each call, and enum members are slow to hash."""
 
@@ -86,7 +92,10 @@ class LimitRow:
 
 @dataclass(slots=True)
 class Window:
-    """A locked window and what this batch adds to it. used, held: including those additions."""
+    """A locked window and what this batch adds to it. used, held: with those additions.
+
+    end_user: see `llm.limits.end_user_windows`; "" of a limit that isn't for each of them.
+    """
 
     id: int
     limit: LimitRow
@@ -94,6 +103,7 @@ class Window:
     used: int
     held: int
     is_announced: bool
+    end_user: str = ""
     added_used: int = 0
     added_held: int = 0
 
@@ -176,13 +186,30 @@ def units_used(metric: str, held: int, *, status: str, total_tokens: int, cost_p
 
 
 def _clamped_output(binding: Iterable[BindingWindow], ask: ReservationEstimate) -> int | None:
-    """The output maximum of one choice with which the call fits into each whole limit; unchanged if it does already."""
-    maximum = ask.output_tokens
-    for window, _ in binding:
-        room = _room_for_output(window.limit.metric, window.limit.amount, ask)
-        if room is not None:
-            maximum = min(ask.unstated_output_tokens if maximum is None else maximum, max(room, 1))
-    return maximum
+    """The output maximum of one choice under which the call fits into each whole limit; as asked where it does.
+
+    Whoever asks for none gets a tenth of each limit at most, so that one answer doesn't hold all that others need. A
+    model whose whole window is no more than that needs to be sent none.
+    """
+    limits = [window.limit for window, _ in binding]
+    rooms = [_room_for_output(limit.metric, limit.amount, ask) for limit in limits]
+    if not ask.is_stated:
+        rooms += [_tenth_for_output(limit.metric, limit.amount, ask) for limit in limits]
+    known = [max(room, 1) for room in rooms if room is not None]
+    if not known or not ask.takes_maximum:
+        return ask.output_tokens
+    if ask.output_tokens is not None and (ask.is_stated or ask.output_tokens <= min(known)):
+        return min(ask.output_tokens, *known)
+    return min(ask.unstated_output_tokens, *known)
+
+
+def _tenth_for_output(metric: LimitMetric, units: int, ask: ReservationEstimate) -> int | None:
+    """Tokens of output that one choice may have for a tenth of so many units; None where the metric doesn't say."""
+    if _room_for_output(metric, units, ask) is None:
+        return None
+    if metric is LimitMetric.TOKENS:
+        return units // 10 // ask.choices
+    return units * PICO_PER_MICRO // 10 // (ask.choices * (ask.output_token_pico or 1))
 
 
 def _room_for_output(metric: LimitMetric, units: int, ask: ReservationEstimate) -> int | None:
@@ -222,7 +249,7 @@ def _obstacle(binding: BindingWindow, units: int | None, ask: ReservationEstimat
     else:
         kind = "busy"
     resets_in_s = None if ends_at is None else (ends_at - now).total_seconds()
-    room = _room_for_output(limit.metric, window.left, ask)
+    room = _room_for_output(limit.metric, window.left, ask) if ask.takes_maximum else None
     return Exceeded(
         kind,
         limit.metric,
@@ -234,6 +261,8 @@ def _obstacle(binding: BindingWindow, units: int | None, ask: ReservationEstimat
         needed=units,
         left=window.left,
         max_output_tokens=room if room is not None and room > 0 else None,
+        takes_maximum=ask.takes_maximum,
+        is_per_end_user=limit.is_per_end_user,
     )
 
 

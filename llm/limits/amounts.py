@@ -51,8 +51,9 @@ def format_limit_amount(metric: str, units: int) -> str:
 
 
 def describe_limit(limit: Limit) -> str:
-    """1,000,000 tokens per month."""
-    return f"{format_limit_amount(limit.metric, limit.amount)} {limit.get_per_display()}"
+    """1,000,000 tokens per month; with whom it is for, if that is each end user."""
+    whose = " for each end user" if limit.is_per_end_user else ""
+    return f"{format_limit_amount(limit.metric, limit.amount)} {limit.get_per_display()}{whose}"
 
 
 def _parse_whole(text: str) -> int:

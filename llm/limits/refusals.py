@@ -16,10 +16,8 @@ _BUSY_RETRY_S = 1.0
 
 
 def build_refusal(exceeded: Exceeded, *, shows_cost: bool) -> RequestError:
-    """shows_cost: otherwise a limit of cost is described without amounts, which divided by tokens would reveal our
-    prices.
-    """
-    limit = f"{'API key' if exceeded.is_of_key else 'account'}'s {_limit(exceeded, shows_cost=shows_cost)}"
+    """shows_cost: else a limit of cost is told without amounts, which divided by tokens would give our prices."""
+    limit = f"{_owner(exceeded)}'s {_limit(exceeded, shows_cost=shows_cost)}"
     figures, advice = _figures(exceeded, shows_cost=shows_cost), _advice(exceeded)
     match exceeded.kind:
         case "busy":
@@ -27,7 +25,7 @@ def build_refusal(exceeded: Exceeded, *, shows_cost: bool) -> RequestError:
             return RateLimited(_text(start, figures, "Try again in a moment.", advice), retry_after_s=_BUSY_RETRY_S)
         case "too_large":
             start = f"This request alone may exceed this {limit}."
-            end = "Shorten the prompt, or set a lower max_completion_tokens."
+            end = f"Shorten the prompt{', or set a lower max_completion_tokens' if exceeded.takes_maximum else ''}."
             return InvalidRequest(_text(start, figures, end), code="limit_too_small")
         case "unbounded":
             why = exceeded.why or "its maximum number of tokens can't be determined"
@@ -63,6 +61,12 @@ def _advice(exceeded: Exceeded) -> str:
     if exceeded.metric is LimitMetric.COST:
         return "A lower max_completion_tokens reserves less."
     return f"With max_completion_tokens of at most {exceeded.max_output_tokens}, the request fits now."
+
+
+def _owner(exceeded: Exceeded) -> str:
+    if exceeded.is_per_end_user:
+        return "end user"
+    return "API key" if exceeded.is_of_key else "account"
 
 
 def _limit(exceeded: Exceeded, *, shows_cost: bool) -> str:

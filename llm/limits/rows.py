@@ -18,13 +18,14 @@ from llm.limits.admission import LimitRow, Window
 
 @lru_cache(maxsize=10_000)
 def limit_of(row: Row) -> LimitRow:
-    """row: from `limits_sql`. The same limits come with batch after batch."""
-    return LimitRow(row[0], row[1], row[2], LimitMetric(row[3]), LimitPer(row[4]), row[5], row[6])
+    """row: as `limits_sql` yields it. The same limits come with batch after batch."""
+    return LimitRow(row[0], row[1], row[2], LimitMetric(row[3]), LimitPer(row[4]), row[5], row[6], bool(row[7]))
 
 
 def window_of(row: Row) -> Window:
-    """row: from `windows_sql`."""
-    return Window(row[0], limit_of(row[1:8]), datetime.fromtimestamp(row[8], UTC), row[9], row[10], bool(row[11]))
+    """row: as `windows_sql` yields it."""
+    starts_at = datetime.fromtimestamp(row[9], UTC)
+    return Window(row[0], limit_of(row[1:9]), starts_at, row[10], row[11], bool(row[12]), row[13])
 
 
 def lock_windows(ids: Collection[int]) -> list[Window]:

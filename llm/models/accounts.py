@@ -39,6 +39,13 @@ class Account(models.Model):
         db_default=True,
         help_text="Calls record which end user they name: a keyed hash with the call, the name beside it.",
     )
+    allows_storage = models.BooleanField(
+        "allows storage by providers",
+        default=True,
+        db_default=True,
+        help_text="Callers may have the provider store requests and replies. If not, “store: true” is refused, and "
+        "responses are requested with “store: false”, since OpenAI stores them by default.",
+    )
     alert_email = models.EmailField(
         blank=True, default="", help_text="Receives an email when a limit's soft threshold is crossed."
     )

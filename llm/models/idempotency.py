@@ -26,3 +26,20 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return str(self.call_id)
+
+
+class KeptReply(models.Model):
+    """A whole reply to a request with an idempotency key, for a while, where that is switched on.
+
+    sealed: its headers and body under LLM_SECRETS_KEY, see `llm.calls.kept_replies`.
+    """
+
+    request_id = models.UUIDField(primary_key=True, editable=False)
+    sealed = models.BinaryField(editable=False)
+    kept_at = models.DateTimeField(db_index=True, editable=False)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.request_id)

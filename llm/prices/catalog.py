@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
@@ -115,11 +115,17 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class PublicModel:
-    """One entry of GET /v1/models."""
+    """One entry of GET /v1/models.
+
+    targets: what serves it, the first one as a rule. context_length: tokens of input and output at most, in whichever
+    of them has least room; None where nobody knows.
+    """
 
     id: str
     created_at: datetime
     owned_by: str
+    targets: tuple[TargetName, ...] = ()
+    context_length: int | None = None
 
 
 def unpriced_is_refused(provider: str) -> bool:
@@ -231,26 +237,57 @@ class Catalog:
         *,
         at: datetime,
         default_provider: str,
+        default_instance: str = "",
         default_model: str = "",
         can_call: Callable[[str], bool] = lambda _: True,
+        allowed: Set[str] = frozenset(),
     ) -> list[PublicModel]:
-        """Active routes to what can be called, the default model, and what the default provider's prices list.
+        """Active routes to what can be called, the default model, and the names in the default provider's price list.
 
-        Sorted by name. Names that only a pattern covers are callable, but nobody could list them.
+        Sorted by name. allowed: only these, and all of them that can be called; if empty, all. Other names that only a
+        pattern covers can be called, but not listed.
         """
+        default = TargetName(default_provider, default_model, default_instance)
+        listed = self._listed_models(default, at=at, can_call=can_call)
+        for name in allowed - self.routes.keys():
+            listed.setdefault(name, PublicModel(name, at, default_provider))
+        described = (
+            self._described(model, default, at=at) for model in listed.values() if not allowed or model.id in allowed
+        )
+        return sorted((model for model in described if model is not None), key=lambda entry: entry.id)
+
+    def _described(self, model: PublicModel, default: TargetName, *, at: datetime) -> PublicModel | None:
+        """None for a model that can't be called."""
+        try:
+            resolution = self.resolve(
+                model.id, at=at, default_provider=default.provider, default_instance=default.instance
+            )
+        except (InvalidRequest, ModelNotFound, ModelUnpriced):
+            return None
+        windows = [target.price.context_window for target in resolution.targets if target.price is not None]
+        return replace(
+            model,
+            targets=tuple(TargetName(each.provider, each.upstream_model, each.instance) for each in resolution.targets),
+            context_length=min((window for window in windows if window is not None), default=None),
+        )
+
+    def _listed_models(
+        self, default: TargetName, *, at: datetime, can_call: Callable[[str], bool]
+    ) -> dict[str, PublicModel]:
+        """default: where names without a route go, and the default model, "" for none."""
         listed = {
-            name: PublicModel(name, created_at, default_provider)
-            for name, created_at in self._listed_names(default_provider, at)
+            name: PublicModel(name, created_at, default.provider)
+            for name, created_at in self._listed_names(default.provider, at)
             if self.route_behind(name) is None
         }
-        if default_model and self.route_behind(default_model) is None:
-            listed.setdefault(default_model, PublicModel(default_model, at, default_provider))
+        if default.upstream_model and self.route_behind(default.upstream_model) is None:
+            listed.setdefault(default.upstream_model, PublicModel(default.upstream_model, at, default.provider))
         for route in self.routes.values():
             if "*" in route.name:
                 listed |= self._listed_by_pattern(route, at, can_call)
             elif route.is_active and any(can_call(target.instance or target.provider) for target in route.targets):
                 listed[route.name] = PublicModel(route.name, route.created_at, route.targets[0].provider)
-        return sorted(listed.values(), key=lambda entry: entry.id)
+        return listed
 
     def _listed_names(self, provider: str, at: datetime) -> Iterator[tuple[str, datetime]]:
         for price in self.prices.get(provider, ()):

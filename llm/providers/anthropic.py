@@ -12,13 +12,13 @@ import httpx2
 from anthropic import AsyncAnthropic, AsyncStream, Omit
 
 from llm.dialects.anthropic_messages.client import MessageCollector, read_reply
-from llm.dialects.anthropic_messages.request import API_VERSION, request_body
+from llm.dialects.anthropic_messages.request import API_VERSION, DEFAULT_MAX_TOKENS, request_body
 from llm.dialects.anthropic_messages.tool_names import original_names
 from llm.enums import Dialect
 from llm.providers.base import ProviderSettings, RawCall
 from llm.providers.counting import count_message_tokens
 from llm.providers.failures import before_sending, upstream_error
-from llm.providers.output_maxima import OutputMaxima
+from llm.providers.output_maxima import OutputMaxima, stated_maximum
 from llm.providers.raw import UpstreamReply, forward, read_all, read_items
 from llm.providers.transport import UpstreamTransport, client_on
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem, ToolCallDelta
@@ -73,6 +73,12 @@ class AnthropicProvider:
     def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
         return count_message_tokens(messages)
 
+    async def find_output_maximum(self, model: str) -> int | None:
+        return stated_maximum(self.name, model) or await self._maxima.find_maximum(model)
+
+    async def find_default_maximum(self, model: str) -> int | None:
+        return self._maximum or await self.find_output_maximum(model)
+
     async def forward(self, call: RawCall) -> UpstreamReply:
         """With the caller's version of the API, or that of translated calls; the key is ours."""
         return await self._exchange("POST", call.path, headers=call.headers, body=call.body)
@@ -82,8 +88,8 @@ class AnthropicProvider:
 
     async def _body(self, request: ChatRequest, *, is_stream: bool) -> bytes:
         if request.max_tokens is None:
-            maximum = self._maximum or await self._maxima.find_maximum(request.model)
-            request = replace(request, max_tokens=maximum)
+            maximum = await self.find_default_maximum(request.model)
+            request = replace(request, max_tokens=maximum or DEFAULT_MAX_TOKENS)
         with before_sending(self.name):
             return request_body(request, is_stream=is_stream)
 

@@ -103,6 +103,17 @@ class KnowsServer(Protocol):
         """This server refuses to be asked for the usage of a stream; returns whether that is new."""
 
 
+@runtime_checkable
+class KnowsOutputMaximum(Protocol):
+    """Of a provider that can say how much each of its models may write. May ask its server; raises nothing."""
+
+    async def find_output_maximum(self, model: str) -> int | None:
+        """None where it isn't known."""
+
+    async def find_default_maximum(self, model: str) -> int | None:
+        """What a translated request without a maximum is sent with; None where that isn't known."""
+
+
 @dataclass(frozen=True, slots=True)
 class RawFetch:
     """A request about something stored by the provider. path: below its base URL, with its query."""

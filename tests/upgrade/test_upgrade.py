@@ -155,12 +155,12 @@ def test_windows_keep_what_is_used_and_held(upgraded: Upgraded) -> None:
     assert windows_by_id() == {window["id"]: (window["used"], window["held"]) for window in expected}
     for window in LimitWindow.objects.select_related("limit"):
         then = next(each for each in expected if each["id"] == window.pk)
-        assert (window.limit_id, window.limit.per, window.is_announced) == (
+        assert (window.limit_id, window.governing_limit.per, window.is_announced) == (
             then["limit_id"],
             then["per"],
             then["is_announced"],
         )
-        if window.limit.per != "month":
+        if window.governing_limit.per != "month":
             assert window.starts_at.isoformat() == then["starts_at"]
 
 

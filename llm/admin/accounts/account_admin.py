@@ -26,6 +26,7 @@ from llm.admin.format import badge, calendar_day, moment, moment_of_id
 from llm.admin.keys.state import key_state_badge
 from llm.admin.limits.limit_admin import limits_of_account
 from llm.enums import AccountStatus
+from llm.limits.changes import limits_end_users
 from llm.models import Account, ApiKey, Usage
 
 _CROSSED = "a limit's soft threshold is crossed. Empty: the gateway's own address gets it, if it has one."
@@ -68,9 +69,25 @@ class AccountForm(ModelForm[Account]):
 
     class Meta:
         model = Account
-        fields = ("name", "time_zone", "shows_cost", "records_end_users", "alert_email", "webhook_url")
+        fields = (
+            "name",
+            "time_zone",
+            "shows_cost",
+            "records_end_users",
+            "allows_storage",
+            "alert_email",
+            "webhook_url",
+        )
         help_texts = {"alert_email": f"Receives an email when {_CROSSED}"}
         widgets = {"time_zone": TimeZoneInput(attrs={"class": "vTextField"})}
+
+    def clean_records_end_users(self) -> bool:
+        records: bool = self.cleaned_data["records_end_users"]
+        if not records and self.instance.pk and limits_end_users(self.instance):
+            raise forms.ValidationError(
+                "This account has limits for each end user, which need to know who they are. End those limits first."
+            )
+        return records
 
 
 class KeyInline(ReadOnlyInline[ApiKey, Account]):
@@ -187,6 +204,7 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
             ),
             ("Replies", {"fields": ("shows_cost",)}),
             ("End users", {"fields": ("records_end_users",)}),
+            ("Storage", {"fields": ("allows_storage",)}),
             ("Messages", {"fields": ("alert_email", "webhook_url", *(("signed_with",) if obj else ()))}),
         )
 

@@ -118,7 +118,7 @@ class LimitAdmin(ConfirmedActionsAdmin[Limit]):
             "before it is sent."
         )
         if obj is None:
-            what = (("account", "api_key"), ("metric", "per"), "amount", "soft_percent")
+            what = (("account", "api_key"), ("metric", "per"), "is_per_end_user", "amount", "soft_percent")
             counted = "Earlier usage in the period is not counted."
             return ((None, {"fields": what, "description": f"{about} {counted}"}),)
         shown = ("account", "binds", "limit", "fill", "resets", "state", "created")
@@ -140,10 +140,17 @@ class LimitAdmin(ConfirmedActionsAdmin[Limit]):
             _change(obj)
             return
         lock_limits(obj.account)
-        if problem := why_not_first(obj.account, obj.api_key, obj.metric, obj.per):
+        problem = why_not_first(obj.account, obj.api_key, obj.metric, obj.per, is_per_end_user=obj.is_per_end_user)
+        if problem:
             raise ValidationError(f"{problem} Someone else added it in the meantime.")
         made, _ = set_limit(
-            obj.account, obj.api_key, LimitMetric(obj.metric), LimitPer(obj.per), obj.amount, obj.soft_percent
+            obj.account,
+            obj.api_key,
+            LimitMetric(obj.metric),
+            LimitPer(obj.per),
+            obj.amount,
+            obj.soft_percent,
+            is_per_end_user=obj.is_per_end_user,
         )
         obj.pk = made.pk
 

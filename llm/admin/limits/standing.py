@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from llm.admin.format import badge, moment
 from llm.enums import LimitMetric
 from llm.limits.amounts import amount_digits, describe_limit, format_limit_amount
+from llm.limits.changes import fullest_end_users
 from llm.limits.periods import period_of
 from llm.models import Limit, LimitWindow
 from llm.models.limits import LimitQuerySet
@@ -23,7 +24,9 @@ NEARLY_FULL_PERCENT = 90
 
 @dataclass(frozen=True, slots=True)
 class LimitStanding:
-    """used, held: in units of the limit's metric. resets_at: None for a lifetime limit."""
+    """used, held: units of the limit's metric; of a limit for each end user, the most of one of them. resets_at: None
+    for a limit in all.
+    """
 
     limit: Limit
     used: int
@@ -48,7 +51,9 @@ class LimitStanding:
             NEARLY_FULL_PERCENT - 1,
             min(self.percent, 100),
             self.percent,
-            f"{self._amount(self.used)} used" + (f", {self._amount(self.held)} reserved" if self.held else ""),
+            f"{self._amount(self.used)} used"
+            + (f", {self._amount(self.held)} reserved" if self.held else "")
+            + (" at most by one end user" if self.limit.is_per_end_user else ""),
         )
 
     @property
@@ -70,7 +75,9 @@ def limit_state(limit: Limit) -> SafeString:
 
 
 def load_standings(limits: Iterable[Limit], now: datetime) -> list[LimitStanding]:
-    """In the order of `limits`, whose accounts are loaded; one query for all windows."""
+    """In the order of `limits`, whose accounts are loaded; one query for the windows of all, and one more if some are
+    for each end user.
+    """
     periods = {limit: period_of(limit.per, limit.account.time_zone, now) for limit in limits}
     windows = {
         (window.limit_id, window.starts_at): window
@@ -78,10 +85,13 @@ def load_standings(limits: Iterable[Limit], now: datetime) -> list[LimitStanding
             limit__in=list(periods), starts_at__in={period.starts_at for period in periods.values()}
         ).order_by()
     }
+    fullest = fullest_end_users(
+        {limit.pk: period.starts_at for limit, period in periods.items() if limit.is_per_end_user}
+    )
     standings = []
     for limit, period in periods.items():
         window = windows.get((limit.pk, period.starts_at))
-        used, held = (window.used, window.held) if window else (0, 0)
+        used, held = (window.used, window.held) if window else fullest.get(limit.pk, (0, 0))
         standings.append(LimitStanding(limit, used, held, period.ends_at))
     return standings
 

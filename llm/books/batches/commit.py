@@ -12,6 +12,7 @@ from contextlib import suppress
 from uuid import UUID
 
 import orjson
+from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
 
 from llm.books import statements
@@ -24,6 +25,7 @@ from llm.books.operations import CloseCall, Closed, Failed, OpenCall, Opened, Op
 from llm.db.json_rows import Statement, id_list
 from llm.digests import OpenedFacts
 from llm.enums import UsageStatus
+from llm.limits.end_user_windows import choose_labels
 from llm.limits.rows import window_statements
 from llm.models import Usage
 
@@ -94,20 +96,40 @@ def _write_once(
             lock_timeout_ms=lock_timeout_ms,
         )
         judgement = BatchDecisions(situation, released=released)
+        _place_end_users(session, judgement, situation, opens)
         wanted = judgement.wanted_windows(opens)
-        _lock_windows(session, judgement, situation, {each.key for windows in wanted.values() for each in windows})
+        keys = {each.key for windows in wanted.values() for each in windows}
+        _lock_windows(session, judgement, situation, keys)
         closing = _release(judgement, situation, closes)
         opening = [each for each in opens if judgement.judge(each) and each.id not in situation.touched]
         closing += _release_new(judgement, opening, closes)
         session.write(_statements(judgement, opening, closing))
-    _foresight.learn(opens, wanted)
+    _foresight.learn(opens, wanted, judgement.end_user_windows)
     return {**judgement.results, **{id(close): Closed() for close, _ in closing}}
+
+
+def _place_end_users(
+    session: BatchSession, judgement: BatchDecisions, situation: BatchSnapshot, opens: Sequence[OpenCall]
+) -> None:
+    """Which windows they have, where limits are for each of them: as foreseen, else asked in a trip of its own."""
+    needs = judgement.end_user_needs(opens)
+    if not needs:
+        return
+    if situation.window_rows is None:
+        limit = settings.LLM_LIMIT_END_USERS
+        judgement.place_end_users(choose_labels(needs, session.find_end_users(needs, limit=limit), limit=limit))
+        return
+    try:
+        judgement.place_end_users(_foresight.labels_of(opens))
+    except KeyError as error:
+        raise UnforeseenWindowsError from error
 
 
 def _lock_windows(
     session: BatchSession, judgement: BatchDecisions, situation: BatchSnapshot, wanted: set[WindowKey]
 ) -> None:
-    """Locks the windows that are needed or held by the closes; none more if some are locked already."""
+    """Those that are wanted, and those that the closes hold; nothing more where some were locked already."""
+    wanted |= {each.key for each in judgement.end_user_windows.values()}
     if situation.window_rows is not None:
         judgement.take_windows(situation.window_rows)
         if judgement.missing_windows(wanted):
@@ -120,7 +142,7 @@ def _lock_windows(
         for window_id, _ in holds_of(row.holds)
     }
     if held or wanted:
-        judgement.take_windows(session.lock_windows(held, wanted))
+        judgement.take_windows(session.lock_windows(held, wanted, named_by=judgement.named_by()))
 
 
 def _release(judgement: BatchDecisions, situation: BatchSnapshot, closes: Sequence[CloseCall]) -> list[Closing]:

@@ -5,15 +5,18 @@ begin and read, one to lock windows (only if limits apply that weren't foreseen)
 another transaction (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same statements run
 one by one in Django's own transaction.
 
-Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, idempotency keys, windows by id.
+Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, idempotency keys, the naming of end
+users by key, windows by id.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +33,7 @@ from llm.db.json_rows import Row, Statement
 from llm.db.prepared import prepared_statements
 from llm.digests import OpenedFacts
 from llm.limits import sql as limit_statements
+from llm.limits.end_user_windows import EndUserNeed, FoundEndUser
 
 # EXECUTE takes its snapshot before it waits for a table: after a migration that rewrote the table meanwhile, it would
 # find the table empty. This waits before there is a snapshot.
@@ -132,27 +136,55 @@ class BatchSession:
                 numbers = claim_statements.lock_numbers(claimed)
                 statement_list.append((claim_statements.LOCK_POSTGRESQL, (self._ids(numbers),)))
             statement_list.append(claim_statements.read_claims(claimed, self._vendor))
-        keys = self._window_keys(foreseen) if foreseen is not None and self._is_joined else None
-        if keys is not None:
-            statement_list.append((limit_statements.windows_of_calls_sql(), (self._ids(touched_ids), keys)))
+        has_foreseen = foreseen is not None and self._is_joined
+        if foreseen is not None and has_foreseen:
+            statement_list.append(self._lock_foreseen(foreseen, touched_ids))
         start = f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms:d}; " if lock_timeout_ms else "BEGIN; "
         if self._prepared is not None:
             start += f"{_LOCK_TABLES if claimed is None else _LOCK_TABLES_AND_CLAIMS}; "
         found = self._run(statement_list, before=start, skip=start.count(";"))
-        window_rows = None if keys is None else found.pop()
+        window_rows = found.pop() if has_foreseen else None
         claims = {(row[0], row[1]): HeldClaim.of(row) for row in found.pop()} if claimed else {}
         return self._situation(found, window_rows, claims, has_keys=bool(key_ids), has_touched=bool(touched_ids))
 
-    def lock_windows(self, ids: Collection[int], wanted: Collection[WindowKey]) -> Sequence[Row]:
-        """Locks windows by id and by key, ordered by id, after creating the missing ones.
+    def _lock_foreseen(self, foreseen: Collection[WindowKey], touched_ids: Sequence[str]) -> Statement:
+        keys = self._window_keys(foreseen)
+        sql = limit_statements.windows_of_calls_sql(has_end_users=len(keys) > 1)
+        return sql, (self._ids(touched_ids), *keys)
 
-        Creating comes first: a batch that waits for another's new window holds no window's lock yet, so there is no
-        deadlock.
+    def find_end_users(self, needs: Sequence[EndUserNeed], *, limit: int) -> dict[EndUserNeed, FoundEndUser]:
+        """What there is of windows of theirs; until the transaction ends, nobody else makes new ones for these keys."""
+        batch: list[Statement] = []
+        if self._vendor != "sqlite":
+            numbers = sorted({zlib.crc32(str(need.key_id).encode()) - 2**31 for need in needs})
+            batch.append((limit_statements.LOCK_NAMES_POSTGRESQL, (self._ids(numbers),)))
+        rows = [
+            {"number": number, **self._end_user_row((need.limit_id, need.starts_at, need.own_label), need.key_id)}
+            for number, need in enumerate(needs)
+        ]
+        batch.append((limit_statements.named_sql(self._vendor, limit=limit), (orjson.dumps(rows).decode(),)))
+        return {needs[number]: FoundEndUser(bool(has_own), named) for number, has_own, named in self._run(batch)[-1]}
+
+    def lock_windows(
+        self,
+        ids: Collection[int],
+        wanted: Collection[WindowKey],
+        *,
+        named_by: Mapping[WindowKey, int] = MappingProxyType({}),
+    ) -> Sequence[Row]:
+        """Windows by id and by key, locked by id. Those of the wanted ones that don't exist are made before.
+
+        named_by: the key that has named an end user, of windows of one.
+
+        Before: who waits for another's new window has no window locked yet, so nobody waits in a circle.
         """
-        keys = self._window_keys(wanted)
-        batch: list[Statement] = [(limit_statements.windows_sql(self._vendor), (self._ids(ids), keys))]
+        keys = self._window_keys(wanted, named_by)
+        sql = limit_statements.windows_sql(self._vendor, has_end_users=len(keys) > 1)
+        batch: list[Statement] = [(sql, (self._ids(ids), *keys))]
+        if len(keys) > 1:
+            batch.insert(0, (limit_statements.insert_end_user_windows_sql(self._vendor), (keys[1],)))
         if wanted:
-            batch.insert(0, (limit_statements.insert_windows_sql(self._vendor), (keys,)))
+            batch.insert(0, (limit_statements.insert_windows_sql(self._vendor), (keys[0],)))
         return self._run(batch)[-1]
 
     def write(self, writes: Sequence[Statement]) -> None:
@@ -217,14 +249,21 @@ class BatchSession:
     def _ids(self, ids: Iterable[Any]) -> str:
         return json_rows.id_list(ids, self._vendor)
 
-    def _window_keys(self, keys: Collection[WindowKey]) -> str:
-        """PostgreSQL parses JSON's moments; SQLite's are text, as Django stores it."""
+    def _window_keys(
+        self, keys: Collection[WindowKey], named_by: Mapping[WindowKey, int] = MappingProxyType({})
+    ) -> Sequence[str]:
+        """A document of those of limits as a whole, and one of those of end users, if there are any."""
+        rows = [self._start_row(key) for key in keys if len(key) == 2]
+        of_end_users = [self._end_user_row(key, named_by.get(key)) for key in keys if len(key) == 3]
+        return [orjson.dumps(each).decode() for each in ([rows, of_end_users] if of_end_users else [rows])]
+
+    def _start_row(self, key: WindowKey) -> dict[str, Any]:
+        """PostgreSQL takes a moment as JSON has it; SQLite's is text, as Django stores it."""
         is_text = self._vendor == "sqlite"
-        rows = [
-            {"limit_id": limit, "starts_at": json_rows.moment_text(starts_at, "sqlite") if is_text else starts_at}
-            for limit, starts_at in keys
-        ]
-        return orjson.dumps(rows).decode()
+        return {"limit_id": key[0], "starts_at": json_rows.moment_text(key[1], "sqlite") if is_text else key[1]}
+
+    def _end_user_row(self, key: WindowKey, key_id: int | None) -> dict[str, Any]:
+        return {**self._start_row(key), "end_user": key[-1], "key_id": key_id}
 
 
 @contextmanager

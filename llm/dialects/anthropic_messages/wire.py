@@ -44,6 +44,7 @@ class AnthropicMessages(UpstreamBody):
     keepalive = b'event: ping\ndata: {"type": "ping"}\n\n'
     path = "/v1/messages"
     name = "messages (POST /v1/messages)"
+    is_on_every_server = True
 
     def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
         body = load_object(raw) if body is None else body

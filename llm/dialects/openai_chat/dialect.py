@@ -21,6 +21,7 @@ class OpenAIDialect(UpstreamBody):
     request_id_header = "x-request-id"
     duration_header = "openai-processing-ms"
     keepalive = COMMENT
+    is_on_every_server = True
 
     def without_money(self, body: bytes) -> bytes:
         return without_money(body)

@@ -39,12 +39,14 @@ from llm.errors import GatewayError, UpstreamFailed
 from llm.types import ChatRequest, ChatResponse, Reading
 
 
-class OpenAIResponses(OpenAIDialect):
-    """The `PassThrough` wire format of responses."""
+class ResponsesPassThrough(OpenAIDialect):
+    """The `PassThrough` wire format of responses, without its translation."""
 
     dialect = Dialect.OPENAI_RESPONSES
     path = "/responses"
     name = "responses (POST /v1/responses)"
+    stores_by_default = True
+    """Whether a provider keeps what is made here if nothing is said of it."""
 
     def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
         body = load_object(raw) if body is None else body
@@ -69,9 +71,6 @@ class OpenAIResponses(OpenAIDialect):
             tags=metadata_tags(body),
         )
 
-    def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
-        return to_chat(request.body, model=upstream_model)
-
     def prompt_text(self, request: ParsedRequest) -> str:
         return prompt_text(request.body)
 
@@ -79,14 +78,17 @@ class OpenAIResponses(OpenAIDialect):
         return measure_extent(request.body, len(request.raw))
 
     def changes_for(self, request: ParsedRequest, server: Server) -> dict[str, Any]:
-        return changed_input(request.raw, request.body)
+        changes = changed_input(request.raw, request.body)
+        if request.forbids_storage and self.stores_by_default and request.body.get("store") is None:
+            changes["store"] = False
+        return changes
 
     def lowered_output(self, request: ParsedRequest, maximum: int, server: Server) -> dict[str, Any]:
         [[field]] = RESPONSE_MAXIMA
         return lowered_output(request.body, maximum, field, RESPONSE_MAXIMA)
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:
-        reply = _checked_reply(body, reply)
+        reply = checked_reply(body, reply)
         usage = read_usage(reply)
         return Reading(
             counts=usage.counts,
@@ -100,16 +102,10 @@ class OpenAIResponses(OpenAIDialect):
         )
 
     def whole_text(self, body: bytes, reply: Any = None) -> str:
-        return output_text(_checked_reply(body, reply)["output"])
-
-    def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
-        return rendering.render_whole(response, request.body, request_id=request_id, created=created)
+        return output_text(checked_reply(body, reply)["output"])
 
     def stream_reader(self, request: ParsedRequest) -> StreamReader:
         return OpenAIResponsesReader()
-
-    def stream_writer(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> StreamWriter:
-        return rendering.OpenAIResponsesWriter(request, model=model, request_id=request_id, created=created)
 
     def render_stream_error(self, error: GatewayError, *, request_id: str, origin: Origin) -> bytes:
         """In the documented form, and with a nested `error`, which OpenAI sends and its SDK looks for."""
@@ -118,10 +114,24 @@ class OpenAIResponses(OpenAIDialect):
         return b"event: error\ndata: " + orjson.dumps({**event, "sequence_number": 0, "error": inner}) + b"\n\n"
 
 
+class OpenAIResponses(ResponsesPassThrough):
+    """With what callers of models of other providers need."""
+
+    def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
+        return to_chat(request.body, model=upstream_model)
+
+    def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
+        return rendering.render_whole(response, request.body, request_id=request_id, created=created)
+
+    def stream_writer(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> StreamWriter:
+        return rendering.OpenAIResponsesWriter(request, model=model, request_id=request_id, created=created)
+
+
 OPENAI_RESPONSES = OpenAIResponses()
 
 
-def _checked_reply(body: bytes, reply: Any) -> dict[str, Any]:
+def checked_reply(body: bytes, reply: Any) -> dict[str, Any]:
+    """Raises UpstreamFailed for what has no output, or is about the gateway's own account."""
     reply = loaded_reply(body, reply)
     if isinstance(reply, dict) and isinstance(reply.get("output"), list) and not is_account_failure(reply):
         return reply

@@ -35,6 +35,11 @@ class Command(BaseCommand):
         )
         parser.add_argument("amount", help="E.g. 60, 1,000,000 or, for cost, 12.50; none ends the limit.")
         parser.add_argument(
+            "--each-end-user",
+            action="store_true",
+            help="Not one limit for all, but one for each end user that requests name.",
+        )
+        parser.add_argument(
             "--soft", metavar="PERCENT", help="Alert the account at this percentage; none: never. Default: unchanged."
         )
 
@@ -42,7 +47,15 @@ class Command(BaseCommand):
         account, api_key = _owner(options["owner"])
         metric, per = LimitMetric(options["metric"]), LimitPer(options["per"])
         try:
-            said = _change(account, api_key, metric, per, amount_text=options["amount"], soft_text=options["soft"])
+            said = _change(
+                account,
+                api_key,
+                metric,
+                per,
+                amount_text=options["amount"],
+                soft_text=options["soft"],
+                is_per_end_user=options["each_end_user"],
+            )
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from error
         except ValueError as error:
@@ -59,15 +72,16 @@ def _change(
     *,
     amount_text: str,
     soft_text: str | None,
+    is_per_end_user: bool,
 ) -> str:
     """Returns what was done, in a sentence."""
     # Locked before reading the former limit, whose soft threshold may have to stay.
     lock_limits(account)
-    former = limit_in_force(account, api_key, metric, per)
+    former = limit_in_force(account, api_key, metric, per, is_per_end_user=is_per_end_user)
     if amount_text.lower() == NONE:
         return _archive(former, account, api_key)
     amount, soft_percent = parse_amount(metric, amount_text), _percent(soft_text, former)
-    limit, is_new = set_limit(account, api_key, metric, per, amount, soft_percent)
+    limit, is_new = set_limit(account, api_key, metric, per, amount, soft_percent, is_per_end_user=is_per_end_user)
     return _sentence(limit, is_new=is_new)
 
 

@@ -223,7 +223,7 @@ class Books(RuleBasedStateMachine):
     @invariant()
     def limits_are_what_calls_hold_and_use(self) -> None:
         windows = LimitWindow.objects.select_related("limit")
-        found = {window.limit.metric: (window.used, window.held) for window in windows}
+        found = {window.governing_limit.metric: (window.used, window.held) for window in windows}
         for number, (metric, amount) in enumerate(((LimitMetric.REQUESTS, REQUESTS), (LimitMetric.TOKENS, TOKENS))):
             used = sum(call.used[number] for call in self._model.values())
             held = sum(call.holds[number] for call in self._model.values())

@@ -17,6 +17,7 @@ from llm.prices.catalog import (
     CatalogCache,
     PublicModel,
     Resolution,
+    TargetName,
     load_catalog,
     resolve_model,
     unpriced_is_refused,
@@ -40,8 +41,16 @@ def add_price(
     source: PriceSource = PriceSource.IMPORTED,
     match: dict[str, Any] | None = None,
     usd: str = "2.50",
+    context_window: int | None = None,
 ) -> Price:
-    price = Price.objects.create(provider=provider, model=model, effective_from=since, source=source, match=match)
+    price = Price.objects.create(
+        provider=provider,
+        model=model,
+        effective_from=since,
+        source=source,
+        match=match,
+        context_window=context_window,
+    )
     rate_set = RateSet.objects.create(price=price)
     Rate.objects.create(rate_set=rate_set, meter="input", amount=Decimal(usd))
     return price
@@ -263,9 +272,9 @@ def test_the_model_list_has_active_routes_the_default_model_and_listed_names() -
     listed = load_catalog().public_models(at=MARCH, default_provider="openai", default_model="house-model")
 
     assert listed == [
-        PublicModel("gpt-4o", price.created_at, "openai"),
-        PublicModel("house-model", MARCH, "openai"),
-        PublicModel("smart", route.created_at, "anthropic"),
+        PublicModel("gpt-4o", price.created_at, "openai", (TargetName("openai", "gpt-4o"),)),
+        PublicModel("house-model", MARCH, "openai", (TargetName("openai", "house-model"),)),
+        PublicModel("smart", route.created_at, "anthropic", (TargetName("anthropic", "claude-opus-5"),)),
     ]
 
 
@@ -349,6 +358,35 @@ def test_targets_are_priced_as_their_instance_is_booked(settings: Settings) -> N
     ]
     [default] = resolve_model(catalog, "gpt-4o", at=MARCH).targets
     assert (default.instance, default.provider) == ("main", "openai")
+
+
+def test_a_key_for_some_models_sees_all_of_them_that_can_be_called(settings: Settings) -> None:
+    add_price("gpt-4o")
+    add_route("off", ("openai", "gpt-4o"), is_active=False)
+    allowed = {"gpt-4o", "local:8b", "off", "gpt-4o:online"}
+    catalog = load_catalog()
+
+    def listed() -> list[str]:
+        models = catalog.public_models(at=MARCH, default_provider="openai", default_model="other", allowed=allowed)
+        return [model.id for model in models]
+
+    assert listed() == ["gpt-4o", "local:8b"]
+    settings.LLM_UNPRICED_MODELS = "refuse"
+    assert listed() == ["gpt-4o"]
+
+
+def test_a_model_has_room_for_what_the_least_of_its_targets_has() -> None:
+    add_price("large", context_window=1_000_000)
+    add_price("small", context_window=8_000)
+    add_price("unknown")
+    add_route("both", ("openai", "large"), ("openai", "small"), ("openai", "unknown"))
+    models = load_catalog().public_models(at=MARCH, default_provider="openai")
+    assert {model.id: model.context_length for model in models} == {
+        "both": 8_000,
+        "large": 1_000_000,
+        "small": 8_000,
+        "unknown": None,
+    }
 
 
 def test_every_write_of_the_catalog_raises_its_version() -> None:

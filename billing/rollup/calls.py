@@ -110,7 +110,7 @@ class GroupOfCalls:
 def count_calls(calls: ChosenCalls, *, limit: int) -> int:
     """Counted to `limit`, at most."""
     vendor = connection.vendor
-    sql = f"SELECT COUNT(*) FROM (SELECT 1 FROM llm_usage u {_joined(calls, vendor)} LIMIT %(limit)s) AS some"  # noqa: S608
+    sql = f"SELECT COUNT(*) FROM (SELECT 1 FROM llm_usage u {_joined(calls, vendor)} LIMIT %(limit)s) AS counted"  # noqa: S608
     return int(_rows(sql, calls, limit=limit)[0][0])
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from django.utils import timezone
 
 from billing.usage_reports.days import UsageMeasures, sum_measures
-from billing.usage_reports.questions import Bucket, Dimension, Question
-from billing.usage_reports.sources import DaysSource, Only, Source, Sums, marks_now, read_calls, read_unsummed
+from billing.usage_reports.questions import Bucket, Dimension, Question, TooMuchUsageError
+from billing.usage_reports.sources import DaysSource, Only, Source, Sums, Unsummed, marks_now, read_calls, read_unsummed
 from llm.money import exact_arithmetic
 
 MAX_GROUPS_SHOWN = 20
@@ -71,17 +71,19 @@ def explore(question: Question, *, with_before: bool) -> Exploration:
 
 def _explore_days(question: Question, *, with_before: bool) -> Exploration:
     """Days that are refreshed meanwhile hold calls that were read before: then both are read again."""
-    dimensions = [each for each in (Dimension.TIME, question.by, question.then) if each]
-    since = question.before.first if with_before else question.first
     for _ in range(_TRIES):
-        unsummed = read_unsummed(question, since=since)
-        source = DaysSource(question, unsummed)
-        source.require_few_rows(dimensions)
-        before = DaysSource(question.before, unsummed) if with_before else None
-        found = _answer(question, source, before, unsummed.as_of, is_live=unsummed.is_live)
+        unsummed, found = _read_days(question, with_before=with_before)
         if not unsummed.cells.rows or marks_now(question) == unsummed.marks:
-            break
-    return found
+            return found
+    raise TooMuchUsageError("The days are being refreshed at this moment. Please try again.")
+
+
+def _read_days(question: Question, *, with_before: bool) -> tuple[Unsummed, Exploration]:
+    unsummed = read_unsummed(question, since=question.before.first if with_before else question.first)
+    source = DaysSource(question, unsummed)
+    source.require_few_rows(each for each in (Dimension.TIME, question.by, question.then) if each)
+    before = DaysSource(question.before, unsummed) if with_before else None
+    return unsummed, _answer(question, source, before, unsummed.as_of, is_live=unsummed.is_live)
 
 
 def _answer(
@@ -158,9 +160,10 @@ class _Parts:
             return None, 0
         with exact_arithmetic():
             columns = zip(*(each.series for each in groups), strict=True)
-            rests = (self._measure.of(whole) - sum(shown) for whole, shown in zip(times, columns, strict=True))
+            rests = (self._measure.of(all_of) - sum(some) for all_of, some in zip(times, columns, strict=True))
             shown = sum_measures([each.figures for each in groups])
-            figures = UsageMeasures._make(a - b for a, b in zip(sum_measures(times), shown, strict=True))
+            whole: tuple[Any, ...] = sum_measures(times)
+            figures = UsageMeasures._make(a - b for a, b in zip(whole, shown, strict=True))
             before = None
             if total_before is not None:
                 before = self._measure.of(total_before) - sum(each.before for each in groups)

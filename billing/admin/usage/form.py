@@ -12,7 +12,6 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.http import QueryDict
 from django.utils import timezone
 
-from billing.periods import BillingPeriod
 from billing.usage_reports import MAX_DAYS_OF_CALLS, Dimension, Filters, Measure, Question, Unit
 from llm.admin.usage.filters import FAILED, DateInput, UsageFilterForm
 from llm.enums import FAILED_OUTCOMES, CallOutcome
@@ -21,11 +20,12 @@ from llm.types import MAX_TAG_KEY_CHARACTERS
 MAX_BUCKETS: Mapping[Unit, int] = {Unit.HOUR: MAX_DAYS_OF_CALLS, Unit.DAY: 366, Unit.WEEK: 1100, Unit.MONTH: 3660}
 """Days of a period, by what the chart has a bar for."""
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2999, 12, 31)
+DAYS_SHOWN = 30
+"""Where nobody says which."""
 FILTERS = ("account", "key", "model", "provider", "outcome", "end_user", "tag")
 VIEW = ("by", "then", "tag_key", "unit", "first", "last", "compare")
 SORTS = ("name", "cached", *Measure)
 _DIMENSIONS = {
-    Dimension.TIME: "time",
     Dimension.ACCOUNT: "account",
     Dimension.KEY: "key",
     Dimension.MODEL: "model",
@@ -33,6 +33,7 @@ _DIMENSIONS = {
     Dimension.OUTCOME: "outcome",
     Dimension.END_USER: "end user",
     Dimension.TAG: "tag",
+    Dimension.TIME: "time",
 }
 _OUTCOMES = [("", "any"), (FAILED, "failed, any way"), *(pair for pair in CallOutcome.choices if pair[0] != "pending")]
 _ALIASES = {"by": {"day": Dimension.TIME.value}}
@@ -49,7 +50,12 @@ def _day(label: str) -> forms.DateField:
 
 
 class ExplorerForm(UsageFilterForm):
-    """All fields are optional. Without days: the month so far, or the last days where calls are read one by one."""
+    """All fields are optional. Without days: the last 30, or the last 7 where calls are read one by one.
+
+    is_too_long: the period, for calls that are read one by one; a shorter one would do.
+    """
+
+    is_too_long = False
 
     by = forms.ChoiceField(label="By", required=False)
     then = forms.ChoiceField(label="Then by", required=False)
@@ -59,9 +65,7 @@ class ExplorerForm(UsageFilterForm):
         max_length=MAX_TAG_KEY_CHARACTERS,
         widget=forms.TextInput(attrs={"placeholder": "such as team", "autocomplete": "off", "spellcheck": "false"}),
     )
-    unit = forms.ChoiceField(
-        label="Bars", required=False, choices=[("", "fitting"), *((u.value, u.value) for u in Unit)]
-    )
+    unit = forms.ChoiceField(label="Bars", required=False, choices=[("", "auto"), *((u.value, u.value) for u in Unit)])
     first = _day("From")
     last = _day("To")
     compare = forms.ChoiceField(
@@ -75,7 +79,7 @@ class ExplorerForm(UsageFilterForm):
         self.fields = {name: self.fields[name] for name in (*VIEW, *FILTERS, "measure", "sort")}
         choices = [(each.value, label) for each, label in _DIMENSIONS.items()]
         self.fields["by"].choices = choices  # type: ignore[attr-defined]
-        self.fields["then"].choices = [("", "nothing"), *choices[1:]]  # type: ignore[attr-defined]
+        self.fields["then"].choices = [("", "nothing"), *choices[:-1]]  # type: ignore[attr-defined]
         self.fields["outcome"].choices = _OUTCOMES  # type: ignore[attr-defined]
 
     @property
@@ -111,7 +115,7 @@ class ExplorerForm(UsageFilterForm):
         return self._question(data, data["first"], data["last"], data["unit"])
 
     def _split(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        by = Dimension(data["by"] or Dimension.TIME)
+        by = Dimension(data["by"] or Dimension.ACCOUNT)
         then = Dimension(data["then"]) if data["then"] else None
         if by == Dimension.TIME:
             by, then = then or by, None
@@ -124,10 +128,11 @@ class ExplorerForm(UsageFilterForm):
     def _check_length(self, unit: Unit, first: date, last: date, *, of_calls: bool) -> None:
         days = (last - first).days + 1
         if of_calls and days > MAX_DAYS_OF_CALLS:
+            self.is_too_long = True
             self.add_error(
-                "last",
-                f"At most {MAX_DAYS_OF_CALLS} days: hours, outcomes, end users and tags are read from the calls one by "
-                "one. Choose a shorter period, or another split.",
+                None,
+                f"At most {MAX_DAYS_OF_CALLS} days: hours, outcomes, failed calls, end users and tags are read from "
+                "the calls one by one. Choose a shorter period, or another split.",
             )
         elif days > MAX_BUCKETS[unit]:
             self.add_error("last", f"At most {MAX_BUCKETS[unit]:,} days by {unit.value}. Choose longer bars.")
@@ -156,8 +161,8 @@ def _without_aliases(data: QueryDict) -> QueryDict:
 def _period(data: Mapping[str, Any], *, few: bool) -> tuple[date, date]:
     today = timezone.now().date()
     last: date = data.get("last") or max(today, data.get("first") or today)
-    start = last - timedelta(days=MAX_DAYS_OF_CALLS - 1) if few else BillingPeriod.of(last).start
-    return data.get("first") or start, last
+    days = MAX_DAYS_OF_CALLS if few else DAYS_SHOWN
+    return data.get("first") or max(FIRST_DAY, last - timedelta(days=days - 1)), last
 
 
 def _fitting_unit(first: date, last: date) -> Unit:

@@ -25,6 +25,13 @@ _NEXT = {
 _FINER = {Unit.MONTH: Unit.DAY, Unit.WEEK: Unit.DAY, Unit.DAY: Unit.HOUR, Unit.HOUR: Unit.HOUR}
 
 
+def shorter_url(form: ExplorerForm) -> str:
+    """The same of the last days that may be asked for."""
+    names = (*VIEW, *FILTERS, "measure", "sort")
+    kept = {name: form.data[name] for name in names if form.data.get(name) and name not in ("first", "last")}
+    return f"?{urlencode(kept)}"
+
+
 class Links:
     """Of a page that shows this form's answer. form: a valid one."""
 

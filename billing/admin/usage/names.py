@@ -15,7 +15,7 @@ from llm.models import Account, ApiKey, EndUser
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """hint: what the name alone doesn't say.
+    """hint: what the name alone doesn't say. owner: the account of a key.
 
     filters: those of this page, and of the list of calls, that choose it; None: none can.
     """
@@ -23,6 +23,12 @@ class Name:
     text: str
     hint: str = ""
     filters: Mapping[str, str] | None = field(default_factory=dict)
+    owner: str = ""
+
+    @property
+    def on_one_line(self) -> str:
+        """Keys of different accounts are often called the same."""
+        return f"{self.text} ({self.owner})" if self.owner else self.text
 
 
 def names_of(dimension: Dimension, values: Iterable[Any], question: Question) -> Mapping[Any, Name]:
@@ -42,13 +48,13 @@ def names_of(dimension: Dimension, values: Iterable[Any], question: Question) ->
 
 
 def _names_of_keys(values: list[int]) -> Mapping[Any, Name]:
-    """Keys of different accounts are often called the same."""
     keys = ApiKey.objects.select_related("account").in_bulk(values)
     return {
         pk: Name(
             keys[pk].name,
             f"{keys[pk].account.name}, {keys[pk].masked}",
             {"account": keys[pk].account.name, "key": keys[pk].masked},
+            keys[pk].account.name,
         )
         for pk in values
     }

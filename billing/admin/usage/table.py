@@ -221,9 +221,9 @@ class Shown:
 
     def _part(self, number: int, group: Group) -> tuple[str, int, Sequence[Any], str]:
         name = self._names[group.value]
-        return name.text, number, group.series, self._calls_url(group, name)
+        return name.on_one_line, number, group.series, self._calls_url(group, name)
 
-    def grid(self) -> list[tuple[str, str, list[SafeString | str]]]:
+    def grid(self) -> list[tuple[str, str, list[SafeString]]]:
         """The chart as a table: of each bucket its name, its page and its figures, the total last."""
         groups = [*self.found.groups, *([self.found.others] if self.found.others else [])]
         rows = []
@@ -235,7 +235,7 @@ class Shown:
 
     def grid_heading(self) -> list[str]:
         return [
-            *(self._names[group.value].text for group in self.found.groups),
+            *(self._names[group.value].on_one_line for group in self.found.groups),
             *(["Other"] if self.found.others else []),
         ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
@@ -15,7 +15,7 @@ from django.utils import timezone
 from billing.admin.pages import page_context
 from billing.admin.usage.downloads import DOWNLOADS, download
 from billing.admin.usage.form import FILTERS, ExplorerForm
-from billing.admin.usage.links import Links
+from billing.admin.usage.links import Links, shorter_url
 from billing.admin.usage.table import MEASURES, Shown, change, measure_text
 from billing.models import DailyUsage
 from billing.periods import BillingPeriod
@@ -51,7 +51,7 @@ class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
         form = ExplorerForm(request.GET)
         may_see_calls = request.user.has_perm("llm.view_usage")
         shown = _answer(form, may_see_calls=may_see_calls) if form.is_valid() else None
-        if shown is not None and (kind := request.GET.get("download")) in DOWNLOADS:
+        if shown is not None and (kind := request.GET.get("download", "")) in DOWNLOADS:
             return download(shown, kind)
         context = page_context(
             self,
@@ -61,6 +61,7 @@ class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
             proposed_models=proposed_models,
             may_see_calls=may_see_calls,
             may_add_keys=request.user.has_perm("llm.add_apikey"),
+            shorter_url=shorter_url(form) if form.is_too_long else "",
             wrong_fields=[form[name] for name in form.errors if name in form.fields and form[name].is_hidden],
         )
         if shown is not None:
@@ -154,4 +155,5 @@ def _periods(links: Links, question: Question) -> list[tuple[str, str, bool]]:
         "12 months": (BillingPeriod.of(month.start - timedelta(days=340)).start, today),
     }
     shown = question.first, question.last
-    return [(name, links.here(first=days[0], last=days[1], unit=""), days == shown) for name, days in offered.items()]
+    current = next((name for name, days in offered.items() if days == shown), "")
+    return [(name, links.here(first=days[0], last=days[1], unit=""), name == current) for name, days in offered.items()]

@@ -31,6 +31,9 @@ function bars(part) {
   };
 }
 
+/* On a phone the table's own colours are the legend: there is no room for another. */
+const isNarrow = window.matchMedia("(max-width: 767px)");
+
 /* The address of a part: its calls on the bar's days, or the page of the bar alone. */
 function addressOf(part, bucket) {
   if (!part.url) return bucket.url;
@@ -55,7 +58,7 @@ function drawUsage() {
       },
       onHover: (event, found) => { event.native.target.style.cursor = found.length ? "pointer" : "default"; },
       plugins: {
-        legend: { display: usage.series.length > 1, position: "bottom", labels: { color: quiet, boxWidth: 12, boxHeight: 12, padding: 12 } },
+        legend: { display: usage.series.length > 1 && !isNarrow.matches, position: "bottom", labels: { color: quiet, boxWidth: 12, boxHeight: 12, padding: 12 } },
         tooltip: {
           callbacks: {
             title: (items) => usage.buckets[items[0].dataIndex].name,
@@ -81,4 +84,5 @@ if (usageCanvas && usage) {
   drawUsage();
   new MutationObserver(drawUsage).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawUsage);
+  isNarrow.addEventListener("change", drawUsage);
 }

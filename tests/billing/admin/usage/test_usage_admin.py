@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from html import unescape
 from io import BytesIO, StringIO
@@ -66,9 +66,11 @@ def rows(client: Client, **query: Any) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        pytest.param({}, [("2026-10-01", "2", "$2.00"), ("2026-10-02", "0", "$0.00"), ("2026-10-03", "6", "$1.50")]),
+        pytest.param(
+            {"by": "day"}, [("2026-10-01", "2", "$2.00"), ("2026-10-02", "0", "$0.00"), ("2026-10-03", "6", "$1.50")]
+        ),
         pytest.param({"by": "day", "unit": "month"}, [("October 2026", "8", "$3.50")]),
-        pytest.param({"unit": "week"}, [("week of 2026-09-28", "8", "$3.50")]),
+        pytest.param({"by": "time", "unit": "week"}, [("week of 2026-09-28", "8", "$3.50")]),
         pytest.param({"by": "model"}, [("gpt", "6", "$3.00"), ("claude", "2", "$0.50")]),
         pytest.param({"by": "provider"}, [("openai", "6", "$3.00"), ("anthropic", "2", "$0.50")]),
         pytest.param({"by": "account", "sort": "name"}, [("Acme", "4", "$2.50"), ("Other", "4", "$1.00")]),
@@ -130,7 +132,7 @@ def test_filters_narrow_the_figures_and_stand_in_every_link(
         ({"by": "weather"}, "Select a valid choice."),
         ({"by": "model", "then": "model"}, "Choose something else than in “By”."),
         ({"by": "tag"}, "Which tag? Enter its key, such as team."),
-        ({"by": "outcome", "last": "2026-10-09"}, "At most 7 days: hours, outcomes, end users and tags are read"),
+        ({"by": "outcome", "last": "2026-10-09"}, "At most 7 days: hours, outcomes, failed calls, end users and tags are read"),
         ({"unit": "hour", "last": "2026-10-09"}, "At most 7 days: hours"),
         ({"sort": "password"}, "The table can&#x27;t be sorted by this."),
         ({"measure": "password"}, "Select a valid choice."),
@@ -144,11 +146,12 @@ def test_a_wrong_choice_is_explained_and_shows_nothing(
     page = read(admin_client, **query)
     assert complaint in page
     assert "bl-usage" not in page
+    assert ("Show the last 7 days" in page) == ("At most 7 days" in complaint)
 
 
-def test_without_days_it_is_the_month_so_far_or_the_last_days_of_calls(admin_client: Client) -> None:
+def test_without_days_it_is_the_last_30_or_the_last_7_of_calls(admin_client: Client) -> None:
     today = timezone.now().date()
-    month, few = today.replace(day=1), today - timedelta(days=6)
+    month, few = today - timedelta(days=29), today - timedelta(days=6)
     for query, first in (({}, month), ({"by": "outcome"}, few), ({"unit": "hour"}, few)):
         response = admin_client.get(PAGE, query)
         question = response.context["question"]
@@ -207,10 +210,21 @@ def test_calls_are_split_by_what_no_day_tells(admin_client: Client) -> None:
     make_call(account, day=date(2026, 10, 2), price=price, outcome=CallOutcome.TIMEOUT)
     total = ("Total", "3", "$3.00")
 
-    assert rows(admin_client, by="tag", tag_key="team") == [total, ("search", "1", "$2.00"), ("(without team)", "2", "$1.00")]
-    assert rows(admin_client, by="end_user", sort="-cost") == [total, ("(no end user)", "2", "$2.00"), ("abababababab…", "1", "$1.00")]
+    assert rows(admin_client, by="tag", tag_key="team") == [
+        total,
+        ("search", "1", "$2.00"),
+        ("(without team)", "2", "$1.00"),
+    ]
+    assert rows(admin_client, by="end_user", sort="-cost") == [
+        total,
+        ("(no end user)", "2", "$2.00"),
+        ("abababababab…", "1", "$1.00"),
+    ]
     assert rows(admin_client, by="outcome") == [total, ("ok", "2", "$3.00"), ("timed out", "1", "$0.00")]
-    assert [row for row in rows(admin_client, unit="hour") if row[1] != "0"] == [total, ("2026-10-02 12:00", "3", "$3.00")]
+    assert [row for row in rows(admin_client, by="time", unit="hour") if row[1] != "0"] == [
+        total,
+        ("2026-10-02 12:00", "3", "$3.00"),
+    ]
     assert rows(admin_client, by="model", tag="team:search")[0] == ("Total", "1", "$2.00")
     assert rows(admin_client, by="model", outcome="failed")[0] == ("Total", "1", "$0.00")
 

@@ -40,10 +40,7 @@ def test_messages_and_their_states(admin_client: Client) -> None:
     }
 
     page = admin_client.get(LIST).content.decode()
-    found = {
-        state: list(admin_client.get(LIST, {"state": state}).context["cl"].result_list)
-        for state in rows
-    }
+    found = {state: list(admin_client.get(LIST, {"state": state}).context["cl"].result_list) for state in rows}
 
     assert found == {state: [row] for state, row in rows.items()}
     assert page.count('gw-badge-good">sent<') == 1

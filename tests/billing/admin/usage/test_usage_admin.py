@@ -132,7 +132,10 @@ def test_filters_narrow_the_figures_and_stand_in_every_link(
         ({"by": "weather"}, "Select a valid choice."),
         ({"by": "model", "then": "model"}, "Choose something else than in “By”."),
         ({"by": "tag"}, "Which tag? Enter its key, such as team."),
-        ({"by": "outcome", "last": "2026-10-09"}, "At most 7 days: hours, outcomes, failed calls, end users and tags are read"),
+        (
+            {"by": "outcome", "last": "2026-10-09"},
+            "At most 7 days: hours, outcomes, failed calls, end users",
+        ),
         ({"unit": "hour", "last": "2026-10-09"}, "At most 7 days: hours"),
         ({"sort": "password"}, "The table can&#x27;t be sorted by this."),
         ({"measure": "password"}, "Select a valid choice."),

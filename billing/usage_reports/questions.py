@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from billing.periods import BillingPeriod
 from billing.usage_reports.days import UsageMeasures
@@ -88,7 +89,7 @@ class Filters:
 class Question:
     """Usage from `first` to `last`, both included, by `by` and within that by `then`.
 
-    tag_key: whose values are meant by Dimension.TAG.
+    tag_key: whose values are meant by Dimension.TAG. zone: whose days and hours these are, as far as it is one.
     """
 
     first: date
@@ -99,6 +100,7 @@ class Question:
     unit: Unit = Unit.DAY
     measure: Measure = Measure.COST
     tag_key: str = ""
+    zone: str = "UTC"
 
     @property
     def needs_calls(self) -> bool:
@@ -114,15 +116,24 @@ class Question:
     def buckets(self) -> Sequence[Bucket]:
         """Every one of the period, in order, whether anything was used in it or not."""
         if self.unit == Unit.HOUR:
-            start = datetime.combine(self.first, time(), UTC)
-            return [start + _HOUR * number for number in range(24 * self.days)]
+            return self._hours
         starts = (bucket_of(self.first + _DAY * number, self.unit) for number in range(self.days))
         return list(dict.fromkeys(starts))
+
+    @property
+    def _hours(self) -> Sequence[datetime]:
+        """From midnight to midnight of the zone; where that isn't a full hour of UTC, from the hour that holds it."""
+        start, end = (
+            datetime.combine(day, time(), ZoneInfo(self.zone)).astimezone(UTC) for day in (self.first, self.last + _DAY)
+        )
+        start = start.replace(minute=0)
+        return [start + _HOUR * number for number in range(-(-(end - start) // _HOUR))]
 
     def days_of(self, bucket: Bucket) -> tuple[date, date]:
         """The first and the last day that a bucket has within the period."""
         if isinstance(bucket, datetime):
-            return max(bucket.date(), self.first), min(bucket.date(), self.last)
+            day = min(max(bucket.astimezone(ZoneInfo(self.zone)).date(), self.first), self.last)
+            return day, day
         last = {Unit.WEEK: bucket + _DAY * 6, Unit.MONTH: BillingPeriod.of(bucket).last_day}.get(self.unit, bucket)
         return max(bucket, self.first), min(last, self.last)
 

@@ -49,11 +49,11 @@ class Links:
 
     def narrowed(self, dimension: Dimension, values: Mapping[str, str]) -> str:
         """One dimension down: this value alone, split by what is asked next."""
-        fresh = {**self._now, **values}
-        following = _NEXT[dimension]
-        if following.value in fresh or following == self._question.then:
-            following = self._question.then or Dimension.TIME
-        return self.here(**values, by=following.value, then="", sort="", tag_key="")
+        chosen = {**self._now, **values}
+        proposed = (self._question.then, _NEXT[dimension], Dimension.KEY, Dimension.MODEL, Dimension.TIME)
+        following = next(each for each in proposed if each and each.value not in chosen)
+        tag_key = self._question.tag_key if following == Dimension.TAG else ""
+        return self.here(**values, by=following.value, then="", sort="", tag_key=tag_key)
 
     def bucket(self, bucket: Bucket) -> str:
         """The page of a bar alone, in shorter bars where calls may be seen."""

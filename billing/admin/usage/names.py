@@ -39,7 +39,7 @@ def names_of(dimension: Dimension, values: Iterable[Any], question: Question) ->
     if dimension == Dimension.KEY:
         return _names_of_keys(values)
     if dimension == Dimension.END_USER:
-        return _names_of_end_users(values)
+        return _names_of_end_users(values, question.filters.account_id)
     if dimension == Dimension.TAG:
         return {value: _name_of_tag(question.tag_key, value) for value in values}
     if dimension == Dimension.OUTCOME:
@@ -60,8 +60,10 @@ def _names_of_keys(values: list[int]) -> Mapping[Any, Name]:
     }
 
 
-def _names_of_end_users(values: list[str]) -> Mapping[Any, Name]:
-    names = dict(EndUser.objects.filter(end_user__in=values).values_list("end_user", "name"))
+def _names_of_end_users(values: list[str], account_id: int | None) -> Mapping[Any, Name]:
+    """A hash is of one account alone; to that of a known account an index leads."""
+    known = EndUser.objects.all() if account_id is None else EndUser.objects.filter(account=account_id)
+    names = dict(known.filter(end_user__in=values).values_list("end_user", "name"))
     return {
         each: Name(names.get(each) or f"{each[:12]}…", "" if each in names else "name not stored", {"end_user": each})
         if each
@@ -76,19 +78,18 @@ def _name_of_tag(key: str, value: str | None) -> Name:
     return Name(value or "(empty)", filters={"tag": f"{key}:{value}"} if value else None)
 
 
-def label_of_bucket(bucket: Bucket, question: Question, zone: str) -> str:
-    """zone: of hours."""
+def label_of_bucket(bucket: Bucket, question: Question) -> str:
     if isinstance(bucket, datetime):
-        return f"{bucket.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}"
+        return f"{bucket.astimezone(ZoneInfo(question.zone)):%Y-%m-%d %H:%M}"
     if question.unit == Unit.MONTH:
         return f"{bucket:%B %Y}"
     return f"week of {_text(bucket)}" if question.unit == Unit.WEEK else _text(bucket)
 
 
-def short_label_of_bucket(bucket: Bucket, question: Question, zone: str) -> str:
+def short_label_of_bucket(bucket: Bucket, question: Question) -> str:
     """Under a bar."""
     if isinstance(bucket, datetime):
-        local = bucket.astimezone(ZoneInfo(zone))
+        local = bucket.astimezone(ZoneInfo(question.zone))
         return f"{local.day} {local:%b %H:%M}"
     return f"{bucket:%b %Y}" if question.unit == Unit.MONTH else f"{bucket.day} {bucket:%b}"
 

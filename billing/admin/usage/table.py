@@ -84,10 +84,10 @@ def change(now: Any, before: Any) -> str:
 
 
 class Shown:
-    """What a page, or a file, shows of an exploration. zone: of its hours."""
+    """What a page, or a file, shows of an exploration."""
 
-    def __init__(self, found: Exploration, links: Links, *, zone: str, sort: str) -> None:
-        self.found, self._links, self._zone = found, links, zone
+    def __init__(self, found: Exploration, links: Links, *, sort: str) -> None:
+        self.found, self._links = found, links
         self._question, self._measure = found.question, found.question.measure
         self._whole = self._measure.of(found.total)
         self._sort = sort or ("name" if self.is_by_time else f"-{self._measure}")
@@ -125,7 +125,7 @@ class Shown:
 
     def _names_of(self, dimension: Dimension, values: Iterable[Any]) -> Mapping[Any, Name]:
         if dimension == Dimension.TIME:
-            return {value: Name(label_of_bucket(value, self._question, self._zone)) for value in values}
+            return {value: Name(label_of_bucket(value, self._question)) for value in values}
         return names_of(dimension, values, self._question)
 
     def _row(self, number: int, group: Group) -> Row:
@@ -197,8 +197,8 @@ class Shown:
             "isCost": self._measure == Measure.COST,
             "buckets": [
                 {
-                    "label": short_label_of_bucket(bucket, self._question, self._zone),
-                    "name": label_of_bucket(bucket, self._question, self._zone),
+                    "label": short_label_of_bucket(bucket, self._question),
+                    "name": label_of_bucket(bucket, self._question),
                     "url": self._links.bucket(bucket),
                     "days": [day.isoformat() for day in self._question.days_of(bucket)],
                 }
@@ -229,7 +229,7 @@ class Shown:
         rows = []
         for number, bucket in enumerate(self.found.buckets):
             values = [group.series[number] for group in groups]
-            name = label_of_bucket(bucket, self._question, self._zone)
+            name = label_of_bucket(bucket, self._question)
             rows.append((name, self._links.bucket(bucket), [self.figure(each) for each in (*values, sum(values))]))
         return rows
 
@@ -269,7 +269,7 @@ class Shown:
             rows = [[self._names[each.value].text, _plain(self._measure.of(each.figures))] for each in groups]
             return ["time", MEASURES[self._measure]], rows
         rows = [
-            [label_of_bucket(bucket, self._question, self._zone), *(_plain(group.series[number]) for group in groups)]
+            [label_of_bucket(bucket, self._question), *(_plain(group.series[number]) for group in groups)]
             for number, bucket in enumerate(self.found.buckets)
         ]
         return ["time", *self.grid_heading()], rows

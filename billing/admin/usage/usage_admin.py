@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -78,6 +78,7 @@ class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
 def _answer(form: ExplorerForm, *, may_see_calls: bool) -> Shown | None:
     """None: the form says why not."""
     question, data = form.question(), form.cleaned_data
+    question = replace(question, zone=_zone(question))
     if question.needs_calls and not may_see_calls:
         form.add_error(None, "This is read from single calls, which your role may not see. Choose another split.")
         return None
@@ -87,7 +88,7 @@ def _answer(form: ExplorerForm, *, may_see_calls: bool) -> Shown | None:
         form.add_error(None, str(error))
         return None
     links = Links(form, question, may_see_calls=may_see_calls)
-    return Shown(found, links, zone=_zone(question), sort=data["sort"])
+    return Shown(found, links, sort=data["sort"])
 
 
 def _zone(question: Question) -> str:
@@ -115,7 +116,7 @@ def _page_of(form: ExplorerForm, shown: Shown, *, may_see_calls: bool) -> dict[s
         "periods": _periods(links, found.question),
         "downloads": {kind: links.here(download=kind) for kind in DOWNLOADS},
         "chart": shown.chart(),
-        "zone": _zone(found.question),
+        "zone": found.question.zone,
         "is_of_one_account": found.question.filters.account_id is not None,
         "has_no_calls_at_all": found.is_empty and not Usage.objects.exists(),
     }

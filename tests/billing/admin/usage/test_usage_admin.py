@@ -232,6 +232,20 @@ def test_calls_are_split_by_what_no_day_tells(admin_client: Client) -> None:
     assert rows(admin_client, by="model", outcome="failed")[0] == ("Total", "1", "$0.00")
 
 
+def test_hours_are_those_of_the_only_account_and_else_of_utc(admin_client: Client) -> None:
+    make_call(make_account("Acme", time_zone="America/New_York"), day=date(2026, 10, 2))
+    query = {"by": "time", "unit": "hour", "first": "2026-10-02", "last": "2026-10-02"}
+    alone = rows(admin_client, **query)
+    page = read(admin_client, **query)
+    make_account("Other", time_zone="Europe/Berlin")
+
+    assert "Hours are in America/New_York time" in page
+    assert (alone[1][0], alone[-1][0], len(alone)) == ("2026-10-02 00:00", "2026-10-02 23:00", 25)
+    assert [row for row in alone if row[1] != "0"][1] == ("2026-10-02 08:00", "1", "$0.00")
+    assert [row for row in rows(admin_client, **query) if row[1] != "0"][1][0] == "2026-10-02 12:00"
+    assert "Hours are in America/New_York time" in read(admin_client, account="Acme", **query)
+
+
 def test_more_calls_than_a_page_reads_are_refused_with_a_way_out(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

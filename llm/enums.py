@@ -42,6 +42,17 @@ class CallOutcome(models.TextChoices):
     LOST = "lost", "lost (gateway restarted)"
 
 
+FAILED_OUTCOMES = (
+    CallOutcome.UPSTREAM_REFUSED,
+    CallOutcome.UPSTREAM_FAILED,
+    CallOutcome.UPSTREAM_UNREACHABLE,
+    CallOutcome.TIMEOUT,
+    CallOutcome.SHUTDOWN,
+    CallOutcome.LOST,
+)
+"""Ends of a call for which neither the caller nor its leaving is the cause."""
+
+
 class Dialect(models.TextChoices):
     """A wire format that callers speak."""
 

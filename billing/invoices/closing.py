@@ -83,9 +83,7 @@ def close_month(
     on_progress: called with (accounts done, total). Raises BillingError if the month hasn't begun, for the named
     account or for all; otherwise accounts in which it hasn't begun count as empty too.
     """
-    now = timezone.now()
-    if period.start > (now + _FARTHEST_AHEAD).date() or (account and not _has_begun(period, account, now)):
-        raise BillingError(f"{period} has not started: its invoices can be generated once it has ended.")
+    require_begun(period, account)
     refresh(account_ids=None if account is None else [account.pk])
     report = ClosingReport()
     accounts = [account] if account is not None else _accounts_billed_in(period, report)
@@ -97,6 +95,13 @@ def close_month(
         if on_progress is not None:
             on_progress(done, of)
     return report
+
+
+def require_begun(period: BillingPeriod, account: Account | None) -> None:
+    """Raises BillingError where the month has not begun: anywhere, or for the one account."""
+    now = timezone.now()
+    if period.start > (now + _FARTHEST_AHEAD).date() or (account and not _has_begun(period, account, now)):
+        raise BillingError(f"{period} has not started: its invoices can be generated once it has ended.")
 
 
 def close_due_months(*, now: datetime | None = None) -> ClosingReport:

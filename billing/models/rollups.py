@@ -81,7 +81,7 @@ class DailyUsage(UsageSums):
     is_billable = models.BooleanField(default=True)
 
     class Meta:
-        verbose_name_plural = "daily usage"
+        verbose_name_plural = "usage explorer"
         ordering = ("-local_day", "account", "api_key", "model")
         indexes = (
             models.Index(fields=["local_day", "account"], name="dailyusage_day"),

@@ -7,6 +7,7 @@ account's mark. Doing that twice, concurrently or only half changes nothing.
 Usage of all accounts is summed up a second time, by day and model, account or key: see `summaries`.
 """
 
+from billing.rollup.calls import CallKey, ChosenCalls, GroupOfCalls, count_calls, count_outcomes, sum_calls
 from billing.rollup.labelled import CallsOfDays, LabelledSums, sum_by_label
 from billing.rollup.reading import load_rate_sets, load_rates, load_usage_sums, lock_rollups, usage_sums
 from billing.rollup.refresh_plan import FIRST_DAY
@@ -15,8 +16,13 @@ from billing.rollup.summaries import days_summed_wrongly, rows_with
 
 __all__ = (
     "FIRST_DAY",
+    "CallKey",
     "CallsOfDays",
+    "ChosenCalls",
+    "GroupOfCalls",
     "LabelledSums",
+    "count_calls",
+    "count_outcomes",
     "days_summed_wrongly",
     "load_rate_sets",
     "load_rates",
@@ -26,5 +32,6 @@ __all__ = (
     "refresh",
     "rows_with",
     "sum_by_label",
+    "sum_calls",
     "usage_sums",
 )

@@ -6,6 +6,7 @@ cutoff. So every figure is a plain sum over the list, and amounts are added only
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 from billing.models.rollups import COST_FIELDS
@@ -62,6 +63,15 @@ def labelled_sql(label: str, scope: str, vendor: str) -> str:
     """The same sums by a label, then SUM_COLUMNS. label: an SQL expression over a call `u`."""
     entries = _entries_sql(f"{label} AS label", scope)
     return f"{entries} SELECT label, {', '.join(_sums(vendor))} FROM entry GROUP BY label"  # noqa: S608
+
+
+def grouped_sql(keys: Sequence[str], columns: Sequence[str], scope: str, vendor: str) -> str:
+    """Sums by any number of keys: these, then columns (of SUM_COLUMNS). keys: SQL over a call `u`."""
+    names = [f"key_{number}" for number, _ in enumerate(keys)]
+    entries = _entries_sql(", ".join(f"{key} AS {name}" for key, name in zip(keys, names, strict=True)), scope)
+    sums = dict(zip(SUM_COLUMNS, _sums(vendor), strict=True))
+    chosen = ", ".join([*names, *(sums[column] for column in columns)])
+    return f"{entries} SELECT {chosen} FROM entry GROUP BY {', '.join(names)}"  # noqa: S608
 
 
 def _entries_sql(keys: str, scope: str) -> str:

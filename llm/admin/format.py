@@ -82,6 +82,13 @@ def short_usd(amount: Decimal) -> str:
     return with_commas(format_usd(rounded))
 
 
+def brief_usd(amount: Decimal) -> str:
+    """Two decimals from 1, two significant digits below: 1,234.57, 0.25, 0.012, 0.0000027."""
+    decimals = 2 if not amount or amount.adjusted() >= 0 else max(2, 1 - amount.adjusted())
+    text = format_usd(round_half_away(abs(amount), decimals))
+    return f"{'-' if amount < 0 else ''}${with_commas(text)}"
+
+
 def with_commas(plain: str) -> str:
     """Adds thousands separators to a fixed-point text; decimals stay."""
     whole, dot, fraction = plain.partition(".")
@@ -155,6 +162,11 @@ def usd(amount: Decimal | None) -> SafeString | str:
     return format_html(
         '<span class="gw-num" title="${}">${}</span>', with_commas(format_usd(amount)), short_usd(amount)
     )
+
+
+def usd_at_a_glance(amount: Decimal) -> SafeString:
+    """`brief_usd`; the exact figure shows on hover."""
+    return format_html('<span class="gw-num" title="{}">{}</span>', exact_usd(amount), brief_usd(amount))
 
 
 def exact_usd(amount: Decimal | None) -> str:

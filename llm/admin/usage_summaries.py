@@ -18,20 +18,10 @@ from zoneinfo import ZoneInfo
 from django.core.cache import cache
 from django.db.models import Count, Max, Min, Q, Sum
 
-from llm.enums import AccountStatus, CallOutcome, UsageStatus
+from llm.enums import FAILED_OUTCOMES, AccountStatus, UsageStatus
 from llm.fields import ExactSum
 from llm.models import Account, ApiKey, Usage
 from llm.models.usage import UsageQuerySet
-
-FAILED_OUTCOMES = (
-    CallOutcome.UPSTREAM_REFUSED,
-    CallOutcome.UPSTREAM_FAILED,
-    CallOutcome.UPSTREAM_UNREACHABLE,
-    CallOutcome.TIMEOUT,
-    CallOutcome.SHUTDOWN,
-    CallOutcome.LOST,
-)
-"""Outcomes for which neither the caller nor its hanging up is the cause."""
 
 MAX_OPEN_CALLS = 1000
 UNPRICED_CALLS_LOOKED_AT = 20_000

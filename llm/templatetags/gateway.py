@@ -28,6 +28,7 @@ register.filter("exact_usd", as_text.exact_usd)
 register.filter("moment", as_text.moment)
 register.filter("tokens", as_text.tokens)
 register.filter("usd", as_text.usd)
+register.filter("usd_at_a_glance", as_text.usd_at_a_glance)
 
 
 @register.filter

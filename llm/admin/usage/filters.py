@@ -18,9 +18,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q
 
 from llm.admin.secrets import reduce_secrets
-from llm.admin.usage_summaries import FAILED_OUTCOMES
 from llm.endusers import find_hashes
-from llm.enums import CallOutcome, UsageSource, UsageStatus
+from llm.enums import FAILED_OUTCOMES, CallOutcome, UsageSource, UsageStatus
 from llm.models import Account, ApiKey, ModelRoute, Usage
 from llm.models.usage import UsageQuerySet, is_by_end_users, is_priced, is_tagged, is_unpriced
 from llm.providers.registry import booked_providers
@@ -88,7 +87,8 @@ class UsageFilterForm(forms.Form):
         name = self.cleaned_data["account"]
         if not name:
             return None
-        account = Account.objects.filter(name__iexact=name).order_by("pk").first()
+        alike = Account.objects.filter(name__iexact=name).order_by("pk")
+        account = Account.objects.filter(name=name).first() or alike.first()
         if account is None:
             raise ValidationError("No account has this name.")
         return account

@@ -50,7 +50,11 @@ class UsageQuestion:
 
 
 class UsageMeasures(NamedTuple):
-    """cost: USD, of priced calls only. estimated: of calls whose tokens are our estimate."""
+    """cost: USD, of priced calls alone. estimated: of calls whose tokens were counted by us.
+
+    failed_calls: those that a provider, the network or we ended, also where they used nothing and so are no `calls`.
+    No day has them: 0 unless the calls themselves were read.
+    """
 
     calls: int = 0
     estimated_calls: int = 0
@@ -61,6 +65,7 @@ class UsageMeasures(NamedTuple):
     reasoning_tokens: int = 0
     cost: Decimal = Decimal(0)
     estimated_cost: Decimal = Decimal(0)
+    failed_calls: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -109,13 +114,13 @@ class UsageReport:
 def usage_report(question: UsageQuestion) -> UsageReport:
     as_of = rolled_up_to(question.account_id)
     columns = ("local_day", "provider", "model")
-    cells = _read(_sources(question, *columns), *columns)
-    days = _added(cells, lambda cell: cell[0])
-    models = _added(cells, lambda cell: (cell[1], cell[2]))
+    cells = read_cells(_sources(question, *columns), *columns)
+    days = added(cells, lambda cell: cell[0])
+    models = added(cells, lambda cell: (cell[1], cell[2]))
     return UsageReport(
         question=question,
         as_of=as_of,
-        total=_sum(days.values()),
+        total=sum_measures(days.values()),
         by_day=tuple(DayUsage(day, days.get(day, UsageMeasures())) for day in question.days),
         by_model=tuple(ModelUsage(*name, figures) for name, figures in _dearest(models)),
     )
@@ -140,9 +145,12 @@ def rolled_up_to(account_id: int | None = None) -> datetime | None:
 
 
 _Cells = Sequence[tuple[tuple[Any, ...], UsageMeasures]]
-_NAMES = UsageMeasures._fields
-_SUMS: dict[str, Any] = {f"sum_{name}": ExactSum(name) if name in COST_FIELDS else Sum(name) for name in _NAMES}
-_SUM_OF: Sequence[Callable[[Iterable[Any]], Any]] = [exact_sum if name in COST_FIELDS else sum for name in _NAMES]
+DAY_FIELDS = tuple(name for name in UsageMeasures._fields if name != "failed_calls")
+"""What of `UsageMeasures` days have, in its order."""
+_SUMS: dict[str, Any] = {f"sum_{name}": ExactSum(name) if name in COST_FIELDS else Sum(name) for name in DAY_FIELDS}
+_SUM_OF: Sequence[Callable[[Iterable[Any]], Any]] = [
+    exact_sum if name in COST_FIELDS else sum for name in UsageMeasures._fields
+]
 
 
 def _by_id(question: UsageQuestion, column: str, limit: int | None) -> tuple[IdUsage, ...]:
@@ -150,7 +158,7 @@ def _by_id(question: UsageQuestion, column: str, limit: int | None) -> tuple[IdU
     if limit is not None:
         dearest = _dearest_ids(sources, column, limit)
         sources = [rows.filter(**{f"{column}__in": dearest}) for rows in sources]
-    figures = _added(_read(sources, column), lambda cell: int(cell[0]))
+    figures = added(read_cells(sources, column), lambda cell: int(cell[0]))
     return tuple(IdUsage(found_id, found) for found_id, found in _dearest(figures))
 
 
@@ -171,24 +179,24 @@ def _sources(question: UsageQuestion, *columns: str) -> Sequence[QuerySet[Any]]:
     return [rows.filter(**question.narrowed) for rows in found]
 
 
-def _read(sources: Iterable[QuerySet[Any]], *columns: str) -> _Cells:
-    """A group may appear more than once."""
+def read_cells(sources: Iterable[QuerySet[Any]], *columns: str) -> _Cells:
+    """A group may be there more than once."""
     return [
-        (row[: len(columns)], UsageMeasures._make(row[len(columns) :]))
+        (row[: len(columns)], UsageMeasures(*row[len(columns) :]))
         for rows in sources
         for row in rows.values_list(*columns).annotate(**_SUMS)
     ]
 
 
-def _added(cells: _Cells, key: Callable[[tuple[Any, ...]], _K]) -> dict[_K, UsageMeasures]:
+def added(cells: _Cells, key: Callable[[tuple[Any, ...]], _K]) -> dict[_K, UsageMeasures]:
     groups: dict[_K, list[UsageMeasures]] = defaultdict(list)
     for cell, figures in cells:
         groups[key(cell)].append(figures)
-    return {name: group[0] if len(group) == 1 else _sum(group) for name, group in groups.items()}
+    return {name: group[0] if len(group) == 1 else sum_measures(group) for name, group in groups.items()}
 
 
-def _sum(figures: Collection[UsageMeasures]) -> UsageMeasures:
-    columns = zip(*figures, strict=True) if figures else [()] * len(_NAMES)
+def sum_measures(figures: Collection[UsageMeasures]) -> UsageMeasures:
+    columns = zip(*figures, strict=True) if figures else [()] * len(_SUM_OF)
     return UsageMeasures._make(add(column) for add, column in zip(_SUM_OF, columns, strict=True))
 
 

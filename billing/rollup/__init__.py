@@ -9,7 +9,14 @@ Usage of all accounts is summed up a second time, by day and model, account or k
 
 from billing.rollup.calls import CallKey, ChosenCalls, GroupOfCalls, count_calls, count_outcomes, sum_calls
 from billing.rollup.labelled import CallsOfDays, LabelledSums, sum_by_label
-from billing.rollup.reading import load_rate_sets, load_rates, load_usage_sums, lock_rollups, usage_sums
+from billing.rollup.reading import (
+    load_rate_sets,
+    load_rates,
+    load_usage_sums,
+    lock_rollups,
+    room_for_sums,
+    usage_sums,
+)
 from billing.rollup.refresh_plan import FIRST_DAY
 from billing.rollup.refreshing import rebuild, refresh
 from billing.rollup.summaries import days_summed_wrongly, rows_with
@@ -30,6 +37,7 @@ __all__ = (
     "lock_rollups",
     "rebuild",
     "refresh",
+    "room_for_sums",
     "rows_with",
     "sum_by_label",
     "sum_calls",

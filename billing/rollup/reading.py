@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Max, Min, Sum
 
 from billing.models import DailyUsage, RollupMark
@@ -71,6 +72,17 @@ def load_usage_sums(account_ids: Collection[int], period: BillingPeriod) -> Mapp
     for row in sorted(rows, key=lambda row: (row["provider"], row["model"], row["rate_set_id"] or 0)):
         found[row["account_id"]].append(_usage_sum(row, rates.get(row["rate_set_id"], _NO_RATES)))
     return {account_id: tuple(found[account_id]) for account_id in account_ids}
+
+
+@contextmanager
+def room_for_sums() -> Iterator[None]:
+    """For reports of many groups. On SQLite no transaction: one might wait for the gateway's."""
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with transaction.atomic():
+        _make_room_for_sums()
+        yield
 
 
 def _make_room_for_sums() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from billing.rollup import room_for_sums
 from billing.usage_reports.days import UsageMeasures, sum_measures
 from billing.usage_reports.questions import Bucket, Dimension, Question, TooMuchUsageError
 from billing.usage_reports.sources import DaysSource, Only, Source, Sums, Unsummed, marks_now, read_calls, read_unsummed
@@ -41,6 +42,7 @@ class Group:
 class Exploration:
     """groups: by the question's measure, the largest first; by time: all, in order. others: what is in none of them.
 
+    total_before: None where nothing is compared, also since that would be too many calls to read.
     as_of: what was recorded until then is in it; None where an account's days are being summed up. is_live: False where
     what was recorded since the last refresh is missing.
     """
@@ -62,11 +64,12 @@ class Exploration:
 
 def explore(question: Question, *, with_before: bool) -> Exploration:
     """Raises TooMuchUsageError."""
-    if question.needs_calls:
+    with room_for_sums():
+        if not question.needs_calls:
+            return _explore_days(question, with_before=with_before)
         as_of = timezone.now()
-        before = read_calls(question.before) if with_before else None
-        return _answer(question, read_calls(question), before, as_of, is_live=True)
-    return _explore_days(question, with_before=with_before)
+        calls, before = read_calls(question, with_before=with_before)
+    return _answer(question, calls, before, as_of, is_live=True)
 
 
 def _explore_days(question: Question, *, with_before: bool) -> Exploration:
@@ -81,7 +84,6 @@ def _explore_days(question: Question, *, with_before: bool) -> Exploration:
 def _read_days(question: Question, *, with_before: bool) -> tuple[Unsummed, Exploration]:
     unsummed = read_unsummed(question, since=question.before.first if with_before else question.first)
     source = DaysSource(question, unsummed)
-    source.require_few_rows(each for each in (Dimension.TIME, question.by, question.then) if each)
     before = DaysSource(question.before, unsummed) if with_before else None
     return unsummed, _answer(question, source, before, unsummed.as_of, is_live=unsummed.is_live)
 

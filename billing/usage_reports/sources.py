@@ -21,12 +21,14 @@ from llm.enums import FAILED_OUTCOMES
 from llm.fields import ExactSum
 from llm.money import exact_arithmetic
 
-MAX_CALLS = 300_000
-"""How many calls a page reads one by one."""
+MAX_CALLS = 100_000
+"""How many calls a page reads one by one: about half a second's worth, with the period before."""
 MAX_UNSUMMED_CALLS = 50_000
 """How many calls that no day holds yet are added to days."""
 MAX_GROUPS = 50_000
-MAX_DAY_ROWS = 500_000
+MAX_DAY_ROWS = 1_000_000
+DAYS_UNCOUNTED = 92
+"""Of so many days, rows of all accounts are read without a look at how many there are."""
 
 Key = tuple[Any, ...]
 """Values of dimensions, in their order: a `Bucket`, ids, names, and None for calls without the tag."""
@@ -113,7 +115,7 @@ class DaysSource:
     """Days, and the calls since."""
 
     def __init__(self, question: Question, unsummed: Unsummed) -> None:
-        self._question = question
+        self._question, self._is_few = question, False
         self._unsummed = Cells(
             unsummed.cells.dimensions,
             [
@@ -145,15 +147,6 @@ class DaysSource:
                 found[value] = found[value][0] + some, found[value][1] + calls
         return found
 
-    def require_few_rows(self, dimensions: Iterable[Dimension]) -> None:
-        """Raises TooMuchUsageError where no sums of days help, and there are too many days of keys and models."""
-        for rows in self._rows([_COLUMNS[each] for each in dimensions], None):
-            if rows.model is DailyUsage and rows.values("pk")[: MAX_DAY_ROWS + 1].count() > MAX_DAY_ROWS:
-                raise TooMuchUsageError(
-                    f"This takes more than {MAX_DAY_ROWS:,} daily totals to answer. "
-                    "Choose a shorter period, one account, or one dimension instead of two."
-                )
-
     def _rows(self, columns: Sequence[str], only: Only | None) -> list[QuerySet[Any]]:
         narrowed = self._question.filters.narrowed
         wanted = {name: value for name, value in narrowed.items() if name != "api_key_id"}
@@ -162,12 +155,30 @@ class DaysSource:
         if only is not None:
             wanted[f"{_COLUMNS[only.dimension]}__in"] = list(only.values)
         found = rows_with(*narrowed, *columns, days=(self._question.first, self._question.last))
+        if found[0].model is DailyUsage and not _is_indexed(wanted):
+            self._require_few(found[0])
         return [rows.filter(**wanted) for rows in found]
+
+    def _require_few(self, rows: QuerySet[Any]) -> None:
+        """Raises TooMuchUsageError. rows: days of all accounts, which no sums of days stand in for."""
+        if self._is_few or self._question.days <= DAYS_UNCOUNTED:
+            return
+        if rows.values("pk")[: MAX_DAY_ROWS + 1].count() > MAX_DAY_ROWS:
+            raise TooMuchUsageError(
+                f"This takes more than {MAX_DAY_ROWS:,} daily totals to answer. Choose at most {DAYS_UNCOUNTED} days, "
+                "one account, or one dimension instead of two."
+            )
+        self._is_few = True
 
     def _bucketed(self, dimensions: Sequence[Dimension], key: Key) -> Key:
         unit = self._question.unit
         pairs = zip(dimensions, key, strict=True)
         return tuple(bucket_of(value, unit) if each == Dimension.TIME else value for each, value in pairs)
+
+
+def _is_indexed(wanted: Mapping[str, Any]) -> bool:
+    """Whether an index leads to the few days of some accounts or keys."""
+    return any(name.startswith(("account_id", "api_key_id")) for name in wanted)
 
 
 def read_unsummed(question: Question, *, since: date) -> Unsummed:
@@ -190,14 +201,23 @@ def marks_now(question: Question) -> Marks:
     return Marks(**found)
 
 
-def read_calls(question: Question) -> Cells:
-    """Raises TooMuchUsageError."""
-    calls = _chosen(question)
-    if count_calls(calls, limit=MAX_CALLS + 1) > MAX_CALLS:
+def read_calls(question: Question, *, with_before: bool) -> tuple[Cells, Cells | None]:
+    """Those of the period, and of the one before if that isn't too much. Raises TooMuchUsageError."""
+    number = count_calls(_chosen(question), limit=MAX_CALLS + 1)
+    if number > MAX_CALLS:
         raise TooMuchUsageError(
             f"There are more than {MAX_CALLS:,} calls to read one by one. "
             "Choose fewer days, or one account, key or model."
         )
+    found = _read_calls(question)
+    left = MAX_CALLS - number
+    if not with_before or count_calls(_chosen(question.before), limit=left + 1) > left:
+        return found, None
+    return found, _read_calls(question.before)
+
+
+def _read_calls(question: Question) -> Cells:
+    calls = _chosen(question)
     dimensions = tuple(dict.fromkeys(each for each in (Dimension.TIME, question.by, question.then) if each))
     closed = _closed_cells(calls, dimensions, question.unit)
     keys = _call_keys(dimensions, question.unit)

@@ -251,13 +251,30 @@ def test_more_calls_than_a_page_reads_are_refused_with_a_way_out(
 ) -> None:
     account = make_account()
     refresh()
-    for _ in range(3):
-        make_call(account, day=date(2026, 10, 2))
+    for day in (date(2026, 9, 2), *[date(2026, 10, 2)] * 3):
+        make_call(account, day=day)
+    monkeypatch.setattr("billing.usage_reports.sources.MAX_CALLS", 3)
+    page = read(admin_client, by="outcome")
+    assert "not compared: the period before has too many calls to read as well" in page
+    assert rows(admin_client, by="outcome")[0][1] == "3"
     monkeypatch.setattr("billing.usage_reports.sources.MAX_CALLS", 2)
     assert "There are more than 2 calls to read one by one. Choose fewer days" in read(admin_client, by="outcome")
     monkeypatch.setattr("billing.usage_reports.sources.MAX_UNSUMMED_CALLS", 2)
     page = read(admin_client, by="account")
     assert "too many came in since then" in page
+
+
+def test_more_days_than_a_page_reads_are_refused_with_a_way_out(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = make_key(make_account())
+    for day in (1, 2, 3):
+        make_day(key, date(2026, 10, day))
+    monkeypatch.setattr("billing.usage_reports.sources.MAX_DAY_ROWS", 2)
+    monkeypatch.setattr("billing.usage_reports.sources.DAYS_UNCOUNTED", 2)
+    page = read(admin_client, by="model", then="account")
+    assert "more than 2 daily totals to answer. Choose at most 2 days, one account" in page
+    assert rows(admin_client, by="account", then="model")[1:] == [("Acme", "6", "$6.00"), ("gpt", "6", "$6.00")]
 
 
 def test_files_hold_what_is_shown_exactly_and_no_formulas(admin_client: Client) -> None:

@@ -75,7 +75,8 @@ class Limit(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.get_metric_display()} {self.get_per_display()} of {self.api_key or self.account}"
+        whose = "each end user of " if self.is_per_end_user else ""
+        return f"{self.get_metric_display()} {self.get_per_display()} of {whose}{self.api_key or self.account}"
 
     def clean(self) -> None:
         if self.api_key is not None and self.api_key.account_id != self.account_id:

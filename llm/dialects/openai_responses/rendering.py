@@ -15,6 +15,7 @@ import orjson
 from llm.dialects.base import ParsedRequest
 from llm.dialects.openai_responses.stream import with_response_cost
 from llm.dialects.openai_responses.thinking import reasoning_item, summary_part
+from llm.dialects.openai_responses.tools import namespaces_by_function
 from llm.types import (
     ChatResponse,
     FinishReason,
@@ -56,7 +57,8 @@ def render_whole(response: ChatResponse, body: Mapping[str, Any], *, request_id:
     if response.reply:
         items.append(_message_item(frame.item_id("msg", len(items)), response.reply))
     for call in response.tool_calls:
-        items.append(_call_item(frame.item_id("fc", len(items)), call.id, call.name, call.arguments))
+        item_id = frame.item_id("fc", len(items))
+        items.append(_call_item(item_id, call.id, call.name, call.arguments, frame.namespace(call.name)))
     return orjson.dumps(frame.ended(items, response))
 
 
@@ -128,7 +130,8 @@ class OpenAIResponsesWriter:
         closing = self._close(before) if before is not None and before.is_open and before.kind != "fc" else b""
         index = len(self._items)
         item_id = self._frame.item_id(kind, index)
-        item = _OpenItem(kind, item_id, index, call_id=call_id or item_id, name=name)
+        namespace = self._frame.namespace(name)
+        item = _OpenItem(kind, item_id, index, call_id=call_id or item_id, name=name, namespace=namespace)
         self._items.append(item)
         begun = {**item.document(), "status": "in_progress", **({"content": []} if kind == "msg" else {})}
         return item, closing + self._event("response.output_item.added", output_index=index, item=begun)
@@ -152,6 +155,7 @@ class _OpenItem:
     index: int
     call_id: str = ""
     name: str = ""
+    namespace: str | None = None
     signature: str = ""
     data: str = ""
     texts: list[str] = field(default_factory=list)
@@ -178,7 +182,8 @@ class _OpenItem:
             return reasoning_item(self.id, Thinking(self.text, self.signature, self.data))
         if self.kind == "msg":
             return _message_item(self.id, self.text)
-        return _call_item(self.id, self.call_id, self.name, self.arguments if not self.is_open else self.text)
+        arguments = self.text if self.is_open else self.arguments
+        return _call_item(self.id, self.call_id, self.name, arguments, self.namespace)
 
     def endings(self) -> Iterator[tuple[str, JSON]]:
         """The events, with their members, that end the item's content."""
@@ -204,6 +209,10 @@ class _Frame:
 
     def item_id(self, kind: str, index: int) -> str:
         return f"{kind}_{self._own_id}{index:04d}"
+
+    def namespace(self, function: str) -> str | None:
+        """Which the caller has put this function in."""
+        return namespaces_by_function(self.request).get(function) if function else None
 
     def begun(self) -> JSON:
         return self._response("in_progress", [], None)
@@ -259,6 +268,6 @@ def _text_part(text: str) -> JSON:
     return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
 
 
-def _call_item(item_id: str, call_id: str, name: str, arguments: str) -> JSON:
+def _call_item(item_id: str, call_id: str, name: str, arguments: str, namespace: str | None) -> JSON:
     call = {"id": item_id, "type": "function_call", "status": "completed", "call_id": call_id, "name": name}
-    return {**call, "arguments": arguments}
+    return {**call, "arguments": arguments, **({} if namespace is None else {"namespace": namespace})}

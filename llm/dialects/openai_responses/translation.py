@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from llm.dialects.openai_chat.messages import read_image
-from llm.dialects.openai_chat.translation import MODES, read_function
+from llm.dialects.openai_chat.translation import MODES
 from llm.dialects.openai_responses.thinking import read_reasoning_item
+from llm.dialects.openai_responses.tools import read_tools
 from llm.dialects.request_fields import (
     output_maximum,
     read_list,
@@ -26,7 +27,7 @@ from llm.dialects.request_fields import (
     refuse_unsupported,
 )
 from llm.errors import InvalidRequest
-from llm.types import ChatMessage, ChatRequest, ContentPart, Role, TextPart, Thinking, Tool, ToolCall, ToolChoice
+from llm.types import ChatMessage, ChatRequest, ContentPart, Role, TextPart, Thinking, ToolCall, ToolChoice
 
 # Field -> the values that request nothing.
 _UNTRANSLATABLE: Mapping[str, tuple[Any, ...]] = {
@@ -51,7 +52,7 @@ def to_chat(body: Mapping[str, Any], *, model: str) -> ChatRequest:
         max_tokens=output_maximum(body.get("max_output_tokens")),
         temperature=read_number(body, "temperature"),
         top_p=read_number(body, "top_p"),
-        tools=tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(read_list(body, "tools"))),
+        tools=read_tools(body),
         tool_choice=_tool_choice(body),
         response_format=_response_format(read_object(body, "text").get("format")),
         reasoning_effort=_effort(body),
@@ -151,12 +152,6 @@ def _part(part: Any, param: str) -> ContentPart:
     if kind == "input_image":
         return read_image({"url": part.get("image_url"), "detail": part.get("detail")}, f"{param}.image_url")
     raise InvalidRequest(f"This model does not support content of type '{str(kind)[:40]}'.", param=f"{param}.type")
-
-
-def _tool(tool: Any, param: str) -> Tool:
-    if not isinstance(tool, dict) or tool.get("type") != "function":
-        raise InvalidRequest("This model supports only tools of type 'function'.", param=f"{param}.type")
-    return read_function(tool, param)
 
 
 def _tool_choice(body: Mapping[str, Any]) -> ToolChoice | None:

@@ -17,12 +17,8 @@ base_url = "{URL}/v1"
 env_key = "GATEWAY_KEY"
 wire_api = "responses"
 """
-# Providers of other dialects have no search of their own, and no tools that come in groups.
+# Providers of other dialects have no search of their own.
 NO_SEARCH = 'web_search = "disabled"\n'
-NO_GROUPS = """
-[features]
-multi_agent = false
-"""
 
 
 def _codex(prompt):
@@ -59,5 +55,5 @@ def tools():
 
 folder = Path(os.environ["HOME"]) / ".codex"
 folder.mkdir()
-(folder / "config.toml").write_text(SETTINGS if BEHIND == "openai" else NO_SEARCH + SETTINGS + NO_GROUPS)
+(folder / "config.toml").write_text(SETTINGS if BEHIND == "openai" else NO_SEARCH + SETTINGS)
 run(stream, tools)

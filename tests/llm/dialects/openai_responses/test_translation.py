@@ -28,6 +28,8 @@ from llm.types import (
 )
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+SPAWN = {"type": "function", "name": "spawn", "parameters": SCHEMA}
+AGENTS = {"type": "namespace", "name": "agents", "description": "d", "tools": [SPAWN]}
 COUNTS = TokenCounts(9, 4, cache_read_tokens=3, reasoning_tokens=1)
 
 
@@ -141,6 +143,11 @@ def test_structured_output(sent: Any, expected: Any) -> None:
         ({"text": "x"}, "text"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"type": "custom", "name": "x"}]}, "tools[0].type"),
+        ({"tools": [{"type": "namespace", "name": "x"}]}, "tools[0].tools"),
+        ({"tools": [{"type": "namespace", "tools": [{"type": "custom"}]}]}, "tools[0].tools[0].type"),
+        ({"tools": [{"type": "namespace", "tools": [{"type": "namespace", "tools": []}]}]}, "tools[0].tools[0].type"),
+        ({"tools": [AGENTS, {"type": "function", "name": "spawn"}]}, "tools"),
+        ({"tools": [AGENTS, {**AGENTS, "name": "others"}]}, "tools"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
         ({"input": None}, "input"),
@@ -193,9 +200,9 @@ def test_a_reply_that_was_cut_short_says_why(finish: FinishReason, why: str) -> 
     assert (reply.status, reply.incomplete_details.reason) == ("incomplete", why)
 
 
-def streamed(*items: StreamItem, finish: FinishReason = "stop", cost: str | None = None) -> list[Any]:
+def streamed(*items: StreamItem, finish: FinishReason = "stop", cost: str | None = None, **fields: Any) -> list[Any]:
     """The events, each valid as the SDK has it."""
-    request = OPENAI_RESPONSES.parse(b'{"input":"Hello","stream":true}')
+    request = OPENAI_RESPONSES.parse(orjson.dumps({"input": "Hello", "stream": True, **fields}))
     writer = OPENAI_RESPONSES.stream_writer(request, model="m", request_id="req_ab", created=7)
     text = writer.start() + b"".join(writer.item(item) for item in (*items, StreamEnd("m")))
     text += writer.finish(ChatResponse("", "m", COUNTS, finish_reason=finish), cost=cost)
@@ -233,6 +240,17 @@ def test_streamed_calls_may_be_mixed() -> None:
     assert [(item.id, item.status) for item in added] == [(item.id, "in_progress") for item in (message, first, second)]
     done = [event.output_index for event in events if event.type == "response.output_item.done"]
     assert done == [0, 1, 2]
+
+
+def test_functions_of_a_namespace_stand_beside_the_others_and_their_calls_name_it() -> None:
+    tools = [AGENTS, {"type": "function", "name": "look", "parameters": SCHEMA}]
+    assert to_chat(tools=tools).tools == (Tool("spawn", "", SCHEMA), Tool("look", "", SCHEMA))
+    calls = (ToolCall("c1", "spawn", "{}"), ToolCall("c2", "look", "{}"))
+    last = streamed(*(ToolCallDelta(i, call.id, call.name) for i, call in enumerate(calls)), tools=tools)[-1]
+    for reply in (whole(ChatResponse("", "m", COUNTS, tool_calls=calls), tools=tools), last.response):
+        assert [item.to_dict().get("namespace") for item in reply.output] == ["agents", None]
+        asked = [{"role": "user", "content": "Hello"}, *(item.to_dict() for item in reply.output)]
+        assert to_chat(input=asked, tools=tools).messages[1].tool_calls == calls
 
 
 def test_a_call_without_arguments_has_empty_ones() -> None:

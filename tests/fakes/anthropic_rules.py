@@ -116,6 +116,8 @@ def _problems_of_model(body: JSON, family: str, version: _Version) -> Iterator[s
     if version >= (5, 0) and kind in ("disabled", "between_tools") and effort in ("xhigh", "max"):
         yield f"thinking can't be off at the effort `{effort}`"
     is_forced = (body.get("tool_choice") or {}).get("type") in ("any", "tool")
+    if is_forced and version >= ((5, 1) if family in ("fable", "mythos") else (5, 5)) and family != "haiku":
+        yield "tool_choice: forced tool use is not supported for this model."
     if is_forced and kind in ("adaptive", "enabled"):
         yield "Thinking may not be enabled when tool_choice forces tool use."
     if body["messages"][-1].get("role") == "assistant":

@@ -29,8 +29,8 @@ class ClaudeModel:
     within a budget, if `has_budget`. off: the value of `thinking` that switches it off; None: it can't be.
 
     hides_thinking: the text of its thinking is omitted unless it is asked for. caps_effort_when_off: without thinking,
-    no effort above `high`. takes_prefill: it continues a last turn of the assistant's. samplers: how many of
-    `temperature` and `top_p` it accepts.
+    no effort above `high`. takes_prefill: it continues a last turn of the assistant's. takes_forced_tool: it can be
+    made to call a tool. samplers: how many of `temperature` and `top_p` it accepts.
     """
 
     efforts: tuple[str, ...] = EFFORTS
@@ -40,6 +40,7 @@ class ClaudeModel:
     hides_thinking: bool = False
     caps_effort_when_off: bool = False
     takes_prefill: bool = True
+    takes_forced_tool: bool = True
     samplers: int = 2
 
     def closest_effort(self, effort: str, *, is_off: bool = False) -> str | None:
@@ -73,13 +74,19 @@ def _model(family: str, version: tuple[int, int]) -> ClaudeModel:
         hides_thinking=version >= (4, 7),
         caps_effort_when_off=version >= (5, 0),
         takes_prefill=version < (4, 6),
+        takes_forced_tool=version < (5, 5) or family == "haiku",
         samplers=0 if version >= (4, 7) else 1 if version >= (4, 1) else 2,
     )
 
 
 def _always_thinking(version: tuple[int, int]) -> ClaudeModel:
     return ClaudeModel(
-        efforts=_efforts(version), thinks_adaptively=True, hides_thinking=True, takes_prefill=False, samplers=0
+        efforts=_efforts(version),
+        thinks_adaptively=True,
+        hides_thinking=True,
+        takes_prefill=False,
+        takes_forced_tool=version < (5, 1),
+        samplers=0,
     )
 
 

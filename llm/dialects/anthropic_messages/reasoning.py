@@ -83,7 +83,7 @@ def _adaptive(model: ClaudeModel, effort: str) -> Reasoning:
 
 def _switched_off(model: ClaudeModel, effort: str | None) -> Reasoning:
     """A model that can't be switched off thinks all the same."""
-    closest = None if effort is None else model.closest_effort(effort, is_off=True)
+    closest = None if effort is None else model.closest_effort(effort, is_off=model.off is not None)
     return Reasoning(model.off, closest, is_off=model.off is not None)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from llm.dialects.anthropic_messages.models import find_model
+from llm.dialects.anthropic_messages.models import ClaudeModel, find_model
 from llm.dialects.anthropic_messages.reasoning import plan_reasoning, samplers
 from llm.dialects.anthropic_messages.schema import closed_schema
 from llm.dialects.anthropic_messages.tool_names import allowed_name
@@ -58,7 +58,7 @@ def request_body(request: ChatRequest, *, is_stream: bool) -> bytes:
         ),
         "stop_sequences": [text for text in request.stop if text.strip()],
         "tools": [_tool(tool) for tool in request.tools],
-        "tool_choice": _tool_choice(request.tool_choice) if request.tools and request.tool_choice else None,
+        "tool_choice": _tool_choice(request.tool_choice, model) if request.tools and request.tool_choice else None,
         "output_config": _output_config(request, reasoning.effort),
         "thinking": reasoning.thinking,
         "metadata": {"user_id": _user_id(request.user)} if request.user else None,
@@ -214,7 +214,9 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return _with_cache_hint({**sent, "input_schema": schema}, tool.cache)
 
 
-def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
+def _tool_choice(choice: ToolChoice, model: ClaudeModel) -> dict[str, Any]:
+    if choice.mode in ("required", "tool") and not model.takes_forced_tool:
+        raise UpstreamRejected("For this model, 'tool_choice' must be 'auto' or 'none'.", param="tool_choice")
     fields: dict[str, Any] = {"type": _TOOL_CHOICES[choice.mode]}
     if choice.mode == "tool":
         fields["name"] = allowed_name(choice.name or "")

@@ -19,7 +19,7 @@ from llm.alerts.outbox import NOBODY
 from llm.models import Outbox
 
 GIVEN_UP = Q(sent_at=None, given_up_at__isnull=False)
-_NOBODY = (NOBODY, "nobody to tell")
+_NOBODY = (NOBODY, "no recipient")
 """The second is what earlier versions wrote."""
 _UNADDRESSED = Q(sent_at__isnull=False, last_result__in=_NOBODY)
 

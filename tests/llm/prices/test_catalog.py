@@ -272,9 +272,9 @@ def test_the_model_list_has_active_routes_the_default_model_and_listed_names() -
     listed = load_catalog().public_models(at=MARCH, default_provider="openai", default_model="house-model")
 
     assert listed == [
-        PublicModel("gpt-4o", price.created_at, "openai", (TargetName("openai", "gpt-4o"),)),
-        PublicModel("house-model", MARCH, "openai", (TargetName("openai", "house-model"),)),
-        PublicModel("smart", route.created_at, "anthropic", (TargetName("anthropic", "claude-opus-5"),)),
+        PublicModel("gpt-4o", price.created_at, "openai", (TargetName("openai", "gpt-4o", "openai"),)),
+        PublicModel("house-model", MARCH, "openai", (TargetName("openai", "house-model", "openai"),)),
+        PublicModel("smart", route.created_at, "anthropic", (TargetName("anthropic", "claude-opus-5", "anthropic"),)),
     ]
 
 
@@ -334,7 +334,8 @@ def test_the_model_list_has_the_names_that_a_pattern_makes_of_listed_ones() -> N
     add_route("off-*", ("openai", "off-*"), is_active=False)
     add_route("one-*", ("openai", "gpt-4o"))
     listed = load_catalog().public_models(at=MARCH, default_provider="openai")
-    assert listed == [PublicModel("claude-opus-5", price.created_at, "anthropic")]
+    targets = (TargetName("anthropic", "claude-opus-5", "anthropic"),)
+    assert listed == [PublicModel("claude-opus-5", price.created_at, "anthropic", targets)]
     assert load_catalog().public_models(at=MARCH, default_provider="openai", can_call=lambda _: False) == []
 
 

@@ -19,9 +19,7 @@ from llm.alerts.outbox import NOBODY
 from llm.models import Outbox
 
 GIVEN_UP = Q(sent_at=None, given_up_at__isnull=False)
-_NOBODY = (NOBODY, "no recipient")
-"""The second is what earlier versions wrote."""
-_UNADDRESSED = Q(sent_at__isnull=False, last_result__in=_NOBODY)
+_UNADDRESSED = Q(sent_at__isnull=False, last_result=NOBODY)
 
 
 class MessageStateFilter(admin.SimpleListFilter):
@@ -98,7 +96,7 @@ class OutboxAdmin(ConfirmedActionsAdmin[Outbox]):
     @admin.display(description="State")
     def state(self, message: Outbox) -> SafeString:
         if message.sent_at is not None:
-            return badge("no recipient") if message.last_result in _NOBODY else badge("sent")
+            return badge("no recipient") if message.last_result == NOBODY else badge("sent")
         return badge("waiting") if message.given_up_at is None else badge("failed")
 
     @admin.display(description="Event")

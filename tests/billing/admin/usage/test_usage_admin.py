@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from contextlib import nullcontext
 from datetime import date, timedelta
 from decimal import Decimal
 from html import unescape
@@ -218,6 +219,8 @@ def test_a_refresh_in_between_counts_nothing_twice(admin_client: Client, monkeyp
         return reads[-1]
 
     monkeypatch.setattr("billing.usage_reports.explorer.read_unsummed", read_then_refresh)
+    # The page's transaction is not the refresh's: in real life another process has that.
+    monkeypatch.setattr("billing.usage_reports.explorer.room_for_sums", nullcontext)
     assert rows(admin_client, by="account")[0] == ("Total", "1", "$1.00")
     assert [len(read.cells.rows) for read in reads] == [1, 0]
 

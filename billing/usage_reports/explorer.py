@@ -12,7 +12,7 @@ from typing import Any
 from django.utils import timezone
 
 from billing.rollup import room_for_sums
-from billing.usage_reports.days import UsageMeasures, sum_measures
+from billing.usage_reports.measures import UsageMeasures, sum_measures
 from billing.usage_reports.questions import Bucket, Dimension, Question, TooMuchUsageError
 from billing.usage_reports.sources import DaysSource, Only, Source, Sums, Unsummed, marks_now, read_calls, read_unsummed
 from llm.money import exact_arithmetic

@@ -10,7 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from billing.periods import BillingPeriod
-from billing.usage_reports.days import UsageMeasures
+from billing.usage_reports.measures import UsageMeasures
 
 MAX_DAYS_OF_CALLS = 7
 """How many days are read call by call."""

@@ -15,7 +15,7 @@ from django.utils import timezone
 from billing.models import DailyUsage, RollupMark
 from billing.models.rollups import COST_FIELDS
 from billing.rollup import CallKey, ChosenCalls, count_calls, count_outcomes, rows_with, sum_calls
-from billing.usage_reports.days import DAY_FIELDS, UsageMeasures, added, read_cells
+from billing.usage_reports.measures import DAY_FIELDS, UsageMeasures, added, read_cells
 from billing.usage_reports.questions import Bucket, Dimension, Measure, Question, TooMuchUsageError, Unit, bucket_of
 from llm.enums import FAILED_OUTCOMES
 from llm.fields import ExactSum

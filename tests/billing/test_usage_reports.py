@@ -11,18 +11,11 @@ import pytest
 from billing.models import DailyUsage, RollupMark
 from billing.rollup import refresh
 from billing.rollup.summaries import summarise
-from billing.usage_reports import (
-    ModelUsage,
-    UsageMeasures,
-    UsageQuestion,
-    by_account,
-    by_key,
-    rolled_up_to,
-    usage_report,
-)
+from billing.usage_reports import UsageMeasures, rolled_up_to
 from llm.books.clock import database_now
 from llm.models import Account, ApiKey
 from tests.billing.factories import make_account, make_daily_usage
+from tests.billing.reported import ModelUsage, UsageQuestion, by_account, by_key, usage_report
 from tests.llm.admin.factories import make_key
 
 pytestmark = pytest.mark.django_db
@@ -143,13 +136,6 @@ def test_a_report_is_as_of_the_account_that_is_behind_the_most(key: ApiKey) -> N
     assert (rolled_up_to(), rolled_up_to(other.pk)) == (former, latest)
     RollupMark.objects.filter(account=other).update(cutoff_at=None, rolling_to=database_now())
     assert (rolled_up_to(), rolled_up_to(other.pk), rolled_up_to(key.account_id)) == (None, None, former)
-
-
-@pytest.mark.parametrize(
-    ("cost", "estimated", "permille"), [("0", "0", 0), ("3", "1", 333), ("1", "1", 1000), ("5", "0", 0)]
-)
-def test_the_share_of_estimates_is_rounded_down(cost: str, estimated: str, permille: int) -> None:
-    assert UsageMeasures(cost=Decimal(cost), estimated_cost=Decimal(estimated)).estimated_permille == permille
 
 
 def test_models_of_one_name_at_two_providers_stay_apart(key: ApiKey) -> None:

@@ -13,11 +13,12 @@ import pytest
 from billing.models import AccountDay, DailyUsage, KeyDay, KeyThird, ModelDay, StaleDay
 from billing.rollup import days_summed_wrongly, rebuild, refresh
 from billing.rollup.summaries import mark_stale, summarise
-from billing.usage_reports import UsageMeasures, UsageQuestion, by_account, by_key, usage_report
+from billing.usage_reports import UsageMeasures
+from billing.usage_reports.measures import DAY_FIELDS
 from llm.books.clock import database_now
 from llm.models import ApiKey
 from tests.billing.factories import make_account, make_daily_usage
-from tests.billing.reported import added_by_hand, reported
+from tests.billing.reported import UsageQuestion, added_by_hand, by_account, by_key, reported, usage_report
 from tests.billing.rollup_histories import DAYS, FIRST_DAY
 from tests.llm.admin.factories import make_key, save, usage_row
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.django_db
 LAST_DAY = FIRST_DAY + timedelta(days=DAYS - 1)
 ALL = UsageQuestion(FIRST_DAY, LAST_DAY)
 NEXT_DAY = FIRST_DAY + timedelta(days=1)
-FIGURES = UsageMeasures._fields
+FIGURES = DAY_FIELDS
 
 Totals = dict[Any, UsageMeasures]
 

@@ -15,9 +15,9 @@ from django.db import connection, connections
 from billing.models import AccountDay, KeyDay, KeyThird, ModelDay, StaleDay
 from billing.rollup import days_summed_wrongly, summaries
 from billing.rollup.summaries import Summary, summarise
-from billing.usage_reports import UsageQuestion, by_account, usage_report
 from llm.models import ApiKey
 from tests.billing.factories import make_account, make_daily_usage
+from tests.billing.reported import UsageQuestion, by_account, usage_report
 from tests.databases import only_on_postgresql
 from tests.llm.admin.factories import make_key
 

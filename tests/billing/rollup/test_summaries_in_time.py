@@ -19,11 +19,10 @@ from billing.periods import Third
 from billing.rollup import days_summed_wrongly, rebuild, refresh, summaries
 from billing.rollup import sqlite as sqlite_rollup
 from billing.rollup.summaries import Summary, summarise
-from billing.usage_reports import UsageQuestion, usage_report
 from llm.books.clock import database_now
 from llm.models import ApiKey
 from tests.billing.factories import make_account
-from tests.billing.reported import added_by_hand, reported
+from tests.billing.reported import UsageQuestion, added_by_hand, reported, usage_report
 from tests.billing.rollup_histories import DAYS, FIRST_DAY, Historian
 from tests.databases import only_on_sqlite
 from tests.llm.admin.factories import make_key, save, usage_row

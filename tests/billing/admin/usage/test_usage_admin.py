@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from contextlib import nullcontext
 from datetime import date, timedelta
 from decimal import Decimal
 from html import unescape
@@ -18,6 +19,7 @@ from django.utils import timezone
 from billing.models import DailyUsage
 from billing.rollup import refresh
 from billing.rollup.summaries import mark_stale
+from billing.usage_reports.sources import Unsummed, read_unsummed
 from llm.enums import CallOutcome
 from llm.models import Account, ApiKey
 from tests.billing.calls import make_call, make_price
@@ -204,6 +206,23 @@ def test_calls_that_no_day_holds_yet_are_counted_once(admin_client: Client) -> N
     after = rows(admin_client, by="account")
     assert before == [("Total", "2", "$2.00"), ("Acme", "2", "$2.00")]
     assert after == [("Total", "3", "$3.00"), ("Acme", "3", "$3.00")]
+
+
+def test_a_refresh_in_between_counts_nothing_twice(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_call(make_account(), day=date(2026, 10, 2), price=make_price(), prompt_tokens=500_000)
+    reads: list[Unsummed] = []
+
+    def read_then_refresh(*args: Any, **kwargs: Any) -> Unsummed:
+        reads.append(read_unsummed(*args, **kwargs))
+        if len(reads) == 1:
+            refresh()
+        return reads[-1]
+
+    monkeypatch.setattr("billing.usage_reports.explorer.read_unsummed", read_then_refresh)
+    # The page's transaction is not the refresh's: in real life another process has that.
+    monkeypatch.setattr("billing.usage_reports.explorer.room_for_sums", nullcontext)
+    assert rows(admin_client, by="account")[0] == ("Total", "1", "$1.00")
+    assert [len(read.cells.rows) for read in reads] == [1, 0]
 
 
 def test_calls_are_split_by_what_no_day_tells(admin_client: Client) -> None:

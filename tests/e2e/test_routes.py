@@ -315,7 +315,7 @@ def within(upstream: FakeUpstream, gateway_environment: dict[str, str], transact
             await runtime().run_db(connections.close_all)
             await close_runtime()
 
-    with override_settings(**gateway_environment, LLM_DB_THREADS=1):
+    with override_settings(**{**gateway_environment, "LLM_TARGET_FAILURES": 0, "LLM_DB_THREADS": 1}):
         yield lambda scenario: asyncio.run(run_and_close(scenario))
 
 

@@ -8,7 +8,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pytest_django import Settings
 
+from llm.management.commands.bootstrap import _describe_provider
+from llmproject.providers import InstanceSettings
 from tests.llmproject.commands import manage
 
 pytestmark = pytest.mark.processes
@@ -69,3 +72,12 @@ def test_a_file_that_is_no_database_is_refused_with_one_sentence(tmp_path: Path)
     ended = manage(tmp_path, "bootstrap")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("The database can't be used: the file is not a database, or it is damaged. ")
+
+
+def test_the_summary_names_the_instances_and_the_default(settings: Settings) -> None:
+    settings.LLM_PROVIDERS = (
+        InstanceSettings("main", "openai", api_keys=("sk-of-nobody-elses-business",), weights=(1,)),
+        InstanceSettings("claude", "anthropic"),
+    )
+    settings.LLM_PROVIDER, settings.LLM_DEFAULT_MODEL = "claude", ""
+    assert _describe_provider() == "main (openai), claude (anthropic); default claude, no default model"

@@ -31,9 +31,9 @@ _CHECK = """
 import json, resource, sys, time
 import django
 django.setup()
-from llm import verification
+from llm import audit
 began = time.perf_counter()
-findings = getattr(verification, sys.argv[1])()
+findings = getattr(audit, sys.argv[1])()
 print(json.dumps({
     "rows": findings.rows,
     "problems": findings.problems,

@@ -1,4 +1,4 @@
-"""What a deployment should say before it bills anybody."""
+"""What a deployment is told about its settings before it bills anyone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Countries that a customer can be in: ISO 3166-1, by the list of django-countries."""
+"""Countries that a customer can be in: ISO 3166-1, from django-countries."""
 
 from __future__ import annotations
 

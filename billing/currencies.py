@@ -19,7 +19,7 @@ DECIMALS: dict[str, int] = {code: decimals for decimals, codes in _CODES.items()
 MAX_DECIMALS = 3
 
 COST_CURRENCY = "USD"
-"""What providers charge us in."""
+"""The currency in which providers charge us."""
 
 
 def currency_choices(*, without: str = "") -> list[tuple[str, str]]:
@@ -33,5 +33,5 @@ def validate_currency(code: str) -> None:
 
 
 def format_money(amount: Decimal, currency: str) -> str:
-    """As it stands on an invoice: all of the currency's decimals, thousands apart, no symbol; `1,234.50`."""
+    """As printed on an invoice: all of the currency's decimals, thousands separated, no symbol; `1,234.50`."""
     return f"{amount:,.{DECIMALS[currency]}f}"

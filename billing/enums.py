@@ -1,10 +1,12 @@
-"""The closed vocabularies of billing, as they stand in the database, in exports and in proofs."""
+"""The closed vocabularies of billing, as stored in the database and used in exports and proofs."""
 
 from django.db import models
 
 
 class InvoiceKind(models.TextChoices):
-    """regular: a period's usage, and what came late for earlier ones. supplement: late usage with no next period."""
+    """regular: a period's usage, and late usage of earlier ones. supplement: late usage that no regular invoice will
+    take.
+    """
 
     REGULAR = "regular", "invoice"
     SUPPLEMENT = "supplement", "supplement"
@@ -14,8 +16,8 @@ class InvoiceKind(models.TextChoices):
 class CreditKind(models.TextChoices):
     """What a credit note is.
 
-    correction: what it credits is billed again, by the next draft. goodwill: what it credits stays billed, and is
-    never charged again. reduction: an issued month costs less than was charged, which the books found themselves.
+    correction: the credited lines are billed again by the next draft. goodwill: money back; the usage stays billed and
+    is never charged again. reduction: drafted automatically when an issued month costs less than was charged.
     """
 
     CORRECTION = "correction", "correction"
@@ -24,7 +26,7 @@ class CreditKind(models.TextChoices):
 
 
 class InvoiceState(models.TextChoices):
-    """Moves forward, but for `in_review` and `approved` -> `draft` (sent back). From `issued` on nothing changes."""
+    """Moves forward, except back to `draft` from `in_review` and `approved`. Nothing changes from `issued` on."""
 
     DRAFT = "draft", "draft"
     IN_REVIEW = "in_review", "in review"
@@ -35,7 +37,7 @@ class InvoiceState(models.TextChoices):
 
 
 class LineKind(models.TextChoices):
-    """In the order in which lines stand on an invoice."""
+    """In the order of the lines on an invoice."""
 
     USAGE = "usage", "usage"
     ALLOWANCE = "allowance", "included allowance"
@@ -78,7 +80,7 @@ class MonthJobKind(models.TextChoices):
 
 
 class TokenScope(models.TextChoices):
-    """What a staff token may do at most: each that is more than reading is one thing that the API starts."""
+    """What a staff token may do at most. Each scope beyond reading is one kind of action that the API can start."""
 
     READ = "read", "read"
     EXPORT = "export", "start exports"

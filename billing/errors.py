@@ -1,15 +1,15 @@
-"""What billing refuses, in sentences for the person who asked."""
+"""What billing refuses, in sentences for the user who asked."""
 
 from __future__ import annotations
 
 
 class BillingError(Exception):
-    """The message says what is the matter and what to do."""
+    """The message says what is wrong and what to do."""
 
 
 class InvoiceError(BillingError):
-    """An invoice can't be moved on, or not by this person."""
+    """The step isn't allowed for this invoice, or not for this user."""
 
 
 class NotBillableError(BillingError):
-    """An account can't be billed as things stand: no plan, no rate of exchange, another currency."""
+    """The account can't be billed for now: it has no plan, no exchange rate, or another currency."""

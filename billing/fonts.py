@@ -1,7 +1,7 @@
-"""The fonts that PDFs are drawn with: which characters they have, and which fonts of BILLING_FONTS stand in.
+"""The fonts of PDFs: which characters they have, and which fonts of BILLING_FONTS are used for the others.
 
-Read with HarfBuzz, which takes a millisecond for the largest font; what draws the PDF is far heavier. Even that is
-loaded only where a text has more than Latin letters or a font is configured.
+Read with HarfBuzz, which takes a millisecond for the largest font; the PDF library is far heavier. Even HarfBuzz is
+loaded only if a text has more than Latin letters or a font is configured.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ REGULAR = _FOLDER / "DejaVuSans.ttf"
 BOLD = _FOLDER / "DejaVuSans-Bold.ttf"
 
 JOINERS = frozenset("\u200c\u200d\u200e\u200f")
-"""Characters without a look of their own that say how the letters beside them join, or which way they run."""
+"""Invisible characters that decide how neighbouring letters join, or their direction."""
 _BOLD_FROM_WEIGHT = 600
-# What both bundled fonts have, so that most texts need no look into a font.
+# Characters of both bundled fonts, so that most texts need no look into a font.
 _SURELY_THERE = re.compile(r"[ -~\u00a0-\u024f\n]*")
 _FACE_OF_COLLECTION = re.compile(r"(.+):(\d+)")
 _OUTLINES = frozenset(("glyf", "CFF "))
 _SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
-# They choose between forms of the character before them, and are nothing by themselves.
+# They select a form of the preceding character and have no glyph of their own.
 _VARIATION_SELECTORS = range(0xE0100, 0xE01F0)
 
 
@@ -45,18 +45,18 @@ class FontFile:
 
     @classmethod
     def named(cls, value: str) -> FontFile:
-        """Of an entry of BILLING_FONTS: a path, and for a face of a collection `path:2`."""
+        """Parses an entry of BILLING_FONTS: a path, with `:2` for a face of a collection."""
         match = _FACE_OF_COLLECTION.fullmatch(value)
         return cls(Path(match[1]), int(match[2])) if match else cls(Path(value))
 
 
 def configured_fonts() -> tuple[FontFile, ...]:
-    """In the order in which they are asked for a character that the bundled fonts lack."""
+    """In the order in which they are tried for a character that the bundled fonts lack."""
     return tuple(map(FontFile.named, settings.BILLING_FONTS))
 
 
 def font_problem(value: str) -> str:
-    """Why this entry of BILLING_FONTS can't be used; "" where it can."""
+    """Why this entry of BILLING_FONTS can't be used; "" if it can."""
     font = FontFile.named(value)
     if not font.path.is_file():
         return f"BILLING_FONTS names {font.path}, which is not a file; install the font or correct the path."
@@ -75,13 +75,13 @@ def bundled_glyphs() -> Set:
 
 @cache
 def glyphs_of(font: FontFile) -> Set:
-    """Not as a set of Python's: of a Chinese font it would take 4 MB."""
+    """Not a Python set: a Chinese font's would take 4 MB."""
     return open_face(font).unicodes
 
 
 @cache
 def is_bold(font: FontFile) -> bool:
-    # In the table OS/2 the weight, from 1 to 1000, stands after the version and the average width.
+    # In the OS/2 table, the weight (1 to 1000) follows the version and the average width.
     table = open_face(font).reference_table("OS/2").data
     return int.from_bytes(table[4:6], "big") >= _BOLD_FROM_WEIGHT
 
@@ -105,12 +105,12 @@ def all_glyphs() -> Set:
 
 
 def has_no_look(char: str) -> bool:
-    """Joiners, marks of direction and the like, which a document leaves out or that only shape what is beside them."""
+    """Joiners, direction marks and the like: omitted from a document, or only shaping their neighbours."""
     return unicodedata.category(char) == "Cf" or ord(char) in _VARIATION_SELECTORS
 
 
 def missing_characters(texts: Iterable[str]) -> tuple[str, ...]:
-    """What none of the fonts can draw, each once, in the order in which it is met."""
+    """Characters that no font can draw, each once, in order of appearance."""
     unsure = "".join(text for text in texts if not _SURELY_THERE.fullmatch(text))
     if not unsure:
         return ()
@@ -120,17 +120,17 @@ def missing_characters(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def character_name(char: str) -> str:
-    """`株 (U+682A)`; without the character where it would show nothing, or harm what is around it."""
+    """`株 (U+682A)`; without the character if it is invisible or would affect the text around it."""
     code = f"U+{ord(char):04X}"
     is_shown = char.isprintable() and not unicodedata.category(char).startswith("M")
     return f"{char} ({code})" if is_shown else code
 
 
 def fonts_for(chars: Iterable[str]) -> Mapping[FontFile, Collection[int]]:
-    """Which configured fonts are needed for what the bundled ones lack, and for which code points.
+    """Which configured fonts are needed for characters that the bundled ones lack, and for which code points.
 
-    Regular text takes the first font that isn't bold and has the character, bold text the first bold one; where there
-    is none of that kind, the first at all.
+    Regular text takes the first non-bold font that has the character, bold text the first bold one; if there is none of
+    that kind, the first that has it.
     """
     needed = {code for code in map(ord, chars) if code not in bundled_glyphs()}
     fonts = configured_fonts() if needed else ()
@@ -145,9 +145,9 @@ def fonts_for(chars: Iterable[str]) -> Mapping[FontFile, Collection[int]]:
 
 
 def build_subset(font: FontFile, codes: Collection[int]) -> bytes:
-    """A font of its own, of a few kB, with these characters and what shapes them; the same bytes each time.
+    """A font of a few kB with these characters and their shaping rules; the same bytes each time.
 
-    fpdf2 takes seconds to read a whole font of Chinese. Of a variable font it is the default instance.
+    fpdf2 takes seconds to read a whole Chinese font. Of a variable font, this is the default instance.
     """
     from uharfbuzz import SubsetFlags, SubsetInput, subset
 

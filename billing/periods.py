@@ -1,7 +1,7 @@
 """A billing period: a calendar month of an account's own days. Pure.
 
-Each call has one `local_day`, frozen when it was opened, so it belongs to exactly one period whatever becomes of the
-account's time zone. No moment in time, and no zone, is converted here.
+Each call has one `local_day`, frozen when it was opened, so it belongs to exactly one period even if the account's time
+zone changes. No moments or time zones are converted here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from typing import NamedTuple
 
 _LABEL = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
-# With room on both sides: months beside these are reckoned with too, and the calendar has no year 0 and no year 10000.
+# With a margin on both sides: months before and after are computed too, and the calendar has no year 0 or 10000.
 _FIRST_YEAR, _LAST_YEAR = 2000, 2999
 _MONTHS = (
     "January February March April May June July August September October November December".split()  # noqa: SIM905
@@ -46,7 +46,7 @@ class BillingPeriod:
 
     @property
     def end(self) -> date:
-        """The first day that is no longer in it."""
+        """The first day after it."""
         return (self.start + timedelta(days=31)).replace(day=1)
 
     @property
@@ -70,7 +70,7 @@ class BillingPeriod:
 
 
 def months_between(first: BillingPeriod, last: BillingPeriod) -> Iterator[BillingPeriod]:
-    """Both included; none where the last is before the first."""
+    """Both inclusive; empty if the last is before the first."""
     period = first
     while period <= last:
         yield period
@@ -78,7 +78,7 @@ def months_between(first: BillingPeriod, last: BillingPeriod) -> Iterator[Billin
 
 
 class Third(NamedTuple):
-    """Days 1 to 10 of a month, 11 to 20, or the others; both days included."""
+    """Days 1 to 10 of a month, 11 to 20, or the rest; both bounds inclusive."""
 
     first: date
     last: date

@@ -1,4 +1,4 @@
-"""Plans and their dated versions: what is in force, what rating sees of it, and what may still be changed."""
+"""Plans and their dated versions: which is in force, how rating sees it, and what may still be changed."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ DEFAULT_PLAN = "At cost"
 _DEFAULT_FROM = date(2000, 1, 1)
 
 _NEEDED_METERS = (Meter.INPUT, Meter.OUTPUT)
-"""All other meters fall back on one of these."""
+"""Every other meter falls back on one of these."""
 
 
 class NoPlanVersion(NotBillableError):
-    """A plan has no version that was in force by the start of a period."""
+    """No version of the plan was in force at the start of a period."""
 
 
 class PlanVersionUsed(BillingError):
-    """Invoices stand on a version, so it can't be changed any more."""
+    """Invoices use the version, so it can't be changed any more."""
 
 
 def build_terms(version: PlanVersion) -> PlanTerms:
-    """The version as rating sees it. Its fixed prices come by position, then by pattern; a price's tiers by tokens."""
+    """The version as rating sees it: fixed prices by position, then by pattern; a price's tiers by tokens."""
     return PlanTerms(
         version_id=version.pk,
         effective_from=version.effective_from,
@@ -56,7 +56,7 @@ def build_terms(version: PlanVersion) -> PlanTerms:
 
 
 def version_in_force(plan: Plan, period: BillingPeriod) -> PlanVersion:
-    """The latest that started by the period's first day. Raises NoPlanVersion with a sentence."""
+    """The latest version that started by the period's first day. Raises NoPlanVersion with a sentence."""
     version = plan.versions.filter(effective_from__lte=period.start).order_by("-effective_from").first()
     if version is None:
         raise NoPlanVersion(
@@ -66,7 +66,7 @@ def version_in_force(plan: Plan, period: BillingPeriod) -> PlanVersion:
 
 
 def default_plan() -> Plan:
-    """Cost passed on in USD. It is made where it is missing; who makes it first doesn't matter."""
+    """The plan that passes cost on in USD, created if it doesn't exist. Safe against concurrent creation."""
     with transaction.atomic():
         plan, _ = Plan.objects.get_or_create(name=DEFAULT_PLAN)
         PlanVersion.objects.get_or_create(plan=plan, effective_from=_DEFAULT_FROM)
@@ -74,19 +74,19 @@ def default_plan() -> Plan:
 
 
 def get_or_create_profile(account: Account) -> BillingProfile:
-    """The account's profile, made where it has none yet."""
+    """The account's profile, created if it doesn't exist."""
     make_profiles([account])
     return BillingProfile.objects.get(account=account)
 
 
 def profile_to_bill_by(account_id: int) -> BillingProfile:
-    """With its plans, without a lock: for reading."""
+    """With its plans, without a lock: for reading only."""
     profiles = BillingProfile.objects.select_related("plan").prefetch_related("former_plans__plan")
     return profiles.get(account=account_id)
 
 
 def make_profiles(accounts: Iterable[Account]) -> None:
-    """A profile for each that has none yet, from what the account says and the default plan."""
+    """Create a profile for each account without one, from the account's data and the default plan."""
     missing = [account for account in accounts if getattr(account, "billing_profile", None) is None]
     if not missing:
         return
@@ -101,9 +101,9 @@ def make_profiles(accounts: Iterable[Account]) -> None:
 
 
 def is_used(version: PlanVersion) -> bool:
-    """Whether an invoice that was submitted and isn't void stands on it, as a whole or with a line of late usage.
+    """Whether a submitted invoice that isn't void uses it, for its own month or in a line of late usage.
 
-    A draft doesn't: it is computed anew with the terms as they then are.
+    A draft doesn't count: it is recomputed with the terms in force then.
     """
     frozen = Invoice.objects.frozen()
     lines = InvoiceLine.objects.filter(invoice__in=frozen, plan_version=version)
@@ -111,24 +111,24 @@ def is_used(version: PlanVersion) -> bool:
 
 
 def lock_plan(plan_id: int) -> None:
-    """Until the transaction ends, nobody else submits an invoice of the plan, or changes or adds a version of it.
+    """Until the transaction ends, no other process submits an invoice of the plan, or changes or adds a version of it.
 
-    no_key: a stronger lock would make those wait who only refer to the plan.
+    no_key: a stronger lock would block transactions that only refer to the plan.
     """
     Plan.objects.select_for_update(no_key=True).get(pk=plan_id)
 
 
 def lock_plans(profile: BillingProfile) -> None:
-    """`lock_plan` of each by which a month of the account may be billed, by ascending id."""
+    """`lock_plan` for each plan by which a month of the account may be billed, by ascending id."""
     for plan_id in sorted({profile.plan_id, *(each.plan_id for each in profile.former_plans.all())}):
         lock_plan(plan_id)
 
 
 def keep_former_plans(before: BillingProfile, after: BillingProfile) -> None:
-    """What a profile has had until the month from which its plan now holds: earlier months stay with it.
+    """Keep a profile's former plan for the months before its new plan applies.
 
-    A plan that holds from a past month on, or from the first, takes over from then: the change is retroactive. Call it
-    with the saved profile, in the same transaction and under its lock.
+    A plan that applies from a past month on, or from the first, takes over from there: the change is retroactive. Call
+    it with the saved profile, in the same transaction and under its lock.
     """
     former = list(before.former_plans.order_by("until"))
     starts: list[date | None] = [None, *(each.until for each in former)]
@@ -158,7 +158,8 @@ def keep_former_plans(before: BillingProfile, after: BillingProfile) -> None:
 
 
 def ensure_unused(version: PlanVersion) -> None:
-    """Call it before changing or deleting a version or its rates, in the same transaction: no invoice comes between.
+    """Call it before changing or deleting a version or its rates, in the same transaction, so that no submit
+    intervenes.
 
     Raises PlanVersionUsed with a sentence.
     """
@@ -168,7 +169,7 @@ def ensure_unused(version: PlanVersion) -> None:
 
 
 def why_unchangeable(version: PlanVersion) -> str:
-    """A sentence; "" where no invoice stands on the version. It is called by its stored month, whatever was typed."""
+    """A sentence; "" if no invoice uses the version. It names the version's stored month, whatever was typed."""
     if not is_used(version):
         return ""
     stored = PlanVersion.objects.select_related("plan").get(pk=version.pk)
@@ -191,9 +192,9 @@ def add_version(
     note: str = "",
     user: User | None = None,
 ) -> PlanVersion:
-    """A new version with its fixed prices. rates: not saved yet, their version is set here.
+    """Add a version with its fixed prices. rates: unsaved; their version is set here.
 
-    Raises ValidationError with sentences where a figure or the rates don't hold, or the month is billed already.
+    Raises ValidationError with sentences if a figure or the rates are invalid, or the month is billed already.
     """
     version = PlanVersion(
         plan=plan,
@@ -221,7 +222,7 @@ def add_version(
 
 
 def problems_of_version(version: PlanVersion) -> list[str]:
-    """Sentences on why a version can't start then, or have that currency; none where it can."""
+    """Sentences on why a version can't start then, or have that currency; empty if it can."""
     problems = []
     if (latest := _last_month_billed(version.plan)) is not None and latest.start >= version.effective_from:
         problems.append(f"{latest} was already billed under this plan: start the version in a later month.")
@@ -232,7 +233,7 @@ def problems_of_version(version: PlanVersion) -> list[str]:
 
 
 def _last_month_billed(plan: Plan) -> BillingPeriod | None:
-    """By an invoice that was submitted and isn't void, as its own month or by lines of late usage."""
+    """The last month billed by a submitted invoice that isn't void, as its own month or in lines of late usage."""
     frozen = Invoice.objects.frozen()
     starts = (
         rows.filter(plan_version__plan=plan).aggregate(last=Max("period_start"))["last"]
@@ -243,7 +244,7 @@ def _last_month_billed(plan: Plan) -> BillingPeriod | None:
 
 
 def problems_of_rates(rates: Iterable[PlanRate]) -> list[str]:
-    """Sentences on what is wrong with a version's fixed prices as a whole, if anything. They may be unsaved."""
+    """Sentences on what is wrong with a version's fixed prices as a whole. They may be unsaved."""
     by_pattern: dict[str, list[PlanRate]] = defaultdict(list)
     for each in rates:
         by_pattern[each.model_pattern].append(each)
@@ -273,7 +274,7 @@ def _problems_of_tiers(name: str, tiers: Sequence[PlanRate]) -> list[str]:
 
 
 def _ambiguous_positions(by_pattern: dict[str, list[PlanRate]]) -> list[str]:
-    """Names without `*` fit different models, so their order means nothing."""
+    """Patterns with `*` that share a position. Exact names match different models, so their order doesn't matter."""
     positions = {pattern: min(each.position for each in group) for pattern, group in by_pattern.items()}
     return [
         f"“{one}” and “{other}” have the same position: say which comes first."
@@ -283,7 +284,7 @@ def _ambiguous_positions(by_pattern: dict[str, list[PlanRate]]) -> list[str]:
 
 
 def _fixed_prices(rates: Iterable[PlanRate]) -> tuple[FixedPrice, ...]:
-    """Sorted here: databases order names by languages of their own."""
+    """Sorted in Python: databases order names by their own collations."""
     tiers: dict[tuple[str, str], list[PlanRate]] = defaultdict(list)
     for each in sorted(rates, key=lambda rate: (rate.position, rate.model_pattern, rate.meter, rate.from_tokens)):
         tiers[each.model_pattern, each.meter].append(each)

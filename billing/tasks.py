@@ -46,5 +46,5 @@ def run_waiting_exports() -> None:
 
 @shared_task(name="billing.tasks.run_waiting_month_jobs", ignore_result=True)
 def run_waiting_month_jobs() -> None:
-    """The same of closings and checks: of their own, for an export may take hours."""
+    """The same for invoice runs and verifications: separate, since an export may take hours."""
     months.run_waiting()

@@ -1,4 +1,4 @@
-"""What the database refuses of billing: changes of what was submitted, issued, or stood on by an invoice."""
+"""Changes to billing's tables that the database refuses: of what was submitted or issued, or is used by an invoice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm.db.triggers import Trigger
 _ISSUED = "('issued', 'paid')"
 _PAID_FIELDS = ("state", "paid_on")
 
-# From submit on an invoice says what it says, and who submitted it: what may still change is how far it has come.
+# From submit on, content and submitter are fixed: only the state may still move on.
 _COURSE_FIELDS = frozenset(
     {
         *("state", "series_id", "number", "content_digest", "approved_digest", "approved_by_id", "approved_at"),
@@ -63,7 +63,7 @@ def _of_invoices() -> Iterator[Trigger]:
         f"OLD.state IN ('in_review', 'approved') AND NEW.state <> 'draft' AND ({_CONTENT})",
     )
     yield Trigger("billing_invoice", "UPDATE", "a void invoice stays void", "OLD.state = 'void'")
-    # What is checked of a version is not left unchecked by calling it a former one.
+    # Or a version's check could be avoided by making it a former one.
     yield Trigger(
         "billing_invoice",
         "UPDATE",
@@ -80,7 +80,7 @@ def _of_invoices() -> Iterator[Trigger]:
 
 
 def _of_content(table: str) -> Iterator[Trigger]:
-    """Rows that belong to an invoice change only while it is a draft; none goes from one invoice to another."""
+    """Rows that belong to an invoice change only while it is a draft, and never move to another invoice."""
     for event, rows in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):
         invoices = ", ".join(f"{row}.invoice_id" for row in rows)
         yield Trigger(
@@ -92,7 +92,7 @@ def _of_content(table: str) -> Iterator[Trigger]:
 
 
 def _of_plans() -> Iterator[Trigger]:
-    """As `billing.plans.is_used`: late usage, and what was billed again, has its version on lines alone."""
+    """Like `billing.plans.is_used`: late usage, and what was billed again, refers to its version only on lines."""
     text = "invoices stand on this version of the plan: add a version"
     for event in ("UPDATE", "DELETE"):
         yield Trigger("billing_planversion", event, text, lookup=_is_used("OLD.id"))

@@ -13,22 +13,22 @@ from llm.types import STANDARD_SERVICE, Service, TokenCounts
 NO_DIGEST = (0,) * 8
 
 Progress = Callable[[int, int], None]
-"""Told of long work from time to time how much is done, and of how much, about."""
+"""Called from time to time during long work with (done, total), approximately."""
 
 EXACT_DECIMALS = 24
-"""Of an unrounded amount: pico-units (12) times a percentage (6) times a rate of exchange (6)."""
+"""Of an unrounded amount: pico-units (12) times a percentage (6) times an exchange rate (6)."""
 EXACT_DIGITS = 38
-"""Of an amount with all of its decimals; no column holds more."""
+"""Of an amount including its decimals; no column holds more."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:
-    """The billable calls of one account and period, by model and by the rates that gave their cost.
+    """The billable calls of one account and period, by model and by the rates that priced them.
 
-    rates: meter -> pico-units of USD a unit, of that rate set; empty where the calls were free or unpriced.
-    counts: sums without extra meters. cost_pico: pico-units of USD, of priced calls alone. digest: sums of words.
-    service, min_prompt_tokens: what the rate set is for. days: the first and the last on which there are such calls,
-    the account's own; None where nobody asked.
+    rates: meter -> pico-units of USD per unit, of that rate set; empty if the calls were free or unpriced.
+    counts: sums without extra meters. cost_pico: pico-units of USD, of priced calls only. digest: sums of words.
+    service, min_prompt_tokens: what the rate set is for. days: the first and last with such calls, in the account's
+    calendar; None if not requested.
     """
 
     provider: str
@@ -57,7 +57,7 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class FixedPrice:
-    """What one meter of the models that fit the pattern costs. tiers: by `from_tokens`, the first of them 0.
+    """The price of one meter of the models that match the pattern. tiers: by `from_tokens`, the first of them 0.
 
     A tier begins after its `from_tokens`: of tiers from 0 and from 1,000, the 1,000th token is still in the first.
     """
@@ -70,7 +70,7 @@ class FixedPrice:
 
 @dataclass(frozen=True, slots=True)
 class PlanTerms:
-    """A plan's version as rating sees it; see `billing.models.PlanVersion`. fixed_prices: the first that fits wins."""
+    """A plan's version as rating sees it; see `billing.models.PlanVersion`. fixed_prices: the first match wins."""
 
     version_id: int
     effective_from: date
@@ -86,10 +86,10 @@ class PlanTerms:
 
 @dataclass(frozen=True, slots=True)
 class ChargeLine:
-    """One line as rated; see `billing.models.InvoiceLine`. key: names it among all lines of its period.
+    """One line as rated; see `billing.models.InvoiceLine`. key: identifies it among all lines of its period.
 
-    quantity: of the meter's units, negative where an allowance takes them back; None where the line has none.
-    unit_price: per million of them, where one price holds for all: exact_amount is exactly quantity x unit_price.
+    quantity: of the meter's units, negative if an allowance takes them back; None if the line has none.
+    unit_price: per million of them, if one price applies to all: exact_amount is exactly quantity x unit_price.
     exact_amount: in the plan's currency, unrounded, 24 decimals; amount: rounded half away from zero.
     cost_pico: its share of our cost, USD; the shares of all lines add up to the cost of the usage.
     calls, digest: of the calls that it stands for: at cost all that used its meter at its price, at fixed prices all of
@@ -112,5 +112,5 @@ class ChargeLine:
 
     @property
     def residual(self) -> Decimal:
-        """Exact as it is: at most half a unit of the currency, with 24 decimals."""
+        """Exact: at most half a unit of the currency, with 24 decimals."""
         return self.exact_amount - self.amount

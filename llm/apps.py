@@ -15,5 +15,5 @@ class LLMConfig(AppConfig):
         triggers = import_module("llm.db.triggers")
         pre_migrate.connect(triggers.make_way_for_migrations, sender=self)
         post_migrate.connect(triggers.install_triggers, sender=self)
-        # Wherever Django is there is the Celery app, so that a task queued by the web process goes to our broker.
+        # Makes the Celery app available wherever Django is, so that tasks queued by the web process go to our broker.
         import_module("llmproject.celery")

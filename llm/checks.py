@@ -13,8 +13,10 @@ from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from llm.providers.registry import known_providers
+from llm.providers.instances import ANTHROPIC_URL, OPENAI_URL
+from llm.providers.registry import instances, known_providers
 from llmproject.names import nearest
+from llmproject.providers import InstanceSettings, variable
 
 PLACEHOLDER: Final = "change-me"
 TIMEOUTS_WITHIN_TOTAL: Final = (
@@ -22,12 +24,24 @@ TIMEOUTS_WITHIN_TOTAL: Final = (
     "LLM_FIRST_BYTE_TIMEOUT_SECONDS",
     "LLM_IDLE_TIMEOUT_SECONDS",
 )
-UPSTREAM_URLS: Final = ("LLM_BASE_URL", "LLM_OPENAI_BASE_URL", "LLM_ANTHROPIC_BASE_URL")
-REQUIRED_BY_PROVIDER: Final = {
-    "openai": "OPENAI_API_KEY",
-    "anthropic": "ANTHROPIC_API_KEY",
-    "openai_compatible": "LLM_BASE_URL",
+SINGLE_PROVIDER: Final = {
+    "OPENAI_API_KEY": "",
+    "ANTHROPIC_API_KEY": "",
+    "LLM_COMPATIBLE_API_KEY": "",
+    "LLM_BASE_URL": "",
+    "LLM_OPENAI_BASE_URL": OPENAI_URL,
+    "LLM_ANTHROPIC_BASE_URL": ANTHROPIC_URL,
+    "LLM_ANTHROPIC_MAX_TOKENS": 0,
 }
+"""The settings that nothing reads where LLM_PROVIDERS is set, and what they are where they aren't."""
+UPSTREAM_URLS: Final = ("LLM_BASE_URL", "LLM_OPENAI_BASE_URL", "LLM_ANTHROPIC_BASE_URL")
+FOREIGN_OPTIONS: Final = {
+    "openai": ("MAX_TOKENS", "DEVELOPER_ROLE"),
+    "openai_compatible": ("MAX_TOKENS",),
+    "anthropic": ("DIALECTS", "DEVELOPER_ROLE"),
+    "echo": ("DIALECTS", "DEVELOPER_ROLE", "MAX_TOKENS"),
+}
+"""What an instance of a provider makes nothing of; one of your own may make something of each."""
 MIN_SECRETS_KEY_LENGTH: Final = 32
 NO_SECRETS_KEY: Final = (
     "LLM_SECRETS_KEY is not set, so webhooks of accounts can't be signed; put a long random string into .env."
@@ -37,7 +51,7 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 @checks.register("llm")
 def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """Values that could not be read, found while the settings were loaded."""
+    """Values that couldn't be parsed when the settings were loaded."""
     return [
         *(checks.Error(problem, id="llm.E001") for problem in settings.LLM_SETTING_PROBLEMS),
         *(
@@ -54,7 +68,7 @@ def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
 @checks.register("llm")
 def check_named_providers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Settings that say something of single providers, by name; the empty name stands for all others."""
-    known = known_providers()
+    known = sorted({name for each in instances().all for name in (each.name, each.provider)})
     return [
         checks.Error(
             f"{setting} names the provider “{name}”, which doesn't exist; did you mean {nearest(name, known)}? "
@@ -69,16 +83,14 @@ def check_named_providers(app_configs: Sequence[AppConfig] | None, **kwargs: Any
 
 @checks.register("llm")
 def check_provider(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
-    provider, known = settings.LLM_PROVIDER, known_providers()
-    if provider not in known:
-        return [
-            checks.Error(
-                (f'LLM_PROVIDER is "{provider}", which is not a known provider; use {_either(known)}.'), id="llm.E002"
-            )
-        ]
-    required = REQUIRED_BY_PROVIDER.get(provider)
+    provider, named = settings.LLM_PROVIDER, {each.name: each for each in instances().all}
+    if provider not in named:
+        kind = "an instance in LLM_PROVIDERS" if settings.LLM_PROVIDERS else "a known provider"
+        sentence = f'LLM_PROVIDER is "{provider}", which is not {kind}; use {_either(sorted(named))}.'
+        return [checks.Error(sentence, id="llm.E002")]
+    required = "" if settings.LLM_PROVIDERS else named[provider].lacks
     # A value that could not be read has its own sentence already.
-    if required and not getattr(settings, required) and not _is_reported(required):
+    if required and not _is_reported(required):
         return [checks.Error(f"LLM_PROVIDER={provider} needs {required}; set it in .env.", id="llm.E003")]
     if not settings.LLM_DEFAULT_MODEL:
         return [
@@ -88,6 +100,62 @@ def check_provider(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
             )
         ]
     return []
+
+
+@checks.register("llm")
+def check_instances(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """What each instance of LLM_PROVIDERS needs, and what contradicts its provider."""
+    known, named = known_providers(), settings.LLM_PROVIDERS
+    found: list[checks.CheckMessage] = []
+    for each in named:
+        if each.provider not in known:
+            sentence = (
+                f'LLM_PROVIDERS gives "{each.name}" the provider "{each.provider}", which is not a known provider; '
+                f"did you mean {nearest(each.provider, known)}?"
+            )
+            found.append(checks.Error(sentence, id="llm.E033"))
+        elif each.name in known and each.name != each.provider:
+            sentence = (
+                f'LLM_PROVIDERS uses "{each.name}", which is the name of another provider, for an instance of '
+                f"{each.provider}; give it another name."
+            )
+            found.append(checks.Error(sentence, id="llm.E034"))
+        found += [*_check_booking(each), *_check_options(each)]
+    return found + [
+        checks.Error(f"{each.lacks} is not set, and calls to {each.provider} need it; set it in .env.", id="llm.E037")
+        for each in instances().all
+        if named and each.lacks and not _is_reported(each.lacks)
+    ]
+
+
+def _check_booking(instance: InstanceSettings) -> Iterator[checks.CheckMessage]:
+    allowed = sorted({*known_providers(), *(each.name for each in settings.LLM_PROVIDERS)})
+    if instance.booked_as and instance.booked_as not in allowed:
+        setting = variable(instance.name, "BOOKED_AS")
+        sentence = f'{setting} is "{instance.booked_as}"; use the name of a provider or instance: {_either(allowed)}.'
+        yield checks.Error(sentence, id="llm.E035")
+
+
+def _check_options(instance: InstanceSettings) -> Iterator[checks.CheckMessage]:
+    for option in FOREIGN_OPTIONS.get(instance.provider, ()):
+        if option in instance.given:
+            sentence = f"{variable(instance.name, option)} means nothing to {instance.provider}; remove it."
+            yield checks.Error(sentence, id="llm.E036")
+
+
+@checks.register("llm")
+def check_single_provider(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """With LLM_PROVIDERS each instance has variables of its own, and a key goes nowhere that isn't said."""
+    unread = [name for name, unset in SINGLE_PROVIDER.items() if getattr(settings, name) != unset]
+    if not settings.LLM_PROVIDERS or not unread:
+        return []
+    return [
+        checks.Warning(
+            f"With LLM_PROVIDERS, {_all_of(unread)} {'is' if len(unread) == 1 else 'are'} not used.",
+            f"Give each instance variables of its own, such as {variable(settings.LLM_PROVIDERS[0].name, 'API_KEY')}.",
+            id="llm.W006",
+        )
+    ]
 
 
 @checks.register("llm")
@@ -112,7 +180,7 @@ def check_secrets(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> lis
 
 @checks.register("llm")
 def check_secrets_key(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """Without it calls are served all the same, so on one's own machine nobody need be told."""
+    """Calls are served without it, so a development machine isn't warned."""
     key = settings.LLM_SECRETS_KEY
     if key.startswith(PLACEHOLDER):
         sentence = "LLM_SECRETS_KEY is still the placeholder of .env.example; put a long random string there."
@@ -133,8 +201,24 @@ def check_secrets_key_deployed(app_configs: Sequence[AppConfig] | None, **kwargs
 
 
 @checks.register("llm")
+def check_kept_replies(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """They are encrypted, and no use to anybody once their key may be used for another request."""
+    minutes, hours = settings.LLM_KEPT_REPLY_MINUTES, settings.LLM_IDEMPOTENCY_HOURS
+    if minutes and not settings.LLM_SECRETS_KEY:
+        sentence = "LLM_KEPT_REPLY_MINUTES needs LLM_SECRETS_KEY, which encrypts the replies; set both or neither."
+        return [checks.Error(sentence, id="llm.E040")]
+    if minutes > hours * 60:
+        sentence = (
+            f"LLM_KEPT_REPLY_MINUTES ({minutes}) is longer than LLM_IDEMPOTENCY_HOURS ({hours}); lower the former or "
+            "raise the latter."
+        )
+        return [checks.Error(sentence, id="llm.E041")]
+    return []
+
+
+@checks.register("llm")
 def check_debug(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """A host that others can reach is our definition of production."""
+    """We define production as a host that others can reach."""
     public = _public_hosts()
     if settings.DEBUG and public:
         return [
@@ -170,8 +254,8 @@ def check_upstreams(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
             "provider's address, or change WEB_PORT.",
             id="llm.E009",
         )
-        for name in UPSTREAM_URLS
-        if _is_own_address(getattr(settings, name))
+        for name, url in _upstream_urls()
+        if _is_own_address(url)
     ]
 
 
@@ -191,7 +275,9 @@ def check_timeouts(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 
 @checks.register("llm")
 def check_bodies(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """Each bound must be within the next, or what the smaller allows is refused for ever as too much at the moment."""
+    """Each bound must be within the next, or what the smaller one allows would always be refused as temporarily too
+    much.
+    """
     names = ("LLM_MAX_BODY_BYTES", "LLM_BODIES_BYTES_PER_KEY", "LLM_BODIES_BYTES")
     body, all_bodies = settings.LLM_MAX_BODY_BYTES, settings.LLM_BODIES_BYTES
     too_small = checks.Error(
@@ -211,6 +297,12 @@ def check_bodies(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
     ]
 
 
+def _upstream_urls() -> list[tuple[str, str]]:
+    if settings.LLM_PROVIDERS:
+        return [(variable(each.name, "BASE_URL"), each.base_url) for each in settings.LLM_PROVIDERS]
+    return [(name, getattr(settings, name)) for name in UPSTREAM_URLS]
+
+
 def _either(names: Sequence[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
@@ -228,7 +320,7 @@ def _is_reported(name: str) -> bool:
 def _secret_key() -> str:
     try:
         return settings.SECRET_KEY
-    except ImproperlyConfigured:  # how Django answers for an empty one
+    except ImproperlyConfigured:  # Django's default for an empty list
         return ""
 
 
@@ -260,7 +352,7 @@ def _listens_locally() -> bool:
 
 
 def _addresses(host: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The address that the text is, if it is one; no name is looked up."""
+    """The address that the text is, if it is one; names aren't resolved."""
     try:
         yield ipaddress.ip_address(host.strip("[]"))
     except ValueError:

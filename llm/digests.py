@@ -1,9 +1,9 @@
-"""The proof that a row of the books is as it was written: a SHA-256 over its canonical text.
+"""The proof that a row of the books is as it was written: a SHA-256 of its canonical text.
 
-The text is one JSON array of the row's values in the order of the fields below, with its version in front.
-docs/billing.md, "Proof of a row", describes it for whoever wants to recompute it without this code. What a version
-says never changes, or old rows could not be checked any more: a row that must say more needs another version. Each row
-stores the number of its version; the fields of a version are those of the one before it, followed by new ones.
+The text is one JSON array of the row's values in the order of the fields below, preceded by its version.
+docs/billing.md, "Proof of a row", describes it so that it can be recomputed without this code. The fields of a version
+never change, or old rows could no longer be checked: to add fields, add a version. Each row stores its version's
+number; a version's fields are those of the previous one, followed by new ones.
 
 Pure: the books compute a digest when they write a row, `verify_books` when it reads one.
 """
@@ -54,7 +54,7 @@ class OpenedFacts(NamedTuple):
 class ClosedFacts(NamedTuple):
     """How a call ended, named as the columns are. cost, upstream_cost: pico-units of USD.
 
-    The token counts stand here one by one: a new one in `TokenCounts` must not change this version.
+    The token counts are listed one by one: a new one in `TokenCounts` must not change this version.
     """
 
     status: str
@@ -82,8 +82,8 @@ class ClosedFacts(NamedTuple):
 
 
 class AdjustmentFacts(NamedTuple):
-    """A correction. Counts, extra_meters and cost (pico-units of USD) are signed differences; what isn't a number
-    replaces what was known before.
+    """A correction. Counts, extra_meters and cost (pico-units of USD) are signed differences; other values replace
+    those known before.
     """
 
     usage_id: UUID
@@ -112,26 +112,26 @@ class AdjustmentFacts(NamedTuple):
 
 
 def usage_text(opened: OpenedFacts, closed: ClosedFacts, *, version: int = VERSION) -> bytes:
-    """The canonical text of a closed row. Raises TypeError on what has none, such as integers beyond 64 bits."""
+    """The canonical text of a closed row. Raises TypeError for values without one, such as integers beyond 64 bits."""
     said = (*_said(opened, version, first=_OPENED_1), *_said(closed, version, first=_CLOSED_1))
     return _dump((f"usage/{version}", *said), opened.opened_at)
 
 
 def adjustment_text(facts: AdjustmentFacts, *, version: int = VERSION) -> bytes:
-    """The canonical text of an adjustment. Raises TypeError on what has none."""
+    """The canonical text of an adjustment. Raises TypeError for values without one."""
     return _dump((f"adjustment/{version}", *_said(facts, version, first=_ADJUSTED_1)), facts.recorded_at)
 
 
 _OPENED_1 = OpenedFacts._fields.index("price_id") + 1
 _CLOSED_1 = ClosedFacts._fields.index("is_disputed") + 1
 _ADJUSTED_1 = AdjustmentFacts._fields.index("recorded_at") + 1
-"""So many of the fields make up version 1."""
+"""How many of the fields make up version 1."""
 
 
 def _said(facts: tuple[Any, ...], version: int, *, first: int) -> tuple[Any, ...]:
-    """What a version says of the facts; first: how many of them version 1 says.
+    """The fields that a version covers. first: how many of them version 1 covers.
 
-    A row of version 1 has nothing in later columns: what stood there would be proved by nothing.
+    A row of version 1 must have nothing in later columns: no digest would prove it.
     """
     if version == VERSION:
         return facts
@@ -141,15 +141,14 @@ def _said(facts: tuple[Any, ...], version: int, *, first: int) -> tuple[Any, ...
 
 
 def digest_words(text: bytes) -> Words:
-    """SHA-256 of a canonical text, as the columns hold it."""
+    """SHA-256 of a canonical text, in the form of the columns."""
     return _EIGHT_WORDS.unpack(hashlib.sha256(text).digest())
 
 
 def digest_hex(sums: Iterable[int]) -> str:
     """64 hex digits of eight words, or of eight sums of words: each is taken modulo 2**32.
 
-    Of one row that is the SHA-256 as everybody prints it; of a set it is the set's digest. Raises ValueError where
-    there are not eight.
+    For one row that is its usual SHA-256; for a set it is the set's digest. Raises ValueError unless there are eight.
     """
     digits = [f"{total % 2**32:08x}" for total in sums]
     if len(digits) != len(DIGEST_FIELDS):
@@ -158,7 +157,7 @@ def digest_hex(sums: Iterable[int]) -> str:
 
 
 def words_of_hex(text: str) -> tuple[int, ...]:
-    """The inverse of `digest_hex`, as unsigned words. Raises ValueError where the text isn't 64 hex digits."""
+    """The inverse of `digest_hex`, as unsigned words. Raises ValueError if the text isn't 64 hex digits."""
     data = bytes.fromhex(text)
     if len(data) != 4 * len(DIGEST_FIELDS):
         raise ValueError(f"a digest has {8 * len(DIGEST_FIELDS)} hex digits, not {len(text)}")
@@ -166,7 +165,7 @@ def words_of_hex(text: str) -> tuple[int, ...]:
 
 
 def _dump(values: tuple[object, ...], moment: datetime) -> bytes:
-    """moment: the one among the values. orjson writes it as we do and fast, but leaves out a fraction that is 0."""
+    """moment: the one among the values. orjson writes it in our form and fast, but omits a zero fraction."""
     is_usual = moment.tzinfo is UTC and moment.microsecond != 0
     times = 0 if is_usual else orjson.OPT_PASSTHROUGH_DATETIME
     return orjson.dumps(values, _text_of_time, orjson.OPT_SORT_KEYS | times)

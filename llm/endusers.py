@@ -1,8 +1,8 @@
-"""Who is behind an account's calls: the books keep a keyed hash, the readable name stands beside them and can go.
+"""The end users behind an account's calls: the books store a keyed hash; the readable name is separate and deletable.
 
 The key is the account's own random one (`EndUserKey`), mixed with LLM_KEY_PEPPER: a copy of the database alone can't be
-searched for names, and without the account's key nobody can, whatever else they have. So deleting a name takes it out
-of every view, and deleting the key makes all of the account's hashes mere labels.
+searched for names, and without the account's key nothing can. So deleting a name removes it from every view, and
+deleting the key turns all of the account's hashes into mere labels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HASH = re.compile(rf"[0-9a-f]{{{END_USER_LENGTH}}}")
 
 
 class NamedEndUser(NamedTuple):
-    """A name and the hash that a call has been recorded under. key: what it was made with."""
+    """A name and the hash under which a call was recorded. key: the one that the hash was made with."""
 
     account_id: int
     end_user: str
@@ -33,22 +33,22 @@ class NamedEndUser(NamedTuple):
 
 
 def hash_end_user(name: str, key: bytes) -> str:
-    """32 hex digits. key: of the account. The name counts as it was given, in every character."""
+    """32 hex digits. key: the account's. Every character of the name counts."""
     mixed = hmac.digest(settings.LLM_KEY_PEPPER.encode(), b"end users\0" + key, "sha256")
     return hmac.digest(mixed, name.encode(), "sha256").hex()[:END_USER_LENGTH]
 
 
 def account_key(account_id: int) -> bytes:
-    """The account's key, made if it has none yet. Whoever else makes it at the same moment gets the same one."""
+    """The account's key, created on first use. Concurrent callers get the same one."""
     new_key = secrets.token_bytes(_KEY_BYTES)
     row, _ = EndUserKey.objects.get_or_create(account_id=account_id, defaults={"key": new_key})
     return bytes(row.key)
 
 
 def find_hashes(text: str, account_id: int | None) -> frozenset[str]:
-    """What calls have recorded for a name, or for a hash, as either may be searched for.
+    """The hashes under which calls are recorded for a search term: a name, or a hash itself.
 
-    account_id: None finds by hash alone, since a name has another hash in each account. Empty for what nobody can be.
+    account_id: None finds by hash only, since a name has another hash in each account. Empty for impossible terms.
     """
     found = {text.lower()} & {*_HASH.findall(text.lower())}
     name = clean_text(text, limit=MAX_END_USER_CHARACTERS + 1)
@@ -60,9 +60,9 @@ def find_hashes(text: str, account_id: int | None) -> frozenset[str]:
 
 @transaction.atomic
 def write_names(names: Collection[NamedEndUser]) -> None:
-    """Keep the readable names, each once. What was hashed with a key that is gone by now stays without a name."""
+    """Store the readable names, each once. Names hashed with a key that has been deleted aren't stored."""
     account_ids = {each.account_id for each in names}
-    # Locked, so that `forget_all` either waits for these names and deletes them, or has deleted the key.
+    # Locked, so that `forget_all` either waits for these names and deletes them, or has already deleted the key.
     keys = EndUserKey.objects.select_for_update().filter(account__in=account_ids).order_by("account")
     current = {row.account_id: bytes(row.key) for row in keys}
     kept = [
@@ -74,18 +74,18 @@ def write_names(names: Collection[NamedEndUser]) -> None:
 
 
 def forget_name(account: Account, name: str) -> int:
-    """Delete the readable name of one end user; how many rows that were."""
+    """Delete the readable name of one end user; returns the number of rows deleted."""
     key = EndUserKey.objects.filter(account=account).first()
     return 0 if key is None else forget_hash(account, hash_end_user(name, bytes(key.key)))
 
 
 def forget_hash(account: Account, end_user: str) -> int:
-    """The same, for who knows the hash, as the account's calls show it."""
+    """The same by hash, as the account's calls show it."""
     return EndUser.objects.filter(account=account, end_user=end_user).delete()[0]
 
 
 @transaction.atomic
 def forget_all(account: Account) -> int:
-    """Delete all readable names, and the key: nobody can find out any more whom the hashes on the books stand for."""
+    """Delete all readable names, and the key: afterwards the hashes on the books can't be traced to anyone."""
     EndUserKey.objects.filter(account=account).delete()
     return EndUser.objects.filter(account=account).delete()[0]

@@ -1,4 +1,4 @@
-"""The closed vocabularies of the gateway, as they stand in the database and in logs."""
+"""The closed vocabularies of the gateway, as stored in the database and used in logs."""
 
 from django.db import models
 
@@ -10,7 +10,7 @@ class AccountStatus(models.TextChoices):
 
 
 class UsageStatus(models.TextChoices):
-    """Moves forward only: `open` -> one of the others, which are final."""
+    """Moves forward only: from `open` to one of the others, which are final."""
 
     OPEN = "open", "open"
     SETTLED = "settled", "settled"
@@ -28,7 +28,7 @@ class UsageSource(models.TextChoices):
 
 
 class CallOutcome(models.TextChoices):
-    """How an upstream call ended, whatever its figures."""
+    """How an upstream call ended, regardless of its figures."""
 
     PENDING = "pending", "pending"
     OK = "ok", "ok"
@@ -40,6 +40,17 @@ class CallOutcome(models.TextChoices):
     NOT_SENT = "not_sent", "never sent"
     SHUTDOWN = "shutdown", "cut off by our shutdown"
     LOST = "lost", "lost (gateway restarted)"
+
+
+FAILED_OUTCOMES = (
+    CallOutcome.UPSTREAM_REFUSED,
+    CallOutcome.UPSTREAM_FAILED,
+    CallOutcome.UPSTREAM_UNREACHABLE,
+    CallOutcome.TIMEOUT,
+    CallOutcome.SHUTDOWN,
+    CallOutcome.LOST,
+)
+"""Ends of a call for which neither the caller nor its leaving is the cause."""
 
 
 class Dialect(models.TextChoices):
@@ -54,7 +65,7 @@ class Dialect(models.TextChoices):
 
 
 class Meter(models.TextChoices):
-    """What a rate prices. Token meters are disjoint: a token is priced by exactly one of them."""
+    """What a rate prices. Token meters are disjoint: each token is priced by exactly one of them."""
 
     INPUT = "input", "input tokens"
     OUTPUT = "output", "output tokens"
@@ -88,7 +99,7 @@ class LimitPer(models.TextChoices):
 
 
 class AdjustmentSource(models.TextChoices):
-    """Who knew better after a row was closed."""
+    """Where later knowledge about a closed row came from."""
 
     SPOOL = "spool", "late settlement"
     DECISION = "decision", "decided by staff"
@@ -97,7 +108,7 @@ class AdjustmentSource(models.TextChoices):
 
 
 class CheckScope(models.TextChoices):
-    """Which calls a check of the books reads."""
+    """Which calls an audit of the books reads."""
 
     ALL = "all", "all calls"
     RECENT = "recent", "new calls, and a tenth of the others"

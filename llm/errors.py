@@ -1,4 +1,4 @@
-"""Every failure that a caller can meet. One class a meaning, one renderer a dialect.
+"""Every failure that a caller can meet. One class per meaning, one renderer per dialect.
 
     GatewayError
     ├── RequestError           the caller's request is at fault
@@ -15,7 +15,7 @@
         ├── BooksUnavailable  503   ├── ShuttingDown 503   ├── Overloaded 503
         └── InternalError     500
 
-Messages are written for the caller and never hold a key or a prompt; an upstream's text only in `UpstreamRejected`.
+Messages are written for the caller and never contain a key or a prompt; only `UpstreamRejected` has an upstream's text.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _MAX_FRAMES = 20
 
 
 class GatewayError(Exception):
-    """
-    code: stable and machine readable. http_status: what the caller sees.
-    may_have_worked: the upstream may have done (and charged) the work, so the caller's SDK must not retry by itself.
+    """code: stable and machine readable. http_status: what the caller sees.
+    may_have_worked: the upstream may have done (and charged) the work, so the caller's SDK must not retry
+    automatically.
     """
 
     code = "internal_error"
@@ -69,7 +69,7 @@ class InvalidRequest(RequestError):
 
 
 class UnboundedError(InvalidRequest):
-    """A limit binds, and nobody can say what the call may use at this target."""
+    """A limit applies, and the call's maximum usage at this target is unknown."""
 
     code = "limit_not_applicable"
 
@@ -95,7 +95,7 @@ class ModelNotFound(RequestError):
 
 
 class ModelUnpriced(RequestError):
-    """No price is in force for the model, and its provider's calls are refused then: staff must set one."""
+    """No price is in force for the model, and calls to its provider are refused then: staff must set one."""
 
     code = "model_not_priced"
     http_status = 400
@@ -136,7 +136,7 @@ class RateLimited(RequestError):
 
 
 class QuotaExceeded(RequestError):
-    """A limit is spent and its window ends over a minute from now: trying again soon is pointless."""
+    """A limit is spent and its window ends in more than a minute: retrying soon is pointless."""
 
     code = "insufficient_quota"
     http_status = 429
@@ -150,19 +150,19 @@ class IdempotencyKeyUsed(RequestError):
 
 
 class IdempotencyKeyReused(RequestError):
-    """Another request was sent with the same idempotency key."""
+    """The idempotency key belongs to a different request."""
 
     code = "idempotency_key_reused"
     http_status = 422
 
 
 class UpstreamError(GatewayError):
-    """upstream_status: the HTTP status that the upstream answered with, None when there was none.
+    """upstream_status: the HTTP status of the upstream's answer, None if there was none.
 
     is_passing: the same call may well succeed a moment later (and `may_have_worked` is False).
-    is_server_error: the upstream answered with a status from 500 on.
-    operator_fault: what the gateway's operator has to see to at the provider, "" for nothing.
-    reading: what the upstream said beside the error that it has used; None where it said nothing of it.
+    is_server_error: the upstream answered with a status of 500 or above.
+    operator_fault: what the gateway's operator must fix at the provider, "" for nothing.
+    reading: the usage that the upstream reported with the error; None if it reported none.
     """
 
     code = "upstream_error"
@@ -175,9 +175,9 @@ class UpstreamError(GatewayError):
 
 
 class UpstreamRejected(UpstreamError):
-    """The upstream refused what the caller asked (400, 404, 413, 422): nothing was generated.
+    """The upstream refused the caller's request (400, 404, 413, 422): nothing was generated.
 
-    is_of_target: another target of the route may take it: this one doesn't have the model, or it is too much for it.
+    is_of_target: another target of the route may accept it: this one doesn't have the model, or it is too much for it.
     """
 
     is_of_target = False
@@ -192,7 +192,7 @@ class UpstreamRateLimited(UpstreamError):
 
 
 class UpstreamUnreachable(UpstreamError):
-    """No connection was made: the upstream surely did nothing."""
+    """No connection was made: the upstream certainly did nothing."""
 
     code = "upstream_unreachable"
     is_passing = True
@@ -200,6 +200,10 @@ class UpstreamUnreachable(UpstreamError):
 
 class UpstreamFailed(UpstreamError):
     code = "upstream_error"
+
+
+class RequestUnwritten(UpstreamFailed):
+    """The request could not be written in the provider's dialect, so nothing was sent: no fault of the provider's."""
 
 
 class UpstreamTimeout(UpstreamError):
@@ -226,7 +230,7 @@ class ShuttingDown(GatewayFault):
 
 
 class Overloaded(GatewayFault):
-    """No room for the request at the moment: nothing was read of it, recorded or sent."""
+    """There is no room for the request at the moment: nothing was read, recorded or sent."""
 
     code = "overloaded"
     http_status = 503
@@ -246,9 +250,9 @@ class PriceMissing(Exception):
 
 
 def describe_exception(error: BaseException) -> dict[str, object]:
-    """Fields of a log line on an exception that isn't ours: its class, where it was raised, and the same of its causes.
+    """Log fields for an exception that isn't ours: its class and place, and those of its causes.
 
-    Never its text, nor that of its causes: it may hold a prompt, a key, or a row of the database.
+    Never its text, nor that of its causes, which may contain a prompt, a key, or a row of the database.
     """
     classes: list[str] = []
     cause: BaseException | None = error
@@ -261,7 +265,7 @@ def describe_exception(error: BaseException) -> dict[str, object]:
 
 
 def without_frames(error: GatewayError) -> GatewayError:
-    """The same, and its causes, without the frames that it came through: they hold all that was in work there."""
+    """The same exception, without its frames and those of its causes, which keep everything in progress alive."""
     cause: BaseException | None = error
     for _ in range(_MAX_CAUSES):
         if cause is None:

@@ -1,10 +1,11 @@
 """Columns of exact money, and the one aggregate that sums them exactly on both databases.
 
 A fixed-point column is a BIGINT of its smallest unit; in Python it is an exact `Decimal`. Django's own DecimalField
-won't do: SQLite stores it as a float. Raw SQL writes the units (`usd_to_pico`, `per_million_to_pico`) directly.
+isn't
+suitable: SQLite stores it as a float. Raw SQL writes the units (`usd_to_pico`, `per_million_to_pico`) directly.
 
-Where a column's arithmetic would lose the unit (`F("cost") + 1`, `Avg`), Django or we refuse; nothing turns into
-a plain number silently.
+Expressions that would lose the unit (`F("cost") + 1`, `Avg`) are refused by Django or by us; nothing silently becomes a
+plain number.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 else:
 
     class _Field(models.Field):
-        """Only so that a type can stand in brackets: Django's field is generic in its stubs alone."""
+        """Only so that it can be subscripted: Django's field is generic only in its stubs."""
 
         __class_getitem__ = classmethod(GenericAlias)
 
@@ -43,9 +44,9 @@ else:
 class FixedPointField(_Field[_Set_contra, _Get_co]):
     """Decimal USD in Python, BIGINT of 10**-decimals in the database.
 
-    Accepts Decimal and, of ints, only 0: an int could as well be meant as pico-units, and that mistake would be a
-    factor of a million million. Strings are for forms and fixtures (`to_python`) alone; floats are always refused.
-    It is no IntegerField on purpose: Django would take `F(...) + F(...)` over it for an integer without unit.
+    Accepts Decimal and, of ints, only 0: an int could just as well mean pico-units, an error by a factor of 10**12.
+    Strings are only for forms and fixtures (`to_python`); floats are always refused.
+    It deliberately isn't an IntegerField: Django would treat `F(...) + F(...)` over it as an integer without a unit.
     """
 
     decimals: ClassVar[int]
@@ -55,7 +56,8 @@ class FixedPointField(_Field[_Set_contra, _Get_co]):
     empty_strings_allowed = False
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str:
-        # Not through get_internal_type: of any “...IntegerField” Django cuts fractions off, as an average has them.
+        # Not through get_internal_type: for any “...IntegerField” Django truncates fractions, such as those of
+        # averages.
         return str(connection.data_types["BigIntegerField"])
 
     def from_db_value(self, value: object, expression: object, connection: BaseDatabaseWrapper) -> Decimal | None:
@@ -73,7 +75,7 @@ class FixedPointField(_Field[_Set_contra, _Get_co]):
             raise ValidationError(message, code="invalid") from error
 
     def get_prep_value(self, value: Any) -> Any:
-        """Raises TypeError on floats and other ints than 0, ValueError on what the column can't hold exactly."""
+        """Raises TypeError for floats and nonzero ints, ValueError for values that the column can't hold exactly."""
         value = super().get_prep_value(value)
         if value is None or hasattr(value, "resolve_expression"):
             return value
@@ -113,16 +115,16 @@ class AmountField(FixedPointField[_Set_contra, _Get_co]):
 
 
 class PriceField(FixedPointField[_Set_contra, _Get_co]):
-    """A price, in USD with 6 decimals: per million tokens, its unit is the pico-unit a token."""
+    """A price in USD with 6 decimals, per million tokens; its unit is one pico-unit per token."""
 
     decimals = PRICE_DECIMALS
 
 
 class ExactDecimalField(_Field[_Set_contra, _Get_co]):
-    """A number of up to 38 digits, `decimals` of them behind the point: sums, rates and amounts beyond 64 bits.
+    """A number of up to 38 digits, `decimals` of them after the point: sums, rates and amounts beyond 64 bits.
 
-    Decimal in Python, NUMERIC(38, decimals) on PostgreSQL. SQLite would make a float of it: there it is text of fixed
-    width that sorts and compares as the number does. Accepts Decimal and, of ints, only 0; floats are always refused.
+    Decimal in Python, NUMERIC(38, decimals) on PostgreSQL. SQLite would make it a float, so there it is text of fixed
+    width that sorts and compares like the number. Accepts Decimal and, of ints, only 0; floats are always refused.
     """
 
     _pyi_private_set_type: Decimal | Combinable
@@ -159,7 +161,7 @@ class ExactDecimalField(_Field[_Set_contra, _Get_co]):
             raise ValidationError(message, code="invalid") from error
 
     def get_prep_value(self, value: Any) -> Any:
-        """Raises TypeError on floats and other ints than 0, ValueError on what the column can't hold exactly."""
+        """Raises TypeError for floats and nonzero ints, ValueError for values that the column can't hold exactly."""
         value = super().get_prep_value(value)
         if value is None or hasattr(value, "resolve_expression"):
             return value
@@ -181,7 +183,7 @@ class ExactDecimalField(_Field[_Set_contra, _Get_co]):
         )
 
     def _exact(self, value: object) -> Decimal:
-        """With all of its decimals; what has them already, as most has, is only looked at."""
+        """With all of its decimals; values that have them already, as most do, are returned as they are."""
         if type(value) is Decimal and value and value.same_quantum(self._unit) and -self._bound < value < self._bound:
             return value
         return from_units(self._units(value), self.decimals)
@@ -198,9 +200,9 @@ class ExactDecimalField(_Field[_Set_contra, _Get_co]):
 
 
 class ExactSumField(_Field[Any, Any]):
-    """What `ExactSum` yields: `decimals` None gives int, else Decimal. It is never a column.
+    """The type of an `ExactSum`: int if `decimals` is None, else Decimal. Never used as a column.
 
-    SQLite has no numbers beyond 64 bits: there a sum is text of fixed width that sorts and compares as the number does.
+    SQLite has no numbers beyond 64 bits: there a sum is text of fixed width that sorts and compares like the number.
     """
 
     def __init__(self, decimals: int | None = None) -> None:
@@ -228,10 +230,10 @@ class ExactSumField(_Field[Any, Any]):
 
 
 class ExactSum(models.Aggregate):
-    """The exact sum of a fixed-point column (as Decimal) or of an integer one (as int), of any size; None of no rows.
+    """The exact sum of a fixed-point column (as Decimal) or an integer one (as int), of any size; None for no rows.
 
-    PostgreSQL adds BIGINTs as NUMERIC; SQLite gets an aggregate in Python, since its own fails or turns to floats
-    beyond 64 bits. Filtering and ordering by the sum work on both.
+    PostgreSQL adds BIGINTs as NUMERIC; on SQLite it is an aggregate in Python, since SQLite's own fails or becomes a
+    float beyond 64 bits. Filtering and ordering by the sum work on both.
     """
 
     function = "SUM"
@@ -257,7 +259,7 @@ class ExactSum(models.Aggregate):
 
 
 def _encode(total: int) -> str:
-    """Text that sorts as the number: negative ones are complements behind a minus, which sorts before digits."""
+    """Text that sorts like the number: negative ones are complements after a minus sign, which sorts before digits."""
     if abs(total) >= 10**_SUM_DIGITS:
         raise OverflowError(f"a sum of more than {_SUM_DIGITS} digits")
     return f"{total:0{_SUM_DIGITS}d}" if total >= 0 else f"-{10**_SUM_DIGITS + total:0{_SUM_DIGITS}d}"
@@ -268,7 +270,7 @@ def _decode(text: str) -> int:
 
 
 def _whole(value: object) -> int:
-    """An integer as drivers give it (int, or Decimal for NUMERIC); anything else has lost its precision already."""
+    """An integer as drivers return it (int, or Decimal for NUMERIC); anything else has already lost its precision."""
     if isinstance(value, int):
         return value
     if isinstance(value, Decimal) and value == int(value):

@@ -1,4 +1,4 @@
-"""Identifiers of our own: time-ordered, so that ids sort and partition by the moment they were made."""
+"""Our own identifiers: time-ordered, so that ids sort and partition by when they were made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Indexes that PostgreSQL and SQLite build in ways of their own."""
+"""Indexes that PostgreSQL and SQLite build differently."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from django.db.models import Index, Model
 
 
 class BlockRangeIndex(BrinIndex):
-    """For a column that grows with the table: BRIN on PostgreSQL, which a write hardly notices; ordinary on SQLite.
+    """For a column that grows with the table: BRIN on PostgreSQL, which hardly slows writes; an ordinary index on
+    SQLite.
 
-    BrinIndex alone won't do: SQLite doesn't know its parameters.
+    BrinIndex alone isn't enough: SQLite doesn't know its parameters.
     """
 
     def create_sql(
@@ -28,7 +29,7 @@ class BlockRangeIndex(BrinIndex):
 
 
 class AddIndexMeanwhile(AddIndexConcurrently):
-    """As AddIndexConcurrently, in migrations that SQLite runs too. The migration must not be atomic."""
+    """Like AddIndexConcurrently, for migrations that also run on SQLite. The migration must not be atomic."""
 
     def database_forwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState

@@ -1,7 +1,7 @@
-"""API keys: made, rotated, revoked by staff; recognised on every request.
+"""API keys: created, rotated and revoked by staff; recognised on every request.
 
-A key reads `llm_` + 32 base62 characters + a 6-character base62 checksum of them, so that a typo or a random string is
-refused without the database, and a secret scanner can find a leaked one. Stored is HMAC-SHA256 under LLM_KEY_PEPPER.
+A key is `llm_` + 32 base62 characters + a 6-character base62 checksum of them, so that a typo or a random string is
+refused without a query, and a secret scanner can find a leaked key. Only an HMAC-SHA256 under LLM_KEY_PEPPER is stored.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ REFUSED_ACCOUNT = "This account is not active. Contact your administrator."
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request, as known from a key. Refuses early; the books have the last word.
+    """The caller that a key identifies. Used for early refusals; the books decide.
 
     allowed_models: public model names; empty allows all. end_user_key: what the account's end users are hashed with, as
-    far as it has one; it stays out of what is printed or logged.
+    far as it has one; it stays out of what is printed or logged. allows_storage: whether a provider may be asked to
+    store what the caller sends.
     """
 
     key_id: int
@@ -55,6 +56,7 @@ class Caller:
     shows_cost: bool
     is_authenticated: bool = True
     records_end_users: bool = True
+    allows_storage: bool = True
     end_user_key: bytes = field(default=b"", repr=False)
 
     def require_model(self, model: str) -> None:
@@ -63,7 +65,7 @@ class Caller:
 
 
 def get_or_create_account(name: str) -> Account:
-    """Raises ValidationError for a name that no account can have."""
+    """Raises ValidationError for an invalid account name."""
     account = Account.objects.filter(name=name).first()
     if account is None:
         Account(name=name).clean_fields()
@@ -78,7 +80,7 @@ def create_key(
     expires_at: datetime | None = None,
     allowed_models: Sequence[str] = (),
 ) -> tuple[ApiKey, str]:
-    """A new key and its secret, which is nowhere kept. Raises ValidationError."""
+    """A new key and its secret, which is stored nowhere. Raises ValidationError."""
     secret = _new_secret()
     key = ApiKey(
         account=account,
@@ -100,7 +102,9 @@ def create_key(
 
 @transaction.atomic
 def rotate_key(key: ApiKey, *, grace: timedelta = timedelta()) -> tuple[ApiKey, str]:
-    """A successor with the same rights; the old key works on for `grace`. Raises ValidationError for a dead key."""
+    """A successor with the same rights; the old key works on for `grace`. Raises ValidationError if the key doesn't
+    work.
+    """
     locked = ApiKey.objects.select_for_update(of=("self",)).select_related("account").get(pk=key.pk)
     now = timezone.now()
     if (refusal := locked.refusal_at(now)) is not None:
@@ -118,7 +122,7 @@ def rotate_key(key: ApiKey, *, grace: timedelta = timedelta()) -> tuple[ApiKey, 
 
 @transaction.atomic
 def revoke_key(key: ApiKey) -> None:
-    """From its commit on, no process accepts the key. A key that is revoked already stays as it is."""
+    """From its commit on, no process accepts the key. A key that is already revoked stays unchanged."""
     locked = ApiKey.objects.select_for_update(of=("self",)).get(pk=key.pk)
     now = timezone.now()
     if locked.revoked_at is None or locked.revoked_at > now:
@@ -137,12 +141,12 @@ def is_well_formed(secret: str) -> bool:
 
 
 def load_caller(secret: str) -> Caller:
-    """Who this key is, from the database. Raises InvalidKey or PermissionDenied."""
+    """The caller of this key, from the database. Raises InvalidKey or PermissionDenied."""
     return _build_caller(_keys_of_callers().filter(digest=digest_of(secret)).first())
 
 
 def reload_caller(caller: Caller) -> Caller:
-    """Who the same key is now. Raises InvalidKey or PermissionDenied."""
+    """The current state of the same caller. Raises InvalidKey or PermissionDenied."""
     return _build_caller(_keys_of_callers().filter(pk=caller.key_id).first())
 
 
@@ -152,7 +156,7 @@ def _keys_of_callers() -> QuerySet[Any]:
 
 
 def _build_caller(key: Any) -> Caller:
-    """key: of `_keys_of_callers`, or None."""
+    """key: from `_keys_of_callers`, or None."""
     if key is None:
         raise InvalidKey(REFUSED_KEYS["unknown"])
     if (refusal := key.refusal_at(timezone.now())) is not None:
@@ -167,13 +171,14 @@ def _build_caller(key: Any) -> Caller:
         allowed_models=frozenset(key.allowed_models),
         shows_cost=key.account.shows_cost,
         records_end_users=key.account.records_end_users,
+        allows_storage=key.account.allows_storage,
         end_user_key=bytes(key.end_user_key or b""),
     )
 
 
 @transaction.atomic
 def own_caller() -> Caller:
-    """The gateway's own account, for calls that its own code makes. Nobody holds its key."""
+    """The gateway's own account, for calls made by its own code. Its key's secret is unknown."""
     account = get_or_create_account(_OWN_ACCOUNT)
     key = ApiKey.objects.filter(account=account).usable_at(timezone.now()).first()
     if key is None:
@@ -182,10 +187,10 @@ def own_caller() -> Caller:
 
 
 class CallerCache:
-    """The callers that a process has seen lately, by digest. A hit saves a read; it never grants anything by itself."""
+    """Callers that this process has seen recently, by digest. A hit saves a query; it grants nothing by itself."""
 
     def __init__(self, *, limit: int = 10_000) -> None:
-        # Until when each may be used without asking the database; the one that was put last stands last.
+        # Until when each may be used without asking the database; the most recently added is last.
         self._entries: dict[bytes, tuple[float, Caller]] = {}
         self._digests: dict[int, bytes] = {}
         self._limit = limit
@@ -197,19 +202,19 @@ class CallerCache:
         return entry[1]
 
     def knows(self, secret: str) -> bool:
-        """Whether it was a key of ours the last time that the database was asked, however long ago."""
+        """Whether it was one of our keys when the database was last asked, however long ago."""
         return digest_of(secret) in self._entries
 
     def put(self, secret: str, caller: Caller) -> None:
         self._put(digest_of(secret), caller)
 
     def refresh(self, caller: Caller) -> None:
-        """What the database says now of a key that is known; nothing of one that isn't."""
+        """Update a known key from the database; unknown ones are ignored."""
         if (digest := self._digests.get(caller.key_id)) is not None:
             self._put(digest, caller)
 
     def expire(self, key_id: int) -> None:
-        """Read the key again with its next request. It stays known until the database has refused it."""
+        """Read the key again with its next request. It stays known until the database refuses it."""
         if (digest := self._digests.get(key_id)) is not None:
             self._entries[digest] = (0.0, self._entries[digest][1])
 

@@ -1,7 +1,7 @@
-"""What the gateway tells Prometheus, summed over the processes of one host.
+"""The gateway's Prometheus metrics, summed over the processes of one host.
 
-Labels are providers, models as the price list names them, and outcomes: never accounts or keys, and never a name that
-a caller made up.
+Labels are providers, models as in the price list, and outcomes: never accounts or keys, and never a name that a caller
+made up.
 """
 
 from __future__ import annotations
@@ -51,8 +51,22 @@ AWAY = Gauge("llm_books_away", "Processes that can't reach the database.", multi
 SPOOL_FULL = Gauge("llm_spool_full", "Processes that can't write to their spool.", multiprocess_mode="livesum")
 
 
+TARGET_FAILURES = Counter(
+    "llm_target_failures", "Requests that failed at a provider for its own reasons.", ("provider_instance",)
+)
+TARGETS_PASSED_OVER = Counter(
+    "llm_targets_passed_over", "Requests that passed over a target which had failed repeatedly.", ("provider_instance",)
+)
+TARGETS_SKIPPED = Gauge(
+    "llm_targets_skipped",
+    "Targets being skipped after repeated failures, summed over processes.",
+    ("provider_instance",),
+    multiprocess_mode="livesum",
+)
+
+
 class _Series(NamedTuple):
-    """The counters and histograms of one (provider, model, outcome): finding them costs more than counting."""
+    """Counters and histograms of one (provider, model, outcome), cached: finding them costs more than counting."""
 
     calls: Counter
     prompt_tokens: Counter
@@ -102,7 +116,7 @@ def observe_batch(operations: int, seconds: float) -> None:
 
 
 class WriterState(NamedTuple):
-    """What one process's writer of the books says of itself."""
+    """What one process's writer of the books reports about itself."""
 
     is_away: bool
     is_full: bool

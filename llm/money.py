@@ -17,7 +17,7 @@ PICO: int = 10**PICO_DECIMALS
 PRICE_DECIMALS = 6
 """Decimals that a price per million tokens may have."""
 
-# Python's default context rounds at 28 digits without a word; sums of pico-units may have 38.
+# Python's default context silently rounds at 28 digits; sums of pico-units may have 38.
 _EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, Overflow])
 _ROUNDING = Context(prec=100, rounding=ROUND_HALF_UP, traps=[InvalidOperation, Overflow])
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
@@ -29,13 +29,13 @@ def exact_arithmetic() -> AbstractContextManager[Context]:
 
 
 def exact_sum(amounts: Iterable[Decimal]) -> Decimal:
-    """Of any number of digits; 0 of none."""
+    """Of any number of digits; 0 for no amounts."""
     with exact_arithmetic():
         return sum(amounts, Decimal(0))
 
 
 def to_units(amount: Decimal, decimals: int) -> int:
-    """`amount` as a whole number of 10**-decimals. Raises ValueError where that isn't exact."""
+    """`amount` as a whole number of 10**-decimals. Raises ValueError if that isn't exact."""
     if not amount.is_finite():
         raise ValueError(f"{amount} is not a finite amount")
     try:
@@ -64,17 +64,17 @@ def pico_to_usd(pico: int) -> Decimal:
 
 
 def per_million_to_pico(price: Decimal) -> int:
-    """USD per million tokens -> pico-units a token; raises ValueError beyond 6 decimals."""
+    """USD per million tokens -> pico-units per token; raises ValueError beyond 6 decimals."""
     return to_units(price, PRICE_DECIMALS)
 
 
 def pico_to_per_million(pico: int) -> Decimal:
-    """Pico-units a token -> USD per million tokens, with 6 decimals."""
+    """Pico-units per token -> USD per million tokens, with 6 decimals."""
     return from_units(pico, PRICE_DECIMALS)
 
 
 def parse_usd_per_million(text: str) -> Decimal:
-    """A price as people type it, with at most 6 decimals and no exponent. Raises ValueError with words for them."""
+    """A price as people type it, with at most 6 decimals and no exponent. Raises ValueError with a message for them."""
     text = text.strip()
     if not _PLAIN_NUMBER.fullmatch(text):
         raise ValueError(f"“{text}” is not a plain number such as 2.50")
@@ -88,12 +88,12 @@ def parse_usd_per_million(text: str) -> Decimal:
 
 
 def round_half_away(amount: Decimal, decimals: int) -> Decimal:
-    """`amount` with exactly `decimals` decimals; halves go away from zero, as on invoices. Zero has no sign."""
+    """`amount` with exactly `decimals` decimals; rounds half away from zero, as on invoices. Never negative zero."""
     return _ROUNDING.plus(amount.quantize(Decimal(1).scaleb(-decimals), context=_ROUNDING))
 
 
 def format_usd(amount: Decimal, *, min_decimals: int = 2) -> str:
-    """Fixed-point text without exponent or needless zeros, exact: 0.0000025, 2.50, 0.00."""
+    """Exact fixed-point text without exponent or trailing zeros beyond two decimals: 0.0000025, 2.50, 0.00."""
     text = f"{amount:f}"
     whole, _, fraction = text.partition(".")
     fraction = fraction.rstrip("0").ljust(min_decimals, "0")

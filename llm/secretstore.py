@@ -1,4 +1,4 @@
-"""Secrets that we have to read again, encrypted under LLM_SECRETS_KEY: a copy of the database doesn't hold them.
+"""Secrets that we must be able to read, encrypted under LLM_SECRETS_KEY: a copy of the database doesn't reveal them.
 
 Fernet (AES-128-CBC with HMAC-SHA256) of the `cryptography` package; the keys are derived from the settings' text.
 """
@@ -6,6 +6,7 @@ Fernet (AES-128-CBC with HMAC-SHA256) of the `cryptography` package; the keys ar
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from functools import lru_cache
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -30,16 +31,16 @@ def can_seal() -> bool:
 
 
 def seal(secret: str) -> str:
-    """What is stored of it. Raises SecretUnavailable without a key."""
+    """The encrypted form to store. Raises SecretUnavailable without a key."""
     if not can_seal():
         raise SecretUnavailable(NO_KEY)
     return MARK + _fernet(settings.LLM_SECRETS_KEY).encrypt(secret.encode()).decode()
 
 
 def unseal(stored: str) -> str:
-    """The secret itself. Raises SecretUnavailable where its key is missing or lost."""
+    """The secret itself. Raises SecretUnavailable if its key is missing or lost."""
     if not stored.startswith(MARK):
-        # A process of before the upgrade has written it; `manage.py reencrypt_secrets` makes up for it.
+        # Written by a process from before the upgrade; `manage.py reencrypt_secrets` encrypts it.
         return stored
     keys = [key for key in (settings.LLM_SECRETS_KEY, *settings.LLM_SECRETS_KEY_FALLBACKS) if key]
     for key in keys:
@@ -48,8 +49,25 @@ def unseal(stored: str) -> str:
     raise SecretUnavailable(LOST_KEY if keys else NO_KEY)
 
 
+def seal_bytes(data: bytes) -> bytes:
+    """The same for bytes that aren't kept for long: no command encrypts them anew. Raises SecretUnavailable."""
+    if not can_seal():
+        raise SecretUnavailable(NO_KEY)
+    return base64.urlsafe_b64decode(_fernet(settings.LLM_SECRETS_KEY).encrypt(data))
+
+
+def unseal_bytes(stored: bytes) -> bytes:
+    """Raises SecretUnavailable where their key is missing or lost."""
+    token = base64.urlsafe_b64encode(stored)
+    for key in (settings.LLM_SECRETS_KEY, *settings.LLM_SECRETS_KEY_FALLBACKS):
+        with suppress(InvalidToken):
+            if key:
+                return _fernet(key).decrypt(token)
+    raise SecretUnavailable(LOST_KEY)
+
+
 def reseal(stored: str) -> str:
-    """The same secret under LLM_SECRETS_KEY; as it stands where it is. Raises SecretUnavailable."""
+    """The same secret under LLM_SECRETS_KEY; unchanged if it already is. Raises SecretUnavailable."""
     if stored.startswith(MARK) and can_seal() and _opened(stored, settings.LLM_SECRETS_KEY) is not None:
         return stored
     return seal(unseal(stored))

@@ -1,4 +1,4 @@
-"""The one interface to language models. Views call it and never import an SDK.
+"""The only interface to language models. Views call it and never import an SDK.
 
 service = LLMService()
 response = await service.chat([ChatMessage(role="user", content="Hello")])
@@ -25,12 +25,13 @@ from llm.dialects.openai_chat.client import message_object
 from llm.dialects.sse import EventSplitter, read_event, split_events
 from llm.errors import InvalidKey, InvalidRequest, UpstreamFailed
 from llm.keys import Caller, own_caller
+from llm.prices.catalog import resolve_model
 from llm.providers.base import Closing
 from llm.types import ChatMessage, ChatRequest, ChatResponse, TokenCounts, ToolCall
 
 
 class LLMService:
-    """caller: on whose books calls go. Without one they go on those of the gateway's own account."""
+    """caller: whose calls these are. Without one they are recorded for the gateway's own account."""
 
     def __init__(self, caller: Caller | None = None) -> None:
         self._caller = caller
@@ -46,7 +47,7 @@ class LLMService:
     ) -> RequestTask:
         """Begin a request that came in over HTTP. Raises ShuttingDown.
 
-        body_lease: the task holds it until its end, since the body is sent again where a call is tried again.
+        body_lease: held by the task until its end, since the body is sent again on a retry.
         """
         if self._caller is None:
             raise InvalidKey("A call over HTTP needs a key.")
@@ -58,12 +59,12 @@ class LLMService:
         self,
         messages: Sequence[ChatMessage],
         model: str | None = None,
-        stream: bool = False,  # the signature is the seed document's
+        stream: bool = False,  # the signature is given by the specification
         track_tokens: bool = True,
     ) -> ChatResponse | AsyncGenerator[str, None]:
-        """A whole reply, or with `stream` its text as it comes. model: None for LLM_DEFAULT_MODEL.
+        """A whole reply or, with `stream`, its text as it comes. model: None for LLM_DEFAULT_MODEL.
 
-        track_tokens: put the call on the books, as every call over HTTP is; False leaves no trace of it.
+        track_tokens: record the call on the books, as every call over HTTP is; False leaves no trace of it.
         Raises GatewayError.
         """
         if not track_tokens:
@@ -116,8 +117,8 @@ async def _untracked(
     if not model:
         raise InvalidRequest("Set 'model': this gateway has no default model.", param="model")
     catalog = await runtime().catalog()
-    target = catalog.resolve(model, at=datetime.now(UTC), default_provider=settings.LLM_PROVIDER).targets[0]
-    provider = runtime().provider(target.provider)
+    target = resolve_model(catalog, model, at=datetime.now(UTC)).targets[0]
+    provider = runtime().provider(target.instance)
     request = ChatRequest(model=target.upstream_model, messages=tuple(messages))
     if not is_stream:
         return await provider.chat(request)

@@ -1,8 +1,8 @@
-"""How often a password may be tried: one place for every door, with counters that all processes share.
+"""How often a password may be tried: one place for every sign-in, with counters shared by all processes.
 
-An attempt is counted before the password is looked at, so that guesses sent at once are no cheaper than one after
-another, and taken back where it was right. By address, and by account and address together, attempts are refused once
-there were too many. Of an account alone they only become slower: otherwise a stranger could lock its owner out.
+An attempt is counted before the password is checked, so that concurrent guesses are no cheaper than sequential ones,
+and uncounted if it was right. By address, and by account and address together, attempts are refused after too many. For
+an account alone they only become slower: otherwise a stranger could lock its owner out.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ WINDOW = timedelta(minutes=15)
 MAX_OF_ADDRESS = 20
 MAX_OF_ACCOUNT_AND_ADDRESS = 5
 SLOWER_FROM = ((100, 4.0), (30, 2.0), (10, 1.0))
-"""Attempts on one account, from wherever, and by how many seconds each further one is delayed."""
+"""Attempts on one account, from any address, and the delay in seconds of each further one."""
 MAX_SLOWED = 256
-"""Attempts that a process delays at a time: each has an answer that waits."""
+"""Attempts that a process delays at a time: for each, a response is held back."""
 MAX_COUNTS = 10_000
 
 _BUSY = timedelta(seconds=5)
@@ -49,7 +49,7 @@ _told = Seldom()
 
 
 class SignInRefused(Exception):
-    """Too many attempts; retry_at: when the next one will be looked at."""
+    """Too many attempts; retry_at: when the next one will be considered."""
 
     def __init__(self, retry_at: datetime) -> None:
         super().__init__(f"Too many sign-in attempts; try again from {retry_at.isoformat()}.")
@@ -66,12 +66,12 @@ class _Attempt:
 
 
 class StaffBackend(ModelBackend):
-    """Django's own users and passwords. Nobody signs in who isn't staff: there are no pages for others."""
+    """Django's own users and passwords. Only staff can sign in: there are no pages for others."""
 
     def authenticate(
         self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
     ) -> Any:
-        """Raises SignInRefused. Without a request (a command, a test) nobody is counted."""
+        """Raises SignInRefused. Without a request (a command, a test) attempts aren't counted."""
         if username is None or password is None:
             return None
         if request is None:
@@ -86,19 +86,19 @@ class StaffBackend(ModelBackend):
     async def aauthenticate(
         self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
     ) -> Any:
-        """Django's own would go past the counters."""
+        """Django's own would bypass the counters."""
         return await sync_to_async(self.authenticate)(request, username, password, **kwargs)
 
 
 def is_own_password(request: HttpRequest, user: User, password: str) -> bool:
-    """For pages that ask signed-in people for their password again: a session may be stolen. Raises SignInRefused."""
+    """For pages that ask signed-in users for their password again: a session may be stolen. Raises SignInRefused."""
     return bool(try_password(request, user.get_username(), lambda: user.check_password(password) or None))
 
 
 def try_password(request: HttpRequest, username: str, check: Callable[[], _T | None]) -> _T | None:
-    """What `check` finds. Raises SignInRefused, before it costs a hash, after too many attempts that found nothing.
+    """Returns the result of `check`. Raises SignInRefused, before the cost of a hash, after too many failed attempts.
 
-    A slowed one is looked at as soon as any other, but its answer comes later.
+    A delayed attempt is checked as soon as any other, but its response comes later.
     """
     try:
         attempt = _begin(_digest(username), address_of(request))
@@ -121,7 +121,7 @@ def address_of(request: HttpRequest) -> str:
 
 
 def unlock(*, address: str = "", user: str = "") -> int:
-    """Forget the attempts from an address and those on an account; without either, all. How many counts those were."""
+    """Delete the attempts from an address and those on an account; without either, all. Returns how many counts."""
     counts = SignInCount.objects.all()
     if address or user:
         of_address = Q(address=client_address(address, "", ())) if address else Q(pk__in=())
@@ -131,13 +131,13 @@ def unlock(*, address: str = "", user: str = "") -> int:
 
 
 def forget_sign_ins() -> None:
-    """What this process remembers of its own: which answers it holds back, and what it has told."""
+    """Forget this process's own state: which responses it holds back, and what it has logged."""
     _delays.forget()
     _told.forget()
 
 
 def prune_sign_in_counts() -> int:
-    """Counts of windows that are over."""
+    """Delete counts of windows that are over."""
     return SignInCount.objects.filter(window_ends_at__lte=timezone.now()).delete()[0]
 
 
@@ -145,11 +145,11 @@ def _begin(account: str, address: str) -> _Attempt:
     now = timezone.now()
     _refuse_if_full(account, address, now)
     with transaction.atomic():
-        # One order for everybody, so that two attempts never wait for each other.
+        # One order everywhere, so that two attempts never deadlock.
         of_address = _locked("", address, now)
         of_account = _locked(account, "", now)
         of_both = _locked(account, address, now)
-        # Once more, now that nobody else can count on.
+        # Once more, now that no other attempt can be counted.
         _refuse_if_full(account, address, now)
         ids = [of_address.pk, of_account.pk, of_both.pk]
         SignInCount.objects.filter(pk__in=ids).update(attempts=F("attempts") + 1)
@@ -159,7 +159,7 @@ def _begin(account: str, address: str) -> _Attempt:
 
 
 def _refuse_if_full(account: str, address: str, now: datetime) -> None:
-    """One query, and none of the others once it refuses."""
+    """A single query, and nothing else once it refuses."""
     full = Q(account="", attempts__gte=MAX_OF_ADDRESS) | Q(account=account, attempts__gte=MAX_OF_ACCOUNT_AND_ADDRESS)
     counts = SignInCount.objects.filter(full, address=address, window_ends_at__gt=now)
     if until := max(counts.values_list("window_ends_at", flat=True), default=None):
@@ -167,7 +167,7 @@ def _refuse_if_full(account: str, address: str, now: datetime) -> None:
 
 
 def _locked(account: str, address: str, now: datetime) -> SignInCount:
-    """The count of the current window, for the length of this transaction."""
+    """The count of the current window, locked until the transaction ends."""
     counts = SignInCount.objects.select_for_update()
     count, is_new = counts.get_or_create(
         account=account, address=address, defaults={"attempts": 0, "window_ends_at": now + WINDOW}
@@ -181,10 +181,10 @@ def _locked(account: str, address: str, now: datetime) -> SignInCount:
 
 
 def _make_room(now: datetime) -> None:
-    """However many addresses and names somebody makes up: what ends first goes first."""
+    """However many addresses and names are made up: the counts that expire first are deleted first."""
     surplus = SignInCount.objects.count() - MAX_COUNTS
     if surplus > 0:
-        # Without those that another attempt holds: it would be waited for.
+        # Skips those that another attempt has locked, instead of waiting for it.
         oldest = SignInCount.objects.select_for_update(skip_locked=True).order_by("window_ends_at", "pk")
         gone = list(oldest.filter(window_ends_at__lt=now + WINDOW).values_list("pk", flat=True)[: surplus + 100])
         SignInCount.objects.filter(pk__in=gone).delete()
@@ -193,14 +193,14 @@ def _make_room(now: datetime) -> None:
 def _tell_when_full(count: SignInCount, limit: int) -> None:
     if count.attempts + 1 != limit:
         return
-    # Somebody may have addresses without end.
+    # One attacker may have addresses without end.
     if (left_out := _told.left_out(limit)) is not None:
         until = count.window_ends_at.isoformat()
         _log.warning("signin.blocked", address=count.address, until=until, left_out=left_out)
 
 
 def _take_back(attempt: _Attempt) -> None:
-    """The right password says nothing about other accounts that the same address has tried."""
+    """The right password says nothing about other accounts tried from the same address."""
     with transaction.atomic():
         both = SignInCount.objects.filter(account__in=("", attempt.account), address__in=("", attempt.address))
         list(both.select_for_update().order_by("account", "address").values_list("pk", flat=True))
@@ -209,14 +209,14 @@ def _take_back(attempt: _Attempt) -> None:
 
 
 class _Delays:
-    """How many answers are held back at the moment. Who hangs up shortens none: it goes by time alone."""
+    """How many responses are currently held back. Hanging up doesn't shorten a delay: it goes by time alone."""
 
     def __init__(self) -> None:
         self._ends: list[float] = []
         self._lock = threading.Lock()
 
     def begin(self, seconds: float) -> bool:
-        """False where there are too many."""
+        """False if there are too many."""
         now = monotonic()
         with self._lock:
             self._ends = [end for end in self._ends if end > now]
@@ -244,16 +244,16 @@ def _slow_down(failed: int) -> None:
 
 
 def pause(seconds: float) -> None:
-    """Before the answer, and out of the way of everybody else where the gate before pages can do it."""
+    """Before the response, and without occupying a place if the gate in front of pages can hold it back."""
     if hold_back(seconds):
         return
     if not connection.in_atomic_block:
-        # Nobody should wait for a connection that only waits itself.
+        # No connection should be held while only waiting.
         connection.close()
     time.sleep(seconds)
 
 
 def _digest(username: str) -> str:
-    """The same for names that Django would take for one or that people can't tell apart."""
+    """The same for names that Django treats as equal or that people can't tell apart."""
     plain = unicodedata.normalize("NFKC", username).strip().casefold()
     return salted_hmac("llm.signin", plain, algorithm="sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What Celery runs: each task calls one function, which finds its work by query, so any may be lost or run twice."""
+"""Celery tasks: each calls one function, which finds its work by query, so any may be lost or run twice."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from django.utils import timezone
 
 from llm import signin
 from llm.alerts import outbox
+from llm.audit import verify_recent
 from llm.books import reaper
 from llm.books.claims import prune_claims
+from llm.calls import kept_replies
 from llm.limits import changes as limits
 from llm.models.processes import MAX_STARTS
-from llm.verification import verify_recent
 
 _log = structlog.get_logger("llm.tasks")
 
 SEND_SECONDS = 240
-"""Within a message's lease: what hangs beyond all timeouts is stopped before another sender takes the message."""
+"""Within a message's lease: whatever hangs beyond all timeouts is stopped before another sender takes the message."""
 
 
 @shared_task(
     name="llm.tasks.send_outbox", ignore_result=True, soft_time_limit=SEND_SECONDS, time_limit=SEND_SECONDS + 30
 )
 def send_outbox() -> None:
-    """Mails and webhooks that are due."""
+    """Send due mails and webhooks."""
     counts = asdict(outbox.send_due())
     if any(counts.values()):
         _log.info("outbox.flushed", **counts)
@@ -34,13 +35,13 @@ def send_outbox() -> None:
 
 @shared_task(name="llm.tasks.reap_lost_calls", ignore_result=True, max_starts=MAX_STARTS)
 def reap_lost_calls() -> None:
-    """Calls of processes that died; says what it closed itself."""
+    """Close calls of processes that died; logs what it closed."""
     reaper.reap()
 
 
 @shared_task(name="llm.tasks.verify_books", ignore_result=True, max_starts=MAX_STARTS)
 def verify_books() -> None:
-    """What is new, and a tenth of the older days; what is wrong is kept for staff, and counted in the log."""
+    """Audits new rows and a tenth of the older days; findings are stored for staff, and counted in the log."""
     findings = verify_recent()
     log = _log.error if findings.problems else _log.info
     log("books.verified", rows=findings.rows, windows=findings.windows, problems=findings.problems)
@@ -48,22 +49,29 @@ def verify_books() -> None:
 
 @shared_task(name="llm.tasks.prune_windows", ignore_result=True, max_starts=MAX_STARTS)
 def prune_windows() -> None:
-    """Windows of limits, and claims of idempotency keys, that nobody asks for any more."""
+    """Delete windows of limits, and claims of idempotency keys, that are no longer needed."""
     if deleted := limits.prune_windows():
         _log.info("limits.windows_pruned", deleted=deleted)
     if deleted := prune_claims(now=timezone.now()):
         _log.info("idempotency.keys_pruned", deleted=deleted)
 
 
+@shared_task(name="llm.tasks.prune_kept_replies", ignore_result=True, max_starts=MAX_STARTS)
+def prune_kept_replies() -> None:
+    """Replies for repeated requests whose time is over."""
+    if deleted := kept_replies.prune_kept_replies(now=timezone.now()):
+        _log.info("idempotency.replies_pruned", deleted=deleted)
+
+
 @shared_task(name="llm.tasks.prune_outbox", ignore_result=True, max_starts=MAX_STARTS)
 def prune_outbox() -> None:
-    """Messages that were sent long ago."""
+    """Delete messages that were sent long ago."""
     if deleted := outbox.prune_sent():
         _log.info("outbox.pruned", deleted=deleted)
 
 
 @shared_task(name="llm.tasks.prune_sign_in_counts", ignore_result=True, max_starts=MAX_STARTS)
 def prune_sign_in_counts() -> None:
-    """Attempts to sign in whose window is over."""
+    """Delete sign-in attempts whose window is over."""
     if deleted := signin.prune_sign_in_counts():
         _log.info("signin.counts_pruned", deleted=deleted)

@@ -1,8 +1,8 @@
-"""What travels between the layers: frozen, no I/O, no Django.
+"""Types that travel between the layers: frozen, no I/O, no Django.
 
 A caller's body becomes a `ChatRequest`; a provider answers with a `ChatResponse`, or with a stream of `str` (text),
-`ThinkingDelta`, `ToolCallDelta` and one final `StreamEnd`, and maybe `Heartbeat`s. `TokenCounts` is the only shape in
-which figures reach the books.
+`ThinkingDelta`, `ToolCallDelta` and one final `StreamEnd`, possibly with `Heartbeat`s. `TokenCounts` is the only form
+in which figures reach the books.
 """
 
 from __future__ import annotations
@@ -50,18 +50,16 @@ MAX_FLAGS_LENGTH = 200
 MAX_TAGS = 8
 MAX_TAG_KEY_CHARACTERS = 64
 MAX_TAG_VALUE_CHARACTERS = 128
-"""Bounds of what a row says beside its figures."""
+"""Bounds of a row's texts."""
 
 COST_UNKNOWN = "cost_unknown"
-"""The flag of a call that had a cost, until an adjustment said that it used what no price is known for.
-
-Of an adjustment, never of a row: a row without a cost says so itself. Databases look for the text, so no other flag
-may contain it.
+"""Flag of a call that had a cost, until an adjustment said that no price is known for its usage. On adjustments, never
+on rows: a row without a cost shows that itself. Databases search for this text, so no other flag may contain it.
 """
 
 
 def clean_text(value: object, *, limit: int) -> str:
-    """A text as the books can hold it: no NUL or other control characters, no lone surrogates, at most that long."""
+    """A text that the books can hold: no NUL or other control characters, no lone surrogates, bounded in length."""
     if not isinstance(value, str) or not value:
         return ""
     if not (value.isascii() and value.isprintable()):
@@ -71,7 +69,7 @@ def clean_text(value: object, *, limit: int) -> str:
 
 
 class Service(NamedTuple):
-    """How a provider says it served a call, in its own words; each decides what the call costs. Empty is standard."""
+    """The provider's own words for how it served a call; each affects the cost. Empty is standard."""
 
     service_tier: str = ""
     speed: str = ""
@@ -82,16 +80,16 @@ STANDARD_SERVICE = Service()
 
 
 class UpstreamCost(NamedTuple):
-    """What a provider says that a call costs us. pico: pico-units of USD. is_rounded: it said more decimals."""
+    """The provider's figure of what a call costs us. pico: pico-units of USD. is_rounded: it had more decimals."""
 
     pico: int
     is_rounded: bool = False
 
 
 class LimitState(NamedTuple):
-    """What a limit leaves while a call holds its most. amount, remaining, held: its units. resets_at: None for never.
+    """What a limit leaves while a call holds its maximum. amount, remaining, held: in units. resets_at: None for never.
 
-    held: what of it the call itself holds, and gives back but for what it uses.
+    held: the call's own share, which it releases except for what it uses.
     """
 
     metric: LimitMetric
@@ -103,7 +101,7 @@ class LimitState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """cache: a hint that the prompt up to here comes again, in Anthropic's words (`cache_control`)."""
+    """cache: a hint that the prompt up to here will be repeated, in Anthropic's form (`cache_control`)."""
 
     text: str
     cache: Mapping[str, Any] | None = None
@@ -141,7 +139,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """One block of what a model thought before it answered. Only the provider that wrote it can check it.
+    """One block of a model's thinking before its answer. Only the provider that wrote it can verify it.
 
     signature: proves the text, which may be withheld and then is empty. data: the encrypted form of a redacted block,
     which has no text. With neither, the thinking can be read but not sent back.
@@ -153,7 +151,7 @@ class Thinking:
 
     @property
     def can_return(self) -> bool:
-        """Whether its provider takes it back in the next turn."""
+        """Whether its provider accepts it in the next turn."""
         return bool(self.signature or self.data)
 
 
@@ -176,7 +174,7 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """parameters: a JSON schema of one object. is_strict: calls keep to it exactly. cache: as of a text."""
+    """parameters: a JSON schema of one object. is_strict: calls must match it exactly. cache: as for a text."""
 
     name: str
     description: str = ""
@@ -196,7 +194,7 @@ class ToolChoice:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One chat, independent of any wire format. `model` is the name that the provider knows."""
+    """One chat, independent of any wire format. `model` is the provider's name for it."""
 
     model: str
     messages: tuple[ChatMessage, ...]
@@ -216,10 +214,10 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 @dataclass(frozen=True, slots=True)
 class ChatResponse:
-    """A whole reply. usage: None when the upstream reported none (the gateway then counts).
+    """A whole reply. usage: None if the upstream reported none (then the gateway counts).
 
-    service_tier, speed, inference_geo: how it was served, in the provider's words. upstream_cost: what it says
-    that the call costs us.
+    service_tier, speed, inference_geo: how it was served, in the provider's words. upstream_cost: the provider's figure
+    of what the call costs us.
     """
 
     reply: str
@@ -237,7 +235,7 @@ class ChatResponse:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta:
-    """A piece of one `Thinking` of a stream. index: which one, from 0. A signature or data comes in one piece."""
+    """A piece of one `Thinking` in a stream. index: which one, from 0. A signature or data comes in one piece."""
 
     index: int
     text: str = ""
@@ -247,7 +245,7 @@ class ThinkingDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A piece of one tool call of a stream: `id` and `name` come with the first piece of each `index`."""
+    """A piece of one tool call in a stream: `id` and `name` come with the first piece of each `index`."""
 
     index: int
     id: str = ""
@@ -257,7 +255,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
-    """The last item of a stream that came to its end; a stream without it was cut. usage: None when not reported."""
+    """The last item of a complete stream; without it, the stream was cut. usage: None if not reported."""
 
     model: str
     usage: TokenCounts | None = None
@@ -270,7 +268,7 @@ class StreamEnd:
 
 
 class Heartbeat(Enum):
-    """Signs of life in a stream, of which nothing is said to the caller; a provider may leave them out."""
+    """A sign of life in a stream, which isn't passed on; optional for providers."""
 
     HEAD = "the provider's status and headers have come"
     EVENT = "an event without anything for the caller"
@@ -282,13 +280,13 @@ StreamItem = str | ThinkingDelta | ToolCallDelta | Heartbeat | StreamEnd
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What an upstream said of a call. counts: None when it reported no usage.
+    """What an upstream has reported about a call. counts: None if it reported no usage.
 
-    absurd_usage: figures that cannot be true (negative, parts above their total), raw; `counts` is then None.
-    is_final: `counts` are the whole call's, even if the reply was cut after them. Running totals of a stream are not.
+    absurd_usage: figures that can't be true (negative, parts above their total), raw; `counts` is then None.
+    is_final: `counts` are the whole call's, even if the reply was cut after them. Running totals of a stream aren't.
     is_input_final: the tokens of the prompt are the whole call's, whatever becomes of the reply.
-    upstream_cost: what the upstream says that the call costs us. reports_tools: it said how many units of its own tools
-    the call has used, zero included.
+    upstream_cost: the upstream's figure of what the call costs us. reports_tools: it reported the units of its own
+    tools, even if zero.
     """
 
     counts: TokenCounts | None = None

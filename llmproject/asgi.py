@@ -1,4 +1,4 @@
-"""The web process: calls to models take the gateway's own way, all else Django's."""
+"""The web process: model calls take the gateway's own path, everything else Django's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from llmproject.pagegate import PageGate  # noqa: E402
 from llmproject.static import StaticFiles  # noqa: E402
 from llmproject.stopsignals import begin_drain_at_stop_signal  # noqa: E402
 
-# The last two are what SDKs ask for whose base URL lacks its /v1: they are told so in their own dialect.
+# The last two are requested by SDKs whose base URL lacks /v1: they get that explanation in their own dialect.
 _GATEWAY_PREFIXES = ("/v1/", "/api/chat", "/chat/completions", "/models")
 _GATEWAY_PATHS = frozenset(("/v1", "/healthz", "/readyz", "/metrics"))
 
@@ -50,9 +50,8 @@ async def _live(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            # Importing an SDK takes a second in which no stream would move.
-            runtime().provider(settings.LLM_PROVIDER)
-            # At once, so that what a process left behind that died is replayed.
+            runtime().load_providers()
+            # At once, so that the spool of a dead process is replayed.
             runtime().writer.start()
             runtime().connect_readers()
             _relieve_the_collector()
@@ -64,9 +63,10 @@ async def _live(receive: Receive, send: Send) -> None:
 
 
 def _relieve_the_collector() -> None:
-    """Hundreds of thousands of objects were made by imports and never go: without them a collection is short.
+    """Freezes the hundreds of thousands of objects created by imports, which never go: that shortens collections.
 
-    Calls leave few cycles behind, so collections may also be rarer; 700 allocations, the default, are a single stream.
+    Calls leave few reference cycles, so collections may also be rarer; 700 allocations, the default, are a single
+    stream.
     """
     gc.collect()
     gc.freeze()

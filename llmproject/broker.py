@@ -9,12 +9,12 @@ from llmproject.env import EnvReader
 
 BROKER_SCHEMES = ("filesystem", "redis", "rediss", "amqp", "amqps")
 
-# Longer than the longest job: Redis hands a job that isn't acknowledged by then to a second worker.
+# Longer than the longest job: Redis redelivers a job that isn't acknowledged by then to a second worker.
 _REDIS_VISIBILITY_S = 6 * 3600
 
 
 def broker_settings(read: EnvReader, url: str, *, var_dir: Path) -> dict[str, Any]:
-    """Settings by their names in Django. url: of one of BROKER_SCHEMES."""
+    """Django setting names and values. url: of one of BROKER_SCHEMES."""
     if url.startswith(("redis:", "rediss:")):
         return {"CELERY_BROKER_TRANSPORT_OPTIONS": {"visibility_timeout": _REDIS_VISIBILITY_S}}
     if not url.startswith("filesystem:"):
@@ -27,6 +27,6 @@ def broker_settings(read: EnvReader, url: str, *, var_dir: Path) -> dict[str, An
             "data_folder_out": str(queue_folder),
             "control_folder": str(read.private_folder(var_dir / "broker" / "control")),
         },
-        # Here the processes of a pool would share a lock: one that was killed while it held it would stop all of them.
+        # The processes of a pool would share a lock here: one that is killed while holding it would stop all of them.
         "CELERY_WORKER_POOL": "threads",
     }

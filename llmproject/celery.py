@@ -1,4 +1,4 @@
-"""The Celery app, and the table of what runs when."""
+"""The Celery app, and the schedule of tasks."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _log = structlog.get_logger("llmproject.celery")
 
 HOURLY = {"expires": 3600}
 NIGHTLY = {"expires": 12 * 3600}
-"""A worker that comes back during the day does what it missed in the night."""
+"""A worker that returns during the day catches up on the night."""
 
 CHATTY_LOGGERS = ("celery.app.trace", "celery.beat", "celery.worker.request", "celery.worker.strategy")
-"""Three lines for each task, day and night. What fails is of a higher level."""
+"""Three lines for each task, day and night. Failures have a higher level."""
 
 app = Celery("llmproject", task_cls="llmproject.jobs:BackgroundTask")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["llm", "billing"])
 
-# What runs when, in UTC. Each task finds its work by query: one that was missed, or ran twice, costs nothing.
-# expires, in seconds: where no worker ran for a while, the first one drops what has piled up, but for the latest.
+# The schedule, in UTC. Each task finds its work by query, so a missed or repeated run does no harm. expires, in
+# seconds: if no worker ran for a while, the first one drops all but the latest of what has piled up.
 app.conf.beat_schedule = {
     "send_outbox": {"task": "llm.tasks.send_outbox", "schedule": 20.0, "options": {"expires": 20}},
     "reap": {"task": "llm.tasks.reap_lost_calls", "schedule": 60.0, "options": {"expires": 60}},
@@ -41,6 +41,7 @@ app.conf.beat_schedule = {
     "run_exports": {"task": "billing.tasks.run_waiting_exports", "schedule": 60.0, "options": {"expires": 60}},
     "run_month_jobs": {"task": "billing.tasks.run_waiting_month_jobs", "schedule": 60.0, "options": {"expires": 60}},
     "prune_windows": {"task": "llm.tasks.prune_windows", "schedule": crontab(hour=4, minute=10), "options": NIGHTLY},
+    "prune_replies": {"task": "llm.tasks.prune_kept_replies", "schedule": 600.0, "options": {"expires": 600}},
     "prune_outbox": {"task": "llm.tasks.prune_outbox", "schedule": crontab(hour=4, minute=20), "options": NIGHTLY},
     "prune_sign_ins": {"task": "llm.tasks.prune_sign_in_counts", "schedule": crontab(minute=40), "options": HOURLY},
 }
@@ -56,19 +57,19 @@ def _start(**_kwargs: Any) -> None:
 
 @signals.beat_init.connect
 def _say_that_beat_runs(**_kwargs: Any) -> None:
-    """Its own words are among the chatty."""
+    """Its own messages are from one of the chatty loggers."""
     _log.info("beat.ready", jobs=sorted(app.conf.beat_schedule))
 
 
 @signals.worker_process_init.connect
 def _start_pool_process(**_kwargs: Any) -> None:
-    # Not the kernel's signal: the pool may have been forked by a thread, which ends when a shutdown begins.
+    # Not the kernel's signal: a thread that ends when a shutdown begins may have forked the pool.
     watch_parent(os.getppid())
 
 
 @signals.setup_logging.connect
 def _log_like_django(**_kwargs: Any) -> None:
-    """Keeps Celery from setting up logs of its own."""
+    """Keeps Celery from configuring its own logging."""
     logging.config.dictConfig(settings.LOGGING)
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

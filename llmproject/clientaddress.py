@@ -1,4 +1,4 @@
-"""Who a request comes from, as far as a proxy may be believed."""
+"""The client address of a request, as far as a proxy can be trusted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _IPV6_SITE_BITS = 64
 
 
 def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) -> str:
-    """The caller's IPv4 address, or the /64 of its IPv6 one: a single customer of a provider has a whole /64.
+    """The caller's IPv4 address, or its IPv6 /64, since a single customer of a provider has a whole /64.
 
-    peer: who has opened the connection. forwarded_for: its X-Forwarded-For. Anybody can send that header, so it counts
-    only where the peer is trusted, and of its addresses the rightmost that isn't a trusted proxy itself.
+    peer: the other end of the connection. forwarded_for: its X-Forwarded-For. Anyone can send that header, so it counts
+    only if the peer is trusted: then the rightmost address that isn't a trusted proxy.
     """
     address = _parse(peer)
     for entry in reversed(forwarded_for.split(",")):

@@ -1,4 +1,4 @@
-"""The command line, as `manage.py` runs it: a database that is away ends a command with one sentence and status 1."""
+"""The command line of `manage.py`: an unavailable database ends a command with one sentence and status 1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.db import Error
 
 
 def run_command(arguments: Sequence[str]) -> None:
-    """With `--traceback`, Django's own option, whatever is raised is shown whole."""
+    """With `--traceback`, Django's own option, exceptions are shown in full."""
     try:
         execute_from_command_line(list(arguments))
     except KeyboardInterrupt:
@@ -24,7 +24,7 @@ def run_command(arguments: Sequence[str]) -> None:
 
 
 def _sentence_for(error: Error) -> str | None:
-    # Not before: enumerations there need Django's settings.
+    # Imported late: enumerations there need Django's settings.
     from llm.db.outages import outage_of, sentence_for_operators
 
     outage = outage_of(error)

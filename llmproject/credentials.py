@@ -1,4 +1,4 @@
-"""What a request for Django's pages proves of who sends it: first by checksums alone, then by the database."""
+"""Who sends a request for Django's pages, as far as proven: first by checksums alone, then by the database."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _PLAIN_TOKEN = re.compile(r"[0-9a-f]{40}")
 
 
 def identify_claimant(scope: Scope) -> Claimant:
-    """Whose request this is to the gate before pages. No database.
+    """The sender of this request, for the gate in front of pages. No database.
 
-    Sessions and tokens of staff have a checksum under a secret, so they count until one turns out to have ended. API
-    keys and plain tokens, which anybody can make up, count once the database has known them.
+    Sessions and staff tokens have a checksum under a secret, so they count until found expired. API keys and plain
+    tokens, which anyone can make up, count once the database has confirmed them.
     """
     for key in _session_keys(scope):
         if sessions.is_plausible(key) and proof_of(key) is not False:
@@ -49,17 +49,17 @@ def identify_claimant(scope: Scope) -> Claimant:
 
 
 def stranger_of(scope: Scope) -> Claimant:
-    """Whose request this is if it proves nothing."""
+    """The sender of this request if it proves nothing."""
     return Claimant(Standing.STRANGER, _address(scope))
 
 
 def is_plausible(scope: Scope) -> bool:
-    """Whether the database is worth asking. An API key's checksum is public, so anybody can make up a plausible one."""
+    """Whether to ask the database. An API key's checksum is public, so anyone can make up a plausible one."""
     return any(sessions.is_plausible(key) for key in _session_keys(scope)) or _has_plausible_secret(scope)
 
 
 def proven_standing(scope: Scope) -> Standing:
-    """By the session of staff, the staff token or the API key that is in force. From the database."""
+    """By staff's session, a staff token or an API key in force. From the database."""
     request = ASGIRequest(scope, io.BytesIO())
     if _has_staff_session(request):
         return Standing.STAFF
@@ -80,7 +80,7 @@ def _has_plausible_secret(scope: Scope) -> bool:
 
 
 def _secret(scope: Scope) -> str:
-    """A key or token, without the scheme of its own that a token may have; "" where there is none."""
+    """A key or token, without the scheme that may precede a token; "" if there is none."""
     try:
         secret = read_secret(scope["headers"])
     except InvalidKey:

@@ -1,4 +1,4 @@
-"""How we speak to the database: durable, with a bound on every wait."""
+"""How we use the database: durable, with a bound on every wait."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _WHO = ("USER", "PASSWORD", "HOST", "PORT")
 
 
 def owner_settings(read: EnvReader, database: Mapping[str, Any]) -> dict[str, Any]:
-    """LLM_DATABASE_OWNER: who migrates the same database; empty where that is who does everything else."""
+    """LLM_DATABASE_OWNER: the role that migrates the same database; empty if it is the only role."""
     owner = read.database("DATABASE_OWNER_URL")
-    # Ours is an engine of our own by now, so engines are not compared by their names.
+    # Ours is an engine of its own, so engine names aren't compared.
     is_same = database["ENGINE"] == POSTGRESQL_ENGINE and owner.get("NAME") == database["NAME"]
     if owner and not (is_same and owner["ENGINE"].endswith("postgresql")):
         read.problems.append("DATABASE_OWNER_URL must name the database of DATABASE_URL, with another user.")
@@ -33,8 +33,8 @@ def database_settings(
 ) -> dict[str, Any]:
     """DATABASES["default"].
 
-    base_dir: where a relative SQLite path starts; default_path: the SQLite file where no database is named;
-    timeouts, which only PostgreSQL has: 0 leaves them to the server.
+    base_dir: where a relative SQLite path starts; default_path: the SQLite file if no database is named; timeouts,
+    which only PostgreSQL has: 0 leaves them to the server.
     """
     config = read.database("DATABASE_URL") or {"ENGINE": "django.db.backends.sqlite3", "NAME": str(default_path)}
     if config["ENGINE"].endswith("sqlite3"):
@@ -50,14 +50,15 @@ def _describe_sqlite(config: dict[str, Any], read: EnvReader, base_dir: Path) ->
         path = base_dir / config["NAME"]
         read.private_folder(path.parent)
         config["NAME"] = str(path)
-    # IMMEDIATE: a transaction that starts by reading can't wait for the lock it needs later, it fails at once.
+    # IMMEDIATE: a transaction that starts by reading fails at once if it later needs the lock, instead of waiting for
+    # it.
     config["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "timeout": SQLITE_BUSY_SECONDS, "init_command": SQLITE_START}
 
 
 def _describe_postgres(config: dict[str, Any], statement_timeout_ms: int, lock_timeout_ms: int) -> None:
     config["ENGINE"] = POSTGRESQL_ENGINE
-    # Under ASGI each request has a thread of its own, and a connection that it kept would be of use to nobody. Threads
-    # that stay keep theirs by themselves: the books' writer, and those of llm.db.read_lanes.
+    # Under ASGI each request has its own thread, so a persistent connection would be useless. Long-lived threads keep
+    # theirs themselves: the books' writer, and those of llm.db.reader_threads.
     config["CONN_MAX_AGE"] = 0
     config["CONN_HEALTH_CHECKS"] = True
     options: dict[str, Any] = {
@@ -76,7 +77,7 @@ def _describe_postgres(config: dict[str, Any], statement_timeout_ms: int, lock_t
 
 
 def _pages_settings(read: EnvReader, config: dict[str, Any]) -> dict[str, Any]:
-    """PAGES: who logs in for a request that Django serves. Only the role may be another."""
+    """PAGES: the login for requests that Django serves. Only the role may differ."""
     pages = read.database("DATABASE_PAGES_URL")
     if not pages:
         return {}

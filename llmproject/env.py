@@ -1,7 +1,7 @@
 """Typed reads from the environment that never raise.
 
-A wrong value must not end in a traceback: each read falls back to its default and leaves one sentence in `problems`,
-which the system checks report and every start refuses.
+A wrong value must not end in a traceback: each read falls back to its default and adds a sentence to `problems`, which
+the system checks report and every start refuses.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from llmproject.names import begins_like, is_misspelled, nearest
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 ENV_LINE = re.compile(r"\A(?:export )?(?P<name>[A-Za-z_0-9]+)=")
-# django-environ takes this "#" for a comment even inside the quotes, and then leaves the quotes in the value.
+# django-environ takes this "#" for a comment even inside quotes, and then keeps the quotes in the value.
 HASH_AND_QUOTES = re.compile(r"\A[^=#]+=\s*\"[^#]*#")
 DATABASE_ENGINES = ("django.db.backends.sqlite3", "django.db.backends.postgresql")
 MAIL_PORTS = {"smtps": 587, "smtp+tls": 587, "smtp+ssl": 465}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
+_AMOUNT = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 class EnvReader:
-    """Reads settings by name; an empty value counts as not set.
+    """Reads settings by name; an empty value counts as unset.
 
-    It remembers every name that is asked for, and so can tell which ones nobody reads: ask for each setting, whatever
-    the others say.
+    It remembers every requested name, and so can report unread ones: read each setting, whatever the others say.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class EnvReader:
         self._in_files: dict[str, str] = {}
 
     def load_file(self, path: Path) -> None:
-        """Adds the file's lines to the environment, which wins over them; a file that isn't there is fine."""
+        """Adds the file's lines to the environment, which takes precedence; a missing file is fine."""
         if not path.is_file():
             return
         try:
@@ -66,19 +66,19 @@ class EnvReader:
                 self.problems.append(f"{path.name}, line {number}, has # after a double quote; use single quotes.")
             if match := ENV_LINE.match(line):
                 self._in_files[match["name"]] = path.name
-        # django-environ logs a line that it doesn't understand, secrets included.
+        # django-environ logs lines that it doesn't understand, secrets included.
         logging.getLogger("environ").setLevel(logging.ERROR)
         environ.Env.read_env(path, parse_comments=True)
 
     def declare(self, *names: str) -> None:
-        """These are read elsewhere: nobody has misspelled them."""
+        """These are read elsewhere, so they aren't misspelled."""
         self.known.update(names)
 
     def check_names(self) -> None:
-        """Call it last: reports names that look like settings and that nobody has asked for.
+        """Call it last: reports names that look like settings but were never read.
 
-        A file's names are ours alone. The environment is everybody's: Kubernetes and other tools set names that begin
-        like ours, so there only what is nearly one of ours is a problem.
+        All names in a file are ours. The environment is shared: Kubernetes and other tools set names with our prefixes,
+        so there only a near miss of one of ours is a problem.
         """
         strange = [name for name in self._in_files if name not in self.known]
         for name in strange:
@@ -123,6 +123,16 @@ class EnvReader:
             return default
         return number
 
+    def whole_numbers(self, name: str, *, maximum: int) -> list[int]:
+        """From 0 on, separated by commas; none where it isn't set."""
+        values = self.names(name)
+        if not all(
+            value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= maximum for value in values
+        ):
+            self._refuse(name, f"whole numbers from 0 to {maximum}, separated by commas")
+            return []
+        return [int(value) for value in values]
+
     def seconds(self, name: str, default: float) -> float:
         value = self.text(name)
         try:
@@ -148,13 +158,13 @@ class EnvReader:
         values = [value.lower() for value in self.names(name, default)]
         if not {*values} <= {*options}:
             self._refuse(name, f"a list of {', '.join(options)}, separated by commas")
-            return default.split(",")
+            return default.split(",") if default else []
         return values
 
     def choice_by_name(self, name: str, options: Iterable[str], *, default: str) -> dict[str, str]:
-        """`drain,openai=cancel` as {"": "drain", "openai": "cancel"}: one for all, and for some providers another.
+        """`drain,openai=cancel` as {"": "drain", "openai": "cancel"}: one for all providers, and others for some.
 
-        Which providers there are the reader doesn't know: a system check looks at each setting in `by_name`.
+        The reader doesn't know which providers exist: a system check validates each setting in `by_name`.
         """
         self.by_name.append(name)
         options = tuple(options)
@@ -169,6 +179,19 @@ class EnvReader:
                 return {"": default}
             chosen[key] = option
         return chosen
+
+    def amount_by_pattern(self, name: str) -> dict[str, int]:
+        """`llama3*=8192,gpt-4o=16384` as a dict, with the patterns in lower case and in their order."""
+        amounts: dict[str, int] = {}
+        for part in self.names(name):
+            pattern, _, amount = (piece.strip() for piece in part.rpartition("="))
+            if not pattern or pattern.lower() in amounts or not _AMOUNT.fullmatch(amount):
+                self._refuse(
+                    name, "a list of names or patterns with a number above 0, such as llama3*=8192,gpt-4o=16384"
+                )
+                return {}
+            amounts[pattern.lower()] = int(amount)
+        return amounts
 
     def time_zone(self, name: str, default: str) -> str:
         value = self.text(name, default)
@@ -209,10 +232,10 @@ class EnvReader:
         return value.rstrip("/")
 
     def database(self, name: str) -> dict[str, Any]:
-        """Django's description of the database, empty where none is named; SQLite and PostgreSQL are supported."""
+        """Django's settings of the database, empty if none is named; SQLite and PostgreSQL are supported."""
         value = self.text(name)
         config: dict[str, Any] = {}
-        # django-environ warns of a URL that it doesn't know, with the password in it.
+        # django-environ warns of an unknown URL, with the password in it.
         with warnings.catch_warnings(), contextlib.suppress(ValueError, KeyError, ImproperlyConfigured):
             warnings.simplefilter("ignore")
             config = environ.Env.db_url_config(value) if value else {}
@@ -223,32 +246,37 @@ class EnvReader:
         return {}
 
     def email(self, name: str, default: str) -> dict[str, Any]:
-        """Django's settings of how mail is sent, EMAIL_..., from a URL."""
+        """Django's mail settings, EMAIL_..., from a URL."""
         if found := _email_settings(self.text(name, default)):
             return found
         self._refuse(name, "smtp+tls://user:password@host:port or consolemail://", shown=False)
         return _email_settings(default)
 
     def private_folder(self, path: Path) -> Path:
-        """Creates the folder, readable by this user alone, where it doesn't exist."""
+        """Creates the folder, readable only by this user, if it doesn't exist."""
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             self.problems.append(f"The folder {path} can't be created ({error.strerror}); make its parent writable.")
         return path
 
+    def report(self, problem: str) -> None:
+        """A sentence of the caller's own about what was read."""
+        self.problems.append(problem)
+
     def _refuse(self, name: str, allowed: str, *, shown: bool = True) -> None:
-        """shown: False for values that may hold a password."""
+        """shown: False for values that may contain a password."""
         found = f', not "{self.text(name)}"' if shown else ""
         self.problems.append(f"{name} must be {allowed}{found}.")
 
 
 def _email_settings(url: str) -> dict[str, Any]:
-    """Empty where the URL can't be read."""
+    """Empty if the URL can't be parsed."""
     with contextlib.suppress(ValueError, KeyError, ImproperlyConfigured):
         parts = urlsplit(url)
         found: dict[str, Any] = environ.Env.email_url_config(url)
-        # A "/", "?" or "#" in the password ends the host for the parser: it would send mail to who knows where.
+        # The parser takes a "/", "?" or "#" in the password for the end of the host: mail would go to an arbitrary
+        # server.
         is_server = bool(parts.hostname) and not (parts.path.strip("/") or parts.query or parts.fragment)
         if is_server or not parts.scheme.startswith("smtp"):
             found["EMAIL_PORT"] = found["EMAIL_PORT"] or MAIL_PORTS.get(parts.scheme, 25)

@@ -1,6 +1,6 @@
-"""`python -m llmproject.envfile`: writes `.env` with random secrets; one that is there gets those that came since.
+"""`python -m llmproject.envfile`: writes `.env` with random secrets; an existing one gets those added since.
 
-Must run before anything is configured, so it uses the standard library alone.
+Must run before anything is configured, so it uses only the standard library.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SECRETS = ("SECRET_KEY", "LLM_KEY_PEPPER", "LLM_SECRETS_KEY")
-# That a first version had no use for. The others are never made for a file that lacks them: a new pepper ends all keys.
+# Secrets that later versions introduced. The others are never added to an existing file: a new pepper invalidates all
+# keys.
 ADDED_SECRETS = ("LLM_SECRETS_KEY",)
 SECRET_BYTES = 48
 
 
 def write_env_file(folder: Path = BASE_DIR) -> bool:
-    """True when the file was written. It is complete or absent, never half written, and readable by its owner alone."""
+    """True if the file was written. It is complete or absent, never half written, and readable only by its owner."""
     target = folder / ".env"
     if target.exists():
         return False
@@ -35,7 +36,7 @@ def write_env_file(folder: Path = BASE_DIR) -> bool:
 
 
 def add_missing_secrets(folder: Path = BASE_DIR) -> list[str]:
-    """The names of secrets that an older `.env` had no line for; those that the environment has are left to it."""
+    """The names of secrets missing from an older `.env`; those set in the environment aren't added."""
     target = folder / ".env"
     text = target.read_text(encoding="utf-8")
     missing = [

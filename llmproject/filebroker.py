@@ -1,7 +1,7 @@
-"""Celery's broker where there is none: files in a folder, each of which appears with all that is in it.
+"""Celery's broker if no other is configured: files in a folder, each of which appears complete.
 
-Kombu's own transport writes a message into the file that its reader is already looking for, so a reader that is quick
-finds half a message or nothing, and dies of it.
+Kombu's own transport writes a message into a file that its reader is already looking for, so a quick reader finds half
+a message or nothing, and dies of it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from kombu.utils.json import dumps
 
 
 class Channel(filesystem.Channel):
-    def _put(self, queue: str, payload: Any, **_kwargs: Any) -> None:  # type: ignore[override]  # as its parent names it
-        """Named as kombu's reader expects it: it takes the oldest first."""
+    def _put(self, queue: str, payload: Any, **_kwargs: Any) -> None:  # type: ignore[override]  # the parent's name for it
+        """Named as kombu's reader expects, which takes the oldest first."""
         name = f"{round(time.monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
         folder = Path(self.data_folder_out)
         unfinished = folder / f"unfinished.{name}"

@@ -1,8 +1,8 @@
-"""Before all that Django serves: paths, hosts and bodies, of callers who have proven nothing yet.
+"""In front of everything that Django serves: checks paths, hosts and bodies of unauthenticated callers.
 
-Django reads a body to its end, into files without a bound, before any code of ours runs. Here whoever has proven
-nothing gets 64 KB and 10 seconds; more only with a session, token or key that the database knows, and what was made up
-is told from those by its checksum. Every refusal has the form of its path, also where Django would say nothing at all.
+Django reads a body to its end, into files without a bound, before any of our code runs. Here unauthenticated callers
+get 64 KB and 10 seconds; more requires a session, token or key that the database knows; made-up ones are detected by
+their checksum. Every refusal has the form of its path, also where Django would send no response at all.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PLACES = ("/admin", "/api/v1", "/docs", "/static")
 
 
 class Front:
-    """app: Django's handler, or what stands before it."""
+    """app: Django's handler, or what is in front of it."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self._app = app
@@ -75,13 +75,13 @@ class Front:
             raise InvalidRequest(NO_SUCH_HOST)
 
     def _note_wrong_host(self, host: str) -> None:
-        """Now and then: anybody can send a wrong one, and whoever has forgotten a right one must see it."""
+        """Rate-limited: anyone can send a wrong host, and an operator who has forgotten a right one must see it."""
         if (left_out := self._told.left_out()) is not None:
             log.warning("request.wrong_host", host=host[:100], left_out=left_out)
 
 
 class _Visit:
-    """One request and its body's bounds."""
+    """One request and the bounds of its body."""
 
     def __init__(self, bodies: PageBodies, scope: Scope, receive: Receive, send: Send) -> None:
         self._bodies = bodies
@@ -107,7 +107,7 @@ class _Visit:
             if self._lease is not None:
                 self._lease.release()
         if not self._has_begun:
-            # Django says nothing to a caller who has left; whoever has only broken the framing is still there.
+            # Django sends no response to a caller who has left; one that only broke the framing is still connected.
             raise broken()
 
     async def answer(self, response: HttpResponse) -> None:
@@ -119,7 +119,7 @@ class _Visit:
 
     async def _send_noted(self, message: Mapping[str, Any]) -> None:
         if not self._has_begun:
-            # Each one, also of those that the log leaves out.
+            # Each one, including those that the log leaves out.
             metrics.count_page(message["status"])
         self._has_begun = True
         await self._send(message)
@@ -136,7 +136,7 @@ class _Visit:
         return message
 
     async def _receive_in_time(self) -> Mapping[str, Any]:
-        """Not by a timeout that cancels: whoever proves itself then gets more time, and nothing may be lost."""
+        """Not by a timeout that cancels: a caller that proves itself gets more time, and no message may be lost."""
         coming = asyncio.ensure_future(self._receive())
         try:
             while True:
@@ -164,14 +164,14 @@ class _Visit:
         self._lease.grow_to(size)
 
     def _claimant(self) -> Claimant:
-        """A session or token that has ended is staff's only until the database was asked."""
+        """An ended session or token counts as staff's only until the database was asked."""
         is_stranger = self._standing is Standing.STRANGER
         return stranger_of(self._scope) if is_stranger else identify_claimant(self._scope)
 
     async def _prove(self) -> None:
-        """Once; whoever proves something gets more room and time. Raises BooksUnavailable or Overloaded.
+        """Once; a proven caller gets more room and time. Raises BooksUnavailable or Overloaded.
 
-        Not in the calls' lane: anybody can make up a key that looks like one.
+        Not in the calls' lane: anyone can make up a plausible key.
         """
         self._standing = Standing.STRANGER
         if is_plausible(self._scope):
@@ -184,11 +184,11 @@ class _Visit:
 
 
 def _max_bytes_of(standing: Standing, path: str) -> int | None:
-    """Of a caller who has proven that much; None: no more there than a stranger. An API key opens no page."""
+    """For a caller who has proven that much; None: no more than a stranger gets. An API key opens no page."""
     if standing is Standing.STRANGER:
         return None
     if is_below(path, "/api/v1"):
-        # The management API's bodies are read into memory, and none of ours is large.
+        # The management API reads bodies into memory, and none of them is large.
         max_bytes: int = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         return max_bytes
     return settings.LLM_MAX_BODY_BYTES if standing is Standing.STAFF else None

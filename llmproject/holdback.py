@@ -1,6 +1,6 @@
-"""Answers that come later on purpose: the gate holds them back once the request has given all back that it had.
+"""Deliberately delayed responses: the gate holds them back after the request has released all its resources.
 
-So waiting takes a timer and the answer's bytes, and no place, thread or connection.
+So a delay takes a timer and the response's bytes, and no place, thread or connection.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from contextvars import ContextVar
 
 
 class HoldBack:
-    """Of one request. seconds: for how long its answer is held back."""
+    """For one request. seconds: how long to hold back its response."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
 
-# An object and not a number: what a request's thread sets in its copy of the context, the gate would not see.
+# An object, not a number: the gate wouldn't see a value set in the request thread's copy of the context.
 current_hold_back: ContextVar[HoldBack | None] = ContextVar("current_hold_back", default=None)
 
 
 def hold_back(seconds: float) -> bool:
-    """False where no gate stands in front of this code: whoever asks must wait by itself."""
+    """False if there is no gate: the caller must wait itself."""
     if (held := current_hold_back.get()) is None:
         return False
     held.seconds = max(held.seconds, seconds)

@@ -1,4 +1,4 @@
-"""What every Celery task is: one that says in a line why it could not be done, and that kills no worker for ever."""
+"""The base of every Celery task: it logs in a line why it couldn't run, and doesn't kill workers for ever."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _MAX_DOUBLINGS = 13
 
 
 class BackgroundTask(Task):
-    """A job finds its work by query: what it can't do while the database is away the next one does. No error.
+    """A job finds its work by query: what it can't do while the database is unavailable the next one does. Not an
+    error.
 
     max_starts: how often workers start a task of the beat table in a row without finishing it before the pauses
     between its starts begin to grow, since it may be what kills them. None for tasks that count their own attempts.
@@ -33,7 +34,7 @@ class BackgroundTask(Task):
         try:
             return self._run_counted(*args, **kwargs)
         except Error as error:
-            # Not before: this module is loaded before Django's settings are.
+            # Imported late: this module is loaded before Django's settings.
             from llm.db.outages import Outage, outage_of
 
             outage = outage_of(error)
@@ -56,7 +57,7 @@ class BackgroundTask(Task):
 
 @transaction.atomic
 def note_start(name: str, max_starts: int) -> bool:
-    """Count a start before it happens, so that one that kills its worker counts too. False where it is to wait."""
+    """Count a start before it happens, so that one that kills its worker counts too. False if the task is paused."""
     from llm.models import ScheduledTask
 
     now = timezone.now()
@@ -76,7 +77,7 @@ def _pause_after(attempts: int, max_starts: int) -> timedelta:
 
 
 def note_end(name: str) -> None:
-    """Also of a task that failed: its worker lives, and its log says why."""
+    """Also for a failed task: its worker lives, and the log says why."""
     from llm.models import ScheduledTask
 
     ScheduledTask.objects.filter(name=name).update(attempts=0, ended_at=timezone.now())

@@ -1,8 +1,8 @@
-"""Logs: one line an event on standard output, as JSON or for the eye, and never a secret in it.
+"""Logs: one line per event on standard output, as JSON or for people, and never with a secret in it.
 
-`structlog.get_logger("llm.calls")` writes straight to standard output; what Django, Celery, granian and the libraries
-log through the standard library takes the same form. An exception is its class and where it was raised, never its
-text, which may hold a prompt or a row. Secrets are struck out of the finished line, so that no nesting or message can
+`structlog.get_logger("llm.calls")` writes straight to standard output; messages of Django, Celery, granian and
+libraries, logged through the standard library, get the same form. An exception is logged as its class and place, never
+its text, which may contain a prompt or a row. Secrets are removed from the finished line, so no nesting or message can
 hide one.
 """
 
@@ -22,16 +22,16 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from llm.errors import describe_exception
 
 REDACTED = "[redacted]"
-# Keys and tokens that we hand out, and those of the providers.
+# Keys and tokens that we issue, and those of the providers.
 KEY_PATTERNS = (r"llm_[0-9A-Za-z]{38}", r"llmt_[0-9A-Za-z]{48}", r"(?<![0-9A-Za-z])sk-[0-9A-Za-z_-]{16,}")
 KEY_MARKS = ("llm_", "llmt_", "sk-")
-# A shorter value ("ollama") is no secret, and striking it out would garble the log.
+# A shorter value ("ollama") isn't secret, and removing it would garble the log.
 MIN_SECRET_LENGTH = 8
 QUIET_LOGGERS = ("aiohttp", "anthropic", "asyncio", "fontTools", "httpcore2", "httpx2", "kombu", "openai")
 
 
 class LogRedactor:
-    """Strikes secrets out of a finished line."""
+    """Removes secrets from a finished line."""
 
     def __init__(self) -> None:
         self.learn(())
@@ -56,7 +56,7 @@ redactor = LogRedactor()
 
 
 class StdlibFormatter(structlog.stdlib.ProcessorFormatter):
-    """Gives a record of the standard library the form of ours; named by its path, so that it can be pickled."""
+    """Formats records of the standard library in our form; referred to by its path, so that it can be pickled."""
 
     def __init__(self, *, log_format: str) -> None:
         super().__init__(
@@ -66,7 +66,7 @@ class StdlibFormatter(structlog.stdlib.ProcessorFormatter):
 
 
 def logging_settings(*, level: str, log_format: str) -> dict[str, Any]:
-    """The LOGGING setting; also what the web server's main process logs with, which doesn't load Django."""
+    """The LOGGING setting; also used by the web server's main process, which doesn't load Django."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -86,7 +86,8 @@ def logging_settings(*, level: str, log_format: str) -> dict[str, Any]:
         "root": {"handlers": ["stdout"], "level": level},
         "loggers": {
             **{name: {"level": "WARNING"} for name in QUIET_LOGGERS},
-            # It would tell the server's own text where a form's check finds the database away; the form fails then too.
+            # It would log the server's own text when a form's validation finds the database unavailable; the form fails
+            # then too.
             "django.db.models": {"level": "ERROR"},
             **{name: {"handlers": [], "propagate": True} for name in ("django", "django.server", "_granian")},
         },
@@ -104,7 +105,7 @@ def configure_structlog(*, level: str, log_format: str, secrets: Iterable[str] =
 
 
 def _open_stdout(name: str = "llm") -> structlog.BytesLogger:
-    # By descriptor: `sys.stdout` may be replaced for a while, a logger lives as long as the process.
+    # By descriptor: `sys.stdout` may be replaced for a while, but a logger lives as long as the process.
     return structlog.BytesLogger(open(1, "wb", closefd=False), name=name)
 
 
@@ -137,7 +138,7 @@ def _describe_error(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 def _finish_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
     try:
         line = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:  # lone surrogates and very large numbers: no reason to fail the caller
+    except TypeError:  # lone surrogates and very large numbers must not make a call fail
         line = json.dumps(event, default=repr, skipkeys=True, ensure_ascii=False).encode("utf-8", "replace")
     return redactor.redact(line)
 

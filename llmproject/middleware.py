@@ -1,4 +1,4 @@
-"""What no view of ours has to expect."""
+"""What our views needn't handle themselves."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NUL = "\x00"
 
 
 class RefuseNulMiddleware(MiddlewareMixin):
-    """NUL is text to Python and not to PostgreSQL, which fails on it wherever it is looked for.
+    """Python text may contain NUL, PostgreSQL's can't, and queries with it fail.
 
-    Pages are refused an address with one at once. The management API, and forms, have sentences of their own for it;
-    where a view has none, its failure becomes the same refusal. Bytes that are no UTF-8 have become U+FFFD by then.
+    Pages refuse an address with one at once. The management API, and forms, have their own messages; in other views the
+    failure becomes the same refusal. Bytes that aren't UTF-8 have become U+FFFD by then.
     """
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
@@ -36,7 +36,7 @@ class RefuseNulMiddleware(MiddlewareMixin):
 
 
 class NoteSessionMiddleware(MiddlewareMixin):
-    """Tells the gate before pages whether a session is one of staff, where a view has asked. One that ended is not."""
+    """Tells the gate in front of pages whether a session is staff's, if a view has asked. An ended one isn't."""
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         user = getattr(request, "_cached_user", None)

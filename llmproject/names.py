@@ -1,17 +1,17 @@
-"""Names of settings that nobody reads: a misspelled one would otherwise be silent."""
+"""Unread setting names: otherwise a misspelled one would be silently ignored."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
 MAX_TYPOS = 2
-"""So many letters apart a name is taken for a misspelling of one of ours."""
+"""A name at most this many letters away from one of ours is taken for a misspelling of it."""
 MIN_LENGTH = 8
-"""A shorter name without one of our beginnings is near too many others."""
+"""Shorter names without one of our prefixes resemble too many others."""
 
 
 def begins_like(name: str, known: Iterable[str]) -> bool:
-    """Whether the name has the first word of one of the known ones: LLM_, BILLING_, DATABASE_ ..."""
+    """Whether the name has the first word of a known one: LLM_, BILLING_, DATABASE_ ..."""
     return name.upper().startswith(tuple({f"{word}_" for word, _, rest in _parts(known) if rest}))
 
 
@@ -20,7 +20,7 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 
 def is_misspelled(name: str, known: Iterable[str]) -> bool:
-    """Whether the name is within two letters of one of the known ones."""
+    """Whether the name is within two letters of a known one."""
     if len(name) < MIN_LENGTH and not begins_like(name, known):
         return False
     upper = name.upper()
@@ -28,12 +28,12 @@ def is_misspelled(name: str, known: Iterable[str]) -> bool:
 
 
 def _may_be_close(one: str, other: str) -> bool:
-    """False where a look at lengths and letters tells: every start compares each variable with each setting."""
+    """False if lengths and letters rule it out: every start compares each variable with each setting."""
     return abs(len(one) - len(other)) <= MAX_TYPOS and len({*one} ^ {*other}) <= 2 * MAX_TYPOS
 
 
 def distance(one: str, other: str) -> int:
-    """How many letters must be added, taken away or replaced to get from one to the other."""
+    """How many letters must be added, removed or replaced to get from one to the other."""
     above = list(range(len(other) + 1))
     for row, letter in enumerate(one, start=1):
         current = [row]

@@ -1,4 +1,4 @@
-"""The database as its owner: for migrations, and whatever else changes tables rather than rows."""
+"""The database as its owner: for migrations, and anything else that changes tables rather than rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db import connection
 
 @contextmanager
 def as_owner() -> Iterator[None]:
-    """Until the end of the block Django's connection is that of DATABASE_OWNER_URL, if that is set."""
+    """Until the end of the block Django connects as in DATABASE_OWNER_URL, if that is set."""
     owner: Mapping[str, str] = settings.LLM_DATABASE_OWNER
     former = {name: connection.settings_dict[name] for name in owner}
     if owner:

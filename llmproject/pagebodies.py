@@ -1,7 +1,7 @@
-"""What bodies of requests that Django serves take of a process's memory, shared out as places at the gate are.
+"""How much of a process's memory bodies of requests to Django may take, divided like the places at the gate.
 
-Staff, callers with API keys and strangers have a room each, so nobody takes what another kind needs; and no session,
-token, key or address may hold more of its room than it leaves free.
+Staff, callers with API keys and strangers each have their own room, so none takes what another kind needs; and no
+session, token, key or address may hold more of its room than it leaves free.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from llm.bodies.budget import Room
 from llmproject.places import Claimant, Standing
 
 _MB = 1024**2
-# Staff's is for two of the largest forms that they may send, keys' for many of the management API's requests.
+# Staff's room fits two of their largest forms, keys' many requests of the management API.
 _ROOMS = {
     Standing.STAFF: (64 * _MB, "session or token"),
     Standing.KEY: (16 * _MB, "API key"),
@@ -21,14 +21,14 @@ _ROOMS = {
 
 
 class PageBodies:
-    """Of one process."""
+    """One per process."""
 
     def __init__(self) -> None:
         self.rooms: Mapping[Standing, Room] = {each: Room(size, of=name) for each, (size, name) in _ROOMS.items()}
 
 
 class PageBodyLease:
-    """What one request's body takes, of the room of whoever sends it."""
+    """The memory of one request's body, in its sender's room."""
 
     def __init__(self, bodies: PageBodies, claimant: Claimant) -> None:
         self._bodies = bodies
@@ -42,7 +42,7 @@ class PageBodyLease:
             self._size = size
 
     def pass_to(self, claimant: Claimant) -> None:
-        """Its sender has turned out to be another one. Raises Overloaded; the lease then stays as it was."""
+        """Its sender turned out to be another one. Raises Overloaded; the lease then stays as it was."""
         if claimant != self._claimant:
             self._bodies.rooms[claimant.standing].take(claimant.name, self._size)
             self.release()

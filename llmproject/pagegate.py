@@ -1,9 +1,10 @@
-"""A gate in front of Django's handler: a bounded number of its requests at a time, in each process.
+"""A gate in front of Django's handler: bounds the number of its concurrent requests, in each process.
 
-A request that Django serves has a thread and a connection of its own, so anybody who can send many at once would take
-all that the server has. Here each takes a place once its body is there, and gives it back when its response begins,
-with the connection closed: a slow caller holds no place. Whoever finds none waits a little, in turn among its like
-(`llmproject.places`). An answer that is held back on purpose waits out here.
+A request that Django serves has its own thread and connection, so enough concurrent requests would take all that the
+server has. Here each takes a place once its body has arrived, and releases it when its response begins, with the
+connection
+closed: a slow caller holds no place. If there is none, it waits briefly, in turn with others of its kind
+(`llmproject.places`). Deliberately delayed responses wait here, outside.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class PageGate:
-    """app: Django's handler. places: how many requests are at work in it at a time."""
+    """app: Django's handler. places: how many requests may be in it at a time."""
 
     def __init__(self, app: App, *, places: int, patience_s: float = _PATIENCE_S) -> None:
         self.app = app
@@ -62,7 +63,7 @@ class PageGate:
         await _Visit(self, scope, receive, send).serve()
 
     def note_refusal(self, standing: Standing) -> None:
-        """Counted each, told now and then: whoever may cause it might fill the log."""
+        """Each is counted, few are logged: anyone can cause them and might fill the log."""
         metrics.count_page_refused(standing.value)
         if (left_out := self._told.left_out(standing)) is not None:
             waiting = self.places.waiting
@@ -111,7 +112,7 @@ class _Visit:
             self._claimant = identify_claimant(self._scope)
             await self._enter(self._claimant)
             if not self._has_entered:
-                # Which makes Django forget the request without a word.
+                # On a disconnect, Django silently drops the request.
                 return {"type": "http.disconnect"}
         return message
 
@@ -120,7 +121,7 @@ class _Visit:
         return await (self._receive() if coming is None else coming)
 
     async def _enter(self, claimant: Claimant) -> None:
-        """Also watches the caller: whoever hangs up while waiting leaves the queue to others."""
+        """Also watches the caller: one that hangs up while waiting leaves the queue."""
         entering = asyncio.ensure_future(self._gate.places.enter(claimant))
         coming = self._coming = asyncio.ensure_future(self._receive())
         try:
@@ -128,7 +129,7 @@ class _Visit:
         finally:
             if not entering.done():
                 entering.cancel()
-                # A place that came in this very moment is given back by then.
+                # A place granted at this very moment has been released by then.
                 await asyncio.wait((entering,))
             if not entering.cancelled():
                 self._refusal = entering.result()
@@ -142,7 +143,7 @@ class _Visit:
             await self._send(message)
 
     async def _leave(self) -> None:
-        """Once, however the request ends, and to the end, whoever is cancelled meanwhile."""
+        """Once, however the request ends, and completely, even if cancelled meanwhile."""
         if not self._has_entered:
             return
         if self._leaving is None:
@@ -150,7 +151,7 @@ class _Visit:
         await asyncio.shield(self._leaving)
 
     async def _close_and_leave(self) -> None:
-        """In the request's own thread: what a view still does there, whose caller has left, comes to its end first."""
+        """In the request's own thread: whatever a view is still doing there, after its caller left, finishes first."""
         try:
             await sync_to_async(connections.close_all)()
         finally:

@@ -1,7 +1,7 @@
 """A process whose parent was killed must die with it.
 
-`kill -9` gives the parent no chance to stop its children. A web worker left behind goes on answering, and shares its
-port with the next server that is started.
+`kill -9` gives the parent no chance to stop its children. An orphaned web worker goes on answering, and shares its port
+with the next server that is started.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import time
 
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 1.0
-# The environment variable by which the supervisor tells its children who it is.
+# Environment variable by which the supervisor tells its children its pid.
 SUPERVISOR_PID = "LLM_SUPERVISOR_PID"
 
 
 def die_with_parent() -> None:
     """For a worker of a multi-process server: dies with the process that started it.
 
-    Does nothing in a process that `multiprocessing` didn't start; its parent is a shell or an init, which may go.
+    Does nothing in a process that `multiprocessing` didn't start, whose parent is a shell or an init, which may go.
     """
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid is None:
@@ -35,7 +35,7 @@ def die_with_parent() -> None:
 
 
 def die_with_supervisor() -> None:
-    """For a child of `manage.py up`: asked to stop when the supervisor is gone. Survives exec() on Linux."""
+    """For a child of `manage.py up`: gets a stop signal when the supervisor is gone. Survives exec() on Linux."""
     pid = int(os.environ.get(SUPERVISOR_PID, "0"))
     if not pid:
         return
@@ -48,7 +48,7 @@ def die_with_supervisor() -> None:
 def signal_on_parent_death(parent_pid: int, signum: int) -> None:
     """Linux: has the kernel send signum to this process when the thread that started it ends.
 
-    Survives exec(). parent_pid: the parent that is expected; by now it may be gone already.
+    Survives exec(). parent_pid: the expected parent, which may already be gone.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
@@ -59,7 +59,7 @@ def signal_on_parent_death(parent_pid: int, signum: int) -> None:
 
 
 def watch_parent(parent_pid: int) -> None:
-    """Any platform: a thread that ends this process soon after its parent has gone."""
+    """On any platform: a thread that ends this process soon after its parent is gone."""
     threading.Thread(target=_poll_parent, args=(parent_pid,), name="parentwatch", daemon=True).start()
 
 

@@ -1,8 +1,8 @@
-"""Places for requests that Django serves, shared out by what their callers have proven.
+"""Places for requests that Django serves, divided by what their callers have proven.
 
 Staff may have every place. Callers with API keys and strangers have half each, and together leave a quarter to staff:
-however many of them come, staff find a place. No session, token, key or address has more than half of what its like
-have. A place that gets free goes to staff first, then to keys, then to strangers, and among these in turn.
+however many of them come, staff find a place. No session, token, key or address has more than half of its kind's
+places. A place that becomes free goes to staff first, then to keys, then to strangers, in the order of arrival.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WAITING_PER_PLACE = 16
 
 
 class Standing(StrEnum):
-    """What a caller has proven, the most first."""
+    """What a caller has proven, strongest first."""
 
     STAFF = "staff"
     KEY = "key"
@@ -25,14 +25,14 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who asks for a place. name: the session, token, key or address that may not take all."""
+    """The caller of a request. name: the session, token, key or address that may not take all places."""
 
     standing: Standing
     name: str
 
 
 class PlaceRefusal(Enum):
-    """all: too many of its like are there; own: too many of its own."""
+    """all: too many of its kind; own: too many of its own."""
 
     ALL = "all"
     OWN = "own"
@@ -43,7 +43,7 @@ class Places:
         half = max(1, number // 2)
         self._number = number
         self._shares = {Standing.STAFF: number, Standing.KEY: half, Standing.STRANGER: half}
-        # A single place is everybody's: staff are only the first to get it.
+        # A single place is for everyone: staff only get it first.
         self._left_to_staff = min(number - 1, max(1, number // 4))
         self._patience_s = patience_s
         self._taken = Counter[Standing]()
@@ -56,7 +56,7 @@ class Places:
         return sum(map(len, self._waiting.values()))
 
     async def enter(self, claimant: Claimant) -> PlaceRefusal | None:
-        """Take a place, or say why none was to be had: none got free in time, or too many wait already."""
+        """Take a place, or return why not: none became free in time, or too many are waiting."""
         if self._has_place_for(claimant):
             self._take(claimant)
             return None
@@ -103,7 +103,7 @@ class Places:
             async with asyncio.timeout(self._patience_s):
                 await turn
         except TimeoutError:
-            # The place may have come in the same moment.
+            # The place may have been granted at the same moment.
             return turn.done() and not turn.cancelled()
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
@@ -115,7 +115,7 @@ class Places:
         return True
 
     def _admit(self) -> None:
-        """Whoever waits and finds a place now. Nobody who could have one is ever left waiting."""
+        """Admits every waiter that can have a place now."""
         for queue in self._waiting.values():
             for turn, claimant in list(queue.items()):
                 if self._taken.total() >= self._number:
@@ -127,7 +127,7 @@ class Places:
 
 
 def _lower(counter: Counter[Claimant], claimant: Claimant) -> None:
-    """Without leaving a zero behind: strangers have no end of names."""
+    """Deletes zeros: there is no end of strangers' names."""
     counter[claimant] -= 1
     if counter[claimant] <= 0:
         del counter[claimant]

@@ -1,6 +1,6 @@
-"""What the database said of credentials that pages were asked for with, as far as this process has seen.
+"""What the database said about credentials sent to pages, as far as this process has seen.
 
-It grants nothing: the gate before pages goes by it, which decides before anybody asks the database again.
+It grants nothing: the gate in front of pages uses it, which decides before the database is asked again.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _lock = threading.Lock()
 
 
 def note_proof(credential: str, *, is_in_force: bool) -> None:
-    """For what anybody can make up only `is_in_force=True`, or inventions would drive out what is known."""
+    """For credentials that anyone can make up only with `is_in_force=True`, or made-up ones would evict known ones."""
     digest = _digest(credential)
     with _lock:
-        # What is noted last stays longest.
+        # Most recently noted ones stay longest.
         _proofs.pop(digest, None)
         _proofs[digest] = is_in_force
         if len(_proofs) > MAX_PROOFS:
@@ -31,7 +31,7 @@ def forget_proof(credential: str) -> None:
 
 
 def proof_of(credential: str) -> bool | None:
-    """Whether it was in force when it was last seen; None: it wasn't seen."""
+    """Whether it was in force when last seen; None: never seen."""
     return _proofs.get(_digest(credential))
 
 

@@ -1,7 +1,7 @@
-"""What anybody can make us log at will: a warning at most, without a traceback, and only so often.
+"""Log lines that anyone can cause: at most warnings, without tracebacks, and rate-limited.
 
-A wrong host, a broken cookie or form, an unknown path are the caller's fault; as errors they would hide ours, for every
-error in the log is to be looked at. Of each kind one line in a minute says how many there were since the last one.
+A wrong host, a broken cookie or form, an unknown path are the caller's fault; as errors they would hide ours, since
+every error in the log must be looked at. One line per kind and minute says how many there were since the last one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MAX_CHARACTERS = 300
 
 
 class Seldom:
-    """Of each kind of line one in an interval, with the number of those that were left out before it.
+    """One line of each kind per interval, with the number of those left out before it.
 
     kinds: few, and none that a stranger makes up.
     """
@@ -28,7 +28,7 @@ class Seldom:
         self._lock = threading.Lock()
 
     def left_out(self, kind: Hashable = "") -> int | None:
-        """How many to report with the line that is due now; None: none is due, and this one is counted."""
+        """The number to report with a line that is due now; None: none is due, and this one is counted."""
         with self._lock:
             now = monotonic()
             if now < self._said.get(kind, -self._interval_s) + self._interval_s:
@@ -43,7 +43,7 @@ class Seldom:
             self._left_out.clear()
 
 
-# Of a database that is away each request would tell; strangers send as many as they like.
+# Each request fails while a database is unavailable; strangers send as many as they like.
 told_outages = Seldom(10.0)
 
 
@@ -67,9 +67,9 @@ class StrangersFilter(logging.Filter):
 
 
 class ExceptionTextFilter(logging.Filter):
-    """Puts the class of an exception where a library's line would tell its text: that may hold a prompt or a row.
+    """Replaces an exception's text in a library's line by its class: the text may contain a prompt or a row.
 
-    The exception itself is described by the formatter.
+    The formatter describes the exception itself.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -77,7 +77,7 @@ class ExceptionTextFilter(logging.Filter):
         if isinstance(record.args, tuple):
             record.args = tuple(_class_of(each) if isinstance(each, BaseException) else each for each in record.args)
         elif record.args and "exc" in record.args:
-            # Celery's line on a task that failed; it hands the same on as `data`.
+            # Celery's line on a failed task, which passes the same exception as `data`.
             error = record.exc_info[1] if record.exc_info else None
             record.args = {**record.args, "exc": _class_of(error), "traceback": ""}
             record.__dict__.pop("data", None)

@@ -1,4 +1,4 @@
-"""Waits for the web server, and says so once a call can really be answered."""
+"""Waits for the web server, and announces when a call can really be answered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAUSE_SECONDS = 0.2
 
 
 def announce_when_ready(host: str, port: int, announce: Callable[[], None]) -> threading.Event:
-    """Calls `announce` once, from a thread of its own; setting the event that is returned ends the waiting."""
+    """Calls `announce` once, from its own thread; set the returned event to stop waiting."""
     given_up = threading.Event()
 
     def wait() -> None:
@@ -27,7 +27,7 @@ def announce_when_ready(host: str, port: int, announce: Callable[[], None]) -> t
 
 
 def is_ready(host: str, port: int) -> bool:
-    """Whether the gateway there would take a call now. No proxy of the environment is asked."""
+    """Whether the gateway there would accept a call now. Ignores proxies from the environment."""
     connection = http.client.HTTPConnection(host, port, timeout=PATIENCE_SECONDS)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/readyz")

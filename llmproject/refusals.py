@@ -1,4 +1,4 @@
-"""What is answered where no view of ours does: JSON for programs, a small page for people under /admin/ and /docs/."""
+"""Responses outside our views: JSON for programs, a small page for people under /admin/ and /docs/."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _retry_after(error: GatewayError) -> Mapping[str, str]:
     return {} if error.retry_after_s is None else {"retry-after": str(round(error.retry_after_s))}
 
 
-# --- Django's handlers of what its views leave to it ------------------------------------------------------------------
+# --- Django's error handlers ------------------------------------------------------------------------------------------
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -70,7 +70,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """With the reason where one of our pages gives it: somebody else was quicker, say."""
+    """With the reason if one of our pages gives it, for example that another user was faster."""
     return refusal(request.path, PermissionDenied(str(exception) or "You don't have permission to do this."))
 
 
@@ -79,7 +79,7 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Called while the exception is at hand."""
+    """Called while the exception is being handled."""
     outage = outage_of(sys.exc_info()[1])
     if outage is None or outage is Outage.NOT_MIGRATED:
         return refusal(request.path, InternalError("Something went wrong on our side."))
@@ -89,6 +89,6 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def without_log(response: HttpResponse) -> HttpResponse:
-    """Django would tell each 5xx as an error, with a traceback: what is wrong has been said."""
-    response._has_been_logged = True  # type: ignore[attr-defined]  # django.utils.log.log_response looks at it
+    """Django would log each 5xx as an error, with a traceback; the cause has been logged already."""
+    response._has_been_logged = True  # type: ignore[attr-defined]  # read by django.utils.log.log_response
     return response

@@ -1,4 +1,4 @@
-"""The API's description, which anybody may read: made once a process, and asked of nobody's database."""
+"""The API description, which is public: made once per process, without the database."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from llm.api.responses import KeptView
 
 
 def classes_without_description() -> list[type]:
-    """Docstrings of these, and of what they inherit from, are for developers: drf-spectacular must not publish them."""
+    """Docstrings of these, and of their bases, are for developers: drf-spectacular must not publish them."""
     library: list[type] = get_lib_doc_excludes()  # type: ignore[no-untyped-call]
     return [*library, ManagementView, ViewedSerializer, RequestSerializer, KeptView]
 
 
 class SchemaView(SpectacularAPIView):
-    """The library's, but that its parameters choose a format and nothing else, and that refusals are JSON."""
+    """The library's view, except that its parameters only choose a format, and refusals are JSON."""
 
     authentication_classes = ()
     permission_classes = ()
@@ -52,7 +52,7 @@ class SchemaView(SpectacularAPIView):
 
 @cache
 def _rendered(media_type: str) -> bytes:
-    """A second's work, which strangers could ask for without end."""
+    """Cached: it takes a second, and strangers could request it without end."""
     renderer = next(each for each in SchemaView.renderer_classes if each.media_type == media_type)
     schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     rendered = renderer().render(schema, renderer_context={})

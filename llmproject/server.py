@@ -1,6 +1,6 @@
 """The web server's main process: granian, which starts the workers and replaces those that fail.
 
-It doesn't load Django, so it stays small; `manage.py serve` has checked the settings and hands over what it needs.
+It doesn't load Django, so it stays small; `manage.py serve` has checked the settings and passes on what it needs.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from llmproject.logging import logging_settings
 from llmproject.parentwatch import die_with_supervisor
 from llmproject.stopsignals import hold_stop_signals_of_children
 
-# Requests that one worker handles at a time; granian's own figure would stop a worker at a few hundred streams.
+# Requests that one worker handles at a time; granian's default would stop a worker at a few hundred streams.
 BACKPRESSURE = 16_384
-# Connections that wait to be accepted.
+# Connections waiting to be accepted.
 BACKLOG = 4096
-# A connection on which no request begins, or whose request's head doesn't come. Only HTTP/1 has this bound from the
-# first byte on: where granian looks whether HTTP/2 is spoken, it waits for ever. SDKs and proxies speak HTTP/1 to us.
+# For a connection on which no request begins, or its headers don't arrive. Only HTTP/1 has this bound from the first
+# byte on: where granian detects HTTP/2, it waits for ever. SDKs and proxies speak HTTP/1 to us.
 SILENCE_MS = 30_000
-# What a worker may take to stop beyond the time that it grants to calls: settling the rest and writing it down.
+# How long a worker may take to stop beyond the time granted to calls: to settle the rest and write it.
 KILL_MARGIN_SECONDS = 20
 # For systems whose hard limit is "none" but which refuse to set that.
 MANY_FILES = 65_536
@@ -65,16 +65,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def has_not_ended(worker: WorkerProcess) -> bool:
-    """As granian asks once it has waited for a worker: while this is true, it says that the worker refused to stop.
+    """What granian calls after waiting for a worker: while it is true, granian reports that the worker refused to stop.
 
-    A thread of granian's waits for the same process. The one of the two that comes second learns nothing, and takes the
-    worker for alive until the first has noted its end, for which granian's millisecond may be too short.
+    A granian thread waits for the same process. Whichever of the two comes second learns nothing, and takes the worker
+    for alive until the first has recorded its end, for which granian's millisecond may be too short.
     """
     return worker.inner.is_alive() and not connection.wait([worker.inner.sentinel], timeout=0)
 
 
 def share_metrics(folder: Path) -> None:
-    """The workers, which inherit the variable, count into files there; one that answers /metrics adds them up."""
+    """The workers inherit the variable and write their counts into files there; any one's /metrics sums them up."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)

@@ -1,6 +1,6 @@
-"""Sessions in the database whose keys carry a checksum under SECRET_KEY: one that somebody made up costs no query.
+"""Sessions in the database whose keys have a checksum under SECRET_KEY, so that a made-up one costs no query.
 
-A key reads 28 random characters + 12 of their HMAC; together as many as the column has.
+A key is 28 random characters + 12 of their HMAC, which together fill the column.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CHECKSUM_CHARACTERS = 12
 
 
 def is_plausible(session_key: str) -> bool:
-    """Whether we made this key, by its checksum alone. The session may have ended all the same."""
+    """Whether we made this key, by its checksum alone. The session may still have ended."""
     if len(session_key) != _RANDOM_CHARACTERS + _CHECKSUM_CHARACTERS or not session_key.isascii():
         return False
     body, checksum = session_key[:_RANDOM_CHARACTERS], session_key[_RANDOM_CHARACTERS:]
@@ -27,18 +27,18 @@ def is_plausible(session_key: str) -> bool:
 
 
 class SessionStore(DatabaseStore):
-    """Django's, but for the form of its keys. What isn't one of ours is as no key at all."""
+    """Django's, except for the form of its keys. Other keys are treated as absent."""
 
     @classmethod
     def get_model_class(cls) -> Any:
         return DatabaseStore.get_model_class()
 
     def _validate_session_key(self, key: str | None) -> bool:
-        """Asked for each key before it is used."""
+        """Called for each key before it is used."""
         return bool(key) and is_plausible(str(key))
 
     def load(self) -> dict[str, Any]:
-        """Django's would ask the database for a session without a key."""
+        """Django's would query the database for a session without a key."""
         return {} if self.session_key is None else super().load()
 
     async def aload(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from llmproject.ports import port_problem
 
 
 def problems_at_start() -> list[str]:
-    """Why we can't start: one sentence for each error that a system check finds."""
+    """Why we can't start: one sentence for each error found by a system check."""
     found = [*checks.run_checks(), *checks.run_checks(tags=[checks.Tags.database], databases=["default"])]
     errors = [message for message in found if message.is_serious() and not message.is_silenced()]
     # Django runs its checks in no particular order.
@@ -21,7 +21,7 @@ def problems_at_start() -> list[str]:
 
 
 def refuse_wrong_settings() -> None:
-    """Ends the process when a system check finds an error."""
+    """Ends the process if a system check finds an error."""
     if problems := problems_at_start():
         refuse("\n".join(problems))
 
@@ -39,7 +39,7 @@ def refuse(sentences: str) -> NoReturn:
 
 
 def warn_of_settings() -> None:
-    """Says what the gateway's own checks advise."""
+    """Logs the warnings of the gateway's own checks."""
     for message in checks.run_checks(tags=["llm"], databases=["default"]):
         if not message.is_serious() and not message.is_silenced():
             sys.stderr.write(f"Warning: {_sentence(message)}\n")

@@ -1,4 +1,4 @@
-"""Static files: compressed when they are collected, served under ASGI, beside Django's handler and its gate."""
+"""Static files: compressed when collected, and served under ASGI beside Django's handler and its gate."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from llm.api.asgi import Receive, Scope, Send
 from llmproject.refusals import nothing_at, refusal
 
 _THREADS = 2
-# Times of files are set less exactly than they are read.
+# File times are set less precisely than they are read.
 SAME_TIME_SECONDS = 0.001
 
 
 class StaticStorage(CompressedStaticFilesStorage):
-    """Compresses only what has changed: compressing all of it takes seconds, and every `make run` collects."""
+    """Compresses only what has changed: compressing everything takes seconds, and every `make run` collects."""
 
     def post_process(self, paths: dict[str, Any], dry_run: bool = False, **options: Any) -> Iterator[Any]:
         changed = {name: source for name, source in paths.items() if not self._is_compressed(name)}
         return super().post_process(changed, dry_run, **options)  # type: ignore[no-any-return]
 
     def create_compressor(self, **options: Any) -> Compressor:
-        # Brotli takes ten times as long, and is there or not depending on what else is installed.
+        # Brotli takes ten times as long, and its presence depends on what else is installed.
         return Compressor(use_brotli=False, **options)
 
     def _is_compressed(self, name: str) -> bool:
-        """WhiteNoise gives a .gz, once it is whole, the time of its original."""
+        """WhiteNoise gives a finished .gz the modification time of its original."""
         original, compressed = Path(self.path(name)), Path(f"{self.path(name)}.gz")
         return compressed.exists() and abs(compressed.stat().st_mtime - original.stat().st_mtime) < SAME_TIME_SECONDS
 
 
 class StaticMiddleware(WhiteNoiseMiddleware):
-    """Answers with the whole file at once; Django can't stream what WhiteNoise returns under ASGI, and warns of it."""
+    """Responds with the whole file at once; Django can't stream WhiteNoise's responses under ASGI, and warns."""
 
     @staticmethod
     def serve(static_file: StaticFile, request: HttpRequest) -> HttpResponse:
@@ -55,9 +55,9 @@ class StaticMiddleware(WhiteNoiseMiddleware):
 
 
 class StaticFiles:
-    """An ASGI application with files alone: no session, no database, and two threads however many ask.
+    """An ASGI application for static files only: no session, no database, and two threads whatever the load.
 
-    They stand in Django's middleware as well, for whoever serves without this.
+    The files are served by Django's middleware too, for deployments without this.
     """
 
     def __init__(self) -> None:

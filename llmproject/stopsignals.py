@@ -1,10 +1,10 @@
-"""A web worker that is asked to stop hears of it at any moment of its life, and of the first time only.
+"""Makes sure that a web worker receives its stop signal at any point of its life, and only once.
 
-Left alone, it doesn't. From its fork until it sets handlers of its own it has those of the main process, which only
-note that the main process shall stop. The event loop forgets what has arrived, but was not read, when it pauses between
-starting up and serving. And granian's `WorkerSignal.set` blocks where the one before has not been read, and the event
-loop with it: at the second signal while the worker starts, at the third after that. Each time the worker stays until it
-is killed.
+By itself it doesn't. From its fork until it sets its own handlers it has those of the main process, which only note
+that the main process shall stop. The event loop forgets signals that arrived, but weren't read, when it pauses between
+startup and serving. And granian's `WorkerSignal.set` blocks if the previous signal hasn't been read, and with it the
+event loop: at the second signal during startup, at the third after that. In each case the worker stays until it is
+killed.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def hold_stop_signals_of_children() -> None:
-    """For the main process: a child that is forked from now on gets its stop signals once it can hear them."""
+    """For the main process: children forked from now on get their stop signals once they can receive them."""
     os.register_at_fork(before=_hold, after_in_parent=_release)
 
 
 def begin_drain_at_stop_signal(begin_drain: Callable[[], None]) -> None:
-    """For a worker, before it has an event loop: begin_drain runs there when the worker is asked to stop.
+    """For a worker, before it has an event loop: begin_drain runs in it when the worker is asked to stop.
 
-    The server says `lifespan.shutdown` only once its last stream has ended, so its time is counted from the signal.
+    The server sends `lifespan.shutdown` only once its last stream has ended, so the drain time counts from the signal.
     """
 
     def set_loop_signals(loop: AbstractEventLoop) -> WorkerSignal:
-        """What granian calls by this name, with the same promise: what it returns is set when a signal has arrived."""
+        """Called by granian under this name, with the same contract: the returned event is set by a signal."""
         has_arrived = WorkerSignal()
         is_stopping = False
 
@@ -49,7 +49,7 @@ def begin_drain_at_stop_signal(begin_drain: Callable[[], None]) -> None:
 
         for signum in STOP_SIGNALS:
             signal.signal(signum, on_signal)
-            # What a thread waits for in the kernel goes on after the signal.
+            # A thread waiting in the kernel continues to wait after the signal.
             signal.siginterrupt(signum, False)  # noqa: FBT003  # it takes no names
         _release()
         return has_arrived

@@ -1,10 +1,10 @@
-"""Runs several programs as one: all start together, and stop together when we are asked to.
+"""Runs several programs as one: all start together, and stop together when asked to.
 
-When the web server ends by itself, all stop. The programs of background work are started again, after a pause that
-grows while they keep failing: a job that kills its worker must not stop the paid calls.
+If the web server ends by itself, all stop. Background programs are restarted, after a pause that grows while they keep
+failing: a job that kills its worker must not stop paid calls.
 
-Each child leads a session of its own: Ctrl-C reaches only us, and we pass it on once, as SIGTERM. Children write to our
-output themselves. Nor do we load Django: `manage.py up` has checked the settings and hands over to us.
+Each child leads its own session: Ctrl-C reaches only us, and we pass it on once, as SIGTERM. Children write to our
+output directly. We don't load Django: `manage.py up` has checked the settings and hands over to us.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ POLL_SECONDS = 0.1
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 60.0
 STEADY_SECONDS = 300.0
-"""A program that ran for so long has not failed at its start: the next pause is a short one again."""
+"""A program that ran this long hasn't failed at its start: the next pause is short again."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """is_restarted: whether it starts again when it ends by itself, instead of stopping the others."""
+    """is_restarted: whether it is restarted when it ends by itself, instead of stopping the others."""
 
     name: str
     command: Sequence[str]
@@ -43,7 +43,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Invitation:
-    """What is said once the web server there answers calls."""
+    """Announced once the web server there answers calls."""
 
     host: str
     port: int
@@ -52,7 +52,7 @@ class Invitation:
 
 @dataclass
 class _Restart:
-    """Of a program: when it last started, when it is due to start again, and the pause before that."""
+    """For one program: when it last started, when it will be restarted, and the pause before that."""
 
     started_at: float
     due_at: float | None = None
@@ -86,11 +86,11 @@ class Supervisor:
         self._invitation = invitation
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._restarts: dict[str, _Restart] = {}
-        # Unlike an Event, it may be filled by a signal handler that interrupts the very thread that waits on it.
+        # Unlike an Event, it may be set by a signal handler that interrupts the very thread that waits on it.
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def run(self) -> int:
-        """Returns the exit status: 0 when we were asked to stop and every program ended in time, otherwise 1."""
+        """Returns the exit status: 0 if we were asked to stop and every program ended in time, otherwise 1."""
         for signum in STOP_SIGNALS:
             signal.signal(signum, self._note_signal)
         try:
@@ -128,7 +128,7 @@ class Supervisor:
         restart.started_at, restart.due_at = time.monotonic(), None
 
     def _wait_for_end(self) -> bool:
-        """Waits for a signal, or for a program to end that isn't started again."""
+        """Waits for a signal, or for the end of a program that isn't restarted."""
         while not self._signal_came():
             for program in self._programs:
                 if (status := self._children[program.name].poll()) is None:
@@ -171,7 +171,7 @@ class Supervisor:
         return bool(late)
 
     def _kill_group(self, child: subprocess.Popen[bytes]) -> None:
-        """Also where its leader has ended: it may have left children."""
+        """Even if its leader has ended: it may have left children."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
 
@@ -194,7 +194,7 @@ def gateway_programs() -> list[Program]:
     celery = [sys.executable, "-m", "celery", "-A", "llmproject", "--quiet"]
     return [
         Program("web", [sys.executable, "manage.py", "serve"]),
-        # The chatter between workers has no listener here, and would pile up in the file broker.
+        # Workers' messages to each other have no listener here, and would pile up in the file broker.
         Program(
             "worker",
             [*celery, "worker", "--without-gossip", "--without-mingle", "--without-heartbeat"],
@@ -205,7 +205,7 @@ def gateway_programs() -> list[Program]:
 
 
 def _build_invitation(arguments: Sequence[str]) -> Invitation | None:
-    """Host, port, and the descriptor of a pipe that holds the text."""
+    """Host, port, and the descriptor of a pipe that contains the text."""
     if not arguments:
         return None
     host, port, descriptor = arguments

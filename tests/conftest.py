@@ -250,6 +250,8 @@ def gateway_environment(_session_upstream: FakeUpstream) -> dict[str, str]:
         "LLM_OPENAI_BASE_URL": _session_upstream.openai_base_url,
         "LLM_ANTHROPIC_BASE_URL": _session_upstream.anthropic_base_url,
         "LLM_UNPRICED_MODELS": "flag",
+        # Tests share gateways: what fails in one must not be passed over in another.
+        "LLM_TARGET_FAILURES": "0",
     }
 
 

@@ -116,7 +116,7 @@ def test_docstrings_for_developers_are_not_published() -> None:
         ("llm/management/commands/set_limit.py", "An account's name, or a key's prefix."),
         ("llm/alerts/messages.py", "{} has used {} % of {}"),
         ("llm/models/limits.py", "The alert for this period has been queued."),
-        ("templates/admin/billing/invoice/batch.html", "Recorded in the history of each."),
+        ("templates/admin/billing/invoice/batch.html", "Unchanged"),
         (".env.example", "Sender address."),
         ("llm/static/llm/admin.js", "Press Ctrl+C"),
     ],

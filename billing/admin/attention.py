@@ -1,4 +1,4 @@
-"""What of billing waits for staff, or went wrong: it stands with the gateway's own on the index page."""
+"""What in billing waits for staff or went wrong. The index page lists it with the gateway's own findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rates of exchange: staff add them with their day and source; none is ever changed or deleted."""
+"""Exchange rates: staff add them with their day and source; none is ever changed or deleted."""
 
 from __future__ import annotations
 

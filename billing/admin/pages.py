@@ -17,7 +17,7 @@ from llm.models import Account
 
 
 class MonthPickerField(forms.CharField):
-    """`2026-10`, which becomes a `BillingPeriod`. Browsers that have a picker of months show it."""
+    """`2026-10`, parsed to a `BillingPeriod`. Browsers with a month picker show it."""
 
     widget = forms.TextInput(attrs={"type": "month", "placeholder": "2026-10", "pattern": r"\d{4}-\d{2}"})
 
@@ -32,7 +32,7 @@ class MonthPickerField(forms.CharField):
 
 
 class AccountNameField(forms.CharField):
-    """An account by its name, in whatever case where only one has it, proposed while people type; empty is None."""
+    """An account by name, suggested while typing; an exact match comes before one in another case. Empty is None."""
 
     widget = forms.TextInput(attrs={"list": "gw-accounts", "autocomplete": "off", "spellcheck": "false"})
 
@@ -48,18 +48,18 @@ class AccountNameField(forms.CharField):
 
 
 def user_of(request: HttpRequest) -> User:
-    """Admin pages are for people who have signed in."""
+    """The signed-in user: admin pages are never served to anyone else."""
     return cast("User", request.user)
 
 
 def require(request: HttpRequest, *permissions: str) -> None:
-    """Raises PermissionDenied, which answers 403."""
+    """Raises PermissionDenied (403)."""
     if not request.user.has_perms(permissions):
         raise PermissionDenied
 
 
 def page_context(model_admin: ModelAdmin[Any], request: HttpRequest, title: str, **values: Any) -> dict[str, Any]:
-    """For a page below the model's list. Account names are read where the page asks for them."""
+    """Context of a page below the model's list. Account names are read only if the page uses them."""
     return {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,

@@ -1,4 +1,4 @@
-"""Billing profiles: to whom an account's invoices go, by which plan, and in which time zone its months are counted."""
+"""Billing profiles: who receives an account's invoices, on which plan, and in which time zone its months are."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ZONE = "time_zone"
 
 
 class BillingProfileForm(ModelForm[BillingProfile]):
-    """A currency that isn't the plan's is refused by the model."""
+    """The model refuses a currency that differs from the plan's."""
 
     country = forms.ChoiceField(required=False)
     currency = forms.ChoiceField(choices=currency_choices, initial=COST_CURRENCY)
@@ -80,7 +80,7 @@ class BillingProfileForm(ModelForm[BillingProfile]):
         return _first_of_month(self.cleaned_data["plan_from"])
 
     def clean(self) -> dict[str, Any]:
-        """With another plan no earlier month's fee falls due, unless that is asked for."""
+        """A new plan charges no fees for earlier months, unless that is asked for."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
         if self.instance.pk and "plan" in self.changed_data and "plan_from" not in self.changed_data:
             data["plan_from"] = BillingPeriod.of(local_date(self.instance.account, timezone.now())).start
@@ -88,14 +88,14 @@ class BillingProfileForm(ModelForm[BillingProfile]):
 
 
 def _countries(present: str) -> list[tuple[str, str]]:
-    """With the present one, even where it is none: saving a form must not drop it unnoticed."""
+    """Includes the present value even if it isn't a country: saving the form must not replace it unnoticed."""
     choices = [("", "Choose a country"), *country_choices()]
     is_known = any(code == present for code, _ in choices)
     return choices if is_known else [*choices, (present, f"{present} (not a country: choose another)")]
 
 
 def _currencies(present: str) -> list[tuple[str, str]]:
-    """As for countries: the first of the list must not take the place of one that isn't in it."""
+    """Includes the present value, as for countries."""
     choices = currency_choices()
     is_known = any(code == present for code, _ in choices)
     return choices if is_known else [*choices, (present, f"{present} (not a billing currency: choose another)")]
@@ -133,7 +133,7 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
         return (*self.fieldsets[:-1], ("Calendar", {"fields": (_ZONE,), "description": until}))
 
     def save_model(self, request: HttpRequest, obj: BillingProfile, form: Any, change: bool) -> None:
-        """Only what was edited, and the zone by the one service that knows from when on it may hold."""
+        """Saves only the edited fields; the time zone through its service, which knows from when it may apply."""
         if change:
             before = BillingProfile.objects.select_for_update(no_key=True).get(pk=obj.pk)
             changed = {name for name in form.changed_data if name != _ZONE}
@@ -159,7 +159,7 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
 
 
 def _check_again(stored: BillingProfile, edited: BillingProfile, changed: Collection[str]) -> None:
-    """Plan and currency as they stand now, under their locks: somebody may have changed the other of the two."""
+    """Checks plan and currency again under their locks: another user may have changed either."""
     for name in {"plan", "currency"}.difference(changed):
         setattr(edited, name, getattr(stored, name))
     lock_plan(edited.plan_id)

@@ -1,4 +1,4 @@
-"""Providers' imported reports, and the page that sets them against the books."""
+"""Providers' imported reports, and the page that compares them with the books."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from django.utils.safestring import SafeString
 
 from billing.admin.pages import page_context
 from billing.models import CostImport
-from billing.reconcile import PROVIDERS, reconciliation
+from billing.reconcile import reconciliation, reporting_providers
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.format import moment
 from llm.admin.usage.filters import DateInput
 
 MAX_DAYS = 92
-"""Each day's calls are read while somebody waits; the command takes longer spans."""
+"""Each day's calls are read while a user waits; the command takes longer spans."""
 
 
 class ReconciliationForm(forms.Form):
-    provider = forms.ChoiceField(choices=[(name, name) for name in PROVIDERS])
+    provider = forms.ChoiceField(choices=lambda: [(name, name) for name in reporting_providers()])
     first = forms.DateField(label="From", widget=DateInput())
     last = forms.DateField(label="To", widget=DateInput())
     show = forms.ChoiceField(required=False, choices=[("", "all lines"), ("differences", "differences")])

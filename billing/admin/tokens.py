@@ -1,4 +1,4 @@
-"""API tokens of staff: looked at and revoked here, made by `manage.py create_api_token`."""
+"""API tokens of staff: listed and revoked here, created by `manage.py create_api_token`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from billing.staff.tokens import revoke_token
 from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin
 from llm.admin.format import badge, moment
 
-# Its list shows DRF's tokens in clear, and lets people make more of them.
+# DRF's admin page shows tokens in plain text and lets staff create more.
 admin.site.unregister(TokenProxy)
 
 
@@ -67,7 +67,7 @@ class StaffTokenAdmin(ConfirmedActionsAdmin[StaffToken]):
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: StaffToken | None = None) -> bool:
-        """With their user: no book points at a token, and without it users who have one couldn't be deleted."""
+        """Deleted with their user: nothing refers to a token, and otherwise a user with tokens couldn't be deleted."""
         return bool(request.user.has_perm("billing.delete_stafftoken"))
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:

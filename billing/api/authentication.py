@@ -1,4 +1,4 @@
-"""Who asks the management API: staff by token or session, or a customer by one of its API keys."""
+"""Who calls the management API: staff by token or session, or a customer by one of its API keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HEADERS = {"HTTP_AUTHORIZATION": b"authorization", "HTTP_X_API_KEY": b"x-api-ke
 class CredentialAuthentication(BaseAuthentication):
     """A staff token as `Authorization: Token ...` or `Bearer ...`; a key as `Bearer llm_...` or `x-api-key`.
 
-    Every request reads the database, so that a revoked key or token is refused from then on.
+    Every request reads the database, so that a revoked key or token is refused at once.
     """
 
     def authenticate(self, request: Request) -> tuple[User | Caller, StaffToken | PlainToken | None] | None:
@@ -62,7 +62,7 @@ def _find_caller(secret: str) -> Caller:
 
 
 def _find_staff(secret: str) -> tuple[User, StaffToken | PlainToken]:
-    """A scheme of its own stands in front, if the token came as `Token ...`."""
+    """secret: the token, after the word `Token` if the header began with that."""
     scheme, _, rest = secret.partition(" ")
     text = rest.strip() if scheme.lower() == "token" else secret
     if (plain := plain_token(text)) is not None:
@@ -81,7 +81,7 @@ def _find_staff(secret: str) -> tuple[User, StaffToken | PlainToken]:
 
 
 def deprecation_headers(token: PlainToken) -> dict[str, str]:
-    """RFC 9745 and RFC 8594 for programs, and a sentence for people."""
+    """RFC 9745 and RFC 8594 headers for programs, and a sentence for people."""
     ends = token.ends_at.astimezone(UTC)
     sentence = f"This token expires on {ends:%Y-%m-%d}. Create a new one with manage.py create_api_token."
     return {
@@ -91,8 +91,8 @@ def deprecation_headers(token: PlainToken) -> dict[str, str]:
     }
 
 
-class CredentialScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # its registration
-    """For the API's description."""
+class CredentialScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # registers the extension
+    """How the API description shows the credentials."""
 
     target_class = CredentialAuthentication
     name = "apiKey"

@@ -1,4 +1,4 @@
-"""What every endpoint of the management API stands on: who may ask, whose rows it sees, how it answers."""
+"""What every endpoint of the management API builds on: who may call it, whose rows it returns, how it answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _M = TypeVar("_M", bound=Model)
 
 
 class MayAsk(BasePermission):
-    """Staff by their permissions, 403 says which one is needed. Customers read, and start nothing."""
+    """Staff by their permissions; a 403 names the missing one. Customers may read and start nothing."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         viewer = viewer_of(request)
@@ -59,10 +59,10 @@ def _require_scope(token: StaffToken, scope: TokenScope) -> None:
 
 
 class ManagementView(GenericAPIView[Any]):
-    """permissions: by method, that of GET for all others.
-    scopes: by method that changes something, what a token needs for it; for all others it needs to read.
+    """permissions: by method; other methods need that of GET.
+    scopes: what a token needs, by method; other methods need the scope to read.
 
-    account_path: from the rows to their account; a customer sees only those of its own.
+    account_path: lookup from a row to its account; customers see only their own rows.
     """
 
     permissions: ClassVar[dict[str, str]]
@@ -91,7 +91,7 @@ class ManagementView(GenericAPIView[Any]):
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         answer = super().finalize_response(request, response, *args, **kwargs)
-        # Not `request.auth`, which would authenticate once more where that has failed.
+        # Not `request.auth`, which would authenticate again after a failure.
         if isinstance(token := getattr(request, "_auth", None), PlainToken):
             for name, value in deprecation_headers(token).items():
                 answer[name] = value
@@ -102,9 +102,9 @@ class ManagementView(GenericAPIView[Any]):
 
 
 class NothingHereView(ManagementView):
-    """Whatever other path is asked for, so that it too is answered as JSON.
+    """The answer to every unknown path, so that it is JSON too.
 
-    Who has only forgotten the slash at the end is sent on; what isn't a reading would lose its body on the way.
+    A missing trailing slash is redirected for safe methods; others would lose their body.
     """
 
     schema = None

@@ -1,4 +1,4 @@
-"""Calls one by one: the rows behind every figure, with what was corrected later."""
+"""Single calls: the rows behind every figure, with their later corrections."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AdjustmentSerializer(ViewedSerializer[UsageAdjustment]):
     costs = frozenset(("cost",))
     staff_only = frozenset(("reason",))
 
-    source = serializers.ChoiceField(choices=AdjustmentSource.choices)  # type: ignore[assignment]  # a name of ours
+    source = serializers.ChoiceField(choices=AdjustmentSource.choices)  # type: ignore[assignment]  # our own field named `source`
     recorded_at = serializers.DateTimeField()
     prompt_tokens = serializers.IntegerField()
     completion_tokens = serializers.IntegerField()
@@ -142,7 +142,7 @@ def _figure(known: EffectiveUsage, name: str, written: Any) -> Any:
 
 
 class UsedSerializer(RequestSerializer):
-    """What a call used, from the provider's own records. Omitted parts are 0."""
+    """What a call used, according to the provider. Omitted parts are 0."""
 
     prompt_tokens = serializers.IntegerField(min_value=0, max_value=MAX_TOKENS, help_text="All, including cached.")
     completion_tokens = serializers.IntegerField(

@@ -31,18 +31,18 @@ class TooMuchAsked(APIException):
 
 
 class DatabaseUnavailable(APIException):
-    """The database can't be used, whatever is asked."""
+    """The database is unavailable."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
 
     def __init__(self, outage: Outage) -> None:
         super().__init__(sentence_for_callers(outage))
-        # What DRF sends as retry-after.
+        # DRF sends it as retry-after.
         self.wait = BooksUnavailable.retry_after_s
 
 
 class Conflict(APIException):
-    """Somebody else was quicker; nothing was written."""
+    """Another request was faster; nothing was written."""
 
     status_code = status.HTTP_409_CONFLICT
     default_detail = (
@@ -64,7 +64,7 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
     response = exception_handler(error, context)
     if response is not None:
         sentences = " ".join(_sentences(response.data))
-        # What is quoted of a body may hold half a character, which no answer can.
+        # A quoted part of a body may hold a lone surrogate, which a response can't.
         response.data = {"detail": sentences.encode(errors="replace").decode()}
         if isinstance(error, DatabaseUnavailable | TooMuchAsked):
             without_log(response)
@@ -72,7 +72,7 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
 
 
 def _conflict(error: IntegrityError, context: dict[str, Any]) -> APIException:
-    """Logged too: a rule that only the database enforces would otherwise go unnoticed."""
+    """Logged too: otherwise a rule that only the database enforces would go unnoticed."""
     if is_unique_violation(error):
         return AlreadyExists()
     log.error("database.refused_write", path=context["request"].path[:200], error=str(error.__cause__)[:500])
@@ -89,7 +89,7 @@ def _unavailable(error: OperationalError | InterfaceError, context: dict[str, An
 
 
 def _sentences(detail: Any, field: str = "") -> Iterator[str]:
-    """DRF's errors are a string, a list, or a mapping of fields to more of them."""
+    """DRF's errors are a string, a list, or a mapping from field to more of them."""
     if isinstance(detail, dict):
         for name, inner in detail.items():
             yield from _sentences(inner, field if name in _PLAIN else f"{field}.{name}" if field else str(name))

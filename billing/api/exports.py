@@ -1,4 +1,4 @@
-"""Exports of a month: staff ask for them, watch and fetch them. Customers fetch those of their own account."""
+"""Exports of a month: staff request, watch and download them. Customers download those of their own account."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from billing.api.base import ManagementView
 from billing.api.fields import MonthSerializerField, RequestSerializer, ViewedSerializer
 from billing.api.filters import ExportFilters
 from billing.enums import JobState, TokenScope
-from billing.exports import FORMATS
 from billing.exports.downloads import MANIFEST, Download, file_of, files_of
+from billing.exports.registry import FORMATS
 from billing.jobs.queue import queue_export
 from billing.models import ExportJob
 from billing.periods import BillingPeriod
@@ -116,7 +116,7 @@ class _ExportsView(ManagementView):
     scopes = {"POST": TokenScope.EXPORT}
 
     def get_queryset(self) -> QuerySet[ExportJob]:
-        """Customers: an export of all accounts has theirs in it, and is still none of theirs."""
+        """Without exports of all accounts for customers, though theirs is among them."""
         jobs = ExportJob.objects.all()
         seen = jobs if self.viewer.is_staff else jobs.filter(state=JobState.DONE)
         return self.of_viewer(seen).select_related("account", "requested_by")

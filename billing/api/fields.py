@@ -1,4 +1,4 @@
-"""How values are written in answers: money as text, exactly; and what only some may see."""
+"""How values are written in responses: money as exact text, and fields that only some callers may see."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _AMOUNT = {"type": "string", "format": "decimal", "example": "12.50"}
 
 
 class ViewedSerializer(serializers.Serializer[_T]):
-    """staff_only: fields that customers don't get. costs: fields that those don't get who see no cost.
+    """staff_only: fields hidden from customers. costs: fields hidden from callers who may not see costs.
 
-    Without a viewer in its context an answer is a customer's.
+    Without a viewer in its context, the caller counts as a customer.
     """
 
     staff_only: ClassVar[frozenset[str]] = frozenset()
@@ -57,7 +57,7 @@ class ExactField(serializers.Field[Decimal, Any, str, Any]):
 
 @extend_schema_field(_AMOUNT)
 class CurrencyField(serializers.Field[Any, Any, str, Any]):
-    """An amount as it is printed: all decimals of the currency that the row, or its invoice, is in."""
+    """An amount with all decimals of the row's (or its invoice's) currency."""
 
     def get_attribute(self, instance: Any) -> str | None:
         amount = super().get_attribute(instance)
@@ -72,7 +72,7 @@ class CurrencyField(serializers.Field[Any, Any, str, Any]):
 
 @extend_schema_field({"type": "string", "pattern": r"^\d{4}-\d{2}$", "example": "2026-10"})
 class MonthSerializerField(serializers.Field[Any, Any, str, Any]):
-    """The month of its first day."""
+    """A date as the month that it is in."""
 
     def to_representation(self, value: Any) -> str:
         return f"{value:%Y-%m}"

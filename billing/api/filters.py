@@ -1,4 +1,4 @@
-"""What lists can be narrowed by. A parameter that is none of these, or not as it should be, is a 400 that says so."""
+"""The query parameters of lists. An unknown parameter or a wrong value is a 400 that says so."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GROUPS = ("day", "key", "model", "account")
 END_USERS = "end_user"
 TAG_PREFIX = "tag:"
 MAX_DAYS_OF_CALLS = 31
-"""How many days of one account are read call by call, for what no index leads to and nothing is summed up by."""
+"""Days of one account that may be read call by call, for filters and groups that no index or rollup serves."""
 _OF_PAGES = frozenset(("cursor", "page_size"))
 
 
@@ -62,18 +62,18 @@ class DayFilter(filters.DateFilter):
 
 
 class MonthFormField(forms.CharField):
-    def to_python(self, value: Any) -> BillingPeriod | None:  # type: ignore[override]  # what the text stands for
+    def to_python(self, value: Any) -> BillingPeriod | None:  # type: ignore[override]  # parses the text
         text = super().to_python(value)
         try:
             return BillingPeriod.parse(text) if text else None
         except ValueError as error:
-            # As a parameter: django-filter formats messages, and what the caller sent may hold a “%”.
+            # Passed as a parameter: django-filter %-formats messages, and the caller's text may contain a “%”.
             raise FormError("%(why)s.", params={"why": error}) from error
 
 
 @extend_schema_field({"type": "string", "pattern": r"^\d{4}-\d{2}$", "example": "2026-10"})
 class MonthQueryFilter(filters.Filter):
-    """By the first day of a month."""
+    """Filters by the first day of a month."""
 
     field_class = MonthFormField
 
@@ -94,7 +94,7 @@ def _keys(request: Request | None) -> QuerySet[ApiKey]:
 
 @extend_schema_field({"type": "integer"})
 class IdFilter(filters.ModelChoiceFilter):
-    """Of a row that the viewer may see: somebody else's is as unknown as none."""
+    """The id of a row that the viewer may see; another account's is as unknown as a missing one."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(error_messages={"invalid_choice": "This id does not exist."}, **options)
@@ -118,7 +118,7 @@ class DaysForm(forms.Form):
 
 
 class DaysFilterSet(filters.FilterSet):
-    """`from` and `to`, both included: days as they were in the time zone of the account."""
+    """`from` and `to`, both inclusive: days in the account's time zone at the time."""
 
     account = _account_filter()
     key = _key_filter()
@@ -129,7 +129,7 @@ class DaysFilterSet(filters.FilterSet):
 
     @classmethod
     def get_filters(cls) -> Any:
-        """`from` is a word of Python's, so it can't be declared as the others are."""
+        """`from` is a Python keyword, so it can't be declared as an attribute."""
         days = {
             "from": DayFilter(
                 field_name="local_day", lookup_expr="gte", help_text="First day, in the account's time zone."
@@ -153,7 +153,7 @@ class GroupFilter(filters.CharFilter):
 
 
 class TagField(forms.CharField):
-    def to_python(self, value: Any) -> tuple[str, str] | None:  # type: ignore[override]  # what the text stands for
+    def to_python(self, value: Any) -> tuple[str, str] | None:  # type: ignore[override]  # parses the text
         text = super().to_python(value)
         if not text:
             return None
@@ -169,16 +169,16 @@ class TagFilter(filters.Filter):
 
 
 def account_asked_for(form: forms.Form, request: Request | None) -> int | None:
-    """The one account that an answer is about; None: there may be several. form: a valid one of a DaysFilterSet."""
+    """The one account that the request is about; None if there may be several. form: a valid DaysFilterSet."""
     account, key = form.cleaned_data["account"], form.cleaned_data["key"]
     named = account.pk if account else key.account_id if key else None
     return viewer_of(request).account_id or named
 
 
 def require_few_days(form: forms.Form, account_id: int | None, *, why: str, first: date | None = None) -> int:
-    """The account. Raises ValidationError unless it is about one account and at most MAX_DAYS_OF_CALLS days.
+    """The account. Raises ValidationError unless the request names one account and at most MAX_DAYS_OF_CALLS days.
 
-    why: the parameter that needs this. first: the first day where the request names none.
+    why: the parameter that requires this. first: the first day if the request names none.
     """
     if account_id is None:
         raise ValidationError({why: "This needs an account too: account=ID."})
@@ -199,7 +199,7 @@ class UsageFilters(DaysFilterSet):
     )
 
     def leave(self, rows: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
-        """The view groups."""
+        """Does nothing: the view does the grouping."""
         return rows
 
 
@@ -218,7 +218,7 @@ class CallFilters(DaysFilterSet):
     )
 
     def leave(self, rows: UsageQuerySet, name: str, value: object) -> UsageQuerySet:
-        """What it takes more than one parameter for."""
+        """Does nothing: this needs more than one parameter."""
         return rows
 
     def filter_queryset(self, queryset: UsageQuerySet) -> UsageQuerySet:
@@ -234,7 +234,7 @@ class CallFilters(DaysFilterSet):
 
 
 def _hashes(name: str, account_id: int | None) -> frozenset[str]:
-    """Raises ValidationError where a name is not enough."""
+    """Raises ValidationError for a name without an account, which isn't enough."""
     hashes = find_hashes(name, account_id)
     if not hashes and account_id is None:
         raise ValidationError(

@@ -1,4 +1,4 @@
-"""What an invoice looks like in an answer. Our cost, margin, flags and who did what are for staff."""
+"""The shape of invoices in responses. Our cost, margin, flags and who did what are for staff only."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class CreditRequestSerializer(RequestSerializer):
         help_text="goodwill: what is credited stays billed. correction: the account's next draft bills it again.",
     )
     reason = serializers.CharField(max_length=500)
-    # Not many=True, which lets each line be null where the list may be.
+    # Not many=True, which would let a line be null wherever the list may be.
     lines = serializers.ListField(
         child=CreditedLineSerializer(),
         allow_empty=False,
@@ -186,7 +186,7 @@ class CreditRequestSerializer(RequestSerializer):
         return attrs
 
     def amounts(self, ids: Mapping[int, int]) -> dict[int, Decimal] | None:
-        """By line id. ids: of the invoice's lines, by position. Raises ValidationError."""
+        """Amounts by line id. ids: of the invoice's lines, by position. Raises ValidationError."""
         lines = self.validated_data["lines"]
         if lines is None:
             return None

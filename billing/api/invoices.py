@@ -1,4 +1,4 @@
-"""Invoices with their lines, and as PDF. Customers see their own once they are issued."""
+"""Invoices with their lines, and as PDF. Customers see their own invoices once they are issued."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class InvoiceCreditNotesView(_InvoicesView, ListAPIView[Invoice]):
     serializer_class = InvoiceSerializer
 
     def get_queryset(self) -> QuerySet[Invoice]:
-        """Of the invoice in the path."""
+        """Lines of the invoice in the path."""
         return super().get_queryset().filter(original=self.kwargs.get("pk"))
 
     @extend_schema(operation_id="invoices_credit_notes", summary="An invoice's credit notes", tags=["management"])

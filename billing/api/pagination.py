@@ -1,4 +1,4 @@
-"""Pages that start where another ended, the newest first: the thousandth costs as little as the first."""
+"""Keyset pagination, newest first: the thousandth page costs as little as the first."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class IdPagination(CursorPagination):
         return super().paginate_queryset(queryset, request, view)
 
     def decode_cursor(self, request: Request) -> Cursor | None:
-        """A cursor is what the caller sends: what isn't one of ours is an error of theirs, wherever it breaks."""
+        """Raises ValidationError for anything but a cursor of ours, however it fails to decode."""
         try:
             cursor = super().decode_cursor(request)
             if cursor is not None and cursor.position is not None:

@@ -1,4 +1,4 @@
-"""JSON bodies of the management API: counted before they are parsed."""
+"""JSON bodies of the management API, bounded in values before they are parsed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TooLarge(APIException):
 
 
 class BoundedJSONParser(JSONParser):
-    """A few bytes may be an object each, of which a parser makes sixty: see `llm.dialects.json_size`."""
+    """Two bytes may make an object, which takes a parser many times as much memory: see `llm.dialects.json_size`."""
 
     def parse(
         self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
@@ -40,7 +40,7 @@ class BoundedJSONParser(JSONParser):
 
 
 def _refuse_repeated_members(raw: bytes) -> None:
-    """Of two values for one name a parser takes the last, whichever was meant. raw: JSON in UTF-8."""
+    """Refuses duplicate member names, of which a parser silently takes the last. raw: JSON in UTF-8."""
 
     def members(pairs: list[tuple[str, Any]]) -> None:
         names = [name for name, _ in pairs]

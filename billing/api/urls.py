@@ -23,6 +23,6 @@ urlpatterns = [
     path("exports/", ExportsView.as_view(), name="exports"),
     path("exports/<int:pk>/", ExportView.as_view(), name="export"),
     path("exports/<int:pk>/files/<str:name>/", ExportFileView.as_view(), name="export-file"),
-    # Also without a slash at its end: Django would answer each with a redirect, in HTML, wherever it leads.
+    # Also without the trailing slash: Django would redirect, in HTML, wherever that leads.
     re_path(r"^", NothingHereView.as_view(), name="nothing"),
 ]

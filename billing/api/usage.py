@@ -1,4 +1,4 @@
-"""Usage summaries, from the rollups by day: by day, key, model or account; from the calls by end user or tag."""
+"""Usage summaries: by day, key, model or account from the daily rollups; by end user or tag from the calls."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class UsageView(ManagementView):
         return Response(UsageSummarySerializer(summary, context=self.get_serializer_context()).data)
 
     def _answer_from_calls(self, by: str) -> Response:
-        """Raises ValidationError unless it is about few days of one account, and about few enough groups."""
+        """Raises ValidationError unless it covers few days of one account and yields few enough groups."""
         no_rows = DailyUsage.objects.none()
         self.filter_queryset(no_rows)
         form = UsageFilters(self.request.query_params, no_rows, request=self.request).form
@@ -153,7 +153,7 @@ class UsageView(ManagementView):
         return self._day("from") or timezone.now().date().replace(day=1)
 
     def _columns(self, by: str) -> Iterator[str]:
-        """What rows are grouped and narrowed by. Any, where the parameters are wrong: the filters say so."""
+        """Columns to group and filter by. Arbitrary for invalid parameters, which the filters report."""
         yield "local_day"
         yield next(iter(_COLUMNS.get(by, _COLUMNS["day"]).values()))
         if self.viewer.account_id is not None:
@@ -161,12 +161,12 @@ class UsageView(ManagementView):
         yield from (column for name, column in _NARROWING.items() if self.request.query_params.get(name))
 
     def _day(self, name: str) -> date | None:
-        """As the filter has read it already."""
+        """The day as the filter has parsed it."""
         day: date | None = DayField(required=False).clean(self.request.query_params.get(name))
         return day
 
     def _as_of(self) -> datetime | None:
-        """Of the account that is behind the most, among those that are asked for."""
+        """The cutoff of the account that is furthest behind, among those asked for."""
         account = self.request.query_params.get("account")
         return rolled_up_to(self.viewer.account_id or (int(account) if account else None))
 
@@ -182,7 +182,7 @@ def _tagged(found: Collection[LabelledSums]) -> list[_Figures]:
 
 
 def _summary(sources: Iterable[QuerySet[Any]], by: str) -> Mapping[str, Any]:
-    """Raises ValidationError where there are more groups than an answer should have."""
+    """Raises ValidationError for more groups than a response may have."""
     groups: dict[tuple[Any, ...], list[_Figures]] = defaultdict(list)
     for rows in sources:
         for group, figures in _groups(rows, by):

@@ -1,4 +1,4 @@
-"""Whose eyes see an answer: staff's, or a customer's, who sees its own account and nothing of ours."""
+"""Who a response is for: staff, or a customer, who sees only its own account and nothing internal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm.keys import Caller
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """account_id: of a customer, None for staff. sees_cost: what providers charge us, which some accounts are shown."""
+    """account_id: the customer's; None for staff. sees_cost: whether to show what providers charge us."""
 
     account_id: int | None
     sees_cost: bool
@@ -26,7 +26,7 @@ STAFF = Viewer(account_id=None, sees_cost=True)
 
 
 def viewer_of(request: Request | HttpRequest | None) -> Viewer:
-    """None: where the API is described, for which all is shown. Says nothing of what staff may: see `MayAsk`."""
+    """None while the API description is generated, which shows everything. What staff may do is up to `MayAsk`."""
     user = getattr(request, "user", None)
     if isinstance(user, Caller):
         return Viewer(account_id=user.account_id, sees_cost=user.shows_cost)

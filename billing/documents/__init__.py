@@ -13,10 +13,10 @@ __all__ = ("InvoiceDocument", "invoice_context", "pdf_file_name", "render_html",
 
 def render_pdf(invoice: Invoice) -> bytes:
     """Characters that the font lacks are replaced by a visible sign; see `typesetting.printable`."""
-    # Not above: with fpdf2 and the font tools behind it a web worker is 19 MB larger, and may never show a PDF.
+    # Imported late: fpdf2 and its font tools add 19 MB to a web worker that may never render a PDF.
     from billing.documents.pdf import write_pdf
 
     pdf = write_pdf(invoice_context(invoice))
-    # The fonts that were read hold each other, 5 MB, and the collector of a web process comes by rarely.
+    # The parsed fonts, 5 MB, are in reference cycles, and the garbage collector of a web process rarely runs.
     gc.collect(1)
     return pdf

@@ -1,7 +1,7 @@
-"""Where accents stand on letters that the font has no composed form of, such as those of “Ẹ̀gbá” or “Ю́рий”. Pure.
+"""Positions accents on letters for which the font has no composed form, as in “Ẹ̀gbá” or “Ю́рий”. Pure.
 
 The font draws a combining mark where it fits a small letter of usual width; on a capital it would cross the letter.
-fpdf2 leaves that to a shaping library, which this little doesn't warrant. Lengths are in units of the font's size.
+fpdf2 leaves that to a shaping library, which is too heavy for this alone. Lengths are in units of the font's size.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from billing.documents.typesetting import clusters
 
 _ABOVE, _BELOW = 230, 220
-"""Unicode's combining classes of marks that stand free of the letter."""
+"""Unicode's combining classes of marks that don't touch the letter."""
 _GAP = 0.06
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Around a character's outline; the left edge is from where the character starts."""
+    """A character's outline; the left edge is measured from the character's origin."""
 
     left: float
     bottom: float
@@ -39,7 +39,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class MarkRun:
-    """A piece to be drawn at once. before: the part of the line to its left, then `x` more, and `y` up."""
+    """A piece that is drawn at once, after the text `before`, moved by `x` to the right and `y` up."""
 
     text: str
     before: str
@@ -48,7 +48,7 @@ class MarkRun:
 
 
 def runs_of(line: str, *, box_of: Callable[[str], Box]) -> Iterator[MarkRun]:
-    """The line in order; one run where it has no combining marks."""
+    """The pieces of the line, in order; a single one if it has no combining marks."""
     before = piece = ""
     for cluster in clusters(line):
         letter, marks = cluster[0], cluster[1:]

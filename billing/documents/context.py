@@ -52,7 +52,7 @@ _MARK_TEXTS = {
 
 
 def invoice_context(invoice: Invoice) -> InvoiceDocument:
-    """What its document says. A paid invoice's says no more than it did when it was issued."""
+    """The document's text. A paid invoice's is the same as when it was issued."""
     seller, bill_to = seller_of(invoice), bill_to_of(invoice)
     mark = _mark_of(invoice)
     return InvoiceDocument(
@@ -75,7 +75,7 @@ def invoice_context(invoice: Invoice) -> InvoiceDocument:
 
 
 def pdf_file_name(invoice: Invoice) -> str:
-    """`INV-2026-000017.pdf`; before there is a number, such as `draft-invoice-acme-2026-10.pdf`. Plain ASCII."""
+    """`INV-2026-000017.pdf`; without a number, for example `draft-invoice-acme-2026-10.pdf`. Plain ASCII."""
     if invoice.label:
         return f"{slugify(invoice.label).upper()}.pdf"
     account = slugify(invoice.account.name) or f"account-{invoice.account_id}"
@@ -160,7 +160,7 @@ def _heading(invoice: Invoice, period: BillingPeriod, *, is_only: bool) -> str:
 
 
 def _is_billed_again(invoice: Invoice, period: BillingPeriod) -> bool:
-    """A correction was issued before: what comes later doesn't change what the document says."""
+    """Whether the month was corrected before this document; later corrections must not change what it says."""
     corrections = Invoice.objects.final().filter(account=invoice.account_id, credit_kind=CreditKind.CORRECTION)
     corrections = corrections.filter(issued_at__lte=invoice.submitted_at or timezone.now())
     return InvoiceLine.objects.filter(invoice__in=corrections, period_start=period.start).exists()

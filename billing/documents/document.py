@@ -16,7 +16,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """lines: what stands under the name."""
+    """lines: the text under the name."""
 
     heading: str
     name: str
@@ -25,7 +25,7 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class LineText:
-    """quantity and unit_price are empty where the line has none."""
+    """quantity and unit_price are empty for lines without them."""
 
     description: str
     quantity: str
@@ -35,7 +35,7 @@ class LineText:
 
 @dataclass(frozen=True, slots=True)
 class LineSection:
-    """The lines of one period. heading: empty where they are the invoice's own and the only ones."""
+    """The lines of one period. heading: empty if the section is the invoice's own period and the only one."""
 
     heading: str
     lines: tuple[LineText, ...]
@@ -43,7 +43,7 @@ class LineSection:
 
 @dataclass(frozen=True, slots=True)
 class TaxText:
-    """label: with the rate, and where there are several with what it is on."""
+    """label: with the rate and, if there are several, the amount it is on."""
 
     label: str
     amount: str
@@ -51,9 +51,9 @@ class TaxText:
 
 @dataclass(frozen=True, slots=True)
 class DocumentTotals:
-    """tax_note: such as “Reverse charge”. further_taxes: where months have other rates than the document's own.
+    """tax_note: such as “Reverse charge”. further_taxes: taxes of months whose rate differs from the document's.
 
-    The currency stands beside the total alone.
+    The currency is printed beside the total only.
     """
 
     subtotal: str
@@ -78,9 +78,9 @@ class Note:
 class InvoiceDocument:
     """title: by kind. name: title and number, or the period before there is a number.
 
-    cites: what a credit note refers to. mark: DRAFT or VOID, and mark_text says what that means; both empty on what was
-    issued. summary: what is due, in one line. column_labels: over the lines. proof: in small print. made_at: never
-    changes once the document is final, so that its bytes don't either.
+    cites: what a credit note refers to. mark: DRAFT or VOID, explained by mark_text; both empty on issued documents.
+    summary: the amount due, in one line. column_labels: over the lines. proof: in small print. made_at: fixed once the
+    document is final, so that its bytes are too.
     """
 
     title: str

@@ -1,6 +1,6 @@
 """The document as a PDF for print and archive: A4, fonts embedded, the same bytes for the same document.
 
-fpdf2 draws; what stands where is decided by `composing` and `layout`.
+fpdf2 only draws: `layout` makes rows of the document, and `pagination` divides them into pages.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from fpdf import FPDF, ViewerPreferences
 from fpdf.fonts import TTFFont
 
 from billing.documents.accents import Box, runs_of
-from billing.documents.composing import Composer, Face
 from billing.documents.document import LANGUAGE, InvoiceDocument
-from billing.documents.layout import MM_PER_POINT, Cell, LayoutRow, PdfPage, Style, paginate
+from billing.documents.layout import DocumentLayout, Face
+from billing.documents.pagination import MM_PER_POINT, Cell, LayoutRow, PdfPage, Style, paginate
 from billing.documents.shaping import BidiRun, pieces_from_left, runs_from_left
 from billing.documents.typesetting import needs_shaping
 from billing.fonts import BOLD, REGULAR, all_glyphs, build_subset, bundled_glyphs, fonts_for, is_bold
@@ -31,12 +31,12 @@ _MARK_COLOR = (238, 240, 244)
 _MARK_SIZE = 110
 # From the top of a line of text to its baseline, in font sizes.
 _ASCENT = 1.06
-# fpdf2 puts the baseline of a cell here, from the middle of its height, in font sizes.
+# fpdf2 puts a cell's baseline this far from the middle of its height, in font sizes.
 _BASELINE_OF_CELL = 0.3
 
 
 class _Typeface(NamedTuple):
-    """As fpdf2 knows it. style: B, or empty."""
+    """A font as fpdf2 knows it. style: B, or empty."""
 
     family: str
     style: str
@@ -44,7 +44,7 @@ class _Typeface(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Fallback:
-    """codes: the code points that it is for."""
+    """codes: the code points that this font is used for."""
 
     typeface: _Typeface
     codes: frozenset[int]
@@ -56,7 +56,7 @@ def write_pdf(document: InvoiceDocument) -> bytes:
 
 
 class PdfWriter:
-    """Writes one document, once. Use it in a `with`: fpdf2 keeps the fonts' files open unless it comes to the end."""
+    """Writes one document, once. Use it in a `with`: fpdf2 keeps the font files open if rendering fails."""
 
     def __init__(self, document: InvoiceDocument) -> None:
         self._document = document
@@ -65,7 +65,7 @@ class PdfWriter:
         self._regular, self._bold = _fonts_of(self._pdf)
         self._folder = TemporaryDirectory(prefix="llm-fonts-")
         self._fallbacks = self._add_fallbacks()
-        self._composer = Composer(document, Face(all_glyphs(), self._bundled, self._measure))
+        self._layout = DocumentLayout(document, Face(all_glyphs(), self._bundled, self._measure))
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +76,7 @@ class PdfWriter:
         self._folder.cleanup()
 
     def pages(self) -> tuple[PdfPage, ...]:
-        composer = self._composer
+        composer = self._layout
         room = _PAGE_HEIGHT - _TOP - _BOTTOM
         rest = room - composer.continuation().height
         return paginate(composer.rows(), head=composer.head(), first_room=room, room=rest)
@@ -86,13 +86,13 @@ class PdfWriter:
         for number, page in enumerate(pages, start=1):
             self._pdf.add_page()
             self._draw_mark()
-            above = () if number == 1 else (self._composer.continuation(),)
+            above = () if number == 1 else (self._layout.continuation(),)
             self._draw_rows((*above, *page), top=_TOP)
-            self._draw_rows((self._composer.foot(number, len(pages)),), top=_FOOT_Y)
+            self._draw_rows((self._layout.foot(number, len(pages)),), top=_FOOT_Y)
         return bytes(self._pdf.output())
 
     def _add_fallbacks(self) -> list[_Fallback]:
-        """Those that this document needs: without any it is the same bytes whatever is configured."""
+        """Adds only what this document needs, so that other documents are the same bytes whatever is configured."""
         chars = {char for text in _texts_of(self._document) for char in text}
         found = []
         for number, (font, codes) in enumerate(fonts_for(chars).items(), start=1):
@@ -113,13 +113,13 @@ class PdfWriter:
         self._pdf.set_text_color(*style.color)
 
     def _typefaces_of(self, char: str, style: Style) -> list[_Typeface]:
-        """Those that have the character, the best first; DejaVu where it is a joiner, which none needs to have."""
+        """Fonts that have the character, best first; DejaVu for joiners, which no font needs to have."""
         weight = "B" if style.is_bold else ""
         able = [each.typeface for each in self._fallbacks if ord(char) in each.codes]
         return sorted(able, key=lambda each: each.style != weight) or [_Typeface(_FAMILY, weight)]
 
     def _shaped(self, run: BidiRun, style: Style, at: tuple[float, float] | None = None) -> float:
-        """The width of what runs in one direction. at: where to draw it, from the left, on the baseline."""
+        """Draws a run of one direction and returns its width. at: its left end, on the baseline."""
         width = 0.0
         pdf = self._pdf
         pdf.set_text_shaping(use_shaping_engine=True, direction=run.direction)
@@ -135,7 +135,7 @@ class PdfWriter:
         return width
 
     def _draw_mark(self) -> None:
-        """Large and pale across the page, before the text, which stays legible on it."""
+        """Large and pale across the page, beneath the text, which stays legible."""
         if not self._document.mark:
             return
         style = Style(_MARK_SIZE, _MARK_COLOR, is_bold=True)
@@ -182,7 +182,7 @@ def _empty_pdf(document: InvoiceDocument) -> FPDF:
     pdf.add_font(_FAMILY, "B", BOLD)
     pdf.set_auto_page_break(auto=False)
     pdf.c_margin = 0
-    # A customer's name may hold what fpdf2 would replace by the number of pages.
+    # Off, since a customer's name may contain fpdf2's placeholder for the number of pages.
     pdf.str_alias_nb_pages = ""
     pdf.set_title(document.name)
     pdf.set_author(document.seller.name)
@@ -193,20 +193,20 @@ def _empty_pdf(document: InvoiceDocument) -> FPDF:
 
 
 def _fonts_of(pdf: FPDF) -> list[TTFFont]:
-    """In the order in which they were added: first regular and bold."""
+    """In the order in which they were added: regular and bold first."""
     return [font for font in pdf.fonts.values() if isinstance(font, TTFFont)]
 
 
 def _box_of(char: str, font: TTFFont) -> Box:
     units = font.ttfont["head"].unitsPerEm
     glyph = font.ttfont["glyf"][font.cmap[ord(char)]]
-    # One without an outline, such as a space, has no edges.
+    # A glyph without an outline, such as a space, has no bounds.
     left, bottom, right, top = (getattr(glyph, edge, 0) / units for edge in ("xMin", "yMin", "xMax", "yMax"))
     return Box(left, bottom, right, top)
 
 
 def _texts_of(part: Any) -> Iterator[str]:
-    """All that the document says, wherever in it."""
+    """All texts of the document."""
     if isinstance(part, str):
         yield part
     elif isinstance(part, tuple):

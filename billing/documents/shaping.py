@@ -1,7 +1,7 @@
-"""A line that is shaped -> the pieces that it is drawn in, from left to right, each in one font and one direction.
+"""A shaped line -> the pieces in which it is drawn, from left to right, each in one font and one direction.
 
-fpdf2 resolves levels as Unicode's bidirectional algorithm (UAX #9) says, but where words of the other direction are
-followed by a number it draws the two in the order in which they are read. So we order them.
+fpdf2 resolves levels by Unicode's bidirectional algorithm (UAX #9), but draws words of the other direction and a number
+after them in reading order. So we order them ourselves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Font = TypeVar("Font")
 
 @dataclass(frozen=True, slots=True)
 class BidiRun:
-    """Characters of one embedding level, in the order in which they are read; odd levels run from right to left."""
+    """Characters of one embedding level, in reading order; odd levels run from right to left."""
 
     text: str
     level: int
@@ -34,7 +34,7 @@ class BidiRun:
 
 
 def runs_from_left(line: str, direction: Direction) -> list[BidiRun]:
-    """In the order in which they stand on paper. direction: of the paragraph."""
+    """The runs as they appear on paper, from left to right. direction: the paragraph's."""
     runs = [
         BidiRun("".join(char for char, _ in group), level)
         for level, group in groupby(_levels(line, direction), key=lambda pair: pair[1])
@@ -45,7 +45,7 @@ def runs_from_left(line: str, direction: Direction) -> list[BidiRun]:
 def pieces_from_left(run: BidiRun, *, fonts_of: Callable[[str], Sequence[Font]]) -> list[tuple[str, Font]]:
     """The run in parts of one font each.
 
-    fonts_of: those that have a character, the best first. Marks are drawn in the font of their letter, if it has them.
+    fonts_of: the fonts that have a character, best first. Marks are drawn in their letter's font if it has them.
     """
     pieces: list[tuple[str, Font]] = []
     for char in run.text:
@@ -69,13 +69,13 @@ def _levels(line: str, direction: Direction) -> Iterator[tuple[str, int]]:
     base = TextDirection.RTL if direction == "rtl" else TextDirection.LTR
     level = int(base == TextDirection.RTL)
     for char in BidiParagraph(line, base, preserve_bn_chars=True).get_characters_with_embedding_level():
-        # A joiner would end the run that it is in the middle of.
+        # A joiner would otherwise split the run around it.
         level = level if char.character in JOINERS else char.embedding_level
         yield char.character, level
 
 
 def _reordered(runs: Sequence[BidiRun]) -> list[BidiRun]:
-    """Rule L2: from the highest level down, what is at that level or above is turned around."""
+    """Rule L2: from the highest level down, reverse the sequences at that level or above."""
     ordered = list(runs)
     for level in range(max((run.level for run in runs), default=0), 0, -1):
         groups = groupby(ordered, key=lambda run: run.level >= level)

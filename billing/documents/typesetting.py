@@ -12,12 +12,12 @@ from billing.fonts import JOINERS, has_no_look
 Direction = Literal["ltr", "rtl"]
 
 REPLACEMENT = "□"
-"""Stands for a character that the PDF's fonts lack."""
+"""Replaces a character that the PDF's fonts lack."""
 
 _RIGHT_TO_LEFT = frozenset(("R", "AL", "AN"))
-# The one script of the bundled fonts that runs from left to right and puts marks on letters by rules of its own.
+# The one left-to-right script of the bundled fonts that places marks by rules of its own.
 _LAO = range(0x0E80, 0x0F00)
-# Inside a word that is too long for a line: after one of these rather than anywhere.
+# A word too long for a line is broken after one of these, if possible.
 _PIECES = re.compile(r"[^-/_.,:@]*[-/_.,:@]+|[^-/_.,:@]+")
 
 
@@ -25,7 +25,7 @@ def printable(text: str, *, glyphs: Container[int], bundled: Container[int]) -> 
     """The text with a visible replacement for each character that no font has.
 
     glyphs: code points that the fonts have; bundled: those of the bundled fonts. Characters that have no look of their
-    own are left out, but for joiners and marks of direction where the text is shaped: Persian is spelled with them.
+    own are left out, except joiners and direction marks in shaped text: Persian spelling needs them.
     """
     plain = "".join(_shown(char, glyphs) for char in text if not has_no_look(char))
     if not needs_shaping(plain, bundled=bundled):
@@ -34,22 +34,22 @@ def printable(text: str, *, glyphs: Container[int], bundled: Container[int]) -> 
 
 
 def needs_shaping(text: str, *, bundled: Container[int]) -> bool:
-    """Whether glyphs in the order of the characters are not enough, or not all of them are of the bundled fonts.
+    """Whether drawing one glyph per character isn't enough, or a character isn't in the bundled fonts.
 
-    Other texts are drawn as ever: the documents of what was issued stay the same bytes.
+    Other texts are drawn as before, so that the PDFs of issued documents keep their bytes.
     """
     return not text.isascii() and any(_is_shaped(char, bundled) for char in text)
 
 
 def direction_of(text: str) -> Direction:
-    """Of the first character that has one, as a browser does with `dir=auto`."""
+    """The direction of the first character that has one, like `dir=auto` in a browser."""
     classes = map(unicodedata.bidirectional, text)
     strong = next((each for each in classes if each in ("L", "R", "AL")), "L")
     return "ltr" if strong == "L" else "rtl"
 
 
 def wrap(text: str, width: float, *, measure: Callable[[str], float]) -> tuple[str, ...]:
-    """Lines not wider than `width`; at least one. A character that is wider than that has a line of its own."""
+    """Lines not wider than `width`; at least one. A character that is wider than that gets its own line."""
     lines: list[str] = []
     line = ""
     for word in text.split(" "):

@@ -10,7 +10,7 @@ from billing.periods import BillingPeriod, month_name
 
 
 def text_of_day(day: date) -> str:
-    """`3 November 2026`, which no reader takes for the 11th of March."""
+    """`3 November 2026`: no reader can swap day and month."""
     return f"{day.day} {text_of_month(BillingPeriod.of(day))}"
 
 
@@ -24,22 +24,22 @@ def text_of_days(period: BillingPeriod) -> str:
 
 
 def text_of_moment(moment: datetime) -> str:
-    """In UTC, to the microsecond where there are any."""
+    """In UTC, to the microsecond if it has any."""
     return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')} UTC"
 
 
 def text_of_exact(number: Decimal, *, min_decimals: int = 0) -> str:
-    """Every digit but needless zeros, thousands apart: `1,234.50`, `0.0000025`."""
+    """All digits without trailing zeros, thousands separated: `1,234.50`, `0.0000025`."""
     whole, _, fraction = f"{number:,f}".partition(".")
     fraction = fraction.rstrip("0").ljust(min_decimals, "0")
     return f"{whole}.{fraction}" if fraction else whole
 
 
 def one_line(text: str) -> str:
-    """What people typed into one field: accents composed, white space single."""
+    """Text of a one-line field: accents composed, whitespace collapsed."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def several_lines(text: str) -> tuple[str, ...]:
-    """The lines that aren't empty."""
+    """The non-empty lines."""
     return tuple(line for line in map(one_line, text.splitlines()) if line)

@@ -1,7 +1,7 @@
-"""What all formats share: what an export is of, and the way in which its parts reach a format.
+"""What all formats share: the scope of an export, and the interface of a format's writer.
 
 An export is one walk over the invoices of a month: each is added to every format, then its usage, row by row. So the
-database is read once whatever the formats, and no more than one invoice's lines are held at a time.
+database is read once for all formats, and at most one invoice's lines are in memory at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from billing.periods import BillingPeriod
 from llm.models import Account
 
 LAYOUT = 2
-"""Changes when files or columns do, in a way that a reader must know of."""
+"""Incremented when files or columns change in a way that readers must know about."""
 
 
 class ExportError(BillingError):
@@ -28,10 +28,11 @@ class ExportError(BillingError):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """account: the only one that is exported. includes_drafts: also what isn't issued yet, but for what was voided.
+    """account: the only one that is exported; None exports all. includes_drafts: also invoices not yet issued, except
+    void ones.
 
-    layout: which columns the files have. Where all documents are of version 1 they have those of layout 1, so that a
-    month from then exports to the same bytes.
+    layout: which columns the files have. Layout 1 if all documents are of version 1, so that an older month exports to
+    the same bytes as it did then.
     """
 
     period: BillingPeriod
@@ -41,12 +42,12 @@ class Scope:
 
     @property
     def shows_cost(self) -> bool:
-        """An account's own export is for the customer: what providers charge us is none of its business."""
+        """False for the export of one account, which is for the customer: what providers charge us isn't shown."""
         return self.account is None
 
 
 class FormatWriter(ABC):
-    """Writes one format of one export. An invoice is added first, then the rows of its usage."""
+    """Writes one format of one export. Each invoice is added before the rows of its usage."""
 
     def __init__(self, files: ExportFiles, scope: Scope) -> None:
         self.files = files
@@ -61,13 +62,13 @@ class FormatWriter(ABC):
 
     @abstractmethod
     def add_invoice(self, invoice: Invoice, lines: Sequence[InvoiceLine]) -> None:
-        """lines: all of the invoice's, by position; `line.invoice` is that invoice."""
+        """lines: all of the invoice's lines, by position; `line.invoice` is that invoice."""
 
     def add_usage(self, row: UsageRow) -> None:  # noqa: B027 - most accounting formats know no usage
-        """One day of one key, model and rate set, as the invoice that was added last bills it."""
+        """One day of one key, model and rate set, as billed by the invoice added last."""
 
     def close(self) -> None:  # noqa: B027 - files that need no end are closed by their folder
-        """Write what can be written only at the end. Not called where the export fails."""
+        """Write what can only be written at the end. Not called if the export fails."""
 
     def abandon(self) -> None:  # noqa: B027 - as above
-        """Let go of what is held beside the files: the export has failed."""
+        """Release everything but the files: the export has failed."""

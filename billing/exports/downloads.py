@@ -1,5 +1,6 @@
-"""The files of an export, as they are served: from the job's own folder, and only those that its manifest
-names, with itself."""
+"""The files of an export, as served: from the job's own folder, and only those named in its manifest, and the
+manifest itself.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +15,18 @@ from django.http import FileResponse
 from billing.models import ExportJob
 
 MANIFEST = "manifest.json"
-"""Names the other files, so it can't name itself."""
+"""It lists the other files, so it can't list itself."""
 
 _CHUNK_BYTES = 64 * 1024
 
 
 def files_of(job: ExportJob) -> list[dict[str, Any]]:
-    """As the manifest names them: name, rows, bytes, sha256. Empty until the export is done."""
+    """From the manifest: name, rows, bytes, sha256. Empty until the export is done."""
     return list((job.manifest or {}).get("files", []))
 
 
 def file_of(job: ExportJob, name: str) -> Path | None:
-    """Where a file of the export is; None where it has none of that name, or it is gone."""
+    """Path of a file of the export; None if it has no file of that name, or the file is gone."""
     if not any(file["name"] == name for file in [*files_of(job), {"name": MANIFEST}]):
         return None
     folder = Path(settings.BILLING_EXPORT_DIR).resolve() / job.folder
@@ -34,7 +35,7 @@ def file_of(job: ExportJob, name: str) -> Path | None:
 
 
 class Download(FileResponse):
-    """A file in pieces, read off the event loop; Django's own would hold the whole file in memory under ASGI."""
+    """A file sent in chunks that are read off the event loop; under ASGI, Django would read all of it into memory."""
 
     block_size = _CHUNK_BYTES
 

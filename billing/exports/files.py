@@ -1,4 +1,4 @@
-"""The files of an export: their SHA-256 is computed while they are written, so that no file is read again."""
+"""The files of an export. Their SHA-256 is computed while they are written, so that no file is read again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class WrittenFile:
 
 
 class HashedFile:
-    """A file that can only be written at its end. rows: counted by who writes it."""
+    """An append-only file. rows: counted by its writer."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,7 +38,7 @@ class HashedFile:
         self._file.flush()
 
     def close(self, *, durably: bool = False) -> None:
-        """durably: what was written is on disk when this returns."""
+        """durably: return only once it is on disk."""
         if durably:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -50,7 +50,7 @@ class HashedFile:
 
 
 class TextFile:
-    """UTF-8 text into a `HashedFile`; what `csv.writer` writes to."""
+    """UTF-8 text into a `HashedFile`, as `csv.writer` needs it."""
 
     def __init__(self, file: HashedFile) -> None:
         self.file = file
@@ -60,7 +60,7 @@ class TextFile:
 
 
 class ExportFiles:
-    """All files of one export, in one folder. Leaving it closes what is open, as it stands."""
+    """All files of one export, in one folder. Leaving the block closes the open ones as they are."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ class ExportFiles:
             file.close()
 
     def create(self, name: str) -> HashedFile:
-        """Raises FileExistsError where two formats want the same name."""
+        """Raises FileExistsError if two formats use the same name."""
         file = HashedFile(self.folder / name)
         self._open.append(file)
         return file
@@ -84,7 +84,7 @@ class ExportFiles:
         self.create(name).write(content)
 
     def close(self) -> list[WrittenFile]:
-        """Bring all of them to disk; by name, whatever the order of the formats."""
+        """Flush all files to disk and return them by name, whatever the order of the formats."""
         while self._open:
             file = self._open.pop()
             file.close(durably=True)

@@ -1,8 +1,8 @@
 """focus: the FinOps Open Cost and Usage Specification 1.2, as one CSV file.
 
-One row an invoice line, at its unrounded amount; then what rounding the lines came to, and the tax, on rows of their
-own by month. So the rows of an invoice add up to exactly what it asks for, tax included, as the specification wants it
-of `BilledCost`. docs/export.md says how each column is filled.
+One row per invoice line, at its unrounded amount; then the rounding of the lines and the tax, in rows of their own by
+month. So the rows of an invoice add up to exactly its total, tax included, as the specification requires of
+`BilledCost`. docs/export.md says how each column is filled.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Row = dict[str, Value]
 
 
 _CORRECTION = "Correction"
-"""The only ChargeClass: what changes a month that was invoiced already."""
+"""The only ChargeClass: changes to a month that was invoiced already."""
 
 
 class FocusWriter(FormatWriter):
@@ -77,7 +77,7 @@ class FocusWriter(FormatWriter):
 
 
 def _of_invoice(invoice: Invoice) -> Row:
-    """What all rows of an invoice share."""
+    """Columns that all rows of an invoice share."""
     seller = seller_of(invoice).name
     return {
         "BillingAccountId": str(invoice.account_id),
@@ -99,7 +99,7 @@ def _of_invoice(invoice: Invoice) -> Row:
 
 
 def _of_line(line: InvoiceLine, meters: MetersOfMonth) -> list[Row]:
-    """One row, but for usage without a quantity, which is split into what it consists of."""
+    """One row; usage without a quantity is split into its meters."""
     row = _build_row(line)
     if row["ChargeCategory"] == "Usage":
         if line.quantity is not None:
@@ -124,7 +124,7 @@ def _build_row(line: InvoiceLine) -> Row:
 
 
 def _split(line: InvoiceLine, row: Row, meters: MetersOfMonth) -> list[Row]:
-    """Web searches and the like, each at its price. Other lines are adjustments, not metered usage."""
+    """Web searches and the like, each at its price. What they leave of the line is an adjustment, not metered usage."""
     rest, rows = line.exact_amount, []
     for each in meters.behind(line):
         rest -= each.amount
@@ -144,7 +144,7 @@ def _split(line: InvoiceLine, row: Row, meters: MetersOfMonth) -> list[Row]:
 
 
 def _priced(line: InvoiceLine) -> Row:
-    """Quantity x unit price is the cost; what has no unit price is one piece at its cost, or one piece back."""
+    """Quantity x unit price is the cost; a line without a unit price is one unit at its cost, or minus one."""
     if line.unit_price is None or line.quantity is None or line.unit_price < 0:
         quantity, price, unit = Decimal(1).copy_sign(line.exact_amount), abs(line.exact_amount), "Units"
     else:
@@ -172,7 +172,7 @@ def _sku(line: InvoiceLine, meter: str, *, key: str) -> Row:
 
 
 def _rounding(lines: Sequence[InvoiceLine]) -> Iterator[Row]:
-    """What rounding came to, by the month of the lines: a correction's is a correction."""
+    """Rounding by month of the lines; a correction's is a correction."""
     for of_month in _by_month(lines):
         rounding = -sum((line.residual for line in of_month), Decimal(0))
         if rounding:
@@ -180,7 +180,7 @@ def _rounding(lines: Sequence[InvoiceLine]) -> Iterator[Row]:
 
 
 def _taxes(invoice: Invoice, lines: Sequence[InvoiceLine]) -> Iterator[Row]:
-    """By rate and month; those of a rate add up to the tax that the document says."""
+    """By rate and month; those of a rate add up to the tax on the document."""
     shares = dict(zip((line.pk for line in lines), tax_by_line(invoice, lines), strict=True))
     for each in taxes_of(invoice):
         at_rate = [line for line in lines if percent_of(line, invoice) == each.percent]
@@ -190,7 +190,7 @@ def _taxes(invoice: Invoice, lines: Sequence[InvoiceLine]) -> Iterator[Row]:
 
 
 def _by_month(lines: Sequence[InvoiceLine]) -> list[list[InvoiceLine]]:
-    """The document's own month comes first, then the earlier ones, the latest first."""
+    """The document's own month first, then earlier ones, latest first."""
     months: dict[date, list[InvoiceLine]] = defaultdict(list)
     for line in lines:
         months[line.period_start].append(line)
@@ -198,7 +198,7 @@ def _by_month(lines: Sequence[InvoiceLine]) -> list[list[InvoiceLine]]:
 
 
 def _when(line: InvoiceLine) -> Row:
-    """A month that was invoiced before is corrected by credit notes, supplements, and late lines of a later invoice."""
+    """Corrections of a month that was billed before: credit notes, supplements, and late lines of a later invoice."""
     is_regular = line.invoice.kind == InvoiceKind.REGULAR and line.period_start == line.invoice.period_start
     return {
         **_bounds("ChargePeriod", BillingPeriod(line.period_start)),
@@ -211,7 +211,7 @@ def _said(category: str, description: str, frequency: str = "One-Time") -> Row:
 
 
 def _costs(amount: Decimal) -> Row:
-    """Nothing is amortized and there is no list beside the plan, so all costs are the same."""
+    """All costs are equal: nothing is amortized, and there is no list price beside the plan's."""
     names = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost", "PricingCurrencyEffectiveCost")
     return dict.fromkeys(names, exact(amount))
 
@@ -221,10 +221,10 @@ def _bounds(name: str, period: BillingPeriod) -> dict[str, str]:
 
 
 def _midnight(day: date) -> str:
-    """Of the account's own calendar, written as if it were UTC: the specification knows no other days."""
+    """Midnight in the account's own calendar, written as if it were UTC: the specification has no other days."""
     return f"{day.isoformat()}T00:00:00Z"
 
 
 def _unit_of(meter: str) -> str:
-    """Such as Tokens, Requests, Web Searches."""
+    """For example Tokens, Requests, Web Searches."""
     return "Tokens" if meter in _TOKENS else meter.replace("_", " ").title() or "Units"

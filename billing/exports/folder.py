@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all."""
+"""A folder that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from billing.exports.base import ExportError
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target`, which becomes it at the end of the block; after an exception it is gone.
+    """A temporary folder beside `target`, renamed to it at the end of the block and deleted after an exception.
 
-    The files in it must be on disk by then. Raises ExportError where `target` holds something already, or can't be
-    written.
+    The files in it must be flushed to disk by then. Raises ExportError if `target` isn't empty, or can't be written.
     """
     _require_free(target)
     try:
@@ -35,7 +34,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def remove_partials(target: Path) -> None:
-    """What somebody who was killed has left of the same folder. Call it only where nobody else can be writing it."""
+    """Delete what killed processes left of this folder. Call it only if no other process can be writing it."""
     for partial in target.parent.glob(f".{target.name}.*.partial"):
         shutil.rmtree(partial)
 
@@ -49,7 +48,7 @@ def _require_free(target: Path) -> None:
 
 
 def _put_in_place(partial: Path, target: Path) -> None:
-    """A folder takes an empty one's place in one step; it fails where somebody has put something into that."""
+    """Renaming onto an empty folder is atomic, and fails if something was put into it."""
     _sync(partial)
     partial.rename(target)
     _sync(target.parent)

@@ -1,7 +1,7 @@
-"""The manifest: what an export holds, and the SHA-256 of each of its files.
+"""The manifest: what an export contains, and the SHA-256 of each of its files.
 
-It is JSON with sorted keys and no moment of its making, so the same month gives the same manifest. Who keeps the
-manifest's own SHA-256 elsewhere can prove the whole folder by it.
+It is JSON with sorted keys and no creation time, so the same month gives the same manifest. Its own SHA-256, kept
+elsewhere, proves the whole folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAME = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """rows: of each table. totals: of each currency; `document` gives them as text."""
+    """rows: per table. totals: per currency; `document` gives them as text."""
 
     scope: Scope
     formats: tuple[str, ...]
@@ -38,7 +38,7 @@ class Manifest:
 
     @property
     def document(self) -> dict[str, Any]:
-        """As it stands in the file: nothing but text, whole numbers, lists and objects."""
+        """The content of the file: only text, whole numbers, lists and objects."""
         return {
             "format": f"{FORMAT}/{self.scope.layout}",
             "period": str(self.scope.period),
@@ -66,7 +66,7 @@ class Manifest:
 
 
 class ManifestTotals:
-    """What a manifest says of the invoices, gathered while they pass."""
+    """The manifest's figures on invoices, gathered during the walk."""
 
     def __init__(self) -> None:
         self.rows = {"invoices": 0, "lines": 0, "usage": 0}

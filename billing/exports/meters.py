@@ -1,7 +1,7 @@
-"""Units beside the tokens, such as web searches, that stand behind an invoice's lines of other usage.
+"""Units beside tokens, such as web searches, behind an invoice's lines of other usage.
 
-Rollups hold no counts of them, since they are rare. They are counted from the calls, as the books were at the
-invoice's cutoff.
+Rollups don't count them, since they are rare. They are counted from the calls, as on the books at the invoice's
+cutoff.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Rates = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class MeteredUnits:
-    """units x unit_price = amount, in the invoice's currency. key: as a line of this meter would have it."""
+    """units x unit_price = amount, in the invoice's currency. key: what the key of a line of this meter would be."""
 
     meter: str
     units: int
@@ -44,15 +44,15 @@ class MeteredUnits:
 
 
 class MetersOfMonth:
-    """Of an invoice's own month. The calls are read when the first line asks for them."""
+    """Of an invoice's own month. The calls are read when they are first needed."""
 
     def __init__(self, invoice: Invoice) -> None:
         self.invoice = invoice
 
     def behind(self, line: InvoiceLine) -> Iterator[MeteredUnits]:
-        """line: of other usage, without a quantity. Inside `exact_arithmetic`.
+        """line: of other usage, without a quantity. Call it inside `exact_arithmetic`.
 
-        Nothing where the plan has a fixed price, which includes them, or their rates are not those of the line.
+        Empty if the plan has a fixed price, which includes these units, or if their rates aren't those of the line.
         """
         kind, _, basis, rest = [*line.key.split("|", 3), "", "", ""][:4]
         rate_sets = self._rate_sets_behind(line, basis)
@@ -68,7 +68,7 @@ class MetersOfMonth:
                 yield MeteredUnits(name, units, price, f"{kind}|{name}|{own}|{rest}")
 
     def _rate_sets_behind(self, line: InvoiceLine, basis: str) -> list[int]:
-        """A line of a month that is billed by price adds up all rate sets of its model."""
+        """The line of a month that is billed by price adds up all rate sets of its model."""
         if basis.startswith(AT_PRICE):
             return [rate_set for *model, rate_set in self._units if model == [line.provider, line.model]]
         rate_set_id = basis.removeprefix(OF_RATE_SET)
@@ -84,7 +84,7 @@ class MetersOfMonth:
         return units
 
     def _calls(self) -> Iterator[tuple[Usage, list[UsageAdjustment]]]:
-        """The month's calls with such units, and their adjustments, oldest first: what was recorded by the cutoff."""
+        """The month's calls with such units, and their adjustments, oldest first, as recorded by the cutoff."""
         period, cutoff = self.invoice.period, self.invoice.cutoff_at
         if cutoff is None:
             return
@@ -106,6 +106,6 @@ class MetersOfMonth:
 
 
 def _charge_per_usd(line: InvoiceLine, invoice: Invoice) -> Decimal:
-    """As the line was rated. Lines of version 1 have their invoice's rate of exchange."""
+    """As the line was rated. Lines of version 1 use their invoice's exchange rate."""
     markup = 1 + line.plan_version.markup_percent.scaleb(-2)
     return markup * (line.per_usd or invoice.per_usd or 1)

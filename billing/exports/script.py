@@ -1,4 +1,4 @@
-"""`verify_export.py` as it lies in an export: one file that needs nothing else, put together from its parts here."""
+"""`verify_export.py` as shipped in an export: one self-contained file, assembled from its parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 NAME = "verify_export.py"
 _PARTS = ("verify_reading.py", "verify_formats.py", NAME)
-"""Each uses only what comes before it."""
+"""Each uses only the ones before it."""
 
 
 @cache
@@ -19,7 +19,7 @@ def script() -> bytes:
 
 
 def _docstring_and_rest(name: str) -> tuple[str, str]:
-    """Up to the docstring's end; and what comes after it, without imports of the parts."""
+    """The text up to the end of the docstring, and the rest without imports of the parts."""
     text = Path(__file__).with_name(name).read_text(encoding="utf-8")
     lines = text.splitlines()
     docstring, *rest = ast.parse(text).body

@@ -1,8 +1,8 @@
 """The tables of an export: invoices, their lines, and the usage that they bill, by day, key, model and rate set.
 
-What stands here never changes once an invoice is issued, or a month would not export to the same bytes again. So names
-that people may change later (of accounts, of keys) are left out for ids, and a paid invoice is an issued one.
-docs/export.md describes the columns; a change that `verify_export.py` must know of needs another layout.
+Nothing here may change once an invoice is issued, or a month wouldn't export to the same bytes again. So names that
+can be changed later (of accounts, of keys) are replaced by ids, and a paid invoice is exported as issued.
+docs/export.md describes the columns; a change that `verify_export.py` must know about needs a new layout.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[_Item]):
-    """is_cost: what providers charge us, which a customer's own export leaves out. since: the first layout with it."""
+    """is_cost: what providers charge us, omitted from a customer's own export. since: the first layout that has the
+    column.
+    """
 
     name: str
     read: Callable[[_Item], Value]
@@ -65,7 +67,7 @@ def moment(at: datetime | None) -> str | None:
 
 
 def state_of(invoice: Invoice) -> str:
-    """As exported: when it was paid is not ours to say, and must not change what was exported."""
+    """Paid is exported as issued: a payment must not change what was exported."""
     return InvoiceState.ISSUED if invoice.state == InvoiceState.PAID else invoice.state
 
 
@@ -86,7 +88,7 @@ def _exact(amount: Decimal | None) -> Figure | None:
 
 
 def _residual_of(invoice: Invoice) -> Figure:
-    """What rounding left of all lines: from the prefetched ones."""
+    """Sum of the lines' rounding differences, from the prefetched lines."""
     return exact(exact_sum(line.residual for line in invoice.lines.all()))
 
 

@@ -1,4 +1,4 @@
-"""What the formats have in common that hold the tables as they are: csv, jsonl and xlsx."""
+"""What the plain table formats share: csv, jsonl and xlsx."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from billing.models import Invoice, InvoiceLine
 
 
 class Rows(Protocol):
-    """Where the rows of one table go."""
+    """Receives the rows of one table."""
 
     def add(self, row: Sequence[Value]) -> None: ...
 
@@ -35,7 +35,7 @@ class TabularWriter(FormatWriter):
 
     @abstractmethod
     def open_table(self, name: str, header: Sequence[str]) -> Rows:
-        """Asked once for each table, in their order, before the first row."""
+        """Called once per table, in their order, before the first row."""
 
     def add_invoice(self, invoice: Invoice, lines: Sequence[InvoiceLine]) -> None:
         self._invoice_rows.add(self._invoices.row(invoice))
@@ -47,7 +47,7 @@ class TabularWriter(FormatWriter):
 
 
 class CsvRows:
-    """The rows of one file."""
+    """Writes the rows of one file."""
 
     def __init__(self, files: ExportFiles, name: str, header: Sequence[str]) -> None:
         self._file = files.create(name)

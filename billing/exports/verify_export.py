@@ -5,18 +5,17 @@ It needs Python 3.9 or later and nothing else, and reads nothing but the folder,
 
   - every file is the one that manifest.json names, by size and SHA-256, that all files of its formats are there, and
     nothing else: no file more, and no link in a file's place;
-  - every document and every day is of the period, or of one before it where it says so;
-  - a line's quantity x unit price is its exact amount, its amount is that rounded, its residual what is left of it;
-    what changes a month that was billed before is rounded together with what was billed of it;
+  - every document and every day is of the period, or says that it is of an earlier one;
+  - a line's quantity x unit price is its exact amount, its amount is that rounded, its residual the difference;
+    changes to a month that was billed before are rounded together with what was billed;
   - an invoice's lines add up to its subtotal, with the tax to its total, and all invoices to the manifest's totals;
-  - credit notes give back no more than was asked for;
+  - credit notes give back no more than was charged;
   - the usage adds up to what the lines bill, by model and kind of token, and in cost, and its calls have the lines'
     digests;
   - csv, jsonl and xlsx hold the same, cell by cell; the focus and xero files hold the names, descriptions, dates and
     figures of the documents and their lines, and add up to each total and tax.
 
-Each difference is named on a line of its own. Exit status: 0 all is in order, 1 something differs, 2 it can't be
-checked.
+Each difference is reported on a line of its own. Exit status: 0 no differences, 1 differences, 2 it can't be checked.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from billing.exports.verify_reading import (
 )
 
 LAYOUTS = {"llm-gateway-export/1": 1, "llm-gateway-export/2": 2}
-"""Formats that are known. Layout 1 has no kinds of credit notes, and one rate of tax a document."""
+"""The known formats. Layout 1 has no kinds of credit notes, and one tax rate per document."""
 TABLE_FORMATS = ("csv", "jsonl")
 FILES = {
     "csv": [f"{table}.csv" for table in TABLES],
@@ -57,9 +56,9 @@ FILES = {
 }
 
 OF_BILLED_BEFORE = (" on another invoice", ", billed before")
-"""How lines end that say less than their month comes to, since other invoices have billed some of it."""
+"""How the descriptions of lines end that bill only part of their month, since other invoices have billed the rest."""
 MAX_ROUNDINGS = 3
-"""So many units of a currency's last decimal may what was billed in parts differ from what its parts are rounded to."""
+"""By so many units of a currency's last decimal, amounts billed in parts may differ from the rounded whole."""
 
 PART_TOKENS = {
     "cache_read": "cache_read_tokens",
@@ -74,7 +73,7 @@ OUTPUT_METERS = ("output", "audio_output", "reasoning")
 COUNTS = ("calls", "prompt_tokens", "completion_tokens", *PART_TOKENS.values())
 WORDS = 8
 MAX_RATE_SETS = 12
-"""Of one model in a month; with more of them it would take too long to find those that a line stands for."""
+"""Of one model in a month; with more, finding those that a line stands for would take too long."""
 
 
 def main(arguments: list[str]) -> int:
@@ -144,7 +143,7 @@ def check_files(folder: Path, manifest: dict[str, Any], report: Report) -> None:
 
 
 def due_files(manifest: dict[str, Any]) -> set[str]:
-    """All that an export of these formats consists of, but for the manifest."""
+    """All files that an export of these formats has, except the manifest."""
     found = {"verify_export.py", *(name for kind in manifest["formats"] for name in FILES.get(kind, ()))}
     if "xero" in manifest["formats"]:
         kinds = [entry["kind"] == "credit_note" for entry in manifest["invoices"] if entry["state"] == "issued"]
@@ -284,7 +283,7 @@ class Export:
             self.report.compare(where, "exact amount", exact, due)
 
     def check_credits(self) -> None:
-        """What is credited by parts has its tax rounded by parts, and the last note takes what is left of it."""
+        """A note that credits part of an invoice rounds its tax on that part; the last note takes the remaining tax."""
         notes: dict[str, list[Row]] = defaultdict(list)
         for invoice in self.invoices.values():
             notes[invoice["original_number"]].append(invoice)
@@ -311,7 +310,7 @@ class Export:
                 self.report.compare(MANIFEST, f"{column} in {currency}", Row(sums).number(column), due)
 
     def check_scope(self, invoice: Row) -> None:
-        """Whether it is what the manifest says that the export is of."""
+        """Whether the content matches the scope that the manifest states."""
         compare = self.report.compare
         compare(invoice.name, "period", invoice["period"], self.manifest["period"])
         if self.manifest["account_id"] is not None:
@@ -329,8 +328,8 @@ class Export:
         return f"{self.invoices.get(owner, Row(invoice_id=owner)).name}, {provider} {name} of {period}"
 
     def check_model(self, model: Model) -> None:
-        """At cost each meter and price has a line, or each rate set has lines of its own, as version 0.1.0 had it; at
-        fixed prices a model's lines stand for all of its calls.
+        """At cost, each meter and price has a line or, as in version 0.1.0, each rate set has its own lines; at fixed
+        prices a model's lines stand for all of its calls.
         """
         usage = self.usage.get(model, {})
         lines = [line for line in self.lines.get(model[0], ()) if is_of_tokens(line) and line.model == model]
@@ -354,7 +353,9 @@ class Export:
                 self.check_calls(model, [line for line in lines if line["meter"] == meter], list(usage.values()))
 
     def check_calls(self, model: Model, lines: list[Row], rate_sets: list[Usage]) -> None:
-        """lines: of one meter. They stand for all calls of some of the rate sets, since not each has used the meter."""
+        """lines: of one meter. They stand for the calls of some of the rate sets, since not every set has used the
+        meter.
+        """
         if len(lines) == 1 and len(rate_sets) <= 1:
             self.check_proof(model, lines[0], rate_sets[0] if rate_sets else Usage())
             return
@@ -372,7 +373,7 @@ class Export:
         )
 
     def bills_its_own_month(self, model: Model) -> bool:
-        """An invoice's line of an earlier month is a difference to invoices that are not in this export."""
+        """Whether the line is of the invoice's month. Others are differences from invoices outside this export."""
         invoice = self.invoices.get(model[0], Row(kind=""))
         return invoice["kind"] == "regular" and invoice["period"] == model[1]
 
@@ -407,7 +408,7 @@ class Export:
 
 
 def is_of_tokens(line: Row) -> bool:
-    """Fees, web searches and corrections have lines without tokens; a credit note gives back money, not tokens."""
+    """Fees, web searches and corrections have lines without tokens; credit notes give back money, not tokens."""
     return line["kind"] == "usage" and line["meter"] in (*INPUT_METERS, *OUTPUT_METERS) and line["quantity"] != ""
 
 
@@ -417,7 +418,7 @@ def basis_of(line: Row) -> str:
 
 
 def words_of(digest: str) -> list[int]:
-    """None at all is nothing."""
+    """The eight words of a digest; zeros for none."""
     try:
         return [int(digest[8 * index : 8 * index + 8] or "0", 16) for index in range(WORDS)]
     except ValueError:
@@ -433,21 +434,21 @@ def digest_of(parts: Iterable[list[int]]) -> str:
 
 
 def rate_set_of(line: Row) -> str | None:
-    """Of a line at cost, "" where its calls had none; None of a line at a fixed price. It stands in the line's key."""
+    """Of a line at cost, "" if its calls had none; None for a line at a fixed price. It is part of the line's key."""
     basis = basis_of(line)
     return basis[len("cost:") :].replace("-", "") if basis.startswith("cost:") else None
 
 
 def decimals_of(invoice: Row) -> int:
-    """Of its currency, in which all of its amounts are written."""
+    """Of its currency, in which all its amounts are written."""
     return -int(invoice.number("total").as_tuple().exponent)
 
 
 def may_round_otherwise(line: Row, invoice: Row, more: Decimal) -> bool:
-    """A line that changes what was billed before is what all of it is rounded to, less what was printed of it, which
-    may stand on documents that are not here. A reduction may give back less than that.
+    """Whether rounding may differ: a line that changes what was billed before is the rounded whole less what was
+    printed before, perhaps on documents outside this export. A reduction may give back less than that.
 
-    more: the line's amount less what it is rounded to by itself.
+    more: the line's amount less its own rounded exact amount.
     """
     if invoice["credit_kind"] == "reduction" and more > 0:
         return True
@@ -458,7 +459,7 @@ def may_round_otherwise(line: Row, invoice: Row, more: Decimal) -> bool:
 
 
 def tax_due(invoice: Row, lines: Iterable[Row]) -> Decimal:
-    """Each rate on the sum of its lines; without lines there is none."""
+    """Each rate on the sum of its lines; none without lines."""
     nets: dict[Decimal, Decimal] = defaultdict(Decimal)
     for line in lines:
         nets[line.number("tax_percent")] += line.number("amount")

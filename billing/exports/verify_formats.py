@@ -18,7 +18,7 @@ BOOK = "export.xlsx"
 XERO = {"xero-invoices": ("InvoiceNumber", "InvoiceDate"), "xero-credit-notes": ("CreditNoteNumber", "CreditNoteDate")}
 """File -> its columns for number and date."""
 XERO_DOCUMENTS = 500
-"""Of one file."""
+"""Per file."""
 
 _CELL = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
@@ -28,7 +28,7 @@ _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 
 
 def compare_tables(folder: Path, table: str, first: str, other: str, report: Report) -> None:
-    """Row by row, as text: what one format has and the other hasn't is named."""
+    """Row by row, as text: reports rows that one format has and the other doesn't."""
     name = f"{BOOK}, {table}" if other == "xlsx" else f"{table}.{other}"
     rows = read_table(folder / f"{table}.{first}", report)
     others = read_sheets(folder / BOOK, table, report) if other == "xlsx" else read_table(folder / name, report)
@@ -45,13 +45,13 @@ def compare_tables(folder: Path, table: str, first: str, other: str, report: Rep
 
 
 def _in_one_form(text: str) -> str:
-    """Line breaks and control characters are written otherwise in a workbook."""
+    """A workbook writes line breaks and control characters differently."""
     text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_sheets(path: Path, table: str, report: Report) -> Iterator[Row]:
-    """The rows of a table, which may go on in further sheets."""
+    """The rows of a table, which may continue on further sheets."""
     if not path.is_file():
         return
     try:
@@ -95,7 +95,7 @@ def _text_of(cell: ET.Element) -> str:
 
 
 def check_focus(folder: Path, invoices: Iterable[Row], lines: Mapping[str, list[Row]], report: Report) -> None:
-    """Of documents with a number: what has none yet can't be told apart there."""
+    """Only numbered documents: drafts can't be told apart in the file."""
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in read_table(folder / FOCUS, report):
         rows[row["InvoiceId"]].append(row)
@@ -131,7 +131,7 @@ def _check_focus(where: str, invoice: Row, lines: list[Row], rows: list[Row], re
         report.compare(place, "the sum of BilledCost", total_of(found, "BilledCost"), line.number("exact_amount"))
         for row in found:
             _check_month(place, row, "ChargePeriodStart", line["period"], report)
-            # What a line consists of stands behind its words.
+            # The units that a line consists of follow its description.
             text, *_ = row["ChargeDescription"].split(": ") if line["meter"] == "other" else [row["ChargeDescription"]]
             if not is_same(text, line["description"]) and not is_same(row["ChargeDescription"], line["description"]):
                 report.compare(place, "ChargeDescription", row["ChargeDescription"], line["description"])
@@ -151,7 +151,7 @@ def xero_files(name: str, documents: int) -> list[str]:
 def check_xero(
     folder: Path, invoices: Iterable[Row], lines: Mapping[str, list[Row]], report: Report, *, with_tax: bool
 ) -> None:
-    """with_tax: the files say the tax of each line."""
+    """with_tax: whether the files state the tax of each line."""
     issued = [invoice for invoice in invoices if invoice["state"] == "issued"]
     for name, (number, _) in XERO.items():
         documents = [invoice for invoice in issued if (invoice["kind"] == "credit_note") is ("credit" in name)]

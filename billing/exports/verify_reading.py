@@ -1,4 +1,4 @@
-"""What the parts of `verify_export.py` share: rows as text, and the report of what differs. See `script`."""
+"""What the parts of `verify_export.py` share: rows as text, and the report of differences. See `script`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Model = tuple[str, str, str, str]
 
 
 class CannotCheck(Exception):
-    """There is nothing to compare with."""
+    """There is nothing to compare."""
 
 
 class Unreadable(ValueError):
@@ -47,7 +47,7 @@ class Row(dict[str, str]):
 
     @property
     def name(self) -> str:
-        """Of an invoice."""
+        """The invoice's name."""
         return self.get("number") or f"Invoice {self['invoice_id']}"
 
     @property
@@ -73,13 +73,13 @@ class Report:
             self.differs(f"{where}: {what} is {plain(found)}, but should be {plain(due)}.")
 
     def same(self, where: str, row: Row, **due: str) -> None:
-        """due: column -> text."""
+        """due: column -> expected text."""
         for column, text in due.items():
             if not is_same(row[column], text):
                 self.compare(where, column, row[column], text)
 
     def guard(self, where: str, check: Callable[..., None], *arguments: object) -> None:
-        """What can't be read is a difference too; the rest goes on."""
+        """Reports unreadable values as differences; the check continues."""
         try:
             check(*arguments)
         except Unreadable as error:
@@ -104,7 +104,7 @@ def total_of(rows: Iterable[Row], column: str) -> Decimal:
 
 
 def rounded(amount: Decimal, decimals: int) -> Decimal:
-    """Halves go away from zero."""
+    """Rounds half away from zero."""
     return amount.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
 
 
@@ -113,5 +113,5 @@ def plain(value: object) -> str:
 
 
 def is_same(found: str, due: str) -> bool:
-    """Text that a spreadsheet could take for a formula has an apostrophe in front in some formats."""
+    """In some formats, text that a spreadsheet could take for a formula has a leading apostrophe."""
     return found in (due, f"'{due}") or due == f"'{found}"

@@ -1,4 +1,4 @@
-"""One walk over a month's invoices, into every format at once."""
+"""One walk over a month's invoices, feeding every format at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INVOICES_AT_A_TIME = 100
 
 
 def invoice_ids(scope: Scope) -> list[int]:
-    """In the order of the export: by number, then what has none yet, by id."""
+    """In export order: by number, then those without one, by id."""
     found = _of_month(scope)
     found = found.exclude(state=InvoiceState.VOID) if scope.includes_drafts else found.final()
     keys = found.values_list("series_id", "number", "pk").order_by()
@@ -31,7 +31,7 @@ def invoice_ids(scope: Scope) -> list[int]:
 
 
 def count_in_work(scope: Scope) -> int:
-    """How many of the month's invoices are not issued, those apart that were voided."""
+    """How many of the month's invoices are neither issued nor void."""
     return _of_month(scope).exclude(state__in=(*FINAL_STATES, InvoiceState.VOID)).count()
 
 
@@ -45,7 +45,7 @@ def write_export(
 ) -> Manifest:
     """All files of an export, on disk when this returns.
 
-    ids: as `invoice_ids` gives them. on_progress: of rows of usage.
+    ids: from `invoice_ids`. on_progress: called with the rows of usage written so far.
     """
     totals, about = ManifestTotals(), _rows_to_come(scope)
     scope = replace(scope, layout=_find_layout(ids))
@@ -64,7 +64,7 @@ def write_export(
 
 
 def _walk(ids: Sequence[int], writers: Sequence[FormatWriter], totals: ManifestTotals) -> Iterator[None]:
-    """Stops after each invoice, with nothing being read."""
+    """Yields after each invoice, while no query is open."""
     for invoice in _invoices(ids):
         lines = list(invoice.lines.all())
         totals.add_invoice(invoice, lines=len(lines))
@@ -78,7 +78,7 @@ def _walk(ids: Sequence[int], writers: Sequence[FormatWriter], totals: ManifestT
 
 
 def _invoices(ids: Sequence[int]) -> Iterator[Invoice]:
-    """With all that is exported of them, lines included; some at a time."""
+    """In batches, with lines and everything else that is exported."""
     lines = InvoiceLine.objects.select_related("credited_line").order_by("position")
     wanted = Invoice.objects.select_related("original", "account__billing_profile")
     for start in range(0, len(ids), INVOICES_AT_A_TIME):
@@ -88,7 +88,7 @@ def _invoices(ids: Sequence[int]) -> Iterator[Invoice]:
 
 
 def _find_layout(ids: Sequence[int]) -> int:
-    """The newest that one of the documents needs."""
+    """The newest layout that any of the documents needs."""
     newest = Invoice.objects.filter(pk__in=ids).aggregate(newest=Max("content_version"))["newest"]
     return min(newest or LAYOUT, LAYOUT)
 

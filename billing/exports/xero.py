@@ -1,8 +1,8 @@
-"""xero: files for Xero's import of sales invoices and of credit notes; QuickBooks Online maps the same columns.
+"""xero: files for Xero's import of sales invoices and credit notes; QuickBooks Online maps the same columns.
 
-Only issued documents are in them: a draft has no place in a ledger. A line is one piece at its rounded amount, since
-the ledger would round quantity x unit price otherwise than the invoice does. Its tax stands beside it, so that the
-lines of a document add up to its total. Xero takes 500 documents a file.
+Only issued documents are included: drafts don't belong in a ledger. A line is one unit at its rounded amount, since the
+accounting software would round quantity x unit price differently. Its tax is given beside it, so that the lines of a
+document add up to its total. Xero takes 500 documents per file.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from billing.models import Invoice, InvoiceLine
 from billing.models.invoices import FINAL_STATES
 
 MAX_DOCUMENTS = 500
-"""Of one file, says Xero."""
+"""Xero's maximum per file."""
 ACCOUNT_CODE = "200"
-"""Sales, in the chart of accounts that Xero begins with."""
+"""Sales, in Xero's default chart of accounts."""
 NO_TAX = "Tax Exempt"
 _ADDRESS_LINES = 4
 
@@ -44,7 +44,7 @@ CREDIT_COLUMNS = (*_CONTACT, "*CreditNoteNumber", "Reference", "*CreditNoteDate"
 
 
 class _Documents:
-    """The files of one kind of document, each as full as it may be; none where there are no documents."""
+    """The files of one kind of document, each filled to the maximum; none if there are no documents."""
 
     def __init__(self, files: ExportFiles, name: str, columns: Sequence[str]) -> None:
         self._files, self._name, self._columns = files, name, columns
@@ -78,7 +78,9 @@ class XeroWriter(FormatWriter):
 
 
 def _build_rows(invoice: Invoice, lines: Sequence[InvoiceLine], *, sign: int, layout: int) -> list[Row]:
-    """sign: a credit note's amounts are positive in its file. Files of layout 1 left the tax to the ledger."""
+    """sign: makes a credit note's amounts positive in its file. Files of layout 1 left the tax to the accounting
+    software.
+    """
     shared = {**_contact(bill_to_of(invoice)), **_head(invoice, sign=sign)}
     taxes = tax_by_line(invoice, lines)
     return [
@@ -100,7 +102,7 @@ def _tax_type(percent: Decimal) -> str:
 
 
 def _contact(bill_to: BillTo) -> Row:
-    """Whatever has no line of its own stands in the last one."""
+    """Address lines beyond the available columns share the last one."""
     *own, last = [*bill_to.address.splitlines(), *[""] * _ADDRESS_LINES][:_ADDRESS_LINES]
     further = bill_to.address.splitlines()[_ADDRESS_LINES:]
     lines = [*own, ", ".join((last, *further))]
@@ -113,7 +115,7 @@ def _contact(bill_to: BillTo) -> Row:
 
 
 def _head(invoice: Invoice, *, sign: int) -> Row:
-    """A credit note refers to what it credits, an invoice to the customer's order."""
+    """A credit note refers to what it credits, an invoice to the customer's purchase order."""
     reference = bill_to_of(invoice).po_number if invoice.original is None else invoice.original.label
     return {
         "InvoiceNumber": invoice.label,
@@ -128,5 +130,5 @@ def _head(invoice: Invoice, *, sign: int) -> Row:
 
 
 def _date(day: date | None) -> str:
-    """As Xero's import reads it."""
+    """In the format of Xero's import."""
     return "" if day is None else f"{day:%d/%m/%Y}"

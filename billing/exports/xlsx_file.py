@@ -1,7 +1,7 @@
-"""xlsx: one workbook with a sheet a table, and further sheets where one is full.
+"""xlsx: one workbook with a sheet per table, continued on further sheets when one is full.
 
-Cells are numbers only where Excel keeps them as they are: it holds 15 digits. So whole numbers and rounded amounts are
-numbers that can be summed; unrounded amounts and prices, which may have 38 digits, are text with all of them.
+Excel keeps 15 digits of a number. So whole numbers and rounded amounts are numbers that can be summed; unrounded
+amounts and prices, which may have 38 digits, are text with all of them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 NAME = "export.xlsx"
 MAX_ROWS = 1_048_576
-"""Of a sheet, its heading included."""
+"""Of a sheet, including its heading."""
 MAX_DIGITS = 15
-"""What Excel keeps of a number."""
+"""Digits that Excel keeps of a number."""
 _WIDTH = 18
 
 
 class SheetRows:
-    """The rows of one table, over as many sheets as they need."""
+    """The rows of one table, on as many sheets as they need."""
 
     def __init__(self, book: Workbook, name: str, header: Sequence[str]) -> None:
         self._book, self._name, self._header = book, name.capitalize(), header
@@ -61,7 +61,7 @@ class SheetRows:
 
     def _write(self, column: int, value: Value) -> None:
         if isinstance(value, Decimal | int) and _digits(value) <= MAX_DIGITS:
-            # A Decimal is written digit by digit: it never becomes a float.
+            # A Decimal is written digit by digit, never as a float.
             self._sheet.write_number(self._next, column, value, self._format_of(value))
         elif value is not None:
             self._sheet.write_string(self._next, column, _cell_text(value))
@@ -79,16 +79,16 @@ class SheetRows:
 
 class XlsxWriter(TabularWriter):
     def __init__(self, files: ExportFiles, scope: Scope) -> None:
-        # Not above: the web process knows the formats, but writes none.
+        # Imported late: the web process needs the format's name but never writes one.
         from xlsxwriter import Workbook
 
         self._file = files.create(NAME)
-        # Its temporary files lie beside it, so they go with the folder if the export fails.
+        # Its temporary files are created beside it, so they are deleted with the folder if the export fails.
         self._book = Workbook(
             self._file,
             {"constant_memory": True, "tmpdir": str(files.folder), "strings_to_formulas": False, "use_zip64": True},
         )
-        # Otherwise it is now, and the same month is other bytes each time.
+        # Otherwise it would be now, and the same month would export to different bytes.
         self._book.set_properties({"created": datetime(scope.period.start.year, scope.period.start.month, 1)})  # noqa: DTZ001 - it takes naive ones as UTC
         self._tables: list[SheetRows] = []
         super().__init__(files, scope)
@@ -113,5 +113,5 @@ def _digits(value: Decimal | int) -> int:
 
 def _cell_text(value: Value) -> str:
     text = text_of(value)
-    # XlsxWriter passes what stands in such tags on as they are.
+    # XlsxWriter passes the content of such tags through unescaped.
     return f"'{text}" if text.startswith("<r>") else harmless(text) if type(value) is str else text

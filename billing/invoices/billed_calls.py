@@ -1,8 +1,8 @@
-"""The usage behind an invoice, by day, key, model and rate set: the same rows whenever it is asked for.
+"""The usage behind an invoice, by day, key, model and rate set: the same rows whenever they are read.
 
-Rollups go on: a call that is recorded after an invoice's cutoff changes a day that was billed. So what a document bills
-of a period is defined by cutoffs: all that was recorded up to its own, less all that documents before it have billed; a
-correction takes back what its invoice billed. Where the rollups still say just what was billed, they are that; else the
+Rollups keep changing: a call recorded after an invoice's cutoff changes a day that was billed. So what a document bills
+of a period is defined by cutoffs: all that was recorded up to its own, less all that earlier documents have billed; a
+correction takes back what its invoice billed. If the rollups still equal what was billed, they are used; otherwise the
 same days are recalculated from the books as of those cutoffs. Only usage on invoices, billable usage, is exported.
 """
 
@@ -46,11 +46,11 @@ _COST = ExactDecimalField[Any, Any](decimals=PICO_DECIMALS)
 
 
 class UsageMovedError(BillingError):
-    """What was being read is no state of any moment; a second try finds it settled."""
+    """The rollups changed while they were read; a second try finds them settled."""
 
 
 class DetailKey(NamedTuple):
-    """In the order of the export. rate_set_id: 0 for none, which has no place in an order."""
+    """In export order. rate_set_id: 0 for none, since None can't be ordered."""
 
     day: date
     api_key_id: int
@@ -60,7 +60,7 @@ class DetailKey(NamedTuple):
 
 
 class Detail(NamedTuple):
-    """sums: as SUM_FIELDS; a figure is negative where a correction took something back."""
+    """sums: in the order of SUM_FIELDS; negative where a correction took something back."""
 
     key: DetailKey
     sums: tuple[Any, ...]
@@ -68,7 +68,9 @@ class Detail(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """period: which the invoice bills, its own or an earlier one. masked_key: as people know it."""
+    """period: the one that the usage is billed for, the invoice's own or an earlier one. masked_key: as shown to
+    people.
+    """
 
     invoice: Invoice
     period: BillingPeriod
@@ -77,7 +79,7 @@ class UsageRow:
 
 
 def read_usage(invoice: Invoice) -> Iterator[UsageRow]:
-    """All rows of usage that the invoice bills, by period, then as `DetailKey` orders them; none of goodwill."""
+    """All usage that the invoice bills, by period, then in `DetailKey` order; none for goodwill."""
     keys = {key.pk: key.masked for key in ApiKey.objects.filter(account=invoice.account_id)}
     starts = BilledUsage.objects.filter(invoice=invoice).values_list("period_start", flat=True)
     for start in sorted(set(starts.order_by())):
@@ -86,7 +88,7 @@ def read_usage(invoice: Invoice) -> Iterator[UsageRow]:
 
 
 def _billed(invoice: Invoice, period: BillingPeriod) -> Iterator[Detail]:
-    """A draft that was computed without rollups to go by has no cutoff, and no usage."""
+    """A draft that was computed without rollups has no cutoff, and no usage."""
     if invoice.cutoff_at is None:
         return iter(())
     states = _count_states(invoice, period)
@@ -96,7 +98,7 @@ def _billed(invoice: Invoice, period: BillingPeriod) -> Iterator[Detail]:
 
 
 def _count_states(invoice: Invoice, period: BillingPeriod) -> dict[datetime, int]:
-    """Cutoff -> how many times the books as of it are in the document's usage: 1, or -1 where they are taken off."""
+    """Cutoff -> how often the books as of it count in the document's usage: 1, or -1 where they are subtracted."""
     with_usage = BilledUsage.objects.filter(invoice=OuterRef("pk"), period_start=period.start)
     documents = Invoice.objects.filter(Exists(with_usage), account=invoice.account_id, currency=invoice.currency)
     found: dict[datetime, int] = defaultdict(int)
@@ -106,13 +108,13 @@ def _count_states(invoice: Invoice, period: BillingPeriod) -> dict[datetime, int
 
 
 def _is_as_billed(invoice: Invoice, period: BillingPeriod) -> bool:
-    """Whether the rollups stand for the very calls that the invoice bills: as many, with the same digests."""
+    """Whether the rollups hold exactly the calls that the invoice bills: the same number, with the same digests."""
     billed = BilledUsage.objects.filter(invoice=invoice, period_start=period.start)
     return _by_rates(_days_of(invoice.account_id, period)) == _by_rates(billed)
 
 
 def _kept_still(details: Iterator[Detail], invoice: Invoice, period: BillingPeriod) -> Iterator[Detail]:
-    """The same rows; raises UsageMovedError at their end where somebody rolled the days up anew in between."""
+    """The same rows; raises UsageMovedError at the end if the days were rolled up again meanwhile."""
     found = [0] * len(_COMPARED)
     for detail in details:
         for place, index in enumerate(_COMPARED_INDEXES):
@@ -133,7 +135,7 @@ def _by_rates(rows: Any) -> dict[tuple[Any, ...], tuple[int, ...]]:
 
 
 def _wrapped(figures: Sequence[int]) -> tuple[int, ...]:
-    """As COMPARED; words of digests are the same where they are modulo 2**32."""
+    """Values in the order of COMPARED; digest words modulo 2**32, which makes equal ones equal."""
     calls, *words = figures
     return (calls, *(word % 2**32 for word in words))
 
@@ -182,7 +184,7 @@ def _parameters(account_id: int, period: BillingPeriod, cutoff: datetime) -> dic
 
 
 def _added(streams: Mapping[datetime, tuple[Iterator[Detail], int]]) -> Iterator[Detail]:
-    """Streams in the order of their keys, each so many times; what comes to nothing is left out."""
+    """Merges streams sorted by key, each counted so many times; rows that cancel out are omitted."""
     scaled = [_scaled(details, times) for details, times in streams.values()]
     for key, parts in groupby(heapq.merge(*scaled, key=_KEY), key=_KEY):
         with exact_arithmetic():
@@ -198,12 +200,12 @@ def _scaled(details: Iterator[Detail], times: int) -> Iterator[Detail]:
 
 
 def _negated(figure: Any) -> Any:
-    """A minus sign would round a Decimal."""
+    """Not by a minus sign, which would round a Decimal."""
     return figure.copy_negate() if isinstance(figure, Decimal) else -figure
 
 
 def _key_of(row: Sequence[Any]) -> DetailKey:
-    """SQLite keeps days as text."""
+    """SQLite returns days as text."""
     day, api_key_id, provider, model, rate_set_id = row[: len(_KEY_FIELDS)]
     return DetailKey(
         date.fromisoformat(day) if isinstance(day, str) else day, api_key_id, provider, model, rate_set_id or 0
@@ -211,7 +213,7 @@ def _key_of(row: Sequence[Any]) -> DetailKey:
 
 
 def _sums_of(row: Sequence[Any]) -> tuple[Any, ...]:
-    """Figures as the columns of `DailyUsage` give them."""
+    """Figures as `DailyUsage`'s columns give them."""
     figures = row[len(_KEY_FIELDS) :]
     return tuple(
         _COST.from_db_value(figure, None, connection) if index in _COST_INDEXES else int(figure)
@@ -220,7 +222,7 @@ def _sums_of(row: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _by_bytes(name: str) -> Collate:
-    """As Python orders text, whatever the database's language: its order would change with its version."""
+    """In Python's order of text: the database's collation may change with its version."""
     return Collate(name, _bytewise())
 
 

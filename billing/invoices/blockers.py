@@ -33,9 +33,9 @@ MAX_NAMED = 10
 class Unsettled:
     """Calls of a period of which something isn't known yet. unpriced: by "provider model".
 
-    open_calls: in flight; what they use is billed late. undecided_calls: lost ones. disputed_calls:
-    undecided too, but they block nothing: by themselves they are never
-    billed, and what staff decide later goes to the next invoice; else a broken upstream could hold up every month.
+    open_calls: in flight; their usage is billed late. undecided_calls: lost ones. disputed_calls: undecided too, but
+    they block nothing: they aren't billed unless staff decide so, and then on the next invoice; otherwise a broken
+    upstream could hold up every month.
     """
 
     open_calls: int
@@ -49,12 +49,12 @@ class Unsettled:
 
 
 def count_unsettled(account_id: int, period: BillingPeriod) -> Unsettled:
-    """As the rollups and the calls are now."""
+    """Counted from the rollups and the calls as they are now."""
     return unsettled_calls({account_id: usage_sums(account_id, period)}, period)[account_id]
 
 
 def unsettled_calls(usage: Mapping[int, Iterable[UsageSum]], period: BillingPeriod) -> dict[int, Unsettled]:
-    """By account. usage: the period's, by account; of calls that are no usage yet there are indexes of their own."""
+    """By account. usage: the period's, by account; calls that aren't usage yet are found by their own indexes."""
     calls = Usage.objects.filter(account__in=usage, local_day__gte=period.start, local_day__lt=period.end)
     open_calls = _count(calls.open(), "account_id")
     undecided = _count(calls.undecided(), "account_id", "is_disputed")
@@ -79,7 +79,7 @@ def _unpriced(usage: Iterable[UsageSum]) -> tuple[tuple[str, int], ...]:
 
 
 def find_blockers(invoice: Invoice, *, now: datetime | None = None) -> list[str]:
-    """Sentences, each with what to do; empty where the invoice can be issued once it is approved."""
+    """Sentences, each with what to do; empty if the invoice can be issued once it is approved."""
     sentences = [*_sender_sentences(invoice)]
     if invoice.kind == InvoiceKind.CREDIT_NOTE and not invoice.is_reduction:
         return sentences
@@ -92,19 +92,19 @@ def find_blockers(invoice: Invoice, *, now: datetime | None = None) -> list[str]
         period, unsettled = BillingPeriod(start), count_unsettled(invoice.account_id, BillingPeriod(start))
         if not invoice.is_reduction:
             sentences += _undecided_sentences(period, unsettled)
-        # A billed call may have lost its price since: the amount to refund is unknown until it has one again.
+        # A billed call may have lost its price since: the refund is unknown until it has one again.
         sentences += _unpriced_sentences(invoice, period, unsettled)
     return sentences
 
 
 def require_ended(invoice: Invoice) -> None:
-    """Raises InvoiceError with a sentence where the invoice's month isn't over."""
+    """Raises InvoiceError with a sentence if the invoice's month isn't over."""
     if sentence := why_too_early(invoice):
         raise InvoiceError(sentence)
 
 
 def why_too_early(invoice: Invoice) -> str:
-    """A sentence where the invoice's month isn't over; "" where it is, and for credit notes, which needn't wait."""
+    """A sentence if the invoice's month isn't over; "" if it is, and for credit notes, which needn't wait."""
     return "" if invoice.kind == InvoiceKind.CREDIT_NOTE else next(_too_early(invoice, timezone.now()), "")
 
 
@@ -120,7 +120,7 @@ def _sender_sentences(invoice: Invoice) -> list[str]:
 
 
 def _too_early(invoice: Invoice, now: datetime) -> Iterator[str]:
-    """Usage goes on until the month's end, and what is frozen before leaves the rest of it out."""
+    """Usage continues until the end of the month, and an invoice frozen before that would miss the rest of it."""
     period, account = invoice.period, invoice.account
     if not is_over(period, account, now):
         yield (
@@ -133,7 +133,7 @@ def _too_early(invoice: Invoice, now: datetime) -> Iterator[str]:
 
 
 def open_calls_note(invoice: Invoice) -> str:
-    """How many calls of the month are in flight: they hold up nothing, and are billed late. "" where there are none."""
+    """How many calls of the month are in flight: they hold up nothing and are billed late. "" if there are none."""
     if invoice.kind == InvoiceKind.CREDIT_NOTE:
         return ""
     number = count_unsettled(invoice.account_id, invoice.period).open_calls
@@ -147,8 +147,8 @@ def _calls(number: int) -> str:
 
 
 def _unpriced_services(account_id: int, period: BillingPeriod) -> dict[str, list[str]]:
-    """How unpriced calls were served where it wasn't the standard way, by "provider model": callers may ask for a tier,
-    or for tools of the provider, that the model's price doesn't list.
+    """How unpriced calls were served, if not in the standard way, by "provider model": callers may request a service
+    tier or a tool of the provider that the model's price doesn't list.
     """
     calls = Usage.objects.filter(account=account_id, local_day__gte=period.start, local_day__lt=period.end)
     found: dict[str, set[str]] = defaultdict(set)
@@ -160,7 +160,7 @@ def _unpriced_services(account_id: int, period: BillingPeriod) -> dict[str, list
 
 
 def _ways_of_unpriced(calls: UsageQuerySet) -> Iterator[tuple[str, ...]]:
-    """Provider, model, flags and service of billable ones: each once as rows have them, then as corrected."""
+    """Provider, model, flags and service of billable calls: each once as in the rows, then as corrected."""
     columns = ("provider", "model", "flags", *Service._fields)
     yield from calls.never_priced().filter(is_billable=True).order_by().values_list(*columns).distinct()
     for call in calls.cost_taken_back().prefetch_related(_IN_ORDER):

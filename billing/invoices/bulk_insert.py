@@ -1,6 +1,6 @@
-"""Many rows of a model in one statement, which travel as one JSON document.
+"""Many rows of a model in one statement, passed as one JSON document.
 
-Django's own `bulk_create` makes a parameter of each value; for some hundred rows that takes longer than to insert them.
+Django's own `bulk_create` makes a parameter of each value; for some hundred rows that takes longer than the insert.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _EXACT_FIELDS = (ExactDecimalField, FixedPointField, models.UUIDField)
 
 
 def insert_rows(model: type[models.Model], instances: Iterable[models.Model]) -> None:
-    """Insert them all, each value as Django stores it; they don't learn their ids.
+    """Insert all of them, each value as Django stores it. The instances don't get their ids.
 
-    Raises as the columns do: TypeError and ValueError for what they can't hold exactly.
+    Raises TypeError or ValueError, from the columns, for values that they can't hold exactly.
     """
     fields = [field for field in model._meta.concrete_fields if not field.primary_key]
     rows = list(instances)
@@ -40,14 +40,14 @@ def insert_rows(model: type[models.Model], instances: Iterable[models.Model]) ->
 
 
 def columns_of(fields: Sequence[models.Field[Any, Any]], connection: BaseDatabaseWrapper) -> Mapping[str, str]:
-    """Names and types, as `rows_sql` wants them."""
+    """Names and types, in the form that `rows_sql` takes."""
     return {str(field.column): str(field.db_type(connection)) for field in fields}
 
 
 def rows_document(
     fields: Sequence[models.Field[Any, Any]], instances: Iterable[models.Model], connection: BaseDatabaseWrapper
 ) -> str:
-    """The instances' values of these columns as `rows_sql` reads them."""
+    """The values of these columns, in the form that `rows_sql` reads."""
     exact = [(place, field) for place, field in enumerate(fields) if isinstance(_target_of(field), _EXACT_FIELDS)]
     json_places = [place for place, field in enumerate(fields) if isinstance(field, models.JSONField)]
     names = [str(field.column) for field in fields]
@@ -73,5 +73,5 @@ def rows_document(
 
 
 def _target_of(field: models.Field[Any, Any]) -> models.Field[Any, Any]:
-    """What a foreign key holds is a value of the field that it points at."""
+    """A foreign key's column holds a value of the field that it points to."""
     return field.target_field if isinstance(field, models.ForeignKey) else field

@@ -38,7 +38,7 @@ from llm.types import TOKEN_FIELDS
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """Terms that accounts share, each read once."""
+    """Terms that several accounts share, each read once."""
 
     version_in_force: Callable[[Plan, BillingPeriod], PlanVersion] = field(
         default_factory=lambda: cache(version_in_force)
@@ -49,7 +49,7 @@ class Lookups:
 
 @dataclass(frozen=True, slots=True)
 class MonthTerms:
-    """What a month is charged under. per_usd: None in USD."""
+    """The terms that a month is charged under. per_usd: None in USD."""
 
     version: PlanVersion
     per_usd: Decimal | None
@@ -58,7 +58,7 @@ class MonthTerms:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The difference between what a period comes to now and what was billed of it, which are `billed`."""
+    """The difference between what a period costs now and what was billed for it (`billed`)."""
 
     period: BillingPeriod
     terms: MonthTerms
@@ -73,13 +73,14 @@ class Part:
 
     @property
     def is_reduction(self) -> bool:
-        """It leaves as a credit note, or waits while goodwill makes up for it: no invoice gives money back."""
+        """Given back by a credit note, or held while goodwill already covers it: an invoice never gives money back."""
         usage = exact_sum(line.amount for line in self.lines if line.kind != LineKind.GOODWILL)
         return self.net < 0 or (self.net == 0 and usage < 0)
 
 
 def set_terms(invoice: Invoice, profile: BillingProfile, others: PriorInvoices, lookups: Lookups) -> None:
-    """Plan, exchange rate and tax of the invoice's own month: as they are now, or of a supplement those of its month.
+    """Set plan, exchange rate and tax: the current ones of the invoice's own month, for a supplement those its month
+    had.
 
     Raises NotBillableError.
     """
@@ -95,9 +96,9 @@ def set_terms(invoice: Invoice, profile: BillingProfile, others: PriorInvoices, 
 def terms_of_month(
     period: BillingPeriod, others: PriorInvoices, profile: BillingProfile, lookups: Lookups
 ) -> MonthTerms:
-    """Those of the month's invoice; of a month that was corrected since, those under which it was billed again.
+    """The terms of the month's invoice or, if it was corrected since, those under which it was billed again.
 
-    Until it is, those that hold now, where they are in its currency. Raises NotBillableError.
+    Until it is billed again, the current terms, if they are in its currency. Raises NotBillableError.
     """
     is_corrected = period in others.corrected
     regular = regular_of(others, period)
@@ -118,7 +119,7 @@ def rate_parts(
     profile: BillingProfile,
     lookups: Lookups,
 ) -> Iterator[Part]:
-    """The invoice's own period first, whose usage is given, then earlier ones that cost more than was billed of them.
+    """The invoice's own period first, whose usage is given, then earlier ones that now cost more than was billed.
 
     Raises NotBillableError.
     """
@@ -143,13 +144,13 @@ def rate_parts(
 def part_of_month(
     account_id: int, period: BillingPeriod, others: PriorInvoices, profile: BillingProfile, lookups: Lookups
 ) -> Part:
-    """Of a month that was billed before. Raises NotBillableError."""
+    """A month that was billed before. Raises NotBillableError."""
     terms = terms_of_month(period, others, profile, lookups)
     return _part(period, usage_sums(account_id, period), terms, others, lookups)
 
 
 def build_rows(invoice: Invoice, part: Part, cutoff_at: datetime) -> Iterator[InvoiceLine]:
-    """Without positions."""
+    """The lines, without positions yet."""
     for line in part.lines:
         yield build_row(invoice, line, part.period, part.terms, cutoff_at=cutoff_at)
 
@@ -157,7 +158,7 @@ def build_rows(invoice: Invoice, part: Part, cutoff_at: datetime) -> Iterator[In
 def build_row(
     invoice: Invoice, line: ChargeLine, period: BillingPeriod, terms: MonthTerms, *, cutoff_at: datetime | None
 ) -> InvoiceLine:
-    """Without its position."""
+    """One line, without its position yet."""
     return InvoiceLine(
         kind=line.kind,
         key=line.key,
@@ -210,12 +211,12 @@ def _terms_now(period: BillingPeriod, currency: str, profile: BillingProfile, lo
 
 
 def _per_usd_of(line: InvoiceLine) -> Decimal | None:
-    """Lines of version 1 don't say it: their invoice's month was charged at its rate."""
+    """Lines of version 1 don't state a rate: their month was charged at their invoice's."""
     return line.invoice.per_usd if line.per_usd is None else line.per_usd
 
 
 def _exchange_rate(invoice: Invoice, lookups: Lookups) -> ExchangeRate:
-    """The row that the figure is from."""
+    """The row that the rate was taken from."""
     found = lookups.rate_on(invoice.currency, invoice.period.last_day)
     if found.per_usd == invoice.per_usd:
         return found
@@ -224,7 +225,7 @@ def _exchange_rate(invoice: Invoice, lookups: Lookups) -> ExchangeRate:
 
 
 def unbilled_rows(documents: Sequence[Invoice]) -> list[BilledUsage]:
-    """The usage that these bill, taken back."""
+    """The usage that these documents bill, negated."""
     starts = BilledUsage.objects.filter(invoice__in=documents).order_by().values_list("period_start", flat=True)
     return [
         BilledUsage(period_start=start, provider=provider, model=model, rate_set_id=rate_set_id, **sums)
@@ -235,7 +236,7 @@ def unbilled_rows(documents: Sequence[Invoice]) -> list[BilledUsage]:
 
 
 def _unbilled(period: BillingPeriod, usage: Iterable[UsageSum], others: PriorInvoices) -> list[BilledUsage]:
-    """Rows of the usage that no other invoice bills; negative where others billed what is gone."""
+    """Usage that no other invoice bills; negative where others billed usage that is gone."""
     billed = billed_usage(others, period)
     now = {(each.provider, each.model, each.rate_set_id): _sums(each) for each in usage}
     rows = []
@@ -262,7 +263,7 @@ def _sums(usage: UsageSum) -> dict[str, Any]:
 
 
 def _subtracted(now: dict[str, Any] | None, billed: dict[str, Any]) -> dict[str, Any]:
-    """Digests are sums modulo 2**32: what is left of one is a digest again."""
+    """Digests are sums modulo 2**32, so a difference of digests is a digest too."""
     now = now or dict.fromkeys(SUM_FIELDS, Decimal(0))
     left = {name: now[name] - billed[name] for name in SUM_FIELDS}
     for name in SUM_FIELDS:

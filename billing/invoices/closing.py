@@ -1,7 +1,7 @@
-"""The end of a month: a draft for each account, made once its own last day has ended.
+"""The end of a month: drafts one invoice per account, once the account's own last day has ended.
 
-Nothing here counts on being called once, or at all: what is due is found by query, and a draft that exists is computed
-anew. So a job that is delivered twice, or a worker that is killed, costs nothing.
+Nothing here relies on being called once, or at all: due months are found by query, and an existing draft is recomputed.
+So a job that is delivered twice, or a worker that is killed, does no harm.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("billing")
 
 _FARTHEST_AHEAD = timedelta(hours=14)
-"""Of UTC: so much earlier a day begins in Kiritimati."""
-# In one transaction: so long do those wait who want to move one of their invoices. On SQLite the gateway waits too.
+"""How far ahead of UTC a time zone can be (Kiritimati)."""
+# Accounts per transaction: users who want to move one of their invoices wait for it; on SQLite, the gateway does too.
 ACCOUNTS_AT_A_TIME = 1 if connection.vendor == "sqlite" else 20
 
 
@@ -48,8 +48,7 @@ ACCOUNTS_AT_A_TIME = 1 if connection.vendor == "sqlite" else 20
 class ClosingReport:
     """By account name. kept: submitted before, so nothing was changed. failed: (account, why).
 
-    credited: drafts of credit notes over months that cost less than was billed of them, an account as often as it has
-    some.
+    credited: drafts of credit notes for months that cost less than was billed; an account appears once for each.
     """
 
     drafted: list[str] = field(default_factory=list)
@@ -77,16 +76,14 @@ def close_month(
     user: User | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ClosingReport:
-    """Draft the month's invoice of every account, or of one; drafts that exist are computed anew.
+    """Draft the month's invoice for every account, or for one; existing drafts are recomputed.
 
-    Accounts that are not invoiced yet in that month count as empty, unless one is asked for by name. Who asks for one
-    says that it was open in the month, where that is unknown.
-    on_progress: called as (accounts done, of how many). Raises BillingError where the month has not begun, anywhere
-    or for the one account; others for which it hasn't count as empty too.
+    Accounts that aren't invoiced yet in that month count as empty, unless one is named. Naming an account asserts that
+    it was open in the month, if that is unknown.
+    on_progress: called with (accounts done, total). Raises BillingError if the month hasn't begun, for the named
+    account or for all; otherwise accounts in which it hasn't begun count as empty too.
     """
-    now = timezone.now()
-    if period.start > (now + _FARTHEST_AHEAD).date() or (account and not _has_begun(period, account, now)):
-        raise BillingError(f"{period} has not started: its invoices can be generated once it has ended.")
+    require_begun(period, account)
     refresh(account_ids=None if account is None else [account.pk])
     report = ClosingReport()
     accounts = [account] if account is not None else _accounts_billed_in(period, report)
@@ -100,8 +97,15 @@ def close_month(
     return report
 
 
+def require_begun(period: BillingPeriod, account: Account | None) -> None:
+    """Raises BillingError where the month has not begun: anywhere, or for the one account."""
+    now = timezone.now()
+    if period.start > (now + _FARTHEST_AHEAD).date() or (account and not _has_begun(period, account, now)):
+        raise BillingError(f"{period} has not started: its invoices can be generated once it has ended.")
+
+
 def close_due_months(*, now: datetime | None = None) -> ClosingReport:
-    """Draft each month that has ended for its account and was not invoiced; compute the drafts of such months anew.
+    """Draft each month that has ended for its account and wasn't invoiced; recompute the drafts of such months.
 
     Also drafts credit notes for issued months whose cost has dropped, even for accounts with no month due. A month
     whose invoice was voided is skipped; staff can close it by hand.
@@ -126,7 +130,7 @@ def _accounts_by_month_due(now: datetime) -> dict[BillingPeriod, list[Account]]:
     for account in _accounts():
         last = last_ended(account, now)
         fees = months_of_fees(account, last, terms)
-        # The invoice of the last month takes what came late for earlier ones.
+        # The invoice of the last month includes late usage of earlier ones.
         latest = {last} if first_month(account) <= last else set()
         for period in (used[account.pk] | drafts[account.pk] | fees | latest) - settled[account.pk]:
             if period <= last and is_billed(account, period):
@@ -140,9 +144,9 @@ def _accounts() -> QuerySet[Account]:
 
 
 def _accounts_billed_in(period: BillingPeriod, report: ClosingReport) -> list[Account]:
-    """All but those whose invoices begin later, and those that came later: they would owe fees for it.
+    """All accounts except those invoiced only from a later month on, or created later: they would be charged fees.
 
-    They are noted as empty.
+    Those are reported as empty.
     """
     accounts = list(_accounts())
     newcomers = [account.pk for account in accounts if first_month(account) > period]
@@ -166,9 +170,9 @@ def _batches(accounts: Sequence[Account]) -> Iterator[Sequence[Account]]:
 
 
 def last_ended(account: Account, now: datetime) -> BillingPeriod:
-    """The latest month that has been over for BILLING_CLOSE_AFTER_HOURS where the account is.
+    """The latest month that ended at least BILLING_CLOSE_AFTER_HOURS ago in the account's time zone.
 
-    An account that is closed ends its month that day.
+    Closing an account ends its month on that day.
     """
     moment = now - timedelta(hours=settings.BILLING_CLOSE_AFTER_HOURS)
     month = BillingPeriod.of(local_date(account, moment))
@@ -183,7 +187,7 @@ def _close(
     user: User | None,
     is_asked_for: bool = False,
 ) -> None:
-    """A regular invoice each; supplements for what came late where no regular invoice will take it."""
+    """A regular invoice for each; supplements for late usage that no regular invoice will take."""
     was_open = may_have_been_open_in if is_asked_for else was_open_in
     closed = [account for account in accounts if not was_open(account, period) and _owes_nothing(account, period)]
     _draft([account for account in accounts if account not in closed], period, report, user=user)
@@ -192,7 +196,7 @@ def _close(
         if account in closed:
             currencies[account.pk].add(get_or_create_profile(account).currency)
         elif currencies[account.pk]:
-            # In the currency of the regular invoice, late usage stands on that.
+            # Late usage in the regular invoice's currency is on that invoice.
             currencies[account.pk].discard(get_or_create_profile(account).currency_in(period))
         for currency in sorted(currencies[account.pk]):
             _supplement(account, currency, period, report, user=user)
@@ -223,7 +227,7 @@ def _supplement(
 
 
 def _former_currencies(accounts: Iterable[Account]) -> dict[int, set[str]]:
-    """By account: in which its usage was billed, though it is billed in another by now."""
+    """By account: the currencies in which it was billed before, other than its current one."""
     billed = Invoice.objects.frozen().filter(account__in=[account.pk for account in accounts])
     former = billed.exclude(kind=InvoiceKind.CREDIT_NOTE).exclude(currency=F("account__billing_profile__currency"))
     found: dict[int, set[str]] = defaultdict(set)
@@ -246,9 +250,9 @@ def _draft(
 
 
 def _owes_nothing(account: Account, period: BillingPeriod) -> bool:
-    """Of a month in which the account was closed: no fees, and only what its last calls used, if anything.
+    """Whether a month in which the account was closed needs no invoice: it has no fees, and no usage.
 
-    If staff have asked for a draft, it is recalculated.
+    If staff have asked for a draft, it is recomputed.
     """
     drafts = Invoice.objects.filter(kind=InvoiceKind.REGULAR, state=InvoiceState.DRAFT)
     is_drafted = drafts.filter(account=account, period_start=period.start).exists()
@@ -268,9 +272,9 @@ def _days_used(account_ids: Collection[int], period: BillingPeriod) -> QuerySet[
 def months_of_fees(
     account: Account, last: BillingPeriod, terms: Mapping[int, Sequence[PlanVersion]]
 ) -> set[BillingPeriod]:
-    """Each month until the last since a plan began whose terms have a fee or a commitment, whatever was drafted of it.
+    """Every month up to the last in which the plan in force has a fee or a commitment, drafted or not.
 
-    Months in which the account was closed have no fees. terms: see `terms_by_plan`.
+    Months in which the account was closed have no fees. terms: from `terms_by_plan`.
     """
     first = first_month(account)
     profile: BillingProfile | None = getattr(account, "billing_profile", None)
@@ -289,7 +293,9 @@ def months_of_fees(
 def _plans_with_months(
     profile: BillingProfile, last: BillingPeriod
 ) -> Iterator[tuple[int, date | None, BillingPeriod]]:
-    """(plan id, from when on its fees are due, the last month that it holds for), of former plans and the present."""
+    """(plan id, the day from which its fees are due, the last month it applies to), for former plans and the current
+    one.
+    """
     before: date | None = None
     for each in sorted(profile.former_plans.all(), key=lambda former: former.until):
         yield each.plan_id, _later(before, each.since), min(last, BillingPeriod(each.until).previous)
@@ -302,13 +308,13 @@ def _later(one: date | None, other: date | None) -> date | None:
 
 
 def _in_force(versions: Sequence[PlanVersion], last: BillingPeriod) -> Iterator[tuple[PlanVersion, BillingPeriod]]:
-    """Each version with the last month that it holds for. versions: of a plan, by their months."""
+    """Each version with the last month it applies to. versions: of one plan, by month."""
     for version, following in zip(versions, [*versions[1:], None], strict=True):
         yield version, last if following is None else min(last, BillingPeriod(following.effective_from).previous)
 
 
 def terms_by_plan() -> dict[int, list[PlanVersion]]:
-    """The versions of each plan, by their months."""
+    """The versions of each plan, by month."""
     found: dict[int, list[PlanVersion]] = defaultdict(list)
     for version in PlanVersion.objects.order_by("effective_from"):
         found[version.plan_id].append(version)
@@ -333,7 +339,7 @@ def _months_used() -> dict[int, set[BillingPeriod]]:
 
 
 def _months_settled() -> dict[int, set[BillingPeriod]]:
-    """Months whose regular invoice was submitted, or voided with none after it."""
+    """Months whose regular invoice was submitted, or voided without a successor."""
     states = defaultdict(set)
     for account_id, start, state in Invoice.objects.filter(kind=InvoiceKind.REGULAR).values_list(
         "account_id", "period_start", "state"

@@ -1,4 +1,4 @@
-"""Credit notes, whatever their kind: what is left of an invoice, and the taxes that a note gives back."""
+"""What all credit notes share: what is left of an invoice, and the taxes that a note gives back."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from llm.money import exact_sum
 
 
 def notes_of(original: Invoice) -> QuerySet[Invoice]:
-    """Those that hold something of the invoice: all but void ones."""
+    """The notes that reduce what is left of the invoice: all except void ones."""
     return Invoice.objects.filter(original=original).exclude(state=InvoiceState.VOID)
 
 
 def lasting_notes_of(original: Invoice) -> QuerySet[Invoice]:
-    """Without drafts of reductions, which are computed anew from what the others leave."""
+    """Without drafts of reductions, which are recomputed from what the others leave."""
     return notes_of(original).exclude(Q(credit_kind=CreditKind.REDUCTION) & Q(state=InvoiceState.DRAFT))
 
 
@@ -54,7 +54,7 @@ def left_by_line(original: Invoice) -> dict[int, Decimal]:
 
 
 def left_of_month(original: Invoice, period: BillingPeriod, *, beside: int = 0) -> Decimal:
-    """What the notes leave of the invoice's lines of that month, without tax. beside: the id of a note left out."""
+    """What the notes leave of the invoice's lines of that month, without tax. beside: the id of a note to ignore."""
     documents = [original.pk, *lasting_notes_of(original).exclude(pk=beside).values_list("pk", flat=True)]
     lines = InvoiceLine.objects.filter(invoice__in=documents, period_start=period.start)
     return exact_sum(lines.values_list("amount", flat=True))
@@ -64,8 +64,8 @@ def charged_of_month(original: Invoice, period: BillingPeriod, *, beside: int = 
     """What all documents of the invoice's account and currency charge for that month, without tax.
 
     Invoices of version 1 gave reductions back as lines of a later month's invoice, so this may be less than is left of
-    the month's own. What isn't issued yet may still be withdrawn: it counts where it gives back, not where it charges.
-    beside: as of `left_of_month`.
+    the month's own. A document that isn't issued yet may still be withdrawn: it counts if it gives back, not if it
+    charges. beside: see `left_of_month`.
     """
     documents = Invoice.objects.filter(account=original.account_id, currency=original.currency)
     is_recomputed = ~Q(kind=InvoiceKind.CREDIT_NOTE) | Q(credit_kind=CreditKind.REDUCTION)
@@ -86,9 +86,9 @@ def given_back(lines: Iterable[InvoiceLine]) -> dict[BillingPeriod, Decimal]:
 
 
 def require_covered(note: Invoice, original: Invoice, lines: Iterable[InvoiceLine]) -> None:
-    """Raises InvoiceError where the note gives back more than is left of its invoice, or of what a month was charged.
+    """Raises InvoiceError if the note gives back more than is left of its invoice, or of what a month was charged.
 
-    Lines can come to more than their invoice, which has discounts. For each month by itself, since each has its tax.
+    The lines may come to more than the invoice, which has discounts. Checked by month, since each month has its tax.
     """
     for period, asked in given_back(lines).items():
         left = left_of_month(original, period, beside=note.pk or 0)
@@ -104,9 +104,9 @@ def require_covered(note: Invoice, original: Invoice, lines: Iterable[InvoiceLin
 
 
 def set_credit_totals(note: Invoice, original: Invoice, lines: Sequence[InvoiceLine]) -> None:
-    """Totals and flags of a note with these lines: tax by rate, rounded, and never more than is left of it.
+    """Set the totals and flags of a note with these lines: tax by rate, rounded, and never more than is left.
 
-    The note that takes the last of what an invoice charges at a rate takes the last of its tax too.
+    The note that takes the last of what an invoice charges at a rate takes the rest of its tax too.
     """
     others = list(lasting_notes_of(original).exclude(pk=note.pk))
     charged = {each.percent: each for each in taxes_of(original)}
@@ -126,7 +126,7 @@ def set_credit_totals(note: Invoice, original: Invoice, lines: Sequence[InvoiceL
 
 
 def require_gives_back(note: Invoice) -> None:
-    """Raises InvoiceError where the note would charge something, as the database refuses too."""
+    """Raises InvoiceError if the note would charge something, which the database refuses too."""
     if note.total > 0:
         raise InvoiceError(
             f"Reversing this would charge {format_money(note.total, note.currency)} {note.currency}: a credit "

@@ -1,8 +1,8 @@
-"""Credit notes that people make: an issued invoice never changes; what it charged is given back by a document.
+"""Credit notes made by staff: an issued invoice never changes; a document gives back what it charged.
 
-Goodwill gives money back and no more: what it is for stays billed. A correction takes back what a line charged, so that
-the next draft bills it again, under the plan, the exchange rate and the tax that hold then. docs/accounting.md says
-which is for what.
+Goodwill gives money back and nothing else: the usage stays billed. A correction takes back what a line charged, so that
+the next draft bills it again, under the plan, exchange rate and tax that apply then. docs/accounting.md says when to
+use which.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 
 
 def credit(invoice_id: int, *, user: User, reason: str, amounts: Mapping[int, Decimal] | None = None) -> Invoice:
-    """A draft of a goodwill credit note over an issued invoice, which then goes through review as any invoice does.
+    """Draft a goodwill credit note for an issued invoice. It goes through review like any invoice.
 
-    amounts: line id -> how much of it, without tax, in the invoice's currency; None credits all that is left of it, and
+    amounts: line id -> how much to credit, without tax, in the invoice's currency; None credits all that is left, also
     of what its months were charged on all documents together.
-    Raises InvoiceError where it was not issued, or a line has less left.
+    Raises InvoiceError if the invoice isn't issued, or a line has less left.
     """
     with _crediting(invoice_id, InvoiceAction.CREDIT, user=user, reason=reason) as original:
         lines = [_goodwill(line, amount) for line, amount in _chosen(original, amounts)]
@@ -60,10 +60,10 @@ def credit(invoice_id: int, *, user: User, reason: str, amounts: Mapping[int, De
 def credit_and_bill_again(
     invoice_id: int, *, user: User, reason: str, line_ids: Collection[int] | None = None
 ) -> Invoice:
-    """A draft of a correcting credit note. Once it is issued, the next draft of the account bills what it takes back.
+    """Draft a correcting credit note. Once it is issued, the account's next draft bills again what it takes back.
 
-    line_ids: of the invoice's lines; None takes back all of them. Of each it takes all that is left. Raises
-    InvoiceError where the invoice was not issued, or nothing is left of these lines.
+    line_ids: of the invoice's lines; None takes back all of them. All that is left of each is taken back. Raises
+    InvoiceError if the invoice isn't issued, or nothing is left of these lines.
     """
     with _crediting(invoice_id, InvoiceAction.BILL_AGAIN, user=user, reason=reason) as original:
         lines = _corrected(original, line_ids)
@@ -73,7 +73,7 @@ def credit_and_bill_again(
 
 @contextmanager
 def _crediting(invoice_id: int, action: InvoiceAction, *, user: User, reason: str) -> Iterator[Invoice]:
-    """The invoice, locked with its account; afterwards its history says what was done."""
+    """Locks the invoice and its account; adds the step to the invoice's history afterwards."""
     require_permission(user, action)
     if not reason.strip():
         raise InvoiceError("Give a reason.")
@@ -112,12 +112,12 @@ def _draft(
 
 
 def creditable(original: Invoice) -> dict[int, Decimal]:
-    """What is left of each line, without tax: its amount and the credit notes that aren't void. By line id."""
+    """What is left of each line, without tax: its amount less the credit notes that aren't void. By line id."""
     return left_by_line(original)
 
 
 def _chosen(original: Invoice, amounts: Mapping[int, Decimal] | None) -> list[tuple[InvoiceLine, Decimal]]:
-    """(line, what to credit of it). Raises InvoiceError."""
+    """(line, amount to credit). Raises InvoiceError."""
     left = creditable(original)
     wanted = _all_left(original, left) if amounts is None else amounts
     if unknown := set(wanted) - set(left):
@@ -131,7 +131,7 @@ def _chosen(original: Invoice, amounts: Mapping[int, Decimal] | None) -> list[tu
 
 
 def _all_left(original: Invoice, left: Mapping[int, Decimal]) -> dict[int, Decimal]:
-    """By line id. Of a month that was charged less on all documents together, the largest lines are credited less."""
+    """By line id. If all documents together charge less for a month, its largest lines are credited less."""
     wanted = dict(left)
     by_month: dict[BillingPeriod, list[int]] = defaultdict(list)
     for line_id, start in original.lines.order_by("position").values_list("pk", "period_start"):
@@ -167,7 +167,7 @@ def _goodwill(line: InvoiceLine, amount: Decimal) -> InvoiceLine:
 
 
 def _build_line(line: InvoiceLine, original: Invoice) -> InvoiceLine:
-    """What a credit note's line takes over from the one that it credits: all but its figures."""
+    """What a credit note's line copies from the line that it credits: all but its figures."""
     return InvoiceLine(
         kind=line.kind,
         key=line.key,
@@ -184,7 +184,7 @@ def _build_line(line: InvoiceLine, original: Invoice) -> InvoiceLine:
 
 
 def _corrected(original: Invoice, line_ids: Collection[int] | None) -> list[InvoiceLine]:
-    """What is left of these lines, taken back: they, and what notes have changed of them since."""
+    """What is left of these lines, taken back: the lines themselves, and what notes have changed of them since."""
     chosen = list(original.lines.order_by("position"))
     if line_ids is not None:
         if unknown := set(line_ids) - {line.pk for line in chosen}:
@@ -199,7 +199,7 @@ def _corrected(original: Invoice, line_ids: Collection[int] | None) -> list[Invo
 
 
 def _require_reduced_lines(original: Invoice, rows: Iterable[InvoiceLine]) -> None:
-    """A discount, an allowance or goodwill isn't taken back without what it reduces. For each month by itself."""
+    """A discount, allowance or goodwill isn't taken back without what it reduces. Checked by month."""
     by_month: dict[BillingPeriod, list[Decimal]] = defaultdict(list)
     for row in rows:
         by_month[BillingPeriod(row.period_start)].append(row.amount)
@@ -212,7 +212,7 @@ def _require_reduced_lines(original: Invoice, rows: Iterable[InvoiceLine]) -> No
 
 
 def _taken_back(line: InvoiceLine, original: Invoice, *, with_usage: bool) -> Iterator[InvoiceLine]:
-    """with_usage: its quantities, costs and calls too; so where the note takes back the whole invoice and its usage."""
+    """with_usage: also quantities, costs and calls, for a note that takes back the whole invoice and its usage."""
     notes = [each.pk for each in lasting_notes_of(original) if not each.is_goodwill]
     credited = InvoiceLine.objects.filter(invoice__in=notes, credited_line=line)
     billed = added_lines(InvoiceLine.objects.filter(pk=line.pk) | credited)

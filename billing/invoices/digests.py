@@ -1,11 +1,11 @@
-"""What an invoice says, as one canonical text, and the digest that an approver signs.
+"""The content of an invoice as one canonical text, and the digest of it that an approver signs.
 
-The text is JSON with sorted keys; amounts are plain decimals without needless zeros, moments ISO 8601 in UTC. How far
-the invoice has come and who did what are no part of it. The number and the dates, which come with the issue, have a
-digest of their own, over that of the content.
+The text is JSON with sorted keys; amounts are plain decimals without trailing zeros, moments ISO 8601 in UTC. The
+invoice's state and who did what aren't part of it. The number and the dates, which are set on issue, have their own
+digest, on top of the content's.
 
-What a version says never changes, or what was signed under it could not be checked any more. An invoice that must say
-more needs another version: add it to `_FIELDS` and make it the models' CONTENT_VERSION.
+The fields of a version never change, or what was signed under it could no longer be checked. To add fields, add a
+version to `_FIELDS` and make it the models' CONTENT_VERSION.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ISSUE_FIELDS = ("content_digest", "series_id", "number", "issued_on", "due_on",
 
 
 def content_digest(invoice: Invoice, lines: Iterable[InvoiceLine] | None = None) -> str:
-    """SHA-256 of the content, 64 hex digits. lines: all of the invoice's, by position; read where not given."""
+    """SHA-256 of the content, 64 hex digits. lines: all of the invoice's, by position; read if not given."""
     lines = invoice.lines.order_by("position") if lines is None else lines
     invoice_fields, line_fields = _FIELDS[invoice.content_version]
     content = {
@@ -53,7 +53,7 @@ def content_digest(invoice: Invoice, lines: Iterable[InvoiceLine] | None = None)
 
 
 def issue_digest(invoice: Invoice) -> str:
-    """SHA-256 of what an invoice got since it was approved: its number and its dates, on top of its content."""
+    """SHA-256 of what an invoice gets on issue, its number and dates, together with its content digest."""
     return _sha256({"version": ISSUE_VERSION, **_values(invoice, _ISSUE_FIELDS)})
 
 

@@ -1,8 +1,8 @@
-"""Drafts: made from a month's usage, and computed anew as often as one likes, until they are submitted.
+"""Drafts: made from a month's usage, and recomputed any number of times until they are submitted.
 
-Everything happens under the lock of the account's billing profile, so an account's invoices come one after the other,
-and as of the cutoff of its rollups, which are locked too. Whoever locks several accounts does so by ascending id,
-profiles before rollups.
+Everything happens under the lock of the account's billing profile, so an account's invoices are made one at a time, and
+as of the cutoff of its rollups, which are locked too. To lock several accounts, lock by ascending id, profiles before
+rollups.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 DraftResult = Invoice | BillingError | None
-"""What came of an account: its invoice, why it can't be billed, or None where there is nothing to bill."""
+"""The result for an account: its invoice, why it can't be billed, or None if there is nothing to bill."""
 
 
 def draft_invoice(
@@ -53,10 +53,10 @@ def draft_invoice(
     user: User | None = None,
     kind: InvoiceKind = InvoiceKind.REGULAR,
 ) -> Invoice | None:
-    """The account's draft of the period, made or computed anew; None where there is nothing to bill.
+    """The account's draft of the period, made or recomputed; None if there is nothing to bill.
 
-    One that was submitted already is returned as it is. kind: regular, or a supplement, which bills only what changed
-    in a period since it was billed. Raises NotBillableError.
+    An invoice that was already submitted is returned unchanged. kind: regular, or a supplement, which bills only what
+    changed in a period since it was billed. Raises NotBillableError.
     """
     refresh(account_ids=[account.pk])
     return _result(draft_invoices([account], period, user=user, kind=kind)[account.pk])
@@ -69,7 +69,7 @@ def draft_invoices(
     user: User | None = None,
     kind: InvoiceKind = InvoiceKind.REGULAR,
 ) -> dict[int, DraftResult]:
-    """`draft_invoice` of each, in one transaction, by account id. Refresh the rollups first."""
+    """`draft_invoice` for each account, in one transaction, by account id. Refresh the rollups first."""
     make_profiles(accounts)
     with transaction.atomic():
         profiles = lock_profiles([account.pk for account in accounts])
@@ -89,7 +89,7 @@ def draft_invoices(
 
 
 def recompute(invoice_id: int, *, user: User | None = None) -> Invoice:
-    """Compute a draft anew. Raises InvoiceError where it is no draft, or a credit note."""
+    """Recompute a draft. Raises InvoiceError if it isn't a draft, or is a credit note."""
     account_id = Invoice.objects.values_list("account_id", flat=True).get(pk=invoice_id)
     refresh(account_ids=[account_id])
     with transaction.atomic():
@@ -104,15 +104,15 @@ def recompute(invoice_id: int, *, user: User | None = None) -> Invoice:
 
 
 def lock_profile(account_id: int) -> BillingProfile:
-    """Until the transaction ends nobody else makes or moves an invoice of the account."""
+    """Until the transaction ends, no other process makes or moves an invoice of the account."""
     return lock_profiles([account_id])[account_id]
 
 
 def lock_profiles(account_ids: Collection[int]) -> dict[int, BillingProfile]:
-    """`lock_profile` of each, by account id.
+    """`lock_profile` for each account, by account id.
 
-    Accounts and plans are read by statements of their own, after the lock: a join would find them as they were before
-    the wait, and lose a profile whose plan was changed meanwhile.
+    Accounts and plans are read in separate statements after the lock: a join would return them as they were before the
+    wait, and drop a profile whose plan was changed meanwhile.
     """
     profiles = BillingProfile.objects.select_for_update().filter(account__in=account_ids).order_by("account_id")
     found = profiles.prefetch_related("account", "plan", "former_plans__plan")
@@ -120,7 +120,7 @@ def lock_profiles(account_ids: Collection[int]) -> dict[int, BillingProfile]:
 
 
 def compute(invoice: Invoice, profile: BillingProfile, *, user: User | None) -> None:
-    """Fill a draft that is there already, under the profile's lock. Raises InvoiceError or NotBillableError."""
+    """Compute an existing draft, under the profile's lock. Raises InvoiceError or NotBillableError."""
     account_id = invoice.account_id
     draft = _Draft.of(invoice, profile, load_invoices([account_id])[account_id])
     _result(_compute([draft], invoice.period, user=user)[account_id])
@@ -135,7 +135,7 @@ def note_event(
 def build_event(
     invoice: Invoice, action: InvoiceAction, from_state: str, *, user: User | None, reason: str = ""
 ) -> InvoiceEvent:
-    """A line of the invoice's history, not saved yet."""
+    """An entry of the invoice's history, unsaved."""
     return InvoiceEvent(
         invoice=invoice,
         action=action,
@@ -154,7 +154,7 @@ def build_event(
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """invoices: of its account, those that are void left out. others: of these, what bills usage beside it."""
+    """invoices: the account's, without void ones. others: those among them that count beside this draft."""
 
     invoice: Invoice
     profile: BillingProfile
@@ -163,7 +163,7 @@ class _Draft:
 
     @classmethod
     def of(cls, invoice: Invoice, profile: BillingProfile, invoices: Sequence[Invoice]) -> _Draft:
-        """In the profile's currency of that month; a supplement in that of the invoice which it adds to."""
+        """In the profile's currency for that month; a supplement in the currency of the invoice that it adds to."""
         invoice.currency = profile.currency_in(invoice.period)
         if invoice.kind == InvoiceKind.SUPPLEMENT:
             invoice.currency = currency_of_month(invoice.period, invoices, profile)
@@ -176,7 +176,7 @@ class _Draft:
 
 @dataclass(frozen=True, slots=True)
 class _Books:
-    """What drafts of one period are computed from, by account id: as of the cutoffs, until the transaction ends."""
+    """What drafts of one period are computed from, by account id, as of the cutoffs and locked with them."""
 
     cutoffs: Mapping[int, datetime | None]
     usage: Mapping[int, Sequence[UsageSum]]
@@ -186,7 +186,7 @@ class _Books:
 
     @classmethod
     def locked(cls, drafts: Sequence[_Draft], period: BillingPeriod) -> _Books:
-        """In as many queries for many accounts as for one."""
+        """The number of queries doesn't depend on the number of accounts."""
         ids = [draft.account_id for draft in drafts]
         cutoffs = lock_rollups(ids)
         usage = load_usage_sums(ids, period)
@@ -196,7 +196,7 @@ class _Books:
 
 @dataclass(frozen=True, slots=True)
 class _ComputedDraft:
-    """What a draft holds from now on. action: what its history says of that, if anything."""
+    """The new content of a draft. action: what to add to its history, if anything."""
 
     invoice: Invoice
     lines: Sequence[InvoiceLine]
@@ -205,7 +205,7 @@ class _ComputedDraft:
 
 
 def _compute(drafts: Sequence[_Draft], period: BillingPeriod, *, user: User | None) -> dict[int, DraftResult]:
-    """At most one draft an account: everything is read, then computed, then written."""
+    """At most one draft per account: everything is read, then computed, then written."""
     if not drafts:
         return {}
     books, lookups = _Books.locked(drafts, period), Lookups()
@@ -225,7 +225,7 @@ def _compute(drafts: Sequence[_Draft], period: BillingPeriod, *, user: User | No
 
 
 def _reckon(draft: _Draft, books: _Books, lookups: Lookups) -> _ComputedDraft | None:
-    """None where a new draft would be empty. Raises BillingError."""
+    """None if a new draft would be empty. Raises BillingError."""
     invoice, account_id = draft.invoice, draft.account_id
     cutoff_at = books.cutoffs[account_id]
     if cutoff_at is None:
@@ -254,12 +254,12 @@ def _reckon(draft: _Draft, books: _Books, lookups: Lookups) -> _ComputedDraft | 
 
 
 def _write(computed: Sequence[_ComputedDraft], *, user: User | None) -> None:
-    """The invoices, with these lines and usage in the place of those that they had."""
+    """Write the invoices, replacing their lines and usage."""
     known = [each.invoice for each in computed if not each.invoice._state.adding]
     for invoice in known:
         invoice.save()
     if known:
-        # Not delete(), which reads every line to see that no credit note cites it: the database sees that too.
+        # Not delete(), which reads every line to check that no credit note cites it: the database checks that too.
         InvoiceLine.objects.filter(invoice__in=known)._raw_delete(DEFAULT_DB_ALIAS)
         BilledUsage.objects.filter(invoice__in=known)._raw_delete(DEFAULT_DB_ALIAS)
     Invoice.objects.bulk_create(each.invoice for each in computed if each.invoice._state.adding)
@@ -276,7 +276,7 @@ def _write(computed: Sequence[_ComputedDraft], *, user: User | None) -> None:
 
 
 def _found(invoices: Iterable[Invoice], period: BillingPeriod, kind: InvoiceKind) -> Invoice | None:
-    """The period's invoice of that kind, in whatever currency; of supplements only one that isn't submitted."""
+    """The period's invoice of that kind, in any currency; a supplement only if it isn't submitted."""
     for invoice in invoices:
         if (invoice.period, invoice.kind) != (period, kind):
             continue
@@ -302,7 +302,7 @@ def set_totals(invoice: Invoice, lines: Sequence[InvoiceLine]) -> None:
 def set_estimates(invoice: Invoice, usage: Sequence[BilledUsage]) -> None:
     cost = exact_sum(row.cost for row in usage)
     estimated = exact_sum(row.estimated_cost for row in usage)
-    # With free models there is no cost to take a share of: calls stand in for it.
+    # With free models there is no cost to take a share of, so calls are used instead.
     if cost <= 0:
         cost, estimated = (Decimal(sum(getattr(row, name) for row in usage)) for name in ("calls", "estimated_calls"))
     share = int(estimated * 1000 / cost) if cost > 0 else 0
@@ -318,7 +318,7 @@ def set_comparison(
     unsettled: Unsettled,
     is_key_new: bool,
 ) -> None:
-    """invoices: the account's, those that are void left out."""
+    """invoices: the account's, without void ones."""
     earlier = {
         each.period: each
         for each in invoices

@@ -1,4 +1,4 @@
-"""Rates of exchange: written once, with their day and source. A correction is a later row for the same day."""
+"""Exchange rates: written once, with their day and source. A correction is a later row for the same day."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class NoExchangeRate(NotBillableError):
-    """Nobody has said what a currency was worth by a day."""
+    """No rate of a currency is known for a day or before it."""
 
 
 def rate_on(currency: str, day: date) -> ExchangeRate:
-    """The latest of that day or before it; of one day, what was written last. Raises NoExchangeRate with a sentence."""
+    """The latest rate on or before that day; among those of one day, the one written last. Raises NoExchangeRate."""
     rate = ExchangeRate.objects.filter(currency=currency, on__lte=day).order_by("-on", "-id").first()
     if rate is None:
         raise NoExchangeRate(f"There is no exchange rate for {currency} on or before {day}: set one.")

@@ -38,7 +38,7 @@ FLAGS: Mapping[str, str] = {
 }
 
 ESTIMATED_PERMILLE = 50
-"""From this share of the cost on, estimates are worth a look."""
+"""From this share of the cost on, estimates are flagged."""
 JUMP_PERCENT = 50
 _FARTHEST_FROM_UTC = timedelta(hours=14)
 
@@ -74,7 +74,7 @@ def find_flags(
 
 
 def flags_of_note(note: Invoice, lines: Sequence[InvoiceLine]) -> list[str]:
-    """Of a credit note, which says again what was looked at on its invoice: only how it looks is new."""
+    """Flags of a credit note: only missing characters. Everything else was reviewed with its invoice."""
     return ["glyphs"] if find_missing(note, lines, bill_to_of(note)) else []
 
 
@@ -83,7 +83,7 @@ def labels_of(invoice: Invoice) -> list[str]:
 
 
 def _has_real_country(profile: BillingProfile) -> bool:
-    """Profiles of before may have two letters that no country has; they stay until somebody chooses one."""
+    """Older profiles may have two letters that aren't a country; they stay until a country is chosen."""
     return not profile.country or is_country(profile.country)
 
 
@@ -103,7 +103,7 @@ def _is_below_cost(invoice: Invoice) -> bool:
 
 
 def _is_catching_up(invoice: Invoice, lines: Sequence[InvoiceLine]) -> bool:
-    """A month of fees alone that nobody billed in its time."""
+    """Whether it is an earlier month with fees only that wasn't billed in its time."""
     if invoice.kind != InvoiceKind.REGULAR or any(line.kind == LineKind.USAGE for line in lines):
         return False
     this_month = BillingPeriod.of(local_date(invoice.account, timezone.now()))
@@ -111,8 +111,8 @@ def _is_catching_up(invoice: Invoice, lines: Sequence[InvoiceLine]) -> bool:
 
 
 def accounts_with_new_keys(account_ids: Iterable[int], period: BillingPeriod) -> frozenset[int]:
-    """Those of which a key was made in the period, by the account's own days."""
-    # Wherever the account is: a day begins 14 hours earlier there at the most, and ends 12 hours later.
+    """Accounts that got a key in the period, by their own days."""
+    # Covers every time zone: a local day begins up to 14 hours before UTC's and ends up to 12 hours after it.
     first, end = (datetime.combine(day, time.min, UTC) for day in (period.start, period.end))
     near = Q(created_at__gte=first - _FARTHEST_FROM_UTC, created_at__lt=end + _FARTHEST_FROM_UTC)
     keys = ApiKey.objects.filter(near, account__in=account_ids).select_related("account__billing_profile")

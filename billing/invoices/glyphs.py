@@ -1,4 +1,4 @@
-"""Which characters of an invoice its PDF can't show: said on the draft, while something can be done about it."""
+"""Which characters of an invoice its PDF can't show: flagged on the draft, while it can still be fixed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _MAX_NAMED = 10
 
 
 def find_missing(invoice: Invoice, lines: Iterable[InvoiceLine], bill_to: BillTo | BillingProfile) -> tuple[str, ...]:
-    """Each character once. bill_to: whom it is for, as it was frozen or as the profile now says."""
+    """Each character once. bill_to: the frozen recipient, or the one that the profile now gives."""
     return missing_characters(_texts_of(invoice, lines, bill_to))
 
 
 def missing_now(invoice: Invoice) -> tuple[str, ...]:
-    """Of a saved invoice, with the fonts that there are now."""
+    """For a saved invoice, with the fonts currently configured."""
     return find_missing(invoice, invoice.lines.all(), bill_to_of(invoice))
 
 
 def missing_sentence(missing: tuple[str, ...]) -> str:
-    """Names them, and says what to do; "" where none is missing."""
+    """Names the characters and says what to do; "" if none is missing."""
     if not missing:
         return ""
     named = ", ".join(map(character_name, missing[:_MAX_NAMED]))
@@ -31,7 +31,7 @@ def missing_sentence(missing: tuple[str, ...]) -> str:
 
 
 def _texts_of(invoice: Invoice, lines: Iterable[InvoiceLine], bill_to: BillTo | BillingProfile) -> Iterator[str]:
-    """What people and providers wrote of all that the document says; the rest is ours, and in Latin letters."""
+    """The texts of the document written by people and providers; the rest is ours, in Latin letters."""
     seller = seller_of(invoice)
     yield from (seller.name, seller.address, seller.tax_id, seller.email, seller.payment)
     yield from (bill_to.legal_name, bill_to.address, bill_to.country)

@@ -1,14 +1,14 @@
-"""Goodwill: what it gave back of a month isn't given back a second time when the month turns out to cost less.
+"""Goodwill: what was given back for a month isn't given back again if the month turns out to cost less.
 
 A goodwill credit of 20.00 on a month of 100.00 leaves 80.00 to pay, whatever the month comes to between 80.00 and
 100.00. Below 80.00 the customer pays what the month costs; above 100.00, 20.00 less than that. So the order in which
 prices go up and down doesn't matter, and a month is never charged less than nothing.
 
-Invoices of content version 1 gave reductions back whole, whatever had been credited. What they gave stays given: it is
-not charged again because the rule has changed.
+Under content version 1, reductions were given back in full, whatever had been credited. That stays given: it isn't
+charged again because the rule has changed.
 
-A month that was corrected may be billed again in another currency. What was given in the former one holds, at the
-month's exchange rates.
+A month that was corrected may be billed again in another currency. Goodwill given in the former one still counts, at
+the month's exchange rates.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ DESCRIPTION = "Goodwill that was credited already"
 
 @dataclass(frozen=True, slots=True)
 class Goodwill:
-    """A credit of a month. charged: what the month was charged when it was given. Without tax.
+    """A goodwill credit for a month. charged: what the month had been charged when it was given. Without tax.
 
-    is_here: whether it is given on a document in the currency that is asked for; of others that is what it comes to.
+    is_here: whether its document is in the requested currency; otherwise the amounts are converted.
     """
 
     amount: Decimal
@@ -52,7 +52,7 @@ class Goodwill:
 
 @dataclass(frozen=True, slots=True)
 class _Amount:
-    """What one document charges of the month, without tax. per_usd: the exchange rate that the month has there."""
+    """What one document charges for the month, without tax. per_usd: the exchange rate of the month on it."""
 
     invoice: Invoice
     amount: Decimal
@@ -67,9 +67,10 @@ class _Amount:
 def goodwill_line(
     lines: Sequence[ChargeLine], period: BillingPeriod, others: PriorInvoices, *, per_usd: Decimal | None, decimals: int
 ) -> tuple[ChargeLine, ...]:
-    """What stands beside the month's lines for its goodwill; mostly nothing.
+    """The line for goodwill beside the month's lines; usually there is none.
 
-    Positive: what reductions have used up of it. Negative: what was given in another currency, and holds in this one.
+    Positive: the part of it that reductions have used up. Negative: given in another currency, and counting in this
+    one.
     per_usd: the month's exchange rate; None in USD.
     """
     found = find_goodwill(others, period, per_usd=per_usd)
@@ -85,7 +86,7 @@ def goodwill_line(
 
 
 def find_goodwill(others: PriorInvoices, period: BillingPeriod, *, per_usd: Decimal | None) -> list[Goodwill]:
-    """In the order in which it was submitted. per_usd: as of `goodwill_line`."""
+    """In the order of submission. per_usd: see `goodwill_line`."""
     elsewhere = _goodwill_elsewhere(others, period)
     if not (others.goodwill or elsewhere):
         return []
@@ -105,7 +106,7 @@ def find_goodwill(others: PriorInvoices, period: BillingPeriod, *, per_usd: Deci
 
 
 def _exchanged(given: Goodwill, former: Decimal, per_usd: Decimal | None, currency: str) -> Goodwill:
-    """At the month's rates, rounded to the currency's decimals."""
+    """Converted at the month's rates, rounded to the currency's decimals."""
     amount, charged = (
         round_half_away(each * (per_usd or 1) / former, DECIMALS[currency]) for each in (given.amount, given.charged)
     )
@@ -113,7 +114,9 @@ def _exchanged(given: Goodwill, former: Decimal, per_usd: Decimal | None, curren
 
 
 def _goodwill_elsewhere(others: PriorInvoices, period: BillingPeriod) -> list[Invoice]:
-    """Of a month that moved to this currency, by a correction; of one that moved on, what was given until then."""
+    """Given in other currencies: all of it if a correction moved the month to this one; if it moved on, what was given
+    before that.
+    """
     if period not in others.corrected:
         return []
     given = [each for each in others.elsewhere if each.is_goodwill]
@@ -129,7 +132,7 @@ def _since(invoice: Invoice) -> tuple[bool, object, int]:
 
 
 def _amounts(documents: Sequence[Invoice], period: BillingPeriod) -> Iterator[_Amount]:
-    """In the order in which they were submitted."""
+    """In the order of submission."""
     rows = InvoiceLine.objects.filter(invoice__in=[each.pk for each in documents], period_start=period.start)
     amounts: dict[int, Decimal] = {}
     rates: dict[int, Decimal] = {}
@@ -139,5 +142,5 @@ def _amounts(documents: Sequence[Invoice], period: BillingPeriod) -> Iterator[_A
             rates[invoice_id] = per_usd
     for each in sorted(documents, key=_since):
         if each.pk in amounts:
-            # Lines of version 1 don't say their rate: it is their invoice's.
+            # Lines of version 1 don't state their rate: it is their invoice's.
             yield _Amount(each, amounts[each.pk], rates.get(each.pk) or each.per_usd or Decimal(1))

@@ -1,8 +1,8 @@
-"""What was billed of a period so far, and which billed periods have changed since.
+"""What was billed for a period so far, and which billed periods have changed since.
 
-Billed is what stands on frozen documents that aren't void: on invoices and supplements, less what reductions and
-corrections took back. Goodwill gives money back and leaves its usage billed; `billing.invoices.goodwill` says what it
-lessens. `others`: such documents of one account and currency, see `find_prior_invoices`.
+Billed is what is on frozen documents that aren't void: on invoices and supplements, less what reductions and
+corrections took back. Goodwill gives money back and leaves the usage billed; `billing.invoices.goodwill` says how it
+counts. `others`: such documents of one account and currency, see `find_prior_invoices`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _COUNTED = ("calls", *DIGEST_FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class PriorInvoices:
-    """What an account was charged in one currency, as far as it counts for a document that is being computed.
+    """What an account was charged in one currency, as far as it matters to a document that is being computed.
 
-    charging: documents that count, goodwill included. corrected: months of which a correction was issued in whatever
-    currency, and whether this currency is the one in which they are billed now. elsewhere: what counts in other ones.
+    charging: documents that count, including goodwill. corrected: months with an issued correction in any currency, and
+    whether this currency is the one in which they are billed now. elsewhere: documents that count, in other currencies.
     """
 
     currency: str
@@ -46,7 +46,7 @@ class PriorInvoices:
 
     @property
     def billing(self) -> Sequence[Invoice]:
-        """Those whose lines bill usage, or take it back."""
+        """Documents whose lines bill usage, or take it back."""
         return [each for each in self.charging if not each.is_goodwill]
 
     @property
@@ -59,7 +59,7 @@ class PriorInvoices:
 
 
 def load_invoices(account_ids: Iterable[int]) -> Mapping[int, list[Invoice]]:
-    """The accounts' invoices that aren't void, by period, with the terms that they were reckoned under."""
+    """The accounts' invoices that aren't void, by period, with the terms that they were calculated under."""
     found: dict[int, list[Invoice]] = defaultdict(list)
     rows = Invoice.objects.filter(account__in=account_ids).exclude(state=InvoiceState.VOID)
     for invoice in rows.select_related("plan_version", "exchange_rate").order_by("period_start", "id"):
@@ -68,9 +68,9 @@ def load_invoices(account_ids: Iterable[int]) -> Mapping[int, list[Invoice]]:
 
 
 def find_prior_invoices(invoice: Invoice, invoices: Iterable[Invoice], *, profile: BillingProfile) -> PriorInvoices:
-    """Those of the account's documents that count beside this one, in its currency.
+    """The account's documents that count beside this one, in its currency.
 
-    profile: the account's; in its currency a month is billed again that was corrected wholly.
+    profile: the account's; a month that was corrected wholly is billed again in the profile's currency.
     """
     charging = [each for each in invoices if is_charging(each) and each.pk != invoice.pk]
     return PriorInvoices(
@@ -85,12 +85,12 @@ def find_prior_invoices(invoice: Invoice, invoices: Iterable[Invoice], *, profil
 
 
 def is_charging(invoice: Invoice) -> bool:
-    """As `InvoiceQuerySet.charging`."""
+    """Same condition as `InvoiceQuerySet.charging`."""
     return invoice.is_frozen and (not invoice.is_correction or invoice.state in FINAL_STATES)
 
 
 def currency_of_month(period: BillingPeriod, invoices: Sequence[Invoice], profile: BillingProfile) -> str:
-    """In which the month is billed: once it was, late usage is charged in the same."""
+    """The currency in which the month is billed; late usage is charged in the currency of the month's invoice."""
     charging = [each for each in invoices if is_charging(each)]
     corrected = _currencies_of_corrected(charging, profile)
     regular = next((each for each in charging if _is_regular(each) and each.period == period), None)
@@ -103,9 +103,9 @@ def regular_of(others: PriorInvoices, period: BillingPeriod) -> Invoice | None:
 
 
 def last_charge(others: PriorInvoices, period: BillingPeriod) -> InvoiceLine | None:
-    """A line of the document that billed the period last, since it was corrected; its terms hold for what comes late.
+    """A line of the document that last billed the period since its last correction; late usage is charged at its terms.
 
-    An invoice comes before a credit note, which has the tax of what it credits.
+    Invoices come before credit notes, which carry the tax of what they credit.
     """
     lines = _lines_of_month(others, period)
     since = max((_issued(line.invoice) for line in lines if line.invoice.is_correction), default=0.0)
@@ -114,7 +114,7 @@ def last_charge(others: PriorInvoices, period: BillingPeriod) -> InvoiceLine | N
 
 
 def as_billed_last(others: PriorInvoices, period: BillingPeriod) -> PriorInvoices:
-    """Without the corrections after which the month wasn't billed again yet."""
+    """Without corrections after which the month hasn't been billed again yet."""
     lines = _lines_of_month(others, period)
     last = max((_submitted(line.invoice) for line in lines if not line.invoice.is_correction), default=0.0)
     pending = {line.invoice_id for line in lines if line.invoice.is_correction and _issued(line.invoice) > last}
@@ -126,7 +126,7 @@ def as_billed_last(others: PriorInvoices, period: BillingPeriod) -> PriorInvoice
 
 
 def _was_corrected_elsewhere(others: PriorInvoices, period: BillingPeriod, until: float) -> bool:
-    """In another currency, before what was billed in this one until then."""
+    """Whether it was corrected in another currency before it was last billed in this one."""
     corrections = [each.pk for each in others.elsewhere if each.is_correction and _issued(each) <= until]
     lines = InvoiceLine.objects.filter(invoice__in=corrections, period_start=period.start)
     return bool(corrections) and lines.exists()
@@ -146,14 +146,14 @@ def _submitted(invoice: Invoice) -> float:
 
 
 def billed_lines(others: PriorInvoices, period: BillingPeriod) -> tuple[ChargeLine, ...]:
-    """The lines of the period on these invoices, added up by key."""
+    """The period's lines on these invoices, summed by key."""
     if not (billing := ids_that_can_bill(others, period)):
         return ()
     return added_lines(InvoiceLine.objects.filter(invoice__in=billing, period_start=period.start))
 
 
 def added_lines(rows: QuerySet[InvoiceLine]) -> tuple[ChargeLine, ...]:
-    """One line for each key."""
+    """The lines summed up, one per key."""
     by_key: dict[str, list[InvoiceLine]] = defaultdict(list)
     for row in rows.select_related("invoice").order_by("invoice", "position"):
         by_key[row.key].append(row)
@@ -161,13 +161,13 @@ def added_lines(rows: QuerySet[InvoiceLine]) -> tuple[ChargeLine, ...]:
 
 
 def described(description: str, period: BillingPeriod, invoice: Invoice) -> str:
-    """What a line of that month says on this document: those of another month than its own name it."""
+    """The line's description on this document, which names the month unless it is the document's own."""
     text = description if period == invoice.period else f"{_month_prefix(period)}{description}"
     return text[:_MAX_DESCRIPTION]
 
 
 def _plain_description(row: InvoiceLine) -> str:
-    """Without the month that its document put before it."""
+    """Without the month that its document put in front of it."""
     is_late = row.period_start != row.invoice.period_start
     return row.description.removeprefix(_month_prefix(BillingPeriod(row.period_start))) if is_late else row.description
 
@@ -194,11 +194,11 @@ def usage_on(document_ids: Sequence[int], start: date) -> dict[tuple[str, str, i
 def changed_periods(
     others_by_account: Mapping[int, PriorInvoices], before: BillingPeriod | None = None
 ) -> dict[int, list[BillingPeriod]]:
-    """Billed periods before that one, or all of them, whose usage isn't what was billed, by account.
+    """Billed periods before that one (None: all) whose usage differs from what was billed, by account.
 
-    Usage is compared by calls and digests: a correction changes them as a new call does. A month of which lines were
-    credited to be billed again is among them too, whether its usage has changed or not. Asked for all, also those that
-    only later invoices have billed, because their own was voided.
+    Usage is compared by calls and digests: a correction changes them like a new call. A month with lines that were
+    credited to be billed again is included, whether its usage has changed or not. If all are requested, also months
+    that only later invoices have billed, because their own was voided.
     """
     billed = _usage_billed([each for others in others_by_account.values() for each in others.billing])
     found: dict[int, set[BillingPeriod]] = {
@@ -251,7 +251,7 @@ def _currencies_of_corrected(charging: Sequence[Invoice], profile: BillingProfil
 
 
 def _currency_of_corrected(period: BillingPeriod, charging: Sequence[Invoice], currency_now: str) -> str:
-    """That of its latest invoice, unless all that was billed in it was taken back."""
+    """The currency of its latest invoice, unless all that was billed in it was taken back."""
     billing = [each for each in charging if not each.is_goodwill]
     rows = InvoiceLine.objects.filter(invoice__in=[each.pk for each in billing], period_start=period.start)
     rows = rows.exclude(kind=LineKind.GOODWILL)
@@ -269,7 +269,7 @@ def _is_regular(invoice: Invoice) -> bool:
 
 
 def ids_that_can_bill(others: PriorInvoices, period: BillingPeriod) -> list[int]:
-    """Of documents; one bills its own period and earlier ones."""
+    """Ids of documents that may bill the period: a document bills its own period and earlier ones."""
     return [each.pk for each in others.billing if each.period >= period]
 
 
@@ -301,11 +301,11 @@ def _digest_of(rows: Iterable[InvoiceLine]) -> tuple[int, ...]:
 
 
 _Counted = dict[tuple[int, date], tuple[int, ...]]
-"""By account and first day of a month: calls and digest; not there where both are nothing."""
+"""By account and first day of a month: calls and digest; omitted if both are zero."""
 
 
 def _usage_now(account_ids: Iterable[int], first: BillingPeriod, last: BillingPeriod) -> _Counted:
-    """The accounts' rollups are locked."""
+    """Call it with the accounts' rollups locked."""
     wanted = {
         "account__in": list(account_ids),
         "is_billable": True,

@@ -1,8 +1,8 @@
-"""The calls that a line of an invoice stands for, and what they add up to, counted from the books.
+"""The calls behind a line of an invoice, and their sums, counted from the books.
 
-They are what the books said at the invoice's cutoff, however calls were corrected since. Of a line whose key stands on
-other invoices too, as that of late usage does, they are those that these had not billed when it was made, whatever
-became of them since (see `billing.invoices.states`).
+They are taken as of the invoice's cutoff, however they were corrected since. If the line's key is on other invoices
+too, as with late usage, they are the calls that those hadn't billed when it was made, whatever became of them since
+(see `billing.invoices.states`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _CLOSED = (UsageStatus.SETTLED, UsageStatus.ESTIMATED)
 
 @dataclass(frozen=True, slots=True)
 class LineTotal:
-    """quantity: of the line's meter; None where it has none. cost_usd: what we pay for it."""
+    """quantity: in units of the line's meter; None if it has none. cost_usd: what we pay for it."""
 
     calls: int
     quantity: int | None
@@ -60,10 +60,10 @@ class LineTotal:
 
 @dataclass(frozen=True, slots=True)
 class LineCalls:
-    """counted: what the calls come to. said: what the line says.
+    """counted: sums over the calls. said: the line's own figures.
 
-    calls: with their adjustments as of the cutoff. One that another invoice billed and that is billable no more is
-    among them too, as it was taken back.
+    calls: with their adjustments as of the cutoff. A call that another invoice billed and that is no longer billable is
+    included too, since the line takes it back.
     """
 
     calls: QuerySet[Usage]
@@ -76,12 +76,12 @@ class LineCalls:
 
 
 def has_calls(line: InvoiceLine) -> bool:
-    """Whether there is anything to show: what is taken back, and what is charged beside usage, stands for none."""
+    """Whether the line stands for calls: credits and charges beside usage don't."""
     return line.calls > 0 and bool(line.model) and line.invoice.cutoff_at is not None
 
 
 def calls_of_line(line: InvoiceLine) -> LineCalls:
-    """line: one that has calls."""
+    """line: one for which `has_calls` is true."""
     parts = list(_find_parts(line))
     said = LineTotal(line.calls, line.quantity, line.cost_usd)
     return LineCalls(_calls(line, parts), _counted(line, parts), said)
@@ -89,7 +89,7 @@ def calls_of_line(line: InvoiceLine) -> LineCalls:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The line's usage as a document billed it, and how often it is in the line: 1, or -1 where it is taken off."""
+    """Usage of the line as one document billed it, and how often it counts: 1, or -1 where it is subtracted."""
 
     cutoff_at: datetime
     times: int
@@ -98,7 +98,7 @@ class _Part:
 
 
 def _find_parts(line: InvoiceLine) -> Iterator[_Part]:
-    """Of each document at its own terms: the same price can come of another cost."""
+    """For each document at its own terms: the same price can come from another cost."""
     lines = {each.invoice_id: each for each in _lines_with_usage(line).order_by("-position")} | {line.invoice_id: line}
     for state, times in count_states(line.invoice, Invoice.objects.filter(pk__in=lines)).items():
         usage = _usage_at(line, state.cutoff_at)
@@ -108,7 +108,7 @@ def _find_parts(line: InvoiceLine) -> Iterator[_Part]:
 
 
 def _lines_with_usage(line: InvoiceLine) -> QuerySet[InvoiceLine]:
-    """Those of the same key and month; goodwill, and credits of money alone, leave the usage billed."""
+    """Lines with usage of the same key and month; goodwill and credits of money leave the usage billed."""
     invoice = line.invoice
     documents = Invoice.objects.filter(account=invoice.account_id, currency=invoice.currency)
     money_alone = Q(calls=0, cost_usd=0) & (Q(quantity=None) | Q(quantity=0))
@@ -120,7 +120,7 @@ def _counted(line: InvoiceLine, parts: Iterable[_Part]) -> LineTotal:
     parts = list(parts)
     calls = sum(part.times * part.calls for part in parts)
     if not basis_of(line.key).startswith("cost"):
-        # Tiers and fallbacks share the model's tokens and cost among its lines: the line's own is what they say.
+        # Tiers and fallbacks divide the model's tokens and cost among its lines, so the line's own figures are used.
         return LineTotal(calls, line.quantity, line.cost_usd)
     shares = [(part.times, *share) for part in parts for share in part.rate_sets.values()]
     quantity = None if line.quantity is None else sum(times * quantity for times, quantity, _ in shares)
@@ -128,7 +128,7 @@ def _counted(line: InvoiceLine, parts: Iterable[_Part]) -> LineTotal:
 
 
 def _usage_at(line: InvoiceLine, cutoff: datetime) -> list[UsageSum]:
-    """The model's usage of the month as it was on the books then, by rate set."""
+    """The model's usage of the month as on the books at that moment, by rate set."""
     found: dict[int, dict[str, int]] = {}
     for detail in from_books(line.invoice.account_id, BillingPeriod(line.period_start), cutoff):
         if (detail.key.provider, detail.key.model) == (line.provider, line.model):
@@ -163,7 +163,7 @@ _Shares = Mapping[int | None, tuple[int, int]]
 
 
 def _rate_sets_of(line: InvoiceLine, usage: list[UsageSum]) -> _Shares:
-    """At a fixed price a line stands for all calls of its model, whatever rates they cost us; so does its cost."""
+    """At a fixed price a line stands for all calls of its model, whatever they cost us; so does its cost."""
     basis = basis_of(line.key)
     if not basis.startswith("cost"):
         return {sums.rate_set_id: (0, sums.cost_pico) for sums in usage}
@@ -174,11 +174,11 @@ def _rate_sets_of(line: InvoiceLine, usage: list[UsageSum]) -> _Shares:
 
 
 _AWAY = -1
-"""In the place of a call's last correction, where the call was not billed at these rates at that moment."""
+"""Instead of a call's last correction: the call wasn't billed at these rates at that moment."""
 
 
 def _calls(line: InvoiceLine, parts: Sequence[_Part]) -> QuerySet[Usage]:
-    """Those of which something is left when parts that are taken off have cancelled the others; the latest first."""
+    """The calls that remain after subtracting those of negative parts; latest first."""
     period, cutoff = BillingPeriod(line.period_start), line.invoice.cutoff_at
     calls: QuerySet[Usage] = Usage.objects.near_days(period.start, period.last_day).filter(
         account=line.invoice.account_id,
@@ -196,10 +196,10 @@ def _calls(line: InvoiceLine, parts: Sequence[_Part]) -> QuerySet[Usage]:
 
 
 def _with_form(calls: QuerySet[Usage], name: str, part: _Part) -> QuerySet[Usage]:
-    """Adds which form of a call the part has: the id of its last correction until then, 0 for none, or _AWAY."""
+    """Adds the version of the call that the part has: the id of its last correction by then, 0 for none, or _AWAY."""
     known = UsageAdjustment.objects.filter(usage=OuterRef("pk"), recorded_at__lte=part.cutoff_at).order_by("-id")
     rate_sets = [each for each in part.rate_sets if each is not None]
-    # Of no rates is also a call whose cost was taken back, whatever rates had given it.
+    # A call whose cost was taken back counts as one without rates, whatever rates had priced it.
     is_taken_back = Q(**{f"{name}_flags__contains": COST_UNKNOWN, f"{name}_flags__isnull": False})
     is_at_rates = Q(**{f"{name}_rates__in": rate_sets}) & ~is_taken_back
     if None in part.rate_sets:
@@ -227,7 +227,7 @@ def _with_form(calls: QuerySet[Usage], name: str, part: _Part) -> QuerySet[Usage
 
 
 def _is_left(parts: Sequence[_Part]) -> Q:
-    """Whether some form of the call is there more or less often than nought."""
+    """Whether some version of the call counts a nonzero number of times."""
     is_left = Q(pk=None)
     for number in range(len(parts)):
         same = [

@@ -1,4 +1,4 @@
-"""Gapless invoice numbers, one series a year; dates never run against them."""
+"""Gapless invoice numbers, one series per year; dates never decrease as numbers increase."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from billing.models import Invoice, InvoiceSeries
 
 
 class Taken(NamedTuple):
-    """A number, and the date that goes with it."""
+    """A number and its date."""
 
     series: InvoiceSeries
     number: int
@@ -21,11 +21,11 @@ class Taken(NamedTuple):
 
 
 def next_number(kind: InvoiceKind, today: date) -> Taken:
-    """Take the next number. Call it last in the transaction that issues: until that ends nobody else gets one.
+    """Take the next number. Call it last in the transaction that issues: other transactions wait for it.
 
-    today: where the seller is, or a later day if the document can't be dated before that. It is never dated before one
-    with a lower number: where the last of the series has a later date (clocks, or a seller's time zone that was
-    changed), the next one has that too. A transaction that fails gives its number back with everything else.
+    today: the date at the seller, or a later one if the document can't be dated earlier. The date is never before that
+    of a lower number: if the last one has a later date (clock changes, or a change of the seller's time zone), the next
+    one gets that date too. If the transaction fails, the number is given back.
     """
     prefix = settings.BILLING_CREDIT_SERIES if kind == InvoiceKind.CREDIT_NOTE else settings.BILLING_INVOICE_SERIES
     series = _locked_series(prefix, max(today.year, _last_year(prefix)))
@@ -37,7 +37,7 @@ def next_number(kind: InvoiceKind, today: date) -> Taken:
 
 
 def _last_year(prefix: str) -> int:
-    """Of the series that have numbers; 0 where none has."""
+    """The latest series with numbers; 0 if there is none."""
     pattern = rf"^{re.escape(prefix)}-[0-9]{{4}}$"
     names = InvoiceSeries.objects.filter(name__regex=pattern, last_number__gt=0).values_list("name", flat=True)
     return max((int(name[-4:]) for name in names), default=0)

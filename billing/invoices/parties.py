@@ -18,19 +18,19 @@ from billing.periods import BillingPeriod
 from billing.timezones import zone_of_month
 
 DEFAULT_SELLER = "LLM gateway"
-"""Whom drafts are from as long as nobody says so."""
+"""The seller of drafts until one is configured."""
 NO_TAX_ID = "none"
 REQUIRED_OF_SELLER: Mapping[str, str] = {
     "name": "BILLING_SELLER_NAME",
     "address": "BILLING_SELLER_ADDRESS",
     "tax_id": "BILLING_SELLER_TAX_ID",
 }
-"""What an invoice must say of its sender, and the settings that say it."""
+"""What an invoice must say about its sender, and the settings for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seller:
-    """address, payment: several lines, parted by newlines. payment: how to pay, such as a bank account."""
+    """address, payment: several lines, separated by newlines. payment: how to pay, such as a bank account."""
 
     name: str = ""
     address: str = ""
@@ -41,7 +41,7 @@ class Seller:
 
 @dataclass(frozen=True, slots=True)
 class BillTo:
-    """Of `BillingProfile`, the columns of the same names. time_zone: whose days the period consists of."""
+    """The columns of `BillingProfile` with the same names. time_zone: in whose days the period is counted."""
 
     legal_name: str = ""
     address: str = ""
@@ -55,7 +55,7 @@ class BillTo:
 
 
 def seller_facts() -> dict[str, Any]:
-    """What `Invoice.seller` holds: `Seller` as JSON, from the settings."""
+    """The value of `Invoice.seller`: `Seller` as JSON, from the settings."""
     facts = asdict(Seller(**settings.BILLING_SELLER))
     facts["name"] = facts["name"] or DEFAULT_SELLER
     if _has_no_tax_id():
@@ -64,12 +64,12 @@ def seller_facts() -> dict[str, Any]:
 
 
 def missing_seller_settings() -> list[str]:
-    """Names of settings without which no invoice can be issued; that there is no tax ID is an answer."""
+    """Names of settings without which no invoice can be issued. BILLING_SELLER_TAX_ID may say that there is none."""
     return [name for field, name in REQUIRED_OF_SELLER.items() if not settings.BILLING_SELLER[field]]
 
 
 def missing_of_seller(invoice: Invoice) -> list[str]:
-    """Of which settings the invoice doesn't say what it must: as it was frozen, or as it would be now."""
+    """Settings missing on this invoice: from the frozen seller, or from the current settings before it is frozen."""
     seller = seller_of(invoice)
     is_missing = {
         "name": seller.name in ("", DEFAULT_SELLER) and settings.BILLING_SELLER["name"] != DEFAULT_SELLER,
@@ -84,7 +84,9 @@ def _has_no_tax_id() -> bool:
 
 
 def bill_to_facts(profile: BillingProfile, *, period: BillingPeriod | None = None) -> dict[str, Any]:
-    """What `Invoice.bill_to` holds: `BillTo` as JSON. period: the invoice's; without it the newest time zone counts."""
+    """The value of `Invoice.bill_to`: `BillTo` as JSON. period: the invoice's; without it, the newest time zone is
+    used.
+    """
     facts = {field.name: getattr(profile, field.name) for field in fields(BillTo)}
     return facts if period is None else {**facts, "time_zone": zone_of_month(profile, period)}
 
@@ -94,12 +96,12 @@ def seller_of(invoice: Invoice) -> Seller:
 
 
 def bill_to_of(invoice: Invoice) -> BillTo:
-    """Raises BillingProfile.DoesNotExist where the account has none; whoever drafts an invoice makes one."""
+    """Raises BillingProfile.DoesNotExist if the account has no profile; drafting an invoice makes one."""
     if _is_settled(invoice) and invoice.bill_to:
         return BillTo(**invoice.bill_to)
     return BillTo(**bill_to_facts(invoice.account.billing_profile, period=invoice.period))
 
 
 def _is_settled(invoice: Invoice) -> bool:
-    """A draft that was sent back still holds what was frozen before, which no longer counts."""
+    """A draft that was sent back still holds the parties frozen before, which no longer count."""
     return invoice.state != InvoiceState.DRAFT

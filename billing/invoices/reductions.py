@@ -1,11 +1,11 @@
-"""Months that cost less than was billed of them: what was charged too much is given back by credit notes.
+"""Months that now cost less than was billed for them: credit notes give back the difference.
 
-A reduction is the difference to what was billed, as late usage is, and below nothing. It goes against the invoices
-that billed the month, the last of them first, each with the month's own tax and no further than what is left of it. So
-no invoice is negative, and no tax is kept that was charged on nothing.
+A reduction is the difference from what was billed, as late usage is, when it is negative. It goes against the invoices
+that billed the month, the last one first, each with the month's own tax and no further than what is left of it. So no
+invoice is negative, and tax is never kept on an amount that was given back.
 
-Drafts are computed anew with each run, and by submit. A run finds the accounts by their rollups' marks, which say from
-which day on something was made anew. Everything happens under the lock of the account's profile.
+Drafts are recomputed with each run, and on submit. A run finds the accounts by their rollups' marks, which say from
+which day on something was rebuilt. Everything happens under the lock of the account's profile.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _Place = tuple[int, BillingPeriod]
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A credit note as it should be. usage: what it takes back of the month's usage, on the last note of a month."""
+    """A credit note that should exist. usage: the month's usage that it takes back, on the last note of a month."""
 
     original: Invoice
     period: BillingPeriod
@@ -63,9 +63,9 @@ class _Wanted:
 
 @dataclass(slots=True)
 class Reductions:
-    """What came of an account. failed: months whose reduction can't be computed, and why; their drafts stay.
+    """The result for an account. failed: months whose reduction can't be computed, and why; their drafts stay.
 
-    is_waiting: something is to be given back, and too little is left of what was issued.
+    is_waiting: something must be given back, but too little is left of what was issued.
     """
 
     drafts: list[Invoice] = field(default_factory=list)
@@ -75,14 +75,14 @@ class Reductions:
 
 @dataclass(slots=True)
 class _Asked:
-    """What the books of an account ask for. outcome: without drafts yet."""
+    """The credit notes that an account's books call for. outcome: without drafts yet."""
 
     wanted: list[_Wanted] = field(default_factory=list)
     outcome: Reductions = field(default_factory=Reductions)
 
 
 def draft_reductions(accounts: Collection[Account], *, user: User | None = None) -> dict[int, Reductions]:
-    """The drafts of credit notes that the accounts' books ask for, by account id; such drafts that nobody needs go.
+    """Draft the credit notes that the accounts' books call for, by account id; drafts no longer needed are deleted.
 
     Refresh the rollups first.
     """
@@ -91,9 +91,9 @@ def draft_reductions(accounts: Collection[Account], *, user: User | None = None)
 
 
 def accounts_to_look_at() -> set[int]:
-    """Ids of those that may have reductions which aren't drafted yet, or drafts that are outdated.
+    """Ids of accounts that may have undrafted reductions, or outdated drafts of them.
 
-    A day of a month that was issued was made anew since they were computed last, or there are drafts.
+    Either a day of an issued month was rebuilt since they were last computed, or there are drafts.
     """
     issued = Invoice.objects.final().filter(account=OuterRef("account")).order_by("-period_start")
     marks = RollupMark.objects.filter(changed_from__isnull=False, cutoff_at__isnull=False)
@@ -105,12 +105,12 @@ def accounts_to_look_at() -> set[int]:
 
 
 def look_again(account_id: int) -> None:
-    """Have the next run compute the account's reductions, whether its days have changed or not."""
+    """Have the next run compute the account's reductions, even if no day has changed."""
     RollupMark.objects.filter(account=account_id).update(changed_from=FIRST_DAY)
 
 
 def compute_reduction(note: Invoice, profile: BillingProfile, *, user: User | None) -> None:
-    """Fill the draft of a reduction anew, and its account's other ones. Raises InvoiceError where it isn't needed, or
+    """Recompute the draft of a reduction, and the account's other ones. Raises InvoiceError if it isn't needed, or
     NotBillableError.
     """
     found = _draft({note.account_id: profile}, user=user).get(note.account_id, Reductions())
@@ -123,7 +123,7 @@ def compute_reduction(note: Invoice, profile: BillingProfile, *, user: User | No
 
 
 def _draft(profiles: Mapping[int, BillingProfile], *, user: User | None) -> dict[int, Reductions]:
-    """In as many queries for many accounts as for one, as long as none of them has a reduction."""
+    """The number of queries doesn't depend on the number of accounts, as long as none of them has a reduction."""
     invoices = {
         account_id: found
         for account_id, found in load_invoices(profiles).items()
@@ -142,7 +142,7 @@ def _draft(profiles: Mapping[int, BillingProfile], *, user: User | None) -> dict
 def _replace(
     invoices: Sequence[Invoice], asked: _Asked, cutoff_at: datetime | None, *, user: User | None
 ) -> list[Invoice]:
-    """The drafts of one account as they should be. Those of months that can't be computed stay as they are."""
+    """Make the drafts of one account what they should be. Those of months that can't be computed stay."""
     former = {_find_place(each): each for each in invoices if each.is_reduction and each.state == InvoiceState.DRAFT}
     by_place = {(each.original.pk, each.period): each for each in asked.wanted}
     for place in former.keys() - by_place.keys():
@@ -192,7 +192,7 @@ def _ask(
 
 
 def _notes_for(part: Part, others: PriorInvoices) -> Iterator[_Wanted]:
-    """None while too little is left of what was issued: something else is on its way and has to arrive first."""
+    """None if too little is left of what was issued: another document is under way and must be finished first."""
     issued = [each for each in others.charging if each.state in FINAL_STATES and each.kind != InvoiceKind.CREDIT_NOTE]
     left = [(each, left_of_month(each, part.period)) for each in sorted(issued, key=_issued_last)]
     left = [(each, amount) for each, amount in left if amount > 0]
@@ -225,7 +225,7 @@ def _takes(left: Iterable[tuple[Invoice, Decimal]], due: Decimal) -> Iterator[tu
 def split(amounts: Sequence[Decimal], lines: Sequence[ChargeLine]) -> list[list[ChargeLine]]:
     """The lines of a reduction on several notes, which give back these amounts.
 
-    All but the last have money alone; the last has the rest, with quantities and costs. Where rounding each line by
+    All but the last have only amounts; the last has the rest, with quantities and costs. Where rounding each line by
     itself would give back more than was charged, a line of the last note gives back that much less.
     """
     rest = list(lines)
@@ -278,7 +278,7 @@ def _withdraw(note: Invoice, *, user: User | None) -> None:
 
 
 def _write(former: Invoice | None, wanted: _Wanted, cutoff_at: datetime | None, *, user: User | None) -> Invoice:
-    """The note, new or in the place of the draft that is there."""
+    """Write the note, new or replacing the existing draft."""
     note = former or new_note(wanted.original, CreditKind.REDUCTION)
     before = note.total
     note.cutoff_at = cutoff_at
@@ -302,7 +302,9 @@ def _write(former: Invoice | None, wanted: _Wanted, cutoff_at: datetime | None, 
 
 
 def _rows(note: Invoice, wanted: _Wanted, cutoff_at: datetime | None) -> Iterator[InvoiceLine]:
-    """At the tax that the invoice charged for the month. Each cites a line of it, its own where there is one."""
+    """At the tax that the invoice charged for the month. Each cites a line of it, the one with the same key if there is
+    one.
+    """
     credited = list(wanted.original.lines.filter(period_start=wanted.period.start).order_by("position"))
     percent = percent_of(credited[0], wanted.original)
     terms = replace(wanted.terms, tax_percent=percent)

@@ -1,7 +1,8 @@
-"""The course of an invoice: draft -> in review -> approved -> issued -> paid, with who, when and why at each step.
+"""The lifecycle of an invoice: draft -> in review -> approved -> issued -> paid, recording who, when and why.
 
-Each step is one transaction under the lock of the account's billing profile. Submitting computes the draft a last time
-and freezes it; an approver signs the digest of what is frozen; issuing asks for that digest, and takes a number.
+Each step is one transaction under the lock of the account's billing profile. Submitting recomputes the draft a last
+time and freezes it; an approver signs the digest of the frozen content; issuing requires that digest, and takes a
+number.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def submit(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
 
 
 def _bring_up_to_date(note: Invoice) -> None:
-    """A note that was drafted under version 1 says its taxes from now on. Raises InvoiceError where it is positive, or
-    more than is left.
+    """A note drafted under version 1 gets its taxes stated. Raises InvoiceError if it is positive, or more than is
+    left.
     """
     require_gives_back(note)
     _require_covered(note)
@@ -90,13 +91,13 @@ def _bring_up_to_date(note: Invoice) -> None:
 
 
 def _require_covered(invoice: Invoice) -> None:
-    """A credit note of before may give back what an invoice of version 1 gave back too. Raises InvoiceError."""
+    """An older credit note may give back what an invoice of version 1 also gave back. Raises InvoiceError."""
     if invoice.original is not None:
         require_covered(invoice, invoice.original, invoice.lines.all())
 
 
 def send_back(invoice_id: int, *, user: User, reason: str) -> Invoice:
-    """Make it a draft again, which follows the books. Approvers may do so too."""
+    """Make it a draft again, which follows the books. Approvers may do this too."""
     _require_reason(reason)
     with _step(invoice_id, InvoiceAction.SEND_BACK, user, reason) as (invoice, _):
         invoice.approved_by = invoice.approved_at = invoice.submitted_at = invoice.prepared_by = None
@@ -106,7 +107,9 @@ def send_back(invoice_id: int, *, user: User, reason: str) -> Invoice:
 
 
 def approve(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
-    """Sign the digest of what is frozen. Raises InvoiceError where somebody else must, or the content is not that."""
+    """Sign the digest of the frozen content. Raises InvoiceError if another person must, or the content has another
+    digest.
+    """
     with _step(invoice_id, InvoiceAction.APPROVE, user, reason) as (invoice, _):
         if invoice.needs_second_person and invoice.prepared_by_id == user.pk:
             raise InvoiceError("You submitted this invoice, so someone else must approve it.")
@@ -118,7 +121,7 @@ def approve(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
 
 
 def issue(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
-    """Give it a number; nothing of it changes afterwards. Raises InvoiceError with all that stands in the way."""
+    """Give it a number; nothing changes afterwards. Raises InvoiceError with everything that stands in the way."""
     with _step(invoice_id, InvoiceAction.ISSUE, user, reason) as (invoice, _):
         _require_unchanged(invoice, invoice.approved_digest)
         if blockers := find_blockers(invoice):
@@ -134,13 +137,15 @@ def issue(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
 
 
 def _earliest_date(invoice: Invoice, today: date) -> date:
-    """A credit note is never dated before what it credits, whatever became of clocks and of the seller's time zone."""
+    """A credit note is never dated before the document it credits, whatever happened to clocks and the seller's time
+    zone.
+    """
     credited = None if invoice.original is None else invoice.original.issued_on
     return today if credited is None else max(today, credited)
 
 
 def mark_paid(invoice_id: int, *, user: User, paid_on: date, reason: str = "") -> Invoice:
-    """paid_on: maybe before the issue, but not before the month, nor after today, wherever that is."""
+    """paid_on: may precede the issue, but not the month, nor be after today in any time zone."""
     with _step(invoice_id, InvoiceAction.PAY, user, reason) as (invoice, _):
         if not invoice.period_start <= paid_on <= timezone.now().date() + timedelta(days=1):
             raise InvoiceError(
@@ -153,7 +158,7 @@ def mark_paid(invoice_id: int, *, user: User, paid_on: date, reason: str = "") -
 
 
 def void(invoice_id: int, *, user: User, reason: str) -> Invoice:
-    """Before issue only; what it would have billed is billed by whichever invoice comes next."""
+    """Only before issue; what it would have billed is on the next invoice instead."""
     _require_reason(reason)
     with _step(invoice_id, InvoiceAction.VOID, user, reason) as (invoice, _):
         invoice.approved_by = invoice.approved_at = None
@@ -163,7 +168,7 @@ def void(invoice_id: int, *, user: User, reason: str) -> Invoice:
 
 
 def require_permission(user: User, action: InvoiceAction) -> None:
-    """Raises InvoiceError. Who may approve may also send back."""
+    """Raises InvoiceError. Users who may approve may also send back."""
     allowed = user.has_perm(_PERMISSIONS[action])
     if action == InvoiceAction.SEND_BACK:
         allowed = allowed or user.has_perm("billing.approve_invoice")
@@ -172,7 +177,7 @@ def require_permission(user: User, action: InvoiceAction) -> None:
 
 
 def steps_open_to(invoice: Invoice, user: User) -> list[InvoiceAction]:
-    """What this person may do with the invoice as it stands; the admin's buttons."""
+    """The steps that this user may take in the invoice's current state; the admin's buttons."""
     steps = []
     for action, states in _FROM.items():
         if invoice.state in states and _may(user, action):
@@ -199,7 +204,7 @@ def _step(invoice_id: int, action: InvoiceAction, user: User, reason: str) -> It
     account_id = Invoice.objects.values_list("account_id", flat=True).get(pk=invoice_id)
     with transaction.atomic():
         profile = lock_profile(account_id)
-        # Without a join: after a wait for the lock it would find the account as it was before.
+        # Without a join, which after waiting for the lock would return the account as it was before.
         invoice = Invoice.objects.select_for_update().get(pk=invoice_id)
         former = InvoiceState(invoice.state)
         if former not in _FROM[action]:
@@ -210,7 +215,7 @@ def _step(invoice_id: int, action: InvoiceAction, user: User, reason: str) -> It
         invoice.save()
         note_event(invoice, action, former, user=user, reason=reason)
         if invoice.kind == InvoiceKind.CREDIT_NOTE and not invoice.is_reduction:
-            # What it gives back lessens reductions, and what it takes back is billed under other terms.
+            # What a credit note gives back affects reductions, and what it takes back is billed under other terms.
             look_again(account_id)
 
 
@@ -227,5 +232,5 @@ def _require_unchanged(invoice: Invoice, digest: str) -> None:
 
 
 def _total_usd(invoice: Invoice) -> Decimal:
-    """About: it decides who must look, not what is paid."""
+    """Approximate: it decides who must review, not what is paid."""
     return abs(invoice.total) / (invoice.per_usd or 1)

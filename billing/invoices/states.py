@@ -1,9 +1,9 @@
-"""Of which states of the books the usage of a document is made.
+"""From which states of the books a document's usage is made.
 
-What a document bills of a month is the month's usage at its own cutoff, less what the documents that counted at that
-moment had billed of it; a correction takes back what its invoice billed. A document counts from its submit until it is
+What a document bills for a month is the month's usage at its own cutoff, less what the documents that counted at that
+moment had billed; a correction takes back what its invoice billed. A document counts from its submission until it is
 sent back or voided, a correction from its issue. So what a document billed stays the same whatever became of others
-since: its history says who counted when.
+since: their histories say which of them counted when.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from billing.models import Invoice, InvoiceEvent
 
 _COMPUTED = (InvoiceAction.DRAFT, InvoiceAction.RECOMPUTE, InvoiceAction.SUBMIT)
 _Place = tuple[int, float, int]
-"""Where something happened in the account's history: id of the event, and where there is none, cutoff and document."""
+"""A point in the account's history: the id of an event or, if there is none, cutoff and document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class BookState:
 
 
 States = Mapping[BookState, int]
-"""State -> how many times: 1, or -1 where it is taken off."""
+"""State -> how often it counts: 1, or -1 where it is subtracted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stay:
-    """While a document counted: since it was submitted, a correction since it was issued, until it was taken away."""
+    """The time in which a document counted: from its submission (a correction: its issue) until it was withdrawn."""
 
     document: Invoice
     state: BookState
@@ -52,9 +52,9 @@ class _Stay:
 
 
 def count_states(invoice: Invoice, documents: Iterable[Invoice]) -> dict[BookState, int]:
-    """invoice: one with a cutoff. documents: all of its account and currency that bill of the same, void ones too."""
+    """invoice: one with a cutoff. documents: all of its account and currency that bill the same months, void too."""
     own = _own_stay(invoice)
-    # Its own former ones, which were sent back, count in what others billed meanwhile.
+    # Its own earlier submissions, which were sent back, affected what others billed meanwhile.
     stays = sorted(
         (each for each in _stays(documents) if each.document.pk != invoice.pk or each.was_sent_back),
         key=lambda stay: stay.since,
@@ -68,7 +68,7 @@ def count_states(invoice: Invoice, documents: Iterable[Invoice]) -> dict[BookSta
 
 
 def _states(stay: _Stay, others: Mapping[_Stay, States]) -> States:
-    """others: that counted when it was computed."""
+    """others: those that counted when it was computed."""
     document = stay.document
     if document.is_correction:
         original_id = document.original_id
@@ -95,7 +95,7 @@ def _stays(documents: Iterable[Invoice]) -> Iterator[_Stay]:
 
 
 def _stays_of(document: Invoice, history: Sequence[InvoiceEvent]) -> Iterator[_Stay]:
-    """The last of a document that was not sent back has its cutoff; of the former ones their events say it."""
+    """A document's last submission has its current cutoff; earlier ones, which were sent back, have their events'."""
     begins = InvoiceAction.ISSUE if document.is_correction else InvoiceAction.SUBMIT
     open_since: InvoiceEvent | None = None
     for event in history:
@@ -120,7 +120,7 @@ def _stay(document: Invoice, since: InvoiceEvent, cutoff_at: datetime, until: In
 
 
 def _own_stay(invoice: Invoice) -> _Stay:
-    """As it stands now, draft or not. A correction counts what there was when it was made."""
+    """The document as it is now, draft or not. A correction counts what existed when it was made."""
     steps = (InvoiceAction.DRAFT,) if invoice.is_correction else _COMPUTED
     events = InvoiceEvent.objects.filter(invoice=invoice, action__in=steps).order_by("id")
     state = BookState(invoice.pk, _cutoff(invoice))
@@ -128,7 +128,7 @@ def _own_stay(invoice: Invoice) -> _Stay:
 
 
 def _counted_for(stay: _Stay, own: _Stay) -> bool:
-    """A draft can be computed anew without a word in its history: there the cutoff decides too."""
+    """A draft can be recomputed without an entry in its history: then the cutoff decides too."""
     if own.document.state != InvoiceState.DRAFT or own.document.is_correction:
         return stay.counted_at(own.since)
     is_before = stay.since < own.since or stay.state.cutoff_at < own.state.cutoff_at

@@ -1,4 +1,4 @@
-"""The taxes of a document: a line has the rate of its month, and each rate is on the sum of its rounded lines."""
+"""The taxes of a document: a line has the rate of its month, and a rate applies to the sum of its rounded lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llm.money import exact_arithmetic, exact_sum, round_half_away
 
 @dataclass(frozen=True, slots=True)
 class Tax:
-    """net: the lines at that rate, without tax."""
+    """net: sum of the lines at that rate, without tax."""
 
     percent: Decimal
     net: Decimal
@@ -22,7 +22,7 @@ class Tax:
 
 
 def tax_of(net: Decimal, percent: Decimal, currency: str) -> Decimal:
-    """On the sum of rounded lines, rounded half away from zero to the currency's decimals."""
+    """Tax on a sum of rounded lines, rounded half away from zero to the currency's decimals."""
     return round_half_away(net * percent / 100, DECIMALS[currency])
 
 
@@ -32,7 +32,7 @@ def percent_of(line: InvoiceLine, invoice: Invoice) -> Decimal:
 
 
 def nets_of(invoice: Invoice, lines: Iterable[InvoiceLine]) -> dict[Decimal, Decimal]:
-    """Rate -> sum of its lines; the invoice's own rate first, which is there without lines too."""
+    """Rate -> sum of its lines; the invoice's own rate first, even without lines."""
     amounts: dict[Decimal, list[Decimal]] = defaultdict(list)
     for line in lines:
         amounts[percent_of(line, invoice)].append(line.amount)
@@ -43,23 +43,23 @@ def nets_of(invoice: Invoice, lines: Iterable[InvoiceLine]) -> dict[Decimal, Dec
 
 
 def taxes_due(invoice: Invoice, lines: Iterable[InvoiceLine]) -> tuple[Tax, ...]:
-    """Of an invoice; a credit note gives back what was charged, see `billing.invoices.credit_notes`."""
+    """Taxes of an invoice. A credit note gives back what was charged, see `billing.invoices.credit_notes`."""
     nets = nets_of(invoice, lines)
     return tuple(Tax(percent, net, tax_of(net, percent, invoice.currency)) for percent, net in nets.items())
 
 
 def taxes_of(invoice: Invoice) -> tuple[Tax, ...]:
-    """As they stand on the document. Documents of version 1 have one rate."""
+    """As stated on the document. Documents of version 1 have one rate."""
     if not invoice.taxes:
         return (Tax(invoice.tax_percent, invoice.subtotal, invoice.tax),)
     return tuple(Tax(*(Decimal(each[name]) for name in ("percent", "net", "tax"))) for each in invoice.taxes)
 
 
 def tax_by_line(invoice: Invoice, lines: Sequence[InvoiceLine]) -> list[Decimal]:
-    """Of each line, so that those of a rate add up to the tax that stands on the document: by largest remainder.
+    """Each line's share, so that the lines of a rate add up to its tax on the document: by largest remainder.
 
-    Each line's is its exact tax, rounded up or down; credit notes whose tax isn't that of their lines, since it is what
-    is left of an invoice's, move by more. Lines of nothing have none where others have an amount.
+    Each share is the line's exact tax, rounded up or down; on credit notes that give back what is left of an invoice's
+    tax, they may deviate more. Lines with amount 0 get none if others have an amount.
     """
     decimals = DECIMALS[invoice.currency]
     shares = [Decimal(0).scaleb(-decimals)] * len(lines)
@@ -75,9 +75,9 @@ def tax_by_line(invoice: Invoice, lines: Sequence[InvoiceLine]) -> list[Decimal]
 
 
 def _adding_up(exact: Sequence[Decimal], total: Decimal, decimals: int) -> list[Decimal]:
-    """Numbers of so many decimals beside the exact ones, whose sum is the total; earlier ones come first among equals.
+    """Rounded numbers near the exact ones that add up to the total; among equals, earlier ones are adjusted first.
 
-    What takes all of an invoice back takes each line's tax back.
+    Crediting a whole invoice gives back each line's tax exactly.
     """
     sign = -1 if total < 0 else 1
     units = [sign * amount.scaleb(decimals) for amount in exact]
@@ -91,7 +91,7 @@ def _adding_up(exact: Sequence[Decimal], total: Decimal, decimals: int) -> list[
 
 
 def set_taxes(invoice: Invoice, taxes: Sequence[Tax]) -> None:
-    """Subtotal, tax and total follow."""
+    """Set the taxes; subtotal, tax and total follow."""
     invoice.taxes = [{"percent": plain(each.percent), "net": plain(each.net), "tax": plain(each.tax)} for each in taxes]
     invoice.subtotal = exact_sum(each.net for each in taxes)
     invoice.tax = exact_sum(each.tax for each in taxes)
@@ -99,6 +99,6 @@ def set_taxes(invoice: Invoice, taxes: Sequence[Tax]) -> None:
 
 
 def plain(amount: Decimal) -> str:
-    """Without needless zeros, so that equal amounts are equal texts."""
+    """Without trailing zeros, so that equal amounts are equal texts."""
     text = f"{amount:f}"
     return (text.rstrip("0").rstrip(".") or "0") if "." in text else text

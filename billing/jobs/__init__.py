@@ -1,1 +1,1 @@
-"""Jobs that take longer than a request may: exports, closings and checks of a month."""
+"""Jobs that take longer than a request may: exports, invoice runs and verifications."""

@@ -1,8 +1,8 @@
-"""A month as files: for finance, for a customer's own check, for the ledger.
+"""A month as files: for finance, for a customer's own check, for accounting software.
 
-What is exported: the month's issued invoices with their lines and the usage that they bill, credit notes included. An
-issued invoice never changes, and `billing.invoices.billed_calls` finds its usage as of its cutoff; so a month of which
-every invoice is issued exports to the same bytes each time.
+Exported are the month's issued invoices with their lines and the usage that they bill, credit notes included. An issued
+invoice never changes, and `billing.invoices.billed_calls` finds its usage as of its cutoff; so once every invoice of a
+month is issued, it exports to the same bytes each time.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 import structlog
 from django.conf import settings
 
-from billing.exports import FORMATS
 from billing.exports.base import ExportError, FormatWriter, Scope
 from billing.exports.folder import remove_partials, whole_folder
 from billing.exports.manifest import Manifest
+from billing.exports.registry import FORMATS
 from billing.exports.walk import count_in_work, invoice_ids, write_export
 from billing.invoices.billed_calls import UsageMovedError
 from billing.jobs import runner
@@ -43,10 +43,10 @@ def export_month(
     includes_drafts: bool = False,
     on_progress: Progress | None = None,
 ) -> Manifest:
-    """Write the month into a folder that is empty or not there yet; it is there whole or not at all.
+    """Write the month into a folder that is empty or doesn't exist; it appears complete or not at all.
 
-    formats: of `FORMATS`, each once. account: the only one that is exported; its costs are left out, it is for the
-    customer. Raises ExportError where there is nothing to export, or it can't be written.
+    formats: of `FORMATS`, each once. account: the only one to export, without costs, since the export is for the
+    customer. Raises ExportError if there is nothing to export, or it can't be written.
     """
     scope = Scope(period, account, includes_drafts)
     wanted = {name: FORMATS[name] for name in _checked(formats)}
@@ -80,7 +80,7 @@ def _write(
 
 
 def _export(job: ExportJob, on_progress: Progress) -> Mapping[str, object]:
-    """Each attempt has a folder of its own: a worker that lost its lease can't disturb the one that has it now."""
+    """Each attempt has its own folder: a worker that lost its lease can't disturb the one that has it now."""
     for attempt in range(1, job.attempts + 1):
         _remove(_folder_of(job, attempt))
     folder = _folder_of(job, job.attempts)
@@ -95,13 +95,13 @@ def _folder_of(job: ExportJob, attempt: int) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """What an earlier attempt left, whose worker died before it could record the result."""
+    """Delete what an earlier attempt left whose worker died before it could record the result."""
     remove_partials(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _checked(formats: Sequence[str]) -> list[str]:
-    """In the order of FORMATS."""
+    """Sorted in the order of FORMATS. Raises ExportError."""
     known = ", ".join(FORMATS)
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ExportError(f"Unknown export format “{unknown[0]}”. Choose from {known}.")
@@ -120,4 +120,4 @@ def _why_there_is_nothing(scope: Scope) -> str:
 
 
 def _tell_nobody(rows: int, of: int) -> None:
-    """Where no progress is asked for."""
+    """Ignores progress."""

@@ -1,4 +1,4 @@
-"""A month closed or checked by a worker: with much data either takes longer than a request may."""
+"""Invoice runs and verifications of a month, done by a worker: with much data they outlast a request."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from billing.jobs import runner
 from billing.jobs.runner import Work, run_job
 from billing.models import MonthJob
 from billing.types import Progress
-from billing.verify import verify_protected_month
-from llm.verification import MAX_FINDINGS
+from billing.verification import verify_protected_month
+from llm.audit import MAX_FINDINGS
 
 
 def run_month_job(job_id: int) -> MonthJob:
@@ -27,7 +27,7 @@ def _work(job: MonthJob, on_progress: Progress) -> Mapping[str, object]:
 
 
 def _close(job: MonthJob, on_progress: Progress) -> Mapping[str, object]:
-    """Accounts that could not be billed are no failure of the job: the others have their drafts."""
+    """Accounts that couldn't be billed don't fail the job: the others have their drafts."""
     report = close_month(job.period, account=job.account, user=job.requested_by, on_progress=on_progress)
     counts = {"drafted": len(report.drafted), "kept": len(report.kept), "empty": len(report.empty)}
     if report.credited:
@@ -41,7 +41,7 @@ def _verify(job: MonthJob, on_progress: Progress) -> Mapping[str, object]:
 
 
 def _outcome(counts: Mapping[str, int], problems: int, findings: Sequence[str]) -> Mapping[str, object]:
-    """As columns of the job."""
+    """The result as columns of the job."""
     return {"counts": dict(counts), "problems": problems, "findings": list(findings[:MAX_FINDINGS])}
 
 

@@ -1,4 +1,4 @@
-"""Jobs that a request hands to Celery: named, not imported, for tasks stand above what queues them."""
+"""Hands jobs from requests to Celery, by task name: the tasks are in a layer above the code that queues them."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def queue_month_job(job_id: int) -> None:
 
 
 def _send(task: str, job_id: int) -> None:
-    """Once the job's row is committed. A message that can't be sent is no failure: waiting jobs are looked for too."""
+    """Called once the job's row is committed. A lost message is harmless: waiting jobs are also found by query."""
     transaction.on_commit(lambda: app.send_task(task, args=[job_id]), robust=True)

@@ -1,11 +1,11 @@
-"""Jobs that people ask for and a worker does: each by one worker at a time, and at most three times.
+"""Jobs that users request and a worker does: each by one worker at a time, and at most three times.
 
-A worker claims a job by a lease, which a thread of its own renews while the work goes on; a worker that is killed lets
-it run out, and the next one begins the job again. A job that kills its workers fails after the last attempt: nothing
-is begun for ever. Messages to workers may be lost, since unfinished jobs are also found by query.
+A worker claims a job by a lease, which a thread renews while the work goes on; if the worker is killed, the lease runs
+out and the next worker starts the job again. A job that kills its workers fails after the last attempt, so nothing is
+retried for ever. Messages to workers may be lost, since unfinished jobs are also found by query.
 
-A worker that was stopped for longer than its lease may wake up while another one has the job: it notices at its next
-report, and whatever it writes of the job is dropped.
+A worker that was paused for longer than its lease may resume while another one has the job: it notices at its next
+report, and anything it writes about the job is dropped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log = structlog.get_logger("billing.jobs")
 
 _J = TypeVar("_J", bound=Job)
 Work = Callable[[_J, Progress], Mapping[str, object]]
-"""Does what the job is about; returns the columns that hold its result. Raises BillingError with a sentence."""
+"""Does the job's work; returns the columns that hold its result. Raises BillingError with a sentence."""
 
 MAX_ATTEMPTS = 3
 LEASE = timedelta(minutes=2)
@@ -45,11 +45,11 @@ _SECONDS_BETWEEN_REPORTS = 1.0
 
 
 class LeaseLostError(Exception):
-    """Another worker has the job: this one was stopped for longer than its lease."""
+    """Another worker has the job: this one was paused for longer than its lease."""
 
 
 def run_job(model: type[_J], job_id: int, work: Work[_J]) -> _J:
-    """Do the job, unless it has ended or a worker has it; returns it as it then is."""
+    """Do the job unless it has ended or another worker has it; returns its current state."""
     if (job := _claim(model, job_id)) is not None:
         _run(job, work)
         return job
@@ -57,7 +57,7 @@ def run_job(model: type[_J], job_id: int, work: Work[_J]) -> _J:
 
 
 def run_waiting(model: type[_J], work: Work[_J]) -> list[_J]:
-    """Do each job that no worker has begun, or whose worker has died."""
+    """Do each job that no worker has started, or whose worker has died."""
     waiting = model._default_manager.filter(_is_free(), state__in=UNFINISHED_STATES)
     ids = list(waiting.order_by("pk").values_list("pk", flat=True))
     return [run_job(model, job_id, work) for job_id in ids]
@@ -68,13 +68,13 @@ def _is_free() -> Q:
 
 
 def _claim(model: type[_J], job_id: int) -> _J | None:
-    """The job, which is ours for the length of a lease; None where it has ended, or another worker has it.
+    """The job, leased to us; None if it has ended, or another worker has it.
 
     The attempt is counted before it begins, so that one that kills its worker counts too.
     """
     with transaction.atomic(durable=True):
         free = model._default_manager.filter(_is_free(), pk=job_id, state__in=UNFINISHED_STATES)
-        # SQLite has no row locks, and needs none: its transactions come one after another.
+        # SQLite has no row locks, and needs none: its transactions run one after another.
         job = free.select_for_update(of=("self",)).first()
         if job is None:
             return None
@@ -101,7 +101,7 @@ def _run(job: _J, work: Work[_J]) -> None:
         _log.warning("job.failed", job=str(job), id=job.pk, reason=str(error))
         _fail(job, str(error))
     except Exception:
-        # Or it would be begun again, before all others.
+        # Otherwise it would be started again, before all others.
         _fail(job, "The job failed; the worker's log has the cause. Fix it, then request the job again.")
         raise
     else:
@@ -119,7 +119,7 @@ def _end(job: Job, **values: object) -> None:
 
 
 class _Reporter:
-    """Writes a job's progress, about once a second, and knows the latest. Raises LeaseLostError."""
+    """Writes a job's progress, at most about once a second, and remembers the latest. Raises LeaseLostError."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -136,7 +136,7 @@ class _Reporter:
 
 
 def _set(job: Job, **values: object) -> bool:
-    """False, and nothing is written, where the job is no longer this attempt's."""
+    """False, and nothing is written, if the job is no longer this attempt's."""
     for name, value in values.items():
         setattr(job, name, value)
     ours = type(job)._default_manager.filter(pk=job.pk, attempts=job.attempts, state=JobState.RUNNING)
@@ -145,7 +145,7 @@ def _set(job: Job, **values: object) -> bool:
 
 @contextmanager
 def _renewed_lease(job: Job) -> Iterator[None]:
-    """Keeps the lease while the block runs: work may be silent for longer than a lease."""
+    """Renews the lease while the block runs: the work may report nothing for longer than a lease."""
     is_over = threading.Event()
     thread = threading.Thread(target=_renew_until, args=(job, is_over), name=f"lease of job {job.pk}", daemon=True)
     thread.start()
@@ -157,7 +157,7 @@ def _renewed_lease(job: Job) -> Iterator[None]:
 
 
 def _renew_until(job: Job, is_over: threading.Event) -> None:
-    """A renewal that fails is tried again, while the lease lasts; the connection is closed in between."""
+    """A failed renewal is tried again while the lease lasts; the connection is closed in between."""
     ours = type(job)._default_manager.filter(pk=job.pk, attempts=job.attempts, state=JobState.RUNNING)
     while not is_over.wait(RENEW_SECONDS):
         try:

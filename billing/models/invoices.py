@@ -1,7 +1,7 @@
-"""Invoices: what an account owes for a month, how that was reckoned, and who let it pass.
+"""Invoices: what an account owes for a month, how it was calculated, and who approved it.
 
-Amounts are in the invoice's currency unless they say otherwise. From `in_review` on the content is frozen, and
-`content_digest` says what it is; from `issued` on the database itself refuses a change.
+Amounts are in the invoice's currency unless stated otherwise. From `in_review` on the content is frozen, and
+`content_digest` is its digest; from `issued` on the database itself refuses changes.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from llm.models import Account, RateSet
 from llm.money import PICO_DECIMALS
 
 FROZEN_STATES = (InvoiceState.IN_REVIEW, InvoiceState.APPROVED, InvoiceState.ISSUED, InvoiceState.PAID)
-"""The content no longer follows the books."""
+"""States in which the content no longer follows the books."""
 
 FINAL_STATES = (InvoiceState.ISSUED, InvoiceState.PAID)
 CONTENT_VERSION = 2
-"""Of what a draft holds from now on; see `billing.invoices.digests`. Rows of version 1 stay as they are."""
+"""The version of new drafts; see `billing.invoices.digests`. Rows of version 1 stay as they are."""
 
 _APPROVED_STATES = (InvoiceState.APPROVED, *FINAL_STATES)
 
 
 class InvoiceSeries(models.Model):
-    """Numbers without a gap: the next one is taken, under the row's lock, last in the transaction that issues."""
+    """Gapless numbers: the next one is taken, under the row's lock, last in the transaction that issues."""
 
     name = models.CharField(max_length=30, primary_key=True, help_text="Such as INV-2026.")
     last_number = models.PositiveIntegerField(default=0)
@@ -56,7 +56,7 @@ class InvoiceQuerySet(models.QuerySet["Invoice"]):
         return self.filter(state__in=FINAL_STATES)
 
     def charging(self) -> InvoiceQuerySet:
-        """Those that count in what was charged: frozen, and of corrections only what was issued.
+        """Documents that count in what was charged: frozen ones, but corrections only once issued.
 
         Until then a correction may still be withdrawn, and nothing may be billed again for it.
         """
@@ -67,13 +67,13 @@ class Invoice(models.Model):
     """One document: a month's invoice, a supplement, or a credit note, whose amounts are negative.
 
     period_start: first day of the month. number: of the series, once issued. cutoff_at: database clock; all usage
-    recorded by then is in it, and nothing later. bill_to, seller: what the document says of both, frozen at submit.
-    credit_kind: of credit notes alone. taxes: by rate, see `billing.invoices.taxes`; tax_percent is the rate of the
+    recorded up to then is included, and nothing later. bill_to, seller: as printed on the document, frozen at submit.
+    credit_kind: only of credit notes. taxes: by rate, see `billing.invoices.taxes`; tax_percent is the rate of the
     invoice's own month. exchange_rate, per_usd: where the currency isn't USD. cost_usd: what the providers charge us
-    for the usage billed. previous_total, previous_cost_usd: of the month before's invoice; None where there was none.
-    estimated_permille: of the cost, by calls whose tokens were counted by us. flags: codes of what a reviewer should
-    look at (see `billing.invoices.flags`). needs_second_person: frozen at submit. prepared_by, approved_by: None in
-    their place means that nobody did yet.
+    for the usage billed. previous_total, previous_cost_usd: of the previous month's invoice; None if there was none.
+    estimated_permille: share of the cost from calls whose tokens are our estimate. flags: codes of what a reviewer
+    should look at (see `billing.invoices.flags`). needs_second_person: frozen at submit. prepared_by, approved_by: None
+    until then.
     """
 
     is_proven: ClassVar[bool] = True
@@ -172,7 +172,7 @@ class Invoice(models.Model):
                 | (~Q(kind=InvoiceKind.CREDIT_NOTE) & Q(credit_kind="")),
                 name="invoice_credit_note_says_why",
             ),
-            # Version 1 had negative invoices: what was issued stays as it is.
+            # Version 1 had negative invoices: issued ones stay as they are.
             models.CheckConstraint(
                 condition=Q(content_version__lt=CONTENT_VERSION)
                 | Q(kind=InvoiceKind.CREDIT_NOTE)
@@ -235,19 +235,19 @@ class Invoice(models.Model):
 
 
 class InvoiceLine(models.Model):
-    """One line. Late usage of an earlier month stands on lines of its own, whose `period_start` is that month.
+    """One line. Late usage of an earlier month is on lines of its own, whose `period_start` is that month.
 
-    key: names the line among all lines of its period, so that what was billed before can be set against it.
-    quantity: tokens of the line's meter, or calls. unit_price: per million of them; None where there is none.
+    key: identifies the line among all lines of its period, so that it can be compared with what was billed before.
+    quantity: tokens of the line's meter, or calls. unit_price: per million of them; None if there is none.
     exact_amount: unrounded. amount: as printed, rounded half away from zero to the currency's decimals.
-    residual: exact_amount - amount. tax_percent: of the line's month; None on lines of version 1, which follow their
-    invoice's. per_usd: the exchange rate that the line's month is charged at. cost_usd: its share of our cost. calls,
-    digest: of the calls that it stands for, by the sum of their rows' digests; a model's lines share them.
+    residual: exact_amount - amount. tax_percent: of the line's month; None on lines of version 1, which use their
+    invoice's. per_usd: the exchange rate at which the line's month is charged. cost_usd: its share of our cost. calls,
+    digest: of the calls that it stands for, as the sum of their rows' digests; a model's lines share them.
     """
 
     is_proven: ClassVar[bool] = True
 
-    # No index of its own, here and on BilledUsage: one that begins with it is there already.
+    # No index of its own, here and on BilledUsage: another index already begins with this column.
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, db_index=False, related_name="lines")
     position = models.PositiveIntegerField()
     kind = models.CharField(max_length=15, choices=LineKind.choices)
@@ -275,7 +275,7 @@ class InvoiceLine(models.Model):
         ordering = ("invoice", "position")
         constraints = (
             models.UniqueConstraint(fields=["invoice", "position"], name="invoiceline_position_once"),
-            # A credit note may take the same key back from two lines of its invoice.
+            # Not unique: a credit note may take the same key back from two lines of its invoice.
             models.UniqueConstraint(
                 fields=["invoice", "period_start", "key"],
                 condition=Q(credited_line=None),
@@ -292,9 +292,9 @@ class InvoiceLine(models.Model):
 
 
 class BilledUsage(UsageSums):
-    """The usage that an invoice bills, copied when it was computed: what came since the invoices before it.
+    """The usage that an invoice bills, copied when it was computed: what was added since the invoices before it.
 
-    The sums over all frozen invoices of a period are what has been billed of it. A figure can be negative: a
+    The sums over all frozen invoices of a period are what has been billed for it. A figure may be negative: a
     correction took something back.
     """
 
@@ -315,11 +315,11 @@ class BilledUsage(UsageSums):
 
 
 class InvoiceEvent(models.Model):
-    """What was done to an invoice, by whom, when and why. Only ever added to. user: None for the system.
+    """One step of an invoice: who did what, when and why. Append-only. user: None for the system.
 
-    content_digest, issue_digest: what the invoice's were afterwards (see `billing.invoices.digests`); "" before it had
-    them, and for the issue of invoices older than its digest. cutoff_at: the invoice's then, which a later submit
-    replaces; None of events older than this field.
+    content_digest, issue_digest: the invoice's digests after the step (see `billing.invoices.digests`); "" before it
+    had them, and for the issue of invoices older than that digest. cutoff_at: the invoice's at the time, since a later
+    submit replaces it; None for events older than this field.
     """
 
     is_proven: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""What people ask for and a worker does: who asked, how far it is, and how it ended (see `billing.jobs.runner`)."""
+"""Jobs that users request and workers do: requester, progress and result (see `billing.jobs.runner`)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ UNFINISHED_STATES = (JobState.WAITING, JobState.RUNNING)
 
 
 class Job(models.Model):
-    """One thing to do about a month. period_start: its first day.
+    """One task on a month. period_start: its first day.
 
-    progress of total: while it runs, in the unit of what it works through. error: a sentence, where it failed.
-    attempts: how often a worker has begun it. lease_until: a worker that lives has it until then, and renews that.
+    progress of total: while it runs, in the unit of its work. error: a sentence, if it failed. attempts: how often a
+    worker has started it. lease_until: the worker that has it renews the lease; when it runs out, another may take
+    over.
     """
 
     period_start = models.DateField()
@@ -55,10 +56,10 @@ class Job(models.Model):
 
 
 class ExportJob(Job):
-    """One export. formats: names of `billing.exports.FORMATS`. manifest: as it was written, once it is done.
+    """One export. formats: names of `billing.exports.registry.FORMATS`. manifest: the written one, once it is done.
 
-    account: the only one that is exported, for the customer and so without our costs; None for all of them.
-    progress of total: rows of usage. folder: below the export folder of the settings.
+    account: the only one exported, for the customer and so without our costs; None for all of them. progress of total:
+    rows of usage. folder: below the export folder of the settings.
     """
 
     account = models.ForeignKey(Account, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
@@ -74,11 +75,11 @@ class ExportJob(Job):
 
 
 class MonthJob(Job):
-    """A month closed or checked, of all accounts or one. progress of total: accounts.
+    """An invoice run or verification of a month, for all accounts or one. progress of total: accounts.
 
-    counts: what came of it, by name: drafted, kept, empty; or invoices, calls. problems: accounts that could not be
-    billed, or differences that were found. findings: a sentence on each, up to a bound.
-    Whoever may look at invoices may look at these: there are no permissions of their own.
+    counts: its results by name: drafted, kept, empty; or invoices, calls. problems: accounts that couldn't be billed,
+    or differences found. findings: a sentence on each, up to a bound. There are no permissions of its own: users who
+    may view invoices may view these.
     """
 
     kind = models.CharField(max_length=10, choices=MonthJobKind.choices)

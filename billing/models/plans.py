@@ -1,6 +1,6 @@
 """What accounts are charged: plans, their dated versions, and fixed prices with tiers.
 
-A version that an invoice stands on never changes; a new price is a new version from a later month on.
+A version used by an invoice never changes; a new price is a new version from a later month on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def validate_month_start(day: object) -> None:
 
 
 class Plan(models.Model):
-    """A name under which versions follow each other."""
+    """The name under which versions follow one another."""
 
     name = models.CharField(max_length=100, unique=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -45,10 +45,10 @@ class Plan(models.Model):
 
 
 class PlanVersion(models.Model):
-    """A plan's terms from the month `effective_from` on, until its next version. All amounts are for a month.
+    """A plan's terms from the month `effective_from` on, until its next version. All amounts are per month.
 
-    markup_percent: on the cost of models without a fixed price here; 0 passes the cost on. The markup of a plan whose
-    currency isn't USD is reckoned on the cost at the exchange rate of the period.
+    markup_percent: on the cost of models without a fixed price here; 0 passes the cost on. If the plan's currency isn't
+    USD, the markup is on the cost at the exchange rate of the period.
     """
 
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="versions")
@@ -101,8 +101,8 @@ class PlanVersion(models.Model):
 class PlanRate(models.Model):
     """One tier of a fixed price. Rows of the same pattern and meter are the tiers of one price.
 
-    model_pattern: a public model name, in which `*` stands for any text. The first pattern by `position` that fits a
-    model prices it. Tiers count the tokens of one model and meter over the month.
+    model_pattern: a public model name, in which `*` stands for any text. The first matching pattern by `position`
+    prices a model. Tiers count the tokens of one model and meter over the month.
     """
 
     version = models.ForeignKey(PlanVersion, on_delete=models.CASCADE, related_name="rates")

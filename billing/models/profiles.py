@@ -1,4 +1,4 @@
-"""Who is billed, and at what rate of exchange."""
+"""Who is billed, and at which exchange rates."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from llm.models.accounts import validate_time_zone
 
 RATE_DECIMALS = 6
 MAX_PER_USD = 10_000_000
-"""A slip of the keyboard beyond; ten times the weakest currency's rate."""
+"""A larger rate is a typing error: ten times the weakest currency's."""
 MAX_PAYMENT_DAYS = 3650
 
 
 class BillingProfile(models.Model):
     """How an account is billed. What an invoice shows of it is copied there when it is submitted.
 
-    Its row is the lock under which the account's invoices are made and moved on.
-    time_zone: whose days are counted from `time_zone_from` on, the first of a month; until then the account's own.
-    former_time_zones: what each zone took over from, by that first day; see `billing.timezones`.
+    Its row is the lock under which the account's invoices are made and moved through their states.
+    time_zone: applies from `time_zone_from` on, the first of a month; until then, the account's own does.
+    former_time_zones: the zone before each change, by the day of the change; see `billing.timezones`.
     billed_from: the first month that is invoiced. plan_from: the first whose fees and commitment are due by this plan;
-    earlier ones go by `former_plans`, where there are some.
+    earlier ones are charged by `former_plans`, if any.
     """
 
     account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="billing_profile")
@@ -82,12 +82,12 @@ class BillingProfile(models.Model):
             raise ValidationError({"currency": f"The plan “{self.plan}” has prices in another currency."})
 
     def plan_in(self, period: BillingPeriod) -> Plan:
-        """The plan that the account has, had or will have in the month."""
+        """The plan that applies to the account in that month."""
         former = self._former_in(period)
         return self.plan if former is None else former.plan
 
     def currency_in(self, period: BillingPeriod) -> str:
-        """In which the month is billed, unless it was billed in another one already."""
+        """The currency in which the month is billed, unless it was already billed in another one."""
         former = self._former_in(period)
         return self.currency if former is None else former.currency
 
@@ -97,9 +97,9 @@ class BillingProfile(models.Model):
 
 
 class FormerPlan(models.Model):
-    """A plan that an account had until another took over; see `billing.plans.keep_former_plans`.
+    """A plan that an account had before its current one; see `billing.plans.keep_former_plans`.
 
-    until: the first day of the first month that is no longer its. since: what `plan_from` was then.
+    until: the first day of the first month to which it no longer applies. since: the value of `plan_from` at the time.
     """
 
     profile = models.ForeignKey(BillingProfile, on_delete=models.CASCADE, db_index=False, related_name="former_plans")
@@ -117,7 +117,7 @@ class FormerPlan(models.Model):
 
 
 class ExchangeRate(models.Model):
-    """Units of `currency` for one USD, as some source said on a day. Written once; a correction is a later row."""
+    """Units of `currency` for one USD, as a source gave it for a day. Written once; a correction is a later row."""
 
     currency = models.CharField(max_length=3, validators=[validate_currency])
     on = models.DateField()
@@ -139,7 +139,7 @@ class ExchangeRate(models.Model):
     def clean(self) -> None:
         if self.currency == COST_CURRENCY:
             raise ValidationError({"currency": f"{COST_CURRENCY} is the base currency: it has no rate itself."})
-        # Empty where a form was filled in wrongly.
+        # Empty if a form was filled in wrongly.
         per_usd = Decimal(self.per_usd or 0)
         if not per_usd.is_nan() and per_usd > MAX_PER_USD:
             raise ValidationError({"per_usd": f"This rate is implausibly high: give at most {MAX_PER_USD:,}."})

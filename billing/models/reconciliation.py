@@ -1,4 +1,4 @@
-"""What the providers say that they charge us, as imported from their reports."""
+"""What the providers say they charge us, as imported from their reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm.money import PICO_DECIMALS
 
 
 class CostImport(models.Model):
-    """One imported file. The same file twice is one import: its digest is unique."""
+    """One imported file. Importing the same file twice is one import: its digest is unique."""
 
     provider = models.CharField(max_length=50)
     file_name = models.CharField(max_length=200)
@@ -33,8 +33,8 @@ class CostImport(models.Model):
 class ProviderCost(models.Model):
     """A provider's figures for a UTC day and model, from its latest report. None: the report doesn't say.
 
-    report: which of the provider's reports says so, such as costs or completions; a later one of the same kind
-    replaces the day. model: "" for what the report names no model for; `line_item` says then what it is. cost: USD.
+    report: the kind of report, such as costs or completions; a later one of the same kind replaces the day. model: ""
+    for charges without a model, described by `line_item`. cost: USD.
     """
 
     source = models.ForeignKey(CostImport, on_delete=models.PROTECT, related_name="costs")

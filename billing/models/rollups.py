@@ -1,4 +1,4 @@
-"""Usage summed by day: what reports, invoices and exports read. It can be made anew from usage at any time."""
+"""Usage summed by day: what reports, invoices and exports read. It can be rebuilt from the books at any time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from llm.types import TOKEN_FIELDS
 
 
 class CallSums(models.Model):
-    """Sums over calls, adjustments included. Void and open calls are in none.
+    """Sums over calls, adjustments included. Void and open calls aren't counted.
 
-    cost: USD, of priced calls alone; unpriced_calls: the others that used tokens. estimated_*: of calls whose tokens
-    were counted by us.
+    cost: USD, of priced calls only; unpriced_calls: calls that used tokens and have no price. estimated_*: of calls
+    whose tokens are our estimate.
     """
 
     calls = models.BigIntegerField(default=0)
@@ -40,7 +40,7 @@ class CallSums(models.Model):
 
 
 class UsageSums(CallSums):
-    """digest_*: sums of the digests of the rows and adjustments that the figures came from."""
+    """digest_*: sums of the digests of the rows and adjustments behind the figures."""
 
     digest_0 = models.BigIntegerField(default=0)
     digest_1 = models.BigIntegerField(default=0)
@@ -68,8 +68,8 @@ SUM_FIELDS: tuple[str, ...] = (*COUNT_FIELDS, *COST_FIELDS, *DIGEST_FIELDS)
 class DailyUsage(UsageSums):
     """One day of an account, by key, model and the rates that priced it.
 
-    local_day: the account's calendar day. rate_set: None where calls were free or unpriced. is_billable: with what was
-    decided of the calls since.
+    local_day: the account's calendar day. rate_set: None if calls were free or unpriced. is_billable: after later
+    decisions on the calls.
     """
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="daily_usage", db_index=False)
@@ -81,7 +81,7 @@ class DailyUsage(UsageSums):
     is_billable = models.BooleanField(default=True)
 
     class Meta:
-        verbose_name_plural = "daily usage"
+        verbose_name_plural = "usage explorer"
         ordering = ("-local_day", "account", "api_key", "model")
         indexes = (
             models.Index(fields=["local_day", "account"], name="dailyusage_day"),
@@ -92,7 +92,7 @@ class DailyUsage(UsageSums):
                 fields=["account", "local_day", "api_key", "provider", "model", "rate_set", "is_billable"],
                 name="dailyusage_once",
             ),
-            # NULLs differ from each other in the constraint above.
+            # NULLs are distinct in the constraint above.
             models.UniqueConstraint(
                 fields=["account", "local_day", "api_key", "provider", "model", "is_billable"],
                 condition=Q(rate_set=None),
@@ -108,12 +108,11 @@ class DailyUsage(UsageSums):
 class RollupMark(models.Model):
     """Up to when an account's calls are in its rollups: all that was recorded by `cutoff_at`, and nothing later.
 
-    Rows are written in one transaction with the rollups that they speak of. Lock an account's mark to read its days
-    as one state.
+    Written in the same transaction as the rollups. Lock an account's mark to read its days in one consistent state.
 
-    cutoff_at: never moves back; None where the days are no state of any moment, since they are being written in several
-    transactions (SQLite) and those have not all been made. rolling_to: the cutoff of whoever writes them so.
-    changed_from: the earliest day that was made since the account's reductions were computed last; None where none was.
+    cutoff_at: never moves back; None while the days are written in several transactions (SQLite), when they are no
+    consistent state. rolling_to: the cutoff of the process that is writing them. changed_from: the earliest day rebuilt
+    since the account's reductions were last computed; None if there is none.
     """
 
     account = models.OneToOneField(Account, on_delete=models.PROTECT, primary_key=True, related_name="rollup_mark")

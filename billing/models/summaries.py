@@ -1,4 +1,4 @@
-"""Days summed up once more, for reports of all accounts. Made of `DailyUsage` and of nothing else."""
+"""Daily usage summed up over all accounts, for reports. Derived only from `DailyUsage`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llm.models import Account, ApiKey
 
 
 class ModelDay(CallSums):
-    """One day of a model, of all accounts: each account's own calendar day."""
+    """One day of a model, over all accounts: each account's own calendar day."""
 
     local_day = models.DateField()
     provider = models.CharField(max_length=50)
@@ -24,7 +24,7 @@ class ModelDay(CallSums):
 
 
 class AccountDay(UsageSums):
-    """One day of an account, of all models. Its digests tell whether what was billed of a month is what is there."""
+    """One day of an account, over all models. Its digests tell whether a month's usage still equals what was billed."""
 
     local_day = models.DateField(db_index=True)
     account = models.ForeignKey(Account, on_delete=models.PROTECT, db_index=False, related_name="+")
@@ -39,7 +39,7 @@ class AccountDay(UsageSums):
 
 
 class KeySums(CallSums):
-    """Sums of a key, of all models."""
+    """Sums of a key, over all models."""
 
     local_day = models.DateField(db_index=True)
     account = models.ForeignKey(Account, on_delete=models.PROTECT, db_index=False, related_name="+")
@@ -59,14 +59,14 @@ class KeyDay(KeySums):
 
 
 class KeyThird(KeySums):
-    """A third of a month of a key (`Third`). Made of `KeyDay`. local_day: its first one."""
+    """A third of a month of a key (`Third`). Derived from `KeyDay`. local_day: its first day."""
 
 
 class StaleDay(models.Model):
-    """A day of which `DailyUsage` was written, and that has not been summed up since.
+    """A day whose `DailyUsage` rows were written and that hasn't been summed up since.
 
-    Whoever writes adds a row, in the same transaction; a day may have any number of them, so that nobody waits for
-    another. Where there is none, the sums of the day are those of its rows.
+    Each writer adds a row, in the same transaction; a day may have any number of them, so that writers don't wait for
+    one another. Without one, the sums of the day match its rows.
     """
 
     local_day = models.DateField(db_index=True)

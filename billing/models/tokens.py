@@ -1,4 +1,4 @@
-"""Credentials of staff for the management API, and until when DRF's plain ones still work."""
+"""Staff credentials for the management API, and until when DRF's plain tokens still work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLAIN_TOKENS_WORK_FOR = timedelta(days=30)
 class StaffToken(models.Model):
     """One token. The token itself is shown once and never stored: `digest` is HMAC-SHA256 under LLM_KEY_PEPPER.
 
-    scopes: what it may do at most, of what its user's permissions allow.
+    scopes: what it may do at most, within its user's permissions.
     """
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
@@ -36,7 +36,7 @@ class StaffToken(models.Model):
 
     @property
     def masked(self) -> str:
-        """What people recognise a token by."""
+        """A short form by which people recognise the token."""
         return f"{self.prefix}…{self.last_four}"
 
     def refusal_at(self, moment: datetime) -> str | None:
@@ -47,9 +47,9 @@ class StaffToken(models.Model):
 
 
 class PlainTokenGrace(models.Model):
-    """The one row is written by the migration that brought `StaffToken`, where plain tokens were in use.
+    """Its one row is written by the migration that introduced `StaffToken`, if plain tokens were in use.
 
-    What was made by then works on for PLAIN_TOKENS_WORK_FOR.
+    Plain tokens created before then keep working for PLAIN_TOKENS_WORK_FOR.
     """
 
     recorded_at = models.DateTimeField()

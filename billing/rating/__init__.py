@@ -1,7 +1,7 @@
 """(usage of a month, a plan's terms) -> the lines of its invoice. Pure: exact decimals, no I/O.
 
-The same usage under the same terms gives the same lines, in whatever order it comes. docs/invoicing.md, "How a line
-comes about", tells it to people.
+The same usage under the same terms gives the same lines, in whatever order it is given. docs/invoicing.md, "How a line
+comes about", explains the rules.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def rate(
 ) -> tuple[ChargeLine, ...]:
     """All lines of one period in printing order: usage, allowance, discount, flat fee, minimum commitment.
 
-    per_usd: units of the plan's currency for one USD, at most 6 decimals; None where that is USD.
-    decimals: of the currency's amounts. billed: lines of the period that were billed already; where those were one for
-    each rate set, so are these.
+    per_usd: units of the plan's currency for one USD, at most 6 decimals; None if that is USD.
+    decimals: of the currency's amounts. billed: lines of the period that were billed already; if those were one per
+    rate set, so are these.
     Raises ValueError where `per_usd` doesn't suit the currency, or a fixed price lacks the meter of tokens used.
     """
     with exact_arithmetic():
@@ -47,7 +47,7 @@ def rate(
 
 
 def charge_per_usd(terms: PlanTerms, per_usd: Decimal | None) -> Decimal:
-    """What a USD of cost is charged at, in the plan's currency."""
+    """What one USD of cost is charged at, in the plan's currency."""
     if (per_usd is None) != (terms.currency == COST_CURRENCY):
         raise ValueError(f"an exchange rate is needed for all currencies but USD: {per_usd} for {terms.currency}")
     markup = 1 + terms.markup_percent.scaleb(-2)

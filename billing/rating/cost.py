@@ -1,8 +1,8 @@
-"""Usage at cost and its markup: every meter at the rates that gave the calls their cost.
+"""Usage at cost and its markup: every meter at the rates that priced the calls.
 
-There is one line for each unit price of a meter, however many imports and tiers it comes from. Months that were billed
-when each rate set had lines of its own keep those: lines that are rounded one by one, and what is reckoned from their
-printed amounts, would not come to the same any more (docs/decisions/0027).
+There is one line for each unit price of a meter, from however many imports and tiers it comes. Months that were billed
+with separate lines for each rate set keep those: lines are rounded one by one, so different lines would come to
+different amounts, and so would what is computed from their printed amounts (docs/decisions/0027).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _ORDER = (
     *(Meter.OUTPUT, Meter.AUDIO_OUTPUT, Meter.REASONING, REQUESTS, OTHER),
 )
 AT_PRICE, OF_RATE_SET = "cost@", "cost:"
-"""How the basis in a line's key begins; no line has both."""
+"""How the basis in a line's key begins: lines by price, and lines by rate set."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What one meter of one rate set's calls comes to. unit_price: None where no rate is known, and of the rest."""
+    """One meter of one rate set's calls. unit_price: None if no rate is known, and for the rest of the cost."""
 
     sums: UsageSum
     meter: str
@@ -40,7 +40,7 @@ class _Share:
 
     @property
     def basis(self) -> str:
-        """The price itself: that of our cost is no part of it, since customers see keys in exports."""
+        """For the line's key: the price that is charged, not our own rates, since customers see keys in exports."""
         return AT_PRICE + ("-" if self.unit_price is None else format_usd(self.unit_price, min_decimals=0))
 
     @property
@@ -49,11 +49,11 @@ class _Share:
 
 
 def lines_at_cost(model_sums: Sequence[UsageSum], *, charge_per_usd: Decimal, decimals: int) -> Iterator[ChargeLine]:
-    """model_sums: all of one provider's model. One line a meter and unit price, and one for what those leave of the
+    """model_sums: all usage of one provider's model. One line per meter and unit price, and one for the rest of the
     cost; each stands for the calls of all rate sets that it adds up.
 
-    Tokens without a rate stand there with the amount 0: of free calls, and of calls that are not priced (yet), whose
-    lines say so. What a correction charged for them is among the rest.
+    Tokens without a rate get amount 0: those of free calls, and of calls without a price yet, whose lines say so. What
+    a correction charged for them is in the rest.
     """
     groups: dict[tuple[str, str], list[_Share]] = {}
     for share in _shares(model_sums, charge_per_usd):
@@ -62,7 +62,7 @@ def lines_at_cost(model_sums: Sequence[UsageSum], *, charge_per_usd: Decimal, de
         beside = [each for (other, name), each in groups.items() if (other == meter) and name != basis]
         detail = _what_for(shares) + _when(shares, beside) + _what_is_missing(shares)
         line = _line(shares, basis=basis, detail=detail, charge_per_usd=charge_per_usd, decimals=decimals)
-        # Corrections of two imports can take each other back.
+        # Corrections of two imports may cancel out.
         if line.quantity or line.cost_pico:
             yield line
 
@@ -70,7 +70,7 @@ def lines_at_cost(model_sums: Sequence[UsageSum], *, charge_per_usd: Decimal, de
 def lines_by_rate_set(
     model_sums: Sequence[UsageSum], *, charge_per_usd: Decimal, decimals: int
 ) -> Iterator[ChargeLine]:
-    """`lines_at_cost` as they were: each rate set's own."""
+    """`lines_at_cost` in its earlier form: separate lines for each rate set."""
     for share in _shares(model_sums, charge_per_usd):
         detail, basis = _what_is_missing([share]), share.basis_of_rate_set
         yield _line([share], basis=basis, detail=detail, charge_per_usd=charge_per_usd, decimals=decimals)
@@ -88,7 +88,7 @@ def rate_sets_of_line(
 
 
 def is_by_rate_set(lines: Iterable[ChargeLine]) -> bool:
-    """Whether a month that was billed with these lines goes on with one for each rate set."""
+    """Whether a month that was billed with these lines keeps separate lines for each rate set."""
     return any(
         basis_of(line.key).startswith(OF_RATE_SET)
         for line in lines
@@ -111,7 +111,7 @@ def _shares(model_sums: Iterable[UsageSum], charge_per_usd: Decimal) -> Iterator
 
 
 def _line(shares: Sequence[_Share], *, basis: str, detail: str, charge_per_usd: Decimal, decimals: int) -> ChargeLine:
-    """shares: of one meter and unit price, so that their sum is exactly the sum of what each would be charged."""
+    """shares: of one meter and unit price, so that their sum is exactly the sum of the single charges."""
     first, cost_pico = shares[0], sum(share.cost_pico for share in shares)
     is_rest = first.meter == OTHER
     return usage_line(
@@ -128,7 +128,7 @@ def _line(shares: Sequence[_Share], *, basis: str, detail: str, charge_per_usd: 
 
 
 def _quantities(sums: UsageSum) -> dict[str, int]:
-    """Meter -> units, those that aren't 0, in the meters' order."""
+    """Meter -> units, without zeros, in the meters' order."""
     quantities: Counter[str] = Counter()
     for meter, tokens in token_meters(sums.counts, sums.rates):
         quantities[meter] += tokens
@@ -138,9 +138,9 @@ def _quantities(sums: UsageSum) -> dict[str, int]:
 
 
 def _rate_of(meter: str, sums: UsageSum) -> int | None:
-    """Pico-units a unit. None where none is known: only calls that were all priced and cost nothing are free.
+    """Pico-units per unit; None if unknown. Only calls that were all priced and cost nothing are free.
 
-    They are so whatever rates they had before: their tokens must not use up what a plan includes.
+    Those are free whatever rates they had before: their tokens must not use up what a plan includes.
     """
     is_free = not sums.cost_pico and not sums.unpriced_calls
     return 0 if is_free else sums.rates.get(meter)
@@ -150,7 +150,7 @@ def _rate_of(meter: str, sums: UsageSum) -> int | None:
 
 
 def _what_for(shares: Iterable[_Share]) -> str:
-    """What distinguishes a price from the standard one; nothing where the line holds both."""
+    """What distinguishes a price from the standard one; "" if the line combines both."""
     words = {_words(share.sums) for share in shares if share.unit_price is not None}
     return words.pop() if len(words) == 1 else ""
 
@@ -167,7 +167,7 @@ def _words(sums: UsageSum) -> str:
 
 
 def _when(shares: Sequence[_Share], beside: Iterable[Sequence[_Share]]) -> str:
-    """The days of the calls, where others were charged another price for the same. In the account's own calendar."""
+    """The days of the calls, if other calls were charged another price for the same. In the account's own calendar."""
     words = _what_for(shares)
     rivals = [each for each in beside if each[0].unit_price is not None and _what_for(each) == words]
     days = [share.sums.days for share in shares if share.sums.days is not None]
@@ -177,7 +177,7 @@ def _when(shares: Sequence[_Share], beside: Iterable[Sequence[_Share]]) -> str:
 
 
 def _text_of_days(first: date, last: date) -> str:
-    """Of one month: `1 to 11 October`."""
+    """Within one month: `1 to 11 October`."""
     end = f"{last.day} {month_name(last)}"
     return end if first == last else f"{first.day} to {end}"
 

@@ -1,4 +1,4 @@
-"""What a period's lines are now, less what was billed of it: the lines of late usage and of corrections."""
+"""A period's current lines less what was billed: the lines of late usage and of corrections."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from billing.types import NO_DIGEST, ChargeLine
 from llm.money import exact_arithmetic, round_half_away
 
 TAKEN_BACK = ", billed before"
-"""What a line of usage says that is no more: its price, or all of its usage, is another now."""
+"""Added to a usage line that no longer exists: its price has changed, or all of its usage."""
 
 _PRINTING_ORDER = {kind: position for position, kind in enumerate(LineKind)}
 
 
 def difference(now: Sequence[ChargeLine], billed: Sequence[ChargeLine], *, decimals: int) -> tuple[ChargeLine, ...]:
-    """By key, now less billed, in printing order; what was billed and is no more comes back negative.
+    """By key, now less billed, in printing order; lines that were billed and no longer exist come back negative.
 
-    billed: a key may come several times. Exact amounts, quantities, costs, calls and digests are subtracted, and so are
-    printed amounts: what a line was billed in parts comes to what the whole of it is rounded to. A unit price stays
-    where it still gives the exact amount. Lines without any difference of amount, quantity or cost are left out, though
-    calls that used nothing may have come.
+    billed: may have several lines per key. Exact amounts, quantities, costs, calls and digests are subtracted, and so
+    are printed amounts: what was billed in parts adds up to the rounded whole. A unit price stays if it still gives the
+    exact amount. Lines whose amount, quantity and cost don't differ are omitted, even if calls that used nothing were
+    added.
     """
     with exact_arithmetic():
         before = _by_key(billed)
@@ -35,7 +35,7 @@ def difference(now: Sequence[ChargeLine], billed: Sequence[ChargeLine], *, decim
 
 
 def beside_others(lines: Sequence[ChargeLine], billed: Sequence[ChargeLine]) -> tuple[ChargeLine, ...]:
-    """A difference that stands for a whole month, each line of it saying what other invoices have billed already."""
+    """A difference for a whole month, in which each line says what other invoices have billed already."""
     before = _by_key(billed)
     return tuple(_beside(line, before.get(line.key)) for line in lines)
 
@@ -48,7 +48,7 @@ def _beside(line: ChargeLine, billed: ChargeLine | None) -> ChargeLine:
 
 
 def _by_key(lines: Iterable[ChargeLine]) -> dict[str, ChargeLine]:
-    """One line a key, so that subtracting it once subtracts all."""
+    """One line per key, so that one subtraction suffices."""
     added: dict[str, ChargeLine] = {}
     for line in lines:
         earlier = added.get(line.key)
@@ -77,7 +77,7 @@ def _nothing_of(line: ChargeLine) -> ChargeLine:
 
 
 def _plus(line: ChargeLine, other: ChargeLine, *, sign: int) -> ChargeLine:
-    """`line` and `sign` times `other`; the words are those of `line`."""
+    """`line` plus `sign` times `other`, with the description of `line`."""
     has_quantity = line.quantity is not None or other.quantity is not None
     return replace(
         line,
@@ -95,7 +95,7 @@ def _says_something(line: ChargeLine) -> bool:
 
 
 def _finished(line: ChargeLine, decimals: int) -> ChargeLine:
-    """decimals: which the amounts have already; sums are only written with as many."""
+    """decimals: of the amounts; sums are only written with that many."""
     exact, amount = at_exact_decimals(line.exact_amount), round_half_away(line.amount, decimals)
     return replace(line, exact_amount=exact, amount=amount, unit_price=_price_that_holds(line))
 

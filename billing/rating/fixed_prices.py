@@ -1,4 +1,4 @@
-"""Usage at a plan's fixed prices: which price holds for a model, and its tiers."""
+"""Usage at a plan's fixed prices: which price applies to a model, and its tiers."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _FALLBACK = {
     ),
     **dict.fromkeys((Meter.AUDIO_OUTPUT.value, Meter.REASONING.value), Meter.OUTPUT.value),
 }
-"""The meter whose price holds for one that has none."""
+"""The meter whose price is used for one that has none."""
 
 
 def prices_for(model: str, fixed_prices: Sequence[FixedPrice]) -> dict[str, FixedPrice]:
-    """The prices of the first pattern that fits the model's name; none where no pattern does."""
+    """The prices of the first pattern that matches the model's name; empty if none does."""
     pattern = next((price.pattern for price in fixed_prices if fits(price.pattern, model)), None)
     return {price.meter: price for price in fixed_prices if price.pattern == pattern}
 
 
 def fits(pattern: str, name: str) -> bool:
-    """Whether the pattern is the whole name, upper and lower case apart; `*` stands for any text, even none."""
+    """Whether the pattern matches the whole name, ignoring case; `*` stands for any text, even none."""
     first, *others = pattern.split("*")
     if not others:
         return name == pattern
@@ -51,10 +51,10 @@ def fits(pattern: str, name: str) -> bool:
 
 
 def lines_at_fixed_prices(model_sums: Sequence[UsageSum], prices: Prices, *, decimals: int) -> list[ChargeLine]:
-    """model_sums: all of one model, by provider. One line for each provider, meter and tier.
+    """model_sums: all usage of one model, by provider. One line for each provider, meter and tier.
 
     Tiers count the model's tokens over all providers, in the order of their lines. Units beside tokens are included.
-    Raises ValueError where tokens were used whose meter has no price, nor the one it falls back on.
+    Raises ValueError if a meter that was used has no price, and neither does its fallback.
     """
     by_provider = [list(group) for _, group in groupby(model_sums, key=lambda sums: sums.provider)]
     used = [_quantities(sums, prices) for sums in by_provider]
@@ -71,7 +71,7 @@ def lines_at_fixed_prices(model_sums: Sequence[UsageSum], prices: Prices, *, dec
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """Tokens that one tier prices. detail: what the line says of the tier."""
+    """Tokens priced by one tier. detail: the tier's part of the line's description."""
 
     tier: Tier
     tokens: int
@@ -79,7 +79,7 @@ class Portion:
 
 
 def portions(price: FixedPrice, *, before: int, quantity: int, total: int) -> Iterator[Portion]:
-    """Which tiers price the tokens that come after `before` others, of `total` in the month."""
+    """Which tiers price these tokens, which come after `before` others, of `total` in the month."""
     if price.mode == TierMode.VOLUME:
         reached = [tier for tier in price.tiers if tier.from_tokens < total]
         tier = reached[-1] if reached else price.tiers[0]
@@ -92,7 +92,7 @@ def portions(price: FixedPrice, *, before: int, quantity: int, total: int) -> It
 
 
 def _within(tokens: int, tier: Tier, end: int | None) -> int:
-    """How many of the first `tokens` the tier prices. Below 0 the first tier goes on: it prices what is taken back."""
+    """How many of the first `tokens` the tier prices. Below 0 the first tier continues: it prices returned tokens."""
     if tokens <= tier.from_tokens and tier.from_tokens:
         return 0
     return (tokens if end is None else min(tokens, end)) - tier.from_tokens
@@ -133,7 +133,7 @@ def _lines_of_provider(
 
 
 def _with_rest_of_cost(lines: list[ChargeLine], cost_pico: int, calls: Calls, decimals: int) -> list[ChargeLine]:
-    """What the meters don't account for goes to the first line; without tokens there is one for the cost alone."""
+    """Cost not explained by the meters goes to the first line; without tokens, a line for the cost alone."""
     rest = cost_pico - sum(line.cost_pico for line in lines)
     if not rest:
         return lines
@@ -143,7 +143,7 @@ def _with_rest_of_cost(lines: list[ChargeLine], cost_pico: int, calls: Calls, de
 
 
 def _quantities(sums: Sequence[UsageSum], prices: Prices) -> dict[str, int]:
-    """Meter with a price -> tokens, those that aren't 0, in the meters' order."""
+    """Meter with a price -> tokens, without zeros, in the meters' order."""
     quantities: Counter[str] = Counter()
     for meter, tokens in token_meters(added_counts(each.counts for each in sums), prices):
         if tokens:
@@ -152,7 +152,7 @@ def _quantities(sums: Sequence[UsageSum], prices: Prices) -> dict[str, int]:
 
 
 def _cost_by_meter(sums: Sequence[UsageSum], prices: Prices) -> Counter[str]:
-    """Pico-units of USD by the meter that is charged for them, as far as rates tell."""
+    """Pico-units of USD by the meter that is charged for them, as far as the rates tell."""
     costs: Counter[str] = Counter()
     for each in sums:
         for meter, tokens in token_meters(each.counts, each.rates):

@@ -1,4 +1,4 @@
-"""How a line is made: its key, its one rounding, and the calls that it stands for.
+"""How a line is built: its key, its single rounding, and the calls that it stands for.
 
 Decimals are multiplied with plain operators here, inside `llm.money.exact_arithmetic`.
 """
@@ -17,7 +17,7 @@ from llm.money import PICO_DECIMALS, PRICE_DECIMALS, from_units, round_half_away
 from llm.prices.pricing import REQUESTS
 
 OTHER = "other"
-"""The meter of what a model's other lines don't account for: web searches and the like, and corrections."""
+"""The meter of what a model's other lines don't cover: web searches and the like, and corrections."""
 
 _LABELS = {
     **{meter.value: str(meter.label) for meter in Meter},
@@ -56,7 +56,7 @@ def usage_line(
     cost_pico: int = 0,
     decimals: int,
 ) -> ChargeLine:
-    """A line of one meter. exact: where it isn't quantity x unit price. basis: which rates or tier, for the key."""
+    """A line of one meter. exact: if it isn't quantity x unit price. basis: which rates or tier, for the key."""
     if exact is None:
         exact = Decimal(0) if quantity is None or unit_price is None else price_of(quantity, unit_price)
     exact = at_exact_decimals(exact)
@@ -80,7 +80,7 @@ def usage_line(
 def month_line(
     kind: LineKind, key: str, description: str, exact: Decimal, *, quantity: int | None = None, decimals: int
 ) -> ChargeLine:
-    """A line beside the usage."""
+    """A line that isn't usage: a fee, an allowance and the like."""
     exact = at_exact_decimals(exact)
     return ChargeLine(key, kind, description, exact, round_half_away(exact, decimals), quantity=quantity)
 
@@ -103,16 +103,16 @@ def at_exact_decimals(value: Decimal) -> Decimal:
 
 
 def _key_of(meter: str, basis: str, calls: Calls) -> str:
-    """Unambiguous: the model's name, which can hold anything, stands last, and the provider's is escaped.
+    """Unambiguous: the model's name, which may contain anything, comes last, and the provider's is escaped.
 
-    It is shorter than the column: escaping every name could make it longer.
+    It must fit its column, and escaping all names could make it too long.
     """
     provider = calls.provider.replace("\\", "\\\\").replace("|", "\\|")
     return f"{LineKind.USAGE.value}|{meter}|{basis}|{provider}|{calls.model}"
 
 
 def basis_of(key: str) -> str:
-    """Of the key of a usage line: which rates, price or tier it stands for; "" of another."""
+    """Part of a usage line's key: which rates, price or tier it stands for; "" for other lines."""
     kind, _, rest = key.partition("|")
     _, _, rest = rest.partition("|")
     return rest.partition("|")[0] if kind == LineKind.USAGE.value else ""

@@ -1,7 +1,7 @@
-"""What stands on a month's invoice beside its usage: allowance, discount, flat fee and minimum commitment.
+"""What a month's invoice has beside its usage: allowance, discount, flat fee and minimum commitment.
 
-All of it is reckoned from the lines as they are printed, so that an invoice adds up for who reads it and what is
-covered wholly leaves no cent behind.
+All of it is computed from the printed lines, so that readers can add the invoice up and full coverage leaves not a
+cent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TOKEN_METERS = frozenset(Meter.values)
 
 
 def month_lines(usage: Sequence[ChargeLine], terms: PlanTerms, *, decimals: int) -> list[ChargeLine]:
-    """usage: all usage lines. Lines that would say nothing are left out."""
+    """usage: all usage lines. Lines of amount 0 are omitted."""
     lines: list[ChargeLine] = []
     lines += _included_tokens(usage, terms, decimals)
     lines += _included_amount(_printed((*usage, *lines)), terms, decimals)
@@ -32,9 +32,9 @@ def month_lines(usage: Sequence[ChargeLine], terms: PlanTerms, *, decimals: int)
 
 
 def _included_tokens(usage: Sequence[ChargeLine], terms: PlanTerms, decimals: int) -> Iterator[ChargeLine]:
-    """The dearest tokens of the month, at the prices of their lines; a line that is covered wholly, as printed.
+    """The most expensive tokens of the month, at the prices of their lines; a fully covered line at its printed amount.
 
-    Of a model no more than it costs: a correction may have taken back what its tokens stand at.
+    Never more than the model costs: a correction may have taken back what its tokens are listed at.
     """
     left = terms.allowance_tokens
     covered = Decimal(0)
@@ -59,7 +59,7 @@ def _included_tokens(usage: Sequence[ChargeLine], terms: PlanTerms, decimals: in
 
 
 def _worth_by_model(usage: Iterable[ChargeLine]) -> dict[tuple[str, str], Decimal]:
-    """What the lines of each provider's model come to; at least nothing."""
+    """What the lines of each provider's model add up to; at least 0."""
     amounts: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for line in usage:
         amounts[line.provider, line.model] += line.amount
@@ -67,7 +67,7 @@ def _worth_by_model(usage: Iterable[ChargeLine]) -> dict[tuple[str, str], Decima
 
 
 def _dearest_first(usage: Iterable[ChargeLine]) -> list[tuple[ChargeLine, int, Decimal]]:
-    """Lines of tokens that cost something, with quantity and unit price; of equal prices the first on the invoice."""
+    """Lines of tokens that cost something, with quantity and unit price; equal prices in the invoice's order."""
     charged = [
         (line, line.quantity, line.unit_price)
         for line in usage

@@ -1,4 +1,4 @@
-"""Usage added up: exact, in any order."""
+"""Sums of usage: exact, in any order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm.types import TOKEN_FIELDS, TokenCounts
 
 
 def ordered_sums(usage: Iterable[UsageSum]) -> list[UsageSum]:
-    """One for each model, provider and rate set, in their order; calls without rates come first."""
+    """One per model, provider and rate set, in that order; calls without rates come first."""
     groups: dict[tuple[str, str, int], list[UsageSum]] = defaultdict(list)
     for sums in usage:
         groups[sums.model, sums.provider, sums.rate_set_id or 0].append(sums)

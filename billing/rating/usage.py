@@ -15,7 +15,7 @@ from billing.types import ChargeLine, PlanTerms, UsageSum
 def usage_lines(
     usage: Sequence[UsageSum], terms: PlanTerms, *, charge_per_usd: Decimal, decimals: int, by_rate_set: bool
 ) -> list[ChargeLine]:
-    """By model, provider, meter and price. charge_per_usd: what a USD of cost is charged at."""
+    """By model, provider, meter and price. charge_per_usd: what one USD of cost is charged at."""
     at_cost = lines_by_rate_set if by_rate_set else lines_at_cost
     lines: list[ChargeLine] = []
     for model, group in groupby(ordered_sums(usage), key=lambda sums: sums.model):

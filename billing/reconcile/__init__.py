@@ -1,10 +1,10 @@
-"""What providers say that they charge us, set against the books. Import from here.
+"""Providers' reports of what they charge us, compared with the books. Import from here.
 
-`import_report` keeps a provider's report; `reconciliation` compares; docs/reconciliation.md explains both.
+`import_report` stores a provider's report; `reconciliation` compares; docs/reconciliation.md explains both.
 """
 
 from billing.reconcile.comparing import MAX_DAYS, reconciliation
-from billing.reconcile.importing import PROVIDERS, CostImportSummary, import_report, read_report
+from billing.reconcile.importing import CostImportSummary, import_report, read_report, reporting_providers
 from billing.reconcile.types import (
     Books,
     Reason,
@@ -19,7 +19,6 @@ from billing.reconcile.types import (
 
 __all__ = (
     "MAX_DAYS",
-    "PROVIDERS",
     "Books",
     "CostImportSummary",
     "Reason",
@@ -33,4 +32,5 @@ __all__ = (
     "import_report",
     "read_report",
     "reconciliation",
+    "reporting_providers",
 )

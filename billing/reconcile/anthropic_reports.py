@@ -17,10 +17,10 @@ _CENTS_DECIMALS = 2
 
 
 def read_rows(pages: tuple[Node, ...]) -> Iterator[ReportedCost | tuple[str, date]]:
-    """The rows as the pages hold them, and the days they speak of. Raises ReportError."""
+    """The rows of the pages, and the days that they cover. Raises ReportError."""
     buckets = Buckets()
     for page in pages:
-        # An empty bucket doesn't say which report it is of; the page's other buckets do.
+        # An empty bucket doesn't tell its report's kind; the page's other buckets do.
         report = _report_of(page)
         for bucket in page["data"].entries:
             start, end = rfc3339_moment(bucket["starting_at"]), rfc3339_moment(bucket["ending_at"])
@@ -61,7 +61,7 @@ def _read_cost(result: Node, day: date) -> ReportedCost:
 
 
 def _read_messages(result: Node, day: date) -> ReportedCost:
-    """Our prompt tokens hold all input; Anthropic counts uncached, cache reads and cache writes apart."""
+    """Our prompt tokens include all input; Anthropic counts uncached input, cache reads and cache writes separately."""
     cache_read = result["cache_read_input_tokens"].count
     creation = result["cache_creation"]
     cache_write = creation["ephemeral_5m_input_tokens"].count + creation["ephemeral_1h_input_tokens"].count

@@ -1,7 +1,8 @@
-"""Our side: what the books say of a provider's calls on a UTC day, adjustments included.
+"""Our side: a provider's calls on a UTC day according to the books, adjustments included.
 
-A provider's day is UTC's, so `local_day` won't do: days go by `opened_at`, the database's clock. What bounds the
-query is the id, a uuid7 of the gateway's clock, by the primary key's index; `CLOCK_SKEW` is how far the two may differ.
+Providers' days are UTC, so `local_day` can't be used: days are decided by `opened_at`, the database's clock. The query
+is bounded by the id, a uuid7 of the gateway's clock, through the primary key; `CLOCK_SKEW` is how far the two may
+differ.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from llm.models import Usage, UsageAdjustment
 from llm.money import pico_to_usd
 
 CLOCK_SKEW = timedelta(hours=1)
-"""Between a gateway's clock, which made the id, and the database's, which stamped the call; waiting included."""
+"""Between a gateway's clock, which made the id, and the database's, which stamped the call; includes waiting."""
 
 _CLOSED = (UsageStatus.SETTLED, UsageStatus.ESTIMATED)
 _KNOWN_LATER = (AdjustmentSource.SPOOL, AdjustmentSource.PROVIDER)
@@ -58,7 +59,7 @@ class _Sums:
     beside_tokens_pico: int = 0
 
     def add(self, row: Mapping[str, Any], *, sign: int) -> None:
-        """sign: of the numbers of calls; adjustments bring tokens and cost, and take calls out of a doubtful state."""
+        """sign: for the numbers of calls. Adjustments add tokens and cost, and take calls out of an uncertain state."""
         self.prompt_tokens += row["sum_prompt_tokens"] or 0
         self.completion_tokens += row["sum_completion_tokens"] or 0
         self.cache_read_tokens += row["sum_cache_read_tokens"] or 0
@@ -71,14 +72,14 @@ class _Sums:
 
 
 def books_of_day(provider: str, day: date) -> dict[str, Books]:
-    """By the name that the provider gave the model, or else the one that we asked it for."""
+    """By the provider's name for the model, or else the name that we requested."""
     calls = list(_sums_of_calls(provider, day))
     names = _names_of(calls)
     sums: dict[str, _Sums] = defaultdict(_Sums)
     for row in calls:
         sums[names[row["asked"], row["reported"]]].add(row, sign=1)
     for row in _sums_of_adjustments(provider, day):
-        # A call that has just been closed may have got its reported name between the two queries.
+        # A call that was just closed may have got its reported name between the two queries.
         name = names.get((row["asked"], row["reported"]), row["reported"] or row["asked"])
         sums[name].add(row, sign=-1)
     for (asked, reported), cost_pico in _costs_beside_tokens(provider, day).items():
@@ -98,7 +99,7 @@ def _calls_of(provider: str, day: date) -> QuerySet[Usage]:
 
 
 def _costs_beside_tokens(provider: str, day: date) -> dict[tuple[str, str], int]:
-    """Pico-units of USD by asked and reported name, for units such as web searches: few calls have some."""
+    """Pico-units of USD by requested and reported name, for units such as web searches, which few calls have."""
     adjusted = UsageAdjustment.objects.filter(usage=OuterRef("pk")).exclude(extra_meters={})
     has_some = ~Q(extra_meters={}) | Exists(adjusted)
     rows = list(_calls_of(provider, day).filter(has_some).order_by().prefetch_related(_ADJUSTMENTS))
@@ -108,7 +109,7 @@ def _costs_beside_tokens(provider: str, day: date) -> dict[tuple[str, str], int]
     for row, each in figures:
         of_rate_set = rates.get(each.rate_set_id or 0, {})
         cost_pico = sum(units * of_rate_set.get(meter, 0) for meter, units in each.counts.extra_meters.items())
-        # Nothing was charged for them where the call has no cost.
+        # Nothing was charged for them if the call has no cost.
         costs[row.upstream_model, row.reported_model] += cost_pico if each.cost_pico else 0
     return costs
 
@@ -130,8 +131,9 @@ def _sums_of_calls(provider: str, day: date) -> Iterable[Mapping[str, Any]]:
 
 
 def _sums_of_adjustments(provider: str, day: date) -> Iterable[Mapping[str, Any]]:
-    """unpriced_calls, estimated_calls: that the adjustments have priced, or given figures of the provider's. A call
-    that they have left without a cost, whatever it had before, is one priced less.
+    """unpriced_calls, estimated_calls: negative for calls that the adjustments have priced, or given the provider's
+    figures.
+    A call that they have left without a cost counts as unpriced, whatever it had before.
     """
     starts_at, ends_at = _bounds(day)
     adjustments = UsageAdjustment.objects.filter(
@@ -157,7 +159,7 @@ def _sums_of_adjustments(provider: str, day: date) -> Iterable[Mapping[str, Any]
 
 
 def _names_of(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
-    """A call that broke off may have no reported name: it goes with the one name that others of its model have."""
+    """A call that was cut may have no reported name: it gets the only name that other calls of its model have."""
     reported_as: dict[str, set[str]] = defaultdict(set)
     pairs = [(row["asked"], row["reported"]) for row in rows]
     for asked, reported in pairs:
@@ -188,7 +190,7 @@ def _as_books(sums: _Sums) -> Books:
 
 
 def books_in_all(books: Iterable[Books]) -> Books:
-    """Of all models of a day."""
+    """Over all models of a day."""
     every = list(books)
     counts = ("requests", "prompt_tokens", "completion_tokens", "cache_read_tokens", "cache_write_tokens")
     side = Side(

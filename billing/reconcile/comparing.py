@@ -1,4 +1,4 @@
-"""Our books against a provider's report: by UTC day and model, each difference with what explains it."""
+"""Our books compared with a provider's report: by UTC day and model, each difference with its explanation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cache_read_tokens"
 
 
 def reconciliation(provider: str, first: date, last: date) -> Reconciliation:
-    """Both days included. Reads usage one day at a time, by index. Raises ValueError beyond `MAX_DAYS`."""
+    """Both days inclusive. Reads usage one day at a time, by index. Raises ValueError beyond `MAX_DAYS`."""
     if not timedelta(0) <= last - first < timedelta(days=MAX_DAYS):
         raise ValueError(f"{first} to {last} is not a span of 1 to {MAX_DAYS} days")
     reported = _reported(provider, first, last)
@@ -48,7 +48,7 @@ def _reported(provider: str, first: date, last: date) -> Mapping[date, list[Prov
 
 
 def _lines_of_day(day: date, books: Mapping[str, Books], rows: Iterable[ProviderCost]) -> Iterator[ReconciledLine]:
-    """Models by name; then what a report without models says, and what is charged for no model in particular."""
+    """By model; then figures that a report gives without models, and charges for no model in particular."""
     of_models: dict[str, list[ProviderCost]] = defaultdict(list)
     of_none: dict[str, list[ProviderCost]] = defaultdict(list)
     for row in rows:
@@ -67,7 +67,7 @@ def _lines_of_day(day: date, books: Mapping[str, Books], rows: Iterable[Provider
 
 
 def _in_all(day: date, books: Mapping[str, Books], rows: list[ProviderCost]) -> ReconciledLine | None:
-    """What a report says that wasn't asked for by model: it can be compared with all models together."""
+    """Figures of a report that wasn't grouped by model: they can only be compared with all models together."""
     theirs, costs = _their_side(rows)
     if theirs is None:
         return None
@@ -76,7 +76,7 @@ def _in_all(day: date, books: Mapping[str, Books], rows: list[ProviderCost]) -> 
 
 
 def _their_side(rows: list[ProviderCost]) -> tuple[Side | None, int]:
-    """The sum of a model's rows of all reports, and how many amounts are in it."""
+    """The sum of a model's rows in all reports, and how many amounts it adds up."""
     if not rows:
         return None, 0
     counts = {name: count_of(getattr(row, name) for row in rows) for name in _COUNTS}
@@ -89,7 +89,7 @@ def _totals(books: Mapping[str, Books], rows: Iterable[ProviderCost]) -> Reconci
 
 
 def _with_other_days(lines: list[ReconciledLine]) -> Iterator[ReconciledLine]:
-    """Where two days in a row differ by the same tokens, one up and one down, calls stand on the other day."""
+    """Two consecutive days that differ by the same tokens, up and down: calls were counted on the other day."""
     difference = {(line.model, line.utc_day): line.token_difference for line in lines if line.model}
 
     def is_shifted(line: ReconciledLine) -> bool:

@@ -1,4 +1,4 @@
-"""A provider's report, from a file to the table: all of it or nothing, and once however often it is imported."""
+"""Imports a provider's report from a file: all of it or nothing, and once however often it is imported."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from billing.models import CostImport, ProviderCost
 from billing.reconcile import anthropic_reports, openai_reports
 from billing.reconcile.reading import read_pages, to_pico_decimals
 from billing.reconcile.types import ProviderReport, ReportedCost, ReportError, count_of, total_of
+from llm.providers.registry import instances
 
 _READERS = {"openai": openai_reports.read_rows, "anthropic": anthropic_reports.read_rows}
-PROVIDERS = tuple(_READERS)
 
 _COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cache_read_tokens", "cache_write_tokens")
 _MAX_COUNT = 2**63 - 1
@@ -28,9 +28,9 @@ _MAX_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class CostImportSummary:
-    """What an import did, or would do. replaced: rows of earlier reports that it put out of force. cost: USD.
+    """What an import did, or would do. replaced: rows of earlier reports that it superseded. cost: USD.
 
-    is_new: False where this very file was imported before; nothing was done then. is_cut: the provider has more pages.
+    is_new: False if this very file was imported before; then nothing is done. is_cut: the provider has more pages.
     """
 
     rows: int
@@ -42,14 +42,21 @@ class CostImportSummary:
     is_cut: bool
 
 
+def reporting_providers() -> dict[str, str]:
+    """Who has a report that can be read -> whose format it has: providers, and what their instances are booked as."""
+    booked = {each.booked_as: each.provider for each in instances().all if each.provider in _READERS}
+    return {name: name for name in _READERS} | {name: kind for name, kind in booked.items() if name not in _READERS}
+
+
 def read_report(provider: str, content: bytes) -> ProviderReport:
     """Raises ReportError with a sentence that says where and why."""
-    if provider not in _READERS:
-        raise ReportError(f"There is no reader for reports of {provider}, only of {' and '.join(PROVIDERS)}.")
+    kinds = reporting_providers()
+    if provider not in kinds:
+        raise ReportError(f"There is no reader for reports of {provider}, only of {' and '.join(kinds)}.")
     pages = read_pages(content)
     days: set[tuple[str, date]] = set()
     rows: list[ReportedCost] = []
-    for found in _READERS[provider](pages):
+    for found in _READERS[kinds[provider]](pages):
         if isinstance(found, ReportedCost):
             rows.append(found)
         else:
@@ -62,7 +69,7 @@ def read_report(provider: str, content: bytes) -> ProviderReport:
 def import_report(
     provider: str, content: bytes, *, file_name: str, user: User | None = None, dry_run: bool = False
 ) -> CostImportSummary:
-    """Days that the file speaks of are replaced in reports of its kind. Raises ReportError; nothing is written then."""
+    """Replaces the days that the file covers in reports of its kind. Raises ReportError and writes nothing then."""
     report = read_report(provider, content)
     digest = hashlib.sha256(content).hexdigest()
     try:
@@ -103,7 +110,7 @@ def _columns(row: ReportedCost) -> dict[str, object]:
 
 
 def _merged(rows: Iterable[ReportedCost]) -> tuple[ReportedCost, ...]:
-    """One row for each key: what a report splits further (by project, tier or hour) is added up, then rounded once."""
+    """One row per key: what a report splits further (by project, tier or hour) is added up, then rounded once."""
     groups: dict[tuple[date, str, str, str], list[ReportedCost]] = {}
     for row in rows:
         groups.setdefault((row.utc_day, row.report, row.model, row.line_item), []).append(row)

@@ -13,17 +13,17 @@ from datetime import date
 from billing.reconcile.reading import Buckets, Node, unix_moment, utc_day
 from billing.reconcile.types import ReportedCost, ReportError
 
-# A model's name has no spaces; what else is charged, such as “Web search tool calls”, has.
+# Model names have no spaces; other charges, such as “Web search tool calls”, do.
 _LINE_ITEM_OF_MODEL = re.compile(r"(\S+), .+")
 
 
 def read_rows(pages: tuple[Node, ...]) -> Iterator[ReportedCost | tuple[str, date]]:
-    """The rows as the pages hold them, and the days they speak of. Raises ReportError."""
+    """The rows of the pages, and the days that they cover. Raises ReportError."""
     buckets = Buckets()
     for page in pages:
         if page["object"].text != "page":
             page["object"].refuse("“page”, the first object of OpenAI's usage and cost reports")
-        # An empty bucket doesn't say which report it is of; the page's other buckets do.
+        # An empty bucket doesn't tell its report's kind; the page's other buckets do.
         report = _report_of(page)
         for bucket in page["data"].entries:
             start, end = unix_moment(bucket["start_time"]), unix_moment(bucket["end_time"])
@@ -59,7 +59,7 @@ def _read_cost(result: Node, day: date) -> ReportedCost:
 
 
 def _read_completions(result: Node, day: date) -> ReportedCost:
-    """input_tokens holds those that were read from the cache or written to it."""
+    """input_tokens includes tokens read from or written to the cache."""
     return ReportedCost(
         "completions",
         day,

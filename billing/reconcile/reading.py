@@ -1,6 +1,6 @@
-"""A provider's report as JSON, read exactly: numbers as Decimal, and a place for each complaint.
+"""A provider's report as JSON, read exactly: numbers as Decimal, and every error with its place.
 
-A file may hold one page, a list of pages, or pages one after the other. Pure.
+A file may hold one page, a list of pages, or pages one after another. Pure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value of the report and where it stands. What isn't as it should be raises ReportError with both."""
+    """A value of the report and its place. Unexpected values raise ReportError with both."""
 
     value: Any
     place: str
@@ -62,7 +62,7 @@ class Node:
 
     @property
     def amount(self) -> Decimal:
-        """Exact, with whatever decimals it has."""
+        """Exact, with any number of decimals."""
         number = self.value
         if isinstance(number, str):
             try:
@@ -86,7 +86,7 @@ class Node:
 
 
 def read_pages(content: bytes) -> tuple[Node, ...]:
-    """The report's pages. Raises ReportError where the file isn't JSON or no page is in it."""
+    """The report's pages. Raises ReportError if the file isn't JSON or has no page."""
     try:
         text = content.decode("utf-8-sig")
         documents = list(_documents(text))
@@ -105,7 +105,7 @@ def read_pages(content: bytes) -> tuple[Node, ...]:
 
 
 def utc_day(start: datetime, end: datetime, bucket: Node) -> date:
-    """The day that holds all of a bucket. Raises ReportError where there is none."""
+    """The day that contains the whole bucket. Raises ReportError if no single day does."""
     if end <= start:
         raise ReportError(f"{bucket.place} ends before it begins.")
     if (end - timedelta(microseconds=1)).date() != start.date():
@@ -130,7 +130,7 @@ def rfc3339_moment(node: Node) -> datetime:
 
 @dataclass(slots=True)
 class Buckets:
-    """Buckets seen so far, so that a page that is there twice doesn't count twice."""
+    """Buckets read so far, so that a duplicate page doesn't count twice."""
 
     seen: dict[tuple[str, datetime], str] = field(default_factory=dict)
 
@@ -141,7 +141,7 @@ class Buckets:
 
 
 def to_pico_decimals(amount: Decimal) -> Decimal:
-    """As the books hold it. Providers' floats have more digits than any price gives; they are rounded once."""
+    """As the books hold it. Providers' floats have more digits than any price yields; they are rounded once."""
     return round_half_away(amount, PICO_DECIMALS)
 
 

@@ -1,4 +1,4 @@
-"""Why the provider's figures of a model's day differ from the books'. Pure."""
+"""Why the provider's figures for a model's day differ from the books'. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from billing.reconcile.types import Books, Reason, ReasonCode, ReconciledLine, S
 from llm.money import format_usd, plural
 
 ROUNDING_USD = Decimal("0.000001")
-"""A reported amount may be off by so much for having been rounded; a price that is wrong shows in more."""
+"""By how much rounding may change a reported amount; a wrong price causes larger differences."""
 
 OTHER_DAY = Reason(
     ReasonCode.OTHER_DAY,
@@ -41,9 +41,9 @@ def find_reasons(
     whole: ReconciledLine | None = None,
     has_others: bool = False,
 ) -> tuple[Reason, ...]:
-    """Empty where both agree. line_items: how many reported amounts the provider's cost was added up from.
+    """Empty if both agree. line_items: how many reported amounts add up to the provider's cost.
 
-    whole: what reports say of the day that name no models. has_others: there are charges without a model.
+    whole: the day's figures in reports without models. has_others: whether there are charges without a model.
     """
     if not is_of_model:
         return (_NOT_ATTRIBUTABLE,)
@@ -57,7 +57,7 @@ def find_reasons(
 
 
 def reasons_in_all(ours: Books, theirs: Side, *, line_items: int) -> tuple[Reason, ...]:
-    """Of a report that names no models: only the sums of a day can be compared."""
+    """For reports without models: only the sums of a day can be compared."""
     if _tokens_differ(ours.side, theirs):
         return tuple(_doubts(ours)) or (_of_tokens(ours.side, theirs),)
     if theirs.cost is None or theirs.cost == ours.side.cost:
@@ -72,7 +72,7 @@ def reasons_in_all(ours: Books, theirs: Side, *, line_items: int) -> tuple[Reaso
 
 
 def _in_whole(whole: ReconciledLine) -> Iterator[Reason]:
-    """A model of which only the day's sum is known: nothing is wrong with it where that agrees."""
+    """For a model of which only the day's sum is reported: nothing is wrong if that agrees."""
     if not whole.agrees:
         yield Reason(ReasonCode.IN_ALL, "The report names no models, so only the sums of the day can be compared.")
 
@@ -122,7 +122,7 @@ def _of_tokens(ours: Side, theirs: Side) -> Reason:
 
 
 def _of_cost(ours: Books, theirs: Side, line_items: int, *, has_others: bool) -> Iterator[Reason]:
-    """Tokens agree, or nobody knows them."""
+    """For equal tokens, or tokens that aren't known."""
     difference = difference_of(theirs.cost or Decimal(0), ours.side.cost or Decimal(0))
     if ours.unpriced_calls:
         yield _unpriced(ours)
@@ -170,7 +170,7 @@ def _unpriced(ours: Books) -> Reason:
 
 
 def _tokens_differ(ours: Side, theirs: Side) -> bool:
-    """Only where both say something."""
+    """Only if both sides have figures."""
     pairs = (
         (ours.prompt_tokens, theirs.prompt_tokens),
         (ours.completion_tokens, theirs.completion_tokens),

@@ -1,4 +1,4 @@
-"""What a provider's report says, and what comes of setting it against the books: frozen, no I/O."""
+"""A provider's report, and the result of comparing it with the books: frozen, no I/O."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from llm.money import exact_arithmetic, exact_sum
 
 
 class ReportError(Exception):
-    """A file that can't be imported: one sentence, which says where and why. Nothing was written."""
+    """The file can't be imported: one sentence that says where and why. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedCost:
-    """One row of a report, as `billing.models.ProviderCost` keeps it. None: the report doesn't say."""
+    """One row of a report, as stored in `billing.models.ProviderCost`. None: the report doesn't say."""
 
     report: str
     utc_day: date
@@ -33,7 +33,7 @@ class ReportedCost:
 
 @dataclass(frozen=True, slots=True)
 class ProviderReport:
-    """rows: one for each report, day, model and line item. days: (report, day) that the file speaks of."""
+    """rows: one per report, day, model and line item. days: (report, day) that the file covers."""
 
     rows: tuple[ReportedCost, ...]
     days: frozenset[tuple[str, date]]
@@ -42,7 +42,7 @@ class ProviderReport:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What one of the two says of a model's day. None: it doesn't say. cost: USD."""
+    """One side's figures for a model's day. None: it has none. cost: USD."""
 
     requests: int | None = None
     prompt_tokens: int | None = None
@@ -58,10 +58,11 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Our side, with what may explain a difference. unpriced_calls used tokens, but no price was known for them.
+    """Our side, with possible explanations of a difference. unpriced_calls used tokens, but no price was known for
+    them.
 
-    estimated_calls: their tokens were counted by us. open_calls: have no figures yet. beside_tokens: what of the cost
-    is for units beside the tokens, such as web searches: providers charge them on lines without a model.
+    estimated_calls: their tokens are our estimate. open_calls: have no figures yet. beside_tokens: the part of the cost
+    for units beside tokens, such as web searches, which providers charge on lines without a model.
     """
 
     side: Side
@@ -101,9 +102,9 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class ReconciledLine:
-    """A model's day. line_item: where the provider names no model. ours, theirs: None where one knows nothing of it.
+    """A model's day. line_item: for charges without a model. ours, theirs: None if that side has nothing.
 
-    Without both it is what a report says that names no models, and ours of all of them.
+    Without model and line_item: figures of a report without models, compared with all of ours.
     """
 
     utc_day: date
@@ -115,7 +116,7 @@ class ReconciledLine:
 
     @property
     def cost_difference(self) -> Decimal | None:
-        """Theirs less ours: more than 0 where they charge what the books don't know. None where it can't be told."""
+        """Theirs less ours: positive if they charge something that the books don't have. None if it is unknown."""
         ours = Decimal(0) if self.ours is None else self.ours.side.cost
         theirs = Decimal(0) if self.theirs is None else self.theirs.cost
         return None if ours is None or theirs is None else difference_of(theirs, ours)
@@ -134,7 +135,7 @@ class ReconciledLine:
 
 @dataclass(frozen=True, slots=True)
 class ReconciledTotals:
-    """Sums in USD, whatever the models are called. theirs: None where no costs were imported."""
+    """Sums in USD over all models. theirs: None if no costs were imported."""
 
     ours: Decimal
     theirs: Decimal | None
@@ -152,7 +153,7 @@ class ReconciledDay:
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """Our books against the provider's reports, by UTC day and model; both days are included."""
+    """Our books compared with the provider's reports, by UTC day and model; both days inclusive."""
 
     provider: str
     first: date
@@ -173,7 +174,7 @@ class Reconciliation:
 
 
 def total_of(amounts: Iterable[Decimal | None]) -> Decimal | None:
-    """Exact, of those that are known; None where none is."""
+    """Exact sum of the known ones; None if none is known."""
     known = [amount for amount in amounts if amount is not None]
     return exact_sum(known) if known else None
 
@@ -185,6 +186,6 @@ def difference_of(first: Decimal, second: Decimal) -> Decimal:
 
 
 def count_of(counts: Iterable[int | None]) -> int | None:
-    """Of those that are known; None where none is."""
+    """Sum of the known ones; None if none is known."""
     known = [count for count in counts if count is not None]
     return sum(known) if known else None

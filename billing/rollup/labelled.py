@@ -1,6 +1,6 @@
-"""Usage of some days of one account by end user or by tag: by what no day is summed up by, so the calls are read.
+"""Usage of some days of one account by end user or tag. No rollup has these, so the calls are read.
 
-The figures are what the account's days hold: adjustments included, of what was recorded up to the same moment.
+The figures match the account's days: adjustments included, and recorded up to the same moment.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LAST_DAY = date(2999, 12, 31)
 
 @dataclass(frozen=True, slots=True)
 class CallsOfDays:
-    """Which calls: of one account, from `first` to `last`, both included; as they were at the cutoff.
+    """Calls of one account from `first` to `last`, both inclusive, as they were at the cutoff.
 
     tag: the key by whose values they are grouped; None groups by end user.
     """
@@ -41,7 +41,9 @@ class CallsOfDays:
 
 
 def sum_by_label(calls: CallsOfDays, *, limit: int) -> list[LabelledSums]:
-    """At most `limit` end users (hashes, "" for calls that name nobody) or values (None without the tag), with sums."""
+    """At most `limit` end users (hashes, "" for calls without one) or values (None for calls without the tag), with
+    sums.
+    """
     vendor = connection.vendor
     sql = f"{labelled_sql(_label(calls, vendor), _scope(calls), vendor)} ORDER BY label LIMIT %(limit)s"
     parameters: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Carries out a plan in a few large statements; each transaction writes whole accounts' changes, marks included."""
+"""Carries out a plan in a few large statements; each transaction writes complete accounts, marks included."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from billing.rollup.refresh_plan import FIRST_DAY, Days, RefreshPlan
 from billing.rollup.statements import COLUMNS, DAYS_OF_ACCOUNTS, WHOLE_ACCOUNTS, days_sql
 
 DAYS_AT_A_TIME = 2000
-"""Days of accounts in one transaction: so long does who wants to bill such an account wait."""
+"""Account-days in one transaction, for which billing one of these accounts must wait."""
 
 _MAKE_MARKS = (
     "INSERT INTO billing_rollupmark (account_id) SELECT account_id FROM unnest(%s::bigint[]) AS t(account_id) "
@@ -39,7 +39,7 @@ _AND_MARK_STALE = (
 
 
 def carry_out(plan: RefreshPlan) -> Iterator[int]:
-    """Yields after each transaction how many days of accounts it was about; a whole account counts as one."""
+    """Yields after each transaction how many account-days it covered; a whole account counts as one."""
     if plan.whole:
         _write_whole(plan.whole, plan.cutoff)
         yield len(plan.whole)
@@ -63,7 +63,7 @@ def _batches(days: Mapping[int, Days]) -> Iterator[Mapping[int, Days]]:
 
 
 def _write_whole(account_ids: Sequence[int], cutoff: datetime) -> None:
-    """In one transaction, since to pick single accounts from all calls takes as long as to read them all."""
+    """In one transaction: picking single accounts out of all calls takes as long as reading all of them."""
     with transaction.atomic(durable=True):
         if locked := _lock_marks(account_ids, cutoff):
             _make_anew(_DELETE_WHOLE, WHOLE_ACCOUNTS, cutoff, accounts=locked)
@@ -85,9 +85,9 @@ def _move_untouched(account_ids: Sequence[int], cutoff: datetime) -> None:
 
 
 def _lock_marks(account_ids: Sequence[int], cutoff: datetime) -> list[int]:
-    """The accounts that are ours to write: nobody has brought them as far as the cutoff. Marks are made where missing.
+    """The accounts that are ours to write: no other process has brought them to the cutoff. Missing marks are created.
 
-    Locked in their order, as everybody locks more than one; who holds one sees its account's days as one state.
+    Locked in ascending order; holding an account's lock means seeing its days in one consistent state.
     """
     with connection.cursor() as cursor:
         cursor.execute(_MAKE_MARKS, [list(account_ids)])
@@ -97,7 +97,8 @@ def _lock_marks(account_ids: Sequence[int], cutoff: datetime) -> list[int]:
 
 def _make_anew(delete: str, scope: str, cutoff: datetime, **chosen: Sequence[object]) -> None:
     parameters: dict[str, Any] = {**chosen, "cutoff": cutoff}
-    # In this order a day's rows stand together, and an account's in it: to read either is to read a few pages.
+    # In this order, the rows of a day are adjacent, and those of an account within it: reading either takes a few
+    # pages.
     rows = f"{days_sql(scope, 'postgresql')} ORDER BY local_day, account_id"
     insert = f"INSERT INTO billing_dailyusage ({', '.join(COLUMNS)}) {rows}"
     with connection.cursor() as cursor:
@@ -111,6 +112,6 @@ def _move_marks(account_ids: Sequence[int], cutoff: datetime) -> None:
 
 
 def _move_changed_marks(earliest: Mapping[int, date], cutoff: datetime) -> None:
-    """earliest: of the days that were made, by account."""
+    """earliest: of the days that were rebuilt, by account."""
     with connection.cursor() as cursor:
         cursor.execute(_MOVE_CHANGED_MARKS, [cutoff, list(earliest), list(earliest.values())])

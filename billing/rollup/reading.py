@@ -1,13 +1,14 @@
-"""What invoices are made of."""
+"""The usage from which invoices are made."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Max, Min, Sum
 
 from billing.models import DailyUsage, RollupMark
@@ -29,7 +30,7 @@ _SUMS: dict[str, Any] = {
 
 
 class Rates(NamedTuple):
-    """A rate set. rates: meter -> pico-units of USD a unit."""
+    """A rate set. rates: meter -> pico-units of USD per unit."""
 
     rates: Mapping[str, int]
     service: Service = STANDARD_SERVICE
@@ -40,10 +41,10 @@ _NO_RATES = Rates({})
 
 
 def lock_rollups(account_ids: Collection[int]) -> Mapping[int, datetime | None]:
-    """Inside a transaction: by account, the moment up to which its rollups hold all and nothing later.
+    """Inside a transaction: by account, the cutoff up to which its rollups are complete, with nothing later.
 
-    Until the transaction ends they stay as they are. None: `refresh` has not made them yet, or was cut off midway; they
-    say nothing until it has.
+    They stay unchanged until the transaction ends. None: `refresh` hasn't built them yet, or was interrupted; they mean
+    nothing until it has.
     """
     marks = RollupMark.objects.select_for_update().filter(account__in=account_ids).order_by("account")
     found = dict(marks.values_list("account_id", "cutoff_at"))
@@ -56,7 +57,7 @@ def usage_sums(account_id: int, period: BillingPeriod) -> tuple[UsageSum, ...]:
 
 
 def load_usage_sums(account_ids: Collection[int], period: BillingPeriod) -> Mapping[int, tuple[UsageSum, ...]]:
-    """`usage_sums` of each of these accounts, in as many queries as for one."""
+    """`usage_sums` for each of these accounts, in as many queries as for one."""
     _make_room_for_sums()
     rows = list(
         DailyUsage.objects.filter(
@@ -73,20 +74,31 @@ def load_usage_sums(account_ids: Collection[int], period: BillingPeriod) -> Mapp
     return {account_id: tuple(found[account_id]) for account_id in account_ids}
 
 
+@contextmanager
+def room_for_sums() -> Iterator[None]:
+    """For reports of many groups. On SQLite no transaction: one might wait for the gateway's."""
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with transaction.atomic():
+        _make_room_for_sums()
+        yield
+
+
 def _make_room_for_sums() -> None:
-    """Until the transaction ends: PostgreSQL expects far more sums than there are, and would sort all days for them."""
+    """Until the transaction ends: PostgreSQL overestimates the number of groups, and would sort all days for them."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('work_mem', '64MB', true)")
 
 
 def load_rates(rate_set_ids: Iterable[int | None]) -> Mapping[int, Mapping[str, int]]:
-    """Meter -> pico-units of USD a unit."""
+    """Meter -> pico-units of USD per unit."""
     return defaultdict(dict, {pk: each.rates for pk, each in load_rate_sets(rate_set_ids).items()})
 
 
 def load_rate_sets(rate_set_ids: Iterable[int | None]) -> Mapping[int, Rates]:
-    """Those that have rates."""
+    """Only those that have rates."""
     rates: dict[int, dict[str, int]] = defaultdict(dict)
     found: dict[int, Rates] = {}
     rows = Rate.objects.filter(rate_set__in={pk for pk in rate_set_ids if pk is not None})

@@ -1,6 +1,6 @@
-"""Which days of which accounts must be made anew to bring the rollups from the accounts' marks to a cutoff.
+"""Which days of which accounts must be rebuilt to bring the rollups from the accounts' marks to a cutoff.
 
-A plan needs no lock. What somebody else has brought further since is made once more, from the same books.
+A plan needs no lock. Days that another process has rebuilt meanwhile are rebuilt again, from the same books.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from llm.models import Account
 Days = frozenset[date]
 
 FIRST_DAY = date(2000, 1, 1)
-"""Before all calls: of an account that is made whole every day may have changed."""
+"""Before all calls: the earliest day that may have changed in an account that is rebuilt whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshPlan:
-    """whole: accounts of which all days are made. days: of other accounts, those. untouched: accounts without any."""
+    """whole: accounts of which all days are rebuilt. days: of other accounts, those days. untouched: accounts without
+    any.
+    """
 
     cutoff: datetime
     whole: tuple[int, ...]
@@ -34,14 +36,14 @@ class RefreshPlan:
 
     @property
     def size(self) -> int:
-        """Days of accounts; a whole account counts as one."""
+        """Account-days; a whole account counts as one."""
         return len(self.whole) + sum(map(len, self.days.values()))
 
 
 def plan_to(
     cutoff: datetime, *, account_ids: Collection[int] | None, anew: tuple[date, date] | None = None
 ) -> RefreshPlan:
-    """anew: the first and the last of days that are made whether they must be or not."""
+    """anew: the first and last of a range of days to rebuild in any case."""
     marks = _marks(account_ids)
     whole = tuple(account_id for account_id, mark in marks.items() if mark is None)
     kept = {account_id: mark for account_id, mark in marks.items() if mark is not None}
@@ -58,7 +60,7 @@ def plan_to(
 
 
 def _marks(account_ids: Collection[int] | None) -> dict[int, datetime | None]:
-    """Of all accounts, in order; None where there is no mark, or the days are no state of any moment."""
+    """For all accounts, in order; None if there is no mark, or the days aren't in a consistent state."""
     accounts = Account.objects.order_by("id")
     if account_ids is not None:
         accounts = accounts.filter(id__in=account_ids)
@@ -87,5 +89,5 @@ def _pairs(
 
 
 def _date_of(value: date | str) -> date:
-    """SQLite keeps days as text."""
+    """SQLite returns days as text."""
     return date.fromisoformat(value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Brings the rollups up to the books, and makes days anew. Never inside a transaction: each account's is its own."""
+"""Brings the rollups up to date with the books, and rebuilds days. Never call it in a transaction: it has its own."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from billing.rollup.summaries import mark_all_stale, summarise
 from llm.books.clock import take_cutoff
 
 OnProgress = Callable[[int, int], None]
-"""Called with how much is done, and of how much."""
+"""Called with (done, total)."""
 
 
 def refresh(*, account_ids: Collection[int] | None = None) -> datetime:
     """Bring the rollups of these accounts (None: all) up to a cutoff, which it returns.
 
-    Any number of processes may do this at once, and end at any moment: each account's mark tells how far it is. When
-    this returns an account is as far, or further, or (SQLite) somebody else is bringing it further.
-    Days are summed up over all accounts only where all were asked for: for one it would take too long.
-    Raises OperationalError where no cutoff was to be had.
+    Any number of processes may do this concurrently, and die at any moment: each account's mark says how far it is. On
+    return, each account has reached the cutoff or gone past it, or (SQLite) another process is bringing it further.
+    Days are summed up over all accounts only if all were requested: for one it would take too long.
+    Raises OperationalError if no cutoff could be taken.
     """
     cutoff = take_cutoff()
     _carry_out(plan_to(cutoff, account_ids=account_ids))
@@ -38,10 +38,10 @@ def rebuild(
     account_ids: Collection[int] | None = None,
     on_progress: OnProgress | None = None,
 ) -> int:
-    """Throw the days from `first` to `last` away and make them anew from the books; what is due is made too.
+    """Delete the days from `first` to `last` and rebuild them from the books, together with any that are due.
 
-    Gives the very rows that `refresh` gives. Returns how many days of accounts were made; an account that never had
-    any is made whole and counts as one.
+    Gives exactly the rows that `refresh` gives. Returns how many account-days were rebuilt; an account that had none is
+    built whole and counts as one.
     """
     cutoff = take_cutoff()
     mark_all_stale(first, last)

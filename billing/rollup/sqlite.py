@@ -1,9 +1,9 @@
-"""Carries out a plan beside the one other writer, the gateway: reads at length, writes in short transactions.
+"""Carries out a plan beside the other writer, the gateway: reads at length, writes in short transactions.
 
-What fits into one transaction is written with the account's mark. What doesn't is first claimed: the mark says that
-the days are no state of any moment and up to which cutoff they are being made, and whoever asks for the rollups
-finds none. A later cutoff takes the claim over and makes all days of the account, also after a crash; the former
-owner sees that before it writes again, and gives up.
+What fits into one transaction is written together with the account's mark. Anything larger is first claimed: the mark
+then says that the days aren't in a consistent state and up to which cutoff they are being built, and readers of the
+rollups find none. A later cutoff takes over the claim and builds all days of the account, also after a crash; the
+former owner notices before it writes again, and gives up.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from llm.models import Usage
 ROWS_AT_A_TIME = 400
 """Rows deleted or inserted in one transaction: some ten milliseconds."""
 DAYS_AT_A_TIME = 31
-"""Days read at a time: so many are held in memory."""
+"""Days read, and held in memory, at a time."""
 PAUSE_S = 0.02
 
 Row = tuple[Any, ...]
@@ -43,11 +43,11 @@ _MOVE_UNTOUCHED = (
 
 
 class _TakenOverError(Exception):
-    """Somebody brings the account, or has brought it, to this cutoff or a later one."""
+    """Another process brings the account, or has brought it, to this cutoff or a later one."""
 
 
 class _NeedsAllDaysError(Exception):
-    """What the account's other days hold is not known any more."""
+    """What the account's other days hold is no longer known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class _Task:
 
 
 def carry_out(plan: RefreshPlan) -> Iterator[int]:
-    """Yields after each account how many days it was about; a whole account counts as one."""
+    """Yields after each account how many days it covered; a whole account counts as one."""
     for account_id in plan.whole:
         _bring(_Task(account_id, None, plan.cutoff))
         yield 1
@@ -114,7 +114,7 @@ def _write_piecemeal(task: _Task, slices: Sequence[Sequence[date]]) -> None:
 
 
 def _take(task: _Task) -> None:
-    """Inside the transaction that writes. Raises where there is nothing to write, or more."""
+    """Inside the transaction that writes. Raises if there is nothing to write, or more than this."""
     mark, _ = RollupMark.objects.get_or_create(account_id=task.account_id)
     if any(moment is not None and moment >= task.cutoff for moment in (mark.cutoff_at, mark.rolling_to)):
         raise _TakenOverError
@@ -124,7 +124,7 @@ def _take(task: _Task) -> None:
 
 @contextmanager
 def _claimed(task: _Task) -> Iterator[None]:
-    """One of the transactions under the claim. Raises _TakenOverError where it isn't ours any more."""
+    """One of the transactions under the claim. Raises _TakenOverError if it is no longer ours."""
     time.sleep(PAUSE_S)
     with transaction.atomic(durable=True):
         if not _mark(task).filter(rolling_to=task.cutoff).exists():
@@ -143,7 +143,7 @@ def _mark(task: _Task) -> QuerySet[RollupMark]:
 
 
 def _all_days(account_id: int) -> frozenset[date]:
-    """Those with calls, and those with rows."""
+    """Days with calls, and days with rows."""
     calls = Usage.objects.filter(account=account_id).order_by().values_list("local_day", flat=True)
     rows = DailyUsage.objects.filter(account=account_id).order_by().values_list("local_day", flat=True)
     return frozenset(calls.union(rows))
@@ -156,7 +156,7 @@ def _slices(days: Days) -> list[Sequence[date]]:
 
 
 def _read(task: _Task, days: Sequence[date]) -> list[Row]:
-    """The rows as they are to be."""
+    """The rows as they should be."""
     parameters: dict[str, Any] = {
         "account": task.account_id,
         "days": _document(days),
@@ -172,7 +172,7 @@ def _count(task: _Task, days: Sequence[date]) -> int:
 
 
 def _delete(task: _Task, days: Sequence[date], *, limit: int) -> int:
-    """How many rows went."""
+    """How many rows were deleted."""
     return _execute(
         "DELETE FROM billing_dailyusage WHERE id IN (SELECT id FROM billing_dailyusage WHERE account_id = %(account)s "
         "AND local_day IN (SELECT value FROM json_each(%(days)s)) LIMIT %(limit)s)",

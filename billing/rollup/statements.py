@@ -1,11 +1,12 @@
-"""The SQL that makes days from the books: one text for both databases, but for exact sums.
+"""The SQL that builds days from the books: the same text for both databases, except for exact sums.
 
-Calls and adjustments are entries of one list, each with figures of its own and with what is known of its call by the
-cutoff. So every figure is a plain sum over the list, and no amount is added to another outside of an exact sum.
+Calls and adjustments are entries of one list, each with its own figures and with what is known about its call by the
+cutoff. So every figure is a plain sum over the list, and amounts are added only in an exact sum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 from billing.models.rollups import COST_FIELDS
@@ -24,7 +25,7 @@ DAYS_OF_ACCOUNTS = (
     "JOIN unnest(%(accounts)s::bigint[], %(days)s::date[]) AS t(account_id, local_day) "
     "ON t.account_id = u.account_id AND t.local_day = u.local_day"
 )
-# On SQLite days of one account.
+# On SQLite: days of one account.
 DAYS_OF_ACCOUNT = (
     "JOIN (SELECT value AS local_day FROM json_each(%(days)s)) AS t "
     "ON t.local_day = u.local_day AND u.account_id = %(account)s"
@@ -41,7 +42,7 @@ _CALL_KEYS = (
     "COALESCE(c.is_billable, u.is_billable) AS is_billable"
 )
 _IS_ESTIMATED = f"(u.usage_source = '{UsageSource.ESTIMATED.value}' AND COALESCE(c.decisions, 0) = 0)"
-# A cost is taken back of calls that used something: what used nothing costs 0 at any price.
+# Only the cost of calls that used something is taken back: what used nothing costs 0 at any price.
 _IS_UNPRICED = (
     f"({_IS_TAKEN_BACK} OR (u.cost IS NULL AND COALESCE(c.costs, 0) = 0 AND "
     "(u.prompt_tokens + u.completion_tokens + COALESCE(c.tokens, 0) > 0 OR u.extra_meters <> '{}' "
@@ -52,16 +53,25 @@ _ZERO_OF_SQLITE = "0" * 38
 
 @cache
 def days_sql(scope: str, vendor: str) -> str:
-    """Rows of `DailyUsage`, as COLUMNS, of the calls in scope: what is on the books of them up to %(cutoff)s."""
+    """Rows of `DailyUsage`, as COLUMNS, of the calls in scope: as on the books up to %(cutoff)s."""
     entries = _entries_sql(_CALL_KEYS, scope)
     return f"{entries} SELECT {_GROUP}, {', '.join(_sums(vendor))} FROM entry GROUP BY {_GROUP}"  # noqa: S608
 
 
 @cache
 def labelled_sql(label: str, scope: str, vendor: str) -> str:
-    """The same sums by a label, then SUM_COLUMNS. label: SQL over a call `u`."""
+    """The same sums by a label, then SUM_COLUMNS. label: an SQL expression over a call `u`."""
     entries = _entries_sql(f"{label} AS label", scope)
     return f"{entries} SELECT label, {', '.join(_sums(vendor))} FROM entry GROUP BY label"  # noqa: S608
+
+
+def grouped_sql(keys: Sequence[str], columns: Sequence[str], scope: str, vendor: str) -> str:
+    """Sums by any number of keys: these, then columns (of SUM_COLUMNS). keys: SQL over a call `u`."""
+    names = [f"key_{number}" for number, _ in enumerate(keys)]
+    entries = _entries_sql(", ".join(f"{key} AS {name}" for key, name in zip(keys, names, strict=True)), scope)
+    sums = dict(zip(SUM_COLUMNS, _sums(vendor), strict=True))
+    chosen = ", ".join([*names, *(sums[column] for column in columns)])
+    return f"{entries} SELECT {chosen} FROM entry GROUP BY {', '.join(names)}"  # noqa: S608
 
 
 def _entries_sql(keys: str, scope: str) -> str:
@@ -79,7 +89,7 @@ def _entries_sql(keys: str, scope: str) -> str:
 
 
 def _corrected_sql(scope: str) -> str:
-    """What the adjustments of each call that has any say of it."""
+    """The adjustments of each call that has any, combined."""
     return (
         "summed AS (SELECT a.usage_id, MAX(a.id) AS last_id, "  # noqa: S608
         "MAX(CASE WHEN a.rate_set_id IS NOT NULL THEN a.id END) AS rated_id, COUNT(a.cost) AS costs, "
@@ -116,14 +126,14 @@ def _sums(vendor: str) -> tuple[str, ...]:
 
 
 def _exact_cost(which: str, vendor: str) -> str:
-    """In USD, of pico-units: NUMERIC times a power of ten is exact, SQLite's aggregate yields what its column holds."""
+    """In USD, of pico-units: NUMERIC times a power of ten is exact; SQLite's aggregate yields what its column holds."""
     if vendor == "sqlite":
         return f"COALESCE(LLM_EXACT_SUM(cost) {which}, '{_ZERO_OF_SQLITE}')"
     return f"COALESCE(SUM(cost) {which}, 0) * 0.000000000001"
 
 
 def touched_sql(accounts: str) -> str:
-    """Pairs of account and day of which something was recorded after the account's mark, up to %(cutoff)s.
+    """Pairs of account and day for which something was recorded after the account's mark, up to %(cutoff)s.
 
     %(floor)s: the oldest of the marks. accounts: see `among`.
     """
@@ -147,7 +157,7 @@ def days_between_sql(accounts: str) -> str:
 
 
 def among(vendor: str) -> str:
-    """A condition: of %(accounts)s alone."""
+    """A condition that restricts to %(accounts)s."""
     wanted = (
         "SELECT value FROM json_each(%(accounts)s)" if vendor == "sqlite" else "SELECT unnest(%(accounts)s::bigint[])"
     )

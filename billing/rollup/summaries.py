@@ -1,18 +1,18 @@
-"""Days summed up over all accounts: a report of a month reads some thousand rows where `DailyUsage` has a million.
+"""Days summed up over all accounts: a month's report reads some thousand rows instead of `DailyUsage`'s million.
 
-Whoever writes rows of a day says in the same transaction that the day is stale: it adds a row of `StaleDay`, so that
-nobody waits for another. To sum a day up is one transaction too: it takes these rows away, then reads the day. So:
+A writer of a day's rows marks the day as stale in the same transaction, by adding a row of `StaleDay`, so that writers
+don't wait for one another. Summing a day up is one transaction too: it deletes these rows, then reads the day. So:
 
-- A write whose row was taken away was committed before the day was read, and is in the sums.
-- A write that is committed later has a row that was not there to be taken: the day stays stale.
-- One sums up at a time. So of two who do the same day the second finds it done, and of two who do days of the same
-  third of a month the second reads what the first has written.
-- Who is killed leaves days stale, or half a transaction. Stale days are read from their rows until the next refresh.
-- A third of a month is summed up anew with any of its days, in the same transaction: where none of them is stale its
-  sums are those of its days, of which they spare a report nine rows in ten.
+- A write whose row was deleted was committed before the day was read, and is in the sums.
+- A write that is committed later has a row that wasn't there to be deleted: the day stays stale.
+- One process sums up at a time. If two do the same day, the second finds it done; if they do days of the same third of
+  a month, the second reads what the first has written.
+- A process that is killed leaves stale days. Those are read from their rows until the next refresh.
+- A third of a month is summed up again with any of its days, in the same transaction: if none of them is stale, its
+  sums are those of its days, and a report reads a tenth of the rows.
 
-Whoever knows which days are stale may read the others from their sums at any later moment: those were right then, and
-who has replaced them since has put in what was right by that time.
+Knowing which days are stale, a reader may take the others from their sums at any later moment: they were right then,
+and any replacement was right at its own time.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from billing.periods import Third
 from llm.fields import ExactSum
 
 PAUSE_S = 0.02
-"""SQLite: whoever waits for its lock looks for it now and then; who takes it again at once keeps it."""
+"""SQLite: processes that wait for its lock only poll it, so retaking it at once would starve them."""
 
 Days = tuple[date, date]
-"""The first and the last; both included."""
+"""The first and the last day, both inclusive."""
 SummaryOfDay = type[ModelDay] | type[AccountDay] | type[KeyDay]
 Summary = SummaryOfDay | type[KeyThird]
 
@@ -46,7 +46,7 @@ _GROUPS: Mapping[SummaryOfDay, Sequence[str]] = {
     AccountDay: ("account_id", "is_billable"),
     KeyDay: ("account_id", "api_key_id"),
 }
-"""What a day is summed up by. The smallest first."""
+"""What a day is summed up by; the smallest sums first."""
 _LOCK = 0x6C6C6D73
 _ONE_DAY = timedelta(days=1)
 
@@ -54,9 +54,9 @@ _ONE_DAY = timedelta(days=1)
 def rows_with(*columns: str, days: Days | None = None) -> Sequence[QuerySet[Any]]:
     """Rows of these days (None: all) that have these columns and those of `CallSums`; together, all usage.
 
-    From days that are summed up where their sums have the columns, else from `DailyUsage`. Rows by account alone have
-    digests too. Several rows may be of one day and group, also of two of the querysets: add them. `local_day` of a row
-    may be the first of several days, unless it is among the columns or no days are given.
+    Days that are summed up come from their sums, if those have the columns, otherwise from `DailyUsage`. Rows by
+    account alone have digests too. Several rows, also of different querysets, may be of the same day and group: add
+    them up. `local_day` of a row may be the first of several days, unless it is among the columns or no days are given.
     """
     summary = next((each for each, group in _GROUPS.items() if {*columns} <= {"local_day", *group}), None)
     if summary is None:
@@ -71,18 +71,18 @@ def rows_with(*columns: str, days: Days | None = None) -> Sequence[QuerySet[Any]
 
 
 def mark_stale(days: Iterable[date]) -> None:
-    """Inside the transaction that writes rows of these days."""
+    """Call it inside the transaction that writes rows of these days."""
     StaleDay.objects.bulk_create([StaleDay(local_day=day) for day in sorted({*days})])
 
 
 def mark_all_stale(first: date, last: date) -> None:
-    """All days that are summed up, also those of which no row is left."""
+    """All days that are summed up, even those without rows."""
     for summary in (*_GROUPS, KeyThird):
         mark_stale(_days_of(summary, (first, last)))
 
 
 def summarise() -> None:
-    """Sum up the days that are stale. Never inside a transaction: it has its own."""
+    """Sum up the stale days. Never call it inside a transaction: it has its own."""
     for days in _portions():
         _sum_up(days)
         if connection.vendor == "sqlite":
@@ -90,7 +90,7 @@ def summarise() -> None:
 
 
 def days_summed_wrongly(first: date, last: date) -> Sequence[date]:
-    """Of those that are not stale. A third of a month that is wrong itself is named by its first day."""
+    """Among days that aren't stale. If only a third of a month is wrong, it is given by its first day."""
     wrong: set[date] = set()
     stale, days = StaleDay.objects.order_by(), (first, last)
     of_settled_days = Q(local_day__range=days) & ~Q(local_day__in=stale.values("local_day"))
@@ -108,7 +108,7 @@ def _stale_days() -> Sequence[date]:
 
 
 def _days_of(summary: Summary, days: Days) -> Iterable[date]:
-    """Under which of these days there are any sums."""
+    """Those of these days for which there are sums."""
     return _within(days, summary).values_list("local_day", flat=True).distinct()
 
 
@@ -118,7 +118,7 @@ def _within(days: Days | None, model: type[Any]) -> QuerySet[Any]:
 
 
 def _in_thirds(days: Days, stale: Iterable[date]) -> tuple[Q, Q]:
-    """Conditions: of rows of `KeyThird` for the whole thirds without a stale day, and of days that are in none."""
+    """Conditions for rows of `KeyThird` of whole thirds without a stale day, and for days in none of those."""
     head, tail = Third.of(days[0]), Third.of(days[1])
     first = head.first if head.first == days[0] else head.last + _ONE_DAY
     last = tail.last if tail.last == days[1] else tail.first - _ONE_DAY
@@ -131,13 +131,13 @@ def _in_thirds(days: Days, stale: Iterable[date]) -> tuple[Q, Q]:
 
 
 def _portions() -> Iterator[Sequence[date]]:
-    """Stale days of one third of a month each; on SQLite, where all others wait meanwhile, each day by itself."""
+    """Stale days, grouped by third of a month; on SQLite, where everything else waits, one by one."""
     name: Callable[[date], object] = Third.of if connection.vendor == "postgresql" else str
     return (list(days) for _, days in groupby(_stale_days(), name))
 
 
 def _sum_up(days: Sequence[date]) -> None:
-    """Days of one third of a month, as far as they are stale."""
+    """Sums up those of the days that are still stale; all are in one third of a month."""
     third = Third.of(days[0])
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         if connection.vendor == "postgresql":
@@ -154,7 +154,7 @@ def _sum_up(days: Sequence[date]) -> None:
 
 
 def _insert_sql(summary: Summary, source: type[Model], group: Sequence[str]) -> str:
-    """Three parameters: the day that the sums stand under, and the first and the last of what they are made of."""
+    """Three parameters: the day to store the sums under, and the first and last day of their source."""
     exact_sum = "LLM_EXACT_SUM" if connection.vendor == "sqlite" else "SUM"
     columns, groups = _summed_columns(summary), ", ".join(group)
     sums = (f"{exact_sum if name in COST_FIELDS else 'SUM'}({name})" for name in columns)
@@ -166,7 +166,7 @@ def _insert_sql(summary: Summary, source: type[Model], group: Sequence[str]) -> 
 
 
 def _differences(summary: Summary, source: type[Any], group: Sequence[str], condition: Q) -> Sequence[Any]:
-    """Groups whose sums are not those of the source, each in one statement: no writer comes in between."""
+    """Groups whose sums differ from the source, each found in one statement, so that no write comes between."""
     sums = {f"sum_{name}": ExactSum(name) for name in _summed_columns(summary)}
     summed, made_of = (
         model.objects.filter(condition).order_by().values_list(*group).annotate(**sums) for model in (summary, source)

@@ -1,6 +1,6 @@
-"""DRF's plain tokens, which stand in clear in the database: those of before the upgrade work for 30 days more.
+"""DRF's plain tokens, stored in plain text: those created before the upgrade work for 30 more days.
 
-Each process keeps digests of them and reads them anew twice a minute, so a flood of invented ones asks nothing.
+Each process keeps their digests and reads them again twice a minute, so a flood of made-up tokens costs no queries.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = structlog.get_logger("billing.api")
 
 @dataclass(frozen=True, slots=True)
 class PlainToken:
-    """What a request with one is authenticated by. ends_at: from then on it is refused."""
+    """How a request with one is authenticated. ends_at: from then on it is refused."""
 
     deprecated_at: datetime
     ends_at: datetime
@@ -48,7 +48,7 @@ _said_at: dict[int, float] = {}
 
 
 def plain_token(text: str) -> tuple[User, PlainToken] | None:
-    """Its user, or None for anything but a plain token that still works."""
+    """The user, or None for anything but a plain token that still works."""
     if not _FORM.fullmatch(text):
         return None
     known = _tokens()
@@ -62,13 +62,13 @@ def plain_token(text: str) -> tuple[User, PlainToken] | None:
 
 
 def plain_tokens_end_at() -> datetime | None:
-    """None where there were none to keep."""
+    """None if there were none when the upgrade came."""
     grace = PlainTokenGrace.objects.order_by("id").first()
     return grace.ends_at if grace is not None else None
 
 
 def forget_plain_tokens() -> None:
-    """What this process knows of them; the next one that is sent reads them anew."""
+    """Empty this process's cache; the next token sent reads them again."""
     global _known
     _known = None
     _said_at.clear()
@@ -86,7 +86,7 @@ def _read() -> _Known:
     grace = PlainTokenGrace.objects.order_by("id").first()
     if grace is None or grace.ends_at <= timezone.now():
         return _Known(time.monotonic(), None, frozenset())
-    # One that was made since the upgrade was made past our command: it gets no reprieve.
+    # A token created since then bypassed our command: it gets no reprieve.
     keys = Token.objects.filter(created__lte=grace.recorded_at).values_list("key", flat=True)
     return _Known(time.monotonic(), grace.ends_at, frozenset(_digest(key) for key in keys))
 
@@ -96,7 +96,7 @@ def _digest(text: str) -> bytes:
 
 
 def _warn(user: User, ends_at: datetime) -> None:
-    """Once an hour and user: a program may ask each second."""
+    """Once per hour and user: a program may send a request each second."""
     now = time.monotonic()
     if now - _said_at.get(user.pk, -_SAID_EACH_SECONDS) >= _SAID_EACH_SECONDS:
         _said_at[user.pk] = now

@@ -1,4 +1,4 @@
-"""Groups of staff by what they do. They are made where they are missing; what was changed of one since stays."""
+"""Groups of staff by role. Missing ones are created; changes made to a group stay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from django.db.models import Q
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """permissions: by app and codename. views_all_of: apps of which everything may be looked at."""
+    """permissions: by app and codename. views_all_of: apps whose models may all be viewed."""
 
     permissions: frozenset[tuple[str, str]]
     views_all_of: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ GROUPS: Mapping[str, Rights] = {
 
 
 def make_groups(using: str = "default", **_: Any) -> None:
-    """After each migration: permissions of both apps are there then, whichever of the apps is migrated first."""
+    """After each migration, when the permissions of both apps exist, whichever app is migrated first."""
     missing = set(GROUPS) - set(Group.objects.using(using).filter(name__in=GROUPS).values_list("name", flat=True))
     if not missing:
         return
@@ -67,7 +67,7 @@ def make_groups(using: str = "default", **_: Any) -> None:
         create_permissions(apps.get_app_config(app), verbosity=0, using=using)
     with transaction.atomic(using=using):
         for name in sorted(missing):
-            # Two migrations at once: who comes second finds the group.
+            # Two migrations at once: the second one finds the group.
             group, is_new = Group.objects.using(using).get_or_create(name=name)
             if is_new:
                 group.permissions.set(Permission.objects.using(using).filter(GROUPS[name].condition))

@@ -1,7 +1,7 @@
-"""Tokens of staff for the management API: made, recognised, revoked.
+"""Staff tokens for the management API: created, recognised, revoked.
 
-A token reads `llmt_` + 32 letters and digits + 16 hexadecimal digits of their HMAC under LLM_KEY_PEPPER. So one that
-somebody made up is refused without a question to the database, and a secret scanner can find a leaked one.
+A token is `llmt_` + 32 letters and digits + 16 hexadecimal digits of their HMAC under LLM_KEY_PEPPER. So a made-up
+token is refused without a query, and a secret scanner can recognise a leaked one.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _REFUSED = {
 
 
 class TokenRefused(Exception):
-    """The message is for whoever sent the token."""
+    """The message is for the caller who sent the token."""
 
 
 def is_plausible(text: str) -> bool:
-    """Whether we made this token, by its checksum alone: no database. It may be revoked or expired all the same."""
+    """Whether we made this token, judged only by its checksum, without a query. It may still be revoked or expired."""
     match = _FORM.fullmatch(text)
     return match is not None and hmac.compare_digest(_checksum(match[1]), match[2])
 
@@ -49,7 +49,7 @@ def is_plausible(text: str) -> bool:
 def create_token(
     user: User, *, name: str, scopes: Sequence[TokenScope] = (TokenScope.READ,), days: int = DEFAULT_DAYS
 ) -> tuple[StaffToken, str]:
-    """A new token and its text, which is nowhere kept. Raises ValidationError."""
+    """A new token and its text, which is stored nowhere. Raises ValidationError."""
     if not (user.is_active and user.is_staff):
         raise ValidationError(f"{user} is not an active staff user: the management API would refuse the token.")
     if not 1 <= days <= MAX_DAYS:
@@ -71,7 +71,7 @@ def create_token(
 
 
 def load_token(text: str) -> StaffToken:
-    """The token and its user, from the database. Raises TokenRefused; what can't be ours isn't looked for."""
+    """The token and its user, from the database. Raises TokenRefused, without a query if the checksum is wrong."""
     token = None
     if is_plausible(text):
         token = StaffToken.objects.select_related("user").filter(digest=_digest(text)).first()
@@ -84,7 +84,7 @@ def load_token(text: str) -> StaffToken:
 
 @transaction.atomic
 def revoke_token(token: StaffToken) -> bool:
-    """Refused from the commit on. False where it was revoked before."""
+    """Refused from the commit on. False if it was already revoked."""
     unrevoked = StaffToken.objects.filter(pk=token.pk, revoked_at=None)
     return bool(unrevoked.update(revoked_at=timezone.now()))
 

@@ -43,7 +43,7 @@ def flags(codes: Iterable[str]) -> SafeString | str:
 
 @register.filter
 def plain(number: Decimal | None) -> str:
-    """Every digit that isn't a needless zero."""
+    """Without trailing zeros."""
     if number is None:
         return NOTHING
     text = f"{number:,f}"

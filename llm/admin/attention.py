@@ -1,7 +1,8 @@
-"""What waits for staff, or is wrong: a sentence each, with a link, for those who may see what it is about."""
+"""What waits for staff or is wrong: a sentence each, with a link, for users who may see its subject."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,8 +16,9 @@ from llm.admin.limits.standing import NEARLY_FULL_PERCENT, nearly_full
 from llm.admin.outbox import GIVEN_UP
 from llm.admin.usage.decisions import queue_url
 from llm.alerts import staff_alerts
+from llm.books.heartbeat import MISSED_BEATS, beat_interval_s
 from llm.ids import first_id_at
-from llm.models import BooksCheck, Outbox, RefusedWrite, ScheduledTask, Usage
+from llm.models import BooksCheck, Outbox, Process, RefusedWrite, ScheduledTask, Usage
 from llm.models.processes import MAX_STARTS
 from llm.money import plural
 
@@ -24,11 +26,12 @@ MAX_COUNTED = 100
 REFUSALS_WITHIN = timedelta(days=7)
 CHECKED_WITHIN = timedelta(hours=48)
 TOLD_FOR = timedelta(hours=24)
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """text: a sentence without its full stop. link: what its page shows."""
+    """text: a sentence without its full stop. link: where to look."""
 
     text: str
     url: str
@@ -44,7 +47,7 @@ def attention_for(user: PermissionsMixin | AnonymousUser, now: datetime) -> tupl
 
 
 def look_too(look: Look, *, permission: str) -> None:
-    """For apps that stand on this one: another thing to look for, after ours, for people with that permission."""
+    """For apps on top of this one: add a check, after ours, for users with that permission."""
     _LOOKS[look] = permission
 
 
@@ -65,7 +68,7 @@ def _refused_writes(now: datetime) -> Attention | None:
 
 
 def _books_check(now: datetime) -> Attention | None:
-    """A gateway whose first call is younger than a check may be has nothing to be blamed for."""
+    """No finding for a gateway too young to need a check yet."""
     latest = BooksCheck.objects.order_by("-id").first()
     url = reverse("admin:llm_bookscheck_changelist")
     if latest is not None and latest.problems:
@@ -96,7 +99,7 @@ def _given_up(now: datetime) -> Attention | None:
 
 
 def _refusing_providers(now: datetime) -> Attention | None:
-    """Told for a day after the last time, so that it is seen and doesn't stay."""
+    """Reported for a day after the last refusal: long enough to be seen."""
     rows = Outbox.objects.filter(event=staff_alerts.EVENT, created_at__gte=now - TOLD_FOR)
     providers = sorted(set(rows.order_by().values_list("payload__provider", flat=True)))
     if not providers:
@@ -105,6 +108,21 @@ def _refusing_providers(now: datetime) -> Attention | None:
         f"{', '.join(providers)} refused this gateway's account within the last {TOLD_FOR // timedelta(hours=1)} hours"
     )
     return Attention(text, f"{reverse('admin:llm_outbox_changelist')}?q={staff_alerts.EVENT}", "Messages")
+
+
+def _skipped_targets(now: datetime) -> Attention | None:
+    """As the processes told with their last beats, summed over all of them."""
+    alive_since = now - timedelta(seconds=MISSED_BEATS * beat_interval_s())
+    told = Process.objects.filter(seen_at__gte=alive_since, ended_at=None).exclude(skipped_targets="")
+    numbers = Counter(name for lines in told.values_list("skipped_targets", flat=True) for name in lines.splitlines())
+    if not numbers:
+        return None
+    names = [
+        f"{name} ({number} {'process' if number == 1 else 'processes'})" for name, number in sorted(numbers.items())
+    ]
+    shown = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
+    text = f"Skipped after repeated failures: {shown}"
+    return Attention(text, reverse("admin:llm_modelroute_changelist"), "Routes")
 
 
 def _full_limits(now: datetime) -> Attention | None:
@@ -118,7 +136,7 @@ def _full_limits(now: datetime) -> Attention | None:
 
 
 def counted(rows: QuerySet[Any]) -> int:
-    """To MAX_COUNTED and one more: then it stands for "more than that"."""
+    """Counts up to MAX_COUNTED and one more, which means "more than that"."""
     return rows.order_by()[: MAX_COUNTED + 1].count()
 
 
@@ -134,5 +152,6 @@ _LOOKS: dict[Look, str] = {
     _unfinished_tasks: "llm.view_scheduledtask",
     _given_up: "llm.view_outbox",
     _refusing_providers: "llm.view_outbox",
+    _skipped_targets: "llm.view_modelroute",
     _full_limits: "llm.view_limit",
 }

@@ -1,4 +1,4 @@
-"""The field that proposes rows while people type."""
+"""A field that suggests rows while typing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from django.contrib.admin.widgets import AutocompleteSelect
 
 LONGEST_ID = 18
-"""Digits that every database's largest id has room for."""
+"""Digits that fit every database's ids."""
 
 
 class ForgivingAutocomplete(AutocompleteSelect):
-    """Django's own asks the database for whatever a link or a form says is chosen, and fails where that is no id."""
+    """Django's own passes any chosen value of a link or form to the database, and fails on one that can't be an id."""
 
     def optgroups(self, name: str, value: Any, attrs: dict[str, Any] | None = None) -> Any:
         return super().optgroups(name, [each for each in value if is_id(str(each))], attrs)

@@ -1,5 +1,5 @@
-"""What all our admin classes share: nothing is ever deleted, nobody's change is undone unseen, and keys pasted into a
-search never come back.
+"""What all our admin classes share: nothing is ever deleted, no change is overwritten unnoticed, and keys pasted into a
+search are never shown again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     ModelForm = forms.ModelForm
     InlineFormSet = forms.BaseInlineFormSet
 else:
-    # Django's admin classes are generic for type checkers alone.
+    # Django's admin classes are generic only to type checkers.
     class _Generic:
         def __class_getitem__(cls, item: object) -> type:
             return cls
@@ -49,7 +49,7 @@ _Parent = TypeVar("_Parent", bound=models.Model)
 
 
 class GatewayAdmin(OnlyKnownLookups[_M], ConcurrentEdits[_M], _ModelAdmin[_M]):
-    """Rows of ours are archived or immutable, never deleted: the books point at them."""
+    """Our rows are archived or immutable, never deleted: the books refer to them."""
 
     show_full_result_count = False
     list_per_page = 50
@@ -68,7 +68,7 @@ class GatewayAdmin(OnlyKnownLookups[_M], ConcurrentEdits[_M], _ModelAdmin[_M]):
         return without_secrets(request) or super().changelist_view(request, context)
 
     def response_action(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse | None:
-        """Django's own looks for whatever a form names as chosen, and fails on what can't be an id."""
+        """Django's own looks up any chosen value of a form, and fails on one that can't be an id."""
         try:
             for chosen in request.POST.getlist(ACTION_CHECKBOX_NAME):
                 self.opts.pk.clean(chosen, None)
@@ -82,12 +82,12 @@ class GatewayAdmin(OnlyKnownLookups[_M], ConcurrentEdits[_M], _ModelAdmin[_M]):
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[_M], search_term: str
     ) -> tuple[models.QuerySet[_M], bool]:
-        """Also what autocompletion asks; it must not look for a whole key either."""
+        """Autocompletion uses this too, which must not look for a whole key either."""
         return super().get_search_results(request, queryset, reduce_secrets(search_term))
 
 
 class ReadOnlyAdmin(GatewayAdmin[_M]):
-    """Rows that people only look at."""
+    """Rows that can only be viewed."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -97,14 +97,14 @@ class ReadOnlyAdmin(GatewayAdmin[_M]):
 
 
 class KnownRows(forms.BaseInlineFormSet):  # type: ignore[type-arg]
-    """For inlines: no more rows are said to be stored than there are, whatever a form posts."""
+    """For inlines: a form can't claim that more rows are stored than there are."""
 
     def initial_form_count(self) -> int:
         return min(super().initial_form_count(), len(self.get_queryset()))
 
 
 class StoredRows(forms.BaseInlineFormSet):  # type: ignore[type-arg]
-    """Of an inline that is only looked at: exactly what is stored, whatever a form posts."""
+    """For read-only inlines: exactly the stored rows, whatever a form posts."""
 
     def __init__(self, data: Any = None, files: Any = None, **kwargs: Any) -> None:
         super().__init__(None, None, **kwargs)
@@ -126,7 +126,7 @@ class StoredRows(forms.BaseInlineFormSet):  # type: ignore[type-arg]
 
 
 class ReadOnlyInline(TabularInline[_M, _Parent]):
-    """A table of rows that belong to the page's object."""
+    """A read-only table of rows that belong to the page's object."""
 
     formset = StoredRows
     extra = 0

@@ -1,4 +1,4 @@
-"""How the books are kept: writes they refused, checks of them, the processes that write them. To look at alone."""
+"""How the books are kept: rejected entries, audits, and the processes that write. Read-only."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class RefusedWriteAdmin(ReadOnlyAdmin[RefusedWrite]):
     sortable_by = ()
 
     def get_fieldsets(self, request: HttpRequest, obj: RefusedWrite | None = None) -> Any:
-        """The page is a template of its own."""
+        """None: the page has its own template."""
         return ((None, {"fields": ("digest",)}),)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[RefusedWrite], search_term: str
     ) -> tuple[QuerySet[RefusedWrite], bool]:
-        """Django would ask the database for a UUID that isn't one."""
+        """Django would pass a malformed UUID to the database."""
         text = search_term.strip()
         return (_of_call(queryset, text) if text else queryset), False
 
@@ -75,7 +75,7 @@ class ScheduledTaskAdmin(ReadOnlyAdmin[ScheduledTask]):
 
 @admin.register(Redaction)
 class RedactionAdmin(ReadOnlyAdmin[Redaction]):
-    """Values of closed rows that held a key of ours."""
+    """Values of closed rows that contained one of our keys."""
 
     list_display = ("redacted", "field", "call")
     search_fields = ("usage_id__exact",)
@@ -87,7 +87,7 @@ class RedactionAdmin(ReadOnlyAdmin[Redaction]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Redaction], search_term: str
     ) -> tuple[QuerySet[Redaction], bool]:
-        """Django would ask the database for a UUID that isn't one."""
+        """Django would pass a malformed UUID to the database."""
         text = search_term.strip()
         return (_of_call(queryset, text) if text else queryset), False
 
@@ -119,7 +119,7 @@ class BooksCheckAdmin(ReadOnlyAdmin[BooksCheck]):
     sortable_by = ()
 
     def get_fieldsets(self, request: HttpRequest, obj: BooksCheck | None = None) -> Any:
-        """The page is a template of its own."""
+        """None: the page has its own template."""
         return ((None, {"fields": ("rows",)}),)
 
     def change_view(

@@ -1,8 +1,8 @@
-"""Several people at one object: a form says which version of it its page showed, and an outdated one is refused.
+"""Several users editing one object: a form carries the version that its page showed, and an outdated one is refused.
 
-Whatever refuses a save at the last moment (values that someone has changed since, a row that someone has just added, a
-rule that has begun to apply) becomes an error of the form, which still shows what was typed. The values are read and
-compared under the row's lock, in the transaction that saves them.
+Anything that prevents a save at the last moment (values changed meanwhile, a row added meanwhile, a rule that has begun
+to apply) becomes an error of the form, which keeps what was typed. Values are read and compared under the row's lock,
+in the transaction that saves them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 else:
 
     class _Base:
-        """Only so that a type can stand in brackets."""
+        """Only so that it can be subscripted."""
 
         def __class_getitem__(cls, item: object) -> type:
             return cls
@@ -52,14 +52,14 @@ _WRITTEN = re.compile(r"\A\d{1,15}( [\w.+-]+=[0-9a-f]{16})*\Z", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class FormVersion:
-    """What a page showed to be edited. digests: by the name of a field, or the prefix of a table of rows."""
+    """What a page showed for editing. digests: by field name, or by prefix of a table of rows."""
 
     opened_at: datetime
     digests: Mapping[str, str]
 
     @classmethod
     def parse(cls, text: str) -> FormVersion | None:
-        """None where that is no version that a page of ours has said."""
+        """None unless it is a version that one of our pages has sent."""
         if not _WRITTEN.match(text):
             return None
         milliseconds, *pairs = text.split(" ")
@@ -71,25 +71,25 @@ class FormVersion:
         return " ".join([str(milliseconds), *(f"{name}={value}" for name, value in self.digests.items())])
 
     def differences(self, other: FormVersion) -> list[str]:
-        """Names, in their order here; what only one of the two has is different too."""
+        """Names in this version's order; a name that only one of the two has differs too."""
         names = dict.fromkeys([*self.digests, *other.digests])
         return [name for name in names if self.digests.get(name) != other.digests.get(name)]
 
 
 def digest_value(value: Any) -> str:
-    """Of something that a page shows, to tell later whether it is still the same."""
+    """Digest of a value shown on a page, to tell later whether it has changed."""
     return hashlib.sha256(repr(_plain(value)).encode(errors="backslashreplace")).hexdigest()[:16]
 
 
 def digest_row(row: models.Model) -> str:
-    """Of all that is stored of it."""
+    """Digest of all stored columns."""
     return digest_value([(field.attname, getattr(row, field.attname)) for field in row._meta.concrete_fields])
 
 
 def lock_row(row: _M) -> _M | None:
-    """The row as it is now, until the transaction ends; None where it is gone.
+    """The current row, locked until the transaction ends; None if it is gone.
 
-    no_key: a stronger lock would make those wait who only refer to it, the books among them.
+    no_key: a stronger lock would block transactions that only refer to it, the books' among them.
     """
     return type(row)._base_manager.select_for_update(no_key=True, of=("self",)).filter(pk=row.pk).first()
 
@@ -98,15 +98,15 @@ class ConcurrentEdits(_Base[_M]):
     """`save_model` may raise ValidationError with sentences: nothing is saved, and the form shows them."""
 
     def why_unchangeable(self, obj: _M) -> str:
-        """Why nobody can change this object any more, in a sentence for people; "" where they can."""
+        """Why this object can't be changed any more, as a sentence; "" if it can."""
         return ""
 
     def lock_for_change(self, obj: _M) -> _M | None:
-        """`lock_row`; whoever locks others before the row in a change of it does so here too."""
+        """`lock_row`. Override it to lock other rows before this one."""
         return lock_row(obj)
 
     def has_change_permission(self, request: HttpRequest, obj: _M | None = None) -> bool:
-        """Where a save was just refused the form is shown again, with the reason and what was typed."""
+        """After a refused save, the form is shown again with the reason and what was typed."""
         if not super().has_change_permission(request, obj):
             return False
         return obj is None or was_refused(request) or not self.why_unchangeable(obj)
@@ -152,7 +152,7 @@ class ConcurrentEdits(_Base[_M]):
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     def _version_context(self, request: HttpRequest, context: Mapping[str, Any], obj: _M) -> dict[str, Any]:
-        """A form that is shown again keeps its version: what its page has shown doesn't change by sending it."""
+        """A form that is shown again keeps its version: its page showed the same values."""
         if request.method != "POST":
             tables = [
                 each.formset for each in context["inline_admin_formsets"] if _is_editable(request, each.opts, obj)
@@ -160,18 +160,18 @@ class ConcurrentEdits(_Base[_M]):
             return {VERSION_FIELD: _version_of(context["adminform"].form, tables)}
         found = {VERSION_FIELD: request.POST.get(VERSION_FIELD, "")}
         stored = self.model._base_manager.filter(pk=obj.pk).first()
-        # The object has what was typed on it, and would be called by a name that it doesn't have.
+        # The object already has what was typed, so its name may be the new one, which isn't stored.
         return {**found, "subtitle": str(stored)} if stored is not None and context.get("subtitle") else found
 
     def _require_current(self, request: HttpRequest, object_id: str | None) -> None:
-        """Locks the object. Raises ValidationError where it isn't what the page showed, or can't be changed.
+        """Locks the object. Raises ValidationError if it differs from what the page showed, or can't be changed.
 
-        Who may not change it at all, and an object that isn't there, are left to Django.
+        Missing permissions and missing objects are left to Django.
         """
         stored = self._find(request, object_id)
         if stored is None or self.lock_for_change(stored) is None:
             return
-        # Read again, by the page's own query: the first reading was before the lock.
+        # Read again, with the page's own query: the first reading was before the lock.
         obj = self._find(request, object_id)
         if obj is None or not (self.has_change_permission(request, obj) or self.why_unchangeable(obj)):
             return
@@ -201,7 +201,7 @@ class ConcurrentEdits(_Base[_M]):
         return self.get_form(request, obj, change=True, fields=fields)
 
     def _tables(self, request: HttpRequest, obj: _M, data: Any = None) -> list[Any]:
-        """The object's rows of other models that its page edits."""
+        """Rows of other models that the object's page edits."""
         return [
             table(data, instance=obj, prefix=table.get_default_prefix(), queryset=inline.get_queryset(request))
             for table, inline in self.get_formsets_with_inlines(request, obj)
@@ -209,14 +209,14 @@ class ConcurrentEdits(_Base[_M]):
         ]
 
     def _changes_anything(self, request: HttpRequest, obj: _M, form_class: Any) -> bool:
-        """No where all that was sent is stored already: the same form a second time, by a double click."""
+        """False if everything sent is stored already: the same form again, after a double click."""
         if form_class(request.POST, request.FILES, instance=obj).changed_data:
             return True
         return any(table.has_changed() for table in self._tables(request, obj, request.POST))
 
     def _label_of(self, name: str, form: Any, tables: Mapping[str, Any]) -> str:
         if name in tables:
-            # Not the title of the table, which is a sentence.
+            # Not the table's title, which is a sentence.
             return str(capfirst(str(tables[name].model._meta.verbose_name_plural)))
         label = form.fields[name].label if name in form.fields else None
         known = {field.name: field for field in self.opts.get_fields()}
@@ -229,7 +229,7 @@ class ConcurrentEdits(_Base[_M]):
         return format_html("{} after you opened this page.", f"Y{told[1:]}" if told.startswith("you ") else told)
 
     def _who_changed(self, request: HttpRequest, obj: _M, since: datetime) -> list[str]:
-        """As far as the object's history says: commands and scheduled work leave no entry there."""
+        """According to the object's history: commands and scheduled tasks leave no entry there."""
         kind = ContentType.objects.get_for_model(self.model, for_concrete_model=False)
         entries = LogEntry.objects.filter(content_type=kind, object_id=str(obj.pk), action_time__gte=since)
         users = {entry.user_id: str(entry.user) for entry in entries.select_related("user").order_by("action_time")}
@@ -254,7 +254,7 @@ def _to_reload(request: HttpRequest, why: str) -> SafeString:
 
 
 def was_refused(request: HttpRequest) -> bool:
-    """Whether this is the page that shows a form again whose save was refused. Nothing more is saved by it."""
+    """Whether the page shows a form again whose save was refused. Nothing more is saved then."""
     return _refusal_of(request) is not None
 
 
@@ -280,7 +280,7 @@ def _refused_form(form_class: Any, sentences: Sequence[str]) -> Any:
 
 
 def _version_of(form: forms.BaseForm, tables: Iterable[Any]) -> FormVersion:
-    """tables: formsets. Of a form, those of its fields that can be edited and show something stored."""
+    """tables: formsets. For forms, covers editable fields that show something stored."""
     digests = {
         name: digest_value(form.get_initial_for_field(field, name))
         for name, field in form.fields.items()
@@ -300,7 +300,7 @@ def _is_editable(request: HttpRequest, inline: Any, obj: models.Model) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """The same for the same value, in every process."""
+    """A string that is the same for the same value, in every process."""
     if isinstance(value, models.Model):
         return value.pk
     if isinstance(value, memoryview):
@@ -309,7 +309,7 @@ def _plain(value: Any) -> Any:
         return sorted((str(name), _plain(each)) for name, each in value.items())
     if isinstance(value, list | tuple | set | frozenset | models.QuerySet):
         plain = [_plain(each) for each in value]
-        # Which rows are chosen says nothing of an order.
+        # The order of chosen rows doesn't matter.
         are_rows = any(isinstance(each, models.Model) for each in value)
         return sorted(plain, key=repr) if are_rows else plain
     return value

@@ -1,7 +1,7 @@
-"""Actions that change a state: a button on an object's page and a bulk action of its list, each behind one question.
+"""Actions that change a state: a button on an object's page and a bulk action of its list, each behind a confirmation.
 
-A GET never changes anything: it shows the question, and the answer is a POST with a CSRF token. The answer says which
-rows the question was about: one that has changed since is left as it is.
+A GET never changes anything: it asks, and the answer is a POST with a CSRF token. The answer says which rows were
+shown; one that has changed since is left as it is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llm.admin.concurrent_edits import digest_row
 _M = TypeVar("_M", bound=models.Model)
 
 MAX_AT_ONCE = 500
-"""Django takes at most 1000 fields of a form, and each chosen row is one."""
+"""Django accepts at most 1000 fields in a form, and each chosen row is one."""
 
 SEEN_FIELD = "seen"
 _CHANGED = {
@@ -36,7 +36,7 @@ _CHANGED = {
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedAction(Generic[_M]):
-    """perform: does it and says what it did, for the object's history; None when there was nothing to do.
+    """perform: does it and returns a description for the object's history; None if there was nothing to do.
 
     consequence: what happens to callers, in one sentence. done: "suspended", for "2 accounts suspended."
     """
@@ -58,7 +58,7 @@ class ObjectButton:
 
 
 class ConfirmedActionsAdmin(GatewayAdmin[_M]):
-    """Set `confirmed_actions`; the templates of `admin/llm/` show the rest."""
+    """Set `confirmed_actions`; the templates of `admin/llm/` render the rest."""
 
     confirmed_actions: Sequence[ConfirmedAction[_M]] = ()
 
@@ -155,7 +155,7 @@ class ConfirmedActionsAdmin(GatewayAdmin[_M]):
     def _perform(
         self, request: HttpRequest, action: ConfirmedAction[_M], obj: _M, seen: Collection[str]
     ) -> bool | None:
-        """Whether it was done; None where the row is no longer what the question showed."""
+        """Whether it was done; None if the row is no longer what the page showed."""
         stored = self.lock_for_change(obj)
         if stored is None or f"{obj.pk}={digest_row(stored)}" not in seen:
             return None

@@ -1,4 +1,4 @@
-"""Figures as people read them. Each has an exact form too, which pages show on hover or in full."""
+"""Figures for people. Each also has an exact form, which pages show on hover or in full."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ TONES = {
 
 
 def short_count(number: int) -> str:
-    """9,999 as it is, then 12.3k, 4.56M, 7.89B: three digits, cut, so that 999,999 is no “1000k”."""
+    """9,999 in full, then 12.3k, 4.56M, 7.89B: three digits, truncated, so that 999,999 isn't “1000k”."""
     if abs(number) < _EXACT_BELOW:
         return f"{number:,}"
     for size, letter in _STEPS:
@@ -82,8 +82,15 @@ def short_usd(amount: Decimal) -> str:
     return with_commas(format_usd(rounded))
 
 
+def brief_usd(amount: Decimal) -> str:
+    """Two decimals from 1, two significant digits below: 1,234.57, 0.25, 0.012, 0.0000027."""
+    decimals = 2 if not amount or amount.adjusted() >= 0 else max(2, 1 - amount.adjusted())
+    text = format_usd(round_half_away(abs(amount), decimals))
+    return f"{'-' if amount < 0 else ''}${with_commas(text)}"
+
+
 def with_commas(plain: str) -> str:
-    """Thousands separated in a fixed-point text, decimals left as they are."""
+    """Adds thousands separators to a fixed-point text; decimals stay."""
     whole, dot, fraction = plain.partition(".")
     return f"{int(whole):,}{dot}{fraction}"
 
@@ -101,7 +108,7 @@ def milliseconds(value: int | None) -> str:
 
 
 def moment(value: datetime | None) -> SafeString | str:
-    """A moment in UTC, to the second for machines and hovering people, to the minute for a glance."""
+    """A moment in UTC: to the minute, with the exact second for machines and on hover."""
     if value is None:
         return NOTHING
     in_utc = value.astimezone(UTC)
@@ -114,7 +121,7 @@ def moment(value: datetime | None) -> SafeString | str:
 
 
 def calendar_day(value: datetime) -> SafeString:
-    """The day in UTC; the moment shows on hover."""
+    """The day in UTC; the full time shows on hover."""
     in_utc = value.astimezone(UTC)
     return format_html(
         '<time class="gw-time" datetime="{}" title="{} UTC">{}</time>',
@@ -137,7 +144,7 @@ def moment_of_id(identifier: UUID | None) -> datetime | None:
 
 
 def badge(kind: str, text: str | None = None) -> SafeString:
-    """kind: a word of `TONES`, which gives the colour; other words are plain."""
+    """kind: a key of `TONES`, which gives the colour; others are plain."""
     return format_html('<span class="gw-badge gw-badge-{}">{}</span>', TONES.get(kind, "mute"), text or kind)
 
 
@@ -157,17 +164,22 @@ def usd(amount: Decimal | None) -> SafeString | str:
     )
 
 
+def usd_at_a_glance(amount: Decimal) -> SafeString:
+    """`brief_usd`; the exact figure shows on hover."""
+    return format_html('<span class="gw-num" title="{}">{}</span>', exact_usd(amount), brief_usd(amount))
+
+
 def exact_usd(amount: Decimal | None) -> str:
     return NOTHING if amount is None else f"${with_commas(format_usd(amount))}"
 
 
 def signed_count(number: int) -> str:
-    """A difference: +1,200, -35, and a dash for none."""
+    """A difference: +1,200, -35, or a dash for none."""
     return f"{number:+,}" if number else NOTHING
 
 
 def signed_usd(amount: Decimal | None) -> str:
-    """A difference, exact: +$1.25, -$0.03, and a dash for none."""
+    """An exact difference: +$1.25, -$0.03, or a dash for none."""
     if not amount:
         return NOTHING
     return f"{'-' if amount < 0 else '+'}{exact_usd(abs(amount))}"

@@ -1,8 +1,8 @@
-"""What a list's address may ask: its own filters and our links, nothing else.
+"""What the address of a list may ask: its own filters and our links, nothing else.
 
-Django lets a query ask about any column of a list's model, whatever its page shows of it: by
-`?digest__startswith=` whoever may only look finds out a secret, a character at a time. Here a lookup that nobody
-has named is refused, for every model, and so is one that a later field brings along.
+Django lets a query ask about any column of a list's model, whatever its page shows: with `?digest__startswith=`, a user
+who may only view finds out a secret character by character. Here any lookup that isn't listed is refused, for every
+model, including lookups of fields added later.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
 
     class _Base:
-        """Only so that a type can stand in brackets."""
+        """Only so that it can be subscripted."""
 
         def __class_getitem__(cls, item: object) -> type:
             return cls
@@ -34,7 +34,7 @@ _OF_A_DATE = ("year", "month", "day", "gte", "lt")
 
 
 class OnlyKnownLookups(_Base[_M]):
-    """allowed_lookups: what links elsewhere ask of this list, beside its own filters."""
+    """allowed_lookups: used by links elsewhere, in addition to the list's own filters."""
 
     allowed_lookups: ClassVar[tuple[str, ...]] = ()
 
@@ -55,14 +55,14 @@ class OnlyKnownLookups(_Base[_M]):
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[_M], search_term: str
     ) -> tuple[models.QuerySet[_M], bool]:
-        """PostgreSQL's text has no NUL: asked about one it fails instead of finding nothing."""
+        """PostgreSQL text can't contain NUL: a search for it would fail instead of finding nothing."""
         if "\x00" in search_term:
             return queryset.none(), False
         return super().get_search_results(request, queryset, search_term)
 
 
 class ForgivingChangeList(ChangeList):
-    """A value of the wrong type leads back to the whole list, as Django does for most of them."""
+    """A value of the wrong type leads back to the whole list, as Django does in most cases."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> models.QuerySet[Any]:
         if any("\x00" in value for values in self.filter_params.values() for value in values):
@@ -74,7 +74,7 @@ class ForgivingChangeList(ChangeList):
 
 
 def _lookups_of(item: Any, model: type[models.Model]) -> Iterator[str]:
-    """item: one of `list_filter`. What its choices put into the address."""
+    """item: an entry of `list_filter`. Returns the lookups that its choices put into the address."""
     if isinstance(item, type) and issubclass(item, admin.SimpleListFilter):
         yield str(item.parameter_name)
         return
@@ -90,6 +90,6 @@ def _lookups_of(item: Any, model: type[models.Model]) -> Iterator[str]:
 
 
 def _target_name(field: Any) -> str:
-    """As Django's filter of a relation names the column that it points to."""
+    """The column that a relation points to, as in Django's filter."""
     target = getattr(field, "target_field", None)
     return str(target.name if target is not None else field.related_model._meta.pk.name)

@@ -1,8 +1,9 @@
-"""Forms that make a secret: each makes one, however often it is sent.
+"""Forms that create a secret: each creates one, however often it is sent.
 
-A page with a secret is the answer to a POST, so reloading it sends the form again. That must neither make a second one
-unnoticed nor show the first one again: a form carries a token, and a token that was used leads to the key or account
-that it made one for. Only that one's number is kept, in the database that all processes share; the secret is nowhere.
+A page with a secret is the response to a POST, so reloading it sends the form again. That must neither create a second
+secret unnoticed nor show the first one again: a form carries a token, and a used token leads to the key or account that
+it created a secret for. Only that object's id is stored, in the database that all processes share, and never the
+secret.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from llm.models import UsedForm
 TOKEN_NAME = "form_token"  # noqa: S105 - a field's name
 _TOKEN = re.compile(r"\A[0-9A-Za-z_-]{16,40}\Z")
 DOUBLE_CLICK = timedelta(seconds=60)
-"""A form that was claimed so long ago and has made nothing met a failure: it may be sent again."""
+"""A form claimed longer ago that has created nothing ran into a failure: it may be sent again."""
 KEPT = timedelta(days=30)
 
 
 class OneTimeForm(forms.Form):
-    """Shows a token of its own each time it is rendered unbound."""
+    """Shows a new token each time it is rendered unbound."""
 
     form_token = forms.CharField(
         widget=forms.HiddenInput,
@@ -39,12 +40,12 @@ class OneTimeForm(forms.Form):
 
 
 def made_by_form(request: HttpRequest) -> int | None:
-    """What this very form has made before, if it was sent before."""
+    """What this form created before, if it was sent before."""
     return _sent(request).values_list("made_id", flat=True).first()
 
 
 def claim_form(request: HttpRequest) -> bool:
-    """False where the same form is being answered at this moment, in whichever process: a double click."""
+    """False if another request is handling the same form right now, in any process: a double click."""
     try:
         with transaction.atomic():
             UsedForm.objects.create(token=_token_of(request), user_id=_user_id(request))
@@ -56,7 +57,7 @@ def claim_form(request: HttpRequest) -> bool:
 
 
 def remember_made(request: HttpRequest, made: int) -> None:
-    """In the transaction that makes it."""
+    """Call it in the transaction that creates it."""
     _sent(request).update(made_id=made)
 
 
@@ -65,7 +66,7 @@ def _sent(request: HttpRequest) -> QuerySet[UsedForm]:
 
 
 def _token_of(request: HttpRequest) -> str:
-    """As the form's field would accept it: "" stands for what no form of ours has."""
+    """The token, if the form's field would accept it; otherwise ""."""
     token = request.POST.get(TOKEN_NAME, "")
     return token if _TOKEN.match(token) else ""
 

@@ -1,4 +1,4 @@
-"""Mails and webhooks that are sent, due or given up; one that was given up can be sent again."""
+"""Mails and webhooks that are sent, due or failed; a failed one can be sent again."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from django.utils.safestring import SafeString
 from llm.admin.account_filter import AccountFilter
 from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin
 from llm.admin.format import NOTHING, badge, moment
+from llm.alerts.outbox import NOBODY
 from llm.models import Outbox
 
 GIVEN_UP = Q(sent_at=None, given_up_at__isnull=False)
+_NOBODY = (NOBODY, "nobody to tell")
+"""The second is what earlier versions wrote."""
+_UNADDRESSED = Q(sent_at__isnull=False, last_result__in=_NOBODY)
 
 
 class MessageStateFilter(admin.SimpleListFilter):
@@ -25,12 +29,13 @@ class MessageStateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("waiting", "Waiting"), ("sent", "Sent"), ("given_up", "Failed")]
+        return [("waiting", "Waiting"), ("sent", "Sent"), ("unaddressed", "No recipient"), ("given_up", "Failed")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Outbox]) -> QuerySet[Outbox]:
         conditions = {
             "waiting": Q(sent_at=None, given_up_at=None),
-            "sent": Q(sent_at__isnull=False),
+            "sent": Q(sent_at__isnull=False) & ~_UNADDRESSED,
+            "unaddressed": _UNADDRESSED,
             "given_up": GIVEN_UP,
         }
         return queryset.filter(conditions.get(self.value() or "", Q()))
@@ -64,7 +69,7 @@ class OutboxAdmin(ConfirmedActionsAdmin[Outbox]):
         return False
 
     def get_fieldsets(self, request: HttpRequest, obj: Outbox | None = None) -> Any:
-        """The page is a template of its own."""
+        """None: the page has its own template."""
         return ((None, {"fields": ("cause",)}),)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Outbox | None = None) -> Any:
@@ -73,7 +78,7 @@ class OutboxAdmin(ConfirmedActionsAdmin[Outbox]):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The right to change a message is that to send it again; no form edits it."""
+        """The permission to change a message only allows sending it again; there is no edit form."""
         if request.method == "POST":
             raise PermissionDenied
         message = self.get_object(request, object_id)
@@ -93,7 +98,7 @@ class OutboxAdmin(ConfirmedActionsAdmin[Outbox]):
     @admin.display(description="State")
     def state(self, message: Outbox) -> SafeString:
         if message.sent_at is not None:
-            return badge("sent")
+            return badge("no recipient") if message.last_result in _NOBODY else badge("sent")
         return badge("waiting") if message.given_up_at is None else badge("failed")
 
     @admin.display(description="Event")

@@ -1,4 +1,4 @@
-"""What the index page shows: the numbers of the day, within what its reader may see."""
+"""The index page: the day's figures, limited to what its reader may see."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llm.admin import usage_summaries
 from llm.admin.attention import Attention, attention_for
 from llm.admin.keys.state import SOON
 from llm.models import ApiKey, Usage
-from llm.providers.registry import is_configured
+from llm.providers.registry import find_instance, is_configured
 
 CHART_DAYS = 14
 TOP = 5
@@ -23,18 +23,23 @@ RECENT_CALLS = 10
 
 @dataclass(frozen=True, slots=True)
 class SystemState:
-    """needs_work: the provider can't be called as it is configured."""
+    """instances: all by name with their providers, where LLM_PROVIDERS names them.
+
+    needs_work: the default provider can't be called as it is configured. is_echo: its calls go nowhere.
+    """
 
     provider: str
     default_model: str
     needs_work: bool
+    is_echo: bool
+    instances: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class UsageOverview:
-    """month_cost: since the first of the month, of the days that are known; is_complete says whether all are.
+    """month_cost: since the first of the month, over the days that are known; is_complete says whether all are.
 
-    More open calls than `reports.MAX_OPEN_CALLS` are not counted.
+    Open calls are counted up to `reports.MAX_OPEN_CALLS`.
     """
 
     today: usage_summaries.DayReport
@@ -69,7 +74,7 @@ class UsageOverview:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """usage is None, and keys are empty, for people who may not see them."""
+    """usage is None, and keys are empty, for users who may not see them."""
 
     day: date
     system: SystemState
@@ -106,9 +111,11 @@ def usage_overview(day: date) -> UsageOverview:
 
 
 def system_state() -> SystemState:
-    """Names alone; credentials are nowhere near a page."""
+    """Only names: credentials never get near a page."""
     return SystemState(
         provider=settings.LLM_PROVIDER,
         default_model=settings.LLM_DEFAULT_MODEL,
         needs_work=not is_configured(settings.LLM_PROVIDER),
+        is_echo=(default := find_instance(settings.LLM_PROVIDER)) is not None and default.provider == "echo",
+        instances=tuple((each.name, each.provider) for each in settings.LLM_PROVIDERS),
     )

@@ -1,4 +1,4 @@
-"""Keys and tokens that people paste into a search: reduced to what we know them by, before anything shows them."""
+"""Keys and tokens pasted into a search: shortened to what we display, before anything shows them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def reduce_secrets(text: str) -> str:
 
 
 def without_secrets(request: HttpRequest) -> HttpResponse | None:
-    """A redirect to the same page with every key in its query reduced, or None where there is none."""
+    """A redirect to the same page with every key in its query shortened, or None if there is none."""
     reduced = QueryDict(mutable=True)
     for name, values in request.GET.lists():
         reduced.setlist(reduce_secrets(name), [reduce_secrets(value) for value in values])

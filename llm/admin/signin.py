@@ -1,4 +1,4 @@
-"""The admin's door: allauth signs people in on Django's own address, and who has guessed too often is told to wait."""
+"""Signing in to the admin: allauth behind Django's own address; after too many wrong passwords, users must wait."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WRONG = "Please enter the correct username and password for a staff account. Bo
 
 
 class SignInAdapter(DefaultAccountAdapter):
-    """Only what signing in needs; nobody makes a user for themselves."""
+    """Only what signing in needs; users can't sign up."""
 
     error_messages = {**DefaultAccountAdapter.error_messages, "username_password_mismatch": _WRONG}
 
@@ -40,11 +40,11 @@ class SignInAdapter(DefaultAccountAdapter):
         return address_of(request)
 
     def add_message(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
-        """The index needs no “Successfully signed in as …”."""
+        """The index doesn't need “Successfully signed in as …”."""
 
 
 class SignInForm(LoginForm):
-    """The field of the name is called as on Django's own page, for password managers and scripts."""
+    """The name field is called as on Django's own page, for password managers and scripts."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -64,7 +64,7 @@ class SignInView(LoginView):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.user.is_authenticated and not admin.site.has_permission(request):
-            # The admin would send them back here, and so on for ever.
+            # The admin would redirect them back here in a loop.
             raise PermissionDenied
         response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
         return response
@@ -77,7 +77,7 @@ class SignInView(LoginView):
 
 
 class OwnPasswordForm(AdminPasswordChangeForm):
-    """Asks for the old password as often as signing in does, and no more."""
+    """Checks the old password with the same limits as signing in."""
 
     def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -90,7 +90,7 @@ class OwnPasswordForm(AdminPasswordChangeForm):
         return old
 
     def save(self, commit: bool = True) -> Any:
-        """The password alone: whoever is deactivated meanwhile stays so."""
+        """Saves only the password: a user deactivated meanwhile stays deactivated."""
         user = super().save(commit=False)
         if commit:
             user.save(update_fields=["password"])
@@ -109,7 +109,7 @@ def change_own_password(request: HttpRequest, extra_context: dict[str, Any] | No
 
 
 class SignInRefusedMiddleware(MiddlewareMixin):
-    """429 in plain words, whichever page asked for the password."""
+    """Answers 429 in plain words, on any page that asks for a password."""
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if not isinstance(exception, SignInRefused):

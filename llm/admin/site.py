@@ -1,6 +1,6 @@
 """The look of the admin site.
 
-It stays Django's default site, so whatever the documentation of a third-party app says about the admin holds here too;
+It stays Django's default site, so documentation of third-party apps about the admin applies here too;
 our pages come in through `templates/admin/` and `llm.templatetags.gateway`.
 """
 
@@ -12,7 +12,7 @@ from llm.admin.signin import SignInView, change_own_password
 admin.site.site_header = "LLM Billing Gateway"
 admin.site.site_title = "LLM Billing Gateway"
 admin.site.index_title = "Today"
-# Our root only leads back here.
+# Our root only redirects here.
 admin.site.site_url = None
 admin.site.empty_value_display = NOTHING
 # On the instance: the site stays Django's own.

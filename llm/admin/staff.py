@@ -1,4 +1,4 @@
-"""People and groups: Django's own pages, whose lists answer no more than ours do, and whose forms notice others."""
+"""Users and groups: Django's own pages, with our restrictions on lists and our detection of concurrent edits."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from django.http import HttpRequest, HttpResponse
 from llm.admin.concurrent_edits import ConcurrentEdits, lock_row
 from llm.admin.lookups import OnlyKnownLookups
 
-# Addresses are allauth's for confirming them, which nothing here does.
+# These are allauth's addresses for email confirmation, which isn't used.
 admin.site.unregister((User, Group, EmailAddress))
 
 
 @admin.register(User)
 class StaffAdmin(OnlyKnownLookups[User], ConcurrentEdits[User], UserAdmin):  # type: ignore[type-arg]  # generic in its stubs alone
-    # Signing in sets the one, and nothing sets the other: a form would put back what it showed.
+    # Set by signing in, or never: a form would write back old values.
     readonly_fields = ("last_login", "date_joined")
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
-        """Under the user's lock: all of the row is written, and was read before the new password was hashed."""
+        """Under the user's lock: the whole row is written, and was read before the new password was hashed."""
         with transaction.atomic():
             user = self.get_object(request, unquote(id)) if request.method == "POST" else None
             if user is not None:

@@ -1,6 +1,6 @@
-"""Usage summaries for people, as frozen dataclasses. Reads only; every query is bounded by an index.
+"""Usage summaries for people, as frozen dataclasses. Read-only; every query is bounded by an index.
 
-A day is the `local_day` of a call: the calendar day of its account, as invoices count it.
+A day is the `local_day` of a call: the calendar day of its account, as on invoices.
 """
 
 from __future__ import annotations
@@ -18,26 +18,16 @@ from zoneinfo import ZoneInfo
 from django.core.cache import cache
 from django.db.models import Count, Max, Min, Q, Sum
 
-from llm.enums import AccountStatus, CallOutcome, UsageStatus
+from llm.enums import FAILED_OUTCOMES, AccountStatus, UsageStatus
 from llm.fields import ExactSum
 from llm.models import Account, ApiKey, Usage
 from llm.models.usage import UsageQuerySet
 
-FAILED_OUTCOMES = (
-    CallOutcome.UPSTREAM_REFUSED,
-    CallOutcome.UPSTREAM_FAILED,
-    CallOutcome.UPSTREAM_UNREACHABLE,
-    CallOutcome.TIMEOUT,
-    CallOutcome.SHUTDOWN,
-    CallOutcome.LOST,
-)
-"""Ends of a call for which neither the caller nor its leaving is the cause."""
-
 MAX_OPEN_CALLS = 1000
 UNPRICED_CALLS_LOOKED_AT = 20_000
 
-# A report that took one second is shown for the next twenty, so that people who reload it take at most a twentieth of
-# the database; what comes within CHEAP_SECONDS is always read afresh.
+# A report that took one second is cached for twenty, so that reloading takes at most a twentieth of the database; one
+# that took less than CHEAP_SECONDS is always read afresh.
 CHEAP_SECONDS = 0.05
 REST_FACTOR = 20
 FINISHED_DAY_SECONDS = 6 * 3600
@@ -49,7 +39,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class UsageTotals:
-    """cost: USD of the priced calls alone; unpriced counts the others that used tokens."""
+    """cost: USD, of priced calls only; unpriced counts the others that used tokens."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -76,7 +66,7 @@ class UsageTotals:
 
     @property
     def failed_permille(self) -> int:
-        """Failed calls of a thousand, rounded up: one failure never shows as none."""
+        """Failed calls per thousand, rounded up, so that one failure never shows as none."""
         return math.ceil(self.failed * 1000 / self.calls) if self.calls else 0
 
 
@@ -88,7 +78,7 @@ class NamedTotals:
 
 @dataclass(frozen=True, slots=True)
 class DayReport:
-    """accounts and models: all that were used, the busiest first."""
+    """accounts and models: all with usage, busiest first."""
 
     day: date
     total: UsageTotals
@@ -98,7 +88,7 @@ class DayReport:
 
 @dataclass(frozen=True, slots=True)
 class DayTotals:
-    """is_known: False where the day has not been read yet; its figures mean nothing then."""
+    """is_known: False if the day hasn't been read yet, when its figures mean nothing."""
 
     day: date
     calls: int = 0
@@ -108,7 +98,7 @@ class DayTotals:
 
 @dataclass(frozen=True, slots=True)
 class UnpricedModel:
-    """What a model used without a price, within the calls that were looked at."""
+    """A model's usage without a price, within the calls that were looked at."""
 
     provider: str
     model: str
@@ -118,7 +108,7 @@ class UnpricedModel:
     last_at: datetime
 
     def with_calls_of(self, other: UnpricedModel) -> UnpricedModel:
-        """Both of the same model."""
+        """Sum of two entries of the same model."""
         return replace(
             self,
             calls=self.calls + other.calls,
@@ -129,7 +119,7 @@ class UnpricedModel:
 
 
 def day_of_most_accounts(now: datetime) -> date:
-    """The calendar day in which most active accounts are. It is theirs, not ours, since books and invoices go by it."""
+    """The calendar day in which most active accounts are: theirs, not ours, since books and invoices use it."""
     zones = Account.objects.filter(status=AccountStatus.ACTIVE).order_by()
     accounts: dict[date, int] = defaultdict(int)
     for name, number in zones.values_list("time_zone").annotate(number=Count("pk")):
@@ -144,8 +134,8 @@ def day_report(day: date) -> DayReport:
 def daily_figures(first: date, today: DayReport) -> list[DayTotals]:
     """One entry for every day from `first` to the report's own.
 
-    Earlier days are kept for hours once they were read. Of those that were not, as many are read as fit into
-    READ_SECONDS, the latest first; the others come with `is_known` False, and with the next readings.
+    Earlier days are cached for hours. Of those not yet cached, as many are read as fit into READ_SECONDS, latest first;
+    the others come with `is_known` False, and are read by later calls.
     """
     days = [first + timedelta(days=offset) for offset in range((today.day - first).days)]
     known = _finished_days(days)
@@ -154,7 +144,7 @@ def daily_figures(first: date, today: DayReport) -> list[DayTotals]:
 
 
 def open_calls(*, limit: int = MAX_OPEN_CALLS) -> int:
-    """Calls that are under way, counted to `limit` and one more: then it stands for "more than that"."""
+    """Calls in flight, counted up to `limit` and one more, which means "more than that"."""
     return Usage.objects.open().order_by()[: limit + 1].count()
 
 
@@ -163,7 +153,7 @@ def recent_calls(number: int) -> list[Usage]:
 
 
 def keys_expiring(now: datetime, *, within: timedelta) -> list[ApiKey]:
-    """Keys of active accounts that work now and won't after `within`; the soonest first."""
+    """Keys of active accounts that work now and won't after `within`, soonest first."""
     keys = ApiKey.objects.usable_at(now).filter(
         Q(expires_at__lte=now + within) | Q(revoked_at__lte=now + within), account__status=AccountStatus.ACTIVE
     )
@@ -171,7 +161,7 @@ def keys_expiring(now: datetime, *, within: timedelta) -> list[ApiKey]:
 
 
 def unpriced_models(*, looked_at: int = UNPRICED_CALLS_LOOKED_AT) -> list[UnpricedModel]:
-    """Models with unpriced calls among the latest `looked_at` of each kind of those, the most called first."""
+    """Models with unpriced calls among the latest `looked_at` of each kind, most called first."""
     kinds = (Usage.objects.never_priced(), Usage.objects.cost_taken_back())
     found: dict[tuple[str, str], UnpricedModel] = {}
     for each in (model for calls in kinds for model in _unpriced_models(calls, looked_at=looked_at)):
@@ -185,7 +175,7 @@ def _unpriced_models(calls: UsageQuerySet, *, looked_at: int) -> Iterator[Unpric
     oldest = next(iter(latest[looked_at - 1 : looked_at]), None)
     if oldest is not None:
         calls = calls.filter(id__gte=oldest)
-    # Of those whose cost was taken back, the row has the estimate alone.
+    # For calls whose cost was taken back, the row has only the estimate.
     tokens = Sum("prompt_tokens") + Sum("completion_tokens")
     rows = calls.order_by().values_list("provider", "upstream_model")
     figures = {"number": Count("pk"), "tokens": tokens, "first_at": Min("opened_at"), "last_at": Max("opened_at")}
@@ -226,7 +216,7 @@ _SUMS: dict[str, Any] = {
 
 
 def _figures(row: dict[str, Any]) -> UsageTotals:
-    """cost: None of no priced call."""
+    """cost: None if no call is priced."""
     figures = {name.removeprefix("sum_"): row[name] for name in _SUMS}
     return UsageTotals(**{**figures, "cost": figures["cost"] or Decimal(0)})
 
@@ -253,14 +243,14 @@ def _finished_days(days: Sequence[date]) -> dict[date, DayTotals]:
         chunk_started = time.monotonic()
         known |= _read_and_keep(chunk, yesterday=days[-1])
         now = time.monotonic()
-        # One day first, then as many at once as that one says fit.
+        # One day first, then as many at once as its time allows.
         seconds_a_day = max((now - chunk_started) / len(chunk), 1e-4)
         number = max(0, int((READ_SECONDS - (now - started)) / seconds_a_day))
     return known
 
 
 def _read_and_keep(days: Sequence[date], *, yesterday: date) -> dict[date, DayTotals]:
-    """Yesterday is kept shortly: calls that began then, or in zones where it is still today, may yet close."""
+    """Yesterday is cached briefly: calls that began then, or where it is still today, may close later."""
     read = _read_days(min(days), max(days))
     figures = {day: read.get(day, DayTotals(day)) for day in days}
     for day, figure in figures.items():
@@ -269,7 +259,7 @@ def _read_and_keep(days: Sequence[date], *, yesterday: date) -> dict[date, DayTo
 
 
 def _remembered(name: str, read: Callable[[], _T]) -> _T:
-    """What `read` gives, kept for REST_FACTOR times as long as it took."""
+    """The result of `read`, cached for REST_FACTOR times as long as it took."""
     kept: _T | None = cache.get(name)
     if kept is not None:
         return kept

@@ -1,1 +1,1 @@
-"""What is told to customers and staff: an outbox of messages, sent as mails and webhooks."""
+"""Alerts for customers and staff: an outbox of messages, sent as mails and webhooks."""

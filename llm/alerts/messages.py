@@ -1,4 +1,4 @@
-"""What messages say: the facts of an event for programs, and a mail for people. One function an event."""
+"""The content of messages: the facts of an event for programs, and a mail for people. One function per event."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An event as it is told. facts: a webhook's data, JSON."""
+    """An event ready to send. facts: a webhook's data, as JSON."""
 
     facts: Facts
     mail: Mail
 
 
 def build_notice(event: str, account: Account | None, payload: Facts, *, shows_cost: bool = True) -> Notice:
-    """payload: as it was written; names are looked up here. account: None for what is told to staff alone.
+    """payload: as stored; names are looked up here. account: None for messages to staff only.
 
-    shows_cost: whether the receiver may see our costs. Raises KeyError for an event that nobody can tell.
+    shows_cost: whether the receiver may see our costs. Raises KeyError for an unknown event.
     """
     if account is None:
         return _STAFF_EVENTS[event](payload)
@@ -43,7 +43,7 @@ def build_notice(event: str, account: Account | None, payload: Facts, *, shows_c
 
 
 def _provider_refuses_us(payload: Facts) -> Notice:
-    """A provider doesn't accept our account: its key, its credit."""
+    """A provider refuses our own account: its key or its credit."""
     fact = f"{payload['provider']} refuses this gateway's account: {_FAULTS.get(payload['fault'], 'see the provider')}"
     text = (
         f"{fact}.\n\n"
@@ -63,7 +63,9 @@ _FAULTS: Mapping[str, str] = {
 
 
 def _threshold(account: Account, payload: Facts, shows_cost: bool) -> Notice:
-    """A limit's soft threshold was crossed. Amounts of cost, which give our prices away, are for who may see them."""
+    """A limit's soft threshold was crossed. Amounts of cost, which reveal our prices, only if the receiver may see
+    them.
+    """
     starts_at = datetime.fromisoformat(payload["window_starts_at"])
     ends_at = period_of(payload["per"], account.time_zone, starts_at).ends_at
     key = ApiKey.objects.filter(pk=payload["api_key_id"]).first() if payload["api_key_id"] else None
@@ -90,7 +92,7 @@ def _threshold_mail(
     who = _one_line(f"{account.name}, key {key.name} ({key.masked})," if key else account.name)
     per = LimitPer(payload["per"]).label
     limit = f"{format_limit_amount(metric, amount)} {per}" if tells_amounts else f"its cost limit {per}"
-    # What was crossed is the least: a large call may have used much more.
+    # The actual usage: a large call may have gone far beyond the threshold.
     percent = max(payload["percent"], used * 100 // amount) if amount else payload["percent"]
     fact = f"{who} has used {percent} % of {limit}"
     figures = f"Limit:         {limit}\nUsed:          {format_limit_amount(metric, used)}\n" if tells_amounts else ""
@@ -107,12 +109,12 @@ def _threshold_mail(
 
 
 def _how_often(payload: Facts) -> str:
-    """As the books cause it: a limit per minute has one alert an hour."""
+    """As the books queue them: a limit per minute has at most one alert an hour."""
     return "at most once per hour" if payload["per"] == LimitPer.MINUTE else "once per period"
 
 
 def _one_line(names: str) -> str:
-    """Names are free text: a line break must not add a header to the mail, nor lines of its own to the facts."""
+    """Names are free text: a line break must not add a header to the mail, or a line to the facts."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in names).split())
 
 

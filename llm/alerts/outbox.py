@@ -1,8 +1,8 @@
-"""Sends what stands in the outbox: at least once, by any number of senders at a time, with nothing held meanwhile.
+"""Sends the messages of the outbox: at least once, with any number of concurrent senders, holding no transaction.
 
-A sender claims a message by moving it into the future and commits that, so no transaction is open while it talks to
-somebody. One that is killed in between leaves the message to the next, once its lease is over: it may then arrive
-twice, with the same id.
+A sender claims a message by moving it into the future and commits that, so no transaction is open while it talks to a
+server. If it is killed in between, another sender takes the message once the lease runs out: it may then arrive twice,
+with the same id.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FIRST_PAUSE = timedelta(minutes=1)
 LONGEST_PAUSE = timedelta(hours=6)
 PATIENCE = timedelta(days=3)
 KEPT = timedelta(days=90)
-"""Longer than any period that a message's cause names, so a message that was deleted is not caused again."""
+"""Longer than any period in a message's cause, so a deleted message isn't queued again."""
 DELETED_AT_ONCE = 1000
 PAUSE_SECONDS = 0.05
 NOBODY = "no recipient"
@@ -48,7 +48,7 @@ _Fate = Literal["sent", "unaddressed", "failed", "given_up"]
 
 @dataclass(frozen=True, slots=True)
 class SendReport:
-    """How many messages were sent, had nobody to go to, failed and will be tried again, failed and won't."""
+    """How many messages were sent, had no recipient, failed and will be retried, and failed for good."""
 
     sent: int
     unaddressed: int
@@ -57,14 +57,14 @@ class SendReport:
 
 
 class _NobodyError(Exception):
-    """There is no address for the message."""
+    """The message has no address."""
 
 
 def send_due(*, now: datetime | None = None, limit: int = 100, seconds: float = 10.0) -> SendReport:
-    """Send what is due, the oldest first. No failure of a message reaches the caller, only those of the database.
+    """Send due messages, oldest first. A failing message raises nothing; only failures of the database do.
 
-    now: taken for the present in place of the clock. seconds: none is begun after so many, whatever is still due;
-    receivers that hang must not keep a worker from its other jobs.
+    now: instead of the current time. seconds: none is started after this time, whatever is still due, so that receivers
+    that hang don't keep a worker from its other jobs.
     """
     fates: Counter[_Fate] = Counter()
     deadline = time.monotonic() + seconds
@@ -77,13 +77,13 @@ def send_due(*, now: datetime | None = None, limit: int = 100, seconds: float = 
 
 
 def _claim(now: datetime) -> Outbox | None:
-    """The message that is due first, out of every other sender's sight for the length of a lease.
+    """The message that has been due the longest, hidden from other senders for the length of a lease.
 
-    Its last attempt is written down as one before it begins: a message that kills its senders must come to an end too.
+    The last attempt is recorded as such before it begins: a message that kills its senders must come to an end too.
     """
     with transaction.atomic(durable=True):
         due = Outbox.objects.filter(sent_at=None, given_up_at=None, due_at__lte=now)
-        # SQLite has no row locks, and needs none: its transactions come one after another.
+        # SQLite has no row locks, and needs none: its transactions run one after another.
         message = due.select_for_update(skip_locked=True, of=("self",)).order_by("due_at", "id").first()
         if message is not None:
             if message.attempts and now - message.created_at >= PATIENCE:
@@ -108,7 +108,7 @@ def _deliver(message: Outbox, now: datetime) -> _Fate:
 
 
 def _record_failure(message: Outbox, reason: str, now: datetime) -> _Fate:
-    """Only of the latest attempt: where the lease ran out, somebody else has the message by now."""
+    """Only for the latest attempt: if the lease ran out, another sender has the message now."""
     mine = Outbox.objects.filter(pk=message.pk, attempts=message.attempts, sent_at=None)
     mine.update(last_result=reason[:_RESULT_LENGTH], due_at=now + pause_after(message.attempts))
     is_over = message.given_up_at is not None
@@ -121,7 +121,7 @@ def _record_failure(message: Outbox, reason: str, now: datetime) -> _Fate:
 
 
 def prune_sent(*, now: datetime | None = None) -> int:
-    """Delete the messages that were sent, had no recipient or failed for good 90 days ago; returns how many."""
+    """Delete messages that were sent, had no recipient or failed for good 90 days ago; returns how many."""
     before = (now or timezone.now()) - KEPT
     old = Outbox.objects.filter(Q(sent_at__lt=before) | Q(given_up_at__lt=before)).order_by("id")
     deleted = 0
@@ -139,21 +139,21 @@ def pause_after(attempts: int) -> timedelta:
 
 
 def _send(message: Outbox, now: datetime) -> str:
-    """What became of it. Raises _NobodyError, or whatever else stands in the way."""
+    """Returns its fate. Raises _NobodyError, or any error that prevents sending."""
     account = message.account
     is_mail = message.kind == OutboxKind.MAIL
     own = "" if account is None else account.alert_email if is_mail else account.webhook_url
     address = own or (settings.LLM_ALERT_EMAIL if is_mail else settings.LLM_WEBHOOK_URL)
     if not address:
         raise _NobodyError
-    # What goes to an account's own address is for its people, what goes to ours is for staff.
+    # What is sent to an account's own address is for its people; what is sent to ours is for staff.
     shows_cost = account is None or not own or account.shows_cost
     notice = build_notice(message.event, account, message.payload, shows_cost=shows_cost)
     return _send_mail(message, notice, address) if is_mail else _send_webhook(message, notice, address, now)
 
 
 def _send_mail(message: Outbox, notice: Notice, address: str) -> str:
-    """The id is the same each time, so that mail programs fold a repetition into one."""
+    """The same message id each time, so that mail programs can detect duplicates."""
     _, _, domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")
     headers = {"Message-ID": f"<{_digest(message)}@{domain or 'localhost'}>", "Auto-Submitted": "auto-generated"}
     EmailMessage(notice.mail.subject, notice.mail.text, to=[address], headers=headers).send()
@@ -167,7 +167,7 @@ def _send_webhook(message: Outbox, notice: Notice, url: str, now: datetime) -> s
 
 
 def _secret(account: Account | None) -> str:
-    """Whose address it is, that one's secret."""
+    """The secret of the owner of the address: the account's or ours."""
     if account is not None and account.webhook_url:
         return ensure_webhook_secret(account)
     if not settings.LLM_WEBHOOK_SECRET:
@@ -177,12 +177,12 @@ def _secret(account: Account | None) -> str:
 
 
 def _digest(message: Outbox) -> str:
-    """The same for each attempt, and another one for the same cause in another gateway that tells the same receiver."""
+    """The same for each attempt, and different for the same cause from another gateway with the same receiver."""
     return hashlib.sha256(f"{message.cause} {message.created_at.isoformat()}".encode()).hexdigest()[:32]
 
 
 def _reason(error: Exception) -> str:
-    """Never a foreign error's text: it may hold an address, a password or what a server made up."""
+    """Never a foreign error's text, which may contain an address, a password or anything a server invents."""
     if isinstance(error, WebhookError):
         return str(error)
     if isinstance(error, smtplib.SMTPResponseException):

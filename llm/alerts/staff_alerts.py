@@ -1,7 +1,7 @@
-"""Tells staff what only they can see to at a provider: a wrong key, spent credit, a closed account.
+"""Alerts staff to what only they can fix at a provider: a wrong key, spent credit, a closed account.
 
-One message per provider and hour over all processes, since its cause is unique in the outbox. A process that has told
-it doesn't ask the database again in that hour.
+One message per provider and hour over all processes, since its cause is unique in the outbox. A process that has sent
+one doesn't query the database again in that hour.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ EVENT = "provider.refused"
 
 
 class StaffAlerts:
-    """What this process has told in the current hour."""
+    """The alerts that this process has written in the current hour."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
 
     def is_due(self, provider: str, now: datetime) -> bool:
-        """Whether it must be written; if so, this process takes it on."""
+        """Whether an alert must be written; if so, this process claims it."""
         cause = _cause(provider, now)
         if cause in self._told:
             return False
@@ -29,12 +29,12 @@ class StaffAlerts:
         return True
 
     def forget(self, provider: str, now: datetime) -> None:
-        """It could not be written: the next failure tries again."""
+        """It couldn't be written: the next failure tries again."""
         self._told.discard(_cause(provider, now))
 
 
 def write_alert(provider: str, *, fault: str, status: int | None, now: datetime) -> None:
-    """A mail and a webhook for staff; nothing where another process was first in this hour."""
+    """A mail and a webhook for staff; nothing if another process was first in this hour."""
     payload = {"provider": provider, "fault": fault, "status": status, "seen_at": now.isoformat(timespec="seconds")}
     messages = [
         Outbox(

@@ -1,4 +1,4 @@
-"""Webhooks by the Standard Webhooks scheme: signed, so that the receiver knows that they are ours and unchanged.
+"""Webhooks by the Standard Webhooks scheme: signed, so that the receiver knows that they are ours and unmodified.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -22,17 +22,17 @@ SECRET_MARK = "whsec_"  # noqa: S105 - how a secret begins
 SECRET_BYTES = 32
 ALLOWED_SECRET_BYTES = range(24, 65)
 TIMEOUT_SECONDS = 10.0
-"""From the look-up of the name to the last byte of the answer's head, however slowly those drip."""
+"""From name lookup to the end of the response's headers, however slowly they arrive."""
 
 
 class WebhookError(Exception):
-    """The receiver didn't take it; the message says why, without its address, which may hold a secret of its own."""
+    """The receiver didn't accept it; the message says why, without its address, which may contain a secret."""
 
 
 def ensure_webhook_secret(account: Account) -> str:
-    """The account's secret, made with the first call. Never a second one, whoever else asks at the same moment.
+    """The account's secret, created on first use. Never a second one, even under concurrent calls.
 
-    Raises WebhookError where LLM_SECRETS_KEY is missing or lost.
+    Raises WebhookError if LLM_SECRETS_KEY is missing or lost.
     """
     try:
         if not account.webhook_secret:
@@ -45,16 +45,16 @@ def ensure_webhook_secret(account: Account) -> str:
 
 
 def sign(secret: str, *, message_id: str, timestamp: int, body: bytes) -> str:
-    """What the receiver computes too. Raises WebhookError for a secret that isn't one."""
+    """The signature that the receiver computes too. Raises WebhookError for a malformed secret."""
     signed = f"{message_id}.{timestamp}.".encode() + body
     digest = hmac.digest(_key_of(secret), signed, "sha256")
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
 def post_webhook(url: str, body: bytes, *, secret: str, message_id: str, moment: datetime) -> str:
-    """Send JSON to a receiver, and say what it answered. Raises WebhookError unless that is a success.
+    """Send JSON to a receiver and return a description of its response. Raises WebhookError unless it is a success.
 
-    message_id: the same each time the same message is sent, so that the receiver can tell a repetition.
+    message_id: the same for each attempt at a message, so that the receiver can detect duplicates.
     moment: of this attempt.
     """
     timestamp = int(moment.timestamp())
@@ -70,7 +70,7 @@ def post_webhook(url: str, body: bytes, *, secret: str, message_id: str, moment:
     except TimeoutError:
         raise WebhookError(f"no answer within {TIMEOUT_SECONDS:g} seconds") from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        # Not its text, which may hold the URL.
+        # Not its text, which may contain the URL.
         raise WebhookError(f"no answer: {type(error).__name__}") from None
     if not 200 <= status < 300:
         raise WebhookError(f"answered {status}")
@@ -78,8 +78,8 @@ def post_webhook(url: str, body: bytes, *, secret: str, message_id: str, moment:
 
 
 async def _post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
-    """The answer's status. Its body is nobody's business, and is not read. Raises TimeoutError."""
-    # asyncio's: the client's own timeouts begin anew with each byte. trust_env: no proxy and no credentials of ours.
+    """The response's status. Its body isn't read. Raises TimeoutError."""
+    # asyncio's timeout: the client's own restart with each byte. trust_env: no proxy and no credentials of ours.
     async with (
         asyncio.timeout(TIMEOUT_SECONDS),
         httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=None) as client,

@@ -1,4 +1,4 @@
-"""ASGI's words, typed as Django types them."""
+"""ASGI's types, as Django declares them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which key a request carries. The headers of all SDKs are taken on every route."""
+"""Which key a request carries. Every SDK's header is accepted on every route."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MALFORMED = "This is not one of our API keys: they begin with llm_ and have 42 
 _AUTHORIZATION = b"authorization"
 _KEY_HEADERS = (b"x-api-key", b"api-key")
 
-# API keys, and the tokens of staff, also those of before.
+# API keys, and staff tokens, old and new.
 _LOOKS_LIKE_OURS = re.compile(r"(?:token\s+)?(?:llmt?_|[0-9a-f]{40}\Z)", re.IGNORECASE)
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 async def authenticate(runtime: Runtime, headers: Headers, *, must_be_fresh: bool) -> Caller:
-    """Raises InvalidKey, PermissionDenied, or BooksUnavailable when it can't be known."""
+    """Raises InvalidKey or PermissionDenied, or BooksUnavailable if the database can't be asked."""
     secret = read_secret(headers)
     if not is_well_formed(secret):
         raise InvalidKey(_MALFORMED)
@@ -32,9 +32,9 @@ async def authenticate(runtime: Runtime, headers: Headers, *, must_be_fresh: boo
 
 
 def read_secret(headers: Headers) -> str:
-    """The one credential of a request: a proxy's own beside a key of ours is no concern of ours.
+    """The one credential of a request: a proxy's own credential beside one of our keys is ignored.
 
-    Raises InvalidKey for none, or for two that differ and are both ours, or neither.
+    Raises InvalidKey for none, or for two different ones that are both ours, or neither.
     """
     found: set[str] = set()
     for name, value in headers:

@@ -1,4 +1,4 @@
-"""Reading a request's body: bounded in size, time and memory while it comes in, and without holding up the process."""
+"""Reads a request's body: bounded in size, time and memory, without blocking the process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llm.dialects.json_size import MAX_VALUES, count_if_cheap
 from llm.dialects.strict_json import load_counted
 from llm.errors import BodyTooLarge, InvalidRequest, RequestTimeout, UnsupportedEncoding
 
-# Whoever has proven nothing gets this much, which is more than any form of ours needs.
+# For unauthenticated callers; more than any of our forms needs.
 ANONYMOUS_BODY_BYTES = 64 * 1024
 ANONYMOUS_BODY_SECONDS = 10.0
 
@@ -24,13 +24,13 @@ BROKEN_BODY = "The request body is malformed: it ended early, or its chunked enc
 
 
 class CallerLeftError(Exception):
-    """The caller hung up before the request was complete, or its framing is broken: the server can't tell us which."""
+    """The caller hung up before the request was complete, or its framing is broken: the server doesn't say which."""
 
 
 async def read_body(
     scope: Scope, receive: Receive, *, max_bytes: int, timeout_s: float, lease: BodyLease | None = None
 ) -> bytes:
-    """Without a byte order mark. What is refused is not held in memory.
+    """The body without a byte order mark. A refused body isn't kept in memory.
 
     Raises UnsupportedEncoding, BodyTooLarge, RequestTimeout, Overloaded, or CallerLeftError.
     """
@@ -49,15 +49,15 @@ async def read_body(
 
 
 def lease_of(request: HttpRequest) -> BodyLease | None:
-    """The one that its body was read under; None where Django's own handler read it."""
+    """The lease under which the body was read; None if Django's own handler read it."""
     lease: BodyLease | None = getattr(request, "body_lease", None)
     return lease
 
 
 async def load_body(raw: bytes, lease: BodyLease | None, *, max_values: int = MAX_VALUES) -> ReadRequest:
-    """`load_object`, of a costly one in a process of its own. Raises InvalidRequest or Overloaded.
+    """`load_object`, in a separate process if the body is expensive to parse. Raises InvalidRequest or Overloaded.
 
-    What is cheap is read here, and has no `members`.
+    A body parsed here has no `members`.
     """
     await take_turn(len(raw))
     values = count_if_cheap(raw)
@@ -76,7 +76,7 @@ def _charge(lease: BodyLease | None, values: int) -> None:
 
 
 async def _receive_all(receive: Receive, *, max_bytes: int, lease: BodyLease | None) -> bytes:
-    # One buffer: a body that comes byte by byte would be an object each, of forty times the size.
+    # One buffer: separate chunks of a body that arrives byte by byte would take forty times its size.
     received = bytearray()
     while True:
         message = await receive()
@@ -97,8 +97,8 @@ async def _receive_all(receive: Receive, *, max_bytes: int, lease: BodyLease | N
 
 
 async def discard_body(receive: Receive, *, max_bytes: int, timeout_s: float) -> None:
-    """Read on without keeping anything: many clients look for an answer only once all is sent, and a connection that is
-    closed while they send is a broken one to them. For callers who are welcome to try again.
+    """Read the rest and discard it: many clients look for a response only after sending everything, and see a
+    connection that is closed before as broken. For callers who may try again.
     """
     size = 0
     with contextlib.suppress(TimeoutError):

@@ -29,19 +29,20 @@ from llm.errors import GatewayError, without_frames
 from llm.service import LLMService
 
 _TAGS = "HTTP_X_LLM_TAGS"
-"""Django's name of our own header, which no upstream gets."""
+"""Django's name of our own header, which isn't sent to any upstream."""
 
 
 class CompletionView(AsyncAPIView):
-    """Parse, hand to the request's task, wait for its reply. A caller who leaves ends the waiting, not the task.
+    """Parses the request, hands it to its task, and waits for the reply. A caller who leaves ends the waiting, not the
+    task.
 
-    max_values: how many a request's JSON may hold.
+    max_values: how many values a request's JSON may hold.
     """
 
     opens_calls = True
     max_values: ClassVar[int] = MAX_VALUES
     forwarded: ClassVar[Mapping[str, str]] = {"openai-beta": "HTTP_OPENAI_BETA"}
-    """Headers of the caller that an upstream of the same dialect gets too, and Django's names for them."""
+    """Headers of the caller that are passed to an upstream of the same dialect, and Django's names for them."""
 
     async def post(self, request: Request) -> HttpResponseBase:
         raw, lease = request._request.body, lease_of(request._request)
@@ -61,7 +62,7 @@ class CompletionView(AsyncAPIView):
             response = error_response(error, self.wire, request_id=task.request_id)
             for name, value in task.headers.items():
                 response[name] = value
-            # The task's future keeps the error, whose frames hold the task and the body.
+            # Break the cycle: the task's future keeps the error, whose frames keep the task and the body.
             without_frames(error)
             return response
         return build_response(reply, self.wire, request_id=task.request_id)

@@ -1,6 +1,6 @@
-"""What browsers ask for before a page of another origin may call the gateway (CORS), where LLM_CORS_ORIGINS allows it.
+"""CORS: browsers ask before a page of another origin may call the gateway, and LLM_CORS_ORIGINS decides.
 
-Pages send their key in a header, never a cookie, so nothing is allowed that a browser would send by itself.
+Pages send their key in a header, never a cookie, so nothing that a browser sends by itself is allowed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MAX_AGE_S = b"600"
 
 
 def cors_headers(scope: Scope) -> Headers:
-    """For every reply to a page of an allowed origin; none for others, and for programs, which name no origin."""
+    """For every response to a page of an allowed origin; empty for other origins, and for programs, which send none."""
     origin = _header(scope, b"origin")
     if not origin or not _is_allowed(origin):
         return []
@@ -27,7 +27,7 @@ def cors_headers(scope: Scope) -> Headers:
 
 
 def preflight_headers(scope: Scope) -> Headers:
-    """What answers a browser's own question before the page's request; none where it isn't one that is allowed."""
+    """The response to a browser's preflight request; None if it isn't one, or isn't allowed."""
     allowed = cors_headers(scope)
     if scope["method"] != "OPTIONS" or not allowed or not _header(scope, b"access-control-request-method"):
         return []

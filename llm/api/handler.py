@@ -1,7 +1,7 @@
-"""The gateway's own way from ASGI to a view and back: no middleware, no signals, no threads.
+"""The gateway's own path from ASGI to a view and back: no middleware, no signals, no threads.
 
-Order matters: path and method, then the key, then the body, then the view. Every failure leaves in the caller's
-dialect. While a view is at work its caller is watched: one that hangs up cancels the view, never the call.
+The order matters: path and method, then the key, then the body, then the view. Every failure is answered in the
+caller's dialect. While a view runs, its caller is watched: a hang-up cancels the view, never the call.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class GatewayHandler(ASGIHandler):
         try:
             await exchange.serve(self._match(scope["path"]))
         except CallerLeftError:
-            # Whoever has only broken the body's framing is still there to be told.
+            # A caller that has only broken the body's framing is still connected and gets a response.
             await exchange.refuse(broken())
         except Overloaded as error:
             await exchange.discard_body()
@@ -121,10 +121,10 @@ class _HttpExchange:
         lease = bodies.lease(caller.key_id, caller.account_id) if caller else bodies.lease(None, None)
         try:
             request = _request(scope, await self._read_body(lease, is_anonymous=caller is None))
-            request.caller = caller  # type: ignore[attr-defined]  # what AsyncAPIView turns into request.auth
+            request.caller = caller  # type: ignore[attr-defined]  # AsyncAPIView copies it to request.auth
             request.body_lease = lease  # type: ignore[attr-defined]  # for the call, which may outlive this request
             await self._respond_while_watched(match, request)
-            # The view and its request know each other: until a collection they would hold the body too.
+            # The view and its request refer to each other: until a collection they would keep the body too.
             request._body = b""
             request._stream.close()
         finally:
@@ -144,7 +144,7 @@ class _HttpExchange:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def refuse(self, error: GatewayError) -> None:
-        """Too late where the response has begun: then its stream has told the caller already."""
+        """Does nothing once the response has begun: then its stream has reported the error."""
         if isinstance(error, RequestError):
             metrics.count_refused(error.code)
         if not self._has_begun:
@@ -179,9 +179,9 @@ class _HttpExchange:
             await self._send({"type": "http.response.body", "body": body})
 
     async def _send_stream(self, start: Mapping[str, Any], relay: Relay) -> None:
-        """From the relay itself: Django's response would add a layer a piece, and signals at its end.
+        """Sends from the relay directly: Django's response would add a layer per chunk, and signals at its end.
 
-        However it ends, the relay is told: also where not even the head could be sent.
+        However it ends, the relay is told, even if the headers couldn't be sent.
         """
         try:
             await self._send(start)
@@ -194,7 +194,7 @@ class _HttpExchange:
 
 
 class _DisconnectWatch:
-    """Cancels a task when its caller hangs up; a task that has ended stops it first."""
+    """Cancels a task when its caller hangs up; a task that ends first stops it."""
 
     def __init__(self, receive: Receive, task: asyncio.Task[Any] | None) -> None:
         self.has_fired = False
@@ -215,7 +215,7 @@ class _DisconnectWatch:
 
 @cache
 def _header_name(name: str) -> bytes:
-    """As ASGI has it. Names are the gateway's own and few."""
+    """In ASGI's form, cached: names are the gateway's own and few."""
     return name.lower().encode("ascii")
 
 

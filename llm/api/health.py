@@ -1,4 +1,4 @@
-"""For those who watch the process: alive, ready, and its figures."""
+"""For monitoring: alive, ready, and metrics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_COUNTED = 100_000
 
 
 class HealthView(AsyncAPIView):
-    """The process answers. It asks nobody else."""
+    """The process answers. Nothing else is asked."""
 
     requires_key = False
 
@@ -41,7 +41,7 @@ class HealthView(AsyncAPIView):
 
 
 class ReadyView(AsyncAPIView):
-    """Whether calls would be taken: the database answers and the process is not about to stop."""
+    """Whether calls would be accepted: the database answers and the process isn't about to stop."""
 
     requires_key = False
 
@@ -60,13 +60,14 @@ class ReadyView(AsyncAPIView):
             "status": "ok" if is_ready else "unavailable",
             **state,
             **figures,
+            "targets_skipped": runtime().health.skipped,
             "connections": _connections(limits),
         }
         return HttpResponse(orjson.dumps(body), status=200 if is_ready else 503, content_type="application/json")
 
 
 class MetricsView(AsyncAPIView):
-    """Prometheus' text format, summed over this host's processes. LLM_METRICS_TOKEN, if set, is asked for."""
+    """Prometheus text format, summed over this host's processes. Requires LLM_METRICS_TOKEN, if set."""
 
     requires_key = False
 
@@ -84,14 +85,16 @@ def _check_token(request: Request) -> None:
     try:
         is_right = hmac.compare_digest(read_secret(headers).encode(), expected.encode())
     except InvalidKey:
-        # None was sent, or two: that says nothing of API keys here.
+        # None was sent, or two: API keys are irrelevant here.
         is_right = False
     if not is_right:
         raise InvalidKey("This needs the token in LLM_METRICS_TOKEN, as “Authorization: Bearer …”.")
 
 
 async def _server_limits() -> ServerLimits | None:
-    """None while the database is away. Asked as calls ask, since whether they would be taken is the question."""
+    """None while the database is unavailable. Asked in the calls' lane, since whether calls would be accepted is the
+    question.
+    """
     with contextlib.suppress(TimeoutError, BooksUnavailable):
         async with asyncio.timeout(_PATIENCE_S):
             return await runtime().share(_read_limits)
@@ -103,9 +106,9 @@ async def _read_limits() -> ServerLimits:
 
 
 def _connections(limits: ServerLimits | None) -> dict[str, int | None]:
-    """The budget of all processes and hosts, and what the server has for it: null while nobody knows, and on SQLite.
+    """The budget of all processes and hosts, and the server's limits: null while unknown, and on SQLite.
 
-    Whether the one fits the other is said at the start. It is no matter for a load balancer, nor how busy pages are.
+    Whether they fit is reported at startup. It doesn't matter to a load balancer, and neither does the load of pages.
     """
     budget = connection_budget()
     return {**asdict(budget), "total": budget.total, "available": limits.available if limits else None}
@@ -116,7 +119,7 @@ async def _figures() -> bytes:
 
 
 async def _open_rows() -> int | None:
-    """Of all hosts, the only figure that is not of this host alone; None while the database is away."""
+    """Over all hosts, the only such figure; None while the database is unavailable."""
     try:
         async with asyncio.timeout(_PATIENCE_S):
             return await runtime().run_side_db(_count_open_rows)
@@ -150,7 +153,7 @@ class _OpenRows:
 
 
 def _forget_dead_processes(folder: Path) -> None:
-    """What a process had under way ended with it; what it has counted stays."""
+    """In-flight gauges of a process that died are dropped; its counters stay."""
     for path in folder.glob("gauge_live*_*.db"):
         pid = int(path.stem.rpartition("_")[2])
         if not _is_alive(pid):

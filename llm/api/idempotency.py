@@ -1,4 +1,4 @@
-"""The header by which a caller says that a request is the same as an earlier one."""
+"""The header by which a caller marks a request as a repetition of an earlier one."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ HEADER = "Idempotency-Key"
 _NAME = HEADER.lower().encode()
 _IS_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 _HASHED_AT_ONCE_BYTES = 1024**2
-"""More than that would hold up the other calls of the process."""
+"""Hashing more would block the other calls of the process."""
 
 
 def read_idempotency_key(request: HttpRequest) -> bytes | None:
-    """None for a request without one. Raises InvalidRequest."""
+    """None for a request without the header. Raises InvalidRequest."""
     value = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if value is None:
         return None
-    # Django has joined those that were sent more than once.
+    # Django joins repeated headers.
     if isinstance(request, ASGIRequest):
         found = [each for name, each in request.scope["headers"] if name.lower() == _NAME]
     else:

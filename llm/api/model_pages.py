@@ -1,4 +1,4 @@
-"""The list of models as Anthropic's clients read it, page by page.
+"""The list of models in the form of Anthropic's clients, page by page.
 
 Source, read 2026-11: anthropic 2.12, `types/model_info.py`, `types/model_list_params.py`, `pagination.py`.
 """
@@ -6,6 +6,7 @@ Source, read 2026-11: anthropic 2.12, `types/model_info.py`, `types/model_list_p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from llm.dialects.anthropic_messages.errors import rfc_3339
 from llm.errors import InvalidRequest
@@ -15,10 +16,17 @@ DEFAULT_LIMIT = 20
 MAX_LIMIT = 1000
 
 
-def page_object(models: Sequence[PublicModel], query: Mapping[str, str]) -> dict[str, object]:
+class Page(NamedTuple):
+    """has_more: in the direction in which the caller goes."""
+
+    models: Sequence[PublicModel]
+    has_more: bool
+
+
+def read_page(models: Sequence[PublicModel], query: Mapping[str, str]) -> Page:
     """models: all of them, in their order. query: `limit`, and one of `after_id` and `before_id`.
 
-    `has_more` is about the direction in which the caller goes. Raises InvalidRequest.
+    Raises InvalidRequest.
     """
     limit = _limit_of(query.get("limit"))
     after, before = query.get("after_id"), query.get("before_id")
@@ -26,19 +34,23 @@ def page_object(models: Sequence[PublicModel], query: Mapping[str, str]) -> dict
         raise InvalidRequest("Set 'after_id' or 'before_id', not both.", param="before_id")
     if before:
         end = _position(models, before, param="before_id")
-        page, has_more = models[max(0, end - limit) : end], end > limit
-    else:
-        start = _position(models, after, param="after_id") + 1 if after else 0
-        page, has_more = models[start : start + limit], start + limit < len(models)
+        return Page(models[max(0, end - limit) : end], end > limit)
+    start = _position(models, after, param="after_id") + 1 if after else 0
+    return Page(models[start : start + limit], start + limit < len(models))
+
+
+def page_object(page: Page, maxima: Mapping[str, int | None]) -> dict[str, object]:
+    """maxima: of the output of each model, by its id."""
+    models = page.models
     return {
-        "data": [model_object(model) for model in page],
-        "has_more": has_more,
-        "first_id": page[0].id if page else None,
-        "last_id": page[-1].id if page else None,
+        "data": [model_object(model, maxima[model.id]) for model in models],
+        "has_more": page.has_more,
+        "first_id": models[0].id if models else None,
+        "last_id": models[-1].id if models else None,
     }
 
 
-def model_object(model: PublicModel) -> dict[str, object]:
+def model_object(model: PublicModel, output_maximum: int | None) -> dict[str, object]:
     """What the gateway knows of a model; null is what it doesn't."""
     return {
         "type": "model",
@@ -50,8 +62,8 @@ def model_object(model: PublicModel) -> dict[str, object]:
         "retires_at": None,
         "line": None,
         "capabilities": None,
-        "max_input_tokens": None,
-        "max_tokens": None,
+        "max_input_tokens": model.context_length,
+        "max_tokens": output_maximum,
     }
 
 

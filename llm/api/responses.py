@@ -1,4 +1,4 @@
-"""The endpoints of OpenAI's responses: one is made by a call; afterwards its account may ask for it, or delete it."""
+"""The endpoints of OpenAI's responses: a call creates one; later its account may fetch or delete it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,21 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
 from llm.api.chat import CompletionView
-from llm.api.serializers import IDEMPOTENCY_KEY, OPENAI_REFUSALS, OpenAIErrorSerializer, ResponseSerializer
+from llm.api.serializers import (
+    IDEMPOTENCY_KEY,
+    OPENAI_REFUSALS,
+    CompactRequestSerializer,
+    CountedInputTokensSerializer,
+    InputTokensRequestSerializer,
+    OpenAIErrorSerializer,
+    ResponseSerializer,
+)
 from llm.api.views import AsyncAPIView
 from llm.calls.kept_responses import ask_about
 from llm.calls.runtime import runtime
 from llm.dialects.base import WireFormat
+from llm.dialects.openai_responses.compaction import COMPACT_RESPONSES
+from llm.dialects.openai_responses.counting import INPUT_TOKENS
 from llm.dialects.openai_responses.wire import OPENAI_RESPONSES
 from llm.errors import InvalidRequest
 
@@ -48,8 +58,43 @@ class ResponsesView(CompletionView):
         return await super().post(request)
 
 
+class InputTokensView(CompletionView):
+    wire: ClassVar[WireFormat] = INPUT_TOKENS
+
+    @extend_schema(
+        operation_id="responses_input_tokens",
+        summary="Count the input tokens of a response (OpenAI's API)",
+        description="For providers that count them. It costs nothing.",
+        parameters=[IDEMPOTENCY_KEY],
+        request=InputTokensRequestSerializer,
+        responses={200: CountedInputTokensSerializer, **OPENAI_REFUSALS},
+        tags=["gateway"],
+    )
+    async def post(self, request: Request) -> HttpResponseBase:
+        return await super().post(request)
+
+
+class CompactResponsesView(CompletionView):
+    wire: ClassVar[WireFormat] = COMPACT_RESPONSES
+
+    @extend_schema(
+        operation_id="responses_compact",
+        summary="Compact a conversation (OpenAI's API)",
+        description="For providers that have it. It is billed by its usage.",
+        parameters=[IDEMPOTENCY_KEY],
+        request=CompactRequestSerializer,
+        responses={
+            (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),
+            **OPENAI_REFUSALS,
+        },
+        tags=["gateway"],
+    )
+    async def post(self, request: Request) -> HttpResponseBase:
+        return await super().post(request)
+
+
 class KeptView(AsyncAPIView):
-    """Of a response that the caller's account has made: passed through, without cost, and without a row."""
+    """Requests about a stored response of the caller's account: passed through, without cost or a row on the books."""
 
     wire: ClassVar[WireFormat] = OPENAI_RESPONSES
 

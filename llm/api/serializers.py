@@ -1,4 +1,4 @@
-"""Shapes for the API's description. Bodies of calls are not read through them: unknown fields must pass through."""
+"""Shapes for the API description. Bodies of calls aren't validated by them: unknown fields must pass through."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="1 to 255 visible ASCII characters. A request is sent once for each key; see docs/callers.md.",
 )
-"""Of an endpoint that calls models."""
+"""For endpoints that call models."""
 
 
 class MessageSerializer(serializers.Serializer[object]):
@@ -55,18 +55,29 @@ class EmbeddingsSerializer(serializers.Serializer[object]):
     dimensions = serializers.IntegerField(required=False, min_value=1)
 
 
-class ResponseSerializer(serializers.Serializer[object]):
+class CompactRequestSerializer(serializers.Serializer[object]):
     model = serializers.CharField(required=False, help_text="Default: the gateway's default model.")
     input = serializers.JSONField(required=False, help_text="A string, or a list of items.")
     instructions = serializers.CharField(required=False, allow_null=True)
-    stream = serializers.BooleanField(required=False)
-    max_output_tokens = serializers.IntegerField(required=False, allow_null=True)
     previous_response_id = serializers.CharField(
         required=False,
         allow_null=True,
         help_text="The id of a response that this account created through this gateway.",
     )
+
+
+class InputTokensRequestSerializer(CompactRequestSerializer):
     tools = serializers.ListField(child=serializers.JSONField(), required=False)
+
+
+class ResponseSerializer(InputTokensRequestSerializer):
+    stream = serializers.BooleanField(required=False)
+    max_output_tokens = serializers.IntegerField(required=False, allow_null=True)
+
+
+class CountedInputTokensSerializer(serializers.Serializer[object]):
+    object = serializers.CharField(help_text="Always `response.input_tokens`.")
+    input_tokens = serializers.IntegerField()
 
 
 class OpenAIErrorBodySerializer(serializers.Serializer[object]):
@@ -81,7 +92,7 @@ class OpenAIErrorSerializer(serializers.Serializer[object]):
 
 
 OPENAI_REFUSALS: dict[Any, Any] = dict.fromkeys((400, 401, 409, 422, 429, 502, 503), OpenAIErrorSerializer)
-"""Of an endpoint of OpenAI's that calls models."""
+"""For OpenAI's endpoints that call models."""
 
 
 class MessagesRequestSerializer(serializers.Serializer[object]):
@@ -118,7 +129,7 @@ class AnthropicErrorSerializer(serializers.Serializer[object]):
 ANTHROPIC_REFUSALS: dict[Any, Any] = dict.fromkeys(
     (400, 401, 402, 404, 409, 413, 422, 429, 502, 503, 529), AnthropicErrorSerializer
 )
-"""Of an endpoint of Anthropic's that calls models."""
+"""For Anthropic's endpoints that call models."""
 
 
 class NativeRequestSerializer(serializers.Serializer[object]):
@@ -146,6 +157,8 @@ class ModelSerializer(serializers.Serializer[object]):
     object = serializers.CharField()
     created = serializers.IntegerField(help_text="Unix seconds.")
     owned_by = serializers.CharField()
+    context_length = serializers.IntegerField(required=False, help_text="Tokens of input and output, where known.")
+    max_output_tokens = serializers.IntegerField(required=False, help_text="Where known.")
 
 
 class ModelPageSerializer(serializers.Serializer[object]):

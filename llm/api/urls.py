@@ -1,4 +1,4 @@
-"""The gateway's paths. `asgi.py` gives what begins like one of them to `GatewayHandler`."""
+"""The gateway's paths. `asgi.py` routes paths that begin like these to `GatewayHandler`."""
 
 from functools import cache
 
@@ -11,14 +11,23 @@ from llm.api.embeddings import EmbeddingsView
 from llm.api.health import HealthView, MetricsView, ReadyView
 from llm.api.messages import CountTokensView, MessagesView
 from llm.api.models import ModelsView, ModelView
-from llm.api.responses import ResponseCancelView, ResponseInputItemsView, ResponsesView, ResponseView
+from llm.api.responses import (
+    CompactResponsesView,
+    InputTokensView,
+    ResponseCancelView,
+    ResponseInputItemsView,
+    ResponsesView,
+    ResponseView,
+)
 
-# Two endpoints of OpenAI's that aren't served look like a response's.
-_RESPONSE = r"(?P<response_id>(?!(?:input_tokens|compact)$)[^/]+)"
+_RESPONSE = r"(?P<response_id>[^/]+)"
 
 urlpatterns = [
     path("v1/chat/completions", ChatCompletionsView.as_view()),
     path("v1/responses", ResponsesView.as_view()),
+    # Before those of one response, whose address they would be.
+    path("v1/responses/input_tokens", InputTokensView.as_view()),
+    path("v1/responses/compact", CompactResponsesView.as_view()),
     re_path(rf"^v1/responses/{_RESPONSE}$", ResponseView.as_view()),
     re_path(rf"^v1/responses/{_RESPONSE}/input_items$", ResponseInputItemsView.as_view()),
     re_path(rf"^v1/responses/{_RESPONSE}/cancel$", ResponseCancelView.as_view()),
@@ -36,7 +45,7 @@ urlpatterns = [
 
 
 def not_served(path: str) -> str:
-    """What is said of a path that no view serves: which ones are, and what may be wrong with the address."""
+    """The message for an unknown path: which paths are served, and what may be wrong with the address."""
     return f"Nothing was found at {path[:200]}. This gateway serves {', '.join(_served())}.{_hint(path)}"
 
 
@@ -48,7 +57,7 @@ def _hint(path: str) -> str:
 
 @cache
 def _served() -> list[str]:
-    """The paths that ask for a key, as they stand above; one with a pattern in it belongs to the one before."""
+    """The paths that require a key, in order; a path with a pattern in it belongs to the one before it."""
     return [
         f"{method} /{pattern.pattern}"
         for pattern in urlpatterns

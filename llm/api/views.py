@@ -1,4 +1,4 @@
-"""What every endpoint of the gateway stands on: an asynchronous DRF view that speaks a dialect."""
+"""The base of every endpoint of the gateway: an asynchronous DRF view that speaks a dialect."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from llm.errors import GatewayError, MethodNotAllowed, RequestError
 from llm.ids import uuid7
 from llm.keys import Caller
 
-# The second is what its SDK asks for whose base URL ends in /v1.
+# The second is requested by Anthropic's SDK if its base URL ends in /v1.
 _ANTHROPICS_PATHS = ("/v1/messages", "/v1/v1/messages")
 
 
 class OneRenderer(BaseContentNegotiation):
-    """SDKs ask for application/json on streams too, so what they accept decides nothing."""
+    """SDKs send `Accept: application/json` for streams too, so the header is ignored."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
         return parsers[0]
@@ -41,14 +41,14 @@ class OneRenderer(BaseContentNegotiation):
 
 
 class AsyncAPIView(APIView):
-    """wire: the dialect of the endpoint. opens_calls: the books check the key once more, so a cached one will do."""
+    """wire: the dialect of the endpoint. opens_calls: the books check the key again, so a cached one suffices."""
 
     wire: ClassVar[WireFormat] = OPENAI_CHAT
     requires_key: ClassVar[bool] = True
     opens_calls: ClassVar[bool] = False
 
     caller: Caller
-    """Who calls; set where a key is required."""
+    """Set where a key is required."""
 
     renderer_classes = (JSONRenderer,)
     content_negotiation_class = OneRenderer
@@ -58,12 +58,12 @@ class AsyncAPIView(APIView):
 
     @classmethod
     def wire_for(cls, headers: Headers) -> WireFormat:
-        """The dialect of one request. headers: its names in lower case."""
+        """The dialect of one request. headers: names in lower case."""
         return cls.wire
 
     @classmethod
     def methods(cls) -> tuple[str, ...]:
-        """The HTTP methods that the view serves; HEAD as GET, which Django's views add to an instance."""
+        """The HTTP methods that the view serves; Django's views add HEAD to an instance that has GET."""
         served = [name for name in cls.http_method_names if name != "options" and hasattr(cls, name)]
         return tuple(name.upper() for name in (*served, *(["head"] if "get" in served else [])))
 
@@ -85,19 +85,19 @@ class AsyncAPIView(APIView):
         return response
 
     async def _identify(self, request: Any) -> None:
-        """The gateway's handler has done it already; Django's own has not."""
+        """The gateway's handler has done it already; Django's own hasn't."""
         caller: Caller | None = getattr(request, "caller", None)
         if caller is None and self.requires_key:
             caller = await authenticate(runtime(), _headers_of(request), must_be_fresh=not self.opens_calls)
         if caller is not None:
             self.caller = caller
-            self.request.user = self.request.auth = caller  # type: ignore[assignment]  # as DRF's permissions know it
+            self.request.user = self.request.auth = caller  # type: ignore[assignment]  # what DRF's permissions expect
 
 
 class ReplyResponse(HttpResponseBase):
-    """A response with headers that the gateway has made itself: Django would check and convert each of them twice.
+    """A response with headers set by the gateway: Django would check and convert each of them twice.
 
-    reply_headers: in lower case, and ASCII without line breaks.
+    reply_headers: names in lower case; ASCII without line breaks.
     """
 
     reply_headers: Mapping[str, str]
@@ -107,7 +107,7 @@ class ReplyResponse(HttpResponseBase):
 
 
 class WholeResponse(ReplyResponse, HttpResponse):
-    """A reply of which all is there."""
+    """A complete reply."""
 
     def __init__(self, reply: Reply, body: bytes) -> None:
         super().__init__(body, content_type=reply.content_type)
@@ -115,7 +115,7 @@ class WholeResponse(ReplyResponse, HttpResponse):
 
 
 class RelayResponse(ReplyResponse, StreamingHttpResponse):
-    """A stream of the gateway. Its relay is told when the caller leaves, also before the first byte was asked for."""
+    """A streamed reply. Its relay is told when the caller leaves, even before the first byte was requested."""
 
     def __init__(self, reply: Reply, relay: Relay) -> None:
         super().__init__(relay, content_type=reply.content_type)
@@ -128,7 +128,7 @@ class RelayResponse(ReplyResponse, StreamingHttpResponse):
 
 
 def build_response(reply: Reply, wire: WireFormat, *, request_id: str) -> HttpResponseBase:
-    """A reply of a request's task as Django's response; a streamed one tells its relay when the caller leaves."""
+    """Converts a request task's reply to a Django response; a streamed one tells its relay when the caller leaves."""
     body = reply.body
     response = RelayResponse(reply, body) if isinstance(body, Relay) else WholeResponse(reply, body)
     _name_request(response, wire, request_id)
@@ -147,7 +147,7 @@ def error_response(error: GatewayError, wire: WireFormat, *, request_id: str) ->
 
 
 def wire_for_path(path: str) -> WireFormat:
-    """In which dialect a path answers that no view serves."""
+    """The dialect in which a path without a view is answered."""
     if path.startswith(_ANTHROPICS_PATHS):
         return ANTHROPIC_MESSAGES
     return NATIVE if path.startswith("/api/") else OPENAI_CHAT

@@ -1,1 +1,1 @@
-"""Large JSON is read in a process of its own. See docs/decisions/0021."""
+"""Large JSON is parsed in a separate process. See docs/decisions/0021."""

@@ -1,10 +1,10 @@
-"""What request bodies may take of a process's memory: in all, by account and by key.
+"""How much of a process's memory request bodies may take: in total, by account and by key.
 
-A body counts as it arrives, until both its caller and its call are done with it. What a parser makes of it counts too.
-So many bodies at a time are all that a process ever holds, whoever sends them. Announcing a length takes nothing.
+A body counts from its arrival until both its caller and its call are done with it, including what a parser makes of it.
+So the bodies that a process holds at any time are bounded, whoever sends them. Announcing a length takes nothing.
 
-No account may hold more than it leaves free: one alone half of the room, a second one a quarter, and so on. So however
-long some hold theirs, another account always finds room. Small bodies have a room of their own on top.
+No account may hold more than is left free: a single one gets half of the room, a second one a quarter, and so on. So
+however long some hold theirs, another account always finds room. Small bodies have an additional room of their own.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Callable, Hashable
 from llm.bodies.trimming import WORTH_TRIMMING_BYTES, trim_soon
 from llm.errors import Overloaded
 
-# What one parsed value takes, about: an object, its place in a list or dictionary, and its key.
+# Approximate size of one parsed value: an object, its slot in a list or dictionary, and its key.
 VALUE_BYTES = 100
 SMALL_BODY_BYTES = 64 * 1024
 _SMALL_PART = 8
-"""The room of small bodies is as large as this part of the other one."""
+"""The room of small bodies, as a fraction of the other one."""
 
 _FULL = "This gateway process has no memory left for another request body. Try again shortly."
 _OWN_FULL = "The in-flight requests of this {} have used up its share of memory for request bodies. Try again shortly."
 
 
 class Room:
-    """Bytes that claimants share: each may hold what it leaves free, half of what the others don't hold."""
+    """Bytes that claimants share: each may hold as much as it leaves free, half of what the others don't hold."""
 
     def __init__(self, max_bytes: int, *, of: str = "account") -> None:
         self._max_bytes = max_bytes
@@ -36,7 +36,7 @@ class Room:
         self.peak_bytes = 0
 
     def require(self, claimant: Hashable, size: int) -> None:
-        """Raises Overloaded where there is no room for so many bytes more."""
+        """Raises Overloaded if there is no room for this many more bytes."""
         own = self._by_claimant.get(claimant, 0)
         free = self._max_bytes - self.taken - size
         if own + size > free:
@@ -59,7 +59,7 @@ class Room:
 
 
 class BodyBudget:
-    """max_bytes: in this process, without the room of small bodies. max_bytes_per_key: of them, for each key.
+    """max_bytes: for this process, without the room of small bodies. max_bytes_per_key: of those, for each key.
 
     Keys and accounts are None for callers without a key.
     """
@@ -75,11 +75,11 @@ class BodyBudget:
         return self._room.taken + self._small_room.taken
 
     def lease(self, key_id: int | None, account_id: int | None) -> BodyLease:
-        """Of nothing yet; whoever gets it must release it."""
+        """An empty lease, which must be released."""
         return BodyLease(self, key_id, account_id)
 
     def require(self, key_id: int | None, account_id: int | None, size: int) -> None:
-        """Raises Overloaded where a body of that size would be refused now."""
+        """Raises Overloaded if a body of that size would be refused now."""
         if size > SMALL_BODY_BYTES:
             self._require_of_key(key_id, size)
             self._room.require(account_id, size)
@@ -97,7 +97,7 @@ class BodyBudget:
             del self._by_key[key_id]
 
     def take_small(self, account_id: int | None, size: int) -> bool:
-        """False, and nothing is taken, where the room of small bodies has none left."""
+        """False, and nothing is taken, if the room of small bodies is full."""
         try:
             self._small_room.take(account_id, size)
         except Overloaded:
@@ -114,9 +114,10 @@ class BodyBudget:
 
 
 class BodyLease:
-    """What one request's body takes. Several may hold it (the caller's response, the call); the last one ends it.
+    """The memory of one request's body. Several may hold it (the caller's response, the call); the last one releases
+    it.
 
-    size: of it all, of which `_small_bytes` are in the room of small bodies.
+    size: in total, of which `_small_bytes` are in the room of small bodies.
     """
 
     def __init__(self, budget: BodyBudget, key_id: int | None, account_id: int | None) -> None:
@@ -129,21 +130,21 @@ class BodyLease:
         self.size = 0
 
     def expect(self, announced: int) -> None:
-        """Raises Overloaded where there is no room for a body of that length; takes nothing yet."""
+        """Raises Overloaded if there is no room for a body of that length; takes nothing yet."""
         self._budget.require(self._key_id, self._account_id, announced)
 
     def grow_to(self, size: int) -> None:
-        """So many bytes of the body have arrived. Raises Overloaded; the lease then stays as it was."""
+        """Extend it to the bytes of the body received so far. Raises Overloaded; the lease then stays as it was."""
         if size > self._body_bytes:
             self._hold(self.size + size - self._body_bytes, is_small=size <= SMALL_BODY_BYTES)
             self._body_bytes = size
 
     def add_values(self, count: int) -> None:
-        """Room for the objects that a parser makes. Raises Overloaded."""
+        """Take room for the objects that a parser makes. Raises Overloaded."""
         self._hold(self.size + count * VALUE_BYTES, is_small=self._body_bytes <= SMALL_BODY_BYTES)
 
     def share(self) -> Callable[[], None]:
-        """One more holder; it calls what is returned, once."""
+        """Add a holder; it must call the returned function once."""
         self._holders += 1
         return self.release
 
@@ -153,7 +154,7 @@ class BodyLease:
             self._give_back()
 
     def _hold(self, size: int, *, is_small: bool) -> None:
-        """A small body that finds its own room full may still find the other one."""
+        """A small body that doesn't fit into its own room may still fit into the other."""
         budget, more = self._budget, size - self.size
         is_in_room = self.size > self._small_bytes
         if is_small and not is_in_room and budget.take_small(self._account_id, more):

@@ -1,8 +1,7 @@
-"""Large JSON is read in a process of its own, which ends with it: here is the gateway's side of that.
+"""Large JSON is parsed in a separate process, one per text: this is the gateway's side.
 
-A parser holds Python's lock for as long as it takes, so a thread would stop every stream of this process; and what a
-process has taken in memory it gives back by ending. Long texts come back by themselves and are decoded slice by slice;
-what is left is small, and the gateway reads that.
+A parser holds Python's lock throughout, so a thread would stop every stream of this process; and a process returns its
+memory by ending. Long texts come back separately and are decoded slice by slice; the small rest is parsed here.
 """
 
 from __future__ import annotations
@@ -29,17 +28,19 @@ from llm.errors import InvalidRequest, Overloaded, UpstreamFailed
 log = structlog.get_logger("llm.api")
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
-# The gateway's secrets are none of the reader's.
+# The reader needs none of the gateway's secrets.
 _PASSED_ON = ("LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH")
 _UNREADABLE = "This gateway can't read a body of this size at the moment. Try again shortly."
 _SLICE_BYTES = 1024**2
 
-# One at a time: each takes a core and several times its text in memory. Replies don't wait for requests.
+# One at a time, since each takes a core and several times its text in memory. Replies don't wait for requests.
 _threads = {kind: ThreadPoolExecutor(1, thread_name_prefix=f"llm-{kind}") for kind in ("request", "reply")}
 
 
 class ReadRequest(NamedTuple):
-    """values: at most so many. body: as `load_object` has it. members: where the values of its members stand."""
+    """values: upper bound on their number. body: as `load_object` returns it. members: the positions of its members'
+    values.
+    """
 
     values: int
     body: dict[str, Any]
@@ -47,10 +48,10 @@ class ReadRequest(NamedTuple):
 
 
 class ReadReply(NamedTuple):
-    """value: a large one without what nobody reads; {} for what is no JSON or too much.
+    """value: a large one without the parts that aren't read; {} if it isn't JSON, or too much of it.
 
-    is_apart: it was large, and the places are known; else they are cheap to look for. money_places: what tells the
-    upstream's prices. cost_place: `usage_cost_place` of the text without those.
+    is_apart: it was large, and the positions are known; otherwise they are cheap to find. money_places: members that
+    reveal the upstream's prices. cost_place: `usage_cost_place` of the text without those.
     """
 
     value: Any
@@ -72,7 +73,7 @@ async def read_request_apart(raw: bytes, *, max_values: int = MAX_VALUES) -> Rea
 
 
 async def read_reply(raw: bytes) -> ReadReply:
-    """An upstream's whole reply, of which only what is costly is read apart. Raises UpstreamFailed."""
+    """An upstream's whole reply; parsed in a separate process only if it is expensive. Raises UpstreamFailed."""
     await take_turn(len(raw))
     if count_if_cheap(raw) is not None:
         with contextlib.suppress(orjson.JSONDecodeError):
@@ -104,7 +105,7 @@ async def _read_apart(kind: str, raw: bytes, max_values: int = MAX_VALUES) -> tu
 
 
 class _Reader:
-    """One text's process."""
+    """The process of one text."""
 
     def __init__(self, kind: str, raw: bytes, max_values: int) -> None:
         self._kind = kind
@@ -114,7 +115,7 @@ class _Reader:
         self._is_stopped = False
 
     def run(self) -> tuple[dict[str, Any], Any]:
-        """In a thread, which mostly waits without Python's lock."""
+        """Runs in a thread, which mostly waits without holding Python's lock."""
         if self._is_stopped:
             raise _ReaderDiedError
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
@@ -135,16 +136,16 @@ class _Reader:
                 raise _ReaderDiedError from None
 
     def stop(self) -> None:
-        """Its caller has left, or it is done."""
+        """Called when the caller has left, or it is done."""
         self._is_stopped = True
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
 
 
 def _ask(raw: bytes, sent: IO[bytes], answer: IO[bytes]) -> tuple[dict[str, Any], Any]:
-    """Raises EOFError or JSONDecodeError where the other side has died."""
+    """Raises EOFError or JSONDecodeError if the other process has died."""
     with contextlib.suppress(BrokenPipeError):
-        # It is taken as fast as the other side reads, which answers only after it has read all.
+        # The other side reads everything before it answers, so this doesn't block.
         sent.write(raw)
         sent.close()
     head = orjson.loads(answer.readline())
@@ -166,7 +167,7 @@ def _read(source: IO[bytes], size: int) -> bytes:
 
 
 def _decoded(data: bytes) -> str:
-    """Slice by slice: between two of them other threads get their turn."""
+    """Slice by slice, so that other threads get a turn in between."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     view = memoryview(data)
     slices = [decoder.decode(view[start : start + _SLICE_BYTES]) for start in range(0, len(data), _SLICE_BYTES)]

@@ -1,7 +1,7 @@
 """The process that reads one large JSON text: `python -m llm.bodies.reader request|reply SIZE MAX_VALUES`.
 
-The text is on standard input; MAX_VALUES bounds a request's. On standard output come a line that says what follows,
-then what is left of the text without its long strings, as JSON, then those. It loads little, since it is started for
+The text is on standard input; MAX_VALUES bounds a request's values. Standard output gets a line that describes what
+follows, then the text without its long strings, as JSON, then those strings. It imports little, since it is started for
 each text.
 """
 
@@ -23,17 +23,17 @@ from llm.dialects.money_fields import may_hold_money, money_places
 from llm.dialects.strict_json import MAX_DEPTH, load_counted
 from llm.errors import InvalidRequest
 
-# 32 MB take half a second, most of it for texts full of escapes.
+# 32 MB take half a second, most of it in texts full of escapes.
 _MAX_CPU_SECONDS = 20
-# Of a text's size: its bytes, its objects, and both written once more; beside what Python itself takes.
+# Multiples of a text's size: its bytes, its objects, and both once more when written; in addition to Python itself.
 _MEMORY_PER_BYTE = 20
 _OWN_MEMORY = 512 * 1024**2
 _NICENESS = 5
 
 LONG_TEXT_CHARACTERS = 64 * 1024
-# Of a reply only a few fields are read, none of them far down; all that is beyond so many values is left out.
+# Only a few fields of a reply are read, none deeply nested; everything beyond so many values is omitted.
 MAX_KEPT_VALUES = 50_000
-# No upstream names as many prices in a reply.
+# Upstreams never state this many prices in one reply.
 _MAX_MONEY_PLACES = 10_000
 
 Path = tuple[str | int, ...]
@@ -42,7 +42,7 @@ Path = tuple[str | int, ...]
 def main() -> None:
     kind, size, max_values = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     _limit_self(size)
-    # Nothing is thrown away before the end, so there is nothing to look for.
+    # Nothing is freed before the end, so a collection would find nothing.
     gc.disable()
     raw = sys.stdin.buffer.read()
     head, value = _read_request(raw, max_values) if kind == "request" else _read_reply(raw)
@@ -52,12 +52,12 @@ def main() -> None:
     for piece in (orjson.dumps(head), b"\n", rest, *(text for _, text in texts)):
         sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
-    # Without taking apart what has been built: the system is quicker.
+    # Skips deallocation: the operating system is faster.
     os._exit(0)
 
 
 def _limit_self(size: int) -> None:
-    # What holds up nobody but its own caller comes after what holds up all.
+    # This delays only its own caller, so it yields to what delays everyone.
     os.nice(_NICENESS)
     resource.setrlimit(resource.RLIMIT_CPU, (_MAX_CPU_SECONDS, _MAX_CPU_SECONDS))
     with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
@@ -75,7 +75,7 @@ def _read_request(raw: bytes, max_values: int) -> tuple[dict[str, Any], Any]:
 
 
 def _read_reply(raw: bytes) -> tuple[dict[str, Any], Any]:
-    """{} for what is no JSON, or has more values than anybody can have asked for."""
+    """{} if it isn't JSON, or has more values than any request can have asked for."""
     value: Any = {}
     if is_readable_reply(raw):
         with contextlib.suppress(orjson.JSONDecodeError):
@@ -90,7 +90,7 @@ def _read_reply(raw: bytes) -> tuple[dict[str, Any], Any]:
 
 
 def prune(value: Any, *, limit: int = MAX_KEPT_VALUES) -> None:
-    """Empty all lists and objects beyond so many values, level by level, so that what stands outermost is kept."""
+    """Empty all lists and objects beyond this many values, level by level, so that the outermost are kept."""
     level = [value]
     for depth in range(MAX_DEPTH):
         deeper: list[Any] = []
@@ -105,7 +105,7 @@ def prune(value: Any, *, limit: int = MAX_KEPT_VALUES) -> None:
 
 
 def take_long_texts(value: Any) -> Iterator[tuple[Path, bytes]]:
-    """Each with its path; what stays in its place is empty."""
+    """Moves long texts out, each with its path, leaving "" in their places."""
     level: list[tuple[Path, Any]] = [((), value)] if type(value) is dict or type(value) is list else []
     while level:
         path, node = level.pop()

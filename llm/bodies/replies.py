@@ -1,7 +1,7 @@
-"""Whole replies of an upstream while they are held: a few large ones at a time, and their memory given back.
+"""Whole replies of an upstream while they are held: a few large ones at a time, with their memory returned afterwards.
 
-A reply that passes a megabyte waits for its turn while others are being read and rewritten. It is paid for, so it waits
-within bounds of its own and then goes on all the same: nothing of it is lost, and what it cost is what it reports.
+A reply larger than a megabyte waits for its turn while others are parsed and rewritten. It has been paid for, so its
+wait is bounded and then it goes ahead anyway: nothing is lost, and its cost is what it reports.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from django.conf import settings
 from llm.bodies.trimming import WORTH_TRIMMING_BYTES, trim_soon
 
 LARGE_REPLIES = 4
-"""At a time: with LLM_MAX_REPLY_BYTES each they are as much as bodies may be."""
+"""At a time: at LLM_MAX_REPLY_BYTES each, they take as much memory as bodies may."""
 _PATIENCE_S = 30.0
 _PART_OF_PATIENCE = 0.1
-"""Of what a translated reply may take in all, which goes on running out meanwhile."""
+"""Fraction of a translated reply's total time, which keeps running meanwhile."""
 _TICK_S = 0.2
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
@@ -40,7 +40,7 @@ class HeldReply:
         return self.body
 
     async def collect(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[None, None]:
-        """Yields whenever the upstream has made progress; at the end of that `body` is there."""
+        """Yields whenever the upstream makes progress; `body` is complete at the end."""
         received: list[bytes] = []
         size = 0
         async for piece in pieces:
@@ -55,7 +55,9 @@ class HeldReply:
         self.body = b"".join(received)
 
     async def _take_turn(self) -> AsyncGenerator[None, None]:
-        """Yields while it waits: the upstream isn't silent, nobody listens to it. Not for ever: it reads on without."""
+        """Yields while it waits, so that the wait doesn't count as silence of the upstream. Bounded: then it reads on
+        anyway.
+        """
         turns = _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(LARGE_REPLIES))
         patience_s = min(_PATIENCE_S, settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS * _PART_OF_PATIENCE)
         turn = asyncio.ensure_future(turns.acquire())
@@ -68,13 +70,13 @@ class HeldReply:
                     break
         finally:
             if not self.has_turn and not turn.cancel():
-                # It came in the moment in which nobody wanted it any more.
+                # The turn came at the very moment when the wait was cancelled.
                 turns.release()
 
 
 @asynccontextmanager
 async def held_reply() -> AsyncIterator[HeldReply]:
-    """For as long as somebody works on the reply."""
+    """Held while the reply is worked on."""
     held = HeldReply()
     try:
         yield held

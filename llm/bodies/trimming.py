@@ -1,4 +1,4 @@
-"""Giving memory back: glibc keeps what is freed, and after a few large bodies or replies that is all they took."""
+"""Gives memory back: glibc keeps what is freed, and a few large bodies or replies would occupy it for good."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from functools import cache
 from weakref import WeakKeyDictionary
 
 WORTH_TRIMMING_BYTES = 1024**2
-"""Freed memory of what is smaller is soon used again."""
+"""Freed memory of smaller texts is soon reused."""
 _TRIM_AFTER_S = 1.0
 
 _timers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.TimerHandle] = WeakKeyDictionary()
 
 
 def trim_soon() -> None:
-    """Once for all that end within a moment, and after their last references have gone."""
+    """Once for all texts that end at about the same time, after their last references are gone."""
     loop = asyncio.get_running_loop()
     if loop not in _timers:
         _timers[loop] = loop.call_later(_TRIM_AFTER_S, _trim, loop)
@@ -26,7 +26,7 @@ def trim_soon() -> None:
 
 @contextlib.contextmanager
 def trimmed_after() -> Iterator[Callable[[int], None]]:
-    """For what is held piece by piece: its sizes are noted. Not before its end, or what lives would count as old."""
+    """For texts held in parts, whose sizes are recorded. Not before the end, or live objects would age."""
     largest = 0
 
     def note_size(size: int) -> None:
@@ -47,15 +47,15 @@ def trim_memory() -> None:
 
 def _trim(loop: asyncio.AbstractEventLoop) -> None:
     _timers.pop(loop, None)
-    # Requests leave cycles behind (REST framework's requests and views know each other), and with them what
-    # was made of a body, until the collector comes by. They are young: older objects need not be looked at.
+    # Requests leave reference cycles behind (REST framework's requests and views refer to each other), and with them
+    # the parsed body, until a collection. They are young: older objects needn't be examined.
     gc.collect(1)
     loop.run_in_executor(None, trim_memory)
 
 
 @cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """None where the C library is another one (musl, macOS), which gives memory back by itself."""
+    """None with another C library (musl, macOS), which returns memory by itself."""
     with contextlib.suppress(OSError, AttributeError):
         function: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
         return function

@@ -1,4 +1,4 @@
-"""Corrections of closed calls: a late settlement, a decision of staff. The row stays; an adjustment is added."""
+"""Corrections of closed calls: a late settlement, or a decision of staff. The row stays; an adjustment is added."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ DECLARED_FREE = Cost(0, None)
 
 @dataclass(frozen=True, slots=True)
 class LockedCall:
-    """A call as nobody else can change it until the transaction ends: the only ground on which it is corrected.
+    """A call locked against changes until the transaction ends, which every correction requires.
 
-    An adjustment says what a call's figures *are*, so it must be made of what they are at that very moment. Figures
-    that were read without the lock would undo what somebody else has learned of the call meanwhile.
+    An adjustment says what a call's figures *are*, so it must be based on the current ones. Figures read without the
+    lock would undo what was learned about the call meanwhile.
     adjustments: oldest first. now: the database's clock.
     """
 
@@ -49,7 +49,7 @@ class LockedCall:
 
 
 def lock_call(usage_id: UUID) -> LockedCall:
-    """Inside a transaction. Locks as everybody does: the books, then the row; its windows come after it."""
+    """Inside a transaction. In the usual order of locks: the books, then the row; its windows come after it."""
     now = lock_books()
     row = Usage.objects.select_for_update().get(pk=usage_id)
     return LockedCall(row, list(row.adjustments.order_by("id")), now)
@@ -69,13 +69,13 @@ def adjust(
     service: Service | None = None,
     flags: str | None = None,
 ) -> UsageAdjustment:
-    """Make these the call's figures, whatever was known before. service, flags: None keeps what was known.
+    """Make these the call's figures, whatever was known before. service, flags: None keeps the known ones.
 
-    cost_pico: None where no price is known for so much. A cost that stood is taken back then, and the flags say that it
-    is unknown: kept, it would be billed for what it doesn't cover.
-    Its limits' windows follow; a soft threshold that is crossed by it is told. rate_set_id: what gave the cost, where
-    that is not what gave it before. Raises ValueError where the row is open or void, or was adjusted by this source,
-    or this re-rating, already.
+    cost_pico: None if no price is known for this usage. A known cost is then taken back, and the flags mark it as
+    unknown: otherwise it would be billed for usage that it doesn't cover.
+    Its limits' windows follow, with alerts for soft thresholds that are crossed. rate_set_id: the rates behind the
+    cost, if they differ from those before. Raises ValueError if the row is open or void, or was already adjusted by
+    this source, or this re-rating.
     """
     row, earlier, before = call.row, call.adjustments, call.figures
     if row.status in (UsageStatus.OPEN, UsageStatus.VOID):
@@ -105,14 +105,14 @@ def adjust(
 
 
 def _cost_difference(cost_pico: int | None, before: EffectiveUsage) -> Decimal | None:
-    """What makes the sum of all costs this one, and 0 where it is unknown."""
+    """What brings the sum of all costs to this one, or to 0 if it is unknown."""
     if cost_pico is None and before.written_pico is None:
         return None
     return pico_to_usd((cost_pico or 0) - (before.written_pico or 0))
 
 
 def _flags_with(flags: str, cost_pico: int | None, before: EffectiveUsage) -> str:
-    """Whether a cost is unknown that the row, or an adjustment, has put a figure to."""
+    """Marks whether the cost is unknown although the row, or an adjustment, had one."""
     words = {*flags.split()} - {COST_UNKNOWN}
     is_taken_back = cost_pico is None and before.written_pico is not None
     return flags_text({*words, COST_UNKNOWN} if is_taken_back else words)
@@ -128,14 +128,14 @@ def decide_call(
     user: User | None,
     service: Service | None = None,
 ) -> UsageAdjustment:
-    """What staff decide of a call that was lost, or is disputed. counts: None keeps the estimate. service: how it was
-    served, which decides what it costs; a part that is empty keeps what is known, so the standard is said by its name.
+    """Record a decision of staff on a call that was lost, or is disputed. counts: None keeps the estimate. service: how
+    it was served, which affects its cost; an empty part keeps the known one, so the standard service must be named.
 
-    Raises ValueError with a sentence where it is no such call, was decided already, or has no price for so much.
+    Raises ValueError with a sentence if it isn't such a call, was decided already, or has no price for this usage.
     """
     if not reason.strip():
         raise ValueError("Give a reason.")
-    # Locked before the question is asked: a late settlement may arrive at this very moment, and it knows better.
+    # Locked first: a late settlement, which knows better, may arrive at any moment.
     call = lock_call(usage_id)
     figures = call.figures
     if figures.is_known:
@@ -146,8 +146,8 @@ def decide_call(
     else:
         cost = cost_in_force(call.row, call.adjustments, counts, service)
         if cost is None and figures.cost_pico is not None:
-            # Nothing waits for it but a person, who may have mistyped: a call that is priced stays so until it can be
-            # priced again. A late settlement can't be asked to wait, so it takes the cost back.
+            # Only a person waits for this and may have made a typing error, so a priced call stays priced until a price
+            # is known. A late settlement can't be refused for that, so it takes the cost back.
             raise ValueError("The price of this call doesn't cover what it used.")
         cost_pico, rate_set_id = None if cost is None else cost.pico, other_rate_set(cost, figures)
     return adjust(
@@ -166,10 +166,10 @@ def decide_call(
 def cost_in_force(
     row: Usage, adjustments: Sequence[UsageAdjustment], counts: TokenCounts, service: Service
 ) -> Cost | None:
-    """What so many tokens cost at the price that was frozen when the call was opened, at that of the model that served
-    it, or at that of its last re-rating.
+    """What these tokens cost at the price frozen when the call was opened, at that of the model that served it, or at
+    that of its last re-rating.
 
-    adjustments: all of the row's, oldest first. None when that price doesn't price them.
+    adjustments: all of the row's, oldest first. None if that price doesn't cover them.
     """
     price_id = row.price_id
     rerated = last_rerating(adjustments)
@@ -183,12 +183,12 @@ def cost_in_force(
 
 
 def last_rerating(adjustments: Sequence[UsageAdjustment]) -> UsageAdjustment | None:
-    """Its rates are what prices the call; where it has none, the call was declared free. adjustments: oldest first."""
+    """The re-rating whose rates price the call; a call that it declared free has none. adjustments: oldest first."""
     return next((each for each in reversed(adjustments) if each.source == AdjustmentSource.RERATING), None)
 
 
 def other_rate_set(cost: Cost | None, before: EffectiveUsage) -> int | None:
-    """What an adjustment says of the rates: None where they stay."""
+    """An adjustment's rate set: None if it doesn't change."""
     return None if cost is None or cost.rate_set_id == before.rate_set_id else cost.rate_set_id
 
 

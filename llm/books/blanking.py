@@ -1,7 +1,7 @@
-"""Blanks what an upstream has put of our own key into closed rows: docs/decisions/0007.
+"""Blanks our own key where an upstream has put it into closed rows: docs/decisions/0007.
 
-Only columns that no digest covers, so what is on the books stays proven. Each row that was changed is recorded, and the
-trigger that keeps closed rows as they are is lifted for this one transaction alone.
+Only columns that no digest covers, so the proof of the books stays valid. Each changed row is recorded, and the trigger
+that protects closed rows is lifted for this transaction only.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from llm.db.triggers import lifted
 from llm.providers.redaction import SecretForms
 
 COLUMNS = ("error_code", "reported_model")
-"""Of `llm_usage`: texts of an upstream that are no part of a digest."""
+"""Of `llm_usage`: an upstream's texts that aren't part of a digest."""
 
 
 def blank_upstream_keys(secrets: Iterable[str], *, using: str = "default") -> int:
-    """How many values were blanked. Values that hold 16 characters of a form of a key in a row are taken for it.
+    """Returns how many values were blanked. 16 consecutive characters of any form of a key count as the key.
 
-    Plain SQL, so that a migration can call it whatever the models have become.
+    Plain SQL, so that a migration can call it whatever the models look like later.
     """
     forms = [SecretForms(secret) for secret in secrets if secret]
     connection = connections[using]
@@ -57,7 +57,7 @@ def _blank(connection: BaseDatabaseWrapper, column: str, values: Sequence[str]) 
 
 
 def _blank_refused_writes(connection: BaseDatabaseWrapper, forms: Sequence[SecretForms]) -> Iterable[int]:
-    """Settlements that the books refused are kept whole, these texts among them."""
+    """Settlements rejected by the books are stored whole, these texts included."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT id, document FROM llm_refusedwrite")
         for pk, raw in cursor.fetchall():

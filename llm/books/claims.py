@@ -1,8 +1,8 @@
 """Idempotency keys: which are claimed, and by which calls. Only batches with such a key run any of this.
 
 A batch locks the keys that it wants to claim, reads which calls have them, and writes each claim with its call's open
-row, so that of two requests at once one opens a call, in whatever process. The locks are advisory, since a key that is
-not claimed yet has no row to lock.
+row, so that of two concurrent requests only one opens a call, in whatever process. The locks are advisory, since an
+unclaimed key has no row to lock.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _COLUMNS = {
     "claimed_at": "timestamptz",
 }
 
-# The second condition is not written as the index of open rows has it: see `llm.books.statements`.
+# The second condition deliberately differs from the index of open rows: see `llm.books.statements`.
 _IS_IN_FLIGHT = (
     "EXISTS (SELECT 1 FROM llm_usage u WHERE u.request_id = "  # noqa: S608
     "(SELECT o.request_id FROM llm_usage o WHERE o.id = c.call_id) "
@@ -49,31 +49,31 @@ LOCK_POSTGRESQL = f"SELECT pg_advisory_xact_lock({_LOCK}, number) FROM unnest(%s
 
 
 def lifetime() -> timedelta:
-    """A claim that is older counts as absent."""
+    """An older claim counts as absent."""
     return timedelta(hours=settings.LLM_IDEMPOTENCY_HOURS)
 
 
 def key_of(operation: OpenCall) -> ClaimKey | None:
-    """What the open wants to claim, if it wants to."""
+    """What the open wants to claim, or None."""
     if operation.claim is None or operation.is_stillborn:
         return None
     return operation.key_id, operation.claim.key_hash
 
 
 def lock_numbers(keys: Iterable[ClaimKey]) -> list[int]:
-    """In the order in which everybody locks them. Two keys may share a number: one then waits for the other."""
+    """In the order of all such locks. Two keys may share a number; then one waits for the other."""
     return sorted({zlib.crc32(f"{key_id} {key_hash}".encode()) - 2**31 for key_id, key_hash in keys})
 
 
 def read_claims(keys: Collection[ClaimKey], vendor: str) -> Statement:
-    """What is claimed of these keys; where several API keys are asked for, also of each other's."""
+    """Existing claims of these keys; with several API keys, possibly more than requested."""
     key_ids = id_list(sorted({key_id for key_id, _ in keys}), vendor)
     return read_sql(vendor), (key_ids, id_list(sorted({key_hash for _, key_hash in keys}), vendor))
 
 
 @cache
 def read_sql(vendor: str) -> str:
-    """With whether a call of the claim's request is open."""
+    """Also returns whether a call of the claiming request is open."""
     columns = ", ".join(f"c.{name}" for name in _COLUMNS)
     return (
         f"SELECT {columns}, {_IS_IN_FLIGHT} FROM {TABLE} c "  # noqa: S608
@@ -84,7 +84,7 @@ def read_sql(vendor: str) -> str:
 def claim_statements(
     opens: Iterable[OpenCall], dropped: Collection[UUID], *, now: datetime, vendor: str
 ) -> list[Statement]:
-    """What writes the claims of these opens. dropped: calls whose claims go before, for good or for a newer one."""
+    """Statements that write the claims of these opens. dropped: calls whose claims are deleted before, or replaced."""
     rows = [
         {
             "api_key_id": each.key_id,
@@ -111,7 +111,7 @@ def delete_sql(vendor: str) -> str:
 
 @cache
 def insert_sql(vendor: str) -> str:
-    """A claim that is there already makes the batch fail, and not two calls."""
+    """An existing claim makes the batch fail, rather than allow two calls."""
     picked = ", ".join(f"v.{name}" for name in _COLUMNS)
     return f"INSERT INTO {TABLE} ({', '.join(_COLUMNS)}) SELECT {picked} FROM {rows_sql(_COLUMNS, vendor)} WHERE true"  # noqa: S608
 
@@ -121,11 +121,11 @@ def _among(kind: str, vendor: str) -> str:
 
 
 def prune_claims(*, now: datetime) -> int:
-    """Delete claims that count as absent; how many those were."""
+    """Delete claims that count as absent; returns how many."""
     old = IdempotencyKey.objects.filter(claimed_at__lt=now - lifetime())
     deleted = 0
     while ids := list(old.order_by("claimed_at").values_list("pk", flat=True)[:PRUNED_AT_ONCE]):
         deleted += IdempotencyKey.objects.filter(pk__in=ids).delete()[0]
-        # SQLite has one writer at a time: the books are to have their turn.
+        # SQLite has one writer at a time: the books must get their turn.
         time.sleep(PAUSE_SECONDS)
     return deleted

@@ -1,4 +1,4 @@
-"""The database's clock: the only one that rows of several hosts can be compared by."""
+"""The database's clock: the only one by which rows of several hosts can be compared."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from llm.books.statements import BOOKS_LOCK
 
 
 def database_now() -> datetime:
-    """SQLite has no clock of its own: it is the host's."""
+    """SQLite has no clock of its own: it uses the host's."""
     return datetime.now(UTC) if connection.vendor == "sqlite" else _ask("SELECT clock_timestamp()", [])
 
 
 def lock_books() -> datetime:
-    """Share the books with their writers until the transaction ends; returns the database's clock."""
+    """Share the books' lock with the writers until the transaction ends; returns the database's clock."""
     if connection.vendor == "sqlite":
         return datetime.now(UTC)
     return _ask(
@@ -33,13 +33,13 @@ def _ask(sql: str, parameters: list[int]) -> datetime:
 
 
 WAIT_MS = 250
-"""So long is the lock waited for at a time: behind us in the queue, every call of the gateway waits too."""
+"""How long each attempt waits for the lock: every call of the gateway queues behind it."""
 TRIES = 40
 PAUSE_S = 0.25
 
 
 def take_cutoff() -> datetime:
-    """Raises OperationalError where somebody has held the books' lock for ten seconds and more."""
+    """Raises OperationalError if the books' lock was held for more than ten seconds."""
     for _ in range(TRIES - 1):
         try:
             return _take_cutoff()
@@ -49,7 +49,7 @@ def take_cutoff() -> datetime:
 
 
 def _take_cutoff() -> datetime:
-    """Writers share the books' lock before they read the clock; on SQLite to begin is to lock."""
+    """Writers share the books' lock before they read the clock; on SQLite, beginning a transaction takes it."""
     with transaction.atomic(durable=True):
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:

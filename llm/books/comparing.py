@@ -1,4 +1,4 @@
-"""Closes whose row was not open: the same again, a settlement that came after the reaper, or a conflict."""
+"""Closes whose row wasn't open: a duplicate, a settlement that arrived after the reaper, or a conflict."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _LATE = "The settlement of this call arrived after its process was presumed dead
 
 
 def compare(closes: Sequence[CloseCall]) -> dict[int, Result]:
-    """Results by id() of the operation. May add adjustments, each in a transaction of its own. Never raises.
+    """Results by id() of the operation. May add adjustments, each in its own transaction. Never raises.
 
-    What else stood in the batch is written: a failure here must not look like one of the batch.
+    The rest of the batch is already written: a failure here must not look like a failure of the batch.
     """
     try:
         rows = Usage.objects.in_bulk([close.id for close in closes])
@@ -52,7 +52,7 @@ def _result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
     if _values_of(row) == _plain(statements.close_values(close)):
         return Closed(is_new=False)
     if row.status == UsageStatus.OPEN:
-        # It should have closed it: what kept it from that is over by the next time.
+        # The row is still open although it should have been closed; whatever prevented that is over next time.
         return Indeterminate()
     if row.outcome == CallOutcome.LOST:
         return _correct(close)
@@ -61,7 +61,7 @@ def _result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
 
 @transaction.atomic
 def _correct(close: CloseCall) -> Result:
-    """The call's own process knows better than the reaper did, unless it has nothing but disputed figures."""
+    """The call's own process knows better than the reaper did, unless its figures are disputed."""
     call = lock_call(close.id)
     earlier = next((each for each in call.adjustments if each.source == AdjustmentSource.SPOOL), None)
     if earlier is not None:
@@ -85,7 +85,7 @@ def _correct(close: CloseCall) -> Result:
 
 
 def _cost_now(call: LockedCall, close: CloseCall) -> Cost | None:
-    """As the process reckoned it, but at the price of a re-rating that came before it."""
+    """As computed by the process, but at the price of any re-rating since."""
     if close.status == UsageStatus.VOID:
         return Cost(0, None)
     if any(each.source == AdjustmentSource.RERATING for each in call.adjustments):
@@ -94,8 +94,8 @@ def _cost_now(call: LockedCall, close: CloseCall) -> Cost | None:
 
 
 def _fingerprint(close: CloseCall) -> str:
-    """Values that earlier releases didn't know are left out where they are empty, so a settlement that such a release
-    has put on the books is known again.
+    """Empty values that earlier releases didn't know are omitted, so a settlement written by such a release is
+    recognised.
     """
     values = {name: value for name, value in statements.close_values(close).items() if value or name not in _NEWER}
     text = json.dumps(values, sort_keys=True)
@@ -110,4 +110,4 @@ def _values_of(row: Usage) -> dict[str, Any]:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(values))  # type: ignore[no-any-return]  # an object comes back as one
+    return json.loads(json.dumps(values))  # type: ignore[no-any-return]  # an object stays an object

@@ -1,4 +1,4 @@
-"""What the books say of a call, its adjustments included."""
+"""What the books say about a call, its adjustments included."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from llm.money import usd_to_pico
 from llm.types import COST_UNKNOWN, TOKEN_FIELDS, Service, TokenCounts
 
 DECIDING = frozenset({AdjustmentSource.SPOOL, AdjustmentSource.DECISION, AdjustmentSource.PROVIDER})
-"""Adjustments after which it is known what a call in doubt has used."""
+"""Adjustments after which it is known what a doubtful call has used."""
 
 PRICED_AS_REPORTED = "priced_as_reported"
-"""The flag of a call that was priced as another model or service than was asked for."""
+"""Flag of a call that was priced as another model or service than requested."""
 
 TOOLS_UNREPORTED = "tools_unreported"
-"""The flag of a call that had its provider run tools of which it reported no units."""
+"""Flag of a call whose provider ran tools and reported no units of them."""
 
 BRING_THEIR_COST = frozenset({AdjustmentSource.SPOOL, AdjustmentSource.PROVIDER})
-"""Adjustments whose cost somebody else has computed, from all that was used."""
+"""Adjustments with a cost of their own, computed elsewhere from everything that was used."""
 
 
 @dataclass(frozen=True, slots=True)
 class EffectiveUsage:
-    """cost_pico: None when unpriced. rate_set_id: what gives the cost, None when unpriced. is_known: see `units_used`.
+    """cost_pico: None when unpriced. rate_set_id: the rates behind the cost, None when unpriced. is_known: see
+    `units_used`.
 
-    written_pico: what the costs of the row and its adjustments add up to, where any of them has one; the cost, but that
-    a cost that was taken back adds up to 0 and is unknown. last_rate_set_id: what gave a cost last, taken back or not.
-    is_complete: whether all is known that the cost depends on. It isn't after a late settlement of an earlier release,
-    which kept neither extra meters nor service.
+    written_pico: the sum of the costs of the row and its adjustments, if any has one; equals the cost, except that a
+    cost that was taken back sums to 0 and is unknown. last_rate_set_id: the last rates behind a cost, taken back or
+    not.
+    is_complete: whether everything that the cost depends on is known. It isn't after a late settlement of an earlier
+    release, which recorded neither extra meters nor service.
     """
 
     status: str
@@ -48,7 +50,7 @@ class EffectiveUsage:
 
     @property
     def reported_rate_set_id(self) -> int | None:
-        """The rates that priced the call where they are not those of the model that was asked for."""
+        """The rates that priced the call, if they aren't those of the requested model."""
         return self.rate_set_id if self.is_priced_as_reported else None
 
     @property
@@ -67,7 +69,7 @@ class EffectiveUsage:
 
 
 def compute_figures(row: Usage, adjustments: Iterable[UsageAdjustment]) -> EffectiveUsage:
-    """The row and what was learned later; `adjustments` are all of the row's, oldest first."""
+    """The row and what was learned later. adjustments: all of the row's, oldest first."""
     totals = {name: getattr(row, name) for name in TOKEN_FIELDS}
     extra_meters: dict[str, int] = dict(row.extra_meters)
     written_pico = None if row.cost is None else usd_to_pico(row.cost)
@@ -106,7 +108,7 @@ def compute_figures(row: Usage, adjustments: Iterable[UsageAdjustment]) -> Effec
 
 
 def meter_differences(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
-    """What an adjustment says of extra meters: those that stay are left out."""
+    """An adjustment's differences of extra meters; unchanged ones are omitted."""
     changes = {name: after.get(name, 0) - before.get(name, 0) for name in sorted({*after, *before})}
     return {name: change for name, change in changes.items() if change}
 
@@ -117,5 +119,5 @@ def _add(meters: dict[str, int], differences: Mapping[str, int]) -> None:
 
 
 def is_in_doubt(row: Usage) -> bool:
-    """Whether its row can't say what it used: its process died, or its upstream said what can't be true."""
+    """Whether the row can't say what the call used: its process died, or its upstream reported the impossible."""
     return row.is_disputed or row.outcome == CallOutcome.LOST

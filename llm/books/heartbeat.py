@@ -1,9 +1,10 @@
-"""A process says that it lives; the reaper takes those for dead that have fallen silent."""
+"""Processes report that they are alive; the reaper takes silent ones for dead."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from django.conf import settings
@@ -11,31 +12,44 @@ from django.db import connection
 
 from llm.db.json_rows import moment_text
 from llm.ids import boot_id
+from llm.types import clean_text
 
 MISSED_BEATS = 3
-"""After so many a process is surely not well."""
+"""After this many missed beats, a process is certainly in trouble."""
+MAX_SKIPPED_TOLD = 20
+_skipped_targets = ""
 
 
 def beat_interval_s() -> float:
-    """Often enough that a process is not taken for dead because a few beats were late."""
+    """Short enough that a few late beats don't make a process count as dead."""
     after: float = settings.LLM_REAP_AFTER_SECONDS
     return min(10.0, after / 6)
 
 
+def note_skipped_targets(names: Iterable[str]) -> None:
+    """What this process skips from now on; its next beat tells it. Names may be of a caller's making."""
+    global _skipped_targets  # of this process, as its boot id is
+    _skipped_targets = "\n".join(clean_text(name, limit=250) for name in sorted(names)[:MAX_SKIPPED_TOLD])
+
+
 def beat() -> None:
-    """Write, at the database's clock, that this process was alive. Raises OperationalError where it is away."""
+    """Record, by the database's clock, that this process is alive. Raises OperationalError if the database is
+    unavailable.
+    """
     now = moment_text(datetime.now(UTC), "sqlite") if connection.vendor == "sqlite" else None
     moment = "%s" if now else "clock_timestamp()"
-    values: list[str | int] = [boot_id().hex, socket.gethostname()[:255], os.getpid(), *((now, now) if now else ())]
+    clock = (now, now) if now else ()
+    values: list[str | int] = [boot_id().hex, socket.gethostname()[:255], os.getpid(), *clock, _skipped_targets]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO llm_process (id, host, pid, started_at, seen_at) VALUES (%s, %s, %s, {moment}, {moment}) "  # noqa: S608
-            "ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, ended_at = NULL",
+            "INSERT INTO llm_process (id, host, pid, started_at, seen_at, skipped_targets) "  # noqa: S608
+            f"VALUES (%s, %s, %s, {moment}, {moment}, %s) ON CONFLICT (id) DO UPDATE SET "
+            "seen_at = excluded.seen_at, ended_at = NULL, skipped_targets = excluded.skipped_targets",
             values,
         )
 
 
 def say_goodbye() -> None:
-    """The process ends in good order."""
+    """Record that the process ends in good order."""
     with connection.cursor() as cursor:
         cursor.execute("UPDATE llm_process SET ended_at = seen_at WHERE id = %s", [boot_id().hex])

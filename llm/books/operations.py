@@ -1,4 +1,4 @@
-"""What can be written into the books, and what came of it. Values are bounded and cleaned here, before any queue."""
+"""The operations of the books and their results. Values are bounded and cleaned here, before they are queued."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llm.types import STANDARD_SERVICE, LimitState, Service, TokenCounts, clean_
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A caller's idempotency key. Both are SHA-256 as hex digits: of its text, and of the request's path and body."""
+    """A caller's idempotency key. Both are SHA-256 in hex: of the key, and of the request's path and body."""
 
     key_hash: str
     content_hash: str
@@ -23,16 +23,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """Put a call on the books before it is sent.
+    """Record a call before it is sent.
 
-    price_from, price_until: when `price_id` is in force; with `catalog_version` they prove at the database's clock
-    that the call was resolved under what holds now.
-    ask: asked only where the key or its account has limits; without it nothing is held.
-    is_stillborn: nobody knows whether this open was written before a connection broke, and nothing was sent. It is
-    written, again or for the first time, only to be voided in the same batch: nothing is checked.
-    provider_instance: empty where it is named as the provider is. end_user: see `llm.endusers`. tags: at most MAX_TAGS.
-    service: as asked for, which is all that anybody knows of a call that is lost.
-    claim: on an idempotency key. If another call has the key, this one isn't opened.
+    price_from, price_until: when `price_id` is in force; with `catalog_version` they prove, by the database's clock,
+    that the call was resolved under the current catalog.
+    ask: called only if the key or its account has limits; without it nothing is reserved.
+    is_stillborn: it is unknown whether this open was written before a connection broke, and nothing was sent. It is
+    written (again, perhaps) only to be voided in the same batch, without any checks.
+    provider_instance: empty if it has the provider's own name. credential: ID of the instance's key, "" for none.
+    end_user: see `llm.endusers`. tags: at most MAX_TAGS.
+    service: as requested, which is all that is known about a lost call.
+    claim: on an idempotency key. If another call holds the key, this one isn't opened.
     """
 
     id: UUID
@@ -54,6 +55,7 @@ class OpenCall:
     ask: Callable[[], ReservationEstimate] | None = field(default=None, compare=False)
     is_stillborn: bool = False
     provider_instance: str = ""
+    credential: str = ""
     end_user: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     service: Service = STANDARD_SERVICE
@@ -64,11 +66,12 @@ class OpenCall:
 class CloseCall:
     """Settle, estimate or void an open call.
 
-    cost_pico: pico-units of USD; None when no price is known. upstream_cost_pico: the provider's own figure of it.
-    speed, inference_geo, service_tier: as served. flags: words, see docs/decisions/0024-the-shape-of-a-row.md.
-    upstream_status: the HTTP status we got, if any.
-    account_id: whose call it is; 0 where that isn't known. It only groups operations, it is never written.
-    releases_claim: the call surely did nothing, so its idempotency key may be used again.
+    cost_pico: pico-units of USD; None if no price is known. upstream_cost_pico: the provider's own figure for it.
+    speed,
+    inference_geo, service_tier: as served. flags: words, see docs/decisions/0024-the-shape-of-a-row.md.
+    upstream_status: the HTTP status received, if any.
+    account_id: the call's account; 0 if unknown. It only groups operations and is never written.
+    releases_claim: the call certainly did nothing, so its idempotency key may be used again.
     """
 
     id: UUID
@@ -105,7 +108,7 @@ Operation = OpenCall | CloseCall
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """opened_at: database clock. max_output_tokens: what one choice may have at most, where a limit lowered it."""
+    """opened_at: database clock. max_output_tokens: maximum of one choice, if a limit lowered it."""
 
     opened_at: datetime
     max_output_tokens: int | None = None
@@ -125,7 +128,7 @@ class Refused:
 class Repeated:
     """Nothing was written: an earlier request has claimed the idempotency key.
 
-    call_id: its call. is_same: whether it had this path and body. is_in_flight: whether it has not ended yet.
+    call_id: its call. is_same: whether it had the same path and body. is_in_flight: whether it is still running.
     """
 
     call_id: UUID
@@ -146,40 +149,40 @@ class Stale:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """is_new: False when the very same close was on the books already."""
+    """is_new: False if the same close was on the books already."""
 
     is_new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The row says something else already, or there is none: nothing was written."""
+    """Nothing was written: the row is closed with other values, or doesn't exist."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The database refused this very operation's data; nothing of it was written."""
+    """The database rejected this operation's data; nothing of it was written."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Indeterminate:
-    """The row is not open, and the database could not be asked what that means: to be tried again."""
+    """The row isn't open, and the database couldn't be asked why: try again."""
 
 
 Result = Opened | Refused | Repeated | Stale | Closed | Conflict | Failed | Indeterminate
 
 
 def flags_text(flags: Iterable[str]) -> str:
-    """As the books hold flags: each once, sorted, with a space between them."""
+    """Flags as stored: unique, sorted, separated by spaces."""
     return " ".join(sorted(set(flags)))
 
 
 def clean_service(service: Service) -> Service:
-    """As the columns hold it, so that the row gives the same price again."""
+    """As the columns hold it, so that the row yields the same price again."""
     return Service(
         clean_text(service.service_tier, limit=50),
         clean_text(service.speed, limit=20),
@@ -188,7 +191,7 @@ def clean_service(service: Service) -> Service:
 
 
 def void_close(opened: OpenCall, *, outcome: CallOutcome = CallOutcome.NOT_SENT) -> CloseCall:
-    """For a call that was opened and never sent."""
+    """The close of a call that was opened and never sent."""
     return CloseCall(
         id=opened.id,
         status=UsageStatus.VOID,

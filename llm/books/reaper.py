@@ -1,8 +1,7 @@
-"""Closes the calls of processes that died: estimated, and billed to nobody until staff decide.
+"""Closes calls of processes that died: estimated, and not billed until staff decide.
 
-A process is dead when it has been silent for LLM_REAP_AFTER_SECONDS in which the database could be reached all the
-time, never by the age of its calls alone. What its spool says counts before; a spool that turns up later wins by an
-adjustment.
+A process counts as dead after LLM_REAP_AFTER_SECONDS of silence during which the database was reachable, never because
+its calls are old. Its spool is applied first; a spool found later overrides the estimate by an adjustment.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from llm.types import TokenCounts
 log = structlog.get_logger("llm.books")
 
 BYTES_A_TOKEN = 4
-"""Of a request's body, on average: all that is left to estimate a prompt by."""
+"""Of a request's body, on average: the only basis for estimating its prompt."""
 
 _LONGEST_GAP = timedelta(minutes=3)
 _FORGET_AFTER = timedelta(days=30)
@@ -38,9 +37,10 @@ _CHUNK = 500
 
 @dataclass(frozen=True, slots=True)
 class ReapReport:
-    """reaped, replayed: calls closed. left: of accounts whose rows somebody has locked.
+    """reaped, replayed: calls closed. left: calls of accounts whose rows are locked.
 
-    waits_s: so long nothing can be said of the dead yet, since the database may have been away; 0 where it can.
+    waits_s: seconds until anything can be said about dead processes, since the database may have been unavailable; 0 if
+    now.
     """
 
     replayed: int
@@ -50,7 +50,7 @@ class ReapReport:
 
 
 def reap(*, at_once: bool = False) -> ReapReport:
-    """at_once: three missed beats make a process dead, whatever was before; for who knows that it is."""
+    """at_once: three missed beats make a process dead, whatever happened before; for operators who know that it is."""
     replayed = replay_abandoned(Path(settings.LLM_SPOOL_DIR))
     now = database_now()
     after = timedelta(seconds=settings.LLM_REAP_AFTER_SECONDS)
@@ -68,7 +68,7 @@ def reap(*, at_once: bool = False) -> ReapReport:
 
 @transaction.atomic
 def _steady_since(now: datetime) -> datetime:
-    """Since when the reaper has run without a gap, so that beats could be written all the time."""
+    """Since when the reaper has run without a gap, so that heartbeats could be written all the time."""
     state, _ = ReaperState.objects.select_for_update().get_or_create(
         pk=1, defaults={"last_run_at": now, "steady_since": now}
     )
@@ -87,7 +87,7 @@ def _reap_rows(now: datetime, *, silence: timedelta, age: timedelta) -> tuple[in
     last_id = None
     while rows := list((dead if last_id is None else dead.filter(id__gt=last_id))[:_CHUNK]):
         last_id = rows[-1].pk
-        # Where a process has closed its row meanwhile, ours is refused, as it should be, and nobody need know.
+        # If a process has closed its row meanwhile, ours is refused, as it should be, without an alert.
         unwritten = commit_by_account(_closes(rows), commit_again)
         reaped += len(rows) - len(unwritten)
         left += len(unwritten)

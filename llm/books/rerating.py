@@ -1,7 +1,7 @@
-"""Pricing calls anew: a corrected price is a new price, and what it changes of past calls is an adjustment of each.
+"""Re-rating: a corrected price is a new price, and its effect on past calls is an adjustment of each.
 
-A call is priced by the list as it is now, at the moment when it was opened. Nothing is ever overwritten; a run that was
-cut off is simply run again, and finds only what is left.
+A call is priced by the current list, at the moment when it was opened. Nothing is overwritten; an interrupted run is
+simply run again, and finds only what is left.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _CHUNK = 500
 
 @dataclass
 class ReratingReport:
-    """calls: those looked at. changed: those whose cost or rates are others now. unpriced: those still without a cost.
-    incomplete: those left as they are, since an earlier release didn't keep all that their price depends on.
+    """calls: those examined. changed: those whose cost or rates are different now. unpriced: those still without a
+    cost.
+    incomplete: those left unchanged, since an earlier release didn't record all that their price depends on.
 
-    before_pico, after_pico: the cost of those changed, in pico-units of USD. run: None of a dry run, and where nothing
+    before_pico, after_pico: the cost of the changed ones, in pico-units of USD. run: None for a dry run, and if nothing
     changed.
     """
 
@@ -68,9 +69,9 @@ def rerate(
     is_dry: bool = False,
     on_progress: Callable[[int], None] = lambda calls: None,
 ) -> ReratingReport:
-    """Price the closed calls of these local days anew, each by an adjustment where that makes a difference.
+    """Re-rate the closed calls of these local days, each by an adjustment if that changes anything.
 
-    model: the provider's own name. is_dry: only tells what would change. Raises ValueError with a sentence.
+    model: the provider's own name. is_dry: only report what would change. Raises ValueError with a sentence.
     """
     if not reason.strip():
         raise ValueError("Give a reason.")
@@ -85,7 +86,7 @@ def rerate(
             if repriced.is_changed and not is_dry:
                 report.run = report.run or _begin(provider, model, first_day, last_day, reason, user)
                 if repriced.leaves_rates and repriced.price is not None:
-                    # Before the books are locked: who writes prices must not wait for them, nor they for who does.
+                    # Before the books are locked, so that writers of prices and the books don't wait for each other.
                     prices.rate_set_of_free(repriced.price)
                 repriced = _adjust(row.pk, prices, run=report.run)
             report.add(repriced)
@@ -117,9 +118,9 @@ def _load_adjustments(rows: Sequence[Usage]) -> Mapping[UUID, Sequence[UsageAdju
 
 
 class _Prices:
-    """The price list as it is now, and the rate sets that stand for free prices.
+    """The current price list, and the rate sets that stand for free prices.
 
-    A call that became free points to such a one: with its former rates, a month could not tell which tokens are free.
+    A call that became free refers to such a set: with its former rates, a month couldn't tell which tokens are free.
     """
 
     def __init__(self) -> None:
@@ -128,11 +129,11 @@ class _Prices:
         self._free: dict[int, int] = dict(free.values_list("price_id", "id"))
 
     def leaves_rates(self, figures: EffectiveUsage, price: PriceSnapshot | None) -> bool:
-        """Whether the call was priced at rates so far, and is free at this price."""
+        """Whether the call had rates so far, and is free at this price."""
         return price is not None and price.is_free and figures.last_rate_set_id not in (None, *self._free.values())
 
     def rate_set_of_free(self, price: PriceSnapshot) -> int:
-        """Without rates, made where there is none. It raises the catalog's version."""
+        """A set without rates, created if missing. This raises the catalog's version."""
         if price.id not in self._free:
             rate_set, _ = RateSet.objects.get_or_create(price_id=price.id, min_prompt_tokens=0, **STANDARD._asdict())
             self._free[price.id] = rate_set.pk
@@ -141,9 +142,9 @@ class _Prices:
 
 @dataclass(frozen=True, slots=True)
 class _Repriced:
-    """A call's figures, and what they cost now. cost: None where that isn't known.
+    """A call's figures, and its current cost. cost: None if unknown.
 
-    is_priceable: whether the books know all that the cost depends on. leaves_rates: see `_Prices`.
+    is_priceable: whether the books have all that the cost depends on. leaves_rates: see `_Prices`.
     """
 
     figures: EffectiveUsage
@@ -172,7 +173,7 @@ def _reprice(row: Usage, adjustments: Sequence[UsageAdjustment], prices: _Prices
 
 @transaction.atomic
 def _adjust(usage_id: UUID, prices: _Prices, *, run: ReratingRun) -> _Repriced:
-    """Compares once more, on the locked call: a decision or a late settlement may have come since it was read."""
+    """Compares once more, on the locked call: a decision or late settlement may have come since it was read."""
     call = lock_call(usage_id)
     repriced = _reprice(call.row, call.adjustments, prices)
     if repriced.is_changed and repriced.cost is not None:

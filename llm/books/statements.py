@@ -1,6 +1,6 @@
-"""The SQL of the books: one statement for any number of rows, which travel as one JSON document.
+"""The SQL of the books: one statement for any number of rows, passed as one JSON document.
 
-PostgreSQL and SQLite differ in how a JSON document becomes rows and in a few types; all else is the same text.
+PostgreSQL and SQLite differ in how a JSON document becomes rows and in a few types; the rest is the same text.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ BOOKS_LOCK = 0x6C6C6D62
 """The advisory lock that every writer shares and that a cutoff takes alone."""
 
 TABLES = ("llm_account", "llm_apikey", "llm_catalogversion", "llm_limit", "llm_limitwindow", "llm_outbox", "llm_usage")
-"""All that a batch reads or writes."""
+"""All tables that a batch reads or writes."""
 
 KEYS = "k.id, k.account_id, k.revoked_at, k.expires_at, k.allowed_models, a.status, a.time_zone"
 _KEYS_AND_ACCOUNTS = "llm_apikey k JOIN llm_account a ON a.id = k.account_id"
 
-# The lock is taken before the clock is read, so that a cutoff under the exclusive lock misses no earlier stamp.
+# The lock is taken before the clock is read, so that a cutoff under the exclusive lock misses no earlier timestamp.
 READ_POSTGRESQL = (
     f"WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({BOOKS_LOCK})) "  # noqa: S608
     "SELECT clock_timestamp(), coalesce((SELECT version FROM llm_catalogversion WHERE id = 1), 0), "
@@ -45,6 +45,7 @@ OPEN_COLUMNS: Mapping[str, str] = {
     "dialect": "text",
     "provider": "text",
     "provider_instance": "text",
+    "credential": "text",
     "end_user": "text",
     "tags": "jsonb",
     "model": "text",
@@ -94,10 +95,10 @@ _CLOSE_JSON = tuple(name for name, kind in CLOSE_COLUMNS.items() if kind == "jso
 _TOUCHED = ", ".join(("status", "holds", *OpenedFacts._fields))
 _closed_facts = itemgetter(*ClosedFacts._fields)
 
-# Not as the index of open rows has it: the planner would read all of them, and those of streams in flight are many.
+# Deliberately not the index of open rows: the planner would read all of it, and streams in flight are many.
 _IS_OPEN = f"(llm_usage.status || '') = '{UsageStatus.OPEN.value}'"
 
-# What an open row holds in the columns that only a close fills.
+# The values of an open row in columns that only a close fills.
 _OPEN_CONSTANTS: Mapping[str, object] = {
     "status": UsageStatus.OPEN.value,
     "usage_source": UsageSource.NONE.value,
@@ -127,6 +128,7 @@ def open_row(
         "dialect": operation.dialect.value,
         "provider": operation.provider,
         "provider_instance": operation.provider_instance or operation.provider,
+        "credential": operation.credential,
         "end_user": operation.end_user,
         "tags": dict(operation.tags),
         "model": operation.model,
@@ -143,7 +145,7 @@ def open_row(
 
 
 def opened_facts(operation: OpenCall, *, now: datetime, time_zone: str) -> OpenedFacts:
-    """What the row says that `open_row` writes."""
+    """The facts of the row that `open_row` writes."""
     return OpenedFacts(
         id=operation.id,
         request_id=operation.request_id,
@@ -164,7 +166,7 @@ def opened_facts(operation: OpenCall, *, now: datetime, time_zone: str) -> Opene
 
 
 def close_row(operation: CloseCall, opened: OpenedFacts, *, now: datetime, vendor: str) -> dict[str, Any]:
-    """With the digest of what the row says from then on. opened: what it was opened with."""
+    """With the digest of the row as it will be. opened: what it was opened with."""
     row = close_values(operation)
     words = digest_words(usage_text(opened, ClosedFacts._make(_closed_facts(row))))
     row.update(zip(DIGEST_FIELDS, words, strict=True))
@@ -177,7 +179,7 @@ def close_row(operation: CloseCall, opened: OpenedFacts, *, now: datetime, vendo
 
 
 def close_values(operation: CloseCall) -> dict[str, Any]:
-    """What a close writes, but for the clock: two closes are the same if these are."""
+    """All that a close writes, except the time: two closes are equal if these are."""
     counts = operation.counts
     return {
         "status": operation.status.value,
@@ -206,7 +208,7 @@ def close_values(operation: CloseCall) -> dict[str, Any]:
 
 @cache
 def rows_touched_sql(vendor: str) -> str:
-    """The rows of these ids that exist, locked in the order in which everybody locks them."""
+    """The rows of these ids that exist, locked in the order of all such locks."""
     lock = "" if vendor == "sqlite" else "ORDER BY id FOR UPDATE"
     return f"SELECT {_TOUCHED} FROM llm_usage WHERE id {_among(vendor)} {lock}"  # noqa: S608
 

@@ -1,1 +1,1 @@
-"""The way of a call: resolved, opened, sent, settled, answered. docs/architecture.md shows it."""
+"""The path of a call: resolved, opened, sent, settled, answered. docs/architecture.md shows it."""

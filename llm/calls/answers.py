@@ -1,7 +1,7 @@
-"""What a provider answers to a call, as events: `Connected`, `Head`, any of `Ping` and `Chunk`, `Complete` at its end.
+"""A provider's answer to a call, as events: `Connected`, `Head`, any of `Ping` and `Chunk`, and `Complete` at its end.
 
-An answer is read in one direction. Whoever reads it decides when it ends; nothing here knows of deadlines, of the
-caller or of the books.
+An answer is read in one direction, and its reader decides when to stop; nothing here knows about deadlines, the caller
+or the books.
 """
 
 from __future__ import annotations
@@ -13,29 +13,30 @@ from llm.types import Reading, TokenCounts
 
 
 class Connected:
-    """The provider has begun to answer, with its status and headers, and there is nothing yet for the caller."""
+    """The provider has begun to answer, with status and headers; there is nothing for the caller yet."""
 
 
 class Head:
-    """Something for the caller has come: of a stream its first event, of a whole reply its head."""
+    """Something for the caller has arrived: a stream's first event, or a whole reply's headers."""
 
 
 class Ping:
-    """The provider has made progress, and there is nothing for the caller in it."""
+    """The provider has made progress, without anything for the caller."""
 
 
 class Chunk(NamedTuple):
-    """Bytes for the caller, and how many events of the provider they hold; 0: a comment, say, which is no progress."""
+    """Bytes for the caller, and how many of the provider's events they contain; 0 for a comment, say, which isn't
+    progress.
+    """
 
     data: bytes
     events: int
 
 
 class Complete(NamedTuple):
-    """The answer has come to its own end. Without this event it was cut.
+    """The answer is complete. Without this event, it was cut.
 
-    finish: the bytes that are left to be told, by the counts that are on the books and the cost in USD, where the
-    caller may see it.
+    finish: returns the remaining bytes, given the counts on the books and the cost in USD, if the caller may see it.
     """
 
     finish: Callable[[TokenCounts, str | None], Awaitable[bytes]]
@@ -49,26 +50,26 @@ PING = Ping()
 
 
 class Answer(Protocol):
-    """One provider's answer to one call. What has been read of it so far can be asked for at any time."""
+    """One provider's answer to one call. Its properties describe what has been read so far."""
 
     @property
     def reading(self) -> Reading:
-        """What the provider has said of the call."""
+        """What the provider has reported about the call."""
 
     @property
     def text(self) -> str:
-        """What was generated, as far as it has to be counted."""
+        """The generated text, as far as it is kept for counting."""
 
     @property
     def unkept_characters(self) -> int:
-        """Of what was generated, beyond `text`."""
+        """Generated characters beyond `text`."""
 
     @property
     def tool_meters(self) -> tuple[str, ...]:
-        """Of what the provider was sent to run by itself (see `ParsedRequest`)."""
+        """Tools that the provider runs itself (see `ParsedRequest`)."""
 
     def events(self) -> AsyncGenerator[Event, None]:
-        """Makes the call. To be closed; whatever happens then, the provider's response is closed too.
+        """Makes the call. Close the iterator; that also closes the provider's response, whatever happens.
 
-        Raises UpstreamError, or whatever a custom provider raises.
+        Raises UpstreamError, or anything that a custom provider raises.
         """

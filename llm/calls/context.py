@@ -1,8 +1,8 @@
-"""What is known of a call once it is on the books."""
+"""Everything known about a call once it is on the books."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from llm.books.operations import OpenCall
@@ -15,9 +15,9 @@ from llm.types import ChatRequest, LimitState
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Within which a call must stay, in seconds and bytes.
+    """The limits of a call, in seconds and bytes.
 
-    drain_events: of a stream whose caller has left. silence_s: after so long without a byte a stream gets a comment.
+    drain_events: of a stream whose caller has left. silence_s: after this long without a byte, a stream gets a comment.
     """
 
     first_byte_s: float
@@ -31,13 +31,14 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """Built once, when the call is opened; nothing of it changes while the call lasts.
+    """Built once, when the call is opened, and constant while it lasts.
 
     chat: the translated request; None where the caller's own bytes go to the target.
     forwarded_headers: the caller's headers that an upstream of the same dialect gets too.
     reply_headers: what every reply to the caller carries.
     max_output_tokens: to what a limit has lowered the output maximum of a choice; None where none did.
     limits: what the limits that bind the call leave while it is open.
+    keep_reply: keeps a whole reply, its body and headers, for who asks for it again; None where that is not wanted.
     """
 
     opened: OpenCall
@@ -53,17 +54,18 @@ class CallContext:
     reply_headers: Mapping[str, str]
     max_output_tokens: int | None = None
     limits: tuple[LimitState, ...] = ()
+    keep_reply: Callable[[bytes, Mapping[str, str]], Awaitable[None]] | None = None
 
     @property
     def asks_for_usage(self) -> bool:
-        """Whether a stream is asked for its usage by us, and not by its caller."""
+        """Whether we, rather than the caller, ask for a stream's usage."""
         return self.chat is None and self.request.is_stream and not self.request.wants_stream_usage
 
     @property
     def request_id(self) -> str:
-        """As callers know it."""
+        """In the form that callers see."""
         return f"req_{self.opened.request_id.hex}"
 
     def price_served(self, reported_model: str) -> ServedPrice:
-        """What the call costs by the name of the model that the provider reports."""
+        """The call's cost at the price of the model that the provider reports."""
         return self.resolution.price_served(self.target, reported_model)

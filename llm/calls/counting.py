@@ -1,4 +1,4 @@
-"""How many tokens a prompt has, by our own estimate: for providers that can't be asked in the caller's dialect."""
+"""Our own estimate of a prompt's tokens, for providers that can't be asked in the caller's dialect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a call is stopped, and why: the only thing that ends one early."""
+"""When and why a call is stopped: the only thing that ends one early."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Self
 from llm.calls.context import Bounds
 
 _REST_SECONDS = 1.0
-"""What may still follow the answer."""
+"""Time for what may follow the answer."""
 
 
 class StopReason(Enum):
@@ -31,9 +31,9 @@ class Stopped(Exception):
 
 
 class Deadlines:
-    """Of one call. Whoever enters them is cancelled at the first one, and leaves them with `Stopped`.
+    """The deadlines of one call. The task that enters them is cancelled at the first one, and leaves with `Stopped`.
 
-    asked: why the call was asked to end, once no other deadline comes before that.
+    asked: why the call was asked to end, unless another deadline comes first.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -67,7 +67,7 @@ class Deadlines:
         reason = self._stopped_for
         if task is None or reason is None:
             return
-        # As asyncio.timeout does it: others may have cancelled the task as well: then it ends for them.
+        # Like asyncio.timeout: if the task was cancelled by others as well, it stays cancelled.
         if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise Stopped(reason) from error
 
@@ -77,7 +77,7 @@ class Deadlines:
             return
         when = self._loop.time() + within_s
         if when >= self._at:
-            # The first byte may still come in time.
+            # The first byte may still arrive in time.
             self._later = self._later or (when, reason)
             return
         self.asked = reason
@@ -85,7 +85,7 @@ class Deadlines:
             self._set(when, reason)
 
     def note_first_byte(self) -> None:
-        """From now on silence and the total time are the limits, unless an earlier end was set."""
+        """From now on the idle and total times apply, unless an earlier end was set."""
         self.note_progress()
         self._idle_timer = self._loop.call_later(self._bounds.idle_s, self._check_idle)
         if self.asked is not None:
@@ -96,7 +96,7 @@ class Deadlines:
             self._set(when, self.asked)
 
     def note_progress(self) -> None:
-        """The upstream has sent something that counts."""
+        """The upstream has sent something that counts as progress."""
         self._progress_at = time.monotonic()
 
     def lift(self) -> None:
@@ -107,7 +107,7 @@ class Deadlines:
                 timer.cancel()
 
     def limit_rest(self) -> None:
-        """The caller has the answer; what follows it is of interest to the connection alone."""
+        """The caller has the answer; the rest only matters to the connection."""
         if self._stopped_for is None:
             self._set(self._loop.time() + _REST_SECONDS, StopReason.ANSWERED)
 
@@ -118,7 +118,7 @@ class Deadlines:
         self._timer = self._loop.call_at(when, self._stop, reason)
 
     def _check_idle(self) -> None:
-        """Called when silence may have lasted too long; sets no timer a piece, only one a period of silence."""
+        """Called when the idle time may be over; sets no timer per chunk, only one per idle period."""
         left = self._bounds.idle_s - (time.monotonic() - self._progress_at)
         if left > 0:
             self._idle_timer = self._loop.call_later(left, self._check_idle)

@@ -1,7 +1,7 @@
-"""Keeps the readable names of end users beside the books, behind the calls: no call waits for them, and none fails.
+"""Stores the readable names of end users beside the books, after the calls: no call waits for them, and none fails.
 
-A process remembers whose names it has written lately, so a call costs nothing but a look at a dict. A name that can't
-be written is tried again with the end user's next call; until then staff see the hash.
+A process remembers which names it has written recently, so a call costs only a dict lookup. A name that can't be
+written is tried again with the end user's next call; until then staff see the hash.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from llm.endusers import NamedEndUser, write_names
 from llm.errors import BooksUnavailable
 
 REMEMBERED_S = 3600.0
-"""How long a name isn't written once more. One that was forgotten comes back with a call after that, or before."""
+"""How long a name isn't written again. A forgotten name comes back with the first call after that, or earlier."""
 MAX_REMEMBERED = 20_000
 MAX_WAITING = 1_000
 MAX_AT_A_TIME = 200
 
 
 class EndUserNames:
-    """Of one event loop. run_db: runs a function that writes, and raises BooksUnavailable or DatabaseError."""
+    """For one event loop. run_db: runs a writing function, and raises BooksUnavailable or DatabaseError."""
 
     def __init__(self, run_db: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
         self._run_db = run_db
-        # By hash, which is another one in each account: until when. The one that was written last stands last.
+        # By hash, which is different in each account: until when. The most recently written name is last.
         self._remembered: dict[str, float] = {}
         self._waiting: dict[str, NamedEndUser] = {}
         self._writing: asyncio.Task[None] | None = None
 
     def note(self, named: NamedEndUser) -> None:
-        """A call of theirs was recorded."""
+        """A call of this end user was recorded."""
         if self._remembered.get(named.end_user, 0.0) > time.monotonic() or len(self._waiting) >= MAX_WAITING:
             return
         self._remember(named.end_user)
@@ -44,12 +44,12 @@ class EndUserNames:
             self._writing = asyncio.get_running_loop().create_task(self._write())
 
     async def finish(self, *, within_s: float) -> None:
-        """Wait for what is being written."""
+        """Wait for writes in progress."""
         if self._writing is not None:
             await asyncio.wait([self._writing], timeout=within_s)
 
     async def _write(self) -> None:
-        """One batch after the other; who comes meanwhile goes with the next."""
+        """One batch after another; names noted meanwhile are in the next."""
         try:
             while self._waiting:
                 batch = list(islice(self._waiting.values(), MAX_AT_A_TIME))

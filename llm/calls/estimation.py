@@ -1,4 +1,4 @@
-"""Counting a call for ourselves, where its upstream reported nothing."""
+"""Counts tokens of a call whose upstream reported no usage."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ log = structlog.get_logger("llm.calls")
 def estimate(
     provider: BaseLLMProvider, wire: WireFormat, request: ParsedRequest, text: str, *, unkept_characters: int = 0
 ) -> TokenCounts:
-    """Tokens of the prompt and of the text that was generated, as the provider's `count_tokens` sees them.
+    """Tokens of the prompt and of the generated text, according to the provider's `count_tokens`.
 
-    unkept_characters: of the text, beyond what `text` holds; they count as the others do on average.
+    unkept_characters: of the text, beyond what `text` holds; they count like the average of the others.
     """
     prompt = _count(provider, _prompt_of(wire, request), request.model)
     completion = 0
     if text:
-        # A message has an overhead that generated text has not.
+        # A message has an overhead that generated text doesn't have.
         empty = _count(provider, (ChatMessage(role="assistant"),), request.model)
         completion = max(0, _count(provider, (ChatMessage(role="assistant", content=text),), request.model) - empty)
         completion += completion * unkept_characters // len(text)
@@ -41,7 +41,7 @@ def estimate_chat(provider: BaseLLMProvider, chat: ChatRequest, *, model: str) -
 
 
 def _prompt_of(wire: WireFormat, request: ParsedRequest) -> tuple[ChatMessage, ...]:
-    """All text in one message, and as many empty ones as there were others: each has an overhead of its own."""
+    """All text in one message, and as many empty ones as there were others, for the overhead of each."""
     messages = request.body.get("messages")
     others = len(messages) - 1 if isinstance(messages, list) and messages else 0
     empty = ChatMessage(role="user")

@@ -1,7 +1,7 @@
-"""Responses that a provider keeps: whose they are, and what their account may ask of them afterwards.
+"""Responses stored by a provider: whose they are, and what their account may ask about them later.
 
-The provider knows one organisation, ours, and would show any of its responses to any of our callers. So an id is good
-for the account alone on whose books the call stands that made it, and at the provider that answered that call.
+The provider knows one organisation, ours, and would show any of its responses to any of our callers. So an id is valid
+only for the account on whose books the call is that created it, and at the provider that answered that call.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import re
 from contextlib import aclosing
 from functools import partial
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from django.conf import settings
 
@@ -27,19 +27,27 @@ from llm.errors import InvalidRequest, NotFound, UpstreamFailed, UpstreamTimeout
 from llm.keys import Caller
 from llm.models import Usage
 from llm.providers.base import FetchesKept, RawFetch
+from llm.providers.registry import find_instance
 
 _ID = re.compile(r"[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199}", re.ASCII)
-"""No dots at its beginning: `..` would be another address at the provider."""
+"""No leading dots: `..` would be another path at the provider."""
 
 
-async def find_makers(runtime: Runtime, caller: Caller, kept: tuple[KeptResponse, ...]) -> frozenset[str]:
-    """The providers that have made all of these responses for the caller's account.
+class Maker(NamedTuple):
+    """Where a response is kept: the instance that made it, and the key that it was made with."""
 
-    Raises InvalidRequest, the same for a response that isn't there and for one of somebody else's.
+    instance: str
+    credential: str
+
+
+async def find_makers(runtime: Runtime, caller: Caller, kept: tuple[KeptResponse, ...]) -> frozenset[Maker]:
+    """The instances and keys that created all of these responses for the caller's account.
+
+    Raises InvalidRequest, the same for a missing response and for another account's.
     """
-    makers: frozenset[str] | None = None
+    makers: frozenset[Maker] | None = None
     for response in kept:
-        found = await runtime.run_db(partial(_providers_that_made, response.id, caller.account_id))
+        found = await runtime.run_db(partial(_makers_of, response.id, caller.account_id))
         makers = found if makers is None else makers & found
         if not makers:
             raise not_found(response)
@@ -56,12 +64,12 @@ def not_found(response: KeptResponse) -> InvalidRequest:
 
 
 async def ask_about(runtime: Runtime, caller: Caller, response_id: str, *, method: str, rest: str = "") -> bytes:
-    """What the provider says of a response of the caller's account, without its prices.
+    """The provider's answer about a response of the caller's account, without its prices.
 
-    rest: of the address, behind the id. Raises NotFound, or UpstreamError.
+    rest: of the path, after the id. Raises NotFound, or UpstreamError.
     """
-    makers = await runtime.run_side_db(partial(_providers_that_made, response_id, caller.account_id))
-    providers = [runtime.provider(name) for name in sorted(makers)]
+    makers = await runtime.run_side_db(partial(_makers_of, response_id, caller.account_id))
+    providers = [runtime.provider(*maker) for maker in sorted(makers)]
     fetching = [provider for provider in providers if _keeps(provider)]
     if not fetching:
         raise NotFound(f"Response with id '{response_id[:200]}' not found.")
@@ -81,24 +89,34 @@ async def _fetched(provider: FetchesKept, fetch: RawFetch) -> bytes:
         if not isinstance(document, dict) or not document:
             raise UpstreamFailed("The provider sent a reply that can't be understood.")
         if is_account_failure(document):
-            # Its words are about the gateway's own account.
+            # Its message would be about the gateway's own account.
             raise UpstreamFailed("The provider could not make this response; nothing is wrong with the request.")
         return await reply_bytes(OPENAI_RESPONSES, body, read)
 
 
 def _keeps(provider: object) -> TypeGuard[FetchesKept]:
-    """A server that has no responses of its own has kept none: ours were translated."""
+    """A server without its own responses has stored none: ours were translated."""
     return isinstance(provider, FetchesKept) and Dialect.OPENAI_RESPONSES in getattr(provider, "dialects", ())
 
 
-def _providers_that_made(response_id: str, account_id: int) -> frozenset[str]:
+def _makers_of(response_id: str, account_id: int) -> frozenset[Maker]:
+    """None where it isn't the account's, or where the instance that made it is no longer configured."""
     if _ID.fullmatch(response_id) is None:
         return frozenset()
     made = Usage.objects.filter(upstream_response_id=response_id, dialect=Dialect.OPENAI_RESPONSES).exclude(
-        upstream_response_id=""  # as the index has it, which else would not be used
+        upstream_response_id=""  # Repeats the index's condition, without which the index wouldn't be used.
     )
-    makers = set(made.order_by().values_list("account_id", "provider"))
-    if any(maker != account_id for maker, _ in makers):
-        # Of two that have it, nobody can say which one the provider would show.
+    makers = set(made.order_by().values_list("account_id", "provider", "provider_instance", "credential"))
+    if any(maker != account_id for maker, *_ in makers):
+        # If two accounts or providers have it, there is no telling whose the provider would return.
         return frozenset()
-    return frozenset(provider for _, provider in makers)
+    named = (_maker(instance or provider, key, account_id) for _, provider, instance, key in makers)
+    return frozenset(maker for maker in named if maker is not None)
+
+
+def _maker(name: str, credential_id: str, account_id: int) -> Maker | None:
+    """As it is configured now: a key may have been replaced since, an instance renamed to that of its provider."""
+    instance = find_instance(name)
+    if instance is None or instance.lacks:
+        return None
+    return Maker(instance.name, instance.credential(credential_id, account_id=account_id).id)

@@ -1,4 +1,4 @@
-"""What a call leaves behind for people who watch: one line and one set of figures. Never a key, never a prompt."""
+"""What monitoring gets of a call: one log line and one set of figures. Never a key, never a prompt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ log = structlog.get_logger("llm.calls")
 
 
 def report_call(caller: Caller, opened: OpenCall, closing: CloseCall, *, request_id: str, priced_as: str) -> None:
-    """priced_as: the model's name in the price list, "" without a price. Callers can make up names; it can't."""
+    """priced_as: the model's name in the price list, "" without a price. Unlike the requested name, callers can't make
+    it up.
+    """
     cost = None if closing.cost_pico is None else pico_to_usd(closing.cost_pico)
     metrics.observe_call(
         provider=opened.provider,
@@ -34,6 +36,7 @@ def report_call(caller: Caller, opened: OpenCall, closing: CloseCall, *, request
         dialect=opened.dialect.value,
         stream=opened.is_stream,
         provider=opened.provider,
+        instance=opened.provider_instance or opened.provider,
         model=opened.model,
         upstream_model=opened.upstream_model,
         attempt=opened.attempt,

@@ -1,8 +1,8 @@
-"""Before anything is sent: which targets can take a request, what its open row says, and why it is refused."""
+"""Before anything is sent: which targets can take a request, its open row, and why it is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -31,7 +31,7 @@ from llm.types import ChatRequest, clean_text
 
 
 class CatalogMovedError(Exception):
-    """The books know of newer routes or prices than the request was resolved under."""
+    """The books have newer routes or prices than those the request was resolved with."""
 
     def __init__(self, now: datetime, version: int) -> None:
         super().__init__(version)
@@ -40,19 +40,23 @@ class CatalogMovedError(Exception):
 
 
 def choose_targets(
-    resolution: Resolution, request: ParsedRequest, wire: WireFormat, *, provider_of: Callable[[str], BaseLLMProvider]
+    targets: Iterable[Target],
+    request: ParsedRequest,
+    wire: WireFormat,
+    *,
+    provider_of: Callable[[str, str], BaseLLMProvider],
 ) -> list[tuple[Target, ChatRequest | None]]:
-    """The targets that can take the request, in order, and what goes to each: None for the caller's own bytes.
+    """The targets that can take the request, in order, and what to send to each: None for the caller's own bytes.
 
     Raises InvalidRequest if none can.
     """
     chosen: list[tuple[Target, ChatRequest | None]] = []
     translated: ChatRequest | InvalidRequest | None = None
-    for target in resolution.targets:
-        if request.dialect in getattr(provider_of(target.provider), "dialects", ()):
+    for target in targets:
+        if request.dialect in getattr(provider_of(target.instance, target.credential), "dialects", ()):
             chosen.append((target, None))
             continue
-        # Once for all of them: of a request with many messages it takes its time.
+        # Translated once for all of them: a request with many messages takes a while.
         translated = translated or _translated(request, wire, provider=target.provider)
         if isinstance(translated, ChatRequest):
             chosen.append((target, replace(translated, model=target.upstream_model)))
@@ -74,10 +78,10 @@ def _translated(request: ParsedRequest, wire: WireFormat, *, provider: str) -> C
 
 
 def lower_maximum(chat: ChatRequest | None, max_output_tokens: int | None) -> ChatRequest | None:
-    """With what a limit has left of its output maximum."""
+    """With the output maximum that a limit leaves."""
     if chat is None or max_output_tokens is None:
         return chat
-    # The maximum may have room for thinking, which a translated request has no field for.
+    # The maximum may include room for thinking, for which a translated request has no field.
     return replace(chat, max_tokens=min(max_output_tokens, chat.max_tokens or max_output_tokens))
 
 
@@ -93,12 +97,15 @@ def open_call(
     counts: bool,
     claim: Claim | None,
     end_user: str = "",
+    default_maximum: int | None = None,
 ) -> OpenCall:
-    """The row of one more call.
+    """The open row of one more call.
 
     counts: whether it holds of limits of requests; only one of a request does. end_user: the hash, "" for nobody.
+    default_maximum: see `estimate_reservation`.
     """
     price = target.price
+    ask = partial(estimate_reservation, wire, request, target, requests=int(counts), default_maximum=default_maximum)
     return OpenCall(
         id=request_id if attempt == 1 else uuid7(),
         request_id=request_id,
@@ -108,6 +115,8 @@ def open_call(
         process_id=boot_id(),
         dialect=request.dialect,
         provider=target.provider,
+        provider_instance=target.instance,
+        credential=target.credential,
         model=clean_text(resolution.model, limit=200),
         upstream_model=clean_text(target.upstream_model, limit=200),
         is_stream=request.is_stream,
@@ -119,13 +128,13 @@ def open_call(
         service=clean_service(request.asked_service),
         end_user=end_user,
         tags=request.tags,
-        ask=partial(estimate_reservation, wire, request, target, requests=int(counts)),
+        ask=ask,
         claim=claim,
     )
 
 
 def why_unopened(result: Result, operation: OpenCall, *, shows_cost: bool) -> CatalogMovedError | GatewayError:
-    """Why the books did not take it, as what is to be raised. shows_cost: whether the account may see costs."""
+    """The error to raise if the books refuse it. shows_cost: whether the account may see costs."""
     match result:
         case Stale(now=now, version=version):
             return CatalogMovedError(now, version)

@@ -18,11 +18,14 @@ from llm.dialects.base import PassThrough, Server, StreamedPassThrough, StreamRe
 from llm.dialects.json_text import replaced
 from llm.dialects.openai_chat.fields import is_search_model
 from llm.dialects.usage_figures import WEB_SEARCHES, merged_service
-from llm.errors import UpstreamError, UpstreamFailed
+from llm.errors import UpstreamError, UpstreamFailed, UpstreamRejected
 from llm.providers.base import Closing, ForwardsRaw, KnowsServer, RawCall, RawReply
 from llm.providers.failures import before_sending, error_in_reply
-from llm.providers.registry import upstream_key
+from llm.providers.registry import find_instance, upstream_key
 from llm.types import Reading, TokenCounts
+
+_UNKNOWN_PATH = (404, 405, 501)
+_CODES_OF_PATHS = (UpstreamFailed.code, UpstreamRejected.code, "unknown_url", "not_found", "not_found_error")
 
 
 class PassedThroughAnswer:
@@ -53,7 +56,7 @@ class PassedThroughAnswer:
             yield Complete(partial(self._finish_whole, held.body, read))
 
     async def _stream_events(self) -> AsyncGenerator[Event, None]:
-        """All up to the last event, which the reader holds back."""
+        """All events up to the last, which the reader holds back."""
         reply = await self._send()
         reader = cast("StreamedPassThrough", self._wire).stream_reader(self._context.request)
         has_begun = False
@@ -71,7 +74,7 @@ class PassedThroughAnswer:
                         has_begun = True
                         yield HEAD
                     if passed:
-                        # Comments keep a connection open; they don't keep a call alive.
+                        # Comments keep a connection open; they don't count as progress.
                         yield Chunk(passed, events)
                     if reader.is_complete or reader.failure is not None:
                         break
@@ -98,14 +101,32 @@ class PassedThroughAnswer:
                 max_output_tokens=context.max_output_tokens,
                 server=_server(provider, context.target.upstream_model),
             )
-        return await provider.forward(
-            RawCall(
-                context.request.dialect, self._wire.path, body, context.request.is_stream, context.forwarded_headers
-            )
+        call = RawCall(
+            context.request.dialect, self._wire.path, body, context.request.is_stream, context.forwarded_headers
         )
+        try:
+            return await provider.forward(call)
+        except UpstreamError as error:
+            if (unserved := self._unserved(error)) is None:
+                raise
+            raise unserved from error
+
+    def _unserved(self, error: UpstreamError) -> UpstreamError | None:
+        """In our words where the server doesn't know the path: its own would be about an address that is ours."""
+        target = self._context.target
+        is_about_path = error.upstream_status in _UNKNOWN_PATH and error.code in _CODES_OF_PATHS and error.param is None
+        if self._wire.is_on_every_server or not is_about_path or target.upstream_model in error.message:
+            return None
+        unserved = UpstreamRejected(
+            f"The provider “{target.provider}” of this model does not serve {self._wire.name}. Choose another model.",
+            param="model",
+            http_status=400,
+        )
+        unserved.upstream_status = error.upstream_status
+        return unserved
 
     def _read_whole(self, body: bytes, value: Any) -> Reading:
-        """Raises UpstreamError: what an error inside a 200 means, or that this is no reply."""
+        """Raises UpstreamError for an error inside a 200, or for something that isn't a reply."""
         try:
             return self._wire.read_whole(body, value)
         except UpstreamFailed:
@@ -119,7 +140,7 @@ class PassedThroughAnswer:
 
     @contextmanager
     def _noting(self, reader: StreamReader) -> Iterator[Callable[[int], None]]:
-        """However the reading ends, what was read is noted."""
+        """Records what was read, however the reading ends."""
         with trimmed_after() as note_size:
             try:
                 yield note_size
@@ -130,7 +151,7 @@ class PassedThroughAnswer:
                     self.unkept_characters = reader.dropped_characters
 
     def _failure_of_stream(self, reader: StreamReader, *, has_begun: bool) -> UpstreamError:
-        """An error that comes before all else is a refusal behind a 200; later ones break the answer off."""
+        """An error as the first event is a refusal behind a 200; a later one cuts the answer."""
         refusal = None if has_begun or self.text else self._error_in(reader.error)
         reported = "reported an error in the middle of its answer"
         what = "ended its answer before it was complete" if reader.failure is None else reported
@@ -139,11 +160,13 @@ class PassedThroughAnswer:
         )
 
     def _error_in(self, document: object) -> UpstreamError | None:
-        provider = self._context.target.provider
-        return error_in_reply(document, provider=provider, secret=upstream_key(provider))
+        target = self._context.target
+        instance = find_instance(target.instance)
+        provider = target.provider if instance is None else instance.provider
+        return error_in_reply(document, provider=provider, secret=upstream_key(target.instance, target.credential))
 
     def _as_served(self, reading: Reading) -> Reading:
-        """Where the upstream says nothing of a tier, a speed or a region that was asked for, that is what counts."""
+        """If the upstream doesn't report the tier, speed or region, the requested one counts."""
         asked = self._context.request.asked_service
         if not any(asked):
             return reading
@@ -151,7 +174,7 @@ class PassedThroughAnswer:
 
 
 async def reply_bytes(wire: PassThrough, body: bytes, read: ReadReply, *, cost: str | None = None) -> bytes:
-    """A whole reply without the upstream's prices; with ours, where `cost` is not None."""
+    """A whole reply without the upstream's prices; with ours, unless `cost` is None."""
     await take_turn(len(body))
     if not read.is_apart:
         body = wire.without_money(body)
@@ -165,7 +188,7 @@ def _server(provider: ForwardsRaw, model: str) -> Server:
 
 
 def _tool_meters(context: CallContext) -> tuple[str, ...]:
-    """What the provider is to run; some of OpenAI's models search in each call."""
+    """Tools that the provider will run; some of OpenAI's models search in each call."""
     meters = context.request.tool_meters
     if WEB_SEARCHES not in meters and is_search_model(context.target.upstream_model):
         return (WEB_SEARCHES, *meters)
@@ -177,7 +200,7 @@ async def _finish_stream(reader: StreamReader, _: TokenCounts, cost: str | None)
 
 
 async def _read_rest(pieces: AsyncIterator[bytes]) -> None:
-    """What follows the last event is of no interest, but a reply that was read to its end gives its connection back."""
+    """Whatever follows the last event is ignored, but reading to the end returns the connection to the pool."""
     with suppress(UpstreamError):
         async for _ in pieces:
             pass

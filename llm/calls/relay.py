@@ -1,4 +1,4 @@
-"""Between the task that owns a call and the caller that may or may not be listening."""
+"""Between the task that owns a call and a caller that may or may not be listening."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 from llm.calls.context import Bounds
 
+JSON = "application/json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
 class Relay:
     """A stream's bytes on their way to the caller: bounded, and never a reason for the call to wait for ever.
 
-    What has gathered since the caller's last read goes out in one piece. A caller that reads nothing for `stall_s`
-    while the relay is full counts as gone.
+    Bytes gathered since the caller's last read are sent in one chunk. A caller that reads nothing for `stall_s` while
+    the relay is full counts as gone.
     """
 
     def __init__(self, *, most_bytes: int, stall_s: float, on_leave: Callable[[], None]) -> None:
@@ -37,21 +38,21 @@ class Relay:
 
     @property
     def silent_s(self) -> float:
-        """For how long nothing has been handed on."""
+        """How long nothing has been added."""
         return time.monotonic() - self._last_at
 
     def break_silence(self, comment: bytes) -> None:
-        """No effect where the caller has not read yet what came before, or nothing comes any more."""
+        """No effect if the caller hasn't read everything so far, or the stream has ended."""
         if not self._pieces and not self._is_closed:
             self.add(comment)
 
     async def put(self, data: bytes) -> None:
-        """Hand on; waits for room or for the caller's leaving, whichever comes first."""
+        """Add bytes; waits for room or for the caller's leaving, whichever comes first."""
         if self.add(data):
             await self.wait_for_room()
 
     def add(self, data: bytes) -> bool:
-        """Hand on without waiting; whether it is time to wait for room."""
+        """Add without waiting; returns whether to wait for room."""
         if self._is_left or not data:
             return False
         self._pieces.append(data)
@@ -67,12 +68,12 @@ class Relay:
             self.leave()
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Nothing more will be added."""
         self._is_closed = True
         _wake(self._reader)
 
     def leave(self) -> None:
-        """The caller is gone: whatever was not read is dropped. No effect after the last byte was read."""
+        """The caller is gone: unread bytes are dropped. No effect after the last byte was read."""
         if self._is_left or (self._is_closed and not self._pieces):
             return
         self._is_left = True
@@ -106,7 +107,7 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What goes to the caller: whole bytes, or a relay whose bytes are still coming."""
+    """What goes to the caller: complete bytes, or a relay that is still being filled."""
 
     status: int
     body: bytes | Relay
@@ -115,9 +116,9 @@ class Reply:
 
 
 class Audience:
-    """The caller as its request's task sees it: somebody who gets one reply, and may leave at any moment.
+    """The caller as seen by its request's task: it gets one reply, and may leave at any moment.
 
-    relay: of a streamed reply, once its head is out; it stays the same, however many providers are tried.
+    relay: of a streamed reply, once its headers are sent; it stays the same across attempts at several providers.
     """
 
     def __init__(self) -> None:
@@ -134,7 +135,7 @@ class Audience:
             _abandon(reply)
 
     def begin_stream(self, bounds: Bounds, headers: Mapping[str, str]) -> Relay:
-        """From now on a streamed reply is under way: errors can only be events of it."""
+        """From now on a streamed reply has begun: errors can only be events in it."""
         if self.relay is None:
             self.relay = Relay(most_bytes=bounds.relay_bytes, stall_s=bounds.relay_stall_s, on_leave=self.leave)
             headers = {**headers, "cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -146,7 +147,7 @@ class Audience:
         return self.reply.done()
 
     async def wait(self) -> Reply:
-        """The reply. Raises GatewayError. Whoever is cancelled while waiting for it has left."""
+        """The reply. Raises GatewayError. A waiter that is cancelled has left."""
         try:
             return await asyncio.shield(self.reply)
         except asyncio.CancelledError:
@@ -167,7 +168,7 @@ class Audience:
 
 
 def _abandon(reply: Reply) -> None:
-    """Nobody reads it, or goes on reading it: nothing is kept for them, and nobody waits for room."""
+    """Nobody reads the reply any more, so nothing is kept for the caller or waits for room."""
     if isinstance(reply.body, Relay):
         reply.body.leave()
 

@@ -1,4 +1,4 @@
-"""What one gateway process holds for as long as it lives: caches, providers, the tasks under way."""
+"""Long-lived state of a gateway process: caches, providers, running tasks."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ from llm.bodies.budget import BodyBudget
 from llm.books.writer.thread import BooksWriter, writer
 from llm.calls.context import Bounds
 from llm.calls.end_user_names import EndUserNames
+from llm.calls.health import TargetHealth
 from llm.db.connection_budget import SIDE_READERS
 from llm.db.outages import sentence_for_callers
-from llm.db.read_lanes import ReadLane, Shared
+from llm.db.reader_threads import ReadLane, Shared
 from llm.endusers import account_key
 from llm.errors import BooksUnavailable, InvalidKey, PermissionDenied, ShuttingDown, UpstreamError
 from llm.keys import Caller, CallerCache, load_caller, reload_caller
 from llm.models import CatalogVersion
 from llm.prices.catalog import Catalog, CatalogCache, load_catalog
 from llm.providers.base import BaseLLMProvider
-from llm.providers.registry import build_provider
+from llm.providers.registry import build_provider, instances
 
 log = structlog.get_logger("llm.runtime")
 
 T = TypeVar("T")
 
 _STOP_SECONDS = 5
-"""What a call that is stopped may take to settle."""
+"""Time for a stopped call to settle."""
 _OTHER_BODIES_BYTES = 16 * 1024**2
 
 
 class OwnedTask(Protocol):
-    """What owns a call for as long as it lasts."""
+    """The task that owns a call."""
 
     async def run(self) -> None: ...
 
@@ -49,7 +50,7 @@ class OwnedTask(Protocol):
 
 
 class Runtime:
-    """One a process and event loop: `runtime()`."""
+    """One per process and event loop: see `runtime()`."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -57,7 +58,7 @@ class Runtime:
         self.bodies = BodyBudget(
             max_bytes=settings.LLM_BODIES_BYTES, max_bytes_per_key=settings.LLM_BODIES_BYTES_PER_KEY
         )
-        # Of whoever asks for paths that need no key, such as /healthz: they can't take what callers have keys for.
+        # For requests to paths without a key, such as /healthz: they can't take the room of callers with keys.
         self.other_bodies = BodyBudget(max_bytes=_OTHER_BODIES_BYTES, max_bytes_per_key=_OTHER_BODIES_BYTES)
         self.is_draining = False
         self._is_closed = False
@@ -71,8 +72,9 @@ class Runtime:
         self._tasks: dict[asyncio.Task[None], OwnedTask] = {}
         self._alerts = StaffAlerts()
         self.end_user_names = EndUserNames(self.run_side_db)
+        self.health = TargetHealth()
         self.drains = 0
-        """Calls that read on for a caller who has left."""
+        """Calls that read on although their caller has left."""
         self.bounds = Bounds(
             first_byte_s=settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS,
             idle_s=settings.LLM_IDLE_TIMEOUT_SECONDS,
@@ -88,24 +90,26 @@ class Runtime:
         return writer()
 
     async def run_db(self, read: Callable[[], T]) -> T:
-        """A read that calls need, in a thread of ours. Raises BooksUnavailable when the database is away or hangs."""
+        """A read that calls need, in one of our threads. Raises BooksUnavailable if the database is unavailable or
+        hangs.
+        """
         self._require_books()
         return await self._call_lane.run(read)
 
     async def run_side_db(self, read: Callable[[], T]) -> T:
-        """A read for anybody else: many of these may come at a time, and calls must find their lane free."""
+        """A read for anything else: many of these may come at once, and the calls' lane must stay free."""
         self._require_books()
         return await self._side_lane.run(read)
 
     def _require_books(self) -> None:
-        """While the writer finds the database away, nobody is kept waiting to find out once more."""
+        """While the writer finds the database unavailable, callers needn't wait to find out again."""
         if (outage := self.writer.outage) is not None:
             raise BooksUnavailable(sentence_for_callers(outage))
 
     async def share(self, work: Callable[[], Awaitable[T]]) -> T:
-        """What `work` finds that begins after this; whoever else asks for the same meanwhile shares it.
+        """The result of a run of `work` that begins after this call; concurrent callers share it.
 
-        work: a function that stays, such as one of a module.
+        work: a long-lived function, such as one of a module.
         """
         shared = self._shared.get(work)
         if shared is None:
@@ -113,28 +117,28 @@ class Runtime:
         return cast("T", await shared.get())
 
     def connect_readers(self) -> None:
-        """Take the connections that reads need before anybody else has them all."""
+        """Open the connections for reads before something else takes them all."""
         for lane in (self._call_lane, self._side_lane):
             lane.connect()
 
     async def caller(self, secret: str, *, must_be_fresh: bool) -> Caller:
-        """Whose key this is. Fresh where no open row will check the key once more."""
+        """The caller of this key. Read afresh where no open row will check the key again."""
         caller = None if must_be_fresh else self.callers.get(secret)
         if caller is None:
-            # Anybody can make up a key, and a known one may ask for lists without end.
+            # Anyone can make up a key, and a known one may request lists without end.
             is_for_call = not must_be_fresh and self.callers.knows(secret)
             run = self.run_db if is_for_call else self.run_side_db
             try:
                 caller = await run(lambda: load_caller(secret))
             except (InvalidKey, PermissionDenied):
-                # From now on it is a stranger: a key that was revoked may be sent as often as a made-up one.
+                # From now on it counts as unknown: a revoked key may be sent as often as a made-up one.
                 self.callers.forget(secret)
                 raise
             self.callers.put(secret, caller)
         return caller
 
     async def fresh_caller(self, caller: Caller) -> Caller:
-        """The same key as the database knows it now, read once for all who ask meanwhile.
+        """The same key as the database knows it now, read once for all concurrent requests.
 
         Raises InvalidKey or PermissionDenied.
         """
@@ -149,7 +153,7 @@ class Runtime:
                 self._reloads.pop(key_id, None)
 
     async def _reload(self, caller: Caller) -> Caller:
-        """Beside the calls: a key may ask for models that it isn't allowed as often as it likes."""
+        """In the side lane: a key may request models that it isn't allowed as often as it likes."""
         try:
             fresh = await self.run_side_db(lambda: reload_caller(caller))
         except (InvalidKey, PermissionDenied):
@@ -159,7 +163,7 @@ class Runtime:
         return fresh
 
     async def end_user_key(self, caller: Caller) -> bytes:
-        """What the account's end users are hashed with; made with the first call that names one."""
+        """The key for hashing the account's end users, created with the first call that names one."""
         if not caller.end_user_key:
             key = await self.run_db(partial(account_key, caller.account_id))
             caller = replace(caller, end_user_key=key)
@@ -176,7 +180,7 @@ class Runtime:
         return catalog
 
     async def fresh_catalog(self) -> Catalog:
-        """The catalog of the database's current version, read anew only if it has moved on."""
+        """The catalog of the database's current version, read again only if the version has changed."""
         self.forget_catalog(await self.share(_current_version))
         return await self.catalog()
 
@@ -184,14 +188,23 @@ class Runtime:
         """The books say that this version is no longer the current one."""
         self._catalog.invalidate(version)
 
-    def provider(self, name: str) -> BaseLLMProvider:
+    def provider(self, instance: str, credential: str = "") -> BaseLLMProvider:
+        """The object that calls an instance with one of its keys. Raises LookupError for an unknown instance."""
+        name = f"{instance}/{credential}" if credential else instance
         provider = self._providers.get(name)
         if provider is None:
-            provider = self._providers[name] = build_provider(name)
+            provider = self._providers[name] = build_provider(instance, credential)
         return provider
 
+    def load_providers(self) -> None:
+        """Those that will surely be called. Importing an SDK takes a second in which no stream would move."""
+        default = settings.LLM_PROVIDER
+        for instance in instances().all:
+            if instance.name == default or (settings.LLM_PROVIDERS and not instance.lacks):
+                self.provider(instance.name, instance.credentials[0].id)
+
     async def tell_staff(self, provider: str, failure: UpstreamError) -> None:
-        """That the provider doesn't accept our account; at most one call of an hour waits for it to be written."""
+        """The instance refuses our own account. At most one call per hour waits for the alert to be written."""
         now = datetime.now(UTC)
         if not self._alerts.is_due(provider, now):
             return
@@ -203,7 +216,7 @@ class Runtime:
             self._alerts.forget(provider, now)
 
     def start(self, request_task: OwnedTask, *, on_end: Callable[[], None] | None = None) -> None:
-        """Run it to its end, whatever becomes of who asked for it; then call `on_end`."""
+        """Run it to its end, even if its requester goes away; then call `on_end`."""
         if self.is_draining:
             raise ShuttingDown("This gateway process is shutting down. Try again.")
         task = asyncio.get_running_loop().create_task(request_task.run())
@@ -216,13 +229,13 @@ class Runtime:
         self._tasks.pop(task, None)
 
     def begin_drain(self) -> None:
-        """Take no new requests; those under way have LLM_DRAIN_SECONDS from now. Again, it changes nothing."""
+        """Take no new requests; those running have LLM_DRAIN_SECONDS from now. Calling it again changes nothing."""
         if not self.is_draining:
             self.is_draining = True
             asyncio.get_running_loop().call_later(settings.LLM_DRAIN_SECONDS, self._stop_requests)
 
     async def drain(self) -> None:
-        """Let calls finish, settle what does not finish in time, write everything, close connections."""
+        """Let calls finish, settle those that don't finish in time, write everything, close connections."""
         self.begin_drain()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=settings.LLM_DRAIN_SECONDS + _STOP_SECONDS)
@@ -235,7 +248,7 @@ class Runtime:
             request_task.stop_for_shutdown()
 
     async def aclose(self) -> None:
-        """Close connections, to providers and to the database. A second call finds nothing left to close."""
+        """Close connections to providers and the database. A second call finds nothing left to close."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -256,7 +269,7 @@ _runtimes: dict[tuple[int, int], Runtime] = {}
 
 
 def runtime() -> Runtime:
-    """Of this process and event loop."""
+    """The one of this process and event loop."""
     key = os.getpid(), id(asyncio.get_running_loop())
     if (found := _runtimes.get(key)) is None:
         _abandon_ended()
@@ -265,7 +278,7 @@ def runtime() -> Runtime:
 
 
 def _abandon_ended() -> None:
-    """Whoever embeds the gateway may run a loop for each call: what an ended one left takes no connection further."""
+    """A program that embeds the gateway may run one loop per call: the runtime of an ended loop holds no connection."""
     for key, found in list(_runtimes.items()):
         if key[0] == os.getpid() and found.loop.is_closed():
             _runtimes.pop(key, None)

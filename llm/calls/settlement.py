@@ -1,4 +1,4 @@
-"""From what is known of an ended call to the one row that closes it. Pure, but for the log of what it can't price."""
+"""From what is known about an ended call to the row that closes it. Pure, except for logging what it can't price."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ _MAX_DISPUTED_CHARACTERS = 4000
 class Ending:
     """How a call ended.
 
-    estimate: counts what the upstream did not report; called only where that is needed.
-    is_gone: the caller had left before the reply came to its end.
-    tool_meters: extra meters of what the provider was to run by itself. is_charged: False for what no provider
-    charges for: the call stands on the books and on no invoice.
+    estimate: counts what the upstream didn't report; called only if needed.
+    is_gone: the caller had left before the reply was complete.
+    tool_meters: extra meters of tools that the provider was to run. is_charged: False for calls that no provider
+    charges
+    for: they are on the books and on no invoice.
     """
 
     reading: Reading
@@ -51,11 +52,11 @@ class Ending:
 def close_of(
     opened: OpenCall, price: PriceSnapshot | None, ending: Ending, *, is_priced_as_reported: bool = False
 ) -> CloseCall:
-    """The closing row: exact where the provider reported its final figures, estimated and bounded otherwise.
+    """The closing row: exact if the provider reported final figures, otherwise estimated and bounded.
 
-    is_priced_as_reported: `price` is not that of the model or service that was asked for.
+    is_priced_as_reported: `price` isn't that of the requested model or service.
 
-    Figures that can't be true, or that no column holds, are kept aside as they came: disputed, and billed to nobody.
+    Figures that can't be true, or that no column holds, are kept as they came: disputed, and not billed.
     """
     reading = _disputed_if_absurd(ending.reading)
     counts, source = _figures(replace(ending, reading=reading))
@@ -94,7 +95,7 @@ def close_of(
 
 
 def close_of_undone(opened: OpenCall, error: UpstreamError, *, duration_ms: int) -> CloseCall:
-    """For a call that surely generated nothing: refused, or never sent."""
+    """For a call that certainly generated nothing: refused, or never sent."""
     was_sent = error.upstream_status is not None
     return CloseCall(
         id=opened.id,
@@ -120,14 +121,14 @@ def outcome_of(error: UpstreamError) -> CallOutcome:
 
 
 def _with_unreported(counts: TokenCounts, meters: tuple[str, ...]) -> TokenCounts:
-    """With one unit of each: without a rate of theirs the call is unpriced, never at its tokens alone."""
+    """Adds one unit of each: without a rate for it the call is unpriced, rather than charged for its tokens alone."""
     return replace(counts, extra_meters={**dict.fromkeys(meters, 1), **counts.extra_meters}) if meters else counts
 
 
 def _flags(
     reading: Reading, cost: Cost | None, service: Service, *, is_priced_as_reported: bool, has_unreported_tools: bool
 ) -> tuple[str, ...]:
-    """Words of docs/decisions/0024."""
+    """Words defined in docs/decisions/0024."""
     words = {
         PRICED_AS_REPORTED: is_priced_as_reported,
         TOOLS_UNREPORTED: has_unreported_tools,
@@ -138,7 +139,7 @@ def _flags(
 
 
 def _figures(ending: Ending) -> tuple[TokenCounts, UsageSource]:
-    """Reported figures count as they are once they are final; before that they are only a lower bound."""
+    """Final figures are taken as reported; others are only a lower bound."""
     reported = ending.reading.counts
     if reported is not None and ending.reading.is_final:
         return reported, UsageSource.DRAINED if ending.is_gone else UsageSource.REPORTED
@@ -164,7 +165,7 @@ def _disputed_if_absurd(reading: Reading) -> Reading:
 
 
 def _kept(usage: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Disputed figures as they came; as a cleaned and shortened text where no JSON column could hold them."""
+    """Disputed figures as they came, or as a cleaned and shortened text if no JSON column could hold them."""
     if usage is None:
         return None
     try:
@@ -172,7 +173,7 @@ def _kept(usage: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     except TypeError:
         text = repr(usage)
     else:
-        # PostgreSQL's JSON knows no NUL.
+        # PostgreSQL's JSON can't contain NUL.
         if len(text) <= _MAX_DISPUTED_CHARACTERS and "\\u0000" not in text:
             return usage
     return {"text": clean_text(text, limit=_MAX_DISPUTED_CHARACTERS)}
@@ -190,7 +191,7 @@ def _is_plausible(counts: TokenCounts) -> bool:
 
 
 def limits_after(limits: Sequence[LimitState], closing: CloseCall) -> tuple[LimitState, ...]:
-    """What limits leave once the call has given back what it held and didn't use."""
+    """What limits leave once the call has released the unused part of its reservation."""
     return tuple([_after(state, closing) for state in limits])
 
 

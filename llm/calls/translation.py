@@ -1,4 +1,4 @@
-"""A caller of one dialect in front of a provider that speaks another, through `llm.types`."""
+"""A caller of one dialect and a provider of another, connected through `llm.types`."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class TranslatedAnswer:
         return writer.finish(self._as_booked(response, counts), cost=cost)
 
     def _as_booked(self, response: ChatResponse, counts: TokenCounts) -> ChatResponse:
-        """With the figures that are on the books, in the name that the caller asked for."""
+        """With the figures on the books, and the model name that the caller requested."""
         return replace(response, usage=counts, model=self._context.opened.model)
 
 

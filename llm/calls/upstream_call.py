@@ -1,4 +1,4 @@
-"""One upstream call, from its open row to its closing one, whatever the upstream or the caller does in between."""
+"""One upstream call, from its open row to its closing one, whatever the upstream or the caller does meanwhile."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from llm.calls.deadlines import Deadlines, Stopped, StopReason
 from llm.calls.estimation import estimate
 from llm.calls.log import report_call
 from llm.calls.passthrough import PassedThroughAnswer
-from llm.calls.relay import Audience, Relay, Reply
+from llm.calls.relay import JSON, Audience, Relay, Reply
 from llm.calls.settlement import Ending, close_of, close_of_undone, limits_after, outcome_of
 from llm.calls.translation import TranslatedAnswer
 from llm.dialects.base import Origin
 from llm.enums import CallOutcome, UsageStatus
-from llm.errors import ShuttingDown, UpstreamError, UpstreamFailed, UpstreamTimeout
+from llm.errors import RequestUnwritten, ShuttingDown, UpstreamError, UpstreamFailed, UpstreamRejected, UpstreamTimeout
 from llm.money import format_usd, pico_to_usd
 from llm.prices.pricing import priced_service
 from llm.providers.failures import refuses_stream_options, upstream_error
@@ -35,27 +35,28 @@ from llm.types import Reading, Service, TokenCounts
 
 log = structlog.get_logger("llm.calls")
 
-JSON = "application/json"
 STOPPING = "This gateway process is shutting down. Try again."
 _SETTLE_PATIENCE_S = 15.0
-"""Longer than the writer takes to find out that the database hangs, and to put a settlement into the spool instead."""
+"""Longer than the writer needs to find that the database hangs, and to put a settlement into the spool instead."""
 _HEAD_GRACE_S = 1.0
-"""So long the head of a stream waits behind its provider's for the first event: a refusal in it keeps its status."""
+"""How long a stream's headers wait after its provider's for the first event: a refusal in it keeps its status."""
 _MAX_BEFORE_HEAD_BYTES = 16 * 1024
 _OUTCOMES = {StopReason.HANG_UP: CallOutcome.CLIENT_GONE, StopReason.SHUTDOWN: CallOutcome.SHUTDOWN}
 _PROVIDERS_CHOICE = ("", "auto", "standard_only")
 
 
 class UpstreamCall:
-    """Reads a provider's answer and does what is due: the caller's bytes, the deadlines, the books.
+    """Reads a provider's answer and acts on it: the caller's bytes, the deadlines, the books.
 
-    closing: the row that closes the call, once that is known. is_settled: whether the books were given it. They were
-    wherever the caller has got something; else it is due, with the next call or by `settle`.
+    failure: why it has ended early. closing: the row that closes the call, once that is known. is_settled: whether the
+    books were given it. They were wherever the caller has got something; else it is due, with the next call or by
+    `settle`.
     """
 
     def __init__(self, context: CallContext, audience: Audience, writer: BooksWriter) -> None:
         self.context = context
         self.closing: CloseCall | None = None
+        self.failure: UpstreamError | None = None
         self.is_settled = False
         self._audience = audience
         self._writer = writer
@@ -69,9 +70,24 @@ class UpstreamCall:
         self._before_head = b""
         self._drained_events = 0
         self._has_ended = False
+        self._stopped_for: StopReason | None = None
+
+    @property
+    def has_failed_upstream(self) -> bool:
+        """Whether it was the target that failed: not this caller's request, and nobody who stopped the call."""
+        if self.failure is None or isinstance(self.failure, UpstreamRejected | RequestUnwritten):
+            return False
+        return self._deadlines.asked is None and self._stopped_for in (None, StopReason.FIRST_BYTE, StopReason.IDLE)
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the target has answered: with a whole reply, or by refusing what this caller has sent."""
+        if self.failure is None:
+            return self._has_ended and not self.context.request.is_count
+        return isinstance(self.failure, UpstreamRejected) and self.failure.upstream_status is not None
 
     async def run(self) -> UpstreamError | None:
-        """Why the caller has no answer; None where there is one, or nobody to answer. Raises ShuttingDown."""
+        """The error if the caller has no answer; None if it has one, or has left. Raises ShuttingDown."""
         reason = self._deadlines.asked or (StopReason.HANG_UP if self._audience.is_gone else None)
         if reason is not None:
             await self._void(reason)
@@ -79,7 +95,11 @@ class UpstreamCall:
         try:
             await self._follow()
         except Exception as error:  # noqa: BLE001  # the outermost edge of a provider's code
-            return await self._end_early(self._failure_of(error))
+            failure = self._failure_of(error)
+            if not self._has_ended:
+                self.failure = failure
+                self._stopped_for = error.reason if isinstance(error, Stopped) else None
+            return await self._end_early(failure)
         finally:
             self._stop_head_timer()
             self._close_stream()
@@ -91,9 +111,9 @@ class UpstreamCall:
         self._deadlines.stop(reason, within_s=within_s)
 
     async def settle(self) -> None:
-        """Put the closing row on the books.
+        """Write the closing row to the books.
 
-        Durable when it returns, unless they are away: the writer keeps it then, and the caller goes on.
+        Durable on return, unless the books are unavailable: then the writer keeps it, and the caller goes on.
         """
         closing = self.take_closing()
         written = self._writer.submit(closing)
@@ -102,14 +122,14 @@ class UpstreamCall:
             log.error("call.settlement_deferred", request_id=self.context.request_id, call_id=str(closing.id))
 
     def take_closing(self) -> CloseCall:
-        """For whoever gives it to the books now."""
+        """For the code that now submits it to the books."""
         if self.closing is None or self.is_settled:
             raise RuntimeError("a call is settled once, after it has ended")
         self.is_settled = True
         return self.closing
 
     def settled_limit_headers(self) -> dict[str, str]:
-        """What limits leave after the call: a client that paces itself must not take what it held for used."""
+        """What limits leave after the call, so that a client that paces itself doesn't count the hold as used."""
         if self.closing is None or not self.context.limits:
             return {}
         return self.context.wire.limit_headers(limits_after(self.context.limits, self.closing), now=datetime.now(UTC))
@@ -137,7 +157,7 @@ class UpstreamCall:
                 )
 
     def _connect(self) -> None:
-        """The head of a stream follows its provider's, at the latest a moment later."""
+        """A stream's headers are sent with its provider's, or at the latest a moment later."""
         self._has_connected = True
         if self.context.request.is_stream:
             self._head_timer = asyncio.get_running_loop().call_later(_HEAD_GRACE_S, self._begin_reply)
@@ -157,7 +177,7 @@ class UpstreamCall:
             self._head_timer = None
 
     def _note_progress(self) -> None:
-        """The provider has sent something that counts: of a stream an event, not a comment."""
+        """The provider has made progress: with an event of a stream, not a comment."""
         if self._first_byte_at is None:
             self._first_byte_at = time.monotonic()
             self._deadlines.note_first_byte()
@@ -168,38 +188,40 @@ class UpstreamCall:
         if chunk.events:
             self._note_progress()
             if self._audience.is_gone:
-                # Those that nobody waits for any more are bounded.
+                # The events of a stream whose caller has left are bounded.
                 self._drained_events += chunk.events
                 if self._drained_events > self.context.bounds.drain_events:
                     self.stop(StopReason.HANG_UP, within_s=0)
         if self._relay is None:
-            # Comments, which wait for the head; nobody misses some.
+            # Comments, which wait for the headers; missing some doesn't matter.
             if len(self._before_head) + len(chunk.data) <= _MAX_BEFORE_HEAD_BYTES:
                 self._before_head += chunk.data
             return
-        # For each chunk of each stream: a coroutine is only made where there is something to wait for.
+        # Called for each chunk of each stream: a coroutine is created only if there is something to wait for.
         if self._relay.add(chunk.data):
             await self._relay.wait_for_room()
 
     async def _complete(self, complete: Complete) -> None:
-        """The answer has come to its own end: on the books, durably, before its last byte goes out."""
+        """The answer is complete: recorded durably before its last byte is sent."""
         self._deadlines.lift()
         outcome = CallOutcome.CLIENT_GONE if self._audience.is_gone else CallOutcome.OK
         self.closing = closing = self._close_of(self._ending(outcome))
         await self.settle()
         data = await complete.finish(closing.counts, self._visible_cost(closing))
         if self._relay is None:
-            self._answer_whole(data, closing)
+            await self._answer_whole(data, closing)
         else:
             await self._relay.put(data)
             self._close_stream()
         self._has_ended = True
         self._deadlines.limit_rest()
 
-    def _answer_whole(self, body: bytes, closing: CloseCall) -> None:
+    async def _answer_whole(self, body: bytes, closing: CloseCall) -> None:
         headers = {**self.context.reply_headers, **self.settled_limit_headers()}
         if (cost := self._visible_cost(closing)) is not None:
             headers["x-llm-cost"] = cost
+        if self.context.keep_reply is not None:
+            await self.context.keep_reply(body, headers)
         self._audience.answer(Reply(200, body, JSON, headers))
 
     def _visible_cost(self, closing: CloseCall) -> str | None:
@@ -215,7 +237,7 @@ class UpstreamCall:
     # --- Where it ends before that ------------------------------------------------------------------------------------
 
     async def _void(self, reason: StopReason) -> None:
-        """Opened and never sent: there is nothing to cut."""
+        """Opened and never sent: there is no stream to cut."""
         self.closing = void_close(self.context.opened, outcome=_OUTCOMES[reason])
         await self.settle()
         if reason is StopReason.SHUTDOWN:
@@ -226,7 +248,7 @@ class UpstreamCall:
         if isinstance(error, UpstreamError):
             return error
         if not isinstance(error, Stopped):
-            # The exception's text may hold a prompt or a key, so only its class is told.
+            # The exception's text may contain a prompt or a key, so only its class is logged.
             log.warning("provider.failed", provider=provider, error=type(error).__name__)
             return upstream_error(error, provider=provider)
         if error.reason is StopReason.SHUTDOWN:
@@ -236,9 +258,9 @@ class UpstreamCall:
         return UpstreamTimeout(f"The provider “{provider}” did not answer in time.", may_have_worked=True)
 
     async def _end_early(self, error: UpstreamError) -> UpstreamError | None:
-        """The error where it is still to be told: as the reply, or not at all if another call follows."""
+        """The error, to be reported as the reply, or not at all if another call follows."""
         if self._has_ended:
-            # What came after the answer changes nothing.
+            # Anything after the answer changes nothing.
             return None
         if self.closing is None:
             self.closing = self._close_after(error)
@@ -308,9 +330,9 @@ class UpstreamCall:
 
 
 def origin_of(reply_headers: Mapping[str, str]) -> Origin:
-    """What an error on a stream says of the call that it ends; before a stream, headers say it."""
+    """What an error event says about its call; before a stream has begun, headers say it."""
     if "x-llm-provider" not in reply_headers:
-        # Of a call that isn't this request's own.
+        # Not for a call that belongs to another request.
         return {}
     return {
         "call_id": reply_headers["x-llm-call-id"],
@@ -327,8 +349,9 @@ def _answer_for(context: CallContext) -> Answer:
 
 
 def without_our_keys(reading: Reading) -> Reading:
-    """What is put on the books of a reply. Its bytes were searched already, but not for a key that is written with
-    escapes, or with characters in it that are left out of a column."""
+    """A reply's texts for the books. Its bytes were already searched, but not for a key written with escapes, or with
+    characters that columns leave out.
+    """
     secrets = configured_secrets()
     if not secrets:
         return reading
@@ -342,7 +365,7 @@ def without_our_keys(reading: Reading) -> Reading:
 
 
 def _is_other_service(asked: Service, reading: Reading) -> bool:
-    """Whether it was served at other prices than was asked for; `auto` and the like leave that to the provider."""
+    """Whether it was served at other prices than requested; `auto` and the like leave the choice to the provider."""
     parts = zip(asked, reading.service, priced_service(asked), priced_service(reading.service), strict=True)
     return any(
         word not in _PROVIDERS_CHOICE and served != "" and priced != served_priced

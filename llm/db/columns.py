@@ -1,4 +1,4 @@
-"""Columns that are added to large tables."""
+"""Columns added to large tables."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from django.db.models import Model
 
 
 class AddColumn(AddField):
-    """As AddField, for a field that is nullable or has a constant `db_default`: no row is touched on SQLite either.
+    """Like AddField, for a field that is nullable or has a constant `db_default`: no row is touched, even on SQLite.
 
-    Django makes the whole table anew there, once for each field, since it would have to take the default away again;
-    one that stays in the database can be added in place.
+    Django would rebuild the whole table there, once per field, because it removes the default afterwards; with a
+    default that stays in the database, the column can be added in place.
     """
 
     def database_forwards(

@@ -1,6 +1,6 @@
-"""One budget of PostgreSQL's connections, over all processes and hosts, and what the server allows.
+"""One budget of PostgreSQL connections, over all processes and hosts, and the server's limits.
 
-It goes by settings alone: every process comes to the same figures, also while the database is away.
+It is computed from settings alone: every process gets the same figures, even while the database is unavailable.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import connection
 
 SIDE_READERS = 2
-"""Threads of a web process that read for anybody but calls: lists of models, metrics, keys not seen before."""
+"""Threads of a web process for reads outside calls: lists of models, metrics, unknown keys."""
 WRITERS = 1
 CONNECTIONS_PER_JOB = 2
 """Of a Celery worker: the job's own, and its lease's, which a second thread renews."""
@@ -26,10 +26,10 @@ SELECT current_setting('max_connections')::int - current_setting('superuser_rese
 
 @dataclass(frozen=True)
 class ConnectionBudget:
-    """What each kind of process may hold at most, over all hosts.
+    """How many connections each kind of process may hold at most, over all hosts.
 
     gateway: the books' writers, and reads; pages: requests that Django serves; workers: Celery's;
-    spare: commands, backups, psql, whatever watches the server.
+    spare: commands, backups, psql, monitoring of the server.
     """
 
     gateway: int
@@ -44,7 +44,7 @@ class ConnectionBudget:
 
 @dataclass(frozen=True)
 class ServerLimits:
-    """-1: no limit. available: to roles that are no superusers, None on SQLite; role: of the one that asked."""
+    """-1: no limit. available: to roles that aren't superusers, None on SQLite; role: of the current one."""
 
     available: int | None = None
     database: int = -1
@@ -62,7 +62,7 @@ def connection_budget() -> ConnectionBudget:
 
 
 def read_server_limits() -> ServerLimits:
-    """Raises OperationalError where the database is away."""
+    """Raises OperationalError if the database is unavailable."""
     with connection.cursor() as cursor:
         if connection.vendor != "postgresql":
             cursor.execute("SELECT 1")
@@ -72,13 +72,13 @@ def read_server_limits() -> ServerLimits:
 
 
 def pages_role() -> str:
-    """The role of DATABASE_PAGES_URL; "" where pages have none of their own."""
+    """The role in DATABASE_PAGES_URL; "" if pages use the default one."""
     role: str = settings.DATABASES["default"].get("PAGES", {}).get("user", "")
     return role
 
 
 def read_role_limit(role: str) -> int | None:
-    """Its CONNECTION LIMIT, -1 for none; None where there is no such role. PostgreSQL only."""
+    """Its CONNECTION LIMIT, -1 for none; None if there is no such role. PostgreSQL only."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT rolconnlimit FROM pg_roles WHERE rolname = %s", [role])
         row = cursor.fetchone()

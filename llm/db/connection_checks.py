@@ -1,4 +1,4 @@
-"""Whether the server has room for the budget of connections: asked at each start, where the database answers."""
+"""Whether the server has room for the budget of connections: checked at each start, if the database answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LESS = "lower WEB_WORKERS, LLM_DB_THREADS, LLM_DB_PAGES, CELERY_WORKERS or CELE
 def check_connections(
     app_configs: Sequence[AppConfig] | None, *, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[checks.CheckMessage]:
-    """Silent while the database is away: a gateway starts all the same, and says so by /readyz."""
+    """Silent while the database is unavailable: a gateway starts anyway, and /readyz reports it."""
     if "default" not in (databases or ()):
         return []
     was_open = connection.connection is not None
@@ -52,7 +52,7 @@ def _findings() -> Iterator[checks.CheckMessage]:
 def _check_server(
     budget: ConnectionBudget, available: int, database_limit: int, *, extra: int
 ) -> Iterator[checks.CheckMessage]:
-    """extra: what the pages' role is allowed beyond what they need: whoever has it may use it."""
+    """extra: what the pages' role is allowed beyond its need, and might use."""
     needed = budget.total + extra
     shares = f"gateway {budget.gateway}, pages {budget.pages + extra}, workers {budget.workers}, spare {budget.spare}"
     if needed > available:

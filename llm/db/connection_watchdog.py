@@ -1,7 +1,7 @@
-"""Bounds on how long a thread may wait for PostgreSQL, whatever has become of it.
+"""Bounds how long a thread may wait for PostgreSQL, whatever state the server is in.
 
-The server's own timeouts end a statement that runs too long. They end nothing when the server is stopped, or when the
-network swallows what it says: then the driver would wait for ever. So a watch cuts the connection under it.
+The server's own timeouts end statements that run too long. They don't help if the server is stopped, or the network
+drops its answers: the driver would wait for ever. So a watchdog cuts the connection.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 _TICK_S = 0.25
 _MARGIN_S = 1.0
-"""What the server gets beyond its own timeout to say that it gave up."""
+"""Extra time after the server's own timeout, for it to report that."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,7 +30,7 @@ class _Wait:
 
 
 class _Watch:
-    """One thread a process; it sleeps while nobody waits."""
+    """One thread per process; it sleeps while nothing is being watched."""
 
     def __init__(self) -> None:
         self._waits: set[_Wait] = set()
@@ -66,14 +66,14 @@ _watch = _Watch()
 
 
 def patience_s() -> float:
-    """How long a transaction of the gateway may take before the database counts as away; 0 for no bound."""
+    """How long a transaction of the gateway may take before the database counts as unavailable; 0 for no bound."""
     timeout_ms: int = settings.LLM_DB_STATEMENT_TIMEOUT_MS
     return timeout_ms / 1000 + _MARGIN_S if timeout_ms else 0.0
 
 
 @contextmanager
 def bounded(seconds: float) -> Iterator[None]:
-    """Within the block this thread's connection is cut after that time: whoever waits on it gets OperationalError."""
+    """Cuts this thread's connection if the block takes longer; waiting on it then raises OperationalError."""
     wrapper = connections["default"]
     if wrapper.vendor != "postgresql" or not seconds:
         yield
@@ -87,7 +87,7 @@ def bounded(seconds: float) -> Iterator[None]:
 
 
 def _cut(wrapper: BaseDatabaseWrapper) -> None:
-    """Shut the socket down under the driver, which wakes it; only the thread that owns a connection may close it."""
+    """Shut the socket down, which wakes the driver; only the thread that owns a connection may close it."""
     driver = wrapper.connection
     try:
         with socket.socket(fileno=os.dup(driver.pgconn.socket)) as copy:

@@ -16,7 +16,7 @@ Statement = tuple[str, Sequence[Any]]
 def moment_text(moment: datetime, vendor: str) -> str:
     """A timestamp as Django stores it: with its zone on PostgreSQL, naive UTC on SQLite.
 
-    SQLite compares text: a fraction that Django leaves out because it is 0 must be left out here too.
+    SQLite compares text, so a zero fraction, which Django omits, must be omitted here too.
     """
     if vendor == "sqlite":
         return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
@@ -24,7 +24,9 @@ def moment_text(moment: datetime, vendor: str) -> str:
 
 
 def json_value(value: Any, vendor: str) -> Any:
-    """A JSON column's value in a document of rows: on SQLite the text that Django stores, on PostgreSQL itself."""
+    """A JSON column's value in a document of rows: on SQLite the text that Django stores, on PostgreSQL the value
+    itself.
+    """
     return json.dumps(value) if vendor == "sqlite" and value is not None else value
 
 
@@ -38,8 +40,8 @@ def rows_sql(columns: Mapping[str, str], vendor: str) -> str:
 
 
 def id_list(ids: Iterable[Any], vendor: str) -> str:
-    """Numbers or hex digits as one parameter: the text of an array, or of a JSON list on SQLite, which has no arrays.
+    """Numbers or hex digits as one parameter: the text of an array or, on SQLite, which has no arrays, of a JSON list.
 
-    As a text, since a driver that is given a list looks at each of its items to find out what array that makes.
+    As text, since a driver inspects each item of a list to find the array's type.
     """
     return orjson.dumps(list(ids)).decode() if vendor == "sqlite" else f"{{{','.join(map(str, ids))}}}"

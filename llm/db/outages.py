@@ -1,7 +1,7 @@
 """Why the database can't be used: a word for logs and a sentence for people.
 
-Never the server's own text: it may name users and addresses. A failed login to PostgreSQL has no SQLSTATE in the
-driver, only that text, so its known phrases are looked for; a server that speaks another language is `unavailable`.
+Never the server's own text, which may contain users and addresses. The driver gives no SQLSTATE for a failed login to
+PostgreSQL, only that text, so its known phrases are searched for; a server in another language is `unavailable`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from django.db import Error, InterfaceError, OperationalError
 
 
 class Outage(StrEnum):
-    """Stable: alerts and searches of logs go by these words."""
+    """Stable: alerts and log searches use these words."""
 
     GONE = "gone"
     REFUSED = "refused"
@@ -31,7 +31,7 @@ class Outage(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-# What a caller is told, and beyond that whoever runs a command.
+# What a caller is told, and what operators are told in addition.
 _WORDS: dict[Outage, tuple[str, str]] = {
     Outage.GONE: ("it ended the connection", "See its log, and run this again once it is back."),
     Outage.REFUSED: ("nothing accepts connections at its address", "Start it, or correct DATABASE_URL."),
@@ -84,7 +84,7 @@ _BY_SQLITE_NAME = {
     "SQLITE_NOTADB": Outage.DAMAGED,
     "SQLITE_IOERR": Outage.UNAVAILABLE,
 }
-# In this order: a login that fails at several addresses has several of them.
+# In this order: a login that fails at several addresses contains several of these.
 _BY_TEXT = (
     ("too many clients", Outage.TOO_MANY_CONNECTIONS),
     ("too many connections", Outage.TOO_MANY_CONNECTIONS),
@@ -112,7 +112,7 @@ _BY_TEXT = (
 
 
 def outage_of(error: BaseException | None) -> Outage | None:
-    """What has befallen the database; None where the error is about something else."""
+    """The kind of outage; None if the error has another cause."""
     if isinstance(error, TimeoutError):
         return Outage.TIMEOUT
     if not isinstance(error, Error):
@@ -129,7 +129,7 @@ def outage_of(error: BaseException | None) -> Outage | None:
 
 
 def reason_of(error: BaseException) -> str:
-    """For the log: of what nobody knows, the kind of error."""
+    """For the log: the class of an error that isn't recognised."""
     return outage_of(error) or type(error).__name__
 
 
@@ -138,7 +138,7 @@ def sentence_for_callers(outage: Outage) -> str:
 
 
 def sentence_for_operators(outage: Outage) -> str:
-    """With what to do."""
+    """Includes what to do."""
     return f"The database can't be used: {'. '.join(_WORDS[outage])}"
 
 

@@ -1,12 +1,12 @@
 """Statements that PostgreSQL parses and plans once per connection, instead of each time.
 
 Parsing and planning is most of what a small batch of the books costs the server. Prepared statements belong to a
-connection, so only a thread that keeps its own may use them, and not through a pooler that hands connections out by
+connection, so they are only for a thread that keeps its own, and not through a pooler that assigns connections per
 transaction: the books' writer connects directly.
 
-A plan is generic, made without the parameters, and kept until the table's statistics change. Made on a small table it
-would read that table whole, for ever; so on this connection nothing is read whole where an index serves, and each
-statement finds its rows by an array of their keys.
+A plan is generic, made without the parameters, and kept until the table's statistics change. If it was made for a small
+table, it would scan that table for ever; so on this connection sequential scans are avoided, and each statement finds
+its rows by an array of their keys.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _of_thread = threading.local()
 
 
 class PreparedStatements:
-    """Those of one thread's connection. A new connection, after one was lost, begins without any."""
+    """Those of one thread's connection. A new connection, after one was lost, starts without any."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
         self._connection: weakref.ref[Any] | None = None
 
     def call(self, cursor: CursorWrapper, sql: str) -> str:
-        """What runs the statement, with the same parameters; prepares it where that has not been done yet.
+        """The statement that executes it with the same parameters; prepares it if necessary.
 
-        The first one on a connection comes before its transaction begins: a setting goes when that is rolled back.
+        The first one on a connection comes before its transaction begins, since a rollback would undo the setting.
         """
         if self._connection is None or self._connection() is not connection.connection:
             cursor.execute(_GENERIC_PLANS_BY_INDEX)
@@ -47,13 +47,13 @@ class PreparedStatements:
 
 
 def prepare_statements_of_this_thread() -> None:
-    """For a thread whose connection is its own and direct; SQLite keeps plans by itself."""
+    """For a thread with its own direct connection; SQLite caches plans itself."""
     if connection.vendor == "postgresql":
         _of_thread.statements = PreparedStatements()
 
 
 def prepared_statements() -> PreparedStatements | None:
-    """This thread's; None where it prepares none."""
+    """This thread's; None if it doesn't prepare any."""
     return getattr(_of_thread, "statements", None)
 
 

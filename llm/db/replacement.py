@@ -1,8 +1,8 @@
-"""What SQLite's `INSERT OR REPLACE` and `UPDATE OR REPLACE` could delete, from the schema of a table.
+"""What SQLite's `INSERT OR REPLACE` and `UPDATE OR REPLACE` could delete, according to a table's schema.
 
-REPLACE deletes the rows that it collides with, and runs no DELETE trigger for them unless `recursive_triggers` is on.
-Our connections switch it on; another client's don't. So a write that collides with a protected row is refused before it
-begins, whatever its conflict clause says.
+REPLACE deletes conflicting rows, and runs no DELETE trigger for them unless `recursive_triggers` is on. Our connections
+switch it on; other clients' don't. So a write that conflicts with a protected row is refused before it begins, whatever
+its conflict clause says.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ _ROWID = "rowid"
 
 @dataclass(frozen=True, slots=True)
 class UniqueKey:
-    """condition: of a partial index, as it stands in the schema; "" where the index holds every row."""
+    """condition: of a partial index, as in the schema; "" if the index covers every row."""
 
     columns: tuple[str, ...]
     condition: str = ""
 
     def collides(self, guard: str, table: str, event: str) -> str:
-        """SQL: whether the new row has this key of another row for which `guard` holds. guard: over `kept`, or ""."""
+        """SQL: whether the new row has this key in common with another row for which `guard` holds. guard: over `kept`,
+        or "".
+        """
         conditions = [f"kept.{column} = NEW.{column}" for column in self.columns]
         if self.condition:
             conditions += [_over(row, self.condition) for row in ("kept", "NEW")]
@@ -38,7 +40,7 @@ class UniqueKey:
         exists = f"EXISTS (SELECT 1 FROM {table} kept WHERE {' AND '.join(conditions)})"  # noqa: S608
         if event == "INSERT" or self.condition:
             return exists
-        # Nearly no update changes a key: the index need not be asked.
+        # Hardly any update changes a key, so the index needn't be searched.
         changes = " OR ".join(f"NEW.{column} IS NOT OLD.{column}" for column in self.columns)
         return f"(({changes}) AND {exists})"
 
@@ -50,7 +52,7 @@ def _over(row: str, condition: str) -> str:
 
 
 def unique_keys(cursor: CursorWrapper, table: str) -> Sequence[UniqueKey]:
-    """All of the table's, the hidden row number (or the integer primary key that is the same) among them."""
+    """All keys of the table, including rowid (or the integer primary key that is the same)."""
     return (UniqueKey((_ROWID,)), *sorted(_indexed_keys(cursor, table), key=lambda key: (key.columns, key.condition)))
 
 

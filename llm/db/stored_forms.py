@@ -1,8 +1,8 @@
-"""One stored form of each value on SQLite, whoever wrote it: the one in which Django writes and asks.
+"""One stored form of each value on SQLite: the one in which Django writes and queries.
 
 SQLite compares moments and JSON as text. The books once wrote "2026-11-01 00:00:00.000000" where Django writes
-"2026-11-01 00:00:00", and JSON without spaces, so what the one had written the other didn't find. Migrations bring old
-rows into Django's form; PostgreSQL has types for both and needs none of it.
+"2026-11-01 00:00:00", and JSON without spaces, so Django's queries didn't find those rows. Migrations bring old rows
+into Django's form; PostgreSQL has types for both and needs none of it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HOLDERS = (
 
 
 def store_as_django_does(apps: Apps, schema_editor: BaseDatabaseSchemaEditor, app_label: str) -> None:
-    """Rewrite the moments and the JSON of an app's tables; run it with the gateway stopped, as migrations are."""
+    """Rewrite the moments and the JSON of an app's tables. Like all migrations, run it with the gateway stopped."""
     connection = schema_editor.connection
     if connection.vendor != "sqlite":
         return
@@ -64,7 +64,7 @@ def _rewrite(connection: BaseDatabaseWrapper, table: str, model: type[models.Mod
 
 
 def _merge_twin_windows(connection: BaseDatabaseWrapper) -> None:
-    """Of two windows of one period the first stays, with what both have used and hold; calls then name that one."""
+    """Of two windows of one period the first stays, with the sum of both; calls then refer to that one."""
     with connection.cursor() as cursor:
         cursor.execute(_TWINS)
         for kept, twin in cursor.fetchall():
@@ -86,7 +86,7 @@ def _renamed(holds: list[tuple[int, int]], twin: int, kept: int) -> list[list[in
 
 @contextmanager
 def _without_triggers(connection: BaseDatabaseWrapper, tables: dict[str, Any]) -> Iterator[None]:
-    """They refuse changes of closed rows, and this one changes no value. All of it is one transaction."""
+    """They refuse changes of closed rows, and this one changes no value. Everything is in one transaction."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger'")
         found = [(name, sql) for name, table, sql in cursor.fetchall() if table in tables]

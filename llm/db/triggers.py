@@ -1,9 +1,9 @@
-"""What the database itself refuses: changes of what is on the books, whoever asks for them, psql included.
+"""Changes to the books that the database itself refuses, from any client, psql included.
 
-A call may be closed once and never changed or deleted; corrections and prices are only ever added. Other apps add
-their own with `keep`. Two more kinds follow from these: a table with such rows is never truncated (PostgreSQL), and no
-write replaces a row that may not be deleted (SQLite, see `llm.db.replacement`). The triggers are installed after each
-migration, and their names hold a digest of what they do, so that an old one is replaced.
+A call may be closed once and never changed or deleted; corrections and prices are only ever added. Other apps add their
+own triggers with `keep`. Two more kinds follow from these: a table with such rows is never truncated (PostgreSQL), and
+no write replaces a row that may not be deleted (SQLite, see `llm.db.replacement`). The triggers are installed after
+each migration, and their names contain a digest of their definition, so that an old one is replaced.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CREATE_FUNCTION = f"\nCREATE OR REPLACE FUNCTION {{name}}() RETURNS trigger LAN
 _FROZEN_AT_OPEN = (
     *("id", "request_id", "attempt", "account_id", "api_key_id", "process_id", "dialect", "provider", "model"),
     *("upstream_model", "is_stream", "request_bytes", "holds", "opened_at", "local_day", "price_id"),
-    *("provider_instance", "end_user", "tags"),
+    *("provider_instance", "end_user", "tags", "credential"),
 )
 _APPEND_ONLY = {
     "llm_usageadjustment": "an adjustment is never changed: add another",
@@ -54,15 +54,15 @@ _REPLACED = "a row of the books is never replaced"
 
 _OTHER = "does something else than it should"
 _RUNNING_STATES = ("O", "A")
-"""Of PostgreSQL's triggers: in ordinary sessions, or in all."""
+"""Of PostgreSQL's triggers: enabled in ordinary sessions, or always."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Refuses an event of a table.
+    """Refuses an event on a table.
 
-    condition: over OLD and NEW, with {is_not} for a comparison that knows NULL. lookup: such a condition that asks
-    other tables too, which PostgreSQL allows only in a function.
+    condition: over OLD and NEW, with {is_not} as the NULL-safe comparison. lookup: such a condition that also queries
+    other tables, which PostgreSQL allows only in a function.
     """
 
     table: str
@@ -72,7 +72,7 @@ class Trigger:
     lookup: str = ""
 
     def create(self, vendor: str, name: str) -> list[str]:
-        """The statements that make it."""
+        """The statements that create it."""
         conditions = [self.condition, self.lookup] if vendor == "sqlite" else [self.condition]
         is_not = "IS NOT" if vendor == "sqlite" else "IS DISTINCT FROM"
         when = " AND ".join(f"({each.format(is_not=is_not)})" for each in conditions if each)
@@ -95,13 +95,13 @@ class Trigger:
         return not (self.condition or self.lookup)
 
     def condition_of(self, row: str) -> str:
-        """Under which it refuses to delete a row of SQLite's, over a name for that row."""
+        """The condition under which deleting a row is refused (SQLite), with `row` as the row's name."""
         conditions = [each for each in (self.condition, self.lookup) if each]
         return " AND ".join(f"({each.format(is_not='IS NOT')})" for each in conditions).replace("OLD.", f"{row}.")
 
 
 def _name(table: str, event: str, statements: Sequence[str]) -> str:
-    """statements: with "name" where the name will stand."""
+    """statements: with "name" as a placeholder for the name."""
     digest = hashlib.sha256("\n".join(statements).encode()).hexdigest()[:8]
     return f"{PREFIX}{table.removeprefix('llm_')}_{event.lower()}_{digest}"
 
@@ -121,23 +121,23 @@ _kept: list[Trigger] = [
 
 
 def keep(triggers: Sequence[Trigger]) -> None:
-    """Have these installed too; for an app's `ready`."""
+    """Have these installed too. Call it in an app's `ready`."""
     _kept.extend(trigger for trigger in triggers if trigger not in _kept)
 
 
 def tables_that_lose_no_row() -> frozenset[str]:
-    """Those from which nothing may ever be deleted."""
+    """Tables from which nothing may ever be deleted."""
     return frozenset(trigger.table for trigger in _kept if trigger.event == "DELETE" and trigger.refuses_all)
 
 
 def tables_only_added_to() -> frozenset[str]:
-    """Those whose rows never change either."""
+    """Tables whose rows never change either."""
     unchanged = {trigger.table for trigger in _kept if trigger.event == "UPDATE" and trigger.refuses_all}
     return tables_that_lose_no_row() & unchanged
 
 
 def install_triggers(*, using: str = "default", **_signal: Any) -> None:
-    """Make the database's triggers those of this version, and switched on. Does nothing where they are."""
+    """Make the database's triggers those of this version, and enable them. No effect if they are already."""
     connection = connections[using]
     wanted, found = _wanted(connection), _found(connection)
     broken = set(_broken(connection, wanted))
@@ -152,16 +152,17 @@ def install_triggers(*, using: str = "default", **_signal: Any) -> None:
 
 
 def make_way_for_migrations(*, using: str = "default", plan: Sequence[Any] = (), **_signal: Any) -> None:
-    """Before migrations of SQLite, which make tables anew: a trigger that names such a table stops that halfway.
+    """Call it before migrations on SQLite, which rebuild tables: a trigger that names such a table stops the rebuild
+    halfway.
 
-    They are there again after the last one.
+    They are installed again after the last migration.
     """
     if plan and connections[using].vendor == "sqlite":
         drop_triggers(connections[using])
 
 
 def drop_triggers(connection: BaseDatabaseWrapper) -> None:
-    """For who throws the whole database away."""
+    """For deleting the whole database."""
     found = _found(connection)
     with connection.cursor() as cursor:
         for name, table in found.items():
@@ -170,14 +171,14 @@ def drop_triggers(connection: BaseDatabaseWrapper) -> None:
 
 @contextmanager
 def lifted(table: str, connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Inside a transaction: without our triggers on that table. For a release's own repair of what no digest covers."""
+    """Inside a transaction: disables our triggers on that table. For a release's own repair of undigested columns."""
     names = [name for name, found_on in _found(connection).items() if found_on == table]
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":
             definitions = [_definition(cursor, name) for name in names]
             off = [f"DROP TRIGGER {name}" for name in names]
         else:
-            # A table with deferred checks pending can't be altered.
+            # A table with pending deferred checks can't be altered.
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             off = [f"ALTER TABLE {table} DISABLE TRIGGER {name}" for name in names]
             definitions = [f"ALTER TABLE {table} ENABLE TRIGGER {name}" for name in names]
@@ -194,13 +195,13 @@ def _definition(cursor: CursorWrapper, name: str) -> str:
 
 
 def missing_triggers(using: str = "default") -> list[str]:
-    """Names of those that should be there."""
+    """Names of required triggers that don't exist."""
     connection = connections[using]
     return sorted(set(_wanted(connection)) - set(_found(connection)))
 
 
 def problems_of_triggers(using: str = "default") -> Iterator[str]:
-    """A sentence on each that is missing, switched off, or does something else than it should."""
+    """A sentence on each trigger that is missing, disabled, or has another definition."""
     connection = connections[using]
     for name in missing_triggers(using):
         yield f"The database's trigger {name} is missing: run “manage.py migrate”."
@@ -213,7 +214,7 @@ def problems_of_triggers(using: str = "default") -> Iterator[str]:
 
 
 def _wanted(connection: BaseDatabaseWrapper) -> Mapping[str, Sequence[str]]:
-    """Statements by name; only of tables that exist, since an app may be migrated to before its first migration."""
+    """Statements by name; only for existing tables, since migrations may stop before an app's first one."""
     tables = set(connection.introspection.table_names())
     kept = [trigger for trigger in _kept if trigger.table in tables]
     vendor = connection.vendor
@@ -226,7 +227,7 @@ def _wanted(connection: BaseDatabaseWrapper) -> Mapping[str, Sequence[str]]:
 
 
 def _against_truncating(kept: Sequence[Trigger]) -> Iterator[tuple[str, ...]]:
-    """(table, what it is against, statements), for each table with rows that are kept."""
+    """(table, event, statements) for each table with rows that are kept."""
     function = _CREATE_FUNCTION.format(name=_FUNCTION, condition="true")
     for table in sorted({trigger.table for trigger in kept}):
         start = f"CREATE TRIGGER name BEFORE TRUNCATE ON {table} FOR EACH STATEMENT"
@@ -234,7 +235,7 @@ def _against_truncating(kept: Sequence[Trigger]) -> Iterator[tuple[str, ...]]:
 
 
 def _against_replacing(connection: BaseDatabaseWrapper, kept: Sequence[Trigger]) -> Iterator[tuple[str, ...]]:
-    """The same, for each table with rows that may not be deleted."""
+    """The same for each table with rows that may not be deleted."""
     by_event: defaultdict[tuple[str, str], list[Trigger]] = defaultdict(list)
     for trigger in kept:
         by_event[trigger.table, trigger.event].append(trigger)
@@ -251,14 +252,14 @@ def _against_replacing(connection: BaseDatabaseWrapper, kept: Sequence[Trigger])
 
 
 def _guard(triggers: Sequence[Trigger]) -> str:
-    """SQL: whether the row `kept` may not be deleted; "" where none may."""
+    """SQL: whether the row `kept` may not be deleted; "" if no row is protected."""
     if any(each.refuses_all for each in triggers):
         return ""
     return " OR ".join(each.condition_of("kept") for each in triggers)
 
 
 def _found(connection: BaseDatabaseWrapper) -> dict[str, str]:
-    """Ours: name -> table."""
+    """Our triggers: name -> table."""
     sql = (
         "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger' AND substr(name, 1, %s) = %s"
         if connection.vendor == "sqlite"
@@ -285,7 +286,7 @@ AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_data
 
 
 def _broken(connection: BaseDatabaseWrapper, wanted: Mapping[str, Sequence[str]]) -> Mapping[str, str]:
-    """Of those that are there: what is wrong, by name."""
+    """What is wrong with existing ones, by name."""
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
@@ -305,7 +306,7 @@ def _fault(statements: Sequence[str], state: str, has_condition: bool, function:
 
 
 def _problems_of_settings(connection: BaseDatabaseWrapper) -> Iterator[str]:
-    """PostgreSQL runs no ordinary trigger for who has set `session_replication_role`."""
+    """PostgreSQL runs no ordinary trigger in a session with `session_replication_role` = replica."""
     with connection.cursor() as cursor:
         cursor.execute(_SETTINGS_SQL)
         for where, role in cursor.fetchall():

@@ -1,4 +1,4 @@
-"""What every wire format offers the gateway. Dialects are pure: bytes and types in, bytes and types out."""
+"""The interface of every wire format. Dialects are pure: bytes and types in, bytes and types out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llm.types import (
 
 
 class KeptResponse(NamedTuple):
-    """A response that a request goes on from. param: where it is named."""
+    """A stored response that a request continues. param: the field that names it."""
 
     param: str
     id: str
@@ -30,17 +30,19 @@ class KeptResponse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """A caller's request, checked as far as the gateway depends on it.
+    """A caller's request, validated as far as the gateway depends on it.
 
     body: the JSON object as sent. raw: its bytes. model: the public name asked for, "" for the default model.
     wants_stream_usage: the caller asked for the figures on the stream.
     max_output_tokens: the caller's own ceiling for one choice, thinking included, None when it gave none.
+    takes_maximum: whether an upstream would take one, so that a limit can lower it.
     thinking_tokens: what it asked for to be thought beside the answer. choices: how many answers are written.
     routing_fields: those present by which an upstream could choose another model. asked_service: how it
     is to be served. tool_meters: extra meters of what the provider is to run, for a reply that reports no units of it.
     is_count: it asks how many tokens a prompt has. Nothing is generated, and no provider charges for it.
     members: where the values of the object's members stand in `raw`, if it is large; else {}.
     kept_responses: responses kept at a provider that the request names; only whoever made them may go on from them.
+    forbids_storage: the provider must not store it, nor the reply.
     end_user: the name of who it is for, "" for nobody. tags: what its caller groups calls by. Both cleaned and bounded.
     """
 
@@ -51,6 +53,7 @@ class ParsedRequest:
     is_stream: bool
     wants_stream_usage: bool = False
     max_output_tokens: int | None = None
+    takes_maximum: bool = True
     thinking_tokens: int = 0
     choices: int = 1
     routing_fields: tuple[str, ...] = ()
@@ -59,6 +62,7 @@ class ParsedRequest:
     is_count: bool = False
     members: Mapping[str, Place] = field(default_factory=dict)
     kept_responses: tuple[KeptResponse, ...] = ()
+    forbids_storage: bool = False
     end_user: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -66,10 +70,10 @@ class ParsedRequest:
 class Extent(NamedTuple):
     """How much a request may make the upstream read, at most.
 
-    input_tokens: None where it has parts (images, sound, files) whose size in tokens only the upstream knows.
-    unbounded: what it asks for that costs beside its tokens, and brings more of them, without any bound (a web search);
-    "" for nothing.
-    unbounded_output: what it asks for whose tokens, or the like, have no bound (a predicted output); "" for nothing.
+    input_tokens: None if it has parts (images, sound, files) whose size in tokens only the upstream knows.
+    unbounded: something requested that costs beside tokens, and adds tokens, without a bound (a web search); "" for
+    none.
+    unbounded_output: something requested whose tokens have no bound (a predicted output); "" for none.
     """
 
     input_tokens: int | None
@@ -79,7 +83,7 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A whole HTTP answer in a dialect."""
+    """A complete HTTP response in a dialect."""
 
     status: int
     body: bytes
@@ -88,56 +92,56 @@ class Rendered:
 
 
 Origin = Mapping[str, str | int]
-"""Of an error on a stream: `call_id`, `provider`, `attempts`, as far as they are known."""
+"""Of an error on a stream: `call_id`, `provider`, `attempts`, as far as known."""
 
 
 class StreamReader(Protocol):
-    """Follows a pass-through stream: bytes in as they come, bytes out as the caller may have them.
+    """Follows a pass-through stream: takes bytes as they come, returns bytes that the caller may have.
 
-    The stream's last event is held back: it comes from `finish()`, once the books are settled.
+    The stream's last event is held back: it comes from `finish()`, after settlement.
     """
 
     @property
     def has_data(self) -> bool:
-        """Whether an event with data has come (comments do not count)."""
+        """Whether an event with data has arrived (comments don't count)."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether the dialect's own last event has come."""
+        """Whether the dialect's own last event has arrived."""
 
     @property
     def failure(self) -> str | None:
-        """The type of the error event that the upstream sent in mid-stream, or None."""
+        """The type of an error event in mid-stream, or None."""
 
     @property
     def error(self) -> Mapping[str, Any] | None:
-        """That event as it came. It may hold anything: only `llm.providers.failures` reads it."""
+        """That event as received. It may contain anything: only `llm.providers.failures` reads it."""
 
     @property
     def held_bytes(self) -> int:
-        """Of the event that has not come to its end."""
+        """Size of the unfinished event."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take what the upstream sent; return what goes to the caller now (may be empty).
+        """Take the upstream's bytes; return those for the caller now (may be empty).
 
-        Raises UpstreamFailed when an unfinished event is larger than we hold.
+        Raises UpstreamFailed if an unfinished event is larger than we hold.
         """
 
     def end(self) -> bytes:
-        """The upstream has closed the stream; return what goes to the caller of an event that it left unended."""
+        """The upstream has closed the stream; return the caller's part of an event that was left unfinished."""
 
     def finish(self, *, cost: str | None = None) -> bytes:
         """The held-back rest. cost: USD as a plain decimal number, put into the usage event if the caller gets one."""
 
     def reading(self) -> Reading:
-        """What the upstream has said so far."""
+        """What the upstream has reported so far."""
 
     def output_text(self) -> str:
-        """The text generated so far (tool arguments and reasoning included), to be counted when no usage came."""
+        """The text generated so far (including tool arguments and reasoning), to be counted if no usage arrived."""
 
     @property
     def dropped_characters(self) -> int:
-        """Characters of generated text beyond what `output_text` keeps (a bound on memory); they count too."""
+        """Generated characters beyond what `output_text` keeps (to bound memory); they count too."""
 
 
 class StreamWriter(Protocol):
@@ -146,10 +150,10 @@ class StreamWriter(Protocol):
     def start(self) -> bytes: ...
 
     def item(self, item: StreamItem) -> bytes:
-        """One item; b"" for what the dialect has no place for, and for the StreamEnd, which belongs to `finish`."""
+        """Render one item; b"" if the dialect can't express it, and for the StreamEnd, which `finish` renders."""
 
     def finish(self, response: ChatResponse, *, cost: str | None = None) -> bytes:
-        """The last events. response: the whole reply with its final figures (`usage` is never None)."""
+        """The last events. response: the complete reply with its final figures (`usage` is never None)."""
 
 
 class WireFormat(Protocol):
@@ -157,26 +161,26 @@ class WireFormat(Protocol):
 
     dialect: Dialect
     request_id_header: str
-    """In which the provider's own replies name the request; ours have it beside `x-request-id`."""
+    """The header that names the request in the provider's own replies; ours have it beside `x-request-id`."""
     duration_header: str
-    """In which they say how many milliseconds it took; "" for none."""
+    """The header for the duration in milliseconds; "" for none."""
     keepalive: bytes
-    """What keeps a stream's connection open, and says nothing."""
+    """Keeps a stream's connection open without meaning anything."""
 
     def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
         """Raises InvalidRequest with a message for the caller.
 
-        body: what `load_object` makes of the bytes, where that was done elsewhere.
+        body: from `load_object`, if it was parsed elsewhere.
         """
 
     def prompt_text(self, request: ParsedRequest) -> str:
-        """All text of the prompt, tools included, for counting. Never raises."""
+        """All text of the prompt, including tools, for counting. Never raises."""
 
     def extent(self, request: ParsedRequest) -> Extent:
         """Upper bounds for limits. Never raises."""
 
     def with_cost(self, body: bytes, cost: str) -> bytes:
-        """A whole reply, ours or an upstream's, with `usage.cost` inserted by text; as it is without a usage object.
+        """A whole reply, ours or an upstream's, with `usage.cost` inserted as text; unchanged without a usage object.
 
         cost: USD as a plain decimal number.
         """
@@ -184,18 +188,18 @@ class WireFormat(Protocol):
     def render_error(self, error: GatewayError, *, request_id: str) -> Rendered: ...
 
     def render_stream_error(self, error: GatewayError, *, request_id: str, origin: Origin) -> bytes:
-        """The event that ends a stream in mid-way, with the status that it would have had and where it comes from."""
+        """The event that ends a stream with an error, including the status it would have had and its origin."""
 
     def limit_headers(self, limits: Sequence[LimitState], *, now: datetime) -> dict[str, str]:
-        """What the limits that bind a call leave, as SDKs of the dialect expect it."""
+        """What the limits that apply to a call leave, in the form that SDKs of the dialect expect."""
 
 
 @runtime_checkable
 class Translatable(WireFormat, Protocol):
-    """A dialect whose callers are served by providers of another one too, through `llm.types`."""
+    """A dialect whose callers can also be served by providers of another one, through `llm.types`."""
 
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
-        """For a provider of another dialect. Raises InvalidRequest for what cannot be translated."""
+        """For a provider of another dialect. Raises InvalidRequest for anything that can't be translated."""
 
     def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
         """A translated whole reply. response.usage is never None."""
@@ -204,10 +208,10 @@ class Translatable(WireFormat, Protocol):
 
 
 class Server(NamedTuple):
-    """Where a server that speaks a dialect differs from others.
+    """How a server differs from others of its dialect.
 
-    maximum_field: of a chat, in which it takes an output maximum that the caller hasn't set. takes_stream_options: it
-    can be asked for the usage of a stream. developer_role: what it calls the role of a developer's message.
+    maximum_field: of a chat, the field for an output maximum that the caller hasn't set. takes_stream_options: whether
+    it can be asked for the usage of a stream. developer_role: its name for the role of developer messages.
     """
 
     maximum_field: str = "max_completion_tokens"
@@ -222,9 +226,11 @@ class PassThrough(WireFormat, Protocol):
     """A dialect that upstreams speak too: the caller's bytes go up and the upstream's come down."""
 
     path: str
-    """Where an upstream of this dialect serves it, below its base URL."""
+    """The path where an upstream of this dialect serves it, below its base URL."""
     name: str
     """Of what is served there, as a sentence names it: `embeddings (POST /v1/embeddings)`."""
+    is_on_every_server: bool
+    """Whether all servers of this dialect have it; else one may not know the path."""
 
     def upstream_body(
         self,
@@ -234,22 +240,22 @@ class PassThrough(WireFormat, Protocol):
         max_output_tokens: int | None = None,
         server: Server = ANY_SERVER,
     ) -> bytes:
-        """The pass-through body: as sent, but for the model's name, stream usage asked for, and a clamped maximum.
+        """The body to pass through: as sent, except for the model's name, stream usage, and a lowered maximum.
 
-        max_output_tokens: lowers the caller's own maximum, or sets it where there is none; never raises it.
+        max_output_tokens: lowers the caller's own maximum, or sets one; never raises it.
         """
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:
-        """Raises UpstreamFailed when the body is no reply of this dialect.
+        """Raises UpstreamFailed if the body isn't a reply of this dialect.
 
-        reply: what a parser makes of the bytes, where that was done elsewhere.
+        reply: the parsed body, if it was parsed elsewhere.
         """
 
     def without_money(self, body: bytes) -> bytes:
-        """A whole reply without what the upstream says of its own prices."""
+        """A whole reply without the upstream's prices."""
 
     def whole_text(self, body: bytes, reply: Any = None) -> str:
-        """The generated text of a whole reply, to be counted when it carries no usage."""
+        """The generated text of a whole reply, to be counted if it reports no usage."""
 
 
 class StreamedPassThrough(PassThrough, Protocol):

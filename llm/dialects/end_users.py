@@ -1,7 +1,7 @@
-"""Who a request is for: the end user that it names, and the tags that its caller groups calls by.
+"""The end user that a request names, and the tags by which its caller groups calls.
 
-In the body these are the provider's fields, and it judges them: what makes no name or tag for us is passed on, and
-nobody is recorded. The header `x-llm-tags` is ours, so a wrong one is refused.
+In the body these are the provider's fields, which it validates: what isn't a name or tag to us is passed on and not
+recorded. The header `x-llm-tags` is ours, so an invalid one is refused.
 Sources, read 2026-11: openai 3.54 (`types/chat/completion_create_params.py`), anthropic 2.12
 (`types/metadata_param.py`).
 """
@@ -38,19 +38,19 @@ _FORM = (
 
 
 def openai_end_user(body: Mapping[str, Any]) -> str:
-    """`safety_identifier`, else `user`, which it replaces, else `metadata.user_id`; "" if none names anybody."""
+    """`safety_identifier`, else `user`, which it replaces, else `metadata.user_id`; "" if there is none."""
     return (
         _read_name(body.get("safety_identifier")) or _read_name(body.get("user")) or _read_name(_metadata_user_id(body))
     )
 
 
 def messages_end_user(body: Mapping[str, Any]) -> str:
-    """`metadata.user_id`; "" if it names nobody."""
+    """`metadata.user_id`; "" if there is none."""
     return _read_name(_metadata_user_id(body))
 
 
 def metadata_tags(body: Mapping[str, Any]) -> dict[str, str]:
-    """The first MAX_TAGS texts of OpenAI's `metadata`. Long ones, and values of other types, are left out."""
+    """The first MAX_TAGS texts of OpenAI's `metadata`. Long ones, and values of other types, are omitted."""
     metadata = body.get("metadata")
     if not isinstance(metadata, dict):
         return {}
@@ -65,7 +65,7 @@ def metadata_tags(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def header_tags(header: str) -> dict[str, str]:
-    """The tags of `x-llm-tags`, none for an empty one. Raises InvalidRequest that says its form."""
+    """The tags of `x-llm-tags`, none for an empty header. Raises InvalidRequest with the expected form."""
     tags: dict[str, str] = {}
     for part in header.split(",") if header.strip() else ():
         match = _TAG.fullmatch(part.strip())
@@ -76,7 +76,7 @@ def header_tags(header: str) -> dict[str, str]:
 
 
 def join_tags(header: Mapping[str, str], metadata: Mapping[str, str]) -> Mapping[str, str]:
-    """All of the header's, and those of the metadata for which there is room."""
+    """All of the header's, and as many of the metadata's as there is room for."""
     return dict(islice({**header, **{key: metadata[key] for key in metadata if key not in header}}.items(), MAX_TAGS))
 
 

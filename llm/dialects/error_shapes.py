@@ -1,4 +1,4 @@
-"""Whether a JSON document is an error where an answer was due, in any of the shapes that servers have for it."""
+"""Whether a JSON document is an error instead of an answer, in any of the forms that servers use."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def says_error(document: Mapping[str, Any]) -> bool:
 
 
 def _is_said(value: object) -> bool:
-    """Words, or a list of them; an object called `message` is an answer."""
+    """Text, or a list of texts; an object called `message` is an answer."""
     return isinstance(value, str | list) and bool(value)
 
 
 def failure_name(kind: object) -> str:
-    """The type of an error event, cleaned: it is an upstream's word."""
+    """The type of an error event, cleaned, since an upstream wrote it."""
     return _NOT_IN_A_CODE.sub("", str(kind).lower())[:MAX_FAILURE_CHARACTERS] or "error"

@@ -1,8 +1,8 @@
-"""What the readers of pass-through streams have in common, whatever the dialect.
+"""What the readers of pass-through streams share, whatever the dialect.
 
-Blocks go on as they came. Only those that mention usage, money, an error or the end are taken apart. What the upstream
-says of its prices is taken out of every event. The event that tells the usage and the last one are held back until the
-call is on the books; where the account shows its cost, the usage gets it.
+Blocks pass unchanged. Only those that mention usage, money, an error or the end are parsed. The upstream's prices are
+removed from every event. The event with the usage and the last one are held back until the call is on the books; if the
+account shows its cost, it is added to the usage.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from llm.types import Reading, Service, TokenCounts, UpstreamCost
 
 
 class EventReader(ABC):
-    """A `StreamReader` without what is its dialect's own."""
+    """A `StreamReader` without its dialect's specifics."""
 
     LAST_EVENT: bytes
-    """Sent where the upstream's own last event had no end."""
+    """Sent if the upstream's own last event was unfinished."""
 
     def __init__(self, text_of_event: Callable[[bytes], str]) -> None:
-        """text_of_event: what the model wrote, in the data of one event."""
+        """text_of_event: the text that the model wrote, from the data of one event."""
         self._splitter = EventSplitter()
         self._transcript = Transcript(text_of_event)
         self._has_data = False
@@ -44,7 +44,7 @@ class EventReader(ABC):
         self._usage_event = b""
         self._behind_usage: list[bytes] = []
 
-    # --- What a `StreamReader` offers -----------------------------------------------------------------------------
+    # --- The interface of a `StreamReader` ----------------------------------------------------------------------------
 
     @property
     def has_data(self) -> bool:
@@ -62,7 +62,7 @@ class EventReader(ABC):
     @property
     def error(self) -> Mapping[str, Any] | None:
         if self._error is None and not self._has_data:
-            # A whole answer where a stream was asked for, or an event without its end.
+            # A whole answer although a stream was requested, or an unfinished event.
             pending = self._splitter.pending
             document = read_event(pending).data or pending
             return loaded(document) if is_readable_event(document) else None
@@ -87,7 +87,7 @@ class EventReader(ABC):
         return b"".join([self._pass(event) for event in split_events(block)])
 
     def end(self) -> bytes:
-        """An event counts once a blank line has ended it, the dialect's last one maybe before: see `is_complete`."""
+        """An event counts once a blank line has ended it; the dialect's last one may count earlier (`is_complete`)."""
         return b""
 
     def finish(self, *, cost: str | None = None) -> bytes:
@@ -114,11 +114,11 @@ class EventReader(ABC):
     def output_text(self) -> str:
         return self._transcript.text()
 
-    # --- What a dialect says of itself ----------------------------------------------------------------------------
+    # --- Implemented by each dialect ----------------------------------------------------------------------------------
 
     @abstractmethod
     def _is_plain(self, block: bytes) -> bool:
-        """Nothing in it is for us. Of several events, or of one."""
+        """Whether it contains nothing for us. raw: one event, or several."""
 
     @abstractmethod
     def _is_end(self, raw: bytes) -> bool:
@@ -126,22 +126,22 @@ class EventReader(ABC):
 
     @abstractmethod
     def _pass_document(self, raw: bytes, document: Mapping[str, Any]) -> bytes:
-        """What goes to the caller now of an event that is JSON. raw: the event without the upstream's prices."""
+        """What goes to the caller now of an event with JSON. raw: the event without the upstream's prices."""
 
     @abstractmethod
     def _read_usage(self) -> tuple[TokenCounts | None, Mapping[str, Any] | None]:
-        """(counts, absurd) of what was reported so far."""
+        """(counts, absurd) of the usage reported so far."""
 
     def _unasked_removed(self, block: bytes) -> bytes:
-        """Without what only our own asking has caused."""
+        """Without additions that only our own request has caused."""
         return block
 
     def _failure_in(self, document: Mapping[str, Any]) -> str | None:
-        """The type of the error that an event is, cleaned; None where it is none."""
+        """The type of the error if the event is one, cleaned; otherwise None."""
         return _failure_of(document, is_first=not self._model)
 
     def _is_input_final(self) -> bool:
-        """Whether what was reported of the prompt is final, though the reply isn't."""
+        """Whether the reported input usage is final, although the reply isn't."""
         return False
 
     def _reports_tools(self) -> bool:
@@ -154,7 +154,7 @@ class EventReader(ABC):
         return bool(self._last_event) or self._failure is not None
 
     def _pass(self, raw: bytes) -> bytes:
-        """One event: what goes to the caller of it now."""
+        """What goes to the caller now of one event."""
         if self._is_over:
             return b""
         if self._is_plain(raw):
@@ -170,7 +170,7 @@ class EventReader(ABC):
             # It may be an error in the upstream's own words, so it can't be passed on unread.
             raise too_large()
         if b"\n" in data:
-            # What looks for a member in the text of an event looks on one line.
+            # Searches in an event's text look at a single line.
             raw = with_data(raw, data)
         raw = event_without_money(raw)
         document = loaded(data)
@@ -183,8 +183,9 @@ class EventReader(ABC):
         return self._pass_document(raw, document)
 
     def _pass_without_data(self, raw: bytes) -> bytes:
-        """Comments keep a connection alive. A field that SSE does not know is nothing to a client, and may be
-        an error in the upstream's own words (llama.cpp once sent `error: {...}`)."""
+        """Comments keep a connection alive. A field that SSE doesn't define is ignored by clients, and may be an error
+        in the upstream's own words (llama.cpp once sent `error: {...}`).
+        """
         if raw.lstrip().startswith(b":"):
             return event_without_money(raw)
         if raw.startswith(b"error:"):
@@ -201,18 +202,18 @@ class EventReader(ABC):
         self._identify(document)
 
     def _hold(self, usage_event: bytes) -> bytes:
-        """Keep the event that tells the usage; what was held before it goes to the caller."""
+        """Keep the event with the usage; a previously held one goes to the caller."""
         released = self._released()
         self._usage_event = usage_event
         return released
 
     def _hold_behind(self, raw: bytes) -> bytes:
-        """What may stand between the usage and the end keeps its place."""
+        """Events between the usage and the end keep their place."""
         self._behind_usage.append(raw)
         return b""
 
     def _released(self) -> bytes:
-        """What was held back as the last usage, but was not the last."""
+        """Held back as the last usage, but it wasn't the last."""
         if not self._usage_event:
             return b""
         held = self._usage_event + b"".join(self._behind_usage)
@@ -221,7 +222,7 @@ class EventReader(ABC):
         return held
 
     def _identify(self, document: Mapping[str, Any]) -> None:
-        """document: an object that says which model answers, and how it is served."""
+        """document: an object with the answering model and its service."""
         self._model = text_in(document, "model") or self._model
         self._response_id = text_in(document, "id") or self._response_id
         self._service = merged_service(self._service, read_service(document, document.get("usage")))
@@ -230,13 +231,13 @@ class EventReader(ABC):
 
 
 def _failure_of(document: Mapping[str, Any], *, is_first: bool) -> str | None:
-    """is_first: words alone are an error only where no answer has begun."""
+    """is_first: text alone counts as an error only if no answer has begun."""
     error = document if document.get("object") == "error" else document.get("error")
     if not error and ((is_first and says_error(document)) or document.get("type") == "error"):
         error = document
     if not error:
         return None
     fields = error if isinstance(error, dict) else {}
-    # An event's own type may be no more than that it is an error.
+    # An event's own type may only say that it is an error.
     kinds = [kind for kind in (fields.get("type"), fields.get("code")) if kind and kind != "error"]
     return failure_name(kinds[0] if kinds else "error")

@@ -1,6 +1,6 @@
-"""How many values a JSON text can hold, from its bytes alone: known before a parser makes an object of each.
+"""An upper bound on the number of values in a JSON text, from its bytes, before a parser makes an object of each.
 
-A parser takes 60 bytes and more for a value that is written in two. 31 MB of `[1,1,1,...` are 16 million of them.
+A value written in two bytes takes a parser 60 bytes or more. 31 MB of `[1,1,1,...` are 16 million of them.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from llm.errors import InvalidRequest
 
 MAX_BRACKETS = 50_000
 MAX_VALUES = 100_000
-# Of a request for embeddings, whose inputs may be lists of tokens: OpenAI takes 300,000 of them.
+# For requests for embeddings, whose inputs may be lists of tokens: OpenAI accepts 300,000 of them.
 MAX_TOKEN_VALUES = 400_000
-# Whole replies may be numbers for the most part (the probabilities of each token, and of twenty others each).
+# Whole replies may consist mostly of numbers (the probabilities of each token, and of twenty alternatives).
 MAX_REPLY_VALUES = 8_000_000
-# Of what is read on the event loop. Each value costs up to a microsecond there, each byte of a text without escapes
-# three nanoseconds; where texts have to be told from the rest, each byte costs twenty.
+# For texts parsed on the event loop. A value costs up to a microsecond there, a byte of a text without escapes three
+# nanoseconds; if texts have to be told from the rest, a byte costs twenty.
 MAX_CHEAP_BYTES = 4 * 1024**2
 MAX_CHEAP_MARKED_BYTES = 1024**2
 MAX_CHEAP_ESCAPES = 100_000
-# Less than this, and nothing in it can take long.
+# Anything smaller parses fast.
 _SURELY_CHEAP_BYTES = 16 * 1024
-# Below this many marks nobody needs to know which of them stand in texts.
+# With fewer marks than this, it doesn't matter which of them are inside texts.
 _FEW = 10_000
-# Possessive, and to the end of the text where no quote ends it: so it takes each byte once, whatever the text is.
+# Possessive, and to the end of the text if no closing quote follows, so that each byte is read once, whatever the text.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 def count_if_cheap(raw: bytes) -> int | None:
-    """At most so many values are in a text that takes some milliseconds to read, however it is made up; else None.
+    """Upper bound on the values of a text that parses in milliseconds whatever its content; None for other texts.
 
-    Cheap by itself: two passes over up to 4 MB, or two over 1 MB and a slower one.
+    Cheap itself: two passes over up to 4 MB, or two over 1 MB and a slower one.
     """
     if len(raw) > MAX_CHEAP_BYTES:
         return None
@@ -39,9 +39,9 @@ def count_if_cheap(raw: bytes) -> int | None:
 
 
 def is_readable_event(raw: bytes) -> bool:
-    """Whether an event of a stream, of which there may be many, takes no longer to read than a cheap body does.
+    """Whether an event of a stream, of which there may be many, parses as fast as a cheap body.
 
-    A long text is readable whatever its length, since the splitter bounds that.
+    A long text always does, since the splitter bounds its length.
     """
     return len(raw) <= _SURELY_CHEAP_BYTES or _count_within(raw, max_marked_bytes=MAX_CHEAP_BYTES) is not None
 
@@ -58,14 +58,15 @@ def _count_within(raw: bytes, *, max_marked_bytes: int) -> int | None:
 
 
 def count_values(raw: bytes, *, limit: int = MAX_VALUES) -> int:
-    """At most so many values are in a request body. Raises InvalidRequest where they are more than `limit`.
+    """Upper bound on the values of a request body. Raises InvalidRequest for more than `limit`.
 
-    Each value but the first stands behind a comma, a colon or an opening bracket. Those in texts are not counted once
-    they would matter: a long prompt of source code, JSON or CSV is one value.
+    Each value but the first follows a comma, a colon or an opening bracket. Those inside texts are excluded when they
+    would
+    matter: a long prompt of source code, JSON or CSV is one value.
     """
     brackets, separators = _marks(raw)
     if brackets + separators > _FEW:
-        # One text too many is enough to know; more of them would only take longer.
+        # One text too many decides; counting on would only take longer.
         rest, texts = _STRING.subn(b"", raw, count=limit + 1)
         brackets, separators = _marks(rest)
         separators = max(separators, texts // 2)
@@ -77,7 +78,7 @@ def count_values(raw: bytes, *, limit: int = MAX_VALUES) -> int:
 
 
 def is_readable_reply(raw: bytes) -> bool:
-    """False for more values than anybody can have asked an upstream for."""
+    """False for more values than any request can have asked an upstream for."""
     if sum(_marks(raw)) <= MAX_REPLY_VALUES:
         return True
     rest, texts = _STRING.subn(b"", raw, count=MAX_REPLY_VALUES + 1)
@@ -85,5 +86,5 @@ def is_readable_reply(raw: bytes) -> bool:
 
 
 def _marks(raw: bytes) -> tuple[int, int]:
-    """Opening brackets, and commas with colons."""
+    """Opening brackets, and commas and colons."""
     return raw.count(b"{") + raw.count(b"["), raw.count(b",") + raw.count(b":")

@@ -1,6 +1,6 @@
-"""Finds and changes a member of a JSON text without writing the rest anew.
+"""Finds and changes a member of a JSON text without rewriting the rest.
 
-A reply goes through as its bytes: numbers, spaces and unknown fields stay as the provider wrote them.
+A reply passes through as bytes: numbers, spaces and unknown fields stay as the provider wrote them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-# A text that no quote ends goes to the end: begun anew at each of its escaped quotes, it would take for ever.
+# A text without a closing quote extends to the end: retried at each escaped quote, it would take for ever.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
 _COLON = re.compile(rb"\s*+:\s*+")
 _SCALAR = re.compile(rb"[^\s,}\]]++")
@@ -30,7 +30,7 @@ class Member(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Offsets into a text of what is to be replaced, and what the new value stands between."""
+    """Offsets into a text of the part to replace, and what goes before and after the new value."""
 
     start: int
     end: int
@@ -39,9 +39,9 @@ class Place(NamedTuple):
 
 
 def find_members(text: bytes, *, limit: int = 200) -> dict[str, Place]:
-    """Where the values of the outermost object's members stand; {} where there are more than `limit`.
+    """Positions of the outermost object's members; {} if there are more than `limit`.
 
-    text: a JSON object. Left out are keys that are written with escapes or beyond ASCII: no field of ours is.
+    text: a JSON object. Keys written with escapes or non-ASCII characters are omitted: none of our fields are.
     """
     places: dict[str, Place] = {}
     depth = 0
@@ -63,7 +63,7 @@ def find_members(text: bytes, *, limit: int = 200) -> dict[str, Place]:
 
 
 def replaced(text: bytes, changes: Mapping[Place, bytes]) -> bytes:
-    """`text` with new bytes in those places, copied once."""
+    """`text` with new bytes in those places, in a single copy."""
     view = memoryview(text)
     pieces: list[bytes | memoryview] = []
     done = 0
@@ -74,7 +74,7 @@ def replaced(text: bytes, changes: Mapping[Place, bytes]) -> bytes:
 
 
 def find_member(text: bytes, key: bytes, start: int = 0) -> Member | None:
-    """The member called `key` of the first object at or after `start`; not of an object inside it."""
+    """The member called `key` of the first object at or after `start`, not of nested objects."""
     quoted = b'"' + key + b'"'
     depth = 0
     for token in _TOKEN.finditer(text, start):
@@ -91,7 +91,7 @@ def find_member(text: bytes, key: bytes, start: int = 0) -> Member | None:
 
 
 def without_member(text: bytes, key: bytes) -> bytes:
-    """`text` without this member of its outermost object, and without the comma that parted it from its neighbour."""
+    """`text` without this member of its outermost object, and without the comma that separated it."""
     member = find_member(text, key)
     if member is None:
         return text
@@ -104,7 +104,7 @@ def without_member(text: bytes, key: bytes) -> bytes:
 
 
 def with_members(text: bytes, members: Mapping[str, Any]) -> bytes:
-    """`text`, an object that has members but none of these, with these at its end."""
+    """`text`, an object that has members but none of these, with these appended."""
     end = len(text.rstrip()) - 1
     return b"".join((memoryview(text)[:end], b",", orjson.dumps(members)[1:]))
 
@@ -112,15 +112,15 @@ def with_members(text: bytes, members: Mapping[str, Any]) -> bytes:
 def with_usage_cost(text: bytes, cost: str) -> bytes:
     """`text` with `"cost": <cost>` as the first member of the outermost object's `usage` object.
 
-    cost: a plain decimal number. A cost that stands there already (some upstreams send their own) is replaced, since
-    of two equal keys each parser would pick its own. Without such an object the text is returned as it is.
+    cost: a plain decimal number. An existing cost (some upstreams send their own) is replaced, since parsers would
+    disagree on duplicate keys. Without such an object the text is returned unchanged.
     """
     place = usage_cost_place(text)
     return text if place is None else replaced(text, {place: cost.encode()})
 
 
 def usage_cost_place(text: bytes) -> Place | None:
-    """Where `with_usage_cost` puts it."""
+    """The place that `with_usage_cost` changes."""
     opening = _opening_of_usage(text)
     if opening is None:
         return None
@@ -131,7 +131,7 @@ def usage_cost_place(text: bytes) -> Place | None:
 
 
 def _opening_of_usage(text: bytes) -> int | None:
-    """The offset behind the brace that opens the outermost object's `usage`."""
+    """The offset after the opening brace of the outermost object's `usage`."""
     candidates = [match.end() for match in _USAGE_OBJECT.finditer(text)]
     if len(candidates) == 1 and _has_usage_object(text):
         return candidates[0]
@@ -166,7 +166,7 @@ def end_of_value(text: bytes, start: int) -> int:
 
 
 def as_json(value: Any) -> str:
-    """Empty for what has no form in JSON."""
+    """b"" for values that JSON can't express."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:

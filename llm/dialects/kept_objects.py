@@ -1,11 +1,11 @@
-"""What a request names that is kept at the provider: files, containers, conversations. Found by the names of members.
+"""Objects stored at the provider that a request names: files, containers, conversations. Found by member names.
 
-The provider knows one organisation: ours. Nobody can say which of our accounts made such an object, so a request that
+The provider knows one organisation: ours. Which of our accounts created such an object is unknown, so a request that
 names one is refused. Responses are the exception, since the books know whose they are: docs/decisions/0032.
 
-Sources, read 2026-11: openai 3.54 (`types/responses/`, `types/chat/`). Of a `code_interpreter_call` OpenAI's guide says
-that the model may go on in its container ("Code Interpreter", "Auto mode"), so its `container_id` opens that container.
-Google's chat completions take `cached_content`.
+Sources, read 2026-11: openai 3.54 (`types/responses/`, `types/chat/`). OpenAI's guide says of `code_interpreter_call`
+that the model may continue in its container ("Code Interpreter", "Auto mode"), so its `container_id` opens that
+container. Google's chat completions accept `cached_content`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _ANYWHERE = frozenset(
         *("conversationid", "continuationid", "cachedcontent"),
     )
 )
-"""Names as `_folded` gives them."""
+"""Names in the form returned by `_folded`."""
 _OUTERMOST = frozenset(("conversation", "threadid", "contextid"))
-"""Those that name something kept only as a member of the request itself."""
+"""Names of a stored object only as a member of the request itself."""
 _CONTAINER = "container"
 _CALLERS_OBJECTS = frozenset(
     ("parameters", "schema", "input_schema", "output_schema", "headers", "attributes", "metadata")
@@ -34,7 +34,7 @@ _SUSPECTS = re.compile(
     rb'"(?:file|vector|container|skill|tunnel|conversation|continuation|thread|context|cached)|\\u00[4-7]',
     re.IGNORECASE,
 )
-"""What a body has that names something kept, maybe with letters written as escapes. Most have none, and aren't read."""
+"""Matches bodies that may name a stored object, even with letters written as escapes. Most don't, and aren't read."""
 
 
 def refuse_kept_objects(raw: bytes, body: Mapping[str, Any]) -> None:
@@ -48,6 +48,14 @@ def refuse_kept_objects(raw: bytes, body: Mapping[str, Any]) -> None:
         refuse_kept(path)
 
 
+def refuse_storage(body: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest where the provider is asked to store the request, of an account that doesn't allow it."""
+    if body.get("store") is not None and body["store"] is not False:
+        raise InvalidRequest(
+            "This account does not allow providers to store requests and replies. Set 'store' to false.", param="store"
+        )
+
+
 def refuse_kept(param: str) -> NoReturn:
     raise InvalidRequest(
         f"'{param}' refers to something stored by the provider, and the gateway can't tell which account created it."
@@ -57,7 +65,7 @@ def refuse_kept(param: str) -> NoReturn:
 
 
 def _kept_members(value: Any, path: str) -> Iterator[str]:
-    """The paths of those inside."""
+    """Includes the paths of nested ones."""
     if isinstance(value, list):
         for index, each in enumerate(value):
             if isinstance(each, dict | list):
@@ -73,12 +81,12 @@ def _kept_members(value: Any, path: str) -> Iterator[str]:
 
 
 def _names_container(value: Any) -> bool:
-    """An object says what kind of container is to be made, unless it has an id."""
+    """An object describes a container to create, unless it has an id."""
     if isinstance(value, dict):
         return any(_folded(name) == "id" and each for name, each in value.items())
     return bool(value)
 
 
 def _folded(name: str) -> str:
-    """`fileId`, `FILE_ID` and `file-id` are one name to a server that is lenient."""
+    """`fileId`, `FILE_ID` and `file-id` are the same name to a lenient server."""
     return name.replace("_", "").replace("-", "").casefold()

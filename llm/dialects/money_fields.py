@@ -1,7 +1,7 @@
-"""What an upstream says of its own prices in a reply: taken out of it, and kept for reconciliation.
+"""An upstream's own prices in a reply: removed from it, and kept for reconciliation.
 
-It is our purchase price, so it reaches nobody as the upstream wrote it; who may see costs gets ours. Members are cut
-out of the text by their names, at any depth, and all other bytes stay. What the model wrote is not searched.
+They are our purchase prices, so no caller gets them as the upstream wrote them; accounts that may see costs get ours.
+Members are cut out of the text by name, at any depth; all other bytes stay. Text written by the model isn't searched.
 
 Sources, read 2026-11:
 - OpenRouter (docs/use-cases/usage-accounting): `usage.cost`, `usage.cost_details`, `usage.is_byok`, `cache_discount`.
@@ -9,7 +9,7 @@ Sources, read 2026-11:
 - xAI (docs.x.ai/developers/cost-tracking): `usage.cost_in_usd_ticks`, of which 10**10 are one USD.
 - Perplexity: `usage.cost`, an object with `total_cost`. DeepInfra: `usage.estimated_cost`.
 - LiteLLM: `usage.cost`, `_hidden_params.response_cost`.
-- Groq's `x_groq` and Cohere's `billed_units` hold times and tokens, no money.
+- Groq's `x_groq` and Cohere's `billed_units` contain times and tokens, no money.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from llm.dialects.sse import read_event, with_data
 from llm.money import PICO
 from llm.types import UpstreamCost
 
-# A name tells a price where one of these is part of it, glued to others or not: `upstream_inference_cost`,
-# `totalcost`, `costInUsd`. Behind and before them stands what makes other words of them: feedback, suspend, accredit.
+# A name is about money if it contains one of these, joined to other words or not: `upstream_inference_cost`,
+# `totalcost`, `costInUsd`. The lookarounds exclude other words: feedback, suspend, accredit.
 _MONEY_PARTS = re.compile(
     r"cost|pric(?:e|ing)|byok|dollar|discount|(?<!ac)credit|charge(?!r)|balance(?![dr])|(?<!su)spend(?!er)"
 )
 _MONEY_WORDS = re.compile(
     r"usd.*|.*usd|eur|euros?|cny|rmb|yuan|fees?|cents|(?:total|service|base|request|token|platform)fees?"
 )
-"""The short ones stand at the beginning or the end of a word, or are one."""
+"""The short ones only at the beginning or end of a word, or as a whole one."""
 
 _MARKS = (
     *(b"cost", b"byok", b"pric", b"credit", b"usd", b"discount", b"fee", b"charge", b"spend", b"balance", b"dollar"),
     *(b"cents", b"eur", b"cny", b"rmb", b"yuan"),
 )
-# No JSON writer escapes a plain letter, so one that is escaped may hide a word from a look at the bytes.
+# JSON writers don't escape plain letters, so an escaped one may hide a word from a search of the bytes.
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NOT_A_LETTER = re.compile(r"[^a-z]+")
@@ -57,46 +57,46 @@ _MODELS_JSON: Mapping[str, frozenset[str]] = {
     # In the older form its keys are the tokens that the model considered.
     "top_logprobs": frozenset(("logprobs",)),
 }
-"""Member -> in what it is JSON that the model wrote: its own members may be called anything."""
+"""Member -> the objects in which it is JSON written by the model, whose members may have any name."""
 
 _MESSAGES = frozenset(("choices", "content", "content_block"))
-"""In what a message stands: OpenAI's choices; Anthropic's content, and one block of it in a stream."""
+"""What contains messages: OpenAI's choices; Anthropic's content, and one block of it in a stream."""
 
 _ECHOED = frozenset(("tools", "tool_choice", "text", "instructions", "input", "metadata"))
-"""Members of a response that repeat the request: what stands in them is the caller's."""
+"""Members of a response that repeat the request: their content is the caller's."""
 _OTHERS_JSON = frozenset(("action", "attributes", "input_schema", "parameters", "parsed", "parsed_arguments", "tools"))
-"""Members of a response's items that are JSON of the model's, or of a server of tools."""
+"""Members of a response's items that are JSON written by the model, or by a server of tools."""
 _OF_RESPONSE = (["output"], ["item"], ["response"], ["data"])
 
 _STEP = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*+:\s*+)?+|[{}\[\]]', re.DOTALL)
 _SPACE = re.compile(rb"\s*+")
-# Before a member; more is left standing, with the comma before it.
+# Whitespace in front of a member; any more is left in place, with the comma before it.
 _MAX_SPACE = 1000
 _TICKS = 10**10
 _MAX_PICO = 2**63 - 1
 
 
 def may_hold_money(text: bytes) -> bool:
-    """A quick look; most texts hold none of the words."""
+    """A quick check; most texts contain none of the words."""
     lowered = text.lower()
     return any(mark in lowered for mark in _MARKS) or (b"\\u00" in text and bool(_ESCAPED_LETTER.search(text)))
 
 
 def without_money(text: bytes) -> bytes:
-    """text: a JSON object, or what is near enough to one for a reader that is more patient than ours."""
+    """text: a JSON object, or something that a lenient parser would accept as one."""
     if not may_hold_money(text):
         return text
     return replaced(text, dict.fromkeys(money_places(text), b""))
 
 
 def money_places(text: bytes) -> list[Place]:
-    """What `without_money` cuts out: such members, each with the comma that parts it from its neighbour."""
+    """What `without_money` removes: such members, each with the comma that separates it from its neighbour."""
     places: list[Place] = []
     for start, end in _money_members(text):
         behind = _behind_comma(text, end)
         first = start
         if behind == end:
-            # The last of its object: the comma before it goes, and maybe others of them stand in between.
+            # The last of its object: the comma before it goes too, possibly with others of them in between.
             while places and places[-1].end == first:
                 first = places.pop().start
             first = _before_comma(text, first)
@@ -105,7 +105,7 @@ def money_places(text: bytes) -> list[Place]:
 
 
 def event_without_money(raw: bytes) -> bytes:
-    """raw: one event of `split_events`. Comments that may tell a price go as a whole."""
+    """raw: one event of `split_events`. Comments that may be about money are removed whole."""
     if not may_hold_money(raw):
         return raw
     data = read_event(raw).data
@@ -115,11 +115,11 @@ def event_without_money(raw: bytes) -> bytes:
 
 
 def read_upstream_cost(document: Mapping[str, Any]) -> UpstreamCost | None:
-    """What the upstream says that the call costs us; None where it says nothing or nonsense.
+    """The upstream's own figure of the call's cost to us; None if there is none, or it is nonsense.
 
-    With a key of our own at the gateway's provider (`is_byok`), `cost` is the gateway's fee alone, and the provider's
-    bill comes on top: OpenRouter names it `cost_details.upstream_inference_cost`, Vercel's `market_cost` is the list
-    price of it. Without either the fee is no figure of what the call costs.
+    With our own key at the gateway's provider (`is_byok`), `cost` is only the gateway's fee, and the provider's bill is
+    added: OpenRouter reports it as `cost_details.upstream_inference_cost`, Vercel's `market_cost` is its list price.
+    Without either, the fee doesn't say what the call costs.
     """
     usage, hidden = document.get("usage"), document.get("_hidden_params")
     figures = usage if isinstance(usage, Mapping) else {}
@@ -147,7 +147,7 @@ def _with_providers_bill(fee: object, figures: Mapping[str, Any]) -> UpstreamCos
 
 
 def _money_members(text: bytes) -> Iterator[tuple[int, int]]:
-    """(start of the key, end of the value) of each member that tells a price."""
+    """(start of the key, end of the value) of each member about money."""
     position = 0
     path: list[str] = []
     name = ""
@@ -156,12 +156,12 @@ def _money_members(text: bytes) -> Iterator[tuple[int, int]]:
         position = step.end()
         if step.group(1) is None:
             if step.group() in (b"{", b"["):
-                # The objects of a list are known by the name of the list.
+                # Objects in a list go by the name of the list.
                 path.append(name or (path[-1] if path else ""))
             elif path:
                 path.pop()
             name = ""
-            # An object in a list of contents that says no type is no part, but JSON of the model's.
+            # An object without a type in a list of contents isn't a part, but the model's JSON.
             if _is_untyped_part(text, step.start(), path):
                 position = end_of_value(text, step.start())
                 path.pop()
@@ -181,17 +181,17 @@ def _money_members(text: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _is_models_json(name: str, path: Sequence[str], begin: bytes) -> bool:
-    """Whether the member `name` in `path` is what the model wrote as JSON. begin: the first byte of its value."""
+    """Whether the member `name` in `path` is JSON written by the model. begin: the first byte of its value."""
     if begin not in (b"{", b"[") or not _is_in_message(path):
         return False
     if name == "content":
-        # A list is of parts, which are the upstream's.
+        # A list contains parts, which are the upstream's.
         return begin == b"{" and path[-1] in ("message", "delta")
     return path[-1] in _MODELS_JSON.get(name, ())
 
 
 def _is_of_response(name: str, path: Sequence[str], *, is_response: bool) -> bool:
-    """Whether the member is the caller's own or the model's JSON, in a response, whole or in an event of a stream."""
+    """Whether the member is the caller's own or the model's JSON in a response, complete or in an event of a stream."""
     if name in _ECHOED and (path == ["", "response"] or (is_response and path == [""])):
         return True
     return name in _OTHERS_JSON and path[1:2] in _OF_RESPONSE and "usage" not in path
@@ -222,20 +222,20 @@ def _name_of(quoted: bytes) -> str:
 
 @lru_cache(maxsize=4096)
 def tells_a_price(name: str) -> bool:
-    """Whether a member of this name says something of money."""
+    """Whether a member of this name is about money."""
     if any(_MONEY_PARTS.search(word) for word in _NOT_A_LETTER.split(name.lower())):
         return True
     return any(_MONEY_WORDS.fullmatch(word.lower()) for word in _WORD.findall(name))
 
 
 def _behind_comma(text: bytes, end: int) -> int:
-    """Behind the comma that follows the value, and the space after it; `end` where none follows."""
+    """The position after the comma that follows the value, and whitespace; `end` if there is none."""
     comma = _end_of(_SPACE, text, end)
     return _end_of(_SPACE, text, comma + 1) if text[comma : comma + 1] == b"," else end
 
 
 def _before_comma(text: bytes, start: int) -> int:
-    """Before the comma in front of a last member; `start` where none stands there."""
+    """The position of the comma before a last member; `start` if there is none."""
     comma = len(text[max(0, start - _MAX_SPACE) : start].rstrip()) + max(0, start - _MAX_SPACE) - 1
     return comma if comma >= 0 and text[comma : comma + 1] == b"," else start
 
@@ -261,7 +261,7 @@ def _usd_of(amount: object) -> Decimal | None:
 
 
 def _of_pico(pico: Decimal) -> UpstreamCost | None:
-    """Rounded to whole pico-units: the figure is theirs, to be compared, never to be billed."""
+    """Rounded to whole pico-units: it is their figure, for comparison, never for billing."""
     if not pico.is_finite() or not 0 <= pico <= _MAX_PICO:
         return None
     whole = pico.to_integral_value(ROUND_HALF_UP)

@@ -1,8 +1,8 @@
 """The gateway's own format: `POST /api/chat`. A request has the fields of OpenAI's chat completions, `messages` alone
-required; the reply is `{"reply", "model", "usage"}`, with `tool_calls` where there are any.
+required; the reply is `{"reply", "model", "usage"}`, with `tool_calls` if there are any.
 
 A stream is `{"delta"}` events of text (or `{"tool_calls"}` deltas, as OpenAI's), then one `{"model", "usage"}` event,
-its last byte. Thinking is left out. No upstream speaks it, so every call is translated.
+its last byte. Thinking is omitted. No upstream speaks this format, so every call is translated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""JSON of a reply, or of an event of a stream, in any dialect: an upstream's, so nothing in it is taken for granted."""
+"""JSON of an upstream's reply, or of an event of a stream, in any dialect: nothing in it is taken for granted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def loaded(data: bytes) -> dict[str, Any] | None:
 
 
 def loaded_reply(body: bytes, reply: Any) -> Any:
-    """reply: what a parser makes of the bytes, where that was done elsewhere. None for what is no JSON."""
+    """reply: the parsed bytes, if they were parsed elsewhere. None if it isn't JSON."""
     if reply is None:
         with contextlib.suppress(orjson.JSONDecodeError):
             return orjson.loads(body)
@@ -27,6 +27,6 @@ def loaded_reply(body: bytes, reply: Any) -> Any:
 
 
 def text_in(source: Mapping[str, Any], name: str) -> str:
-    """A member that is a text, "" where there is none."""
+    """A member that is a text, otherwise ""."""
     value = source.get(name)
     return value if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""What headers say in every dialect: whether to try again, and which limit leaves least."""
+"""Headers common to all dialects: whether to retry, and which limit leaves least."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from llm.errors import GatewayError, IdempotencyKeyReused, IdempotencyKeyUsed, Q
 from llm.types import LimitState
 
 LimitHeaderNames = Sequence[tuple[LimitMetric, tuple[str, str, str]]]
-"""By metric the headers of a limit's amount, of what it leaves, and of when it resets."""
+"""By metric, the headers for a limit's amount, the remainder, and the reset."""
 
 
 def retry_headers(error: GatewayError) -> dict[str, str]:
-    """What tells an SDK whether to try again, and when. Both SDKs obey `x-should-retry` before all else."""
+    """Tell an SDK whether and when to retry. Both SDKs give `x-should-retry` precedence."""
     if isinstance(error, QuotaExceeded | IdempotencyKeyUsed | IdempotencyKeyReused):
         return {"x-should-retry": "false"}
     headers: dict[str, str] = {}
@@ -30,7 +30,7 @@ def retry_headers(error: GatewayError) -> dict[str, str]:
 def limit_headers(
     limits: Sequence[LimitState], names: LimitHeaderNames, reset_text: Callable[[datetime], str]
 ) -> dict[str, str]:
-    """Of requests and tokens each the limit that leaves least; money has no such headers in any dialect."""
+    """For requests and for tokens, the limit that leaves least; no dialect has such headers for money."""
     headers: dict[str, str] = {}
     for metric, (amount, remaining, reset) in names:
         if (tightest := _tightest_of(limits, metric)) is None:
@@ -42,7 +42,7 @@ def limit_headers(
 
 
 def _tightest_of(limits: Sequence[LimitState], metric: LimitMetric) -> LimitState | None:
-    """The limit of that metric that leaves least; None where none binds."""
+    """The limit of that metric that leaves least; None if none applies."""
     tightest: LimitState | None = None
     for state in limits:
         if state.metric is metric and (tightest is None or state.remaining < tightest.remaining):

@@ -1,4 +1,4 @@
-"""The fields of a request in any dialect: their spelling, the few that all dialects have, and changes to them."""
+"""The fields of a request in any dialect: their spelling, the few that all dialects share, and changes to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True)
 class Shape:
-    """The keys of an object that we read, and the shapes of what lies inside some of them, alone or in a list."""
+    """The keys of an object that we read, and the shapes of nested objects, single or in a list."""
 
     keys: frozenset[str]
     inside: Mapping[str, Shape] = field(default_factory=dict)
@@ -31,9 +31,9 @@ class Shape:
         object.__setattr__(self, "_by_folded", {key.casefold(): key for key in self.keys})
 
     def refuse_other_cases(self, value: Any, path: str = "") -> None:
-        """Raises InvalidRequest for a key that equals one of ours but for its case.
+        """Raises InvalidRequest for a key that differs from one of ours only by case.
 
-        To us it is an unknown field; to a server that reads names whatever their case it is the known one.
+        To us it is an unknown field; to a server that reads names in any case it is the known one.
         """
         if type(value) is list:
             for each in value:
@@ -62,7 +62,7 @@ def shape(*keys: str, **inside: Shape) -> Shape:
 
 
 def checked_model(model: Any) -> str:
-    """The name asked for, "" where none is."""
+    """The requested name, "" if there is none."""
     if model is None:
         return ""
     if not isinstance(model, str) or not model:
@@ -116,9 +116,9 @@ def refuse_type(param: str, expected: str) -> NoReturn:
 
 
 def refuse_fields(body: Mapping[str, Any], untranslatable: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raises InvalidRequest for what can't be carried into another dialect.
+    """Raises InvalidRequest for anything that can't be carried into another dialect.
 
-    untranslatable: field -> the values by which nothing is asked, beside null.
+    untranslatable: field -> the values that request nothing, besides null.
     """
     for name, neutral in untranslatable.items():
         value = body.get(name)
@@ -131,31 +131,31 @@ def refuse_unsupported(param: str) -> NoReturn:
 
 
 def renamed_model(request: ParsedRequest, upstream_model: str) -> dict[str, Any]:
-    """What has to change for an upstream that has another name for the model."""
+    """The change for an upstream that has another name for the model."""
     return {} if request.body.get("model") == upstream_model else {"model": upstream_model}
 
 
 def changed_body(request: ParsedRequest, changes: Mapping[str, Any]) -> bytes:
-    """The request as it was sent, but for the values of these members of its object."""
+    """The request as sent, except for the values of these members of its object."""
     if not changes:
         return request.raw
     if request.body and request.body.keys().isdisjoint(changes):
         return with_members(request.raw, changes)
     if changes.keys() <= request.members.keys():
-        # A large body is not written anew.
+        # A large body isn't serialised again.
         values = {request.members[name]: orjson.dumps(value) for name, value in changes.items()}
         return replaced(request.raw, values)
     return orjson.dumps({**request.body, **changes})
 
 
 def token_count(value: Any) -> int | None:
-    """A field's value as a number of tokens: 1000.0 is 1000. None where nothing bounds it: null, -1, a text, 10**30."""
+    """A field's value as a number of tokens: 1000.0 is 1000. None if it bounds nothing: null, -1, a text, 10**30."""
     if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
 
 
 def output_maximum(value: Any) -> int | None:
-    """A field's value as a maximum of what is written; None where it bounds nothing. No provider takes 0: it is 1."""
+    """A field's value as an output maximum; None if it bounds nothing. No provider accepts 0, so it counts as 1."""
     count = token_count(value)
     return None if count is None else max(1, count)

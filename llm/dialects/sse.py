@@ -1,7 +1,7 @@
-"""Server-sent events, split without reading them.
+"""Server-sent events, split without parsing them.
 
-A splitter holds only the unfinished event and hands on everything before it as one piece, byte for byte. Each byte is
-looked at once, however small the pieces that it comes in.
+A splitter holds only the unfinished event and passes on everything before it in one piece, byte for byte. Each byte is
+read once, however small the pieces that arrive.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from typing import NamedTuple
 from llm.errors import UpstreamFailed
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
-# Each is looked at by itself. Nobody sends more than a few.
+# Each is examined separately. Legitimate streams have only a few.
 MAX_EVENT_LINES = 10_000
 
 COMMENT = b": keepalive\n\n"
-"""No event: clients leave it out."""
+"""Not an event: clients ignore it."""
 
 _BOM = b"\xef\xbb\xbf"
-# Atomic, or CR LF would also match as two line ends. Further blank lines belong to the event before them.
+# Atomic, otherwise CR LF would also match as two line ends. Further blank lines belong to the event before them.
 _BLANK_LINES = re.compile(rb"(?>\r\n|\n|\r){2,}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class Event(NamedTuple):
-    """name: of its `event:` field, b"" without one. data: None when it has no data field (a comment, say)."""
+    """name: of its `event:` field, b"" without one. data: None without a data field (a comment, say)."""
 
     name: bytes
     data: bytes | None
 
 
 class EventSplitter:
-    """Cuts a stream at event boundaries: feed it pieces, get whole events."""
+    """Cuts a stream at event boundaries: takes pieces, returns whole events."""
 
     __slots__ = ("_max_event_bytes", "_pending")
 
@@ -52,9 +52,9 @@ class EventSplitter:
         return len(self._pending)
 
     def feed(self, data: bytes) -> bytes:
-        """All events that are complete by now, as one piece; b"" if none is.
+        """All events that are now complete, in one piece; b"" if there are none.
 
-        Raises UpstreamFailed when the unfinished event is larger than the caps.
+        Raises UpstreamFailed if the unfinished event is larger than the caps.
         """
         end = _end_of_last_blank_line(data)
         if not self._pending:
@@ -63,7 +63,7 @@ class EventSplitter:
             self._hold(data[end:])
             return data[:end]
         if not end:
-            # The blank line may lie across the seam: one of its ends held, the other just come.
+            # The blank line may be split: its first half held, the second just received.
             held = bytes(self._pending[-2:])
             end = max(0, _end_of_last_blank_line(held + data[:2]) - len(held))
         if not end:
@@ -113,7 +113,7 @@ def read_event(raw: bytes) -> Event:
 
 
 def with_data(raw: bytes, data: bytes, *, keeps_line: Callable[[bytes], bool] = lambda line: True) -> bytes:
-    """The event with this JSON text for its data, on one line. keeps_line: whether a line that is no data stays."""
+    """The event with this JSON text as its data, on one line. keeps_line: whether a line without data stays."""
     lines: list[bytes] = []
     is_placed = False
     for line in raw.splitlines(keepends=True):
@@ -130,9 +130,9 @@ def with_data(raw: bytes, data: bytes, *, keeps_line: Callable[[bytes], bool] = 
 
 
 def _end_of_last_blank_line(data: bytes) -> int:
-    """0 where there is none. A blank line is two line ends in a row, each CR LF, LF or CR.
+    """0 if there is none. A blank line is two consecutive line ends, each CR LF, LF or CR.
 
-    LF CR at the very end is not taken for one yet: the LF of a CR LF is about to come.
+    LF CR at the very end isn't taken for one yet: it may be the CR of a CR LF.
     """
     at = data.rfind(b"\n\n")
     end = at + 2 if at >= 0 else 0

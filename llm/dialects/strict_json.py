@@ -1,8 +1,8 @@
 """One JSON object from a request body, or a clear refusal.
 
-orjson reads it, fast, but it keeps the last of duplicate keys in silence: `{"n": 1, "n": 64}` would be one thing to
-our limits and another to an upstream that keeps the first. Integers beyond 64 bits become floats, as in every
-JavaScript client: no field of ours or of a provider's is that wide.
+orjson is fast, but silently keeps the last of duplicate keys: `{"n": 1, "n": 64}` would mean one thing to our limits
+and another to an upstream that keeps the first. Integers beyond 64 bits become floats, as in every JavaScript client:
+no field of ours or a provider's is that wide.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from llm.errors import InvalidRequest
 
 MAX_DEPTH = 128
 
-# A colon that doesn't follow at once; those that do are counted faster.
+# A colon that doesn't follow immediately; the others are counted faster.
 _SPACED_KEY_END = re.compile(rb'"\s++:')
-# A quote or a colon written as an escape hides from the count below.
+# A quote or a colon written as an escape evades the count below.
 _ESCAPED_KEY_END = re.compile(rb"\\u00(?:22|3[aA])")
 _NOT_A_NUMBER = re.compile(r"-?(?:NaN|Infinity)")
 
 
 def load_object(raw: bytes) -> dict[str, Any]:
-    """Raises InvalidRequest, with a message that names what is wrong but never quotes more than a key."""
+    """Raises InvalidRequest, with a message that names the fault but never quotes more than a key."""
     return load_counted(raw, count_values(raw))
 
 
 def load_counted(raw: bytes, values: int) -> dict[str, Any]:
-    """`load_object` of a text with at most so many values and brackets, which somebody has counted."""
+    """`load_object` for a text with at most this many values and brackets, already counted."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -52,8 +52,8 @@ def _key_ends(raw: bytes) -> int:
 
 
 def refuse_duplicate_keys(raw: bytes) -> None:
-    """The exact check, some ten times as slow as the count. raw: valid JSON of a bounded depth."""
-    # Numbers are not converted: `int` refuses very long ones with an error of its own.
+    """The exact check, about ten times slower than the count. raw: valid JSON of bounded depth."""
+    # Numbers aren't converted: `int` refuses very long ones with its own error.
     json.loads(raw, object_pairs_hook=_unique, parse_int=len, parse_float=len)
 
 
@@ -72,7 +72,7 @@ def _shown(key: str) -> str:
 
 
 def _is_deeper(value: Any, limit: int) -> bool:
-    """Level by level: a recursive walk would be the attack that it looks for."""
+    """Level by level: a recursive walk would fall for the attack that it looks for."""
     level = [value]
     for _ in range(limit):
         level = [

@@ -1,6 +1,6 @@
-"""Thinking in the forms that callers and providers have for it: Anthropic's blocks, and the details of chat messages.
+"""Thinking in the forms used by callers and providers: Anthropic's blocks, and the details of chat messages.
 
-Anthropic takes its blocks back only unchanged. Chat completions have no standard for it: servers write a text
+Anthropic accepts its blocks back only unchanged. Chat completions have no standard for it: servers write a text
 (`reasoning_content`, `reasoning`), and OpenRouter has `reasoning_details`, which can carry a signature.
 
 Sources, read 2026-11: Anthropic's documentation ("Extended thinking": "Preserving thinking blocks", "Controlling
@@ -17,11 +17,11 @@ from llm.types import Thinking, ThinkingDelta
 BLOCK_KINDS = ("thinking", "redacted_thinking")
 _TEXT_FIELDS = ("reasoning_content", "reasoning")
 _OWN_FORMATS = ("anthropic", "unknown")
-"""How the `format` of a detail begins whose signature or data Anthropic may have written. It refuses all others."""
+"""Values of a detail's `format` if Anthropic may have written its signature or data. It refuses all others."""
 
 
 def read_blocks(blocks: Iterable[Any]) -> tuple[Thinking, ...]:
-    """The thinking among a message's blocks, without empty ones. Never raises, whatever is in them."""
+    """The thinking among a message's blocks, without empty blocks. Never raises, whatever they contain."""
     read = (_read_block(block) for block in blocks if isinstance(block, dict) and block.get("type") in BLOCK_KINDS)
     return tuple(thinking for thinking in read if thinking != Thinking())
 
@@ -33,9 +33,9 @@ def thinking_block(thinking: Thinking) -> dict[str, str]:
 
 
 def read_details(details: Iterable[Any]) -> tuple[Thinking, ...]:
-    """`reasoning_details` of a whole message. Never raises, whatever is in them.
+    """`reasoning_details` of a whole message. Never raises, whatever they contain.
 
-    Callers may send back the pieces of a stream as they collected them: those of one block have the same index.
+    Callers may return the pieces of a stream as they collected them: those of one block have the same index.
     """
     return tuple(map(_joined, _blocks_of_pieces(details)))
 
@@ -91,7 +91,7 @@ def _joined(pieces: list[Thinking]) -> Thinking:
 
 
 def _pieces(details: Iterable[Any]) -> Iterator[tuple[Any, Thinking]]:
-    """(index, piece) of each detail that isn't empty. The index is unchecked."""
+    """(index, piece) of each detail that isn't empty. The index is not validated."""
     for detail in details:
         if isinstance(detail, dict) and (piece := _read_detail(detail)) != Thinking():
             yield detail.get("index"), piece

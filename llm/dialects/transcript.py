@@ -1,4 +1,4 @@
-"""The generated text of a stream, in bounded memory, for when it has to be counted."""
+"""The generated text of a stream, in bounded memory, in case it has to be counted."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 from llm.dialects.json_size import is_readable_event
 from llm.dialects.sse import read_event, split_events
 
-# Raw blocks are kept unread for as long as that is cheap: mostly the upstream reports usage, and nobody needs the text.
+# Raw blocks are kept unparsed as long as that is cheap: usually the upstream reports usage, and the text isn't needed.
 MAX_RAW_BYTES = 64 * 1024
-# Of an event; a longer one is rather a picture than words.
+# Of an event; a longer one is more likely an image than text.
 MAX_READ_TEXT_BYTES = 1024 * 1024
 MAX_SAMPLE_BYTES = 16 * 1024
 MAX_TEXT_CHARACTERS = 1024 * 1024
 
 
 class Transcript:
-    """text_of_event: of the data of one event."""
+    """text_of_event: the text in the data of one event."""
 
     def __init__(self, text_of_event: Callable[[bytes], str]) -> None:
         self._text_of_event = text_of_event
@@ -48,7 +48,7 @@ class Transcript:
             self._texts.append(kept)
 
     def _text_of(self, data: bytes) -> str:
-        """Of what would take too long to read its beginning, which stands for the rest."""
+        """If an event would take too long to parse, its beginning stands for the rest."""
         if len(data) <= MAX_READ_TEXT_BYTES and is_readable_event(data):
             return self._text_of_event(data)
         self.dropped_characters += len(data) - MAX_SAMPLE_BYTES

@@ -1,4 +1,4 @@
-"""Reading token figures that an upstream reports, and doubting them."""
+"""Reads the token figures that an upstream reports, and checks their plausibility."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from llm.enums import Meter
 from llm.types import Service, TokenCounts
 
 MAX_TOKENS = 10**9
-"""Of one call: a thousand times the largest context window there is. What is beyond is a mistake of the upstream."""
+"""Per call: a thousand times the largest context window. Anything beyond is the upstream's mistake."""
 
 WEB_SEARCHES = "web_searches"
 EXTRA_METERS = (WEB_SEARCHES, "search_sources")
 """Units beside tokens that upstreams report, by our names."""
 UNREPORTED_TOOLS = "unreported_tools"
-"""The extra meter of calls that had the provider run tools of which it reported no units: one a call."""
+"""Extra meter of calls whose provider ran tools without reporting their units: one per call."""
 
-# Perplexity and xAI name units in the usage itself.
+# Perplexity and xAI name these directly in the usage.
 UNITS_IN_USAGE: Mapping[str, str] = {"num_search_queries": WEB_SEARCHES, "num_sources_used": "search_sources"}
 _TOOL_COUNTERS = "server_tool_use"
-# Web fetches cost the tokens they bring alone (platform.claude.com, "Web fetch tool", read 2026-11). OpenRouter counts
-# each of its tools in these totals once more, searches included; one that was asked for and didn't run costs nothing.
+# Web fetches only cost their tokens (platform.claude.com, "Web fetch tool", read 2026-11). OpenRouter repeats each of
+# its tools in these totals, including searches; one that was requested and didn't run costs nothing.
 _FREE_COUNTERS = ("web_fetch_requests", "tool_calls_requested")
 _CALLS_IN_ALL, OTHER_CALLS = "tool_calls_executed", "tool_calls"
 OTHER_UNITS = "other_tool_units"
 _METER_NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _OTHER_RATES = frozenset((*Meter.values, "requests"))
-"""Names that have another meaning in a price."""
+"""Names with another meaning in a price."""
 _MAX_COUNTERS = 20
 
 
@@ -39,9 +39,9 @@ class AbsurdFigureError(Exception):
 def read_figures(
     usage: Any, counts_of: Callable[[Mapping[str, Any]], TokenCounts | None]
 ) -> tuple[TokenCounts | None, Mapping[str, Any] | None]:
-    """(counts, absurd): both None where there is no usage, or `counts_of` finds it says too little.
+    """(counts, absurd): both None without usage, or if `counts_of` finds too little in it.
 
-    counts_of: of a usage object; raises AbsurdFigureError. absurd: the object as it came, where a figure in it is
+    counts_of: reads a usage object; raises AbsurdFigureError. absurd: the object as received, if a figure in it is
     negative, not a whole number, beyond MAX_TOKENS, or a part is larger than its total.
     """
     if usage is None or usage == {}:
@@ -55,7 +55,7 @@ def read_figures(
 
 
 def read_count(source: Mapping[str, Any], name: str) -> int | None:
-    """None when missing or null: that is not zero. Raises AbsurdFigureError for what is no count."""
+    """None if missing or null, which isn't zero. Raises AbsurdFigureError for anything that isn't a count."""
     value = source.get(name)
     if value is None:
         return None
@@ -65,7 +65,7 @@ def read_count(source: Mapping[str, Any], name: str) -> int | None:
 
 
 def read_details(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An object of figures inside `source`, empty when missing or null."""
+    """An object of figures inside `source`, empty if missing or null."""
     details = source.get(name)
     if details is None:
         return {}
@@ -77,9 +77,9 @@ def read_details(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def read_tool_units(usage: Mapping[str, Any]) -> dict[str, int]:
     """Units of tools that the provider has run, by our meters, from `server_tool_use` (Anthropic, OpenRouter).
 
-    A counter that nobody here knows keeps its name, so that its units have no rate and the call is unpriced; what is no
-    count, or has a name that no price could have, is one unit of `other_tool_units`. A zero is left out: it needs no
-    rate. Raises AbsurdFigureError for searches that are no count, and for more counters than anybody has.
+    An unknown counter keeps its name, so that its units have no rate and the call is unpriced; one that isn't a count,
+    or whose name can't be in a price, is one unit of `other_tool_units`. Zeros are omitted: they need no rate. Raises
+    AbsurdFigureError for searches that aren't a count, and for implausibly many counters.
     """
     counters = read_details(usage, _TOOL_COUNTERS)
     if not counters:
@@ -90,7 +90,7 @@ def read_tool_units(usage: Mapping[str, Any]) -> dict[str, int]:
     units = {WEB_SEARCHES: searches}
     for name, value in counters.items():
         if name == _CALLS_IN_ALL:
-            # They are the searches, and whatever else has no counter of its own.
+            # The searches, and anything else without a counter of its own.
             units[OTHER_CALLS] = max(0, (read_count(counters, name) or 0) - searches)
         elif name not in ("web_search_requests", *_FREE_COUNTERS):
             meter, number = _unknown_units(name, value)
@@ -106,7 +106,7 @@ def _unknown_units(name: str, value: Any) -> tuple[str, int]:
 
 
 def reports_tool_units(usage: Any) -> bool:
-    """Whether a usage says how many units of its provider's own tools a call has used, zero included."""
+    """Whether a usage reports the units of its provider's own tools, even if zero."""
     if not isinstance(usage, dict):
         return False
     counters = usage.get(_TOOL_COUNTERS)
@@ -115,10 +115,10 @@ def reports_tool_units(usage: Any) -> bool:
 
 
 def read_service(reply: Mapping[str, Any], usage: Any) -> Service:
-    """How the call was served; whatever of it isn't standard costs otherwise, or is unpriced.
+    """How the call was served; anything that isn't standard has another price, or is unpriced.
 
-    OpenAI says its tier beside the usage, Anthropic inside it, as it does the speed and where the model ran, which it
-    bills at 1.1 times its prices for one region (docs.anthropic.com, "Data residency", read 2026-11).
+    OpenAI reports its tier beside the usage, Anthropic inside it, together with speed and region. One region costs 1.1
+    times the price (docs.anthropic.com, "Data residency", read 2026-11).
     """
     figures = usage if isinstance(usage, dict) else {}
     tier = reply.get("service_tier") or figures.get("service_tier")
@@ -127,12 +127,12 @@ def read_service(reply: Mapping[str, Any], usage: Any) -> Service:
 
 
 def merged_service(before: Service, now: Service) -> Service:
-    """Of a stream, whose chunks say each a part; what `now` leaves empty stays."""
+    """For a stream, whose chunks each report a part; empty parts of `now` keep the earlier ones."""
     return before if not any(now) else Service(*(word or old for word, old in zip(now, before, strict=True)))
 
 
 def refuse_parts_above_totals(counts: TokenCounts) -> None:
-    """Raises AbsurdFigureError. Audio may also be cached, so it is held against the total alone."""
+    """Raises AbsurdFigureError. Audio may also be cached, so it is compared only with the total."""
     cached = counts.cache_read_tokens + counts.cache_write_5m_tokens + counts.cache_write_1h_tokens
     if max(cached, counts.audio_input_tokens) > counts.prompt_tokens:
         raise AbsurdFigureError

@@ -1,1 +1,1 @@
-"""Limits: their amounts, their periods, what a call reserves of them, and why one is refused."""
+"""Limits: their amounts and periods, what a call reserves of them, and the refusals."""

@@ -11,7 +11,7 @@ from llm.money import format_usd, from_units, to_units
 
 COST_DECIMALS = 6
 MAX_UNITS = 10**15
-"""A thousand billion tokens, a billion USD: far above what anybody means, far below what a column overflows at."""
+"""A trillion tokens, a billion USD: far above any intended limit, far below where a column overflows."""
 LONGEST_TEXT = 40
 _WHOLE = r"\d{1,3}(?:,\d{3})+|\d{1,3}(?:_\d{3})+|\d+"
 _WHOLE_NUMBER = re.compile(_WHOLE, re.ASCII)
@@ -22,7 +22,7 @@ def parse_amount(metric: str, text: str) -> int:
     """A limit's amount in its units: whole requests, whole tokens, or micro-units of USD.
 
     Thousands may be separated (1,000,000 or 1_000_000); a cost is in USD (12.50), with at most 6 decimals. Raises
-    ValueError with words for people.
+    ValueError with a message for people.
     """
     text = text.strip()
     if len(text) > LONGEST_TEXT:
@@ -34,7 +34,7 @@ def parse_amount(metric: str, text: str) -> int:
 
 
 def amount_digits(metric: str, units: int) -> str:
-    """As people type it, and `parse_amount` reads it: 1,000,000 or 12.50."""
+    """In the form that `parse_amount` reads: 1,000,000 or 12.50."""
     if metric != LimitMetric.COST:
         return f"{units:,}"
     whole, _, fraction = format_usd(from_units(units, COST_DECIMALS)).partition(".")
@@ -51,8 +51,9 @@ def format_limit_amount(metric: str, units: int) -> str:
 
 
 def describe_limit(limit: Limit) -> str:
-    """1,000,000 tokens per month."""
-    return f"{format_limit_amount(limit.metric, limit.amount)} {limit.get_per_display()}"
+    """1,000,000 tokens per month; with whom it is for, if that is each end user."""
+    whose = " for each end user" if limit.is_per_end_user else ""
+    return f"{format_limit_amount(limit.metric, limit.amount)} {limit.get_per_display()}{whose}"
 
 
 def _parse_whole(text: str) -> int:

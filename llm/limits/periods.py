@@ -1,4 +1,4 @@
-"""Where the periods of limits begin and end in an account's time zone. Pure."""
+"""When the periods of limits begin and end in an account's time zone. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 from llm.enums import LimitPer
 
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
-"""Where the one period of a limit "in all" begins."""
+"""The beginning of a lifetime limit's only period."""
 _SECOND, _MINUTE, _HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 
 
 class LimitPeriod(NamedTuple):
-    """From starts_at on, up to but without ends_at; both aware UTC. ends_at: None for a period without an end."""
+    """The half-open interval from starts_at to ends_at, both aware UTC. ends_at: None for a period without an end."""
 
     starts_at: datetime
     ends_at: datetime | None
@@ -29,7 +29,7 @@ _latest: dict[tuple[str, str], LimitPeriod] = {}
 
 
 def period_of(per: str, time_zone: str, moment: datetime) -> LimitPeriod:
-    """The period that the moment is in. Minutes are the same everywhere; hours, days and months are the zone's own."""
+    """The period containing the moment. Minutes are the same everywhere; hours, days and months are the zone's own."""
     period = _latest.get((per, time_zone))
     if period is None or not period.contains(moment):
         period = _latest[per, time_zone] = _period_of(LimitPer(per), _zone(time_zone), moment)
@@ -52,9 +52,9 @@ def _period_of(per: LimitPer, zone: ZoneInfo, moment: datetime) -> LimitPeriod:
 
 
 def _hour(moment: datetime, zone: ZoneInfo) -> LimitPeriod:
-    """By the offset in force: where clocks go back, the hour that comes twice is two periods.
+    """By the current offset: when clocks go back, the repeated hour is two periods.
 
-    It is cut where the offset changes within it, as on Lord Howe Island, whose clocks move by half an hour.
+    It is split if the offset changes within it, as on Lord Howe Island, whose clocks move by half an hour.
     """
     offset, second = _offset(moment, zone), moment.replace(microsecond=0)
     starts_at = _start(moment, _HOUR, offset)
@@ -68,7 +68,9 @@ def _hour(moment: datetime, zone: ZoneInfo) -> LimitPeriod:
 
 
 def _change(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
-    """The first second with the offset that holds `after` the clock's change, both of them whole seconds."""
+    """The first second with the offset that is in force at `after`; the clock changes between the two, given in whole
+    seconds.
+    """
     offset, seconds = _offset(after, zone), range(int((after - before) / _SECOND))
     first = bisect_left(seconds, True, key=lambda each: _offset(before + each * _SECOND, zone) == offset)  # noqa: FBT003
     return before + first * _SECOND
@@ -83,7 +85,7 @@ def _start(moment: datetime, length: timedelta, offset: timedelta) -> datetime:
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    """The day's first moment; where clocks skip midnight, that is the moment at which they do."""
+    """The day's first moment; if clocks skip midnight, the moment at which they do."""
     return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
 
 

@@ -1,4 +1,4 @@
-"""What a caller is told where a call doesn't fit into a limit."""
+"""The message to a caller whose call doesn't fit into a limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BUSY_RETRY_S = 1.0
 
 def build_refusal(exceeded: Exceeded, *, shows_cost: bool) -> RequestError:
     """shows_cost: else a limit of cost is told without amounts, which divided by tokens would give our prices."""
-    limit = f"{'API key' if exceeded.is_of_key else 'account'}'s {_limit(exceeded, shows_cost=shows_cost)}"
+    limit = f"{_owner(exceeded)}'s {_limit(exceeded, shows_cost=shows_cost)}"
     figures, advice = _figures(exceeded, shows_cost=shows_cost), _advice(exceeded)
     match exceeded.kind:
         case "busy":
@@ -25,7 +25,7 @@ def build_refusal(exceeded: Exceeded, *, shows_cost: bool) -> RequestError:
             return RateLimited(_text(start, figures, "Try again in a moment.", advice), retry_after_s=_BUSY_RETRY_S)
         case "too_large":
             start = f"This request alone may exceed this {limit}."
-            end = "Shorten the prompt, or set a lower max_completion_tokens."
+            end = f"Shorten the prompt{', or set a lower max_completion_tokens' if exceeded.takes_maximum else ''}."
             return InvalidRequest(_text(start, figures, end), code="limit_too_small")
         case "unbounded":
             why = exceeded.why or "its maximum number of tokens can't be determined"
@@ -46,7 +46,7 @@ def _text(*sentences: str) -> str:
 def _figures(exceeded: Exceeded, *, shows_cost: bool) -> str:
     """What is left, and what the request would reserve.
 
-    Amounts of money tell what a token costs us, so only accounts that are shown costs get them.
+    Amounts of money reveal what a token costs us, so only accounts that may see costs get them.
     """
     if exceeded.needed is None or (exceeded.metric is LimitMetric.COST and not shows_cost):
         return ""
@@ -55,12 +55,18 @@ def _figures(exceeded: Exceeded, *, shows_cost: bool) -> str:
 
 
 def _advice(exceeded: Exceeded) -> str:
-    """How a smaller request fits. Under a limit of cost the exact maximum would tell the price too."""
+    """How to make a smaller request fit. For a limit of cost, the exact maximum would reveal the price too."""
     if exceeded.max_output_tokens is None:
         return ""
     if exceeded.metric is LimitMetric.COST:
         return "A lower max_completion_tokens reserves less."
     return f"With max_completion_tokens of at most {exceeded.max_output_tokens}, the request fits now."
+
+
+def _owner(exceeded: Exceeded) -> str:
+    if exceeded.is_per_end_user:
+        return "end user"
+    return "API key" if exceeded.is_of_key else "account"
 
 
 def _limit(exceeded: Exceeded, *, shows_cost: bool) -> str:

@@ -1,4 +1,4 @@
-"""Windows of limits as the books read and write them, with the messages that a crossed soft threshold causes."""
+"""Windows of limits as the books read and write them, and the alerts for crossed soft thresholds."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from llm.limits.admission import LimitRow, Window
 @lru_cache(maxsize=10_000)
 def limit_of(row: Row) -> LimitRow:
     """row: as `limits_sql` yields it. The same limits come with batch after batch."""
-    return LimitRow(row[0], row[1], row[2], LimitMetric(row[3]), LimitPer(row[4]), row[5], row[6])
+    return LimitRow(row[0], row[1], row[2], LimitMetric(row[3]), LimitPer(row[4]), row[5], row[6], bool(row[7]))
 
 
 def window_of(row: Row) -> Window:
     """row: as `windows_sql` yields it."""
-    return Window(row[0], limit_of(row[1:8]), datetime.fromtimestamp(row[8], UTC), row[9], row[10], bool(row[11]))
+    starts_at = datetime.fromtimestamp(row[9], UTC)
+    return Window(row[0], limit_of(row[1:9]), starts_at, row[10], row[11], bool(row[12]), row[13])
 
 
 def lock_windows(ids: Collection[int]) -> list[Window]:
-    """Inside a transaction, locked by id as everybody locks them."""
+    """Inside a transaction; locked by id, as everywhere."""
     vendor = connection.vendor
     with connection.cursor() as cursor:
         cursor.execute(sql.windows_sql(vendor), [id_list(ids, vendor), "[]"])
@@ -36,9 +37,10 @@ def lock_windows(ids: Collection[int]) -> list[Window]:
 
 
 def window_statements(windows: Collection[Window], *, vendor: str, now: datetime) -> Iterator[Statement]:
-    """What writes the windows' additions, and one mail and one webhook for each whose soft threshold they cross.
+    """Statements that write the windows' additions, and a mail and a webhook for each window that crosses its soft
+    threshold.
 
-    A limit per minute is alerted at most once an hour: of equal causes the outbox keeps the first.
+    A limit per minute causes at most one alert an hour: of equal causes the outbox keeps the first.
     """
     changed = [window for window in windows if window.has_changed]
     if changed:
@@ -75,14 +77,14 @@ def _messages(windows: Collection[Window], vendor: str, now: datetime) -> list[d
 
 
 def _alert_period(window: Window) -> datetime:
-    """What a limit is alerted for once: its window, but never more than once an hour; causes are unique."""
+    """The period for which a limit is alerted once: its window, but at least an hour; causes are unique."""
     if window.limit.per is LimitPer.MINUTE:
         return window.starts_at.replace(minute=0, second=0, microsecond=0)
     return window.starts_at
 
 
 def _payload(window: Window) -> dict[str, Any]:
-    """What the message is about; names are looked up when it is sent."""
+    """The content of the message; names are looked up when it is sent."""
     limit = window.limit
     return {
         "account_id": limit.account_id,

@@ -1,4 +1,4 @@
-"""What a first call looks like, as `bootstrap` and `up` print it."""
+"""An example of a first call, as printed by `bootstrap` and `up`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 def reachable_host() -> str:
-    """Where this machine itself reaches the web server."""
+    """The address at which this machine reaches the web server."""
     return EVERY_INTERFACE.get(settings.WEB_HOST, settings.WEB_HOST).strip("[]")
 
 
@@ -20,7 +20,7 @@ def base_url() -> str:
 
 
 def curl_line(key: str) -> str:
-    """key: empty where nobody can know one any more."""
+    """key: empty if its secret is no longer known."""
     body = {
         "model": settings.LLM_DEFAULT_MODEL or "NAME-OF-A-MODEL",
         "messages": [{"role": "user", "content": "Hello"}],

@@ -1,4 +1,4 @@
-"""Moments as people type them at the command line."""
+"""Moments as typed on the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.core.management.base import CommandError
 
 
 def parse_moment(text: str) -> datetime:
-    """An ISO 8601 date or moment, in UTC where it names no zone. Raises CommandError."""
+    """An ISO 8601 date or moment, in UTC if it has no zone. Raises CommandError."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:

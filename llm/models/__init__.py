@@ -4,7 +4,7 @@ from llm.models.accounts import Account, ApiKey
 from llm.models.catalog import CatalogVersion, ModelRoute, Price, Rate, RateSet, RouteTarget
 from llm.models.corrections import BooksCheck, CheckedDay, Redaction, RefusedWrite, ReratingRun, UsageAdjustment
 from llm.models.endusers import EndUser, EndUserKey
-from llm.models.idempotency import IdempotencyKey
+from llm.models.idempotency import IdempotencyKey, KeptReply
 from llm.models.limits import Limit, LimitWindow
 from llm.models.outbox import Outbox
 from llm.models.processes import Process, ReaperState, ScheduledTask
@@ -21,6 +21,7 @@ __all__ = (
     "EndUser",
     "EndUserKey",
     "IdempotencyKey",
+    "KeptReply",
     "Limit",
     "LimitWindow",
     "ModelRoute",

@@ -1,4 +1,4 @@
-"""Who calls: accounts and the API keys that staff hand out. Both are archived, never deleted."""
+"""Accounts and the API keys that staff hand out. Both are archived, never deleted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def validate_time_zone(name: str) -> None:
 class Account(models.Model):
     """A customer or team: owns keys, usage and, in billing, invoices.
 
-    former_closures: the first moment of each is None where the account was closed before `closed_at` was kept.
+    former_closures: (closed, reopened) each; the former is None if the account was closed before `closed_at` existed.
     """
 
     name = models.CharField(max_length=100, unique=True)
@@ -38,6 +38,13 @@ class Account(models.Model):
         default=True,
         db_default=True,
         help_text="Calls record which end user they name: a keyed hash with the call, the name beside it.",
+    )
+    allows_storage = models.BooleanField(
+        "allows storage by providers",
+        default=True,
+        db_default=True,
+        help_text="Callers may have the provider store requests and replies. If not, “store: true” is refused, and "
+        "responses are requested with “store: false”, since OpenAI stores them by default.",
     )
     alert_email = models.EmailField(
         blank=True, default="", help_text="Receives an email when a limit's soft threshold is crossed."
@@ -84,7 +91,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
 
 class ApiKey(models.Model):
-    """One key. The secret itself is shown once and never stored: `digest` is HMAC-SHA256 under LLM_KEY_PEPPER.
+    """One key. Its secret is shown once and never stored: `digest` is HMAC-SHA256 under LLM_KEY_PEPPER.
 
     revoked_at: from this moment on the key is refused; a rotation's grace period sets it in the future.
     allowed_models: public model names; empty allows all.
@@ -115,7 +122,7 @@ class ApiKey(models.Model):
 
     @property
     def masked(self) -> str:
-        """What people recognise a key by: its beginning and its last four characters."""
+        """A short form by which people recognise a key: its beginning and its last four characters."""
         return f"{self.prefix}…{self.last_four}"
 
     @property

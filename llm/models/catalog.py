@@ -28,10 +28,10 @@ _M = TypeVar("_M", bound=models.Model)
 
 
 class CatalogVersion(models.Model):
-    """One row (id 1) that grows with each change of the catalog; a missing row is version 0.
+    """One row (id 1) whose number grows with each change of the catalog; a missing row is version 0.
 
-    It grows to the microseconds of the clock, so that a version never comes twice, not even in a database that was
-    restored from a backup: what a process has cached can't pass for what is there now.
+    It becomes at least the clock's microseconds, so that a version never recurs, not even after restoring a backup: a
+    process's cached catalog is never mistaken for the current one.
     """
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
@@ -49,7 +49,7 @@ class CatalogVersion(models.Model):
 
     @classmethod
     def bump(cls) -> None:
-        """Call it in the transaction of the change; the row's lock then puts writers of the catalog in a queue."""
+        """Call it in the transaction of the change; the row's lock serialises writers of the catalog."""
         grown = Greatest(F("version") + 1, Value(time.time_ns() // 1000))
         if not cls.objects.filter(pk=1).update(version=grown):
             cls.ensure()
@@ -57,12 +57,12 @@ class CatalogVersion(models.Model):
 
     @classmethod
     def ensure(cls) -> None:
-        """Make the row exist, at version 0; safe against another process doing the same."""
+        """Create the row, at version 0; safe against concurrent creation."""
         CatalogVersion.objects.bulk_create([CatalogVersion(pk=1, version=0)], ignore_conflicts=True)
 
 
 class CatalogQuerySet(models.QuerySet[_M]):
-    """Writes past `save()` raise the version too."""
+    """Raises the version for writes that bypass `save()` too."""
 
     def update(self, **kwargs: Any) -> int:
         with transaction.atomic(using=self.db):
@@ -84,7 +84,7 @@ class CatalogQuerySet(models.QuerySet[_M]):
 
 
 class CatalogModel(models.Model):
-    """A row whose change must reach the next call."""
+    """A row whose changes must apply from the next call."""
 
     objects: ClassVar[models.Manager[Self]] = CatalogQuerySet.as_manager()
 
@@ -104,7 +104,7 @@ class CatalogModel(models.Model):
 
 
 class ImmutableRowError(Exception):
-    """A price is history as soon as it is written; a correction is a new price."""
+    """A written price is history; a correction is a new price."""
 
 
 class ImmutableQuerySet(CatalogQuerySet[_M]):
@@ -116,7 +116,7 @@ class ImmutableQuerySet(CatalogQuerySet[_M]):
 
 
 class ImmutableCatalogModel(CatalogModel):
-    """Written once: usage rows point here to prove what they cost."""
+    """Written once: usage rows refer to these to prove what they cost."""
 
     objects: ClassVar[models.Manager[Self]] = ImmutableQuerySet.as_manager()
 
@@ -133,9 +133,11 @@ class ImmutableCatalogModel(CatalogModel):
 
 
 class ModelRoute(CatalogModel):
-    """A public model name. Its first target is called; the others are fallbacks in their order."""
+    """A public model name. Its first target is called; the others are fallbacks in order."""
 
-    name = models.CharField(max_length=200, unique=True, help_text="The name that callers use.")
+    name = models.CharField(
+        max_length=200, unique=True, help_text="The name that callers use. One * stands for any characters: claude-*"
+    )
     is_active = models.BooleanField(default=True, help_text="To callers, an inactive route doesn't exist.")
     allows_provider_routing = models.BooleanField(
         default=False,
@@ -161,12 +163,20 @@ class ModelRoute(CatalogModel):
 
 
 class RouteTarget(CatalogModel):
-    """One provider's model behind a route."""
+    """One provider's model behind a route. provider: the name of an instance, or of a provider for its first one."""
 
     route = models.ForeignKey(ModelRoute, on_delete=models.CASCADE, related_name="targets")
     position = models.PositiveSmallIntegerField(default=0, help_text="0 is called first, the others are fallbacks.")
     provider = models.CharField(max_length=50)
-    upstream_model = models.CharField(max_length=200, help_text="The provider's name for the model.")
+    upstream_model = models.CharField(
+        max_length=200,
+        help_text="The provider's name for the model. A * stands for what it stands for in the route's name.",
+    )
+    weight = models.PositiveSmallIntegerField(
+        default=0,
+        db_default=0,
+        help_text="Its share of the calls among the targets that have a weight; without one it is a fallback.",
+    )
 
     class Meta:
         verbose_name = "target"
@@ -181,15 +191,15 @@ class RouteTarget(CatalogModel):
 
 
 class Price(ImmutableCatalogModel):
-    """What one model of a provider costs from `effective_from` on, until a later price of the same standing.
+    """What one model of a provider costs from `effective_from` on, until a later price of the same rank.
 
-    Of all prices that fit a call, staff's win over imported ones, then exact names over patterns, then the latest.
-    So a price that staff set from a moment on holds against later imports too, until staff set another.
+    Of all prices that match a call, staff's take precedence over imported ones, then exact names over patterns, then
+    the latest. So a price set by staff also holds against later imports, until staff set another.
 
     match: None for the exact name `model`, else clauses as in genai-prices (see `llm.prices.catalog`).
-    is_free: tokens of the standard service cost nothing; it has no rates. Calls that a re-rating made free point to a
+    is_free: tokens of the standard service cost nothing; it has no rates. Calls that a re-rating made free refer to a
     rate set of it, which has none either.
-    unpriced_meters: what the source prices and we can't express; calls that use such a meter become unpriced.
+    unpriced_meters: meters that the source prices and we can't express; calls that use one become unpriced.
     """
 
     provider = models.CharField(max_length=50)
@@ -227,7 +237,7 @@ class Price(ImmutableCatalogModel):
 
 
 class RateSet(ImmutableCatalogModel):
-    """The rates of one context tier, service tier, speed and place; what is reached reprices the whole request."""
+    """The rates of one context tier, service tier, speed and region; the tier reached reprices the whole request."""
 
     price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="rate_sets")
     min_prompt_tokens = models.PositiveBigIntegerField(

@@ -1,4 +1,4 @@
-"""What is learned of a call after its row was closed, and what the books refused to write. Append-only."""
+"""What is learned about a call after its row was closed, and rejected entries. Append-only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm.types import COST_UNKNOWN, MAX_FLAGS_LENGTH, Service
 
 
 class ReratingRun(models.Model):
-    """One correction of prices: the calls of a model in some days, priced anew by what the price list says now.
+    """One re-rating: the calls of a model on some days, priced again by the current price list.
 
     cost_before, cost_after: USD, of the calls that changed.
     """
@@ -49,19 +49,19 @@ class ReratingRun(models.Model):
 
 class UsageAdjustmentQuerySet(models.QuerySet["UsageAdjustment"]):
     def taking_cost_back(self) -> UsageAdjustmentQuerySet:
-        """The last ones of calls whose cost was taken back, and isn't known yet: one a call."""
+        """The latest adjustments of calls whose cost was taken back and isn't known yet: one per call."""
         later = UsageAdjustment.objects.filter(usage=OuterRef("usage"), id__gt=OuterRef("id"), digest_version__gt=1)
         return self.filter(~Exists(later), flags__contains=COST_UNKNOWN)
 
 
 class UsageAdjustment(Digested):
-    """A signed correction of a closed row, at most one of each source, and of each re-rating. The row never changes.
+    """A signed correction of a closed row, at most one per source and per re-rating. The row never changes.
 
     Figures of a call = its row + its adjustments (`llm.books.figures`). Counts, extra_meters and cost are differences;
-    to a row without a cost it is the cost. Where no price is known for what the call has used, it takes back the cost
-    that stood, and the flags say `cost_unknown`. rate_set: what prices the call from now on, where that is another.
-    service_tier, speed, inference_geo, flags, is_billable: the call's from now on. An adjustment of version 1 doesn't
-    know the meters, tier, speed and place: those of a late settlement are known to nobody.
+    for a row without a cost, cost is the cost. If no price is known for the usage, it takes back the previous cost, and
+    the flags contain `cost_unknown`. rate_set: what prices the call from now on, if it changes.
+    service_tier, speed, inference_geo, flags, is_billable: the call's from now on. Adjustments of version 1 have no
+    meters, tier, speed and region: for a late settlement these are lost.
     """
 
     usage = models.ForeignKey(Usage, on_delete=models.PROTECT, related_name="adjustments")
@@ -129,9 +129,9 @@ class UsageAdjustment(Digested):
 
 
 class RefusedWrite(models.Model):
-    """A settlement that the books refused: the row says something else already, or the database takes no such data.
+    """A settlement that the books rejected: the row has other values, or the database refuses the data.
 
-    Kept whole for staff, once however often it is replayed.
+    Stored whole for staff, once however often it is replayed.
     """
 
     digest = models.CharField(max_length=64, unique=True, help_text="SHA-256 of the document.")
@@ -150,7 +150,7 @@ class RefusedWrite(models.Model):
 
 
 class Redaction(models.Model):
-    """One value of a closed row that was blanked, since it held a key of ours: see `llm.books.blanking`."""
+    """A value of a closed row that was blanked because it contained one of our keys: see `llm.books.blanking`."""
 
     is_proven: ClassVar[bool] = True
 
@@ -166,10 +166,10 @@ class Redaction(models.Model):
 
 
 class BooksCheck(models.Model):
-    """One run of `verify_books`: what it looked at and what it found. marks: see `llm.verification.history`.
+    """One run of `verify_books`: what it examined and what it found. marks: see `llm.audit.history`.
 
-    until: it has counted what was recorded up to then; None where it didn't say. used: of the limits' periods that go
-    on, window -> units that the calls recorded until then have used.
+    until: it has counted everything recorded up to then; None for older runs. used: of the limits' current periods,
+    window -> units used by the calls recorded until then.
     """
 
     is_proven: ClassVar[bool] = True
@@ -197,11 +197,11 @@ class BooksCheck(models.Model):
 
 
 class CheckedDay(models.Model):
-    """The calls of one day as a check has read them: what a later one must find again.
+    """The calls of one day as read by an audit, for later audits to compare.
 
-    day: of the calls' ids, UTC. rows: all that there were. digest: 64 hex digits of the sum of the closed rows and
-    adjustments that were recorded up to `until`. problems: where there are any, each check reads the day again, and
-    the other values stay those of the last reading that found none.
+    day: of the calls' ids, UTC. rows: their number. digest: 64 hex digits of the sum of the closed rows and adjustments
+    recorded up to `until`. problems: if there are any, each audit reads the day again, and the other values stay those
+    of the last reading that found none.
     """
 
     is_proven: ClassVar[bool] = True

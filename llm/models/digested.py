@@ -1,4 +1,4 @@
-"""Rows that carry the proof that they are as they were written."""
+"""Rows with a digest that proves that they are as they were written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ WHOLE_DIGEST = Q(**{f"{name}__isnull": False for name in DIGEST_FIELDS})
 
 
 class Digested(models.Model):
-    """A row with the SHA-256 of its canonical text (`llm.digests`) as eight signed 32-bit words, big end first.
+    """A row with the SHA-256 of its canonical text (`llm.digests`) as eight signed 32-bit words, most significant
+    first.
 
     Why words: the digest of a set of rows is the sum of theirs, and a plain SUM over 32-bit integers is exact and fits
     a BIGINT on PostgreSQL and SQLite up to 2**31 rows. So the digest of any set is just eight sums, of any grouping, in
     any order, and those of disjoint sets add up to that of their union.
-    digest_version: of the canonical text. Rows that are older than this column are of version 1, and stay so.
-    is_proven: of models whose rows, moments included, stand in a digest that is kept; see `manage.py loaddata`.
+    digest_version: of the canonical text. Rows older than this column are of version 1, and stay so.
+    is_proven: for models whose rows, including moments, are part of a stored digest; see `manage.py loaddata`.
     """
 
     is_proven: ClassVar[bool] = True
@@ -39,15 +40,15 @@ class Digested(models.Model):
         abstract = True
 
     def canonical_text(self) -> bytes:
-        """The current values, as bytes to digest; each model has its own. Raises TypeError if they can't be encoded."""
+        """The current values, as bytes to digest; defined by each model. Raises TypeError if they can't be encoded."""
         raise NotImplementedError
 
     def computed_digest(self) -> Words:
-        """What the digest of these values is, whatever the columns hold."""
+        """The digest of the current values, whatever the columns contain."""
         return digest_words(self.canonical_text())
 
     def stamp_digest(self) -> Self:
-        """Set the columns, to the current version. The books' writer does it by itself."""
+        """Set the columns, to the current version. The books' writer does this itself."""
         self.digest_version = VERSION
         for name, word in zip(DIGEST_FIELDS, self.computed_digest(), strict=True):
             setattr(self, name, word)
@@ -55,7 +56,7 @@ class Digested(models.Model):
 
     @property
     def is_as_written(self) -> bool:
-        """Whether the columns hold the digest of the row's values. False too where the values have no text at all."""
+        """Whether the columns contain the digest of the row's values. False also if the values can't be encoded."""
         try:
             return self.digest == self.computed_digest()
         except TypeError:
@@ -63,5 +64,5 @@ class Digested(models.Model):
 
     @property
     def digest(self) -> tuple[int | None, ...]:
-        """The columns, as they are."""
+        """The digest in the columns."""
         return tuple(getattr(self, name) for name in DIGEST_FIELDS)

@@ -1,4 +1,6 @@
-"""The end users behind an account's calls, by name: outside the books, their digests and exports, so names can go."""
+"""The end users behind an account's calls, by name: outside the books, their digests and exports, so names can be
+deleted.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from llm.types import END_USER_LENGTH, MAX_END_USER_CHARACTERS
 
 
 class EndUserKey(models.Model):
-    """What an account's end users are hashed with, together with LLM_KEY_PEPPER. Without it nobody can say any more
-    which name a hash on the books stands for.
+    """Key for hashing an account's end users, together with LLM_KEY_PEPPER. Without it, a hash on the books can no
+    longer be traced to a name.
     """
 
     account = models.OneToOneField(Account, on_delete=models.PROTECT, primary_key=True, related_name="+")
@@ -22,7 +24,7 @@ class EndUserKey(models.Model):
 
 
 class EndUser(models.Model):
-    """The readable name of a hash, as callers gave it."""
+    """The readable name of a hash, as the caller gave it."""
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="end_users")
     end_user = models.CharField(max_length=END_USER_LENGTH, help_text="As in the calls' rows.")

@@ -8,12 +8,12 @@ from llm.models.accounts import ApiKey
 
 
 class IdempotencyKey(models.Model):
-    """Written with the open row of the call that it names, and deleted where that call surely did nothing.
+    """Written with the open row of its call, and deleted if that call certainly did nothing.
 
-    What has become of the call, its own row says. key_hash, content_hash: see `llm.books.operations.Claim`.
+    The call's own row says what became of it. key_hash, content_hash: see `llm.books.operations.Claim`.
     """
 
-    # Calls keep their API key from being deleted, and no claim is without a call.
+    # Calls prevent the deletion of their API key, and no claim exists without a call.
     api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="+", db_index=False)
     key_hash = models.CharField(max_length=64)
     content_hash = models.CharField(max_length=64)
@@ -26,3 +26,20 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return str(self.call_id)
+
+
+class KeptReply(models.Model):
+    """A whole reply to a request with an idempotency key, for a while, where that is switched on.
+
+    sealed: its headers and body under LLM_SECRETS_KEY, see `llm.calls.kept_replies`.
+    """
+
+    request_id = models.UUIDField(primary_key=True, editable=False)
+    sealed = models.BinaryField(editable=False)
+    kept_at = models.DateTimeField(db_index=True, editable=False)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.request_id)

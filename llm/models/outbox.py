@@ -1,4 +1,4 @@
-"""Mails and webhooks that are still to be sent, written in the transaction of what caused them."""
+"""Mails and webhooks waiting to be sent, written in the transaction of what caused them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from llm.models.accounts import Account
 
 
 class Outbox(models.Model):
-    """One message. cause: what it tells of, so that the same thing is never told twice.
+    """One message. cause: identifies its subject, so that the same thing is never sent twice.
 
-    account: whom it is about; none of what only staff can see to. due_at: not before then. A sender moves it into the
-    future before it begins, and sets sent_at when it is done: a sender that dies in between leaves the message to the
-    next one. given_up_at: nobody will try again.
+    account: the one it is about; None for messages to staff only. due_at: not to be sent before. A sender moves it into
+    the future before it begins, and sets sent_at when it is done: if the sender dies in between, the message becomes
+    due again.
+    given_up_at: there are no more attempts.
     """
 
     kind = models.CharField(max_length=10, choices=OutboxKind.choices)

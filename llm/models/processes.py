@@ -5,11 +5,11 @@ from __future__ import annotations
 from django.db import models
 
 MAX_STARTS = 3
-"""So often a worker starts a task of the beat table without finishing it, before it is left alone for a day."""
+"""How often a worker may start a task of the beat table without finishing it, before it is paused for a day."""
 
 
 class Process(models.Model):
-    """A gateway process, by its boot id. It beats every few seconds; one that has fallen silent is taken for dead."""
+    """A gateway process, by its boot id. It beats every few seconds; a silent one is taken for dead."""
 
     id = models.UUIDField(primary_key=True)
     host = models.CharField(max_length=255)
@@ -17,6 +17,9 @@ class Process(models.Model):
     started_at = models.DateTimeField(help_text="Database clock.")
     seen_at = models.DateTimeField(help_text="Database clock.")
     ended_at = models.DateTimeField(null=True, blank=True, help_text="When it shut down cleanly.")
+    skipped_targets = models.TextField(
+        blank=True, default="", db_default="", help_text="Targets that it skips since they failed, one per line."
+    )
 
     class Meta:
         verbose_name_plural = "processes"
@@ -28,7 +31,9 @@ class Process(models.Model):
 
 
 class ReaperState(models.Model):
-    """One row: when the reaper last ran. After a gap the database may have been away, and silence proves nothing."""
+    """One row: when the reaper last ran. After a gap the database may have been unavailable, and silence proves
+    nothing.
+    """
 
     last_run_at = models.DateTimeField(help_text="Database clock.")
     steady_since = models.DateTimeField(help_text="Since then it has run without a gap.")
@@ -38,7 +43,7 @@ class ReaperState(models.Model):
 
 
 class ScheduledTask(models.Model):
-    """A task of the beat table. attempts: how often a worker has begun it since it last came to an end."""
+    """A task of the beat table. attempts: how often a worker has started it since it last finished."""
 
     name = models.CharField(primary_key=True, max_length=100)
     started_at = models.DateTimeField(help_text="When a worker last started it.")

@@ -1,4 +1,4 @@
-"""How often people have tried a password lately."""
+"""Recent password attempts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from llm.money import plural
 
 
 class SignInCount(models.Model):
-    """Attempts in one window: of an address, of an account, or of both together; the other column is empty then.
+    """Attempts in one window: of an address, of an account, or of both together; the other column is then empty.
 
-    account: a digest of the name, which may be a password that was typed into the wrong field.
-    address: as `llmproject.clientaddress` has it.
+    account: a digest of the name, since a password may have been typed into the wrong field.
+    address: from `llmproject.clientaddress`.
     """
 
     account = models.CharField(max_length=64, blank=True, default="")

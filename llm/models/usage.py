@@ -1,4 +1,4 @@
-"""The books: one row a call."""
+"""The books: one row per call."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from llm.money import usd_to_pico
 from llm.types import END_USER_LENGTH, MAX_FLAGS_LENGTH, TOKEN_FIELDS, Service
 
 IN_DOUBT = Q(outcome=CallOutcome.LOST) | Q(is_disputed=True)
-"""Nobody knows what these have used: their process died, or what their upstream said can't be true."""
+"""It is unknown what these have used: their process died, or their upstream reported the impossible."""
 
 _CLOSED = ~Q(status=UsageStatus.OPEN)
 
-# A day somewhere on Earth begins 14 hours before and ends 12 hours after it does in UTC; ids are of the gateways'
-# clocks, days of the database's.
+# Somewhere on Earth a day begins 14 hours before it does in UTC, and ends 12 hours after; ids use the gateways' clocks,
+# days the database's.
 _DAY_BEGINS = timedelta(hours=14, minutes=15)
 _DAY_ENDS = timedelta(hours=12, minutes=15)
 
 
 class TagValue(models.Func):
-    """The value of a call's tag, NULL where it has none of that key.
+    """The value of a call's tag, NULL if it has none with that key.
 
-    Not Django's transforms of a JSONField: to those a key of digits is a place in a list.
+    Not Django's transforms of a JSONField: those take a key of digits for an index into a list.
     """
 
     function = "jsonb_extract_path_text"
@@ -58,9 +58,9 @@ class UsageQuerySet(models.QuerySet["Usage"]):
         return self.filter(status=UsageStatus.OPEN)
 
     def near_days(self, first: date | None, last: date | None) -> UsageQuerySet:
-        """Bounds of the id that hold every call of those local days, in whatever time zone: an index leads to them.
+        """Bounds of the ids of all calls of those local days, in any time zone, so that an index finds them.
 
-        Both days are included, and within 2000 to 2999; None is no bound.
+        Both days are inclusive, and within 2000 to 2999; None is no bound.
         """
         calls = self
         if first is not None:
@@ -70,17 +70,17 @@ class UsageQuerySet(models.QuerySet["Usage"]):
         return calls
 
     def by_end_users(self, hashes: Collection[str]) -> UsageQuerySet:
-        """Calls that name one of these, by their index; hashes: see `llm.endusers.find_hashes`."""
+        """Calls of these end users, by their index; hashes: from `llm.endusers.find_hashes`."""
         return self.filter(is_by_end_users(hashes))
 
     def tagged(self, key: str, value: str) -> UsageQuerySet:
-        """Calls with this tag. No index leads to them: narrow them down by account and days."""
+        """Calls with this tag. No index finds them: narrow them down by account and days."""
         return self.filter(is_tagged(key, value))
 
     def unpriced(self) -> UsageQuerySet:
-        """Calls that used tokens for which no price is known: staff price them or declare them free, and re-rate them.
+        """Calls that used tokens without a known price: staff set a price or declare them free, and re-rate them.
 
-        No index leads to all of them: where nothing else narrows them down, read the two kinds, of which each has one.
+        No index finds all of them: if nothing else narrows them down, read the two kinds, each of which has one.
         """
         return self.filter(is_unpriced())
 
@@ -89,11 +89,11 @@ class UsageQuerySet(models.QuerySet["Usage"]):
         return self.filter(_never_priced())
 
     def cost_taken_back(self) -> UsageQuerySet:
-        """Unpriced since it was known what they used: calls that had been lost, at the cost of their estimate."""
+        """Unpriced since their usage became known: lost calls that had the cost of their estimate."""
         return self.filter(_cost_taken_back())
 
     def undecided(self) -> UsageQuerySet:
-        """Calls in doubt, until a late settlement, the provider or staff say what they used."""
+        """Doubtful calls, until a late settlement, the provider or staff say what they used."""
         decided = ("spool", "decision", "provider")
         return self.filter(IN_DOUBT).exclude(adjustments__source__in=decided)
 
@@ -114,12 +114,12 @@ def is_unpriced() -> Q:
 
 
 def is_priced() -> Q:
-    """Of a closed call, whether its cost is known, adjustments included."""
+    """For a closed call, whether its cost is known, adjustments included."""
     return _has_cost() & ~_cost_taken_back()
 
 
 def _never_priced() -> Q:
-    """The statuses are written out: SQLite sees that the partial index fits only where they are no parameters."""
+    """The statuses are written out: SQLite only matches the partial index if they aren't parameters."""
     closed = RawSQL("llm_usage.status IN ('settled', 'estimated')", (), output_field=models.BooleanField())
     return Q(closed, cost=None) & ~_has_cost()
 
@@ -129,12 +129,12 @@ def _has_cost() -> Q:
 
 
 def _cost_taken_back() -> Q:
-    """Of calls in doubt alone, since others are not corrected: an index leads to those."""
+    """Only among doubtful calls, since others aren't corrected: an index finds those."""
     return IN_DOUBT & Q(Exists(_adjustments().taking_cost_back().filter(usage=OuterRef("pk"))))
 
 
 def _adjustments() -> Any:
-    """Their module imports this one."""
+    """Imported late: their module imports this one."""
     return Usage._meta.get_field("adjustments").related_model._default_manager
 
 
@@ -142,7 +142,7 @@ class Usage(Digested):
     """One upstream call of one request: who, what, how many tokens, at what cost, and how we know.
 
     Opened durably before anything is sent, closed before the caller's last byte; closed rows never change.
-    id is a uuid7, so ids sort by time. A retry or fallback is another row of the same `request_id`.
+    id is a uuid7, so ids sort by time. A retry or fallback is another row with the same `request_id`.
     cost: pico-units of USD, what the provider charges us; NULL while open and when unpriced.
     """
 
@@ -161,6 +161,13 @@ class Usage(Digested):
         default="",
         db_default="",
         help_text="Which configuration of the provider was called; empty in calls from before this was recorded.",
+    )
+    credential = models.CharField(
+        max_length=20,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Which of the provider's keys the call was sent with: a keyed hash; empty where there was none.",
     )
     model = models.CharField(max_length=200, help_text="The name the caller requested.")
     upstream_model = models.CharField(max_length=200, help_text="The name the gateway requested from the provider.")
@@ -246,8 +253,8 @@ class Usage(Digested):
             ),
             models.Index(fields=["id"], condition=IN_DOUBT, name="usage_in_doubt"),
             models.Index(fields=["upstream_response_id"], condition=~Q(upstream_response_id=""), name="usage_response"),
-            # Calls that name an end user pay for it, others don't: without it, finding one person's calls, also when
-            # they ask what is stored about them, reads all calls of the account.
+            # Only calls with an end user pay for this index. Without it, finding one person's calls, for example to
+            # tell them what is stored, would read all calls of the account.
             models.Index(fields=["end_user", "-id"], condition=~Q(end_user=""), name="usage_end_user"),
             BlockRangeIndex(fields=["recorded_at"], autosummarize=True, name="usage_recorded"),
         )
@@ -304,7 +311,7 @@ class Usage(Digested):
 
     @property
     def service(self) -> Service:
-        """As the row says it was served; adjustments may know better (`llm.books.figures`)."""
+        """How the call was served, according to the row; adjustments may have changed it (`llm.books.figures`)."""
         return Service(self.service_tier, self.speed, self.inference_geo)
 
     @property

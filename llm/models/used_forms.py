@@ -1,4 +1,4 @@
-"""Forms that make a secret, once they have been sent: so that none makes a second one, in whichever process."""
+"""Sent forms that create a secret, so that none creates a second one, in whichever process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.utils import timezone
 
 
 class UsedForm(models.Model):
-    """One form that was sent. made_id: the number of the key or account that it made a secret for, once it has."""
+    """One form that was sent. made_id: the id of the key or account that it created a secret for, once it has."""
 
     token = models.CharField(max_length=40, unique=True)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")

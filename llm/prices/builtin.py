@@ -1,4 +1,4 @@
-"""Prices that nobody has to look up: the built-in echo provider costs nothing, whatever name it is called by."""
+"""Prices that needn't be looked up: the built-in echo provider costs nothing, under any model name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FREE = PriceTerms(
 
 @transaction.atomic
 def ensure_builtin_prices() -> bool:
-    """Whether one was missing. Staff may price echo nevertheless: theirs win."""
+    """Whether one was missing. Staff may still price echo: theirs take precedence."""
     lock_catalog()
     if Price.objects.filter(provider=ECHO, source=PriceSource.IMPORTED).exists():
         return False

@@ -1,12 +1,12 @@
 """genai-prices -> our terms: the history of one model's prices as (start, content) pairs.
 
-Source: genai-prices 0.2.3, types.py (read 2026-11): a tier applies where the input tokens *exceed* its start and then
-prices every token (`calc_unit_price`); of conditional prices the last active one holds and a start date begins at
+Source: genai-prices 0.2.3, types.py (read 2026-11): a tier applies if the input tokens *exceed* its start and then
+prices every token (`calc_unit_price`); of conditional prices the last active one applies and a start date begins at
 midnight UTC (`get_prices`); a variant overrides the standard prices key by key.
 
-What we leave out: `processing` variants (batch jobs, which nobody can start through us), and prices that need another
-context than a service tier or a speed. Of prices by time of day we take the dearest. What we add: Anthropic's surcharge
-for a place. The note says what was changed, left out or added.
+Omitted: `processing` variants (batch jobs, which can't be started through us), and prices that need another context
+than a service tier or a speed. Of prices by time of day we take the most expensive. Added: Anthropic's surcharge for a
+region. The note says what was changed, omitted or added.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROVIDER_IDS: Mapping[str, str] = {"openai": "openai", "anthropic": "anthropic"}
 """Our providers that have a price list -> its name in genai-prices."""
 
 ALWAYS = datetime(2000, 1, 1, tzinfo=UTC)
-"""Where a price without a start date starts, so that calls at any time have one."""
+"""Start of a price without a start date, so that calls at any time have one."""
 
 _TOKEN_METERS: Mapping[str, Meter] = {
     "input_mtok": Meter.INPUT,
@@ -44,7 +44,7 @@ _TOKEN_METERS: Mapping[str, Meter] = {
     "output_audio_mtok": Meter.AUDIO_OUTPUT,
     "output_reasoning_mtok": Meter.REASONING,
 }
-# Units that stand beside the tokens: they add up, so a rate of their own is exact.
+# Units beside the tokens: they add up, so a separate rate is exact.
 _PER_THOUSAND: Mapping[str, str] = {
     "web_searches_kcount": "web_searches",
     "social_searches_kcount": "social_searches",
@@ -55,15 +55,15 @@ _PER_THOUSAND: Mapping[str, str] = {
 }
 _SERVICE_KEYS = ("service_tier", "speed")
 
-# genai-prices 0.2.3 has no price by place. Source: platform.claude.com/docs/en/manage-claude/data-residency, read
-# 2026-11-30: `inference_geo: us` is on the Claude API alone and costs 1.1 times as much in each class of tokens, fast
-# mode included; searches cost the same. Models before Opus 4.6 don't know it and answer with a 400.
+# genai-prices 0.2.3 has no prices by region. Source: platform.claude.com/docs/en/manage-claude/data-residency, read
+# 2026-11-30: `inference_geo: us` exists only on the Claude API and costs 1.1 times as much for every class of tokens,
+# including fast mode; searches cost the same. Models before Opus 4.6 don't support it and answer with a 400.
 _PLACE, _PLACE_FACTOR = "us", Decimal("1.1")
 _HAS_PLACES = re.compile(r"claude-(?!v?\d|instant)(?!.*-4-[0-5]\b)")
 
 
 def list_models(provider: str) -> list[ModelInfo]:
-    """All models of one of our providers, from the data that is installed; nothing is fetched."""
+    """All models of one of our providers, from the installed data; nothing is fetched."""
     from genai_prices.data import providers
 
     wanted = PROVIDER_IDS[provider]
@@ -77,7 +77,7 @@ def installed_version() -> str:
 
 
 def price_history(model: ModelInfo) -> list[tuple[datetime, PriceTerms]]:
-    """What the model's tokens cost from when on, oldest first; empty where it has no price of tokens."""
+    """What the model's tokens cost from when on, oldest first; empty if it has no token prices."""
     history: list[tuple[datetime, PriceTerms]] = []
     for start in _starts(model):
         content = _content_at(model, start)
@@ -101,7 +101,7 @@ def _starts(model: ModelInfo) -> list[datetime]:
 
 
 def _service_variants(model: ModelInfo) -> Iterator[tuple[Service, PriceVariant]]:
-    """(service as providers report it, variant) of those that a caller of ours can reach."""
+    """(service as providers report it, variant) for those that our callers can reach."""
     for variant in model.price_variants or ():
         ((key, value), *others) = variant.when.items()
         if key in _SERVICE_KEYS and not others and unusual_words(service := Service(**{key: value})):
@@ -137,14 +137,14 @@ def _instants(model: ModelInfo, moment: datetime) -> list[datetime]:
 
 
 class _PriceReader:
-    """Turns genai's prices into rates and remembers what could not be kept."""
+    """Converts genai's prices to rates and collects what couldn't be kept."""
 
     def __init__(self) -> None:
         self.unpriced: set[str] = set()
         self.remarks: list[str] = []
 
     def read(self, service: Service, prices: list[ModelPrice]) -> dict[RateSetKey, dict[str, RateValue]]:
-        """One rate set for each context tier; of several prices the dearest of each meter."""
+        """One rate set for each context tier; of several prices the most expensive of each meter."""
         keyed = [{key: value for key, value in vars(price).items() if value is not None} for price in prices]
         starts = {
             tier.start + 1 for values in keyed for value in values.values() for tier in getattr(value, "tiers", ())
@@ -161,7 +161,7 @@ class _PriceReader:
         return sets
 
     def placed(self, rate_sets: Mapping[RateSetKey, Mapping[str, RateValue]]) -> dict[RateSetKey, dict[str, RateValue]]:
-        """The same once more for calls that run in one place; extra meters cost what they cost elsewhere."""
+        """The same rate set for calls that run in one region; extra meters cost the same everywhere."""
         self._remark(f"Added: {_PLACE_FACTOR:f} times as much for inference_geo={_PLACE}.")
         return {
             (service._replace(inference_geo=_PLACE), size): {
@@ -175,7 +175,7 @@ class _PriceReader:
 
     def _rates(self, values: Mapping[str, Decimal | TieredPrices], prompt_tokens: int) -> dict[str, RateValue]:
         rates: dict[str, RateValue] = {}
-        # Sorted, so that a price of 5 minute cache writes wins over one of cache writes in general.
+        # Sorted, so that a price of 5 minute cache writes takes precedence over one of cache writes in general.
         for key, value in sorted(values.items()):
             literal = _amount_at(value, prompt_tokens)
             if key in _TOKEN_METERS:
@@ -198,7 +198,7 @@ class _PriceReader:
 
 
 ROUNDED = "Rounded"
-"""How the remark begins that says so; the summary counts them."""
+"""Prefix of the remark on rounding; the summary counts these."""
 
 
 def _amount_at(value: Decimal | TieredPrices, prompt_tokens: int) -> Decimal:

@@ -1,4 +1,4 @@
-"""genai-prices into our rows: insert what is new, leave what is there."""
+"""genai-prices into our rows: insert what is new, keep what exists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ History = list[tuple[datetime, PriceTerms]]
 
 @dataclass(frozen=True)
 class PriceImportSummary:
-    """What one import did, counted in models but for `new_prices`; `without_price`: what isn't billed by token."""
+    """The result of one import, counted in models except `new_prices`; `without_price`: models not billed by token."""
 
     models: int
     new_prices: int
@@ -34,10 +34,10 @@ class PriceImportSummary:
 def import_prices(
     providers: Collection[str] = tuple(genai.PROVIDER_IDS), *, effective_from: datetime | None = None
 ) -> PriceImportSummary:
-    """Bring the imported prices of these providers up to the installed genai-prices; a second run writes nothing.
+    """Update the imported prices of these providers to the installed genai-prices; a second run writes nothing.
 
-    A model that is new gets its whole history. Of a model that we have, what changed becomes a new price from
-    `effective_from` (default: now) or from its own later start date: what was recorded before keeps its price.
+    A new model gets its whole history. For an existing model, a change becomes a new price from `effective_from`
+    (default: now) or from its own later start date: what was recorded before keeps its price.
     """
     lock_catalog()
     now = effective_from or timezone.now()
@@ -77,7 +77,7 @@ def _recorded_histories(providers: Collection[str]) -> defaultdict[tuple[str, st
 
 
 def _missing_prices(wanted: History, recorded: History, now: datetime) -> History:
-    """What to add to the recorded history so that from `now` on it says what the wanted one says."""
+    """The prices to add to the recorded history so that from `now` on it equals the wanted one."""
     if not recorded:
         return wanted
     known_until = max((start for start, _ in recorded if start <= now), default=now)
@@ -87,7 +87,7 @@ def _missing_prices(wanted: History, recorded: History, now: datetime) -> Histor
     timeline = dict(recorded)
     missing: History = []
     for moment in sorted(moments):
-        # A recorded price of that very moment can't change: the next microsecond's takes its place.
+        # A recorded price at exactly that moment can't change: one a microsecond later replaces it.
         start = moment
         while start in timeline:
             start += timedelta(microseconds=1)

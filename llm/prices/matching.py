@@ -1,9 +1,9 @@
-"""Which names a price holds for: the match clauses of genai-prices as JSON. Pure.
+"""Which names a price applies to: the match clauses of genai-prices as JSON. Pure.
 
     {"equals": "gpt-4o"}  {"starts_with": ...}  {"ends_with": ...}  {"contains": ...}  {"regex": ...}
     {"or": [clause, ...]}  {"and": [clause, ...]}
 
-Names are compared in lower case; regular expressions search, as they are, in the lower-case name.
+Names are compared in lower case; regular expressions are searched, unchanged, in the lower-case name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Matcher = Callable[[str], bool]
 
 
 def compile_match(clause: Mapping[str, Any]) -> Matcher:
-    """The test for lower-case names that a `Price.match` describes. Raises ValueError for what is no such clause."""
+    """The test for lower-case names described by a `Price.match`. Raises ValueError for an invalid clause."""
     if len(clause) != 1:
         raise ValueError(f"a match clause has one key, not {sorted(clause)}")
     ((kind, operand),) = clause.items()
@@ -48,7 +48,7 @@ def _text_matcher(kind: str, text: str) -> Matcher:
 
 
 def names_listed_in(clause: Mapping[str, Any]) -> list[str]:
-    """The names, in lower case, that a match gives one by one, and not by a pattern."""
+    """The names, in lower case, that a match lists individually rather than by a pattern."""
     if "equals" in clause:
         return [clause["equals"].lower()]
     return [name for part in clause.get("or", ()) for name in names_listed_in(part)]

@@ -9,8 +9,8 @@ How tokens become meters. Every token is priced once:
     output       completion_tokens, reasoning included unless it has a rate of its own
     extra meters units beside the tokens (`web_searches`, named as in genai-prices); only at their own rate
 
-A meter that is not zero and has no rate makes the call unpriced (`PriceMissing`), never cheaper. A free price has
-tokens for nothing, in the standard service; it has no rates for anything else.
+A nonzero meter without a rate makes the call unpriced (`PriceMissing`), never cheaper. With a free price, tokens of the
+standard service cost nothing; it has no rates for anything else.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from llm.types import Service, TokenCounts
 # Names under which providers report their standard service: OpenAI `default`, Anthropic `standard`, Groq `on_demand`.
 # Others (`priority`, `flex`, `scale`, `batch`) cost differently and need rates of their own.
 STANDARD_SERVICE_TIERS = frozenset({"", "auto", "default", "standard", "on_demand"})
-# `global` and `not_available` are Anthropic's words for a call that ran anywhere, and for a model that can't be placed.
+# Anthropic's words for a call that ran anywhere, and for a model without a choice of region.
 STANDARD_WORDS = (STANDARD_SERVICE_TIERS, frozenset({"", "standard"}), frozenset({"", "global", "not_available"}))
-"""Of each part of a `Service`."""
-# Anthropic's fast mode was kept as a service tier before there was a column for the speed: in old rows and prices.
+"""For each part of a `Service`."""
+# Anthropic's fast mode was stored as a service tier before there was a column for the speed: in old rows and prices.
 _FAST = "fast"
 
 STANDARD = Service()
 
 MAX_PICO = 2**63 - 1
-"""What a column holds: over nine million USD, which no call costs."""
+"""The maximum of a column: over nine million USD, which no call costs."""
 
 REQUESTS = "requests"
 """The extra meter of which every call is one unit: a fee per request."""
@@ -49,12 +49,12 @@ _COMPLETION_METERS = (_OUTPUT, _AUDIO_OUTPUT, _REASONING)
 
 
 class ImpossibleCountsError(ValueError):
-    """The parts of a total add up to more than it, or something is negative: there is no cost to compute."""
+    """The parts of a total exceed it, or a count is negative: no cost can be computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateSetSnapshot:
-    """rates: meter -> pico-units a unit. service: what they price. dearest_*: of all classes of token."""
+    """rates: meter -> pico-units per unit. service: what they price. dearest_*: over all classes of token."""
 
     id: int
     min_prompt_tokens: int
@@ -73,9 +73,9 @@ class RateSetSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class PriceSnapshot:
-    """A price as it holds for one model of one provider in [effective_from, effective_until).
+    """A price as it applies to one model of one provider in [effective_from, effective_until).
 
-    context_window: tokens of input and output at most, where known. unpriced_meters: see `llm.models.Price`.
+    context_window: tokens of input and output at most, if known. unpriced_meters: see `llm.models.Price`.
     """
 
     id: int
@@ -97,7 +97,7 @@ class PriceSnapshot:
         object.__setattr__(self, "_by_service", found)
 
     def unpriced_words(self, service: Service) -> str:
-        """What of a service has no rates here, as a sentence's part; "" where it has, or is standard."""
+        """The part of a service without rates here, for a sentence; "" if it has rates, or is standard."""
         words = unusual_words(service)
         return "" if not words or priced_service(service) in self._by_service else ", ".join(words)
 
@@ -126,26 +126,26 @@ class PriceSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """pico: whole pico-units of USD, unrounded. rate_set_id: what was applied; None for a free price."""
+    """pico: whole pico-units of USD, unrounded. rate_set_id: the rates applied; None for a free price."""
 
     pico: int
     rate_set_id: int | None
 
 
 def without_standard_words(service: Service) -> Service:
-    """A provider's words for its standard service become empty."""
+    """A provider's words for its standard service become ""."""
     parts = zip(service, STANDARD_WORDS, strict=True)
     return Service(*("" if word in words else word for word, words in parts))
 
 
 def priced_service(service: Service) -> Service:
-    """What distinguishes prices: no standard words, and one word for the fast mode."""
+    """The service as prices distinguish it: no standard words, and one word for the fast mode."""
     tier, speed, geo = without_standard_words(service)
     return Service("", _FAST, geo) if (tier, speed) == (_FAST, "") else Service(tier, speed, geo)
 
 
 def unusual_words(service: Service) -> tuple[str, ...]:
-    """Whatever is not standard of it, such as `speed:fast`."""
+    """The nonstandard parts, such as `speed:fast`."""
     named = zip(Service._fields, service, STANDARD_WORDS, strict=True)
     return tuple(f"{name}:{word}" for name, word, words in named if word not in words)
 
@@ -180,7 +180,7 @@ def cost_of(counts: TokenCounts, price: PriceSnapshot, service: Service = STANDA
 
 
 def _cost_when_free(counts: TokenCounts, service: Service) -> Cost:
-    """Free are tokens of the standard service: a price without rates says nothing of what is charged beside them."""
+    """Only tokens of the standard service are free: a price without rates doesn't cover other charges."""
     missing = (*unusual_words(service), *(meter for meter, units in counts.extra_meters.items() if units))
     if missing:
         raise PriceMissing(missing)
@@ -188,7 +188,7 @@ def _cost_when_free(counts: TokenCounts, service: Service) -> Cost:
 
 
 def known_cost(counts: TokenCounts, price: PriceSnapshot | None, service: Service = STANDARD) -> Cost | None:
-    """None when no price is known for what was used; using nothing costs nothing."""
+    """None if no price is known for the usage; no usage costs nothing."""
     if counts.total_tokens == 0 and not any(counts.extra_meters.values()):
         return Cost(pico=0, rate_set_id=None)
     if price is None:
@@ -203,8 +203,8 @@ def known_cost(counts: TokenCounts, price: PriceSnapshot | None, service: Servic
 def dearest_pico(price: PriceSnapshot, *, prompt_tokens_bound: int) -> tuple[int, int]:
     """Pico-units that a call's input and fees, and each token of its output, cost at most.
 
-    Whatever tiers and token classes it turns out to use, with a prompt of up to that many tokens. Extra meters but
-    the fee per request are not bounded here.
+    Valid for any tiers and token classes, with a prompt of up to that many tokens. Of extra meters, only the fee per
+    request is included.
     """
     if price.is_free:
         return 0, 0
@@ -218,10 +218,10 @@ def dearest_pico(price: PriceSnapshot, *, prompt_tokens_bound: int) -> tuple[int
 
 
 def token_meters(counts: TokenCounts, own: Container[str]) -> tuple[tuple[str, int], ...]:
-    """Disjoint (meter, tokens) pairs, whatever their figures; a meter may come twice. own: meters with a rate.
+    """Disjoint (meter, tokens) pairs, whatever the figures; a meter may appear twice. own: meters with a rate.
 
-    What the parts leave of a total is negative where they overlap or exceed it. So the pairs of a sum of calls are the
-    sums of the calls' pairs.
+    The remainder of a total is negative if its parts overlap or exceed it. So the pairs of a sum of calls are the sums
+    of the calls' pairs.
     """
     cache_read, audio_input = counts.cache_read_tokens, counts.audio_input_tokens
     audio_output = counts.audio_output_tokens
@@ -240,11 +240,11 @@ def token_meters(counts: TokenCounts, own: Container[str]) -> tuple[tuple[str, i
 
 
 def _metered(counts: TokenCounts, rates: Mapping[str, int]) -> Iterable[tuple[str, int]]:
-    """Disjoint (meter, units) pairs of one call. Raises where its figures can't be."""
+    """Disjoint (meter, units) pairs of one call. Raises if its figures are impossible."""
     pairs = token_meters(counts, rates)
     plain_input = pairs[0][1]
     if plain_input < 0 and plain_input + counts.audio_input_tokens >= 0:
-        # Audio that was cached stands in both figures and nobody says how much of it.
+        # Cached audio is in both figures, and how much of it isn't reported.
         raise PriceMissing(("cached_audio_input",))
     for meter, units in pairs:
         if units < 0:

@@ -29,7 +29,7 @@ def load_rate_sets(rate_sets: QuerySet[RateSet]) -> Mapping[int, Sequence[RateSe
 
 
 def build_snapshot(price: Price, rate_sets: Sequence[RateSetSnapshot]) -> PriceSnapshot:
-    """What ends the price depends on the name it is asked for: effective_until is None."""
+    """effective_until is None: what ends the price depends on the requested name."""
     return PriceSnapshot(
         id=price.pk,
         provider=price.provider,

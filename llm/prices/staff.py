@@ -1,4 +1,4 @@
-"""Prices that staff set: for what no list has, or what they negotiated."""
+"""Prices set by staff: for models missing from every list, or with negotiated prices."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from llm.models import Price, RateSet
 from llm.prices.catalog import MAX_NAME_LENGTH, load_catalog
 from llm.prices.pricing import STANDARD, priced_service, unusual_words, without_standard_words
 from llm.prices.terms import NewPrice, PriceTerms, RateValue, content_of, lock_catalog, write_prices
+from llm.providers.registry import booked_providers
 from llm.types import Service
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ def set_price(
     note: str = "",
     created_by: User | None = None,
 ) -> Price:
-    """Set what the exact model costs from a moment on, in USD per million tokens, until staff set another price.
+    """Set what exactly this model costs from a moment on, in USD per million tokens, until staff set another price.
 
-    It wins over imported prices, later ones too. `rates` replaces all token rates of that service, whatever their
-    context tiers; what isn't said here carries over from the price in force at that moment: other services, rates of
+    It takes precedence over imported prices, later ones too. `rates` replaces all token rates of that service, in all
+    its context tiers; everything else carries over from the price in force at that moment: other services, rates of
     extra meters, the context window. Calls already recorded keep their price.
     per_thousand: extra meters (`web_searches`) -> USD per thousand of their units.
     Raises PriceRefusedError; nothing is written then.
@@ -66,10 +67,8 @@ def set_price(
 
 
 def _check_target(provider: str, model: str, effective_from: datetime) -> None:
-    from llm.providers.registry import known_providers
-
-    if provider not in known_providers():
-        raise PriceRefusedError(f"“{provider}” is not a provider; choose one of {', '.join(known_providers())}.")
+    if provider not in (known := booked_providers()):
+        raise PriceRefusedError(f"“{provider}” is not a provider; choose one of {', '.join(known)}.")
     if not 0 < len(model) <= MAX_NAME_LENGTH or model != model.strip():
         raise PriceRefusedError(
             f"“{model}” is not a valid model name: 1 to {MAX_NAME_LENGTH} characters, without leading or "

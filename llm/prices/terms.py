@@ -1,4 +1,4 @@
-"""What a price says, apart from when and for whom: read from rows, compared, and written as rows."""
+"""The content of a price, apart from its time and names: read from rows, compared, and written as rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RateSetKey = tuple[Service, int]
 
 @dataclass(frozen=True, slots=True)
 class RateValue:
-    """USD per so many units, with at most 6 decimals."""
+    """USD per this many units, with at most 6 decimals."""
 
     amount: Decimal
     per_units: int = TOKENS_PER_PRICE
@@ -33,9 +33,9 @@ class RateValue:
 
 @dataclass(frozen=True)
 class PriceTerms:
-    """rate_sets: rates by meter; empty where is_free. note: for people, no part of what is compared.
+    """rate_sets: rates by meter; empty if is_free. note: for people, ignored in comparisons.
 
-    Two are equal where every call costs the same, whatever words name its service (`priced_service`).
+    Two are equal if every call costs the same, whatever words name its service (`priced_service`).
     """
 
     rate_sets: Mapping[RateSetKey, Mapping[str, RateValue]] = field(compare=False)
@@ -80,7 +80,7 @@ def content_of(price: Price) -> PriceTerms:
 
 
 def lock_catalog() -> None:
-    """Let one writer of prices compare and write at a time; held to the end of the transaction."""
+    """Only one writer of prices may compare and write at a time; held to the end of the transaction."""
     CatalogVersion.ensure()
     CatalogVersion.objects.select_for_update().get(pk=1)
 

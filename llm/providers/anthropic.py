@@ -12,13 +12,13 @@ import httpx2
 from anthropic import AsyncAnthropic, AsyncStream, Omit
 
 from llm.dialects.anthropic_messages.client import MessageCollector, read_reply
-from llm.dialects.anthropic_messages.request import API_VERSION, request_body
+from llm.dialects.anthropic_messages.request import API_VERSION, DEFAULT_MAX_TOKENS, request_body
 from llm.dialects.anthropic_messages.tool_names import original_names
 from llm.enums import Dialect
 from llm.providers.base import ProviderSettings, RawCall
 from llm.providers.counting import count_message_tokens
 from llm.providers.failures import before_sending, upstream_error
-from llm.providers.output_maxima import OutputMaxima
+from llm.providers.output_maxima import OutputMaxima, stated_maximum
 from llm.providers.raw import UpstreamReply, forward, read_all, read_items
 from llm.providers.transport import UpstreamTransport, client_on
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem, ToolCallDelta
@@ -34,7 +34,7 @@ class AnthropicProvider:
         self._transport = UpstreamTransport(settings)
         self._base_url = settings.base_url.rstrip("/")
         self._client = AsyncAnthropic(
-            # Without a key the SDK would look for one in the environment and in the user's home.
+            # Without a key the SDK would look for one in the environment and in the user's home directory.
             api_key=settings.api_key or "none",
             base_url=settings.base_url,
             max_retries=0,
@@ -42,12 +42,12 @@ class AnthropicProvider:
             http_client=client_on(self._transport),
             open_telemetry=False,
         )
-        # It took ANTHROPIC_CUSTOM_HEADERS from the environment; the gateway's are its settings alone.
+        # The SDK takes ANTHROPIC_CUSTOM_HEADERS from the environment; the gateway uses only its settings.
         self._client._custom_headers = {}
         self._headers: dict[str, str | Omit] = {
             "content-type": "application/json",
             "anthropic-version": API_VERSION,
-            # The SDK sends `Authorization: Bearer`, which of the servers that speak this API not all know.
+            # The SDK sends `Authorization: Bearer`, which not all servers with this API know.
             "x-api-key": settings.api_key or "none",
             "authorization": Omit(),
         }
@@ -73,8 +73,14 @@ class AnthropicProvider:
     def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
         return count_message_tokens(messages)
 
+    async def find_output_maximum(self, model: str) -> int | None:
+        return stated_maximum(self.name, model) or await self._maxima.find_maximum(model)
+
+    async def find_default_maximum(self, model: str) -> int | None:
+        return self._maximum or await self.find_output_maximum(model)
+
     async def forward(self, call: RawCall) -> UpstreamReply:
-        """The caller's version of the API, or the one that translated calls speak; the key is ours."""
+        """With the caller's version of the API, or that of translated calls; the key is ours."""
         return await self._exchange("POST", call.path, headers=call.headers, body=call.body)
 
     async def aclose(self) -> None:
@@ -82,8 +88,8 @@ class AnthropicProvider:
 
     async def _body(self, request: ChatRequest, *, is_stream: bool) -> bytes:
         if request.max_tokens is None:
-            maximum = self._maximum or await self._maxima.find_maximum(request.model)
-            request = replace(request, max_tokens=maximum)
+            maximum = await self.find_default_maximum(request.model)
+            request = replace(request, max_tokens=maximum or DEFAULT_MAX_TOKENS)
         with before_sending(self.name):
             return request_body(request, is_stream=is_stream)
 
@@ -115,6 +121,6 @@ class AnthropicProvider:
             )
         except Exception as error:
             raise upstream_error(error, provider=self.name, secret=self._secret) from error
-        # The SDK returns the unread response as it is where that is what it is to be cast to.
+        # The SDK returns the unread response unchanged when asked to cast to its class.
         unread = cast("httpx2.AsyncByteStream", cast("httpx2.Response", response).stream)
         return UpstreamReply(unread, provider=self.name, secret=self._secret)

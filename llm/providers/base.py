@@ -1,4 +1,4 @@
-"""What a provider must offer. A custom one is a file like `echo.py` and one line in `registry.py`."""
+"""The interface of a provider. To add one, write a file like `echo.py` and add a line to `registry.py`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """How a provider is reached. Timeouts in seconds; first byte, idle and total time are the gateway's own business.
+    """How to reach a provider. Timeouts in seconds; first byte, idle and total time are handled by the gateway.
 
-    idle_timeout_s: how long a socket may be silent, whatever it was last asked for. dialects: of OpenAI's, those that
-    its server speaks. developer_role: see `Server`. max_output_tokens: for requests without a maximum, where the
-    provider wants one; 0: it is asked.
+    idle_timeout_s: how long a socket may be silent. dialects: those of OpenAI's that its server speaks. developer_role:
+    see `Server`. max_output_tokens: for requests without a maximum, if the provider requires one; 0: ask the provider.
     """
 
     name: str
@@ -36,21 +35,21 @@ class ProviderSettings:
 
 @runtime_checkable
 class BaseLLMProvider(Protocol):
-    """Three methods make a provider. It is built once a process, from its settings.
+    """Three methods make a provider. It is built once per process, from its settings.
 
-    Failures are raised as `llm.errors.UpstreamError`s; anything else is logged and becomes a 502 whose tokens are
-    estimated, since the upstream may have done the work.
+    Failures are raised as `llm.errors.UpstreamError`s; anything else is logged and becomes a 502 with estimated tokens,
+    since the upstream may have done the work.
     """
 
     def __init__(self, settings: ProviderSettings) -> None: ...
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
-        """One whole reply. Its `usage` is None when the upstream reported none."""
+        """One whole reply. Its `usage` is None if the upstream reported none."""
 
     def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
-        """Deltas of text, thinking and tool calls, and one StreamEnd at the end; a stream without it counts as cut.
+        """Deltas of text, thinking and tool calls, and one StreamEnd at the end; without it, the stream counts as cut.
 
-        A generator is closed once nobody reads it any more, so what it holds it can give back in a `finally`.
+        A generator is closed when it is no longer read, so it can release its resources in a `finally`.
         """
 
     def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
@@ -61,7 +60,7 @@ class BaseLLMProvider(Protocol):
 class RawCall:
     """A pass-through call: the caller's own bytes, in a dialect that the upstream speaks.
 
-    headers: the caller's headers that go up as they are (lower-case names).
+    headers: the caller's headers that are sent unchanged (lower-case names).
     """
 
     dialect: Dialect
@@ -72,7 +71,7 @@ class RawCall:
 
 
 class RawReply(Protocol):
-    """A 2xx reply whose headers have come and whose body has not been read yet."""
+    """A 2xx reply whose headers have arrived and whose body hasn't been read yet."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -81,11 +80,11 @@ class RawReply(Protocol):
 
 @runtime_checkable
 class ForwardsRaw(Protocol):
-    """The optional fourth method: bytes go through where the caller's dialect is the upstream's own."""
+    """The optional fourth method: bytes pass through if the caller's dialect is the upstream's own."""
 
     dialects: frozenset[Dialect]
     maximum_field: str
-    """See `Server`. Who knows more of it `KnowsServer`."""
+    """See `Server`. `KnowsServer` distinguishes further."""
 
     async def forward(self, call: RawCall) -> RawReply:
         """Raises UpstreamError for anything but a 2xx reply."""
@@ -96,17 +95,28 @@ class ForwardsRaw(Protocol):
 
 @runtime_checkable
 class KnowsServer(Protocol):
-    """Of a provider whose servers differ."""
+    """For a provider whose servers differ."""
 
     def server_for(self, model: str) -> Server: ...
 
     def learn_no_stream_options(self, model: str) -> bool:
-        """It refuses to be asked for the usage of a stream; whether that is news."""
+        """This server refuses to be asked for the usage of a stream; returns whether that is new."""
+
+
+@runtime_checkable
+class KnowsOutputMaximum(Protocol):
+    """Of a provider that can say how much each of its models may write. May ask its server; raises nothing."""
+
+    async def find_output_maximum(self, model: str) -> int | None:
+        """None where it isn't known."""
+
+    async def find_default_maximum(self, model: str) -> int | None:
+        """What a translated request without a maximum is sent with; None where that isn't known."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawFetch:
-    """A request about something that the provider keeps. path: below its base URL, with its query."""
+    """A request about something stored by the provider. path: below its base URL, with its query."""
 
     method: str
     path: str
@@ -114,14 +124,14 @@ class RawFetch:
 
 @runtime_checkable
 class FetchesKept(Protocol):
-    """The optional fifth method: of a provider that keeps what it has made."""
+    """The optional fifth method: for a provider that stores what it has created."""
 
     async def fetch(self, fetch: RawFetch) -> RawReply:
         """Raises UpstreamError for anything but a 2xx reply."""
 
 
 class Closing(Generic[Item]):
-    """`aclosing` for what a provider returns, which may be an iterator that has nothing to close.
+    """Like `aclosing`, for a provider's return value, which may be an iterator that can't be closed.
 
     Left to the garbage collector, a generator would hold its connection for a while.
     """

@@ -1,11 +1,11 @@
-"""Counting tokens without a tokenizer: for replies whose upstream reports no usage, and for the echo provider.
+"""Counts tokens without a tokenizer: for replies whose upstream reports no usage, and for the echo provider.
 
-An approximation, and the rows that rest on it say “estimated”. Rule: a run of ASCII letters is one token for every
-started eight characters, of digits for every started three, of ASCII punctuation for every started four; characters
-beyond ASCII are one token each. Leading spaces belong to the word that follows. The constants are those that came
-closest to what OpenAI reported in 202 recorded calls (tests/conformance prints how close).
+An approximation; rows based on it are marked “estimated”. Rule: a run of ASCII letters is one token per started eight
+characters, of digits per started three, of ASCII punctuation per started four; characters beyond ASCII are one token
+each. Leading spaces belong to the following word. The constants are those that came closest to what OpenAI reported in
+202 recorded calls (tests/conformance prints how close).
 
-Counting happens on the event loop, so its time is bounded: of a long text only samples are read.
+Counting happens on the event loop, so its time is bounded: long texts are sampled.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from itertools import islice
 from llm.types import ChatMessage, ImagePart
 
 MESSAGE_OVERHEAD_TOKENS = 4
-IMAGE_TOKENS = 765  # A 1024 x 1024 picture in high detail, in OpenAI's published arithmetic (85 + 4 x 170).
+IMAGE_TOKENS = 765  # A 1024 x 1024 image in high detail, by OpenAI's published formula (85 + 4 x 170).
 
 _TOKENS = re.compile(r"[A-Za-z]{1,8}|[0-9]{1,3}|\n+|[!-/:-@\[-`{-~]{1,4}|[^\s!-~]")
-# Together 128 Ki characters: 15 ms of English, 60 ms of Chinese.
+# 128 Ki characters in total: 15 ms of English, 60 ms of Chinese.
 _SAMPLES = 64
 _SAMPLE_CHARACTERS = 2048
 
 
 def count_text_tokens(text: str) -> int:
-    """Exact by the rule above up to 128 Ki characters; beyond, as dense as samples from all over the text."""
+    """Exact by the rule above up to 128 Ki characters; beyond, extrapolated from samples from all over the text."""
     if len(text) <= _SAMPLES * _SAMPLE_CHARACTERS:
         return len(_TOKENS.findall(text))
     sampled = sum(len(_TOKENS.findall(sample)) for sample in _samples_of(text))
@@ -34,7 +34,7 @@ def count_text_tokens(text: str) -> int:
 
 
 def first_tokens(text: str, limit: int) -> str:
-    """The text up to the end of so many tokens, as `count_text_tokens` counts them."""
+    """The text up to the end of this many tokens, as `count_text_tokens` counts them."""
     if limit >= len(text) or (count := count_text_tokens(text)) <= limit:
         return text
     if len(text) > _SAMPLES * _SAMPLE_CHARACTERS:
@@ -44,7 +44,7 @@ def first_tokens(text: str, limit: int) -> str:
 
 
 def count_message_tokens(messages: Sequence[ChatMessage]) -> int:
-    # A space is no token and ends a run: joined, the texts count as much as they do one by one, in bounded time.
+    # A space isn't a token and ends a run: joined, the texts count the same as one by one, in bounded time.
     text = " ".join(text for message in messages for text in _texts_of(message))
     images = sum(_image_count(message) for message in messages)
     return MESSAGE_OVERHEAD_TOKENS * len(messages) + IMAGE_TOKENS * images + count_text_tokens(text)

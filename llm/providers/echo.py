@@ -1,7 +1,7 @@
 """The provider for first runs and demonstrations: offline, deterministic, answers with what it was told.
 
-Asked with tools it calls one, and once it has been given the result it talks again; asked for JSON it writes JSON. So
-every example of the documents has an answer before there is a real model. A maximum of tokens cuts whatever it says.
+Given tools it calls one, and given the result it answers with text; asked for JSON it writes JSON. So every example in
+the documentation works without a real model. An output maximum cuts whatever it says.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NOTHING = "(nothing was said)"
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """A text, or a call of a tool."""
+    """A text, or a tool call."""
 
     reply: str
     call: ToolCall | None
@@ -75,7 +75,7 @@ class EchoProvider:
 
 
 def _answer_to(request: ChatRequest) -> _Answer:
-    """Of a call its arguments are cut; its name stays, whatever the maximum."""
+    """For a tool call, the arguments are cut; the name stays, whatever the maximum."""
     call, maximum = _call_for(request), request.max_tokens
     reply = _reply_to(request) if call is None else ""
     tokens = count_text_tokens(reply if call is None else f"{call.name} {call.arguments}")
@@ -100,7 +100,7 @@ def _reply_to(request: ChatRequest) -> str:
 
 
 def _call_for(request: ChatRequest) -> ToolCall | None:
-    """None where there is nothing to call, or what was called last has answered."""
+    """None if there is no tool to call, or the last call has its result."""
     tool = _chosen_tool(request)
     if tool is None or (request.messages and request.messages[-1].role == "tool"):
         return None

@@ -1,4 +1,4 @@
-"""Values that fit a JSON schema, the same for the same schema: what `echo` fills tools and JSON replies with."""
+"""Values that match a JSON schema, deterministically: `echo` fills tools and JSON replies with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_VALUES = 500
-"""A schema that refers to itself has no end, and one that doubles at each step hardly any."""
+"""A recursive schema never ends, and one that doubles at each step takes practically for ever."""
 MAX_DEPTH = 20
 _FORMATS = {
     "date-time": "2026-01-31T12:00:00Z",
@@ -20,7 +20,7 @@ _BY_KEYWORD = {"properties": "object", "items": "array", "minimum": "number", "p
 
 
 def build_example(schema: object) -> Any:
-    """Of what the schema allows something short; None where it says nothing that we understand."""
+    """A short value that the schema allows; None if it contains nothing that we understand."""
     root = schema if isinstance(schema, Mapping) else {}
     return _Examples(root).of(schema, depth=0)
 
@@ -61,7 +61,7 @@ class _Examples:
         return True if kind == "boolean" else None
 
     def _referred(self, reference: str) -> object:
-        """Within this schema alone: `#/$defs/Name`."""
+        """Only within this schema: `#/$defs/Name`."""
         found: Any = self._root
         for part in reference.removeprefix("#").split("/")[1:]:
             found = found.get(part) if isinstance(found, Mapping) else None
@@ -92,6 +92,6 @@ def _number(schema: Mapping[str, Any]) -> int:
 
 
 def _whole(value: object) -> int:
-    """0 for what is no number that a schema would mean."""
+    """0 for anything that isn't a sensible number."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 10**15
     return int(value) if is_number else 0  # type: ignore[call-overload]

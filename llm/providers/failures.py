@@ -1,7 +1,7 @@
-"""From whatever an SDK raises to our own errors.
+"""From anything an SDK raises to our own errors.
 
-An upstream's text can carry our key. Its words reach a caller only where they are about the caller's own request (a
-refusal), and then with everything struck out that looks like a key; all other failures are told in our own words.
+An upstream's text can contain our key. Its words reach a caller only if they are about the caller's own request (a
+refusal), and then with everything removed that looks like a key; all other failures are described in our own words.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from llm.dialects.openai_chat import usage as openai_usage
 from llm.dialects.openai_responses import usage as responses_usage
 from llm.dialects.usage_figures import read_service, reports_tool_units
 from llm.errors import (
+    RequestUnwritten,
     UpstreamError,
     UpstreamFailed,
     UpstreamRateLimited,
@@ -47,25 +48,26 @@ log = structlog.get_logger("llm.calls")
 _CALLERS_BUSINESS = frozenset((400, 404, 409, 413, 415, 422))
 _KEPT_STATUSES = frozenset((400, 403, 404, 409, 413, 415, 422))
 _KEPT_WITHOUT_WORDS = frozenset((400, 413, 422))
-"""A 404 without a word about it is a wrong base URL rather than a missing model."""
+"""Without a message, a 404 more likely means a wrong base URL than a missing model."""
 
 SURELY_UNDONE = frozenset((501, 503, 521, 523, 525, 526, 529))
-"""Of the statuses from 500 on, those after which nothing can have been generated: not implemented, overloaded (529 at
-Anthropic), or Cloudflare's for an origin that it could not connect to. A 500 comes from the middle of the work, a 502
-or 504 from somebody who has handed the request on."""
+"""Statuses of 500 and above after which certainly nothing was generated: not implemented, overloaded (529 at
+Anthropic), or Cloudflare's for an origin that it couldn't connect to. A 500 comes from the middle of the work, a 502 or
+504 from a server that had passed the request on.
+"""
 _PASSING = frozenset((408, 503, 521, 523, 529))
 
 _MAX_CHARACTERS = 1000
 _LONGEST_RETRY_AFTER_S = 3600
 _PLAIN_NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
-# A key has a digit somewhere; a parameter's or a function's name (`task_description`) seldom has.
+# A key contains a digit; a parameter's or a function's name (`task_description`) seldom does.
 _LOOKS_LIKE_A_KEY = re.compile(r"(?:sk|pk|llm|key)[-_](?=[\w-]{0,100}\d)[\w-]{8,}|(?<=[Bb]earer )\S+")
 
 
 def upstream_error(error: Exception, *, provider: str, secret: str = "") -> UpstreamError:
-    """What this failure means. `may_have_worked` is False only where the upstream surely generated nothing.
+    """What this failure means. `may_have_worked` is False only if the upstream certainly generated nothing.
 
-    error: an exception of an SDK, of httpx2, or of a provider's own code. secret: our key there, to strike out.
+    error: an exception of an SDK, of httpx2, or of a provider's own code. secret: our key there, to be removed.
     """
     if isinstance(error, UpstreamError):
         return error
@@ -84,15 +86,15 @@ def upstream_error(error: Exception, *, provider: str, secret: str = "") -> Upst
 
 @contextmanager
 def before_sending(provider: str) -> Iterator[None]:
-    """Whatever is raised here ends a call of which the upstream has not got a byte: nothing is charged for it."""
+    """An exception raised here ends a call of which no byte was sent to the upstream: nothing is charged for it."""
     try:
         yield
     except UpstreamError:
         raise
     except Exception as error:
-        # The exception's text may hold a prompt, so only its class is told.
+        # The exception's text may contain a prompt, so only its class is logged.
         log.error("provider.request_unwritten", provider=provider, error=type(error).__name__)  # noqa: TRY400
-        raise UpstreamFailed(
+        raise RequestUnwritten(
             f"This request could not be encoded for the provider “{provider}”, so it was not sent."
         ) from error
 
@@ -104,11 +106,11 @@ def refuses_stream_options(failure: UpstreamError) -> bool:
 
 
 def error_in_reply(body: object, *, provider: str, secret: str = "") -> UpstreamError | None:
-    """What an error object means that came with status 200 and before any answer; None where there is none.
+    """What an error object means that came with status 200 and before any answer; None if it isn't one.
 
-    OpenRouter and others have sent their head already when the model behind them refuses. A number in it is the status
-    that it would have had, a code that we know tells it too; of any other error the words say what is wrong with the
-    request. What was used before it is charged if the upstream says so, and only then.
+    OpenRouter and others have already sent their headers when the model behind them refuses. A number in it is the
+    status that it would have had, and so is a known code; for any other error its message decides what is wrong with
+    the request. Usage before the error is charged only if the upstream reports it.
     """
     if isinstance(body, list) and len(body) == 1:
         body = body[0]  # Gemini
@@ -127,7 +129,7 @@ def error_in_reply(body: object, *, provider: str, secret: str = "") -> Upstream
 
 
 def reading_in(body: object) -> Reading | None:
-    """What an error says of the tokens that were used before it; None where it says nothing, or none."""
+    """The usage that an error reports; None if it reports none, or zero."""
     usage = body.get("usage") if isinstance(body, Mapping) else None
     if not isinstance(body, Mapping) or not isinstance(usage, Mapping):
         return None
@@ -149,7 +151,7 @@ def reading_in(body: object) -> Reading | None:
 def _read_usage(
     body: Mapping[str, Any], usage: Mapping[str, Any]
 ) -> tuple[TokenCounts | None, Mapping[str, Any] | None]:
-    """In whichever dialect it is written."""
+    """In any dialect."""
     if "input_tokens" not in usage:
         return openai_usage.read_usage(usage)
     if body.get("object") == "response" or "input_tokens_details" in usage:
@@ -164,7 +166,7 @@ def _of_status(status: int, error: Exception, *, provider: str, secret: str) -> 
 
 
 def _read_document(error: Exception) -> object:
-    """What the answer said: its JSON, or the words that it is made of. Of both SDKs and our transport alike."""
+    """The answer's content: its JSON, or its text. For both SDKs and our transport alike."""
     body = getattr(error, "body", None)
     if not isinstance(body, str):
         return body
@@ -207,7 +209,7 @@ def _rejected(status: int, refusal: UpstreamRefusal, *, provider: str, secret: s
 
 
 def _status_in(refusal: UpstreamRefusal) -> int | None:
-    """The status that an error inside a 200 stands for; None where it says nothing at all."""
+    """The status that an error inside a 200 stands for; None if it doesn't say."""
     if refusal.status is not None:
         return refusal.status
     known = next((_STATUS_OF_CODE[code] for code in sorted(refusal.codes) if code in _STATUS_OF_CODE), None)
@@ -246,21 +248,21 @@ _STATUS_OF_CODE = {
 
 
 def _without_secrets(text: str, secret: str) -> str:
-    """An upstream's words about the caller's own request, with nothing in them that could be a key."""
-    # Not cut to what is kept: a key that is cut in the middle may no longer look like one.
+    """An upstream's words about the caller's own request, without anything that could be a key."""
+    # Not truncated yet: a key cut in the middle may no longer look like one.
     text = forms_of(secret).strike_out_of_text(text[: 20 * _MAX_CHARACTERS])
     return _LOOKS_LIKE_A_KEY.sub(REDACTED, text)[:_MAX_CHARACTERS]
 
 
 def _plain(value: object, secret: str) -> str | None:
-    """A short identifier without anything in it that could be a key."""
+    """A short identifier without anything that could be a key."""
     if not isinstance(value, str) or not 0 < len(value) <= 100 or not (value.isascii() and value.isprintable()):
         return None
     return value if value == _without_secrets(value, secret) else None
 
 
 def _retry_after_s(error: Exception) -> float | None:
-    """When the upstream wants to be asked again, up to an hour from now; None where it says nothing of use."""
+    """When the upstream wants to be asked again, up to an hour from now; None if it gives no usable time."""
     headers = getattr(getattr(error, "response", None), "headers", None)
     if headers is None:
         return None
@@ -274,7 +276,7 @@ def _number(text: str, *, unit: float = 1.0) -> float | None:
 
 
 def _seconds_until(text: str) -> float | None:
-    """Until an HTTP date, below 0 where it has passed."""
+    """Until an HTTP date, negative if it has passed."""
     try:
         moment = parsedate_to_datetime(text)
         return (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()

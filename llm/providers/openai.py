@@ -20,7 +20,7 @@ from llm.providers.raw import UpstreamReply, forward, read_all, read_items
 from llm.providers.transport import UpstreamTransport, client_on
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
 
-# Their newer models refuse `max_tokens`; compatible servers may know nothing else, and pass over what they don't know.
+# Newer OpenAI models refuse `max_tokens`; compatible servers may know nothing else, and ignore unknown fields.
 _OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com")
 
 
@@ -44,7 +44,7 @@ class OpenAIProvider:
             timeout=httpx2.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s),
             http_client=client_on(self._transport),
         )
-        # The SDK takes these from the environment where they are not given; the gateway's are its settings alone.
+        # The SDK takes these from the environment if they aren't given; the gateway uses only its settings.
         self._client.organization = None
         self._client.project = None
         self._client._custom_headers = {}
@@ -67,7 +67,7 @@ class OpenAIProvider:
         return Server(self.maximum_field, model not in self._without_stream_options, self._developer_role)
 
     def learn_no_stream_options(self, model: str) -> bool:
-        """The server of this model refuses to be asked for the usage of a stream; whether that is news."""
+        """The server of this model refuses to be asked for the usage of a stream; returns whether that is new."""
         if model in self._without_stream_options:
             return False
         if len(self._without_stream_options) >= _MAX_MODELS:
@@ -115,7 +115,7 @@ class OpenAIProvider:
             )
         except Exception as error:
             raise upstream_error(error, provider=self.name, secret=self._secret) from error
-        # The SDK returns the unread response as it is where that is what it is to be cast to.
+        # The SDK returns the unread response unchanged when asked to cast to its class.
         unread = cast("httpx2.AsyncByteStream", cast("httpx2.Response", response).stream)
         return UpstreamReply(unread, provider=self.name, secret=self._secret)
 

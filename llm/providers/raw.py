@@ -1,4 +1,4 @@
-"""A reply of an upstream as bytes: our errors, and never our own key."""
+"""An upstream's reply as bytes, with our own errors, and never containing our key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llm.types import Heartbeat, StreamEnd, StreamItem
 
 
 class UpstreamReply:
-    """The reply's headers have come; iterating reads the body once, and `aclose()` is due whatever happens."""
+    """The reply's headers have arrived; iterate over the body once, and always call `aclose()`."""
 
     def __init__(self, body: httpx2.AsyncByteStream, *, provider: str, secret: str) -> None:
         self._body = body
@@ -55,7 +55,7 @@ async def forward(
     secret: str,
     method: str = "POST",
 ) -> UpstreamReply:
-    """On an SDK's connections, without the SDK, which takes longer to build a request than all else together.
+    """Uses an SDK's connections without the SDK, which takes longer to build a request than everything else together.
 
     Raises UpstreamError.
     """
@@ -68,7 +68,7 @@ async def forward(
 
 
 class Collector(Protocol):
-    """Turns a dialect's events into stream items."""
+    """Converts a dialect's events to stream items."""
 
     is_done: bool
 
@@ -78,7 +78,7 @@ class Collector(Protocol):
 
 
 async def read_all(reply: UpstreamReply) -> tuple[bytes, Any]:
-    """A whole reply, and what a parser makes of it (see `ReadReply`)."""
+    """A whole reply, and the parsed body (see `ReadReply`)."""
     async with held_reply() as held:
         async with aclosing(reply):
             body = await held.read(aiter(reply))
@@ -88,7 +88,7 @@ async def read_all(reply: UpstreamReply) -> tuple[bytes, Any]:
 
 
 async def read_items(reply: UpstreamReply, collector: Collector) -> AsyncGenerator[StreamItem, None]:
-    """The stream's items, and its end only if the dialect's own last event has come."""
+    """The stream's items, with the StreamEnd only if the dialect's own last event has arrived."""
     splitter = EventSplitter()
     has_data = False
     yield Heartbeat.HEAD
@@ -118,7 +118,7 @@ async def read_items(reply: UpstreamReply, collector: Collector) -> AsyncGenerat
 def _refuse_error(body: bytes, reply: UpstreamReply, value: Any = None) -> None:
     """Raises UpstreamError for an error that came with status 200 and before any answer.
 
-    value: what a parser makes of the body, where that was done elsewhere.
+    value: the parsed body, if it was parsed elsewhere.
     """
     may_be_answer = b'"choices"' in body or b'"content"' in body
     if may_be_answer and b'"error"' not in body:
@@ -137,7 +137,7 @@ def _fed(collector: Collector, data: bytes) -> Sequence[StreamItem]:
 
 
 class StreamRedactor:
-    """Strikes one secret, in all its forms, out of a byte stream, also where it is split between two pieces.
+    """Removes one secret, in all its forms, from a byte stream, even if it is split between two chunks.
 
     Secrets shorter than SHORTEST_SECRET are words, and stay.
     """

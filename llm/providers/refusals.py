@@ -1,7 +1,8 @@
-"""What an upstream's refusal says, in whatever shape, and whose fault it is.
+"""What an upstream's refusal says, in any form, and whose fault it is.
 
-A machine-readable code decides where there is one. The tables of openings below are for providers that have none; they
-may only move a refusal from the caller to us, or let another target of the route try. They never make a caller pay.
+A machine-readable code decides if there is one. The tables of message beginnings below are for providers without codes;
+they may only move a refusal from the caller to us, or let another target of the route try. They never make a caller
+pay.
 
 Sources, read 2026-11:
 - OpenAI: platform.openai.com/docs/guides/error-codes; anthropic: docs.anthropic.com/en/api/errors.
@@ -22,10 +23,10 @@ from typing import Any
 from llm.providers.redaction import without_invisible
 
 _MAX_CHARACTERS = 10_000
-"""More than a caller is told: a key must not be cut in two before it was looked for."""
+"""More than a caller is told, so that a key isn't cut in two before it is searched for."""
 
 _MAX_PLAIN_CHARACTERS = 1000
-# "404 page not found" is what a server says that doesn't know the path: nobody's words about a request.
+# Servers answer "404 page not found" to an unknown path: it isn't about a request.
 _BARE_STATUS = re.compile(
     r"(?:error:? *)?(?:\d{3} *)?(?:"
     + "|".join(re.escape(phrase) for phrase in ("page not found", *(status.phrase for status in HTTPStatus)))
@@ -33,14 +34,14 @@ _BARE_STATUS = re.compile(
     re.IGNORECASE,
 )
 
-# Of an error object, what people are meant to read; the first that is there.
+# Members of an error object with text for people; the first one present is used.
 _WORDS = ("message", "msg", "detail", "error", "errors", "error_description", "title", "description")
 _STATUSES = ("code", "status", "status_code", "statusCode", "http_status", "http_code")
 _MAX_DEPTH = 4
 _MAX_LISTED = 5
 
 KEY, CREDIT, ACCOUNT = "key", "credit", "account"
-"""What the operator has to see to: a key that is refused, money that is spent, an account that is closed or limited."""
+"""What the operator must fix: a refused key, spent money, a closed or restricted account."""
 
 _FAULT_STATUSES = {401: KEY, 402: CREDIT, 403: ACCOUNT}
 _FAULT_CODES = {
@@ -57,7 +58,7 @@ _FAULT_CODES = {
     "insufficient_quota": CREDIT,
     "insufficient_balance": CREDIT,
 }
-# With a 403 they say that the caller's input was flagged, not that our account is refused.
+# With a 403 these mean that the caller's input was flagged, not that our account is refused.
 _MODERATION_FIELDS = ("reasons", "flagged_input")
 _MODERATION_CODES = frozenset(("content_filter", "content_policy_violation"))
 _ANTHROPIC = {
@@ -84,7 +85,7 @@ _OTHERS = {
 OPERATOR_OPENINGS: Mapping[str, Mapping[str, str]] = {
     "anthropic": _ANTHROPIC,
     "openai": _OPENAI,
-    # What stands behind it may be any of them.
+    # It may be followed by any of them.
     "": _ANTHROPIC | _OPENAI | _OTHERS,
 }
 """Provider -> how its messages about the operator's own account begin, in lower case; "" for all other providers."""
@@ -109,15 +110,15 @@ TARGET_OPENINGS = (
     "the request exceeds the available context size",  # llama.cpp
     "max_tokens is too large",  # OpenAI
 )
-"""How messages begin about what only this model can't do: another one may."""
+"""How messages begin about what only this model can't do; another one may."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRefusal:
-    """message: "" where the upstream gave no words, and clean of control and invisible characters otherwise.
+    """message: "" if the upstream gave none, otherwise without control and invisible characters.
 
-    codes: all that it names itself by, in lower case. status: the HTTP status that it says in its text. is_moderated:
-    the caller's input was flagged.
+    codes: all of its identifiers, in lower case. status: the HTTP status in its text. is_moderated: the caller's input
+    was flagged.
     """
 
     message: str = ""
@@ -129,7 +130,7 @@ class UpstreamRefusal:
 
 
 def read_refusal(body: object) -> UpstreamRefusal:
-    """Of the JSON of an answer, unwrapped by an SDK or not, or of its plain text."""
+    """From an answer's JSON, whether or not an SDK has unwrapped it, or from its plain text."""
     if isinstance(body, list) and len(body) == 1:
         body = body[0]  # Gemini
     if not isinstance(body, Mapping):
@@ -139,7 +140,7 @@ def read_refusal(body: object) -> UpstreamRefusal:
     named = (fields.get("code"), fields.get("type"), fields.get("status"), *_reasons_in(fields.get("details")))
     codes = frozenset(name.lower() for name in named if isinstance(name, str))
     return UpstreamRefusal(
-        # Cleaned before it is cut: what is left out takes no room.
+        # Cleaned before truncation, so that removed characters take no room.
         message=without_invisible(_collect_words(body.get("error") or body))[:_MAX_CHARACTERS],
         code=fields.get("code"),
         param=fields.get("param"),
@@ -150,10 +151,10 @@ def read_refusal(body: object) -> UpstreamRefusal:
 
 
 def words_of_text(text: str, content_type: str) -> str:
-    """Of a refusal that is no JSON, such as vLLM's or a proxy's; "" for a page, or the bare status."""
+    """The message of a refusal that isn't JSON, such as vLLM's or a proxy's; "" for an HTML page, or a bare status."""
     words = text.strip()
     kind = content_type.partition(";")[0].strip().lower()
-    # What was cut off, or is more than is parsed, is no JSON, but no words either.
+    # Truncated or oversized JSON can't be parsed, but isn't a message either.
     is_markup = "html" in kind or "xml" in kind or words.startswith(("<", "{", "["))
     if is_markup or len(words) > _MAX_PLAIN_CHARACTERS or _BARE_STATUS.fullmatch(words):
         return ""
@@ -161,7 +162,7 @@ def words_of_text(text: str, content_type: str) -> str:
 
 
 def operator_fault(refusal: UpstreamRefusal, status: int, *, provider: str) -> str:
-    """What the operator has to see to; "" where it isn't theirs. Only 4xx statuses say whose fault something is."""
+    """What the operator must fix; "" if it isn't theirs. Only 4xx statuses say whose fault something is."""
     if not 400 <= status < 500:
         return ""
     for code in refusal.codes & _FAULT_CODES.keys():
@@ -174,7 +175,7 @@ def operator_fault(refusal: UpstreamRefusal, status: int, *, provider: str) -> s
 
 
 def is_flagged(refusal: UpstreamRefusal, status: int) -> bool:
-    """Whether it is the caller's input that is refused by a status that else refuses our account."""
+    """Whether the caller's input was flagged, with a status that otherwise refuses our account."""
     return status == 403 and refusal.is_moderated
 
 

@@ -1,14 +1,12 @@
-"""Which providers there are. To add one: write its file, add one line here, set LLM_PROVIDER."""
+"""The available providers. To add one: write its file, add one line here, set LLM_PROVIDER."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from llm.enums import Dialect
 from llm.providers.base import BaseLLMProvider, ProviderSettings
+from llm.providers.instances import Credential, Instance, Instances, SingleSettings, named_instances, single_instances
 
 PROVIDERS: dict[str, str] = {
     "openai": "llm.providers.openai.OpenAIProvider",
@@ -18,77 +16,93 @@ PROVIDERS: dict[str, str] = {
 }
 
 
-OPENAI_DIALECTS: Mapping[str, Dialect] = {
-    "chat": Dialect.OPENAI_CHAT,
-    "embeddings": Dialect.OPENAI_EMBEDDINGS,
-    "completions": Dialect.OPENAI_COMPLETIONS,
-    "responses": Dialect.OPENAI_RESPONSES,
-}
-"""By the words of LLM_COMPATIBLE_DIALECTS."""
-
-
 def known_providers() -> list[str]:
     return sorted(PROVIDERS)
 
 
-def build_provider(name: str) -> BaseLLMProvider:
-    """A new instance. Its module, and with it its SDK, is imported only now.
+def instances() -> Instances:
+    """What can be called, as the settings say it; built once."""
+    if settings.LLM_PROVIDERS:
+        return named_instances(settings.LLM_PROVIDERS, settings.LLM_KEY_PEPPER)
+    return single_instances(_single_settings(), tuple(PROVIDERS), settings.LLM_KEY_PEPPER)
 
-    Raises LookupError for a name that is not registered.
+
+def find_instance(name: str) -> Instance | None:
+    """See `Instances.find`."""
+    return instances().find(name)
+
+
+def default_instance() -> Instance:
+    """Which serves names without a route. Raises LookupError where LLM_PROVIDER names none."""
+    return _require_instance(settings.LLM_PROVIDER)
+
+
+def booked_providers() -> list[str]:
+    """All names that the provider of a row, and of a price, may have."""
+    return sorted({*PROVIDERS, *(instance.booked_as for instance in instances().all)})
+
+
+def build_provider(name: str, credential_id: str = "") -> BaseLLMProvider:
+    """A new object for an instance and one of its keys. Its module, and with it its SDK, is imported only now.
+
+    Raises LookupError for a name that is neither an instance nor a registered provider.
     """
-    if name not in PROVIDERS:
-        raise LookupError(f"“{name}” is not a registered provider. Choose one of {', '.join(known_providers())}.")
-    provider_class: type[BaseLLMProvider] = import_string(PROVIDERS[name])
-    return provider_class(provider_settings(name))
+    instance = _require_instance(name)
+    provider_class: type[BaseLLMProvider] = import_string(PROVIDERS[instance.provider])
+    return provider_class(provider_settings(instance, instance.credential(credential_id, account_id=0)))
 
 
-def provider_settings(name: str) -> ProviderSettings:
-    api_key, base_url = _credentials(name)
+def provider_settings(instance: Instance, credential: Credential) -> ProviderSettings:
     return ProviderSettings(
-        name=name,
-        api_key=api_key,
-        base_url=base_url,
-        dialects=_dialects(name),
+        name=instance.provider,
+        api_key=credential.api_key,
+        base_url=instance.base_url,
+        dialects=instance.dialects,
         connect_timeout_s=settings.LLM_CONNECT_TIMEOUT_SECONDS,
-        # On the socket silence is silence; before the first byte more of it is allowed than after.
+        # A socket can't tell kinds of silence apart, and more is allowed before the first byte than after.
         idle_timeout_s=max(settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS, settings.LLM_IDLE_TIMEOUT_SECONDS),
-        developer_role=settings.LLM_COMPATIBLE_DEVELOPER_ROLE if name == "openai_compatible" else "developer",
-        max_output_tokens=settings.LLM_ANTHROPIC_MAX_TOKENS,
+        developer_role=instance.developer_role,
+        max_output_tokens=instance.max_output_tokens,
         max_reply_bytes=settings.LLM_MAX_REPLY_BYTES,
         max_connections=settings.LLM_MAX_CONNECTIONS,
     )
 
 
 def is_configured(name: str) -> bool:
-    """Whether calls to this provider can be made: its credentials or address are set. Custom ones always are."""
-    required = {
-        "openai": settings.OPENAI_API_KEY,
-        "anthropic": settings.ANTHROPIC_API_KEY,
-        "openai_compatible": settings.LLM_BASE_URL,
-    }
-    return name in PROVIDERS and bool(required.get(name, True))
+    """Whether calls to this instance can be made: its credentials or address are set. Custom ones always are."""
+    instance = find_instance(name)
+    return instance is not None and not instance.lacks
 
 
-def configured_secrets() -> list[str]:
-    """The keys that upstreams are sent."""
-    return sorted({api_key for name in PROVIDERS if (api_key := _credentials(name)[0])})
+def configured_secrets() -> tuple[str, ...]:
+    """The keys that upstreams are sent: every key of every instance."""
+    return instances().secrets
 
 
-def upstream_key(name: str) -> str:
-    """The key that this provider is sent, "" for none."""
-    return _credentials(name)[0]
+def upstream_key(name: str, credential_id: str) -> str:
+    """The key that calls to this instance are sent with, "" for none."""
+    instance = find_instance(name)
+    return "" if instance is None else instance.credential(credential_id, account_id=0).api_key
 
 
-def _dialects(name: str) -> frozenset[Dialect]:
-    """Of OpenAI's, those that the provider's server speaks: of a compatible one the operator says it."""
-    words = OPENAI_DIALECTS if name == "openai" else ("chat", *settings.LLM_COMPATIBLE_DIALECTS)
-    return frozenset(OPENAI_DIALECTS[word] for word in words)
+def _require_instance(name: str) -> Instance:
+    instance = find_instance(name)
+    if instance is None or instance.provider not in PROVIDERS:
+        names = sorted(each.name for each in instances().all)
+        raise LookupError(f"“{name}” is not a provider that is configured. Choose one of {', '.join(names)}.")
+    return instance
 
 
-def _credentials(name: str) -> tuple[str, str]:
-    known = {
-        "openai": (settings.OPENAI_API_KEY, settings.LLM_OPENAI_BASE_URL),
-        "anthropic": (settings.ANTHROPIC_API_KEY, settings.LLM_ANTHROPIC_BASE_URL),
-        "openai_compatible": (settings.LLM_COMPATIBLE_API_KEY or settings.OPENAI_API_KEY, settings.LLM_BASE_URL),
-    }
-    return known.get(name, ("", settings.LLM_BASE_URL))
+def _single_settings() -> SingleSettings:
+    return SingleSettings(
+        default=settings.LLM_PROVIDER,
+        openai_key=settings.OPENAI_API_KEY,
+        anthropic_key=settings.ANTHROPIC_API_KEY,
+        compatible_key=settings.LLM_COMPATIBLE_API_KEY,
+        base_url=settings.LLM_BASE_URL,
+        openai_url=settings.LLM_OPENAI_BASE_URL,
+        anthropic_url=settings.LLM_ANTHROPIC_BASE_URL,
+        dialects=tuple(settings.LLM_COMPATIBLE_DIALECTS),
+        developer_role=settings.LLM_COMPATIBLE_DEVELOPER_ROLE,
+        max_tokens=settings.LLM_ANTHROPIC_MAX_TOKENS,
+    )

@@ -1,8 +1,7 @@
-"""The one way out: an httpx2 transport on aiohttp, on which both official SDKs stand.
+"""The only way out: an httpx2 transport on aiohttp, used by both official SDKs.
 
-What it guarantees to what stands on it: bodies are bounded and never compressed towards the reader, no cookie is ever
-kept or sent, nothing is read from the environment, no redirect is followed, and a failure says whether a byte can have
-reached the upstream.
+It guarantees that bodies are bounded and reach the reader decompressed, no cookie is ever kept or sent, nothing is read
+from the environment, no redirect is followed, and a failure says whether any byte can have reached the upstream.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from llm.dialects.json_size import count_if_cheap
 from llm.providers.base import ProviderSettings
 
 _READ_BYTES = 64 * 1024
-# Of a large request: handed over whole, it would be copied on the event loop while nothing else runs.
+# Chunk of a large request: passed whole, it would be copied on the event loop while nothing else runs.
 _SLICE_BYTES = 256 * 1024
-# Of a refusal, which is a few sentences; what is longer is nobody's words.
+# For a refusal, which is a few sentences; the rest is ignored.
 _MAX_REFUSAL_BYTES = 256 * 1024
 _BEFORE_SENDING = (
     aiohttp.ClientConnectorError,
@@ -32,15 +31,15 @@ _BEFORE_SENDING = (
 
 
 class NeverSent(httpx2.ConnectError):
-    """No connection was made: the upstream surely did nothing."""
+    """No connection was made: the upstream certainly did nothing."""
 
 
 class ReplyTooLarge(httpx2.ReadError):
-    """The reply passed the size that we hold."""
+    """The reply exceeded the size that we hold."""
 
 
 class BadStatus(Exception):
-    """An answer other than 2xx. body: its JSON, or its text where it is none, as the SDKs' errors carry it."""
+    """An answer other than 2xx. body: its JSON, or its text if it isn't JSON, as in the SDKs' errors."""
 
     def __init__(self, answer: UpstreamResponse, body: object) -> None:
         super().__init__(answer.status)
@@ -51,7 +50,7 @@ class BadStatus(Exception):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamResponse:
-    """The head of an upstream's answer, and its body still to be read."""
+    """The headers of an upstream's answer, with its body still unread."""
 
     status: int
     headers: Mapping[str, str]
@@ -59,7 +58,7 @@ class UpstreamResponse:
 
 
 def client_on(transport: UpstreamTransport) -> httpx2.AsyncClient:
-    """What an SDK is given as its HTTP client."""
+    """The HTTP client for an SDK."""
     return httpx2.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
 
 
@@ -73,7 +72,7 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(reply.status, headers=_visible_headers(reply), stream=self._body(reply), request=request)
 
     async def exchange(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes) -> UpstreamResponse:
-        """For bytes that need no SDK: leaves out what building its requests and responses costs.
+        """For bytes that need no SDK: saves the cost of building its requests and responses.
 
         Raises BadStatus, or httpx2.TransportError.
         """
@@ -113,14 +112,14 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
         return _Body(reply, limit=min(limit, _MAX_REFUSAL_BYTES) if is_refusal else limit, cuts=is_refusal)
 
     def _open_session(self) -> aiohttp.ClientSession:
-        """Opened by the first request, since it belongs to the event loop that runs then."""
+        """Opened by the first request, since it belongs to the running event loop."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._settings.max_connections, keepalive_timeout=30),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(
                     total=None,
-                    # Name look-up and the wait for a free connection included: until then nothing was sent.
+                    # Includes name lookup and waiting for a free connection: until then nothing was sent.
                     connect=self._settings.connect_timeout_s,
                     sock_connect=self._settings.connect_timeout_s,
                     sock_read=self._settings.idle_timeout_s,
@@ -132,7 +131,7 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """A reply's bytes, decompressed, at most `limit` of them. cuts: more are left unread; else they are an error."""
+    """A reply's bytes, decompressed, at most `limit` of them. cuts: ignore the rest; otherwise more is an error."""
 
     def __init__(self, reply: aiohttp.ClientResponse, *, limit: int, cuts: bool) -> None:
         self._reply = reply
@@ -159,14 +158,14 @@ class _Body(httpx2.AsyncByteStream):
             raise httpx2.ReadError("the upstream's compressed reply is corrupt") from error
 
     async def aclose(self) -> None:
-        """A reply that was not read to its end closes its connection; a whole one gives it back."""
+        """A reply that wasn't read to its end closes its connection; a complete one returns it to the pool."""
         if self._reply.content.at_eof():
             self._reply.release()
         else:
             self._reply.close()
 
     def _inflate(self, data: bytes, *, room: int) -> bytes:
-        """At most one byte more than there is room for: enough to notice a bomb, never to hold it."""
+        """At most one byte more than there is room for: enough to detect a bomb, without holding it."""
         return data if self._inflater is None else self._inflater.decompress(data, room + 1)
 
 
@@ -200,7 +199,7 @@ def parse_json(body: bytes) -> object:
 
 
 def _translated(error: aiohttp.ClientError) -> httpx2.TransportError:
-    """The SDKs' own mapping calls “disconnected after the body was sent” and “refused” the same; here they differ."""
+    """The SDKs' own mapping doesn't distinguish “disconnected after the body was sent” and “refused”; this one does."""
     if isinstance(error, _BEFORE_SENDING):
         return NeverSent("no connection to the upstream")
     if isinstance(error, aiohttp.ServerTimeoutError):

@@ -1,4 +1,4 @@
-"""What our admin templates need: figures as people read them, and the report of the index page."""
+"""What our admin templates need: human-readable figures, and the report of the index page."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ register.filter("exact_usd", as_text.exact_usd)
 register.filter("moment", as_text.moment)
 register.filter("tokens", as_text.tokens)
 register.filter("usd", as_text.usd)
+register.filter("usd_at_a_glance", as_text.usd_at_a_glance)
 
 
 @register.filter
@@ -62,7 +63,7 @@ def price_standing(price: Price) -> SafeString:
 
 @register.filter
 def chart_points(days: Sequence[usage_summaries.DayTotals]) -> list[dict[str, Any]]:
-    """For a script: costs as text, since money is never a float on its way; None for days not read yet."""
+    """For a script: costs as text, so that money never becomes a float; None for days not read yet."""
     return [
         {
             "day": figure.day.isoformat(),

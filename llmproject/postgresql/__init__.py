@@ -1,8 +1,8 @@
-"""Our PostgreSQL backend; what it is for stands in `base`."""
+"""Our PostgreSQL backend; see `base`."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 
 serves_page: ContextVar[bool] = ContextVar("serves_page", default=False)
-"""Set for a request that Django serves. Its thread's connection is of no other use."""
+"""Set for a request that Django serves. Its thread's connection is used for nothing else."""

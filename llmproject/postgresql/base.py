@@ -1,7 +1,7 @@
-"""Django's PostgreSQL backend, in which requests that Django serves may log in as a role of their own.
+"""Django's PostgreSQL backend, in which requests that Django serves may log in with a role of their own.
 
-The role has a CONNECTION LIMIT: whatever a process does, pages take no connection that calls need. Not a second alias
-in DATABASES: a transaction on the one would not hold what is written over the other.
+The role has a CONNECTION LIMIT: whatever a process does, pages take no connection that calls need. It isn't a second
+alias in DATABASES: a transaction on one would not cover writes through the other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PAGES_APPLICATION_NAME = "llm-pages"
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """PAGES of its settings: the parameters in which connections of pages differ."""
+    """PAGES of its settings: the parameters that differ for pages' connections."""
 
     def get_connection_params(self) -> dict[str, Any]:
         parameters: dict[str, Any] = super().get_connection_params()

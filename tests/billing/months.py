@@ -12,7 +12,7 @@ from billing.invoices.closing import close_month
 from billing.invoices.review import approve, issue, submit
 from billing.models import Invoice
 from billing.periods import BillingPeriod
-from billing.verify import verify_month
+from billing.verification import verify_month
 from llm.books.rerating import rerate
 from llm.enums import Meter
 from llm.models import Account, Price

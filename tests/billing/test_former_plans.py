@@ -18,7 +18,7 @@ from billing.invoices.crediting import credit_and_bill_again
 from billing.models import BillingProfile, Invoice, Plan
 from billing.periods import BillingPeriod
 from billing.plans import add_version, keep_former_plans, problems_of_version
-from billing.verify import verify_month
+from billing.verification import verify_month
 from llm.enums import AccountStatus
 from llm.models import Account, Price
 from tests.billing.calls import make_call, make_price

@@ -28,7 +28,7 @@ from billing.documents import render_pdf
 from billing.invoices.review import approve, issue, submit
 from billing.models import Invoice, Plan, PlanRate, PlanVersion
 from billing.periods import BillingPeriod
-from billing.verify import verify_month
+from billing.verification import verify_month
 from llm.keys import create_key
 from llm.models import Account, Usage
 from tests.billing.calls import make_price

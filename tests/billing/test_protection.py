@@ -13,9 +13,9 @@ from django.utils import timezone
 from billing.enums import InvoiceKind, InvoiceState
 from billing.invoices.numbering import next_number
 from billing.models import Invoice, InvoiceLine, PlanVersion
+from llm.audit import verify_recent
 from llm.db.triggers import install_triggers, make_way_for_migrations, missing_triggers, tables_that_lose_no_row
 from llm.models import Redaction, Usage
-from llm.verification import verify_recent
 from tests.billing.october import OCTOBER, make_october
 from tests.databases import only_on_postgresql, only_on_sqlite
 

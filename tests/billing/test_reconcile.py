@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from pytest_django import Settings
 
 from billing.models import CostImport, ProviderCost
 from billing.reconcile import ReasonCode, ReconciledLine, ReportError, import_report, read_report, reconciliation
 from llm.books.figures import compute_figures
 from llm.enums import AdjustmentSource, CallOutcome, UsageSource, UsageStatus
 from llm.models import ApiKey, Rate, Usage, UsageAdjustment
+from llmproject.providers import InstanceSettings
 from tests.billing.calls import make_price
 from tests.billing.factories import make_account
 from tests.llm.admin.factories import make_key, open_row, save, usage_row
@@ -193,6 +195,18 @@ def test_pages_may_stand_in_a_list() -> None:
     listed = b"[%s, %s]" % (report("openai_costs.json"), report("openai_completions.json"))
 
     assert len(read_report("openai", listed).rows) == 4
+
+
+def test_an_instance_that_is_booked_by_itself_has_reports_of_its_own(settings: Settings) -> None:
+    settings.LLM_PROVIDERS = (
+        InstanceSettings("second", "openai", booked_as="second"),
+        InstanceSettings("mock", "echo"),
+    )
+    import_file("openai", "openai_costs.json")
+    import_file("second", "openai_completions.json")
+    assert set(ProviderCost.objects.values_list("provider", flat=True)) == {"openai", "second"}
+    with pytest.raises(ReportError, match="only of openai and anthropic and second"):
+        read_report("echo", b"{}")
 
 
 def test_amounts_are_never_floats() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from billing.jobs import exports, months
 from billing.models import ExportJob, Invoice, MonthJob
 from billing.staff.roles import make_groups
 from tests.billing.admin.pages import make_draft, make_issued, make_submitted
+from tests.billing.calls import make_call, make_price
+from tests.billing.factories import make_account
 from tests.browser.conftest import PASSWORD
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("browser")]
@@ -117,6 +120,58 @@ def test_the_chart_of_the_month_is_drawn(approver: Page, complaints: list[str]) 
     assert complaints == []
 
 
+def test_who_spent_most_on_what_is_found_from_the_explorer(sign_in: SignIn, complaints: list[str]) -> None:
+    User.objects.create_superuser("admin", password=PASSWORD)
+    price = make_price()
+    for name, tokens in (("Acme", 500_000), ("Big spender", 1_500_000)):
+        account = make_account(name)
+        make_call(account, price=price, prompt_tokens=tokens)
+        make_call(account, model="free-model", provider="echo")
+    page = sign_in("admin")
+    page.goto("/admin/")
+    page.get_by_role("link", name="Usage explorer", exact=True).first.click()
+    page.get_by_label("From").fill("2026-10-01")
+    page.get_by_label("To", exact=True).fill("2026-10-31")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_load_state("networkidle")
+    chart = page.locator("#usage-chart")
+    first_drawing = chart.evaluate("canvas => canvas.toDataURL()")
+    names = page.locator(".bl-usage tbody th")
+
+    expect(names).to_have_text(["Total", "Big spender", "Acme"])
+    page.get_by_role("columnheader", name="Cost").get_by_role("link").click()
+    expect(names).to_have_text(["Total", "Acme", "Big spender"])
+    page.get_by_text("These bars as a table").click()
+    expect(page.locator(".bl-grid tbody tr").nth(14)).to_contain_text("$3.00")
+    page.get_by_role("link", name="Big spender", exact=True).click()
+    expect(names.nth(1)).to_contain_text("production")
+    page.get_by_label("By", exact=True).select_option("model")
+    page.get_by_role("button", name="Show").click()
+    expect(names).to_have_text(["Total", "gpt-4o", "free-model"])
+    page.wait_for_load_state("networkidle")
+    assert chart.evaluate("canvas => canvas.toDataURL()") not in ("", first_drawing)
+    row = page.locator(".bl-usage tbody tr").nth(1)
+    row.get_by_role("link", name="1", exact=True).click()
+    expect(page).to_have_url(re.compile(r"/admin/llm/usage/\?.*account=Big\+spender.*model=gpt-4o"))
+    expect(page.locator("#result_list tbody tr")).to_have_count(1)
+    assert complaints == []
+
+
+def test_a_bar_of_the_explorer_leads_to_its_calls(sign_in: SignIn, complaints: list[str]) -> None:
+    User.objects.create_superuser("admin", password=PASSWORD)
+    make_call(make_account("Acme"), price=make_price(), prompt_tokens=500_000)
+    page = sign_in("admin")
+    page.goto("/admin/billing/dailyusage/?first=2026-10-15&last=2026-10-15")
+    page.wait_for_load_state("networkidle")
+    page.locator("#usage-chart").scroll_into_view_if_needed()
+    box = page.locator("#usage-chart").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2 + 15, box["y"] + box["height"] / 2)
+
+    expect(page).to_have_url(re.compile(r"/admin/llm/usage/\?account=Acme&first=2026-10-15&last=2026-10-15"))
+    assert complaints == []
+
+
 def test_no_page_violates_the_policy_or_is_wider_than_a_phone(sign_in: SignIn, complaints: list[str]) -> None:
     User.objects.create_superuser("admin", password=PASSWORD)
     page = sign_in("admin")
@@ -144,6 +199,7 @@ def test_no_page_violates_the_policy_or_is_wider_than_a_phone(sign_in: SignIn, c
         f"planversion/{draft.plan_version_id}/change/",
         "exchangerate/add/",
         "dailyusage/",
+        "dailyusage/?by=account&then=model&first=2026-10-01&last=2026-10-31",
         "costimport/",
         "exportjob/",
         "exportjob/run/",

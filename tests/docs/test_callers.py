@@ -10,11 +10,11 @@ from typing import Any
 import openai
 import pytest
 
+from llm.audit import verify
 from llm.enums import LimitMetric, LimitPer
 from llm.limits.changes import set_limit
 from llm.models import ApiKey, Usage
 from llm.prices.builtin import ensure_builtin_prices
-from llm.verification import verify
 from tests.books import closed_usage
 from tests.docs.pages import ROOT, blocks
 from tests.gateway_process import Gateway

@@ -7,9 +7,10 @@ from datetime import UTC
 import anthropic
 import pytest
 
-from llm.models import ApiKey
+from llm.models import ApiKey, Price
 from tests.e2e.callers import Application
 from tests.e2e.test_unpriced import make_route, set_price
+from tests.fakes.app import MAX_OUTPUT_TOKENS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.wire]
 
@@ -55,6 +56,16 @@ def test_one_model_and_a_name_with_a_slash(claude: anthropic.Anthropic, models: 
     with pytest.raises(anthropic.NotFoundError) as refusal:
         claude.models.retrieve("claude-unheard-of")
     assert refusal.value.type == "not_found_error"
+
+
+def test_what_is_known_of_a_models_size_is_told(claude: anthropic.Anthropic) -> None:
+    sizes = {"context_window": 200_000, "is_free": True, "source": "staff", "provider": "anthropic"}
+    Price.objects.create(model="claude-a", **sizes)
+    Price.objects.create(model="undescribed-a", **sizes)
+    known, unknown = claude.models.list()
+    assert (known.max_input_tokens, known.max_tokens) == (200_000, MAX_OUTPUT_TOKENS)
+    assert (unknown.max_input_tokens, unknown.max_tokens) == (200_000, None)
+    assert claude.models.retrieve("claude-a") == known
 
 
 def test_a_key_for_some_models_sees_those_alone(claude: anthropic.Anthropic, models: list[str]) -> None:

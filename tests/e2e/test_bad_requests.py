@@ -253,7 +253,8 @@ def test_an_unknown_native_path_is_a_404_in_the_dialect(
 
 
 SERVED = (
-    "This gateway serves POST /v1/chat/completions, POST /v1/responses, POST /v1/completions, POST /v1/embeddings,"
+    "This gateway serves POST /v1/chat/completions, POST /v1/responses, POST /v1/responses/input_tokens,"
+    " POST /v1/responses/compact, POST /v1/completions, POST /v1/embeddings,"
     " POST /v1/messages, POST /v1/messages/count_tokens, GET /v1/models, POST /api/chat."
 )
 
@@ -261,8 +262,6 @@ SERVED = (
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
-        ("/v1/responses/input_tokens", ""),
-        ("/v1/responses/compact", ""),
         ("/v1/moderations", ""),
         ("/v1", ""),
         ("/chat/completions", " An OpenAI SDK's base URL ends in /v1."),

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anthropic
 import openai
 import orjson
 import pytest
+from django.core.management import call_command
 
 from llm.endusers import forget_all, forget_name, hash_end_user
+from llm.enums import LimitMetric, LimitPer
 from llm.keys import create_key, get_or_create_account
-from llm.models import Account, EndUser, EndUserKey, Usage
+from llm.limits.changes import set_limit
+from llm.models import Account, EndUser, EndUserKey, LimitWindow, Usage
 from tests.books import closed_usage
 from tests.e2e.callers import Application, assert_nothing_happened, error_of
 from tests.fakes import FakeUpstream
@@ -124,6 +130,45 @@ def test_an_account_that_does_not_record_end_users_has_none(application: Applica
     assert (row.end_user, row.tags) == ("", {"team": "search"})
     assert not EndUser.objects.exists()
     assert not EndUserKey.objects.exists()
+
+
+def test_a_limit_for_each_end_user_is_theirs_alone(
+    application: Application, account: Account, upstream: FakeUpstream
+) -> None:
+    set_limit(account, None, LimitMetric.REQUESTS, LimitPer.DAY, 1, None, is_per_end_user=True)
+    first = application.chat(user="anne")
+    assert (first.status_code, first.headers["x-ratelimit-remaining-requests"]) == (200, "0")
+    refused = application.chat(safety_identifier="anne")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert "this end user's limit of 1 request per day" in refused.json()["error"]["message"]
+    of_ben = application.send(
+        "POST",
+        "/v1/messages",
+        body=orjson.dumps(
+            {
+                "model": "gpt-4o",
+                "max_tokens": 5,
+                "messages": [{"role": "user", "content": "x"}],
+                "metadata": {"user_id": "ben"},
+            }
+        ),
+    )
+    assert of_ben.status_code == 200
+    assert [application.chat().status_code for _ in range(2)] == [200, 429]
+    assert len(upstream.ledger.entries()) == len(closed_usage(3)) == 3
+    call_command("verify_books", stdout=io.StringIO())
+
+
+def test_of_many_at_once_each_end_user_gets_what_is_theirs(
+    application: Application, account: Account, upstream: FakeUpstream
+) -> None:
+    set_limit(account, None, LimitMetric.REQUESTS, LimitPer.TOTAL, 3, None, is_per_end_user=True)
+    users = ["anne", "ben", "cleo", "dora"] * 6
+    with ThreadPoolExecutor(12) as pool:
+        statuses = list(pool.map(lambda user: (user, application.chat(user=user).status_code), users))
+    assert Counter(statuses) == {(user, status): 3 for user in set(users) for status in (200, 429)}
+    assert len(upstream.ledger.entries()) == len(closed_usage(12)) == 12
+    assert sorted(LimitWindow.objects.values_list("used", "held")) == [(3, 0)] * 4
 
 
 def test_a_forgotten_end_user_is_a_hash(application: Application, account: Account) -> None:

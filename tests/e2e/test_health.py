@@ -47,6 +47,7 @@ def test_a_gateway_with_its_database_is_ready(http: httpx2.Client, gateway: Gate
         "spool": "ok",
         "writes_waiting": 0,
         "spool_bytes": 0,
+        "targets_skipped": 0,
     }
 
 

@@ -6,19 +6,22 @@ import io
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx2
 import openai
+import orjson
 import pytest
 from django.core.management import call_command
 from django.test import Client
 
 from llm.models import Account, LimitWindow, Usage
 from tests.books import all_closed_usage, closed_usage
-from tests.e2e.callers import Application, error_of, native_error_of, read_answer
+from tests.e2e.callers import HELLO, Application, error_of, native_error_of, read_answer
 from tests.e2e.test_unpriced import make_route, set_price
 from tests.fakes import FakeUpstream, Script
+from tests.fakes.app import MAX_OUTPUT_TOKENS
 
 pytestmark = pytest.mark.e2e
 
@@ -237,6 +240,52 @@ def test_a_call_without_a_maximum_gets_one_where_nothing_else_bounds_it(
     limit("tokens", "day", 2000)
     assert application.chat("a-model-nobody-knows", max_tokens=5).status_code == 200
     assert [entry.body["max_tokens"] for entry in upstream.ledger.entries()] == [16_384, 5]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat", "/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize(("amount", "maximum"), [(1_000_000, 16_384), (50_000, 5_000)])
+def test_without_a_maximum_it_is_the_models_own_or_a_tenth_of_the_limit(
+    application: Application,
+    upstream: FakeUpstream,
+    limit: Callable[..., None],
+    path: str,
+    amount: int,
+    maximum: int,
+) -> None:
+    limit("tokens", "day", amount)
+    body: dict[str, Any] = {"model": "gpt-4o", "messages": HELLO}
+    if path == "/v1/responses":
+        body = {"model": "gpt-4o", "input": "hello there"}
+    reply = application.send("POST", path, body=orjson.dumps(body))
+    assert (reply.status_code, reply.headers["x-llm-max-output-tokens"]) == (200, str(maximum))
+    [entry] = upstream.ledger.entries()
+    sent = entry.body["max_output_tokens" if path == "/v1/responses" else "max_tokens"]
+    assert sent == maximum
+    [row] = closed_usage()
+    assert dict(row.holds or ()).popitem()[1] in range(maximum, maximum + 1_000)
+
+
+@pytest.mark.parametrize(("amount", "maximum"), [(2_000_000, MAX_OUTPUT_TOKENS), (50_000, 5_000)])
+def test_what_anthropic_says_of_its_model_is_the_bound(
+    application: Application, upstream: FakeUpstream, limit: Callable[..., None], amount: int, maximum: int
+) -> None:
+    make_route("translated", ("anthropic", "claude-test"))
+    limit("tokens", "day", amount)
+    reply = application.chat("translated")
+    assert (reply.status_code, reply.headers["x-llm-max-output-tokens"]) == (200, str(maximum))
+    assert upstream.ledger.entries()[0].body["max_tokens"] == maximum
+
+
+def test_under_a_limit_of_cost_it_is_what_a_tenth_of_it_pays_for(
+    application: Application, upstream: FakeUpstream, account: Account
+) -> None:
+    set_price(input="1", output="10")
+    limit_cost = partial(call_command, "set_limit", account.name, "cost", "day", stdout=io.StringIO())
+    limit_cost("1")
+    assert application.chat().status_code == 200
+    limit_cost("100")
+    assert application.chat().status_code == 200
+    assert [entry.body["max_tokens"] for entry in upstream.ledger.entries()] == [10_000, 16_384]
 
 
 def test_a_prompt_larger_than_the_whole_limit_is_the_callers_to_shorten(

@@ -16,7 +16,7 @@ from django.core.management import call_command
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from llm.enums import CallOutcome, UsageSource, UsageStatus
-from llm.models import ApiKey, Usage
+from llm.models import ApiKey, Price, Usage
 from tests.books import closed_usage
 from tests.e2e.callers import Application, events_of, hello, text_of
 from tests.e2e.ledgers import assert_books_equal_ledger
@@ -298,6 +298,23 @@ def test_models_with_a_price_are_listed_and_found(sdk: openai.OpenAI, price: Non
     with pytest.raises(openai.NotFoundError) as refusal:
         sdk.models.retrieve("gpt-unheard-of")
     assert refusal.value.code == "model_not_found"
+
+
+def test_what_is_known_of_a_models_size_is_told(sdk: openai.OpenAI) -> None:
+    sizes = {"context_window": 128_000, "is_free": True, "source": "staff", "provider": "openai"}
+    Price.objects.create(model="gpt-4o", **sizes)
+    Price.objects.create(model="novel", **{**sizes, "context_window": None})
+    known, unknown = sdk.models.list()
+    assert known.to_dict() | {"created": 0} == {
+        "id": "gpt-4o",
+        "object": "model",
+        "created": 0,
+        "owned_by": "openai",
+        "context_length": 128_000,
+        "max_output_tokens": 16_384,
+    }
+    assert unknown.to_dict().keys() == {"id", "object", "created", "owned_by"}
+    assert sdk.models.retrieve("gpt-4o") == known
 
 
 def test_a_key_for_some_models_sees_those_alone(sdk: openai.OpenAI, price: None) -> None:

@@ -15,8 +15,8 @@ import orjson
 import pytest
 
 from llm.alerts.outbox import send_due
+from llm.audit import verify
 from llm.models import Outbox
-from llm.verification import verify
 from tests.books import closed_usage
 from tests.e2e.callers import CHAT, Application, error_of, text_of
 from tests.e2e.test_unpriced import make_route, set_price

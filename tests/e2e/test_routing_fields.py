@@ -10,12 +10,12 @@ import orjson
 import pytest
 from django.core.management import call_command
 
+from llm.audit import verify
 from llm.books.rerating import rerate
 from llm.enums import Meter
 from llm.keys import create_key
 from llm.models import Account, LimitWindow, ModelRoute
 from llm.prices import staff
-from llm.verification import verify
 from tests.books import closed_usage
 from tests.e2e.callers import CHAT, HELLO, Application, assert_nothing_happened, error_of, hello
 from tests.e2e.test_purchase_price import TOKENS, a_stream, delta

@@ -146,6 +146,47 @@ def test_a_caller_who_drops_the_thinking_completes_its_tool_loop(
     assert_settled(3)
 
 
+@pytest.mark.parametrize(
+    ("model", "fields", "thinking", "config"),
+    [
+        ("claude-sonnet-4-5", {}, {"type": "enabled", "budget_tokens": 32_000}, None),
+        ("claude-sonnet-4-5", {"max_completion_tokens": 4096}, {"type": "enabled", "budget_tokens": 3276}, None),
+        ("claude-opus-4-6", {"temperature": 0.2}, {"type": "adaptive"}, {"effort": "high"}),
+        ("claude-opus-5-5", {}, {"type": "adaptive", "display": "summarized"}, {"effort": "high"}),
+        ("claude-opus-5", {"tool_choice": "required"}, {"type": "disabled"}, {"effort": "high"}),
+    ],
+)
+def test_an_effort_turns_claudes_thinking_on(
+    sdk: openai.OpenAI, upstream: FakeUpstream, model: str, fields: dict[str, Any], thinking: Any, config: Any
+) -> None:
+    asked: Any = {"model": model, "messages": ASKED, "tools": [WEATHER], "reasoning_effort": "high", **fields}
+    sdk.chat.completions.create(**asked)
+    body = upstream.ledger.entries()[-1].body
+    assert (body["thinking"], body.get("output_config")) == (thinking, config)
+    assert_settled(1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": [*ASKED, {"role": "assistant", "content": "{"}]}, "messages"),
+        ({"messages": [{"role": "tool", "tool_call_id": "c1", "content": "42"}]}, "messages"),
+        ({"messages": ASKED, "tool_choice": "required"}, "tool_choice"),
+    ],
+)
+def test_what_a_model_of_claudes_refuses_is_refused_by_name_before_it_is_sent(
+    sdk: openai.OpenAI, upstream: FakeUpstream, fields: dict[str, Any], param: str
+) -> None:
+    asked: Any = {"model": "claude-opus-5-5", "tools": [WEATHER], **fields}
+    with pytest.raises(openai.BadRequestError) as refused:
+        sdk.chat.completions.create(**asked)
+    assert refused.value.param == param
+    assert not upstream.ledger.entries()
+    [row] = closed_usage(1)
+    assert row.status == "void"
+    assert row.cost == 0
+
+
 def test_thinking_that_was_changed_is_the_providers_to_refuse(sdk: openai.OpenAI, upstream: FakeUpstream) -> None:
     upstream.enqueue(HOW_IT_THINKS["text"])
     message = ask(sdk, ASKED)

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from tests.fakes.anthropic_rules import check_rules
 from tests.fakes.content import choose_tool
 from tests.fakes.ledger import JSON, Counts
 from tests.fakes.scripts import Script
@@ -49,6 +50,7 @@ def read_prompt(body: JSON) -> Prompt:
     if not isinstance(body.get("max_tokens"), int):
         raise BadRequestError("max_tokens: Field required")
     _check_thinking(body, messages)
+    check_rules(body)
     contents = ([body["system"]] if body.get("system") else []) + [message.get("content") for message in messages]
     tools = {tool["name"]: tool.get("input_schema") for tool in body.get("tools") or []}
     choice = body.get("tool_choice") or {}
@@ -94,7 +96,7 @@ def _check_thinking(body: JSON, messages: list[JSON]) -> None:
     if not _thinks(body):
         if any("thinking" in kind for kind in kinds):
             raise BadRequestError("When `thinking` is disabled, the final assistant turn cannot contain `thinking`.")
-    elif turns and "thinking" not in str(turns[-1][0].get("type")):
+    elif turns and not _is_adaptive(body) and "thinking" not in str(turns[-1][0].get("type")):
         raise BadRequestError("messages: Expected `thinking` or `redacted_thinking`, but found `tool_use`.")
 
 
@@ -102,6 +104,11 @@ def _thinks(body: JSON) -> bool:
     """Some models think once they are asked for an effort, whether or not `thinking` says so."""
     kind = (body.get("thinking") or {}).get("type")
     return kind != "disabled" and bool(kind or (body.get("output_config") or {}).get("effort"))
+
+
+def _is_adaptive(body: JSON) -> bool:
+    """With adaptive thinking, a turn needn't begin with thinking."""
+    return (body.get("thinking") or {}).get("type") == "adaptive"
 
 
 def _is_genuine(block: JSON) -> bool:

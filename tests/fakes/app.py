@@ -12,9 +12,11 @@ from aiohttp import web
 
 from tests.fakes import (
     anthropic_wire,
+    compaction_wire,
     completions_wire,
     count_tokens_wire,
     embeddings_wire,
+    input_tokens_wire,
     openai_wire,
     responses_wire,
 )
@@ -36,11 +38,16 @@ MAX_OUTPUT_TOKENS = 64_000
 WIRES: dict[str, Wire] = {
     "/v1/chat/completions": openai_wire,
     "/v1/responses": responses_wire,
+    "/v1/responses/input_tokens": input_tokens_wire,
+    "/v1/responses/compact": compaction_wire,
     "/v1/completions": completions_wire,
     "/v1/embeddings": embeddings_wire,
     "/v1/messages": anthropic_wire,
     "/v1/messages/count_tokens": count_tokens_wire,
 }
+
+_CONTINUING = (responses_wire, input_tokens_wire, compaction_wire)
+"""They take the id of a response that is kept."""
 
 
 class FakeApp:
@@ -174,7 +181,7 @@ class FakeApp:
             raise BadRequestError("you must provide a model parameter")
         prompt = _read_prompt(wire, asked.body)
         content = compose(prompt, script, credential=asked.credential)
-        if wire is responses_wire:
+        if wire in _CONTINUING:
             self._kept.require(asked.body.get("previous_response_id"))
         reply = wire.build_reply(asked, prompt, content, script, call_id)
         if wire is responses_wire:

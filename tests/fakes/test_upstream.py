@@ -308,7 +308,8 @@ async def test_anthropic_thinks_before_it_answers(
         ({}, (), {"type": "adaptive"}, False),
         ({"thinking": "Changed."}, (), {"type": "adaptive"}, True),
         ({"signature": ""}, (), {"type": "adaptive"}, True),
-        ({}, ("thinking", "redacted_thinking"), {"type": "adaptive"}, True),
+        ({}, ("thinking", "redacted_thinking"), {"type": "adaptive"}, False),
+        ({}, ("thinking", "redacted_thinking"), {"type": "enabled", "budget_tokens": 1024}, True),
         ({}, ("thinking", "redacted_thinking"), {"type": "disabled"}, False),
         ({}, (), {"type": "disabled"}, True),
     ],
@@ -329,7 +330,7 @@ async def test_anthropic_takes_its_thinking_back_unchanged_or_goes_on_without(
         {"role": "assistant", "content": content},
         {"role": "user", "content": [result]},
     ]
-    asked = anthropic_client.messages.create(model="claude-x", max_tokens=50, messages=turns, thinking=config)
+    asked = anthropic_client.messages.create(model="claude-x", max_tokens=2000, messages=turns, thinking=config)
     if is_refused:
         with pytest.raises(BadRequestError, match="thinking"):
             await asked

@@ -13,8 +13,8 @@ from typing import Self
 
 from django.db import connection
 
+from llm.audit.reading import snapshot
 from llm.models import Limit, LimitWindow, Usage
-from llm.verification.reading import snapshot
 from tests.faults.budgets import units_used
 
 _PAUSE_S = 0.1

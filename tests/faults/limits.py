@@ -118,7 +118,7 @@ def _probe(ports: Sequence[int]) -> Mapping[bool, Mapping[LimitMetric, Units]]:
         row = Usage.objects.get(model=call.model)
         if not outcome.is_complete or row.status != "settled":
             raise RuntimeError(f"the probe failed: {outcome}, {row.status}")
-        limits = {window.pk: window.limit for window in LimitWindow.objects.select_related("limit")}
+        limits = {window.pk: window.governing_limit for window in LimitWindow.objects.select_related("limit")}
         found[is_stream] = units_of(row, limits)
     return found
 

@@ -263,6 +263,7 @@ def test_the_reader_reads_the_books_alone(site: Site) -> None:
             "SELECT key FROM llm_enduserkey",
             "SELECT token FROM llm_usedform",
             "SELECT key_hash FROM llm_idempotencykey",
+            "SELECT sealed FROM llm_keptreply",
             "SELECT document FROM llm_refusedwrite",
             "SELECT email FROM account_emailaddress",
             "INSERT INTO llm_catalogversion VALUES (1, 1)",

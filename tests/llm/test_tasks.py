@@ -25,8 +25,9 @@ from llm.alerts.outbox import LEASE
 from llm.books.batches.commit import commit_batch
 from llm.books.operations import Claim
 from llm.enums import LimitMetric, LimitPer, OutboxKind
+from llm.ids import uuid7
 from llm.limits.changes import set_limit
-from llm.models import IdempotencyKey, LimitWindow, Outbox
+from llm.models import IdempotencyKey, KeptReply, LimitWindow, Outbox
 from llmproject.celery import app
 from llmproject.supervisor import gateway_programs
 from tests.gateway_process import _database_environment
@@ -151,7 +152,21 @@ def test_old_idempotency_keys_go_and_are_counted_in_one_line(log: list[Any], set
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("task", [tasks.send_outbox, tasks.prune_windows])
+def test_kept_replies_go_when_their_time_is_over_or_none_are_kept_any_more(log: list[Any], settings: Settings) -> None:
+    settings.LLM_KEPT_REPLY_MINUTES = 10
+    now = datetime.now(UTC)
+    for minutes in (1, 9, 11, 60):
+        KeptReply.objects.create(request_id=uuid7(), sealed=b"x", kept_at=now - timedelta(minutes=minutes))
+    tasks.prune_kept_replies()
+    assert KeptReply.objects.count() == 2
+    settings.LLM_KEPT_REPLY_MINUTES = 0
+    tasks.prune_kept_replies()
+    assert not KeptReply.objects.exists()
+    assert log == [{"event": "idempotency.replies_pruned", "log_level": "info", "deleted": 2}] * 2
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("task", [tasks.send_outbox, tasks.prune_windows, tasks.prune_kept_replies])
 def test_a_task_that_finds_nothing_to_do_says_nothing(task: Any, log: list[Any]) -> None:
     task()
     assert log == []

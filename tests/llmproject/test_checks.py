@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from django.conf import settings
 from django.core import checks
 from pytest_django import Settings
+
+from llmproject.providers import InstanceSettings
 
 Set = Callable[..., None]
 UNKNOWN_PROVIDER = (
@@ -210,6 +213,116 @@ def test_a_wrong_setting_is_one_finding(set_all: Set, check_id: str, values: dic
     assert found() == [(check_id, sentence)]
 
 
+def named(name: str = "main", provider: str = "openai", **values: Any) -> InstanceSettings:
+    return InstanceSettings(name, provider, **{"api_keys": ("a key",), "weights": (1,), **values})
+
+
+LOCAL = named("local", "openai_compatible", base_url="http://localhost:11434/v1")
+
+
+@pytest.mark.parametrize(
+    "instances",
+    [
+        (named(),),
+        (named(), named("openai", "openai"), named("claude", "anthropic", max_tokens=9), LOCAL),
+        (named(), named("other", "openai", booked_as="main"), named("third", "openai", booked_as="anthropic")),
+        (named(), named("mock", "echo", api_keys=(), weights=())),
+    ],
+)
+def test_instances_that_have_what_they_need(set_all: Set, instances: tuple[InstanceSettings, ...]) -> None:
+    policies = {"": "drain", "main": "cancel", "openai": "cancel"}
+    set_all(LLM_PROVIDERS=instances, LLM_PROVIDER="main", LLM_DISCONNECT_POLICY=policies)
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("check_id", "instance", "values", "sentence"),
+    [
+        (
+            "llm.E002",
+            LOCAL,
+            {"LLM_PROVIDER": "openai"},
+            'LLM_PROVIDER is "openai", which is not an instance in LLM_PROVIDERS; use local or main.',
+        ),
+        (
+            "llm.E033",
+            named("claude", "antropic"),
+            {},
+            (
+                'LLM_PROVIDERS gives "claude" the provider "antropic", which is not a known provider; did you mean '
+                "anthropic?"
+            ),
+        ),
+        (
+            "llm.E034",
+            named("anthropic", "openai"),
+            {},
+            (
+                'LLM_PROVIDERS uses "anthropic", which is the name of another provider, for an instance of openai; '
+                "give it another name."
+            ),
+        ),
+        (
+            "llm.E035",
+            named("other", booked_as="mian"),
+            {},
+            (
+                'LLM_PROVIDER_OTHER_BOOKED_AS is "mian"; use the name of a provider or instance: anthropic, echo, '
+                "main, openai, openai_compatible or other."
+            ),
+        ),
+        (
+            "llm.E036",
+            named("claude", "anthropic", dialects=("chat",)),
+            {},
+            "LLM_PROVIDER_CLAUDE_DIALECTS means nothing to anthropic; remove it.",
+        ),
+        (
+            "llm.E037",
+            named("claude", "anthropic", api_keys=()),
+            {},
+            "LLM_PROVIDER_CLAUDE_API_KEY is not set, and calls to anthropic need it; set it in .env.",
+        ),
+        (
+            "llm.E037",
+            named("local", "openai_compatible"),
+            {},
+            "LLM_PROVIDER_LOCAL_BASE_URL is not set, and calls to openai_compatible need it; set it in .env.",
+        ),
+        (
+            "llm.E009",
+            named("local", "openai_compatible", base_url="http://localhost:8000/v1"),
+            {},
+            (
+                "LLM_PROVIDER_LOCAL_BASE_URL points to this gateway itself (127.0.0.1:8000), which would call itself "
+                "endlessly; set it to the provider's address, or change WEB_PORT."
+            ),
+        ),
+        (
+            "llm.E011",
+            LOCAL,
+            {"LLM_DISCONNECT_POLICY": {"": "drain", "mian": "cancel"}},
+            (
+                "LLM_DISCONNECT_POLICY names the provider “mian”, which doesn't exist; did you mean main? "
+                "Known providers: local, main, openai and openai_compatible."
+            ),
+        ),
+        (
+            "llm.W006",
+            LOCAL,
+            {"OPENAI_API_KEY": "ollama", "LLM_BASE_URL": "http://localhost:11434/v1"},
+            "With LLM_PROVIDERS, OPENAI_API_KEY and LLM_BASE_URL are not used.",
+        ),
+    ],
+)
+def test_a_wrong_instance_is_one_finding(
+    set_all: Set, check_id: str, instance: InstanceSettings, values: dict[str, object], sentence: str
+) -> None:
+    usual = {"LLM_PROVIDER": "main", "LLM_DISCONNECT_POLICY": {"": "drain"}}
+    set_all(**{**usual, "LLM_PROVIDERS": (named(), instance), **values})
+    assert found() == [(check_id, sentence)]
+
+
 def test_a_value_that_could_not_be_read_is_not_reported_as_missing_too(set_all: Set) -> None:
     problem = "LLM_BASE_URL must be a URL like http://host:port/path or https://host:port/path."
     set_all(LLM_PROVIDER="openai_compatible", LLM_SETTING_PROBLEMS=(problem,))
@@ -228,6 +341,9 @@ def test_each_timeout_that_is_too_long_is_a_finding_of_its_own(set_all: Set) -> 
         ({"LLM_SECRETS_KEY": "", "ALLOWED_HOSTS": ["llm.example.com"]}, ["llm.W004"]),
         ({"LLM_SECRETS_KEY": "change-me-to-a-third-long-random-text"}, ["llm.E014"]),
         ({"LLM_SECRETS_KEY": "short"}, ["llm.E012"]),
+        ({"LLM_SECRETS_KEY": "", "LLM_KEPT_REPLY_MINUTES": 5}, ["llm.E040"]),
+        ({"LLM_KEPT_REPLY_MINUTES": 61, "LLM_IDEMPOTENCY_HOURS": 1}, ["llm.E041"]),
+        ({"LLM_KEPT_REPLY_MINUTES": 60, "LLM_IDEMPOTENCY_HOURS": 1}, []),
         ({"LLM_SECRETS_KEY": "x" * 40, "LLM_KEY_PEPPER": "x" * 40}, ["llm.E013"]),
         ({"LLM_SECRETS_KEY": "x" * 40, "SECRET_KEY": "x" * 40}, ["llm.E013"]),
     ],

@@ -24,6 +24,8 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 Read = Callable[[EnvReader], Any]
 
+EXAMPLE = "such as llama3*=8192,gpt-4o=16384"
+
 READS: dict[str, tuple[Read, Any]] = {
     "text": (lambda read: read.text("NAME", "fallback"), "fallback"),
     "flag": (lambda read: read.flag("NAME", default=True), True),
@@ -32,6 +34,7 @@ READS: dict[str, tuple[Read, Any]] = {
     "choice": (lambda read: read.choice("NAME", ("red", "blue"), default="blue"), "blue"),
     "choices": (lambda read: read.choices("NAME", ("red", "blue"), default="blue"), ["blue"]),
     "choice_by_name": (lambda read: read.choice_by_name("NAME", ("red", "blue"), default="blue"), {"": "blue"}),
+    "amount_by_pattern": (lambda read: read.amount_by_pattern("NAME"), {}),
     "names": (lambda read: read.names("NAME", "a,b"), ["a", "b"]),
     "url": (lambda read: read.url("NAME", "http://here"), "http://here"),
     "database": (lambda read: read.database("NAME"), {}),
@@ -62,6 +65,7 @@ def test_an_empty_value_counts_as_not_set(variables: dict[str, str], kind: str, 
         ("choices", "Red, blue", ["red", "blue"]),
         ("choice_by_name", "red", {"": "red"}),
         ("choice_by_name", "red, sky=blue,rose =red", {"": "red", "sky": "blue", "rose": "red"}),
+        ("amount_by_pattern", "Llama3*=8192, a=b=7", {"llama3*": 8192, "a=b": 7}),
         ("names", " one, ,two,", ["one", "two"]),
         ("url", "https://there:444/v1/", "https://there:444/v1"),
     ],
@@ -88,6 +92,14 @@ def test_a_right_value_is_read(variables: dict[str, str], kind: str, value: str,
         ("choices", "red,green", 'NAME must be a list of red, blue, separated by commas, not "red,green".'),
         ("choice_by_name", "green", 'NAME must be red or blue, or such a list: red,name=blue, not "green".'),
         ("choice_by_name", "red,sky=", 'NAME must be red or blue, or such a list: red,name=blue, not "red,sky=".'),
+        *(
+            (
+                "amount_by_pattern",
+                value,
+                f'NAME must be a list of names or patterns with a number above 0, {EXAMPLE}, not "{value}".',
+            )
+            for value in ("7", "=7", "a=", "a=0", "a=-1", "a=1.5", "a=1,A=2", "a=9999999999")
+        ),
         ("choice_by_name", "=red", 'NAME must be red or blue, or such a list: red,name=blue, not "=red".'),
         ("url", "there", "NAME must be a URL like http://host:port/path or https://host:port/path."),
         ("url", "http://a:b@c:99999", "NAME must be a URL like http://host:port/path or https://host:port/path."),

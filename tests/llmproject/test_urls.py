@@ -13,12 +13,15 @@ from llmproject import schema, sessions
 pytestmark = pytest.mark.django_db
 
 _OF_A_RESPONSE = ("", "/cancel", "/input_items")
+_OF_RESPONSES = ("", "/compact", "/input_tokens")
 
 
 def test_the_description_names_every_endpoint_that_callers_use(client: Client) -> None:
     described = client.get("/api/v1/schema/", headers={"accept": "application/json"}).json()
     gateway = {path for path in described["paths"] if not path.startswith("/api/v1/")}
-    responses = {f"/v1/responses{rest}" for rest in ("", *(f"/{{response_id}}{end}" for end in _OF_A_RESPONSE))}
+    responses = {
+        f"/v1/responses{rest}" for rest in (*_OF_RESPONSES, *(f"/{{response_id}}{end}" for end in _OF_A_RESPONSE))
+    }
     others = {
         *("/api/chat", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"),
         *("/v1/messages", "/v1/messages/count_tokens", "/v1/models", "/v1/models/{model}"),

@@ -36,14 +36,14 @@ from billing.jobs import months as monthjobs
 from billing.jobs.exports import export_month
 from billing.models import ExportJob, Invoice, InvoiceLine, InvoiceSeries, MonthJob
 from billing.periods import BillingPeriod
-from billing.verify import verify_month
+from billing.verification import verify_month
 from llm.alerts.outbox import send_due
 from llm.alerts.webhooks import ensure_webhook_secret
+from llm.audit import verify
 from llm.books.reaper import reap
 from llm.books.spool.replay import replay_abandoned
 from llm.digests import DIGEST_FIELDS, digest_hex
 from llm.models import Account, Limit, LimitWindow, Outbox, RateSet, Usage, UsageAdjustment
-from llm.verification import verify
 from tests.billing.calls import make_call
 from tests.fakes import FakeUpstream
 from tests.gateway_process import Gateway
@@ -155,12 +155,12 @@ def test_windows_keep_what_is_used_and_held(upgraded: Upgraded) -> None:
     assert windows_by_id() == {window["id"]: (window["used"], window["held"]) for window in expected}
     for window in LimitWindow.objects.select_related("limit"):
         then = next(each for each in expected if each["id"] == window.pk)
-        assert (window.limit_id, window.limit.per, window.is_announced) == (
+        assert (window.limit_id, window.governing_limit.per, window.is_announced) == (
             then["limit_id"],
             then["per"],
             then["is_announced"],
         )
-        if window.limit.per != "month":
+        if window.governing_limit.per != "month":
             assert window.starts_at.isoformat() == then["starts_at"]
 
 

@@ -1,7 +1,8 @@
-"""Steps for many invoices at once: what they would do stands on a page first, then each is made on its own."""
+"""Steps for many invoices at once: a page shows what they would do, then each invoice is handled on its own."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,11 +14,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from billing.admin.invoices.step_forms import StepForm
 from billing.admin.invoices.steps import STEPS, Step, perform
 from billing.admin.pages import page_context, user_of
 from billing.enums import InvoiceAction, InvoiceState
 from billing.errors import BillingError
-from billing.invoices.blockers import why_too_early
+from billing.invoices.blockers import find_blockers, why_too_early
 from billing.models import Invoice
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.confirmation import SEEN_FIELD
@@ -28,14 +30,17 @@ if TYPE_CHECKING:
 
 
 MAX_AT_ONCE = 200
-"""Each is a transaction of its own, and somebody waits for the page."""
+"""Each is a transaction of its own, and a user waits for the page."""
 
 MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class BulkStep:
-    """why_not: why the step is left out for an invoice and a person; "" where it is made."""
+    """why_not: returns why this user can't take the step on an invoice, and it is skipped; "" if they can.
+
+    A reason starts with a word or two that can be counted; details follow a colon.
+    """
 
     name: str
     label: str
@@ -45,7 +50,7 @@ class BulkStep:
 
 @dataclass(frozen=True, slots=True)
 class CurrencyTotal:
-    """Of the invoices in one currency."""
+    """Totals of the invoices in one currency."""
 
     currency: str
     amount: Decimal
@@ -67,17 +72,32 @@ def _why_not_approve(invoice: Invoice, user: User) -> str:
     return "submitted by you" if is_own else ""
 
 
+def _why_not_issue(invoice: Invoice, user: User) -> str:
+    if invoice.state != InvoiceState.APPROVED:
+        return "not approved"
+    sentences = find_blockers(invoice)
+    return f"blocked: {' '.join(sentences)}" if sentences else ""
+
+
+def _why_not_paid(invoice: Invoice, user: User) -> str:
+    if invoice.state == InvoiceState.PAID:
+        return "already paid"
+    return "" if invoice.state == InvoiceState.ISSUED else "not issued"
+
+
 _STEPS = {step.action: step for step in STEPS}
 SUBMIT = BulkStep("submit_selected", "Submit selected drafts", _STEPS[InvoiceAction.SUBMIT], _why_not_submit)
 APPROVE = BulkStep(
     "approve_unflagged", "Approve selected (flagged are skipped)", _STEPS[InvoiceAction.APPROVE], _why_not_approve
 )
+ISSUE = BulkStep("issue_selected", "Issue selected", _STEPS[InvoiceAction.ISSUE], _why_not_issue)
+PAY = BulkStep("mark_selected_paid", "Mark selected as paid", _STEPS[InvoiceAction.PAY], _why_not_paid)
 
 
 def run_batch(
     invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, batch: BulkStep, queryset: QuerySet[Invoice]
 ) -> HttpResponse | None:
-    """The page that asks; None once it is done, which leads back to the list."""
+    """The confirmation page; None once the steps are done, which returns to the list."""
     invoices = list(queryset.select_related("account__billing_profile")[: MAX_AT_ONCE + 1])
     if len(invoices) > MAX_AT_ONCE:
         invoice_admin.message_user(request, f"Choose at most {MAX_AT_ONCE} at once.", messages.ERROR)
@@ -86,8 +106,9 @@ def run_batch(
     reasons = {invoice.pk: batch.why_not(invoice, user) for invoice in invoices}
     chosen = [invoice for invoice in invoices if not reasons[invoice.pk]]
     left_out = [(invoice, reasons[invoice.pk]) for invoice in invoices if reasons[invoice.pk]]
-    if request.POST.get("confirmed"):
-        _perform_all(invoice_admin, request, batch, chosen)
+    form = batch.step.form(request.POST if request.POST.get("confirmed") else None)
+    if form.is_valid():
+        _perform_all(invoice_admin, request, batch, chosen, form)
         _tell_left_out(invoice_admin, request, [reason for _, reason in left_out])
         return None
     context = page_context(
@@ -95,6 +116,7 @@ def run_batch(
         request,
         batch.label,
         batch=batch,
+        form=form,
         chosen=chosen,
         totals=_totals(chosen),
         left_out=left_out,
@@ -107,14 +129,19 @@ def run_batch(
 
 
 def _perform_all(
-    invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, batch: BulkStep, invoices: Sequence[Invoice]
+    invoice_admin: ReadOnlyAdmin[Invoice],
+    request: HttpRequest,
+    batch: BulkStep,
+    invoices: Sequence[Invoice],
+    form: StepForm,
 ) -> None:
-    reason, refused = request.POST.get("reason", "")[:500], []
+    """In the order of the list, each in a transaction of its own. form: is valid."""
+    reason, refused = form.cleaned_data["reason"], []
     seen = dict(each.partition("=")[::2] for each in request.POST.get(SEEN_FIELD, "").split())
     for invoice in invoices:
         try:
             figures = seen.get(str(invoice.pk), "")
-            perform(batch.step, invoice, user=user_of(request), reason=reason, seen=figures)
+            perform(batch.step, invoice, user=user_of(request), reason=reason, seen=figures, **form.details())
         except BillingError as error:
             refused.append(f"{invoice}: {error}")
     done = len(invoices) - len(refused)
@@ -129,7 +156,8 @@ def _perform_all(
 def _tell_left_out(invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, reasons: Sequence[str]) -> None:
     if not reasons:
         return
-    counted = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
+    counts = Counter(reason.partition(":")[0] for reason in reasons)
+    counted = ", ".join(f"{number} {reason}" for reason, number in sorted(counts.items()))
     invoice_admin.message_user(request, f"Unchanged: {counted}.", messages.WARNING)
 
 

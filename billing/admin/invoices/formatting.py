@@ -37,7 +37,7 @@ def money_badge(amount: Decimal, currency: str) -> SafeString:
 
 
 def sentence_case(text: str) -> str:
-    """With a capital first; names in it keep theirs."""
+    """The first letter in upper case, the rest unchanged."""
     return f"{text[:1].upper()}{text[1:]}"
 
 
@@ -51,14 +51,14 @@ def flag_badges(codes: Iterable[str]) -> SafeString | str:
 
 
 def change_text(invoice: Invoice) -> str:
-    """Against the month before: +12.3 %, or “new” where there was no invoice of it."""
+    """Change from the previous month's invoice: +12.3 %, or “new” if there was none."""
     if invoice.kind != InvoiceKind.REGULAR:
         return NOTHING
     return "new" if invoice.previous_total is None else _change(invoice.total, invoice.previous_total)
 
 
 def usage_change_text(invoice: Invoice) -> str:
-    """Against the month before by what the usage costs us, which fees and a commitment don't hide; "" if unknown."""
+    """Change in our cost of the usage, which fees and a commitment don't hide; "" if last month's is unknown."""
     if invoice.kind != InvoiceKind.REGULAR or invoice.previous_cost_usd is None:
         return ""
     return f"usage {_change(invoice.cost_usd, invoice.previous_cost_usd)}"
@@ -71,14 +71,14 @@ def _change(now: Decimal, before: Decimal) -> str:
 
 
 def margin_of(invoice: Invoice) -> Decimal | None:
-    """Charge without tax less cost, about, in USD; None of credit notes, which carry no cost."""
+    """Charge without tax less cost, approximately, in USD; None for credit notes, which carry no cost."""
     if invoice.kind == InvoiceKind.CREDIT_NOTE:
         return None
     return charge_usd(invoice) - invoice.cost_usd
 
 
 def charge_usd(invoice: Invoice) -> Decimal:
-    """The charge without tax in USD, about: only comparisons are made with it."""
+    """The charge without tax, approximately, in USD: only for comparisons."""
     return invoice.subtotal / (invoice.per_usd or 1)
 
 
@@ -91,7 +91,7 @@ def margin_text(invoice: Invoice) -> str:
 
 
 def margin_percent(invoice: Invoice) -> str:
-    """Of the charge; "" where there is none to be a share of."""
+    """Margin as a percentage of the charge; "" if the charge isn't positive."""
     margin, charge = margin_of(invoice), charge_usd(invoice)
     return "" if margin is None or charge <= 0 else f"{round_half_away(margin * 100 / charge, 1)} %"
 
@@ -102,7 +102,7 @@ def estimated_share(invoice: Invoice) -> str:
 
 
 def age(since: datetime, now: datetime) -> str:
-    """How long ago, by its largest unit: 3 days, 5 h, 12 min."""
+    """Time since then, in its largest unit: 3 days, 5 h, 12 min."""
     passed = max(now - since, timedelta(0))
     if passed.days:
         return f"{passed.days} day{'' if passed.days == 1 else 's'}"

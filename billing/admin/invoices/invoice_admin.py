@@ -1,4 +1,4 @@
-"""Invoices: the queue that reviewers work through, and a page for each. Nothing here is edited; steps are made."""
+"""Invoices: the reviewers' queue, and a page for each. Nothing is edited here; invoices are moved by steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from billing.admin.invoices.bulk_steps import APPROVE, SUBMIT, run_batch
+from billing.admin.invoices.bulk_steps import APPROVE, ISSUE, PAY, SUBMIT, run_batch
 from billing.admin.invoices.formatting import (
     age,
     change_text,
@@ -51,7 +51,7 @@ class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
     sortable_by = ("amount",)
     search_fields = ("account__name", "series__name", "number")
     search_help_text = "By account, or by number such as INV-2026-000017."
-    actions = ("submit_selected", "approve_unflagged")
+    actions = ("submit_selected", "approve_unflagged", "issue_selected", "mark_selected_paid")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Invoice]:
         return with_state_since(super().get_queryset(request))
@@ -63,7 +63,7 @@ class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Invoice], search_term: str
     ) -> tuple[QuerySet[Invoice], bool]:
-        """A whole label is a series and a number; Django would look for all of it in each."""
+        """Understands a whole label: Django would look for all of it in the series and in the number."""
         series, dash, number = search_term.strip().rpartition("-")
         if dash and number.isdecimal() and len(number) <= 9:
             return queryset.filter(series__name__iexact=series, number=int(number)), False
@@ -84,7 +84,7 @@ class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
         return self.admin_site.admin_view(partial(view, self))
 
     def get_fieldsets(self, request: HttpRequest, obj: Invoice | None = None) -> Any:
-        """The page is a template of its own."""
+        """None: the page has its own template."""
         return ((None, {"fields": ("currency",)}),)
 
     def change_view(
@@ -103,6 +103,9 @@ class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
     def has_approve_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("billing.approve_invoice")
 
+    def has_issue_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("billing.issue_invoice")
+
     @admin.action(description=SUBMIT.label, permissions=["prepare"])
     def submit_selected(self, request: HttpRequest, queryset: QuerySet[Invoice]) -> HttpResponse | None:
         return run_batch(self, request, SUBMIT, queryset)
@@ -110,6 +113,14 @@ class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
     @admin.action(description=APPROVE.label, permissions=["approve"])
     def approve_unflagged(self, request: HttpRequest, queryset: QuerySet[Invoice]) -> HttpResponse | None:
         return run_batch(self, request, APPROVE, queryset)
+
+    @admin.action(description=ISSUE.label, permissions=["issue"])
+    def issue_selected(self, request: HttpRequest, queryset: QuerySet[Invoice]) -> HttpResponse | None:
+        return run_batch(self, request, ISSUE, queryset)
+
+    @admin.action(description=PAY.label, permissions=["issue"])
+    def mark_selected_paid(self, request: HttpRequest, queryset: QuerySet[Invoice]) -> HttpResponse | None:
+        return run_batch(self, request, PAY, queryset)
 
     @admin.display(description="Account, month")
     def invoice(self, invoice: Invoice) -> SafeString:

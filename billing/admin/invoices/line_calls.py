@@ -20,7 +20,7 @@ ROWS = 100
 def line_calls_page(
     invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, invoice: Invoice, position: int
 ) -> HttpResponse:
-    """invoice: one that the user may see."""
+    """invoice: one that the user is allowed to see."""
     require(request, "llm.view_usage")
     lines = InvoiceLine.objects.select_related("invoice__account", "plan_version")
     line = lines.filter(invoice=invoice, position=position).first()

@@ -1,4 +1,4 @@
-"""What an invoice's page shows, beside what the invoice says itself."""
+"""What an invoice's page shows beside the invoice's own content."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ FLAG_MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class PageLine:
-    """calls_url: the calls behind it; "" where it stands for none."""
+    """calls_url: the page of the calls behind the line; "" if it has none."""
 
     line: InvoiceLine
     calls_url: str
@@ -88,7 +88,7 @@ class KeyUsage:
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """url: where it can be settled; "" where that is no page."""
+    """url: the page on which it can be settled; "" if there is none."""
 
     sentence: str
     url: str = ""
@@ -97,9 +97,9 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class InvoicePage:
-    """days, keys: billable usage of the month as the books stand now; empty of credit notes.
+    """days, keys: billable usage of the month as currently on the books; empty for credit notes.
 
-    days: for a script, costs in USD as text: money is never a float on its way.
+    days is read by a script: its costs are USD as text, so that money never becomes a float.
     """
 
     steps: Sequence[Step]
@@ -122,7 +122,7 @@ class InvoicePage:
 
 
 def invoice_page(invoice: Invoice, user: User) -> InvoicePage:
-    """invoice: with its account, original, plan version, rate of exchange and people."""
+    """invoice: with its account, original, plan version, exchange rate and users loaded."""
     rows = [] if invoice.kind == InvoiceKind.CREDIT_NOTE else _usage_rows(invoice)
     is_settled = invoice.state in (*FINAL_STATES, InvoiceState.VOID)
     groups = _groups(invoice)
@@ -148,7 +148,7 @@ def invoice_page(invoice: Invoice, user: User) -> InvoicePage:
 
 
 def _flags(invoice: Invoice) -> list[tuple[str, str]]:
-    """Badges and what they mean. Missing characters are named as of now: a profile can change after it was drafted."""
+    """Badges and their meanings. Missing characters are checked again: the profile may have changed since the draft."""
     meanings = dict(FLAG_MEANINGS)
     codes = list(invoice.flags)
     if invoice.state != InvoiceState.VOID and (missing := missing_sentence(missing_now(invoice))):
@@ -191,7 +191,7 @@ _PLACES: dict[str, dict[str, str]] = {
     "no price": {"cost": "unpriced"},
     "calls without a price": {"cost": "unpriced"},
 }
-"""Words of a blocker's sentence -> which calls of its month it speaks of."""
+"""Words in a blocker's sentence -> filters for the calls of its month that it is about."""
 
 
 def _blocker(invoice: Invoice, groups: Sequence[LineGroup], sentence: str) -> Blocker:
@@ -205,7 +205,7 @@ def _blocker(invoice: Invoice, groups: Sequence[LineGroup], sentence: str) -> Bl
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """Billable usage of a day and key."""
+    """Billable usage of one key on one day."""
 
     day: date
     key_id: int
@@ -226,7 +226,7 @@ def _usage_rows(invoice: Invoice) -> list[_Cell]:
 
 
 def _days(invoice: Invoice, rows: Sequence[_Cell]) -> list[dict[str, Any]]:
-    """Every day of the month."""
+    """Every day of the month, including those without usage."""
     calls = dict.fromkeys(invoice.period.days, 0)
     costs = dict.fromkeys(invoice.period.days, Decimal(0))
     for row in rows:
@@ -236,7 +236,7 @@ def _days(invoice: Invoice, rows: Sequence[_Cell]) -> list[dict[str, Any]]:
 
 
 def _keys(rows: Sequence[_Cell]) -> list[KeyUsage]:
-    """The dearest first."""
+    """By cost, highest first."""
     keys = ApiKey.objects.in_bulk({row.key_id for row in rows})
     found = []
     for key_id, key in keys.items():

@@ -1,4 +1,4 @@
-"""The order and the filters of the queue of invoices."""
+"""Order and filters of the review queue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ATTENTION = (
     InvoiceState.VOID,
 )
 _STANDING = (InvoiceAction.RECOMPUTE, InvoiceAction.CREDIT)
-"""Steps after which an invoice is in the state that it was in."""
+"""Steps that leave an invoice in its state."""
 
 BY_ATTENTION = (
     Case(
@@ -35,11 +35,11 @@ BY_ATTENTION = (
     Case(When(UNFLAGGED, then=Value(1)), default=Value(0), output_field=IntegerField()).asc(),
     F("account__name").asc(),
 )
-"""First what waits for a person: to approve, to issue, to submit; of each the oldest, and of a month the flagged."""
+"""What waits for a person first: to approve, to issue, to submit; within each the oldest month, flagged ones first."""
 
 
 def with_state_since(invoices: QuerySet[Invoice]) -> QuerySet[Invoice]:
-    """Adds state_since: the moment of the step that led to the state."""
+    """Adds state_since: when the invoice entered its state."""
     steps = InvoiceEvent.objects.filter(invoice=OuterRef("pk"), to_state=OuterRef("state")).exclude(
         action__in=_STANDING
     )

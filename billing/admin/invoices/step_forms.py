@@ -15,11 +15,11 @@ from billing.models import Invoice
 from llm.admin.usage.filters import DateInput
 
 MAX_DIGITS = 26
-"""Of an amount, before its decimals and with them."""
+"""Of an amount, decimals included."""
 
 
 class StepForm(forms.Form):
-    """Why, for the invoice's history. Subclasses ask for more."""
+    """The reason, for the invoice's history. Subclasses ask for more."""
 
     reason = forms.CharField(
         max_length=500,
@@ -28,17 +28,18 @@ class StepForm(forms.Form):
         help_text="Recorded in the invoice's history.",
     )
 
-    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+    def __init__(self, data: Any = None, *, invoice: Invoice | None = None) -> None:
+        """invoice: None where the step is made for several at once."""
         super().__init__(data)
         self.invoice = invoice
 
     def details(self) -> dict[str, Any]:
-        """What the service wants beside the reason. Only for a valid form."""
+        """Further arguments of the service beside the reason. Only for a valid form."""
         return {}
 
 
 class ReasonedForm(StepForm):
-    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+    def __init__(self, data: Any = None, *, invoice: Invoice | None = None) -> None:
         super().__init__(data, invoice=invoice)
         self.fields["reason"].required = True
 
@@ -53,7 +54,7 @@ class PaymentForm(StepForm):
 
 
 class CreditForm(ReasonedForm):
-    """All that is left of the invoice, or amounts of some of its lines."""
+    """Credits all that is left of the invoice, or amounts of some of its lines."""
 
     WHOLE, LINES = "whole", "lines"
 
@@ -100,7 +101,7 @@ class CreditForm(ReasonedForm):
 
 
 class BillAgainForm(ReasonedForm):
-    """All lines of the invoice, or some of them."""
+    """Corrects all lines of the invoice, or some of them."""
 
     WHOLE, LINES = "whole", "lines"
 

@@ -1,7 +1,7 @@
-"""What an invoice's buttons do: each asks on a page of its own, and the answer goes to billing's services.
+"""What an invoice's buttons do: each asks for confirmation on its own page, then calls billing's services.
 
-Whether a step may be made is for the services to say, at the moment when it is made; their sentence stands on the page.
-A step that confirms figures is made of those that its page showed, or not at all.
+Whether a step is allowed is decided by the services at the moment it is taken; the page shows their message. A step
+that confirms figures applies only to the figures that its page showed.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ CHANGED = "The invoice was changed since this page was opened. Nothing was done:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """consequence: what comes of it, in a sentence. perform: (invoice id, user=, reason=, details of the form).
+    """consequence: what the step leads to, in a sentence. perform: (invoice id, user=, reason=, details of the form).
 
-    confirms: the figures of an invoice that the page of the step shows, and that the user agrees to.
+    confirms: returns the figures that the step's page shows and the user agrees to.
     """
 
     action: InvoiceAction
@@ -61,7 +61,7 @@ class Step:
         return self.action.value
 
     def figures_of(self, invoice: Invoice) -> str:
-        """Their digest, for the step's form; "" where it confirms none."""
+        """Digest of those figures, for the step's form; "" if the step confirms none."""
         return "" if self.confirms is None else digest_value(self.confirms(invoice))
 
 
@@ -148,7 +148,7 @@ _BY_NAME = {step.name: step for step in STEPS}
 
 
 def may(user: User, step: Step) -> bool:
-    """The permission to prepare invoices includes recalculating them."""
+    """Users who may prepare invoices may also recalculate them."""
     action = InvoiceAction.SUBMIT if step.action == InvoiceAction.RECOMPUTE else step.action
     try:
         review.require_permission(user, action)
@@ -158,7 +158,7 @@ def may(user: User, step: Step) -> bool:
 
 
 def open_steps(invoice: Invoice, user: User) -> list[Step]:
-    """The buttons that this person sees on the invoice as it stands."""
+    """The buttons that this user sees, given the invoice's current state."""
     actions = set(review.steps_open_to(invoice, user))
     is_credit_note = invoice.kind == InvoiceKind.CREDIT_NOTE
     if invoice.state == InvoiceState.DRAFT and not is_credit_note:
@@ -169,7 +169,7 @@ def open_steps(invoice: Invoice, user: User) -> list[Step]:
 
 
 def step_view(invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, object_id: int, name: str) -> HttpResponse:
-    """A GET asks; a POST does it, or says why not."""
+    """A GET asks for confirmation; a POST takes the step, or says why not."""
     invoice, step = invoice_admin.get_object(request, str(object_id)), _BY_NAME.get(name)
     if invoice is None or step is None:
         raise Http404
@@ -203,7 +203,7 @@ def step_view(invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, objec
 
 
 def _blockers(step: Step, invoice: Invoice) -> list[str]:
-    """What must be settled first, for a step that the invoice's state allows."""
+    """What must be settled first, for a step that the invoice's state would allow."""
     if step.action == InvoiceAction.ISSUE and invoice.state == InvoiceState.APPROVED:
         return find_blockers(invoice)
     if step.action == InvoiceAction.SUBMIT and invoice.state == InvoiceState.DRAFT:
@@ -212,9 +212,9 @@ def _blockers(step: Step, invoice: Invoice) -> list[str]:
 
 
 def perform(step: Step, invoice: Invoice, *, user: User, reason: str, seen: str, **details: Any) -> Invoice:
-    """seen: `figures_of` as the page had them.
+    """seen: `figures_of` when the page was rendered.
 
-    Raises BillingError with a sentence, also where the database refuses or somebody else is quicker.
+    Raises BillingError with a sentence, also if the database refuses or another user was faster.
     """
     try:
         if step.confirms is None:

@@ -1,1 +1,1 @@
-"""Exports, closings and checks in the admin."""
+"""Exports, invoice runs and verifications in the admin."""

@@ -1,4 +1,4 @@
-"""Exports of a month: asked for, watched and fetched."""
+"""Exports of a month: requested, watched and downloaded."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from django.urls import URLPattern, path
 from billing.admin.jobs.month_admin import last_month
 from billing.admin.jobs.pages import JobAdmin, ask_for
 from billing.admin.pages import AccountNameField, MonthPickerField, page_context, require
-from billing.exports import FORMATS
 from billing.exports.downloads import Download, file_of, files_of
+from billing.exports.registry import FORMATS
 from billing.jobs.queue import queue_export
 from billing.models import ExportJob
 

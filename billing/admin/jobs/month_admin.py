@@ -1,4 +1,4 @@
-"""A whole month: draft its invoices, and check those that are frozen against their calls. A worker does either."""
+"""Jobs on a whole month, done by a worker: draft its invoices, or verify the frozen ones against their calls."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from django.utils.safestring import SafeString
 from billing.admin.jobs.pages import JobAdmin, ask_for
 from billing.admin.pages import AccountNameField, MonthPickerField, page_context, require
 from billing.enums import JobState, MonthJobKind
+from billing.errors import BillingError
+from billing.invoices.closing import require_begun
 from billing.jobs.queue import queue_month_job
 from billing.models import Invoice, MonthJob
 from billing.periods import BillingPeriod
@@ -40,6 +42,22 @@ class MonthForm(forms.Form):
     account = AccountNameField(required=False, help_text="Empty: all accounts.")
 
 
+class CloseForm(MonthForm):
+    """A job for a month to come would only fail, a moment later and somewhere else."""
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        if data.get("month") and "account" in data:
+            try:
+                require_begun(data["month"], data["account"])
+            except BillingError as error:
+                self.add_error("month", str(error))
+        return data
+
+
+_FORMS = {MonthJobKind.CLOSE: CloseForm, MonthJobKind.VERIFY: MonthForm}
+
+
 def close_view(invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest) -> HttpResponse:
     require(request, "billing.view_invoice", "billing.prepare_invoice")
     return _ask(invoice_admin, request, MonthJobKind.CLOSE, title="Generate invoices")
@@ -53,10 +71,10 @@ def verify_view(invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest) -> 
 def _ask(
     invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, kind: MonthJobKind, *, title: str
 ) -> HttpResponse:
-    """A GET may propose month and account; a POST asks for the job."""
+    """A GET may prefill month and account; a POST requests the job."""
     data = request.POST if request.method == "POST" else None
     proposed = {"month": request.GET.get("month") or last_month(), "account": request.GET.get("account", "")}
-    form = MonthForm(data, initial=proposed)
+    form = _FORMS[kind](data, initial=proposed)
     if form.is_bound and form.is_valid():
         period, account = form.cleaned_data["month"], form.cleaned_data["account"]
         return ask_for(request, MonthJob(kind=kind, period_start=period.start, account=account), queue_month_job)
@@ -66,7 +84,7 @@ def _ask(
 
 @admin.register(MonthJob)
 class MonthJobAdmin(JobAdmin[MonthJob]):
-    """What a job says, its invoices say too: it is for whoever may look at those."""
+    """Visible to everyone who may view invoices: a job says nothing that its invoices don't."""
 
     unit = "accounts"
     list_display = ("job", "state_now", "problems_found", "how_far", "asked_by", "asked_at")

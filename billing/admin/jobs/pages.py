@@ -1,4 +1,4 @@
-"""What the pages of all jobs share: asked for on a form, watched on a page of their own."""
+"""What the pages of all jobs share: a form that requests the job, and a page that shows its progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llm.admin.base import ReadOnlyAdmin
 from llm.admin.format import NOTHING, badge, moment
 
 LATE_AFTER = timedelta(minutes=2)
-"""Waiting jobs are looked for each minute: by then somebody should have begun."""
+"""Waiting jobs are looked for each minute: by then a worker should have started."""
 
 _TONES = {
     JobState.WAITING: "waiting",
@@ -34,7 +34,7 @@ _J = TypeVar("_J", bound=Job)
 
 
 class JobAdmin(ReadOnlyAdmin[_J]):
-    """unit: of the job's progress. Its page is a template of its own, which extends `admin/billing/job.html`."""
+    """unit: what the job's progress counts. Each job has its own template, which extends `admin/billing/job.html`."""
 
     unit = ""
     list_filter: ClassVar[Any] = ("state",)
@@ -58,7 +58,7 @@ class JobAdmin(ReadOnlyAdmin[_J]):
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def page_of(self, job: _J) -> dict[str, Any]:
-        """What the page says beside the job itself."""
+        """Template context beside the job itself."""
         return {}
 
     @admin.display(description="Month")
@@ -96,7 +96,7 @@ class JobAdmin(ReadOnlyAdmin[_J]):
 
 
 def ask_for(request: HttpRequest, job: Job, queue: Callable[[int], None]) -> HttpResponse:
-    """Store a new job, hand it to a worker once that is committed, and lead to its page."""
+    """Save a new job, hand it to a worker on commit, and redirect to its page."""
     job.requested_by = user_of(request)
     with transaction.atomic():
         job.save(force_insert=True)

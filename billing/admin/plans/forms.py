@@ -79,12 +79,12 @@ class PlanRateFormSet(KnownRows, InlineFormSet[PlanRate, PlanVersion, PlanRateFo
 
 
 def copied_terms(source: PlanVersion) -> dict[str, Any]:
-    """What the form of the version after it starts with."""
+    """Initial values for the form of the next version."""
     terms = {name: getattr(source, name) for name in _TERMS if name != "note"}
     return {**terms, "plan": source.plan_id, "effective_from": _next_start(source.plan)}
 
 
 def _next_start(plan: Plan) -> Any:
-    """The first of the next month; later where the plan has a version from then on already."""
+    """The first of next month, or a month later than the plan's latest version."""
     latest = plan.versions.latest("effective_from").effective_from
     return max(BillingPeriod.of(latest), BillingPeriod.of(timezone.now().date())).following.start

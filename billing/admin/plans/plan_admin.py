@@ -1,4 +1,4 @@
-"""Plans and their versions. A version is edited until an invoice stands on it; then a new one is made from its copy."""
+"""Plans and their versions. A version can be edited until an invoice uses it; after that, a copy is edited instead."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin, Objec
 from llm.admin.format import NOTHING, badge, calendar_day
 
 _COPIED = "copy"
-"""In the address of the form of a new version: which one it starts from."""
+"""Query parameter of the form for a new version: the version to copy."""
 
 
 def _archive(plan: Plan) -> str | None:
@@ -135,7 +135,7 @@ class PlanAdmin(ConfirmedActionsAdmin[Plan]):
 
 
 class RateInline(TabularInline[PlanRate, PlanVersion]):
-    """Its rows are part of the version, and follow its permissions."""
+    """Part of the version: its permissions are the version's."""
 
     model = PlanRate
     form = PlanRateForm
@@ -198,7 +198,9 @@ class PlanVersionAdmin(_TermsColumns, GatewayAdmin[PlanVersion]):
         return super().get_changeform_initial_data(request) if source is None else copied_terms(source)
 
     def get_formset_kwargs(self, request: HttpRequest, obj: Any, inline: Any, prefix: str) -> dict[str, Any]:
-        """Copied prices are put into the form alone: posted back they count as changed, and are saved."""
+        """Copied prices are set as the form's initial values only, so that posting them back counts as a change and
+        saves them.
+        """
         kwargs: dict[str, Any] = super().get_formset_kwargs(request, obj, inline, prefix)
         source = _copied_version(request) if obj.pk is None and request.method == "GET" else None
         if source is not None:
@@ -218,13 +220,13 @@ class PlanVersionAdmin(_TermsColumns, GatewayAdmin[PlanVersion]):
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def save_model(self, request: HttpRequest, obj: PlanVersion, form: Any, change: bool) -> None:
-        """An invoice may have been submitted since the form was checked. Raises ValidationError."""
+        """Raises ValidationError if an invoice was submitted since the form was validated."""
         lock_plan(obj.plan_id)
         if not change:
             obj.created_by = user_of(request)
         elif why := why_unchangeable(obj):
             raise ValidationError(why)
-        # Of a version that is there already too: its month or its currency may have been changed.
+        # Also for an existing version: its month or currency may have changed.
         if problems := problems_of_version(obj):
             raise ValidationError(problems)
         obj.save()
@@ -235,7 +237,7 @@ class PlanVersionAdmin(_TermsColumns, GatewayAdmin[PlanVersion]):
 
 
 def _number(value: Decimal, unit: str) -> SafeString:
-    """Without needless zeros."""
+    """Without trailing zeros."""
     text = f"{value:,f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return format_html('<span class="gw-num">{} <span class="gw-hint">{}</span></span>', text, unit)

@@ -1,45 +1,44 @@
-"""Usage by day, key, model or account, from the rollups: in place of a list of their rows, which nobody reads."""
+"""The usage explorer, in place of a list of the rollups' rows, which nobody reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils import timezone
 
 from billing.admin.pages import page_context
-from billing.admin.usage.form import UsageReportForm
+from billing.admin.usage.downloads import DOWNLOADS, download
+from billing.admin.usage.form import FILTERS, ExplorerForm
+from billing.admin.usage.links import Links, shorter_url
+from billing.admin.usage.table import MEASURES, Shown, change, measure_text
 from billing.models import DailyUsage
-from billing.usage_reports import (
-    DayUsage,
-    IdUsage,
-    ModelUsage,
-    UsageMeasures,
-    UsageReport,
-    by_account,
-    by_key,
-    usage_report,
-)
+from billing.periods import BillingPeriod
+from billing.usage_reports import Exploration, Measure, Question, TooMuchUsageError, explore
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.secrets import without_secrets
 from llm.admin.usage.filters import proposed_models
-from llm.models import Account, ApiKey
+from llm.models import Account, ApiKey, Usage
 
-MAX_ROWS = 200
-"""Of all but days, of which no report has more than a year's."""
+_TEMPLATE = "admin/billing/usage/explorer.html"
 
 
 @dataclass(frozen=True, slots=True)
-class ReportRow:
-    """hint: what the name alone doesn't say."""
+class Headline:
+    """One number of the period. change: against the period before; "" where nothing is compared."""
 
-    name: str
-    figures: UsageMeasures
-    hint: str = ""
+    label: str
+    text: str
+    exact: str
+    change: str
+    before: str
+    url: str
+    is_drawn: bool
 
 
 @admin.register(DailyUsage)
@@ -49,54 +48,113 @@ class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
             raise PermissionDenied
         if (reply := without_secrets(request)) is not None:
             return reply
-        form = UsageReportForm(request.GET)
-        context = page_context(self, request, "Usage by day", form=form, proposed_models=proposed_models)
-        if form.is_valid():
-            report = usage_report(form.question())
-            by = form.cleaned_data["by"]
-            find, rows_of = _GROUPINGS[by]
-            found = find(report)
-            limit = len(found) if by == "day" else MAX_ROWS
-            context |= {
-                "report": report,
-                "rows": rows_of(found[:limit]),
-                "is_cut_at": limit if len(found) > limit else 0,
-            }
-            context["title"] = f"Usage by {by}"
-        return TemplateResponse(request, "admin/billing/usage/report.html", context)
+        form = ExplorerForm(request.GET)
+        may_see_calls = request.user.has_perm("llm.view_usage")
+        shown = _answer(form, may_see_calls=may_see_calls) if form.is_valid() else None
+        if shown is not None and (kind := request.GET.get("download", "")) in DOWNLOADS:
+            return download(shown, kind)
+        context = page_context(
+            self,
+            request,
+            "Usage explorer",
+            form=form,
+            proposed_models=proposed_models,
+            may_see_calls=may_see_calls,
+            may_add_keys=request.user.has_perm("llm.add_apikey"),
+            shorter_url=shorter_url(form) if form.is_too_long else "",
+            wrong_fields=[form[name] for name in form.errors if name in form.fields and form[name].is_hidden],
+        )
+        if shown is not None:
+            context |= _page_of(form, shown, may_see_calls=may_see_calls)
+        return TemplateResponse(request, _TEMPLATE, context)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """A row of a rollup has no page: it is a part of the report."""
+        """A row of a rollup has no page: it is a part of the explorer's figures."""
         raise Http404
 
 
-def _rows_of_days(found: Sequence[DayUsage]) -> list[ReportRow]:
-    return [ReportRow(f"{each.day:%Y-%m-%d}", each.figures) for each in found]
+def _answer(form: ExplorerForm, *, may_see_calls: bool) -> Shown | None:
+    """None: the form says why not."""
+    question, data = form.question(), form.cleaned_data
+    question = replace(question, zone=_zone(question))
+    if question.needs_calls and not may_see_calls:
+        form.add_error(None, "This is read from single calls, which your role may not see. Choose another split.")
+        return None
+    try:
+        found = explore(question, with_before=data["compare"] != "no")
+    except TooMuchUsageError as error:
+        form.add_error(None, str(error))
+        return None
+    links = Links(form, question, may_see_calls=may_see_calls)
+    return Shown(found, links, sort=data["sort"])
 
 
-def _rows_of_models(found: Sequence[ModelUsage]) -> list[ReportRow]:
-    return [ReportRow(each.model, each.figures, each.provider) for each in found]
+def _zone(question: Question) -> str:
+    """That of the only account that is asked about, or UTC."""
+    accounts = Account.objects.all()
+    if question.filters.account_id is not None:
+        accounts = accounts.filter(pk=question.filters.account_id)
+    elif question.filters.api_key_ids:
+        accounts = accounts.filter(pk__in=ApiKey.objects.filter(pk__in=question.filters.api_key_ids).values("account"))
+    zones = list(accounts.order_by().values_list("time_zone", flat=True).distinct()[:2])
+    return zones[0] if len(zones) == 1 else "UTC"
 
 
-def _rows_of_accounts(found: Sequence[IdUsage]) -> list[ReportRow]:
-    accounts = Account.objects.in_bulk([each.id for each in found])
-    return [ReportRow(accounts[each.id].name, each.figures) for each in found]
+def _page_of(form: ExplorerForm, shown: Shown, *, may_see_calls: bool) -> dict[str, Any]:
+    found, data = shown.found, form.cleaned_data
+    links = Links(form, found.question, may_see_calls=may_see_calls)
+    return {
+        "shown": shown,
+        "found": found,
+        "question": found.question,
+        "compared": found.question.before if found.total_before is not None else None,
+        "headlines": _headlines(shown, links),
+        "measure_label": MEASURES[found.question.measure],
+        "chips": [(form[name].label, form.data[name], links.without(name)) for name in FILTERS if data.get(name)],
+        "periods": _periods(links, found.question),
+        "downloads": {kind: links.here(download=kind) for kind in DOWNLOADS},
+        "chart": shown.chart(),
+        "zone": found.question.zone,
+        "is_of_one_account": found.question.filters.account_id is not None,
+        "has_no_calls_at_all": found.is_empty and not Usage.objects.exists(),
+    }
 
 
-def _rows_of_keys(found: Sequence[IdUsage]) -> list[ReportRow]:
-    """Keys of different accounts are often called the same."""
-    keys = ApiKey.objects.select_related("account").in_bulk([each.id for each in found])
-    return [ReportRow(str(keys[each.id]), each.figures, keys[each.id].account.name) for each in found]
+def _headlines(shown: Shown, links: Links) -> list[Headline]:
+    found = shown.found
+    measures = [each for each in Measure if each != Measure.FAILED or found.question.needs_calls]
+    return [_headline(found, measure, links.here(measure=measure.value, sort="")) for measure in measures]
 
 
-_Grouping = tuple[Callable[[UsageReport], Sequence[Any]], Callable[[Sequence[Any]], list[ReportRow]]]
-# What a report is grouped by: how that is found, days in order and all others the dearest first, at least one more than
-# are shown where there are more; and how it is shown.
-_GROUPINGS: Mapping[str, _Grouping] = {
-    "day": (lambda report: report.by_day, _rows_of_days),
-    "model": (lambda report: report.by_model, _rows_of_models),
-    "account": (lambda report: by_account(report.question, limit=MAX_ROWS + 1), _rows_of_accounts),
-    "key": (lambda report: by_key(report.question, limit=MAX_ROWS + 1), _rows_of_keys),
-}
+def _headline(found: Exploration, measure: Measure, url: str) -> Headline:
+    value = measure.of(found.total)
+    before = None if found.total_before is None else measure.of(found.total_before)
+    return Headline(
+        MEASURES[measure],
+        measure_text(measure, value),
+        measure_text(measure, value, is_exact=True),
+        "" if before is None else change(value, before),
+        "" if before is None else measure_text(measure, before, is_exact=True),
+        url,
+        measure == found.question.measure,
+    )
+
+
+def _periods(links: Links, question: Question) -> list[tuple[str, str, bool]]:
+    """Proposed ones: name, page, and whether it is shown."""
+    today = timezone.now().date()
+    month = BillingPeriod.of(today)
+    offered = {
+        "Today": (today, today),
+        "7 days": (today - timedelta(days=6), today),
+        "30 days": (today - timedelta(days=29), today),
+        "This month": (month.start, today),
+        "Last month": (month.previous.start, month.previous.last_day),
+        "90 days": (today - timedelta(days=89), today),
+        "12 months": (BillingPeriod.of(month.start - timedelta(days=340)).start, today),
+    }
+    shown = question.first, question.last
+    current = next((name for name, days in offered.items() if days == shown), "")
+    return [(name, links.here(first=days[0], last=days[1], unit=""), name == current) for name, days in offered.items()]

@@ -1,4 +1,4 @@
-"""`manage.py create_api_token USERNAME`: a staff user's token for the management API, made, replaced or revoked."""
+"""`manage.py create_api_token USERNAME`: create, replace or revoke a staff user's token for the management API."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Command(BaseCommand):
 
 
 def _usable(user: User, name: str) -> QuerySet[StaffToken]:
-    """Of that name, or all of them where it is empty."""
+    """Tokens of that name that aren't revoked; all of them if it is empty."""
     tokens = StaffToken.objects.filter(user=user, revoked_at=None, expires_at__gt=timezone.now())
     return tokens.filter(name=name) if name else tokens
 

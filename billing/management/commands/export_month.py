@@ -9,8 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from billing.errors import BillingError
-from billing.exports import FORMATS
 from billing.exports.manifest import NAME, Manifest
+from billing.exports.registry import FORMATS
 from billing.jobs.exports import export_month
 from billing.periods import BillingPeriod
 from llm.models import Account

@@ -1,4 +1,6 @@
-"""`manage.py import_provider_costs openai|anthropic FILE.json`: what a provider says that it charges us."""
+"""`manage.py import_provider_costs openai
+anthropic FILE.json`: import what a provider says it charges us.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from billing.reconcile import PROVIDERS, CostImportSummary, ReportError, import_report
+from billing.reconcile import CostImportSummary, ReportError, import_report, reporting_providers
 from llm.money import format_usd, plural
 
 
@@ -19,7 +21,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("provider", choices=PROVIDERS)
+        parser.add_argument("provider", choices=list(reporting_providers()))
         parser.add_argument("file", type=Path, metavar="FILE.json")
         parser.add_argument("--dry-run", action="store_true", help="read and check the file, write nothing")
 

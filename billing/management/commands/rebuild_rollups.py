@@ -1,4 +1,4 @@
-"""`manage.py rebuild_rollups --from 2026-10-01 --to 2026-10-31 [--account NAME]`: make usage by day anew."""
+"""`manage.py rebuild_rollups --from 2026-10-01 --to 2026-10-31 [--account NAME]`: rebuild daily usage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py reconcile openai --from 2026-11-01 --to 2026-11-30`: our books against the provider's reports."""
+"""`manage.py reconcile openai --from 2026-11-01 --to 2026-11-30`: compare our books with the provider's reports."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _cells(line: ReconciledLine) -> tuple[str, ...]:
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Columns as wide as they must be; the last one, a sentence, is as long as it is."""
+    """Columns as wide as they need to be; the last one, a sentence, isn't padded."""
     table = [_HEAD, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(_HEAD) - 1)]
     return [

@@ -1,4 +1,4 @@
-"""`manage.py set_exchange_rate CURRENCY PER_USD --on DAY --source TEXT`: what a currency is worth on a day."""
+"""`manage.py set_exchange_rate CURRENCY PER_USD --on DAY --source TEXT`: add a currency's exchange rate."""
 
 from __future__ import annotations
 

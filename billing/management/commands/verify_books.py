@@ -1,4 +1,6 @@
-"""`manage.py verify_books [--recent | --month 2026-10]`: the gateway's own check of the books, or that of a month."""
+"""`manage.py verify_books [--recent
+--month 2026-10]`: the gateway's own audit of the books, or that of a month.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from billing.periods import BillingPeriod
-from billing.verify import verify_protected_month
+from billing.verification import verify_protected_month
 from llm.management.commands import verify_books as books
 from llm.money import plural
 

@@ -1,4 +1,4 @@
-"""Accounts: made, suspended, closed, never deleted."""
+"""Accounts: created, suspended, closed, never deleted."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from llm.admin.format import badge, calendar_day, moment, moment_of_id
 from llm.admin.keys.state import key_state_badge
 from llm.admin.limits.limit_admin import limits_of_account
 from llm.enums import AccountStatus
+from llm.limits.changes import limits_end_users
 from llm.models import Account, ApiKey, Usage
 
 _CROSSED = "a limit's soft threshold is crossed. Empty: the gateway's own address gets it, if it has one."
@@ -35,9 +36,9 @@ TimeZoneKeeper = Callable[[HttpRequest, Account], SafeString | None]
 
 
 def keep_time_zone(keeper: TimeZoneKeeper) -> None:
-    """For apps that stand on this one: a keeper says in a sentence where an account's zone is changed instead of here.
+    """For apps on top of this one: a keeper returns a sentence saying where to change an account's zone instead.
 
-    None: it doesn't keep the zone of this account.
+    None: it doesn't manage this account's zone.
     """
     _zone_keepers.append(keeper)
 
@@ -46,7 +47,7 @@ _zone_keepers: list[TimeZoneKeeper] = []
 
 
 class TimeZoneInput(forms.TextInput):
-    """A text field that proposes the names of the IANA database."""
+    """A text field that suggests IANA time zone names."""
 
     def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> SafeString:
         field = super().render(name, value, {**(attrs or {}), "list": "time-zones"}, renderer)
@@ -68,9 +69,25 @@ class AccountForm(ModelForm[Account]):
 
     class Meta:
         model = Account
-        fields = ("name", "time_zone", "shows_cost", "records_end_users", "alert_email", "webhook_url")
+        fields = (
+            "name",
+            "time_zone",
+            "shows_cost",
+            "records_end_users",
+            "allows_storage",
+            "alert_email",
+            "webhook_url",
+        )
         help_texts = {"alert_email": f"Receives an email when {_CROSSED}"}
         widgets = {"time_zone": TimeZoneInput(attrs={"class": "vTextField"})}
+
+    def clean_records_end_users(self) -> bool:
+        records: bool = self.cleaned_data["records_end_users"]
+        if not records and self.instance.pk and limits_end_users(self.instance):
+            raise forms.ValidationError(
+                "This account has limits for each end user, which need to know who they are. End those limits first."
+            )
+        return records
 
 
 class KeyInline(ReadOnlyInline[ApiKey, Account]):
@@ -108,11 +125,11 @@ def _changes_status(to: AccountStatus) -> Any:
             return None
         before, now = row.status, timezone.now()
         if row.status == AccountStatus.CLOSED:
-            # For the months between, no fees are due. Of accounts closed long ago the beginning is unknown.
+            # No fees are due for the months in between. For accounts closed long ago the start is unknown.
             closed_at = None if row.closed_at is None else row.closed_at.isoformat()
             row.former_closures.append([closed_at, now.isoformat()])
         row.status, row.closed_at = to, now if to is AccountStatus.CLOSED else None
-        # Only these: whoever edits the same account meanwhile keeps their change, and we ours.
+        # Only these fields, so that two people editing the same account don't overwrite each other.
         row.save(update_fields=["status", "closed_at", "former_closures"])
         return f"Status changed from {before} to {to.value}."
 
@@ -187,6 +204,7 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
             ),
             ("Replies", {"fields": ("shows_cost",)}),
             ("End users", {"fields": ("records_end_users",)}),
+            ("Storage", {"fields": ("allows_storage",)}),
             ("Messages", {"fields": ("alert_email", "webhook_url", *(("signed_with",) if obj else ()))}),
         )
 
@@ -208,7 +226,7 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
-        """Only what was edited: a status or a secret that somebody has changed meanwhile must stay."""
+        """Saves only the edited fields: a status or secret that another user has changed meanwhile must stay."""
         obj.save(update_fields=form.changed_data if change else None)
 
     def get_inlines(self, request: HttpRequest, obj: Account | None = None) -> Any:

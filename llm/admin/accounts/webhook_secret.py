@@ -1,4 +1,4 @@
-"""The secret that signs an account's webhooks: made or replaced on its page, shown in that one reply."""
+"""The secret that signs an account's webhooks: created or replaced on its page, shown only in that response."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LAST_SHOWN = 4
 
 
 def masked_webhook_secret(account: Account) -> str:
-    """Raises SecretUnavailable where its key is missing or lost."""
+    """Raises SecretUnavailable if its key is missing or lost."""
     return f"{SECRET_MARK}…{unseal(account.webhook_secret)[-LAST_SHOWN:]}" if account.webhook_secret else ""
 
 
 def webhook_secret_problem(account: Account) -> str:
-    """Why nothing can be signed for the account, as a sentence; empty where it can, or once a secret is made."""
+    """Why nothing can be signed for the account, as a sentence; "" if it can, or a new secret would fix it."""
     try:
         unseal(account.webhook_secret)
     except SecretUnavailable as error:
@@ -42,7 +42,7 @@ def sentence(error: SecretUnavailable) -> str:
 
 
 def webhook_secret_view(account_admin: GatewayAdmin[Account], request: HttpRequest, object_id: int) -> HttpResponse:
-    """A GET asks; the answer to its POST is the one page that shows the secret."""
+    """A GET asks for confirmation; the response to its POST is the only page that shows the secret."""
     account = account_admin.get_object(request, str(object_id))
     if account is None:
         raise Http404
@@ -73,7 +73,7 @@ def webhook_secret_view(account_admin: GatewayAdmin[Account], request: HttpReque
 
 @transaction.atomic
 def _replace(account_admin: GatewayAdmin[Account], request: HttpRequest, account: Account) -> str | None:
-    """None where there is another secret than when the page was opened: someone has just handed that one on."""
+    """None if the secret has changed since the page was opened: another user has just handed out the new one."""
     stored = account_admin.lock_for_change(account)
     if stored is None or digest_value(stored.webhook_secret) != request.POST.get(SEEN_FIELD):
         return None
@@ -98,7 +98,7 @@ def _answer_changed(account_admin: GatewayAdmin[Account], request: HttpRequest, 
 
 
 def _secret_page(site: AdminSite, request: HttpRequest, account: Account, secret: str) -> HttpResponse:
-    """Nothing may keep it: no cache, no session, no message, no log; not even a response that is rendered later."""
+    """Must not be stored anywhere: cache, session, message or log, nor in a response rendered later."""
     context = {**_page(site, request, account), "title": "Your new webhook secret", "secret": secret}
     response = render(request, "admin/llm/account/webhook_secret.html", context)
     response["Cache-Control"] = "no-store"

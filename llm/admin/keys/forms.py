@@ -26,7 +26,7 @@ GRACE_PERIODS = {
 
 
 class ModelNamesField(forms.CharField):
-    """A list of model names, as people write it: one a line, or with commas between."""
+    """A list of model names, one per line or separated by commas."""
 
     widget = forms.Textarea(attrs={"rows": 4, "cols": 40, "class": "gw-mono", "spellcheck": "false"})
 
@@ -48,7 +48,7 @@ class ModelNamesField(forms.CharField):
 
 
 class MomentInput(forms.DateTimeInput):
-    """The browser's own field for a date and a time."""
+    """The browser's own date and time input."""
 
     input_type = "datetime-local"
 
@@ -57,7 +57,7 @@ class MomentInput(forms.DateTimeInput):
 
 
 class KeyForm(ModelForm[ApiKey]):
-    """What may change after a key was made."""
+    """What may be changed after a key was created."""
 
     expires_at = forms.DateTimeField(
         label="Expires", required=False, widget=MomentInput(), help_text="UTC. Empty: it never expires."

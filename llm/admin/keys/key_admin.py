@@ -1,4 +1,4 @@
-"""API keys: made, rotated, revoked. A secret is shown in one reply and is nowhere kept."""
+"""API keys: created, rotated, revoked. A secret is shown in one response and stored nowhere."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Not Django's own, which would redirect after the POST and so have to keep the secret meanwhile."""
+        """Not Django's own, which redirects after the POST and would have to store the secret meanwhile."""
         if not self.has_add_permission(request):
             raise PermissionDenied
         if (repeated := self._answer_repeated(request)) is not None:
@@ -139,7 +139,7 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        """Only what was edited: a revocation by somebody else meanwhile must stay."""
+        """Saves only the edited fields: a revocation by another user meanwhile must stay."""
         obj.save(update_fields=form.changed_data)
 
     def _create(self, request: HttpRequest, form: NewKeyForm) -> HttpResponse:
@@ -171,7 +171,7 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
         return secret_page(self.admin_site, request, successor, secret, replaced=key)
 
     def _require_seen(self, request: HttpRequest, key: ApiKey) -> None:
-        """Locks the key. Raises ValidationError where someone has rotated or changed it since the page was opened."""
+        """Locks the key. Raises ValidationError if it was rotated or changed since the page was opened."""
         stored = self.lock_for_change(key)
         if stored is None or digest_row(stored) != request.POST.get(SEEN_FIELD):
             raise ValidationError(
@@ -253,7 +253,7 @@ def _rights(form: NewKeyForm) -> _Rights:
 def secret_page(
     site: AdminSite, request: HttpRequest, key: ApiKey, secret: str, *, replaced: ApiKey | None = None
 ) -> HttpResponse:
-    """Nothing may keep it: no cache, no session, no message, no log; not even a response that is rendered later."""
+    """Must not be stored anywhere: cache, session, message or log, nor in a response rendered later."""
     context = {
         **site.each_context(request),
         "opts": ApiKey._meta,

@@ -1,4 +1,4 @@
-"""The state of a key, as lists and pages show it."""
+"""The state of a key, as shown in lists and on pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOON = timedelta(days=7)
 
 
 def key_state_badge(key: ApiKey, now: datetime) -> SafeString:
-    """active, ends ..., expires ..., expired or revoked; the account's own state is not part of it."""
+    """active, ends ..., expires ..., expired or revoked, regardless of the account's state."""
     if (refusal := key.refusal_at(now)) is not None:
         return badge(refusal)
     if key.revoked_at is not None:
@@ -29,7 +29,7 @@ def key_state_badge(key: ApiKey, now: datetime) -> SafeString:
 
 
 def _short(moment: datetime, now: datetime) -> str:
-    """In how long, in its largest unit: `in 25 min`, `in 7 h`, `in 3 days`."""
+    """Time left, in its largest unit: `in 25 min`, `in 7 h`, `in 3 days`."""
     minutes = max(1, int((moment - now).total_seconds() // 60))
     if minutes < 120:
         return f"in {minutes} min"

@@ -1,4 +1,4 @@
-"""Forms of limits: an amount as people write it."""
+"""Forms of limits: an amount as typed by people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm.models import Account, ApiKey, Limit
 
 
 class LimitForm(ModelForm[Limit]):
-    """What may change of a limit; the same fields set a new one."""
+    """The editable fields of a limit, also used to set a new one."""
 
     amount = forms.CharField(
         max_length=LONGEST_TEXT,
@@ -24,7 +24,7 @@ class LimitForm(ModelForm[Limit]):
 
     class Meta:
         model = Limit
-        fields = ("account", "api_key", "metric", "per", "amount", "soft_percent")
+        fields = ("account", "api_key", "metric", "per", "is_per_end_user", "amount", "soft_percent")
         labels = {"per": "Period"}
         help_texts = {
             "api_key": "Empty: all calls of the account together.",
@@ -44,7 +44,13 @@ class LimitForm(ModelForm[Limit]):
         if metric and "amount" in data:
             self._read_amount(metric, data)
         if not self.instance.pk and not self.errors:
-            problem = why_not_first(data["account"], data["api_key"], data["metric"], data["per"])
+            problem = why_not_first(
+                data["account"],
+                data["api_key"],
+                data["metric"],
+                data["per"],
+                is_per_end_user=data["is_per_end_user"],
+            )
             if problem:
                 self.add_error(None, problem)
         return data
@@ -56,8 +62,10 @@ class LimitForm(ModelForm[Limit]):
             self.add_error("amount", f"{error}.")
 
 
-def why_not_first(account: Account, api_key: ApiKey | None, metric: str, per: str) -> str:
+def why_not_first(
+    account: Account, api_key: ApiKey | None, metric: str, per: str, *, is_per_end_user: bool = False
+) -> str:
     """A sentence where such a limit is in force; "" where a new one can be added."""
-    if limit_in_force(account, api_key, metric, per) is None:
+    if limit_in_force(account, api_key, metric, per, is_per_end_user=is_per_end_user) is None:
         return ""
     return f"This {'key' if api_key else 'account'} already has such a limit. Change that one."

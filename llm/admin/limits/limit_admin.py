@@ -1,4 +1,4 @@
-"""Limits: set, changed, ended, never deleted. Each change acts on the next call."""
+"""Limits: set, changed, ended, never deleted. Each change applies from the next call."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from llm.limits.changes import archive_limit, lock_limits, set_limit
 from llm.models import Account, ApiKey, Limit
 
 MAX_SHOWN = 20
-"""Of an account's or a key's limits, on its page."""
+"""Limits of an account or key shown on its page."""
 
 
 class LimitStateFilter(admin.SimpleListFilter):
-    """In force where nothing is chosen: who looks at limits means those that act."""
+    """Shows limits in force by default."""
 
     title = "state"
     parameter_name = "state"
@@ -102,7 +102,7 @@ class LimitAdmin(ConfirmedActionsAdmin[Limit]):
         return "" if obj.archived_at is None else "This limit has ended. To set a limit again, add a new one."
 
     def lock_for_change(self, obj: Limit) -> Limit | None:
-        """As everybody does who changes a limit: the account first."""
+        """As in every change of a limit, the account is locked first."""
         lock_limits(obj.account)
         return super().lock_for_change(obj)
 
@@ -118,7 +118,7 @@ class LimitAdmin(ConfirmedActionsAdmin[Limit]):
             "before it is sent."
         )
         if obj is None:
-            what = (("account", "api_key"), ("metric", "per"), "amount", "soft_percent")
+            what = (("account", "api_key"), ("metric", "per"), "is_per_end_user", "amount", "soft_percent")
             counted = "Earlier usage in the period is not counted."
             return ((None, {"fields": what, "description": f"{about} {counted}"}),)
         shown = ("account", "binds", "limit", "fill", "resets", "state", "created")
@@ -135,15 +135,22 @@ class LimitAdmin(ConfirmedActionsAdmin[Limit]):
         return super().change_view(request, object_id, form_url, {"subtitle": None, **(extra_context or {})})
 
     def save_model(self, request: HttpRequest, obj: Limit, form: Any, change: bool) -> None:
-        """Raises ValidationError where somebody else was quicker, between the form's check and the write."""
+        """Raises ValidationError if another user was faster, between the form's validation and the write."""
         if change:
             _change(obj)
             return
         lock_limits(obj.account)
-        if problem := why_not_first(obj.account, obj.api_key, obj.metric, obj.per):
+        problem = why_not_first(obj.account, obj.api_key, obj.metric, obj.per, is_per_end_user=obj.is_per_end_user)
+        if problem:
             raise ValidationError(f"{problem} Someone else added it in the meantime.")
         made, _ = set_limit(
-            obj.account, obj.api_key, LimitMetric(obj.metric), LimitPer(obj.per), obj.amount, obj.soft_percent
+            obj.account,
+            obj.api_key,
+            LimitMetric(obj.metric),
+            LimitPer(obj.per),
+            obj.amount,
+            obj.soft_percent,
+            is_per_end_user=obj.is_per_end_user,
         )
         obj.pk = made.pk
 
@@ -198,12 +205,12 @@ class LimitAdmin(ConfirmedActionsAdmin[Limit]):
 
 
 def limits_of_account(account: Account) -> dict[str, Any]:
-    """For its page: the limits in force of the account and of each of its keys."""
+    """For the account's page: its limits in force, and those of each of its keys."""
     return _shown(account.limits.all(), f"?account={account.pk}")
 
 
 def limits_of_key(key: ApiKey) -> dict[str, Any]:
-    """For its page: the limits in force that bind the key, those of its whole account among them."""
+    """For the key's page: the limits in force that apply to it, including those of its account."""
     binding = Limit.objects.filter(Q(api_key=None) | Q(api_key=key), account=key.account)
     return _shown(binding, f"?account={key.account_id}&api_key={key.pk}")
 
@@ -225,13 +232,13 @@ def _key_name(limit: Limit) -> SafeString | str:
 
 
 def _change(limit: Limit) -> None:
-    """Only what the form offers, and not of a limit that somebody has ended meanwhile."""
+    """Saves only the form's fields, and never a limit that was ended meanwhile."""
     changed = Limit.objects.in_force().filter(pk=limit.pk)
     if not changed.update(amount=limit.amount, soft_percent=limit.soft_percent):
         raise ValidationError("This limit was ended in the meantime. To set a limit again, add a new one.")
 
 
 def _standing(limit: Limit) -> LimitStanding:
-    """What the list has attached, or read for this one."""
+    """Attached by the list, or read for this limit."""
     attached: LimitStanding | None = getattr(limit, "standing", None)
     return attached or load_standings([limit], timezone.now())[0]

@@ -1,4 +1,4 @@
-"""What of a limit is used in its current period: read for many limits at once, as lists and pages show it."""
+"""What is used of limits in their current periods: read for many limits at once, for lists and pages."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from llm.admin.format import badge, moment
 from llm.enums import LimitMetric
 from llm.limits.amounts import amount_digits, describe_limit, format_limit_amount
+from llm.limits.changes import fullest_end_users
 from llm.limits.periods import period_of
 from llm.models import Limit, LimitWindow
 from llm.models.limits import LimitQuerySet
@@ -23,7 +24,9 @@ NEARLY_FULL_PERCENT = 90
 
 @dataclass(frozen=True, slots=True)
 class LimitStanding:
-    """used, held: units of the limit's metric. resets_at: None for a limit in all."""
+    """used, held: units of the limit's metric; of a limit for each end user, the most of one of them. resets_at: None
+    for a limit in all.
+    """
 
     limit: Limit
     used: int
@@ -32,7 +35,7 @@ class LimitStanding:
 
     @property
     def percent(self) -> int:
-        """Of the amount, used and held together, rounded down; a limit of nothing is full."""
+        """Used and held together as a percentage of the amount, rounded down; 100 for a limit of zero."""
         return (self.used + self.held) * 100 // self.limit.amount if self.limit.amount else 100
 
     @property
@@ -41,14 +44,16 @@ class LimitStanding:
 
     @property
     def fill(self) -> SafeString:
-        """A bar and the percent; the figures below."""
+        """A bar and the percentage, with the figures below."""
         return format_html(
             '<meter min="0" max="100" low="{}" high="99" optimum="0" value="{}" aria-hidden="true"></meter> '
             '<span class="gw-num">{} %</span><span class="gw-hint gw-below gw-num">{}</span>',
             NEARLY_FULL_PERCENT - 1,
             min(self.percent, 100),
             self.percent,
-            f"{self._amount(self.used)} used" + (f", {self._amount(self.held)} reserved" if self.held else ""),
+            f"{self._amount(self.used)} used"
+            + (f", {self._amount(self.held)} reserved" if self.held else "")
+            + (" at most by one end user" if self.limit.is_per_end_user else ""),
         )
 
     @property
@@ -60,7 +65,7 @@ class LimitStanding:
         return f"{self.limit.soft_percent} %" if self.limit.soft_percent else "none"
 
     def _amount(self, units: int) -> str:
-        """Without its unit, which stands beside it; a cost keeps its sign."""
+        """Without the unit, which is shown beside it; a cost keeps its dollar sign."""
         is_cost = self.limit.metric == LimitMetric.COST
         return format_limit_amount(self.limit.metric, units) if is_cost else amount_digits(self.limit.metric, units)
 
@@ -70,7 +75,9 @@ def limit_state(limit: Limit) -> SafeString:
 
 
 def load_standings(limits: Iterable[Limit], now: datetime) -> list[LimitStanding]:
-    """In the order of `limits`, whose accounts are loaded; one query for the windows of all."""
+    """In the order of `limits`, whose accounts are loaded; one query for the windows of all, and one more if some are
+    for each end user.
+    """
     periods = {limit: period_of(limit.per, limit.account.time_zone, now) for limit in limits}
     windows = {
         (window.limit_id, window.starts_at): window
@@ -78,16 +85,19 @@ def load_standings(limits: Iterable[Limit], now: datetime) -> list[LimitStanding
             limit__in=list(periods), starts_at__in={period.starts_at for period in periods.values()}
         ).order_by()
     }
+    fullest = fullest_end_users(
+        {limit.pk: period.starts_at for limit, period in periods.items() if limit.is_per_end_user}
+    )
     standings = []
     for limit, period in periods.items():
         window = windows.get((limit.pk, period.starts_at))
-        used, held = (window.used, window.held) if window else (0, 0)
+        used, held = (window.used, window.held) if window else fullest.get(limit.pk, (0, 0))
         standings.append(LimitStanding(limit, used, held, period.ends_at))
     return standings
 
 
 def nearly_full(now: datetime, percent: int = NEARLY_FULL_PERCENT) -> LimitQuerySet:
-    """Limits in force of whose current period so much is used and held. One of nothing is no news, so it isn't here."""
+    """Limits in force with this share of their current period used and held. Limits of zero are left out."""
     windows = LimitWindow.objects.annotate(scaled=(F("used") + F("held")) * 100).filter(
         _are_current(now), limit__amount__gt=0, scaled__gte=F("limit__amount") * percent
     )
@@ -95,7 +105,7 @@ def nearly_full(now: datetime, percent: int = NEARLY_FULL_PERCENT) -> LimitQuery
 
 
 def _are_current(now: datetime) -> Q:
-    """Windows whose period is now. Few conditions for many zones: most of their periods begin together."""
+    """Windows of the current periods. Few conditions for many time zones: most of their periods start together."""
     zones: dict[tuple[str, datetime], list[str]] = defaultdict(list)
     pairs = Limit.objects.in_force().order_by().values_list("per", "account__time_zone").distinct()
     for per, zone in pairs:
@@ -107,6 +117,6 @@ def _are_current(now: datetime) -> Q:
 
 
 def attach_standings(limits: Sequence[Limit], now: datetime) -> None:
-    """Gives each limit of a page its `standing`."""
+    """Sets `standing` on each limit of a page."""
     for standing in load_standings(limits, now):
         standing.limit.standing = standing  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The catalog as admin pages need it: one reading for many pages, never an outdated one."""
+"""The catalog for admin pages: read once for many pages, never outdated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def current_catalog() -> Catalog:
 
 
 def price_in_force(provider: str, model: str) -> SafeString:
-    """The standard rates now, or a badge that says why there are none."""
+    """The current standard rates, or a badge that says why there are none."""
     price = current_catalog().price_for(provider, model, at=timezone.now())
     if price is None:
         return badge("unpriced")

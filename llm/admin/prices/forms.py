@@ -1,4 +1,4 @@
-"""The form by which staff set a price."""
+"""The form with which staff set a price."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from django.utils import timezone
 from llm.admin.base import ModelForm
 from llm.admin.format import NOTHING
 from llm.admin.keys.forms import MomentInput
-from llm.admin.prices.route_admin import provider_choices
 from llm.dialects.usage_figures import OTHER_CALLS, OTHER_UNITS, UNREPORTED_TOOLS, WEB_SEARCHES
 from llm.enums import Meter, PriceSource
 from llm.models import Price, RateSet
 from llm.money import parse_usd_per_million
 from llm.prices.pricing import without_standard_words
+from llm.providers.registry import booked_providers, instances
 from llm.types import Service
 
 RATE_LABELS: dict[Meter, str] = {
@@ -76,15 +76,21 @@ def _token_rate(meter: Meter) -> RateField:
 
 
 class ServiceField(forms.CharField):
-    """The provider's own word for how it serves a call; a call is priced by rates of exactly its words."""
+    """The provider's own word for its service; calls are priced by rates with exactly the same words."""
 
     def __init__(self, name: str, label: str, help_text: str) -> None:
         longest = getattr(RateSet._meta.get_field(name), "max_length", None)
         super().__init__(label=label, required=False, max_length=longest, help_text=help_text)
 
 
+def booked_choices() -> list[tuple[str, str]]:
+    """What calls can be booked as; a provider that can't be called yet says so."""
+    configured = {each.booked_as for each in instances().all if not each.lacks}
+    return [(name, name if name in configured else f"{name} (not configured)") for name in booked_providers()]
+
+
 class PriceForm(ModelForm[Price]):
-    provider = forms.ChoiceField(choices=provider_choices)
+    provider = forms.ChoiceField(choices=booked_choices)
     effective_from = forms.DateTimeField(
         label="In force from",
         widget=MomentInput(),
@@ -135,17 +141,17 @@ class PriceForm(ModelForm[Price]):
         return data
 
     def rates(self) -> dict[Meter, Decimal]:
-        """The meters that were filled in."""
+        """The meters with a value."""
         given = {meter: self.cleaned_data.get(name) for name, meter in RATE_FIELDS.items()}
         return {meter: amount for meter, amount in given.items() if amount is not None}
 
     def per_thousand(self) -> dict[str, Decimal]:
-        """The units that were filled in."""
+        """The units with a value."""
         given = {meter: self.cleaned_data.get(name) for name, meter in UNIT_FIELDS.items()}
         return {meter: amount for meter, amount in given.items() if amount is not None}
 
     def service(self) -> Service:
-        """What these rates price."""
+        """The service that these rates price."""
         return without_standard_words(Service(*(self.cleaned_data.get(name) or "" for name in Service._fields)))
 
     def _check_rates(self, *, is_free: bool) -> None:
@@ -158,7 +164,7 @@ class PriceForm(ModelForm[Price]):
             raise ValidationError("Give an input or output token rate, or mark the model as free.")
 
     def _check_moment(self, data: dict[str, Any]) -> None:
-        """A kind word before `set_price` refuses it."""
+        """Validated here with a friendlier message than `set_price` would give."""
         same = Price.objects.filter(
             provider=data["provider"],
             model__iexact=data["model"],

@@ -1,4 +1,4 @@
-"""Prices: staff set new ones and look at all; none is ever changed or deleted."""
+"""Prices: staff add and view them; none is ever changed or deleted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from llm.types import Service
 
 
 def with_standing(prices: QuerySet[Price], now: datetime) -> QuerySet[Price]:
-    """Adds is_superseded: a price of the same name has begun that is staff's before imported, or simply later."""
+    """Adds is_superseded: a later price of the same source has begun, or one set by staff replaces an imported one."""
     is_later = Q(source=OuterRef("source"), effective_from__gt=OuterRef("effective_from"))
     is_staffs = Q(source=PriceSource.STAFF) & ~Q(source=OuterRef("source"))
     begun = Price.objects.filter(provider=OuterRef("provider"), model=OuterRef("model"), effective_from__lte=now)
@@ -134,7 +134,7 @@ class PriceAdmin(GatewayAdmin[Price]):
         return super().add_view(request, form_url, {"title": "Set a price", **(extra_context or {})})
 
     def save_model(self, request: HttpRequest, obj: Price, form: Any, change: bool) -> None:
-        """Raises ValidationError where somebody else was quicker, between the form's check and the write."""
+        """Raises ValidationError if another user was faster, between the form's validation and the write."""
         try:
             written = set_price(
                 obj.provider,
@@ -159,7 +159,7 @@ class PriceAdmin(GatewayAdmin[Price]):
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def unpriced_view(self, request: HttpRequest) -> HttpResponse:
-        """Models that were called without a price, and whether they have one by now."""
+        """Models that were called without a price, and whether they have one now."""
         if not (self.has_view_permission(request) and request.user.has_perm("llm.view_usage")):
             raise PermissionDenied
         catalog, now = current_catalog(), timezone.now()
@@ -218,7 +218,7 @@ def standing_badges(price: Price, now: datetime) -> SafeString:
 
 
 def _rate_cell(price: Price, meter: Meter) -> SafeString | str:
-    """The standard rate, from the rows that the list has prefetched."""
+    """The standard rate, from the list's prefetched rows."""
     if price.is_free:
         return format_html('<span class="gw-num">{}</span>', "0")
     rate = _standard_rate(price, meter)

@@ -1,4 +1,4 @@
-"""All the rates of a price, as tables."""
+"""All rates of a price, as tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RateTable:
 
 
 def rate_tables(price: Price) -> tuple[RateTable, ...]:
-    """One table a rate set: the standard service first, then by tier and size."""
+    """One table per rate set: the standard service first, then by tier and size."""
     return () if price.is_free else tuple(rate_table(rate_set) for rate_set in price.rate_sets.all())
 
 
@@ -42,7 +42,7 @@ def _title(rate_set: RateSet) -> str:
 
 
 def service_name(service: Service) -> str:
-    """Such as: Service tier “priority”, speed “fast”."""
+    """For example: Service tier “priority”, speed “fast”."""
     labels = zip(("service tier", "speed", "inference geo"), service, strict=True)
     named = ", ".join(f"{label} “{word}”" for label, word in labels if word) or "standard service"
     return named[0].upper() + named[1:]

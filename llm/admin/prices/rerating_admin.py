@@ -1,4 +1,4 @@
-"""Corrections of prices: which past calls were priced anew, and what that changed. To look at alone."""
+"""Price corrections: which past calls were priced again, and what that changed. Read-only."""
 
 from __future__ import annotations
 

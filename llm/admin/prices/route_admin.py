@@ -1,4 +1,4 @@
-"""Routes: a public model name, the provider's model behind it, and its fallbacks in their order."""
+"""Routes: a public model name, the provider's model behind it, and its fallbacks in order."""
 
 from __future__ import annotations
 
@@ -16,41 +16,50 @@ from llm.admin.base import GatewayAdmin, InlineFormSet, KnownRows, ModelForm, Ta
 from llm.admin.format import NOTHING, badge, calendar_day
 from llm.admin.prices.catalog import price_in_force
 from llm.models import ModelRoute, RouteTarget
-from llm.providers.registry import is_configured, known_providers
+from llm.providers.registry import find_instance, instances
 
 _ASIDE = 10_000
-"""Added to positions while they are rewritten; no list is as long."""
+"""Added to positions while they are rewritten; longer than any list."""
 
 
 def provider_choices() -> list[tuple[str, str]]:
-    """Names of the registry; those that can't be called yet say so."""
-    return [(name, name if is_configured(name) else f"{name} (not configured)") for name in known_providers()]
+    """All instances; those that can't be called yet say so."""
+    return [
+        (each.name, f"{each.name} (not configured)" if each.lacks else each.name)
+        for each in sorted(instances().all, key=lambda instance: instance.name)
+    ]
 
 
 class TargetForm(ModelForm[RouteTarget]):
     provider = forms.ChoiceField(choices=provider_choices)
+    weight = forms.IntegerField(min_value=0, max_value=1000, required=False, initial=0)
 
     class Meta:
         model = RouteTarget
-        fields = ("position", "provider", "upstream_model")
+        fields = ("position", "weight", "provider", "upstream_model")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         stored = self.instance.provider
-        if stored and stored not in known_providers():
-            # Kept to be seen and changed: a provider that somebody took out of the registry.
-            self.fields["provider"].choices = [(stored, f"{stored} (unknown)"), *provider_choices()]  # type: ignore[attr-defined]
+        if stored and stored not in dict(provider_choices()):
+            # Kept to be seen and changed: an instance that is gone, or a provider by its own name.
+            known = find_instance(stored)
+            label = f"{stored} (unknown)" if known is None else f"{stored} (now {known.name})"
+            self.fields["provider"].choices = [(stored, label), *provider_choices()]  # type: ignore[attr-defined]
 
     def _get_validation_exclusions(self) -> set[str]:
-        """Positions are numbered anew when they are saved; until then any of them may be taken."""
+        """Positions are renumbered on save, so until then they needn't be unique."""
         excluded: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]
         return {*excluded, "position"}
 
     def clean_provider(self) -> str:
         provider: str = self.cleaned_data["provider"]
-        if provider not in known_providers():
-            raise ValidationError(f"“{provider}” is no longer registered; choose another provider.")
+        if find_instance(provider) is None:
+            raise ValidationError(f"“{provider}” is no longer configured; choose another provider.")
         return provider
+
+    def clean_weight(self) -> int:
+        return int(self.cleaned_data["weight"] or 0)
 
     def clean_upstream_model(self) -> str:
         return str(self.cleaned_data["upstream_model"]).strip()
@@ -65,12 +74,14 @@ class TargetFormSet(KnownRows, InlineFormSet[RouteTarget, ModelRoute, TargetForm
             raise ValidationError("An active route needs at least one target.")
         if len(set(names)) < len(names):
             raise ValidationError("The same model is listed twice; a fallback must be a different one.")
+        if "*" not in self.instance.name and any("*" in str(model) for _, model in names):
+            raise ValidationError("A target's model may contain * only if the route's name does.")
 
     def validate_unique(self) -> None:
-        """Equal positions are no error: what was saved first comes first, and they are numbered anew."""
+        """Equal positions aren't an error: what was saved first comes first, and they are renumbered."""
 
     def save_in_order(self) -> None:
-        """Number the targets 0, 1, 2 ... Two that change places would else meet in one position on the way."""
+        """Number the targets 0, 1, 2 ... in two steps, since two that swap would meet in one position."""
         stored = RouteTarget.objects.filter(route=self.instance)
         stored.filter(pk__in=[form.instance.pk for form in self.deleted_forms if form.instance.pk]).delete()
         stored.update(position=F("position") + _ASIDE)
@@ -79,7 +90,7 @@ class TargetFormSet(KnownRows, InlineFormSet[RouteTarget, ModelRoute, TargetForm
             form.instance.route = self.instance
             form.instance.position = position
             form.instance.save()
-        # Those that the form didn't show, of somebody else's or of a form that was tampered with, come last.
+        # Those that the form didn't show, added by another user or left out by a manipulated form, come last.
         shown = [form.instance.pk for form in kept]
         for position, target in enumerate(stored.exclude(pk__in=shown).order_by("position"), start=len(kept)):
             target.position = position
@@ -92,17 +103,29 @@ class TargetInline(TabularInline[RouteTarget, ModelRoute]):
     formset = TargetFormSet
     extra = 0
     min_num = 1
-    fields = ("position", "provider", "upstream_model", "price")
+    fields = ("position", "weight", "provider", "upstream_model", "price")
     readonly_fields = ("price",)
-    verbose_name_plural = "Targets: the first is called, the others are fallbacks"
+    verbose_name_plural = "Targets: the first is called, or one drawn by weight; the others are fallbacks"
 
     @admin.display(description="Price in force")
     def price(self, target: RouteTarget) -> SafeString | str:
-        return price_in_force(target.provider, target.upstream_model) if target.pk else NOTHING
+        if not target.pk or "*" in target.upstream_model:
+            return NOTHING
+        instance = find_instance(target.provider)
+        return price_in_force(instance.booked_as if instance else target.provider, target.upstream_model)
+
+
+class RouteForm(ModelForm[ModelRoute]):
+    def clean_name(self) -> str:
+        name = str(self.cleaned_data["name"])
+        if name.count("*") > 1:
+            raise ValidationError("A name may contain one * at most.")
+        return name
 
 
 @admin.register(ModelRoute)
 class ModelRouteAdmin(GatewayAdmin[ModelRoute]):
+    form = RouteForm
     list_display = ("name", "state", "chain", "created")
     list_filter = ("is_active",)
     search_fields = ("name", "targets__upstream_model")
@@ -113,9 +136,8 @@ class ModelRouteAdmin(GatewayAdmin[ModelRoute]):
             {
                 "fields": ("name", "is_active", "allows_provider_routing", "falls_back_on_server_error"),
                 "description": "The model name that callers request. The first target is called, and the next "
-                "one only if the "
-                "previous one certainly did no work. A name without a route is passed on unchanged to the default "
-                "provider.",
+                "one only if the previous one certainly did no work. Among targets with weights, each call draws the "
+                "first by weight. A name without a route is passed on unchanged to the default provider.",
             },
         ),
     )
@@ -124,7 +146,7 @@ class ModelRouteAdmin(GatewayAdmin[ModelRoute]):
         return super().get_queryset(request).prefetch_related("targets")
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """Django's `save(commit=False)` only collects what the object's history says."""
+        """Django's `save(commit=False)` only collects the changes for the object's history."""
         formset.save(commit=False)
         formset.save_in_order()
 
@@ -134,11 +156,25 @@ class ModelRouteAdmin(GatewayAdmin[ModelRoute]):
 
     @admin.display(description="Calls")
     def chain(self, route: ModelRoute) -> SafeString | str:
-        names = ((target.provider, target.upstream_model) for target in route.targets.all())
+        names = (
+            (
+                target.provider,
+                target.upstream_model,
+                f" weight {target.weight}" if target.weight else "",
+                _standing(target),
+            )
+            for target in route.targets.all()
+        )
         arrow = SafeString(' <span class="gw-hint">then</span> ')
-        one = '<span class="gw-target"><span class="gw-hint">{}</span> {}</span>'
+        one = '<span class="gw-target"><span class="gw-hint">{}</span> {}<span class="gw-hint">{}</span>{}</span>'
         return format_html_join(arrow, one, names) or badge("unpriced", "no target")
 
     @admin.display(description="Created", ordering="created_at")
     def created(self, route: ModelRoute) -> str:
         return calendar_day(route.created_at)
+
+
+def _standing(target: RouteTarget) -> SafeString:
+    """A badge for a target that can't be called."""
+    instance = find_instance(target.provider)
+    return badge("unpriced", "not configured") if instance is None or instance.lacks else SafeString("")

@@ -1,4 +1,4 @@
-"""What was learned of a call after its row was closed, and the figures that result."""
+"""What was learned about a call after its row was closed, and the resulting figures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from llm.enums import UsageStatus
 from llm.models import Usage, UsageAdjustment
 from llm.money import pico_to_usd
 
-# Few a call: one of each source at most.
+# Few per call: at most one of each source.
 WITH_CORRECTIONS = Prefetch("adjustments", queryset=UsageAdjustment.objects.select_related("decided_by").order_by("id"))
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """One adjustment, for people: its differences with their signs."""
+    """One adjustment for display: signed differences."""
 
     adjustment: UsageAdjustment
 
@@ -42,7 +42,7 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class CorrectedCall:
-    """A call with what was learned of it later. call: from a queryset with WITH_CORRECTIONS."""
+    """A call with its later corrections. call: from a queryset with WITH_CORRECTIONS."""
 
     call: Usage
     figures: EffectiveUsage
@@ -58,7 +58,7 @@ class CorrectedCall:
 
     @property
     def is_undecided(self) -> bool:
-        """It was lost or is disputed, and nobody has said yet what it used."""
+        """It was lost or is disputed, and what it used hasn't been decided."""
         return not self.figures.is_known
 
     @property

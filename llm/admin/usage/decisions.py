@@ -1,4 +1,4 @@
-"""The page on which staff decide on a call in doubt: what it used, and whether it is billed."""
+"""The page on which staff decide about a doubtful call: what it used, and whether it is billed."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def _word(label: str, help_text: str) -> forms.CharField:
 
 
 class DecisionForm(forms.Form):
-    """What a call used, by every meter that has a price: a part that is left empty is none.
+    """What a call used, by every meter with a price; an empty meter counts as zero.
 
-    How it was served stays as it is known where it is left empty: a `priority` call must not become a standard one by
-    a field that nobody filled in.
+    An empty service keeps the known one: a `priority` call must not become a standard one because a field was left
+    empty.
     """
 
     billable = forms.ChoiceField(
@@ -127,12 +127,12 @@ class DecisionForm(forms.Form):
 
     @property
     def service(self) -> Service:
-        """What was typed of it; what is empty stays as it is known."""
+        """As typed; empty parts keep the known values."""
         return Service(*(self.cleaned_data.get(name) or "" for name in SERVICE))
 
     @property
     def parts(self) -> list[forms.BoundField]:
-        """What the totals are made of, and what is billed beside tokens."""
+        """The parts of the totals, and units billed beside tokens."""
         return [self[name] for name in (*PARTS, *EXTRA_METERS)]
 
     @property
@@ -160,7 +160,7 @@ def decision_view(usage_admin: ReadOnlyAdmin[Usage], request: HttpRequest, objec
 
 
 def _is_what_was_seen(request: HttpRequest, known: CorrectedCall, form: DecisionForm) -> bool:
-    """A price correction may have changed the estimate. `decide_call` refuses what was decided meanwhile."""
+    """False if a price correction has changed the estimate meanwhile. `decide_call` refuses calls decided meanwhile."""
     if request.POST.get(SEEN_FIELD) == _seen(known):
         return True
     form.add_error(None, CHANGED)
@@ -172,12 +172,12 @@ def _seen(known: CorrectedCall) -> str:
 
 
 def _digest_of(adjustments: Iterable[UsageAdjustment]) -> str:
-    """Which figures a page shows: they follow from the call and its adjustments."""
+    """Digest of the figures that a page shows, which follow from the call and its adjustments."""
     return digest_value([each.pk for each in adjustments])
 
 
 def _can_be_priced(known: CorrectedCall, form: DecisionForm) -> bool:
-    """`decide_call` refuses the others; here it is said beside what was typed."""
+    """`decide_call` refuses the others too; here the error is shown beside the input."""
     if form.counts is None or known.cost is None:
         return True
     adjustments = [each.adjustment for each in known.corrections]
@@ -217,7 +217,7 @@ def served_name(known: CorrectedCall) -> str:
 
 
 def _find_claims(call: Usage) -> list[Any]:
-    """Absurd figures as the upstream sent them; those of a lost call came too late, and were refused."""
+    """Implausible figures as the provider sent them; a lost call's arrived too late, and were refused."""
     refused = RefusedWrite.objects.filter(usage_id=call.pk).order_by("id").values_list("document", flat=True)
     claims = [call.disputed_usage, *(document.get("disputed_usage") for document in refused)]
     return [claim for claim in claims if claim is not None]
@@ -234,7 +234,7 @@ def _decide(usage_admin: ReadOnlyAdmin[Usage], request: HttpRequest, call: Usage
 
 @transaction.atomic
 def _record(usage_admin: ReadOnlyAdmin[Usage], request: HttpRequest, call: Usage, form: DecisionForm) -> str:
-    """Says what was decided. Raises ValueError where somebody was quicker."""
+    """Describes the decision. Raises ValueError if another user was faster."""
     if _digest_of(lock_call(call.pk).adjustments) != request.POST.get(SEEN_FIELD):
         raise ValueError(CHANGED)
     is_billable = form.cleaned_data["billable"] == "yes"
@@ -262,5 +262,5 @@ def _refuse(usage_admin: ReadOnlyAdmin[Usage], request: HttpRequest, call: Usage
 
 
 def queue_url() -> str:
-    """The list of calls that wait for a decision."""
+    """The list of calls that await a decision."""
     return f"{reverse('admin:llm_usage_changelist')}?outcome={UNDECIDED}"

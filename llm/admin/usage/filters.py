@@ -1,8 +1,8 @@
-"""Which calls the list of usage shows: what people ask for, and which index leads there.
+"""The filters of the list of calls, and the index that serves each query.
 
-Exactly one condition leads (by its index, in the order of ids); all others are looked for among what it leads to. To
-unpriced calls two indexes lead, each to some of them.
-Names come from typing, with proposals out of few rows: the table is too large for a list of all that occur in it.
+Exactly one condition leads (through its index, in id order); the others are checked on the rows that it yields.
+Unpriced calls have two indexes, each for some of them.
+Names are typed, with suggestions from few rows: the table is too large to list all names in it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q
 
 from llm.admin.secrets import reduce_secrets
-from llm.admin.usage_summaries import FAILED_OUTCOMES
 from llm.endusers import find_hashes
-from llm.enums import CallOutcome, UsageSource, UsageStatus
+from llm.enums import FAILED_OUTCOMES, CallOutcome, UsageSource, UsageStatus
 from llm.models import Account, ApiKey, ModelRoute, Usage
 from llm.models.usage import UsageQuerySet, is_by_end_users, is_priced, is_tagged, is_unpriced
-from llm.providers.registry import known_providers
+from llm.providers.registry import booked_providers
 from llm.types import MAX_END_USER_CHARACTERS
 
 FAILED = "failed"
@@ -35,7 +34,7 @@ PROPOSALS_READ = 300
 
 @dataclass(frozen=True, slots=True)
 class Narrowing:
-    """indexed: rows that an index leads to in the order of ids, by kind. condition: what to look for among them."""
+    """indexed: rows that an index yields in id order, by kind. condition: to be checked on them."""
 
     indexed: tuple[UsageQuerySet, ...]
     condition: Q
@@ -60,19 +59,19 @@ def _text(label: str, *, proposals: str = "", placeholder: str = "any", limit: i
 
 
 _LEADING = ("end_user", "open", "key", "account", "model")
-"""Conditions that an index leads to, the one with the fewest calls first."""
+"""Conditions with an index, the one with the fewest calls first."""
 _OUTCOMES = [(FAILED, "failed, any way"), (UNDECIDED, "needs a decision"), *CallOutcome.choices]
 
 
 class UsageFilterForm(forms.Form):
-    """All fields are optional; a name that nobody has is an error, not an empty list without a word."""
+    """All fields are optional; an unknown name is an error rather than an empty list."""
 
     account = _text("Account", proposals="gw-accounts")
     key = _text("Key", placeholder="name, start or last four")
     model = _text("Model", proposals="gw-models")
     end_user = _text("End user", placeholder="name or hash", limit=MAX_END_USER_CHARACTERS)
     tag = _text("Tag", placeholder="such as team:search")
-    provider = forms.ChoiceField(required=False, choices=lambda: _choices((name, name) for name in known_providers()))
+    provider = forms.ChoiceField(required=False, choices=lambda: _choices((name, name) for name in booked_providers()))
     status = forms.ChoiceField(required=False, choices=_choices(UsageStatus.choices))
     outcome = forms.ChoiceField(required=False, choices=_choices(_OUTCOMES))
     source = forms.ChoiceField(label="Token source", required=False, choices=_choices(UsageSource.choices))
@@ -88,7 +87,8 @@ class UsageFilterForm(forms.Form):
         name = self.cleaned_data["account"]
         if not name:
             return None
-        account = Account.objects.filter(name__iexact=name).order_by("pk").first()
+        alike = Account.objects.filter(name__iexact=name).order_by("pk")
+        account = Account.objects.filter(name=name).first() or alike.first()
         if account is None:
             raise ValidationError("No account has this name.")
         return account
@@ -156,7 +156,7 @@ class UsageFilterForm(forms.Form):
         return Narrowing(indexed, rest)
 
     def _conditions(self) -> dict[str, Q]:
-        """By the name under which a condition may lead; `keys` and `status` have no index that could."""
+        """By the name under which a condition may lead; `keys` and `status` have no suitable index."""
         data = self.cleaned_data
         keys, status = data["key"] or [], data["status"]
         found = {
@@ -183,7 +183,7 @@ def proposed_accounts() -> list[str]:
 
 
 def proposed_models() -> list[str]:
-    """Routes, and the names of the latest calls."""
+    """Routes, and the names in the latest calls."""
     called = Usage.objects.order_by("-id").values_list("model", flat=True)[:PROPOSALS_READ]
     return sorted({*called, *ModelRoute.objects.values_list("name", flat=True)[:PROPOSALS_READ]})
 
@@ -213,6 +213,6 @@ def _by_identifier(text: str) -> Q:
     try:
         identifier = UUID(text)
     except ValueError:
-        # The second condition is the index's own: without it SQLite doesn't see that the index fits.
+        # The second condition repeats the index's own, without which SQLite doesn't use it.
         return Q(upstream_response_id=text) & ~Q(upstream_response_id="")
     return Q(id=identifier) | Q(request_id=identifier)

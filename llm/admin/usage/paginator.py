@@ -1,8 +1,8 @@
 """Pages of a table too large to count: each starts where another ended, and reads a bounded number of rows.
 
-A page asks for rows before (or after) an id, so the thousandth costs as little as the first. Conditions that no index
-serves are looked for in a window of `WINDOW` rows; if that ends before the page is full, the page says so and offers
-to read on, instead of reading the whole table for the few rows that fit.
+A page asks for rows before (or after) an id, so the thousandth costs as little as the first. Conditions without an
+index are checked within a window of `WINDOW` rows; if the window ends before the page is full, the page offers to read
+on instead of scanning the whole table for a few matches.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WINDOW = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a page starts: older than `before`, or newer than `after`; neither gives the latest rows."""
+    """Where a page starts: older than `before`, or newer than `after`; with neither, at the latest rows."""
 
     before: UUID | None = None
     after: UUID | None = None
@@ -29,9 +29,9 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class UsagePage:
-    """rows: the newest first. older, newer: where the next pages start, None where there is none.
+    """rows: newest first. older, newer: where the next pages start, None if there is none.
 
-    window_end: set when the window ended before the page was full; rows before it were not looked at.
+    window_end: set if the window ended before the page was full; rows before it weren't checked.
     """
 
     rows: list[Usage]
@@ -43,9 +43,9 @@ class UsagePage:
 def read_page(
     indexed: Sequence[QuerySet[Usage]], condition: Q, cursor: Cursor, *, size: int, window: int = WINDOW
 ) -> UsagePage:
-    """indexed: rows in the order of an index each, none of them twice; they are read as one list.
+    """indexed: querysets in index order, without common rows; they are read as one list.
 
-    condition: what has to be looked for among them, or an empty Q.
+    condition: to be checked on them, or an empty Q.
     """
     if cursor.after is not None:
         page = _read_newer(indexed, condition, cursor.after, size=size, window=window)
@@ -79,7 +79,7 @@ def _read_older(
 def _read_newer(
     indexed: Sequence[QuerySet[Usage]], condition: Q, after: UUID, *, size: int, window: int
 ) -> UsagePage | None:
-    """None where less than a page is newer and the window held it all: that is the first page then."""
+    """None if fewer rows than a page are newer and the window held them all: then it is the first page."""
     candidates = [rows.filter(id__gt=after).order_by("id") for rows in indexed]
     edge = min(_window_edges(candidates, condition, window), default=None)
     if edge is not None:
@@ -89,7 +89,7 @@ def _read_newer(
     if not is_full and edge is None:
         return None
     rows = rows[:size][::-1]
-    # The row that this page started after comes next when one goes back again.
+    # The row that this page started after comes next when paging back.
     older = rows[-1].id if rows else _following(after)
     return UsagePage(
         rows=rows, older=older, newer=rows[0].id if is_full else edge, window_end=None if is_full else edge
@@ -97,14 +97,14 @@ def _read_newer(
 
 
 def _window_edges(ordered: Iterable[QuerySet[Usage]], condition: Q, window: int) -> list[UUID]:
-    """The last row of each window; none where nothing has to be looked for, or the rows end first."""
+    """The last row of each window; empty if there is nothing to check, or the rows end first."""
     if not condition:
         return []
     return [edge for rows in ordered for edge in rows.values_list("id", flat=True)[window - 1 : window]]
 
 
 def _first(ordered: Iterable[QuerySet[Usage]], condition: Q, number: int) -> Iterator[Usage]:
-    """So many of each."""
+    """The first `count` of each."""
     for rows in ordered:
         yield from rows.filter(condition)[:number]
 

@@ -1,4 +1,4 @@
-"""The books, to look at: never added to, changed or deleted here, and never counted as a whole."""
+"""The books, read-only: never added to, changed or deleted here, and never counted as a whole."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ MAX_ATTEMPTS = 50
 
 
 class UsageChangeList(ChangeList):
-    """Our own filters and pages in place of Django's, which would count the table twice."""
+    """Our own filters and pages instead of Django's, which would count the table twice."""
 
     window = WINDOW
     filter_form: UsageFilterForm
     page: UsagePage
 
     def get_filters_params(self, params: Any = None) -> dict[str, Any]:
-        """None: `UsageFilterForm` reads the query string."""
+        """Empty: `UsageFilterForm` reads the query string."""
         return {}
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str | Combinable]:
@@ -124,7 +124,7 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def get_fieldsets(self, request: HttpRequest, obj: Usage | None = None) -> Any:
-        """The page is a template of its own; Django need not render forty fields for it."""
+        """None: the page has its own template, so Django needn't render forty fields."""
         return ((None, {"fields": ("id",)}),)
 
     def get_urls(self) -> list[URLPattern]:
@@ -198,13 +198,13 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
 
 
 def _name_of_end_user(usage: Usage) -> str:
-    """ "" where it was deleted, or nobody is named."""
+    """ "" if it was deleted, or the call has no end user."""
     names = EndUser.objects.filter(account=usage.account_id, end_user=usage.end_user).values_list("name", flat=True)
     return (names.first() or "") if usage.end_user else ""
 
 
 def state_badges(usage: Usage, known: CorrectedCall | None = None) -> SafeString:
-    """The status; beside it only what is not as usual. known: None tells of the row alone, as it was closed."""
+    """The status, and badges for anything unusual. known: None shows only the row as it was closed."""
     badges = [badge(usage.status, usage.get_status_display())]
     if usage.outcome not in ("ok", "pending"):
         badges.append(badge(usage.outcome, usage.get_outcome_display()))

@@ -1,8 +1,8 @@
 """One batch of operations, one transaction: the synchronous core of the books.
 
-Every batch can be replayed blindly: an open inserts or finds its row, a close updates an open row or finds it closed
-with the very same values. What a batch decides (is the key good, is the price still in force, does the call fit into
-the limits) it decides on what it reads inside its own transaction.
+Every batch can be replayed blindly: an open inserts its row or finds it, a close updates an open row or finds it closed
+with exactly the same values. What a batch decides (is the key valid, is the price still in force, does the call fit
+into the limits) is based on what it reads in its own transaction.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import suppress
 from uuid import UUID
 
 import orjson
+from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
 
 from llm.books import statements
@@ -24,22 +25,24 @@ from llm.books.operations import CloseCall, Closed, Failed, OpenCall, Opened, Op
 from llm.db.json_rows import Statement, id_list
 from llm.digests import OpenedFacts
 from llm.enums import UsageStatus
+from llm.limits.end_user_windows import choose_labels
 from llm.limits.rows import window_statements
 from llm.models import Usage
 
 _foresight = WindowForesight()
 
 Closing = tuple[CloseCall, OpenedFacts]
-"""A close that counts, and what its row was opened with: the row's digest covers both."""
+"""A close that takes effect, and what its row was opened with: the row's digest covers both."""
 
 
 def commit_batch(operations: Sequence[Operation], *, lock_timeout_ms: int = 0) -> list[Result]:
-    """Write all of them durably; the results stand in the operations' order.
+    """Write all of them durably; the results are in the order of the operations.
 
-    A refusal is a result. Where the database refuses one operation's data, the batch is halved until only that
-    operation fails. Raises OperationalError or InterfaceError when the database is away, or a lock was not to be had
-    within lock_timeout_ms (0: the connection's own bound): then nothing was written, or everything was and replaying
-    it changes nothing.
+    A refusal is a result. If the database rejects one operation's data, the batch is halved until only that operation
+    fails.
+    Raises OperationalError or InterfaceError if the database is unavailable, or a lock wasn't granted within
+    lock_timeout_ms (0: the connection's own bound): then nothing was written, or everything was and replaying it
+    changes nothing.
     """
     try:
         results = _write(operations, lock_timeout_ms)
@@ -66,7 +69,7 @@ def _commit_apart(operations: Sequence[Operation], error: Exception, lock_timeou
 
 
 def _write(operations: Sequence[Operation], lock_timeout_ms: int) -> dict[int, Result]:
-    """Results by id() of the operation, but for closes whose row was not open."""
+    """Results by id() of the operation, except for closes whose row wasn't open."""
     opens = [operation for operation in operations if isinstance(operation, OpenCall)]
     closes = [operation for operation in operations if isinstance(operation, CloseCall)]
     foreseen = _foresight.windows_of(opens, closes)
@@ -79,7 +82,7 @@ def _write(operations: Sequence[Operation], lock_timeout_ms: int) -> dict[int, R
 def _write_once(
     opens: Sequence[OpenCall], closes: Sequence[CloseCall], foreseen: set[WindowKey] | None, lock_timeout_ms: int
 ) -> dict[int, Result]:
-    """foreseen: see `BatchSession.read`. Raises UnforeseenWindowsError where it is not all that is wanted."""
+    """foreseen: see `BatchSession.read`. Raises UnforeseenWindowsError if more windows are needed."""
     touched_ids = [close.id.hex for close in closes] + [each.id.hex for each in opens if each.is_stillborn]
     with batch_session() as session:
         key_ids = {each.key_id for each in opens}
@@ -93,20 +96,40 @@ def _write_once(
             lock_timeout_ms=lock_timeout_ms,
         )
         judgement = BatchDecisions(situation, released=released)
+        _place_end_users(session, judgement, situation, opens)
         wanted = judgement.wanted_windows(opens)
-        _lock_windows(session, judgement, situation, {each.key for windows in wanted.values() for each in windows})
+        keys = {each.key for windows in wanted.values() for each in windows}
+        _lock_windows(session, judgement, situation, keys)
         closing = _release(judgement, situation, closes)
         opening = [each for each in opens if judgement.judge(each) and each.id not in situation.touched]
         closing += _release_new(judgement, opening, closes)
         session.write(_statements(judgement, opening, closing))
-    _foresight.learn(opens, wanted)
+    _foresight.learn(opens, wanted, judgement.end_user_windows)
     return {**judgement.results, **{id(close): Closed() for close, _ in closing}}
+
+
+def _place_end_users(
+    session: BatchSession, judgement: BatchDecisions, situation: BatchSnapshot, opens: Sequence[OpenCall]
+) -> None:
+    """Which windows they have, where limits are for each of them: as foreseen, else asked in a trip of its own."""
+    needs = judgement.end_user_needs(opens)
+    if not needs:
+        return
+    if situation.window_rows is None:
+        limit = settings.LLM_LIMIT_END_USERS
+        judgement.place_end_users(choose_labels(needs, session.find_end_users(needs, limit=limit), limit=limit))
+        return
+    try:
+        judgement.place_end_users(_foresight.labels_of(opens))
+    except KeyError as error:
+        raise UnforeseenWindowsError from error
 
 
 def _lock_windows(
     session: BatchSession, judgement: BatchDecisions, situation: BatchSnapshot, wanted: set[WindowKey]
 ) -> None:
     """Those that are wanted, and those that the closes hold; nothing more where some were locked already."""
+    wanted |= {each.key for each in judgement.end_user_windows.values()}
     if situation.window_rows is not None:
         judgement.take_windows(situation.window_rows)
         if judgement.missing_windows(wanted):
@@ -119,11 +142,11 @@ def _lock_windows(
         for window_id, _ in holds_of(row.holds)
     }
     if held or wanted:
-        judgement.take_windows(session.lock_windows(held, wanted))
+        judgement.take_windows(session.lock_windows(held, wanted, named_by=judgement.named_by()))
 
 
 def _release(judgement: BatchDecisions, situation: BatchSnapshot, closes: Sequence[CloseCall]) -> list[Closing]:
-    """The closes that count: of rows that are open and locked by us, and of each row the first one."""
+    """The closes that take effect: the first for each open row, which we have locked."""
     closing: dict[UUID, Closing] = {}
     for close in closes:
         row = situation.touched.get(close.id)
@@ -134,7 +157,7 @@ def _release(judgement: BatchDecisions, situation: BatchSnapshot, closes: Sequen
 
 
 def _release_new(judgement: BatchDecisions, opens: Sequence[OpenCall], closes: Sequence[CloseCall]) -> list[Closing]:
-    """The closes of calls that this very batch opens."""
+    """The closes of calls opened by this same batch."""
     opening = {each.id: each for each in opens}
     closing: dict[UUID, Closing] = {}
     for close in closes:
@@ -165,17 +188,17 @@ def _statements(judgement: BatchDecisions, opens: Sequence[OpenCall], closing: S
     if close_rows:
         ids = id_list((row["id"] for row in close_rows), vendor)
         written.append((statements.update_sql(vendor), (orjson.dumps(close_rows).decode(), ids)))
-    # What is opened and released by one batch has never claimed anything.
+    # A call opened and released in one batch never claimed anything.
     claiming = [each for each in opens if key_of(each) is not None and each.id not in judgement.dropped_claims]
     written += claim_statements(claiming, judgement.dropped_claims, now=now, vendor=vendor)
     return [*written, *window_statements(judgement.windows, vendor=vendor, now=now)]
 
 
 def _after_refusal(operation: Operation, error: Exception) -> Result:
-    """An open whose row exists was written before, by a commit whose answer never came."""
+    """An open whose row exists was written before, by a commit whose confirmation was lost."""
     if isinstance(operation, OpenCall) and isinstance(error, IntegrityError):
         row = Usage.objects.filter(id=operation.id, request_id=operation.request_id).first()
-        # The row doesn't say whether a limit has lowered what the call may generate.
+        # The row doesn't record whether a limit lowered the call's output maximum.
         if row is not None and not row.holds:
             return Opened(row.opened_at)
     return Failed(type(error).__name__)

@@ -1,9 +1,9 @@
-"""What a batch does to its rows and windows, decided on what its transaction found. No I/O of its own."""
+"""What a batch does to its rows and windows, based on what its transaction found. No I/O of its own."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,13 +16,14 @@ from llm.books.operations import CloseCall, OpenCall, Opened, Refused, Repeated,
 from llm.db.json_rows import Row
 from llm.enums import AccountStatus, CallOutcome
 from llm.limits.admission import Admission, BindingWindow, LimitRow, Window, admit, units_used
+from llm.limits.end_user_windows import EndUserNeed
 from llm.limits.periods import period_of
 from llm.limits.rows import limit_of, window_of
 
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """A key and its account as the batch found them."""
+    """A key and its account as found by the batch."""
 
     id: int
     account_id: int
@@ -52,7 +53,9 @@ class KeyState:
 
 
 class BatchDecisions:
-    """Keys, limits and windows of one batch. `results` by operation, as far as they are decided before the write.
+    """Keys, limits and windows of one batch. `results`: by operation, those decided before the write.
+
+    end_user_windows: those of limits for each end user that are wanted, once they have a place.
 
     released: calls that surely did nothing. dropped_claims: of which calls the claims go, for good or for newer ones.
     """
@@ -69,17 +72,56 @@ class BatchDecisions:
         self._windows: dict[int, Window] = {}
         self._by_start: dict[WindowKey, Window] = {}
         self._wanted_by_key: dict[int, Sequence[WantedWindow]] = {}
+        self._needs: dict[tuple[int, str], Sequence[EndUserNeed]] = {}
+        self._labels: Mapping[EndUserNeed, str] = {}
+        self.end_user_windows: dict[EndUserNeed, WantedWindow] = {}
 
     # --- Which windows are needed -------------------------------------------------------------------------------------
 
+    def end_user_needs(self, opens: Iterable[OpenCall]) -> list[EndUserNeed]:
+        """What these opens need of limits for each end user: nothing as a rule. Each once, in order of arrival."""
+        if not any(limit.is_per_end_user for limit in self._limits):
+            return []
+        return list(dict.fromkeys(need for operation in opens for need in self._needs_of(operation)))
+
+    def place_end_users(self, labels: Mapping[EndUserNeed, str]) -> None:
+        """labels: of the windows that they have, for all needs. Raises KeyError for one that is missing."""
+        self._labels = labels
+        for need in (each for needs in self._needs.values() for each in needs):
+            limit = next(limit for limit in self._limits if limit.id == need.limit_id)
+            period = period_of(limit.per, self._keys[need.key_id].time_zone, self.now)
+            key = (need.limit_id, need.starts_at, labels[need])
+            self.end_user_windows[need] = WantedWindow(key, period.ends_at)
+
+    def named_by(self) -> dict[WindowKey, int]:
+        """By which key, of the windows that belong to one named end user alone."""
+        windows = self.end_user_windows.items()
+        return {each.key: need.key_id for need, each in windows if need.end_user and each.key[-1] == need.end_user}
+
+    def _needs_of(self, operation: OpenCall) -> Sequence[EndUserNeed]:
+        key = self._keys.get(operation.key_id)
+        if key is None or operation.ask is None:
+            return ()
+        who = (key.id, operation.end_user)
+        found = self._needs.get(who)
+        if found is None:
+            found = self._needs[who] = [
+                EndUserNeed(limit.id, period_of(limit.per, key.time_zone, self.now).starts_at, *who)
+                for limit in self._limits
+                if limit.is_per_end_user and limit.binds(account_id=key.account_id, key_id=key.id)
+            ]
+        return found
+
     def wanted_windows(self, opens: Iterable[OpenCall]) -> dict[int, Sequence[WantedWindow]]:
-        """Those that bind these opens, by id of the key; keys without any are left out."""
+        """Those that bind these opens, by id of the key; keys without any are left out. Those of end users aren't
+        among them.
+        """
         return {operation.key_id: windows for operation in opens if (windows := self._wanted(operation))}
 
     def take_windows(self, rows: Iterable[Row]) -> None:
         for row in rows:
             window = window_of(row)
-            self._windows[window.id] = self._by_start[window.limit.id, window.starts_at] = window
+            self._windows[window.id] = self._by_start[_key_of(window)] = window
 
     def missing_windows(self, wanted: Iterable[WindowKey]) -> set[WindowKey]:
         return {key for key in wanted if key not in self._by_start}
@@ -93,7 +135,7 @@ class BatchDecisions:
             found = self._wanted_by_key[key.id] = [
                 self._wanted_of(limit, key)
                 for limit in self._limits
-                if limit.binds(account_id=key.account_id, key_id=key.id)
+                if not limit.is_per_end_user and limit.binds(account_id=key.account_id, key_id=key.id)
             ]
         return found
 
@@ -101,10 +143,10 @@ class BatchDecisions:
         period = period_of(limit.per, key.time_zone, self.now)
         return WantedWindow((limit.id, period.starts_at), period.ends_at)
 
-    # --- Closes come first: what they release, the opens of the same batch may take -----------------------------------
+    # --- Closes come first: opens of the same batch may take what they release ---------------------------------------
 
     def release(self, close: CloseCall, holds: Sequence[tuple[int, int]]) -> None:
-        """Move what the call held to what it has used."""
+        """Convert what the call held into what it has used."""
         for window_id, held in holds:
             window = self._windows.get(window_id)
             if window is not None:
@@ -113,7 +155,7 @@ class BatchDecisions:
     # --- Opens, in order of arrival -----------------------------------------------------------------------------------
 
     def judge(self, operation: OpenCall) -> bool:
-        """Whether the row is to be written; if not, `results` says why."""
+        """Whether to write the row; if not, `results` says why."""
         result = self._refusal(operation) or self._admission(operation)
         self.results[id(operation)] = result
         if not isinstance(result, Opened):
@@ -138,7 +180,7 @@ class BatchDecisions:
         return None if self._is_current(operation) else Stale(self.now, self._version)
 
     def _repeated(self, operation: OpenCall) -> Repeated | None:
-        """Where another request has claimed the same idempotency key, and still has it."""
+        """If another request has claimed the same idempotency key and still holds it."""
         key = key_of(operation)
         held = None if key is None else self._claims.get(key)
         if held is None or operation.claim is None:
@@ -166,6 +208,8 @@ class BatchDecisions:
 
     def _admission(self, operation: OpenCall) -> Opened | Refused:
         wanted = self._wanted(operation)
+        if self._needs:
+            wanted = [*wanted, *(self.end_user_windows[need] for need in self._needs_of(operation))]
         if not wanted or operation.ask is None:
             return Opened(self.now)
         binding = [BindingWindow(self._by_start[each.key], each.ends_at) for each in wanted]
@@ -177,9 +221,15 @@ class BatchDecisions:
 
     @property
     def windows(self) -> Collection[Window]:
-        """With what the batch adds to them; without those that were locked on a wrong guess."""
+        """Including what the batch adds; without those that were locked on a wrong guess."""
         wanted = {each.key for windows in self._wanted_by_key.values() for each in windows}
+        wanted |= {each.key for each in self.end_user_windows.values()}
         return [window for key, window in self._by_start.items() if window.has_changed or key in wanted]
+
+
+def _key_of(window: Window) -> WindowKey:
+    key = (window.limit.id, window.starts_at)
+    return (*key, window.end_user) if window.end_user else key
 
 
 def holds_of(value: Any) -> Sequence[tuple[int, int]]:

@@ -1,19 +1,22 @@
-"""How a batch talks to the database: few trips, each of several statements.
+"""How a batch talks to the database: in few round trips, each with several statements.
 
-Trips are most of what a small batch costs, so on PostgreSQL the statements of each trip are sent together: one to
-begin and read, one to lock windows (only where limits bind that were not foreseen), one to write and commit. Inside a
-transaction of somebody else (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same
-statements go one by one in Django's own transaction.
+Round trips are most of a small batch's cost, so on PostgreSQL the statements of each trip are sent together: one to
+begin and read, one to lock windows (only if limits apply that weren't foreseen), one to write and commit. Inside
+another transaction (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same statements run
+one by one in Django's own transaction.
 
-Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, idempotency keys, windows by id.
+Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, idempotency keys, the naming of end
+users by key, windows by id.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -30,16 +33,17 @@ from llm.db.json_rows import Row, Statement
 from llm.db.prepared import prepared_statements
 from llm.digests import OpenedFacts
 from llm.limits import sql as limit_statements
+from llm.limits.end_user_windows import EndUserNeed, FoundEndUser
 
-# EXECUTE takes its snapshot before it waits for a table, and after a migration that has rewritten the table meanwhile
-# would find it empty. Whoever waits here has no snapshot yet.
+# EXECUTE takes its snapshot before it waits for a table: after a migration that rewrote the table meanwhile, it would
+# find the table empty. This waits before there is a snapshot.
 _LOCK_TABLES = f"LOCK TABLE {', '.join(statements.TABLES)} IN ACCESS SHARE MODE"
 _LOCK_TABLES_AND_CLAIMS = f"LOCK TABLE {', '.join((*statements.TABLES, claim_statements.TABLE))} IN ACCESS SHARE MODE"
 
 
 @dataclass(frozen=True, slots=True)
 class TouchedRow:
-    """A usage row as a batch found it. holds: as raw SQL returns them, a list or its JSON text."""
+    """A usage row as found by a batch. holds: as raw SQL returns them, a list or its JSON text."""
 
     status: str
     holds: Any
@@ -47,7 +51,9 @@ class TouchedRow:
 
     @classmethod
     def of(cls, row: Row, vendor: str) -> TouchedRow:
-        """SQLite keeps ids as hex digits, moments without a zone, and JSON as text; so does Django of PostgreSQL's."""
+        """SQLite stores ids as hex digits, moments without a zone, and JSON as text; Django does so with JSON on
+        PostgreSQL too.
+        """
         opened = OpenedFacts._make(row[2:])
         tags: Any = opened.tags
         if isinstance(tags, str):
@@ -59,7 +65,7 @@ class TouchedRow:
 
 @dataclass(frozen=True, slots=True)
 class HeldClaim:
-    """An idempotency key that is claimed. is_in_flight: whether a call of the request that has it is open."""
+    """A claimed idempotency key. is_in_flight: whether a call of the claiming request is open."""
 
     content_hash: str
     call_id: UUID
@@ -74,11 +80,10 @@ class HeldClaim:
 
 @dataclass(frozen=True, slots=True)
 class BatchSnapshot:
-    """What a batch finds. now: the database's clock, read under the books' lock.
+    """What a batch reads. now: the database's clock, read under the books' lock.
 
-    key_rows: see `statements.KEYS`. limit_rows: see `limit_statements.LIMIT_COLUMNS`. touched: the usage rows that
-    were asked for and exist, by id; they are locked. claims: what is claimed of the idempotency keys that were asked
-    for, which are locked.
+    key_rows: see `statements.KEYS`. limit_rows: see `limit_statements.LIMIT_COLUMNS`. touched: the requested usage rows
+    that exist, by id, locked. claims: existing claims of the requested idempotency keys, which are locked.
     """
 
     now: datetime
@@ -110,10 +115,10 @@ class BatchSession:
     ) -> BatchSnapshot:
         """lock_timeout_ms: how long this transaction waits for a lock; 0 leaves it to the connection.
 
-        foreseen: windows to lock in this very trip, with those that the touched rows hold. Where it is None, or trips
-        are not joined, no windows are locked yet.
+        foreseen: windows to lock in this same trip, together with those that the touched rows hold. If it is None, or
+        trips aren't joined, no windows are locked yet.
 
-        claimed: idempotency keys that the batch wants; None where it has nothing to do with any, nor will have.
+        claimed: idempotency keys that the batch needs; None if it has nothing to do with them.
         """
         statement_list: list[Statement] = []
         if self._vendor == "sqlite":
@@ -131,26 +136,55 @@ class BatchSession:
                 numbers = claim_statements.lock_numbers(claimed)
                 statement_list.append((claim_statements.LOCK_POSTGRESQL, (self._ids(numbers),)))
             statement_list.append(claim_statements.read_claims(claimed, self._vendor))
-        keys = self._window_keys(foreseen) if foreseen is not None and self._is_joined else None
-        if keys is not None:
-            statement_list.append((limit_statements.windows_of_calls_sql(), (self._ids(touched_ids), keys)))
+        has_foreseen = foreseen is not None and self._is_joined
+        if foreseen is not None and has_foreseen:
+            statement_list.append(self._lock_foreseen(foreseen, touched_ids))
         start = f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms:d}; " if lock_timeout_ms else "BEGIN; "
         if self._prepared is not None:
             start += f"{_LOCK_TABLES if claimed is None else _LOCK_TABLES_AND_CLAIMS}; "
         found = self._run(statement_list, before=start, skip=start.count(";"))
-        window_rows = None if keys is None else found.pop()
+        window_rows = found.pop() if has_foreseen else None
         claims = {(row[0], row[1]): HeldClaim.of(row) for row in found.pop()} if claimed else {}
         return self._situation(found, window_rows, claims, has_keys=bool(key_ids), has_touched=bool(touched_ids))
 
-    def lock_windows(self, ids: Collection[int], wanted: Collection[WindowKey]) -> Sequence[Row]:
+    def _lock_foreseen(self, foreseen: Collection[WindowKey], touched_ids: Sequence[str]) -> Statement:
+        keys = self._window_keys(foreseen)
+        sql = limit_statements.windows_of_calls_sql(has_end_users=len(keys) > 1)
+        return sql, (self._ids(touched_ids), *keys)
+
+    def find_end_users(self, needs: Sequence[EndUserNeed], *, limit: int) -> dict[EndUserNeed, FoundEndUser]:
+        """What there is of windows of theirs; until the transaction ends, nobody else makes new ones for these keys."""
+        batch: list[Statement] = []
+        if self._vendor != "sqlite":
+            numbers = sorted({zlib.crc32(str(need.key_id).encode()) - 2**31 for need in needs})
+            batch.append((limit_statements.LOCK_NAMES_POSTGRESQL, (self._ids(numbers),)))
+        rows = [
+            {"number": number, **self._end_user_row((need.limit_id, need.starts_at, need.own_label), need.key_id)}
+            for number, need in enumerate(needs)
+        ]
+        batch.append((limit_statements.named_sql(self._vendor, limit=limit), (orjson.dumps(rows).decode(),)))
+        return {needs[number]: FoundEndUser(bool(has_own), named) for number, has_own, named in self._run(batch)[-1]}
+
+    def lock_windows(
+        self,
+        ids: Collection[int],
+        wanted: Collection[WindowKey],
+        *,
+        named_by: Mapping[WindowKey, int] = MappingProxyType({}),
+    ) -> Sequence[Row]:
         """Windows by id and by key, locked by id. Those of the wanted ones that don't exist are made before.
+
+        named_by: the key that has named an end user, of windows of one.
 
         Before: who waits for another's new window has no window locked yet, so nobody waits in a circle.
         """
-        keys = self._window_keys(wanted)
-        batch: list[Statement] = [(limit_statements.windows_sql(self._vendor), (self._ids(ids), keys))]
+        keys = self._window_keys(wanted, named_by)
+        sql = limit_statements.windows_sql(self._vendor, has_end_users=len(keys) > 1)
+        batch: list[Statement] = [(sql, (self._ids(ids), *keys))]
+        if len(keys) > 1:
+            batch.insert(0, (limit_statements.insert_end_user_windows_sql(self._vendor), (keys[1],)))
         if wanted:
-            batch.insert(0, (limit_statements.insert_windows_sql(self._vendor), (keys,)))
+            batch.insert(0, (limit_statements.insert_windows_sql(self._vendor), (keys[0],)))
         return self._run(batch)[-1]
 
     def write(self, writes: Sequence[Statement]) -> None:
@@ -170,7 +204,7 @@ class BatchSession:
         has_touched: bool,
     ) -> BatchSnapshot:
         if self._vendor == "sqlite":
-            # One writer at a time: BEGIN IMMEDIATE is the lock, and its host's clock is the database's.
+            # One writer at a time: BEGIN IMMEDIATE is the lock, and the host's clock is the database's.
             now, version = datetime.now(UTC), found.pop(0)[0][0]
             key_rows = found.pop(0) if has_keys else []
         else:
@@ -183,7 +217,7 @@ class BatchSession:
         return BatchSnapshot(now, version, key_rows, limit_rows, touched_by_id, window_rows, claims)
 
     def _run(self, batch: Sequence[Statement], *, before: str = "", skip: int = 0) -> list[list[Row]]:
-        """The rows of each statement. before: as many statements as `skip`, which go first where joined."""
+        """The rows of each statement. before: statements that go first in the same trip, as many as `skip` says."""
         if not self._is_joined:
             return [self._run_one(*statement) for statement in batch]
         sql = before + "; ".join(self._texts(batch))
@@ -197,7 +231,7 @@ class BatchSession:
         return results
 
     def _texts(self, batch: Sequence[Statement]) -> list[str]:
-        """What runs them: where statements are prepared, no more than their names."""
+        """The text to execute: for prepared statements, only their names."""
         if self._prepared is None:
             return [text for text, _ in batch]
         return [self._prepared.call(self._cursor, text) for text, _ in batch]
@@ -207,25 +241,34 @@ class BatchSession:
         return self._fetch(sql)
 
     def _fetch(self, sql: str) -> list[Row]:
-        """What a statement reads. Not asked of the cursor: to say so it would describe each column."""
+        """The rows of a statement. The cursor isn't asked whether there are any: it would describe each column for
+        that.
+        """
         return list(self._cursor.fetchall()) if sql.startswith(("SELECT", "WITH")) else []
 
     def _ids(self, ids: Iterable[Any]) -> str:
         return json_rows.id_list(ids, self._vendor)
 
-    def _window_keys(self, keys: Collection[WindowKey]) -> str:
+    def _window_keys(
+        self, keys: Collection[WindowKey], named_by: Mapping[WindowKey, int] = MappingProxyType({})
+    ) -> Sequence[str]:
+        """A document of those of limits as a whole, and one of those of end users, if there are any."""
+        rows = [self._start_row(key) for key in keys if len(key) == 2]
+        of_end_users = [self._end_user_row(key, named_by.get(key)) for key in keys if len(key) == 3]
+        return [orjson.dumps(each).decode() for each in ([rows, of_end_users] if of_end_users else [rows])]
+
+    def _start_row(self, key: WindowKey) -> dict[str, Any]:
         """PostgreSQL takes a moment as JSON has it; SQLite's is text, as Django stores it."""
         is_text = self._vendor == "sqlite"
-        rows = [
-            {"limit_id": limit, "starts_at": json_rows.moment_text(starts_at, "sqlite") if is_text else starts_at}
-            for limit, starts_at in keys
-        ]
-        return orjson.dumps(rows).decode()
+        return {"limit_id": key[0], "starts_at": json_rows.moment_text(key[1], "sqlite") if is_text else key[1]}
+
+    def _end_user_row(self, key: WindowKey, key_id: int | None) -> dict[str, Any]:
+        return {**self._start_row(key), "end_user": key[-1], "key_id": key_id}
 
 
 @contextmanager
 def batch_session() -> Iterator[BatchSession]:
-    """Leaves nothing written where the block raises."""
+    """Writes nothing if the block raises."""
     if connection.vendor == "sqlite" or connection.in_atomic_block:
         with transaction.atomic(), connection.cursor() as cursor:
             yield BatchSession(cursor, is_joined=False)
@@ -245,7 +288,7 @@ def moment_of(value: datetime | str) -> datetime:
 
 
 def _roll_back(cursor: CursorWrapper) -> None:
-    """A connection on which that fails is broken: the next batch must not find a transaction half way."""
+    """A connection whose rollback fails is broken: the next batch must not get a half-finished transaction."""
     try:
         cursor.execute("ROLLBACK")
     except Exception:  # noqa: BLE001  # the first error is the one that is told

@@ -1,1 +1,1 @@
-"""What has happened and is not in the database yet: kept on disk, and replayed."""
+"""Settlements that aren't in the database yet: kept on disk, and replayed."""

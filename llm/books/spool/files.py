@@ -1,8 +1,8 @@
-"""Where settlements wait for the database: one file a process, fsynced, locked by whoever writes or replays it.
+"""Where settlements wait for the database: one file per process, fsynced, locked by its writer or replayer.
 
-A settlement that is in the file is as safe as the disk that it lies on. The file of a process that died is replayed by
-the next one that finds it unlocked. A reserve is kept on the disk, so that calls under way can still be settled when it
-is full; new ones are refused then.
+A settlement in the file is as safe as the disk. The file of a process that died is replayed by the next process that
+finds it unlocked. A reserve is kept on the disk, so that calls in flight can still be settled when the disk is full;
+new calls are refused then.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from llm.ids import boot_id
 log = structlog.get_logger("llm.books")
 
 RESERVE_BYTES = 4 * 1024**2
-"""Room for the settlements of some four thousand calls under way."""
+"""Room for the settlements of some four thousand calls in flight."""
 
 SUFFIX = ".spool"
 _READ_BYTES = 1024**2
@@ -33,14 +33,14 @@ _LOCK_PAUSE_S = 0.05
 
 
 class SpoolFile:
-    """A spool that this process holds the lock of. Raises OSError wherever the disk does.
+    """A spool that this process has locked. Raises OSError whenever the disk does.
 
-    What it holds is read once from its beginning to its end. A close that can't be written yet is deferred: it stays
-    in the file, and comes again after all others. Only a file of which all is written shrinks, to nothing.
+    It is read once from beginning to end. A close that can't be written yet is deferred: it stays in the file, and
+    comes again after all others. Only a completely written file is truncated, to nothing.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
-        """`create` and `take_over` make one."""
+        """Use `create` or `take_over`."""
         self.path = path
         self._fd = fd
         self._size = self._whole_lines()
@@ -55,13 +55,13 @@ class SpoolFile:
         for _ in range(_LOCK_TRIES):
             with contextlib.suppress(BlockingIOError):
                 return cls(path, _locked(path, os.O_CREAT))
-            # Whoever looks for spools of the dead has found it before we had locked it, and lets go in a moment.
+            # A process that looks for abandoned spools may have locked it before us, and releases it in a moment.
             time.sleep(_LOCK_PAUSE_S)
         return cls(path, _locked(path, os.O_CREAT))
 
     @classmethod
     def take_over(cls, path: Path) -> Self:
-        """Another's. Raises BlockingIOError where that process lives, FileNotFoundError where it is gone."""
+        """Another process's. Raises BlockingIOError if that process lives, FileNotFoundError if the file is gone."""
         return cls(path, _locked(path))
 
     @property
@@ -69,7 +69,7 @@ class SpoolFile:
         return self._size if self._deferred else self._size - self._read_to
 
     def append(self, closes: Sequence[CloseCall]) -> None:
-        """Durable when it returns; where it raises, the file is as before."""
+        """Durable on return; if it raises, the file is unchanged."""
         data = b"".join(encode_line(close) for close in closes)
         try:
             _write_all(self._fd, data, self._size)
@@ -80,8 +80,8 @@ class SpoolFile:
         self._size += len(data)
 
     def read(self, limit: int) -> list[CloseCall]:
-        """The next closes that wait, up to that many; `forget_read` then says what became of them."""
-        # What an earlier read has returned, and nobody has said anything of since, is not on the books.
+        """The next waiting closes, at most `limit`; report their fate by `forget_read`."""
+        # Closes returned by an earlier read and not reported since aren't on the books.
         self._tried_again = 0
         if self._read_to >= self._size:
             self._tried_again = min(limit, len(self._deferred))
@@ -101,7 +101,7 @@ class SpoolFile:
         return found
 
     def forget_read(self, *, deferred: Sequence[CloseCall] = ()) -> None:
-        """What was read is on the books, but for what is deferred."""
+        """Everything read is on the books, except what is deferred."""
         self._deferred = [*self._deferred[self._tried_again :], *deferred]
         self._tried_again = 0
         self._read_to = self._next
@@ -111,7 +111,7 @@ class SpoolFile:
             self._size = self._read_to = self._next = 0
 
     def close(self) -> None:
-        """Let go of the file. Once all of it is written it goes; one with damage stays, under another name."""
+        """Release the file. A completely written one is deleted; a damaged one is kept, under another name."""
         try:
             if not self.waiting_bytes and self.damaged:
                 self.path.rename(self.path.with_suffix(".damaged"))
@@ -121,14 +121,14 @@ class SpoolFile:
             os.close(self._fd)
 
     def _next_lines(self, limit: int) -> bytes:
-        """At least one whole line, usually as many as are wanted."""
+        """At least one whole line, usually as many as requested."""
         data = _read_all(self._fd, max(_READ_BYTES, limit * 1024), self._read_to)
         while b"\n" not in data and self._read_to + len(data) < self._size:
             data += _read_all(self._fd, max(_READ_BYTES, len(data)), self._read_to + len(data))
         return data
 
     def _whole_lines(self) -> int:
-        """Drop a last line that was torn by a crash: its settlement was never acknowledged."""
+        """Drop a last line that a crash has cut: its settlement was never acknowledged."""
         found = os.fstat(self._fd).st_size
         size = self._end_of_last_line(found)
         if size < found:
@@ -137,7 +137,7 @@ class SpoolFile:
         return size
 
     def _end_of_last_line(self, end: int) -> int:
-        """Read from the end, a block at a time: the file may be larger than the memory, or than one call reads."""
+        """Searched from the end, block by block: the file may be larger than memory, or than one call can read."""
         while end > 0:
             start = max(0, end - _READ_BYTES)
             newline = _read_all(self._fd, end - start, start).rfind(b"\n")
@@ -148,7 +148,7 @@ class SpoolFile:
 
 
 class Spool:
-    """This process's spool file and its reserve, opened when first needed."""
+    """This process's spool file and its reserve, opened on first use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -167,7 +167,7 @@ class Spool:
         return self._file
 
     def prepare(self) -> None:
-        """Hold the file and the reserve; `is_full` says whether the disk had room for them."""
+        """Open the file and the reserve; `is_full` says whether the disk had no room for them."""
         was_full = self.is_full
         try:
             self.open()
@@ -181,7 +181,7 @@ class Spool:
                 log.warning("spool.unwritable", error=error.strerror)
 
     def append(self, closes: Sequence[CloseCall]) -> None:
-        """Durable when it returns; a full disk costs the reserve. Raises OSError when that didn't help."""
+        """Durable on return; a full disk uses up the reserve. Raises OSError if that doesn't help."""
         try:
             self.open().append(closes)
         except OSError as error:
@@ -202,7 +202,7 @@ class Spool:
 
 
 def abandoned_files(folder: Path) -> Iterator[SpoolFile]:
-    """The spools of processes that are gone, locked by us, one after the other; the caller closes each."""
+    """Spools of processes that are gone, locked by us, one after another; the caller closes each."""
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         if path.stem == str(boot_id()):
             continue
@@ -219,7 +219,7 @@ def abandoned_files(folder: Path) -> Iterator[SpoolFile]:
 
 
 def _locked(path: Path, flags: int = 0) -> int:
-    """A descriptor of the file at that path, which is ours alone until it is closed."""
+    """A descriptor of the file at that path, locked by us until it is closed."""
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
         try:
@@ -229,7 +229,7 @@ def _locked(path: Path, flags: int = 0) -> int:
         except OSError:
             os.close(fd)
             raise
-        # Whoever had the lock before us has removed the file: what we would write into it, nobody would ever find.
+        # The previous owner has deleted the file: what we wrote into it would never be found.
         os.close(fd)
 
 
@@ -250,7 +250,7 @@ def _allocate(path: Path, size: int) -> None:
 
 
 def _read_all(fd: int, size: int, position: int) -> bytes:
-    """Less than that only at the end of the file: one system call may return less, and never more than 2 GiB."""
+    """Fewer bytes only at the end of the file: one system call may return fewer, and never more than 2 GiB."""
     data = b""
     while len(data) < size and (piece := os.pread(fd, size - len(data), position + len(data))):
         data += piece
@@ -265,7 +265,7 @@ def _write_all(fd: int, data: bytes, position: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new file is safe only once its folder is."""
+    """A new file is safe only once its folder is synced."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

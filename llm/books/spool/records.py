@@ -18,18 +18,18 @@ VERSION = 1
 
 
 def encode_document(close: CloseCall) -> dict[str, Any]:
-    """Everything, in JSON's types; an integer beyond 64 bits is no JSON number for us and can't be in a close."""
+    """All fields, in JSON's types. Integers beyond 64 bits can't be in a close, and aren't JSON numbers to us."""
     document = {f.name: getattr(close, f.name) for f in fields(close)}
     document["id"] = str(close.id)
     document["counts"] = asdict(close.counts)
     if not close.releases_claim:
-        # As earlier releases wrote it, and can read it.
+        # In the form that earlier releases write and read.
         del document["releases_claim"]
     return {"version": VERSION, **document}
 
 
 def close_from(document: Mapping[str, Any]) -> CloseCall:
-    """The inverse. Raises KeyError, TypeError or ValueError for what is no such document."""
+    """The inverse. Raises KeyError, TypeError or ValueError for any other document."""
     values = dict(document)
     if values.pop("version") != VERSION:
         raise ValueError("a record of another version")
@@ -41,7 +41,7 @@ def close_from(document: Mapping[str, Any]) -> CloseCall:
             "outcome": CallOutcome(values["outcome"]),
             "usage_source": UsageSource(values["usage_source"]),
             "counts": TokenCounts(**values["counts"]),
-            # Records of earlier releases have none.
+            # Records of earlier releases don't have these.
             "flags": tuple(values.get("flags", ())),
         }
     )
@@ -53,7 +53,7 @@ def encode_line(close: CloseCall) -> bytes:
 
 
 def read_lines(data: bytes) -> Iterator[tuple[CloseCall | None, int]]:
-    """Each whole line as (close, end of the line in `data`); None for one that is damaged. A torn last line is left."""
+    """Each whole line as (close, end of the line in `data`); None for a damaged one. A cut last line is left out."""
     start = 0
     while (end := data.find(b"\n", start)) >= 0:
         yield _decode_line(data[start:end]), end + 1

@@ -1,4 +1,4 @@
-"""From the spool into the books. Replaying is blind: what is written already stays as it is."""
+"""From the spool into the books. Replaying is blind: what is already written stays unchanged."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _LOCK_STATES = frozenset({"55P03"})
 _RETRY_STATES = frozenset({"40P01", "40001"})
 _RETRIES = 5
 _MAX_LOCKED = 3
-"""Locked accounts that one step of a replay waits for; its other work is the gateway's calls."""
+"""How many locked accounts one step of a replay waits for; the gateway's calls wait meanwhile."""
 _LONGEST_PAUSE_S = 30.0
 
 
 def commit_surely(operations: Sequence[Operation], *, lock_timeout_ms: int = 0) -> list[Result]:
-    """`commit_batch`, again after a deadlock, with what was refused kept for staff."""
+    """`commit_batch`, retried after a deadlock; what is rejected is kept for staff."""
     results = commit_again(operations, lock_timeout_ms=lock_timeout_ms)
     record_refusals(operations, results)
     return results
 
 
 def commit_again(operations: Sequence[Operation], *, lock_timeout_ms: int = 0) -> list[Result]:
-    """`commit_batch`, again after a deadlock."""
+    """`commit_batch`, retried after a deadlock."""
     for _ in range(_RETRIES):
         try:
             return commit_batch(operations, lock_timeout_ms=lock_timeout_ms)
@@ -51,7 +51,7 @@ def commit_again(operations: Sequence[Operation], *, lock_timeout_ms: int = 0) -
 
 
 class Replay:
-    """One spool on its way into the books, a little at a time."""
+    """The replay of one spool, in small steps."""
 
     def __init__(self, file: SpoolFile) -> None:
         self.file = file
@@ -60,7 +60,7 @@ class Replay:
 
     @property
     def wait_s(self) -> float:
-        """Seconds until the next step makes sense: what somebody has locked is tried again ever more seldom."""
+        """Seconds until the next step makes sense: locked accounts are retried at growing intervals."""
         return max(0.0, self._due_at - time.monotonic())
 
     def postpone(self) -> None:
@@ -68,9 +68,9 @@ class Replay:
         self._due_at = time.monotonic() + _LONGEST_PAUSE_S
 
     def step(self) -> int:
-        """Write the next closes of the file; how many those were. Raises OperationalError where the database is away.
+        """Write the next closes of the file; returns how many. Raises OperationalError if the database is unavailable.
 
-        Those of accounts whose rows somebody has locked are deferred.
+        Those of accounts whose rows are locked are deferred.
         """
         closes = self.file.read(settings.LLM_BATCH_SIZE)
         left = commit_by_account(closes, max_locked=_MAX_LOCKED) if closes else []
@@ -81,7 +81,9 @@ class Replay:
 
 
 def replay_abandoned(folder: Path) -> int:
-    """The spools of dead processes of this host; how many closes were written. Raises where the database is away."""
+    """Replay the spools of dead processes on this host; returns the closes written. Raises if the database is
+    unavailable.
+    """
     written = 0
     for file in abandoned_files(folder):
         replay = Replay(file)
@@ -100,9 +102,9 @@ def commit_by_account(
     *,
     max_locked: int | None = None,
 ) -> list[CloseCall]:
-    """Write them account by account; returns those of accounts whose rows are locked by somebody.
+    """Write them account by account; returns those of accounts whose rows are locked.
 
-    max_locked: after so many such accounts no other is tried, and all that is left is returned too.
+    max_locked: after this many such accounts, no other is tried, and all the rest is returned too.
     """
     by_account: dict[int, list[CloseCall]] = defaultdict(list)
     for close in closes:
@@ -120,7 +122,7 @@ def commit_by_account(
 
 
 def _commit_unless_locked(group: Sequence[CloseCall], commit: Callable[..., list[Result]]) -> bool:
-    """Whether somebody has locked the rows, so that it is to be tried again."""
+    """False if the rows are locked, and it must be tried again."""
     try:
         results = commit(group, lock_timeout_ms=SHORT_LOCK_MS)
     except OperationalError as error:
@@ -131,7 +133,7 @@ def _commit_unless_locked(group: Sequence[CloseCall], commit: Callable[..., list
 
 
 def unanswered_closes(operations: Sequence[Operation], results: Sequence[Result]) -> list[CloseCall]:
-    """Those that are to be tried again."""
+    """The closes to try again."""
     return [
         operation
         for operation, result in zip(operations, results, strict=True)
@@ -143,11 +145,11 @@ def is_lock_timeout(error: Exception) -> bool:
     return sqlstate(error) in _LOCK_STATES
 
 
-# --- Settlements that the books refused, kept for staff ---------------------------------------------------------------
+# --- Settlements that the books rejected, kept for staff --------------------------------------------------------------
 
 
 def record_refusals(operations: Sequence[Operation], results: Sequence[Result]) -> None:
-    """Log, count and keep what was refused for what it says; once, however often it is tried."""
+    """Log, count and keep settlements rejected for their content; once, however often they are replayed."""
     stillborn = {each.id for each in operations if isinstance(each, OpenCall) and each.is_stillborn}
     for operation, result in zip(operations, results, strict=True):
         if not isinstance(result, Conflict | Failed) or operation.id in stillborn:

@@ -1,4 +1,4 @@
-"""What has happened and is not on the books yet: in the spool, in a dead process's spool, or at worst in memory."""
+"""What isn't on the books yet: in the spool, in a dead process's spool, or at worst in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = structlog.get_logger("llm.books")
 
 
 class Backlog:
-    """The writer's thread alone changes it; anybody may look at its counts."""
+    """Changed only by the writer's thread; other threads may read its counts."""
 
     def __init__(self, folder: Path) -> None:
         self.spool = Spool(folder)
@@ -27,7 +27,7 @@ class Backlog:
 
     @property
     def in_memory(self) -> int:
-        """Operations that a crash would take with it."""
+        """Operations that a crash would lose."""
         return len(self._kept) + len(self._unknown_opens)
 
     @property
@@ -37,13 +37,13 @@ class Backlog:
 
     @property
     def wait_s(self) -> float | None:
-        """Seconds until something of it can be written; None when there is nothing."""
+        """Seconds until something can be written; None if there is nothing."""
         if self.in_memory:
             return 0.0
         return min((replay.wait_s for replay in self._replays()), default=None)
 
     def keep(self, closes: Sequence[CloseCall]) -> bool:
-        """Put them into the spool, or hold them in memory where the disk takes nothing; whether they are safe."""
+        """Put them into the spool, or hold them in memory if the disk fails; returns whether they are safe."""
         waiting = [*self._kept, *closes]
         try:
             if waiting:
@@ -56,13 +56,13 @@ class Backlog:
         return True
 
     def keep_in_memory(self, closes: Sequence[CloseCall]) -> None:
-        """Where something is wrong with the spool or with them."""
+        """For operations that the spool can't take."""
         self._kept = [*self._kept, *closes]
 
     def doubt(self, opens: Sequence[OpenCall]) -> None:
-        """Nobody knows whether these were written. Nothing was sent for them: they are to be voided.
+        """It is unknown whether these were written. Nothing was sent for them, so they will be voided.
 
-        On disk too, for the case that this process doesn't live to do it: a void of what isn't there is no harm.
+        On disk too, in case this process doesn't live to do it: voiding a row that doesn't exist does no harm.
         """
         self._unknown_opens += opens
         self.keep([void_close(each) for each in opens])
@@ -71,12 +71,12 @@ class Backlog:
         self.spool.prepare()
 
     def inherit(self) -> None:
-        """Take over the spool of a process that is gone, if there is one and none is at hand."""
+        """Take over the spool of a dead process, if there is one and none has been taken over yet."""
         if self._inherited is None and (file := next(abandoned_files(self.spool.folder), None)) is not None:
             self._inherited = Replay(file)
 
     def write_some(self) -> None:
-        """A bounded part of it. Raises OperationalError or InterfaceError where the database is away."""
+        """A bounded part. Raises OperationalError or InterfaceError if the database is unavailable."""
         if self._unknown_opens:
             self._void_unknown_opens()
         if self._kept:
@@ -87,14 +87,14 @@ class Backlog:
                 self._step(replay)
 
     def close(self) -> None:
-        """Leave nothing in memory, and no spool or one that the next process finds."""
+        """Leave nothing in memory, and either no spool or one that the next process finds."""
         if self._kept:
             self.keep(())
         self._let_go()
         self.spool.close()
 
     def _replays(self) -> Iterator[Replay]:
-        """Of the spools that hold something."""
+        """Replays of the spools that contain something."""
         if self.spool.waiting_bytes:
             if self._own is None or self._own.file is not self.spool.open():
                 self._own = Replay(self.spool.open())
@@ -109,7 +109,7 @@ class Backlog:
                 log.info("spool.replayed", file=replay.file.path.name, closes=written)
                 self._let_go()
         except OSError as error:
-            # The disk's fault, not the database's: calls that are under way go on being settled.
+            # The disk's fault, not the database's: calls in flight continue to be settled.
             log.warning("spool.unreadable", file=replay.file.path.name, error=error.strerror)
             replay.postpone()
             self.spool.is_full |= replay is self._own
@@ -120,7 +120,7 @@ class Backlog:
             inherited.file.close()
 
     def _void_unknown_opens(self) -> None:
-        """Written, again or for the first time, only to be voided: whatever became of the first try comes too late."""
+        """Written, perhaps again, only to be voided: the answer to the first attempt no longer matters."""
         opens = [replace(each, is_stillborn=True, ask=None) for each in self._unknown_opens]
         commit_surely([operation for each in opens for operation in (each, void_close(each))])
         self._unknown_opens = []

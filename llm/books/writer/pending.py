@@ -1,4 +1,4 @@
-"""Operations on their way to the writer's thread, and its answers on their way back to the event loops that wait."""
+"""Operations on their way to the writer's thread, and results on their way back to the waiting event loops."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PendingResult = tuple[asyncio.Future[list[Result]], list[Result]]
 
 @dataclass(slots=True)
 class PendingWrite:
-    """Operations that stand or fall together in one batch, and who waits for them. An open stands last."""
+    """Operations that succeed or fail together in one batch, and their waiter. An open comes last."""
 
     operations: tuple[Operation, ...]
     loop: asyncio.AbstractEventLoop
@@ -43,7 +43,7 @@ class PendingWrite:
 
 
 def deliver(batch: Iterable[PendingWrite], results: Sequence[Result]) -> None:
-    """One wake-up an event loop, however many wait there. results: in the order of the batch's operations."""
+    """One wake-up per event loop, however many wait there. results: in the order of the batch's operations."""
     by_loop: dict[asyncio.AbstractEventLoop, list[PendingResult]] = {}
     position = 0
     for waiting in batch:
@@ -55,17 +55,17 @@ def deliver(batch: Iterable[PendingWrite], results: Sequence[Result]) -> None:
 
 
 def acknowledge(waiting: PendingWrite) -> None:
-    """Its closes are as good as written."""
+    """Its closes count as written."""
     deliver((waiting,), [Closed()] * len(waiting.operations))
 
 
 def refuse(waiting: PendingWrite, outage: Outage | None = None) -> None:
-    """Its open could not be written."""
+    """Its open couldn't be written."""
     _call_soon(waiting.loop, partial(_set_exception, refusal(outage)), waiting.future)
 
 
 def refusal(outage: Outage | None) -> BooksUnavailable:
-    """outage: of the database, where it is that."""
+    """outage: of the database, if that is the reason."""
     return BooksUnavailable(_AWAY if outage is None else f"{sentence_for_callers(outage)} Nothing was sent.")
 
 

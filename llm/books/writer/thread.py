@@ -1,8 +1,8 @@
-"""The one writer of a process: a thread that commits whatever waits in one transaction, and wakes who waits.
+"""The single writer of a process: a thread that commits everything waiting in one transaction, and wakes the waiters.
 
-Calls arrive from the event loop; while one batch is being committed the next one gathers, so the busier the process,
-the cheaper a row. While the database is away opens are refused at once, and closes go to the spool on disk, since the
-calls they belong to have happened; a close that is in the spool counts as written for who waits for it.
+Calls arrive from the event loop; while one batch is committed the next one gathers, so the busier the process, the
+cheaper a row. While the database is unavailable, opens are refused at once, and closes go to the spool on disk, since
+their calls have happened; a close in the spool counts as written.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from llm.errors import describe_exception
 log = structlog.get_logger("llm.books")
 
 _RETRY_S = 0.5
-# A transaction costs the same for one row as for ten. Where several came together, the next ones are given this long to
-# gather; a lone caller never waits for company.
+# A transaction costs the same for one row as for ten. If several came together, the next ones get this long to gather;
+# a single caller never waits for others.
 _LINGER_S = 0.001
 
 
 class BooksWriter:
-    """Starts with its first operation. One instance a process: `writer()`."""
+    """Starts with its first operation. One instance per process: `writer()`."""
 
     def __init__(self) -> None:
         self.outage: Outage | None = None
-        """Why the database is away; None while it isn't."""
+        """Why the database is unavailable; None if it isn't."""
         self._failure = ""
         self._backlog = Backlog(Path(settings.LLM_SPOOL_DIR))
         self._lockouts = ContendedAccounts()
@@ -62,9 +62,9 @@ class BooksWriter:
         self._reported: metrics.WriterState | None = None
 
     def submit(self, *operations: Operation) -> asyncio.Future[list[Result]]:
-        """Its result means: durably written, or for closes: durably in the spool.
+        """The result means: durably written or, for closes, durably in the spool.
 
-        Ends in BooksUnavailable, at once, where the last one is an open and can't be written; its closes are kept.
+        Fails with BooksUnavailable, at once, if the last one is an open and can't be written; its closes are kept.
         """
         self.start()
         loop = asyncio.get_running_loop()
@@ -87,7 +87,7 @@ class BooksWriter:
 
     @property
     def waiting(self) -> int:
-        """Groups of operations that are not on the books yet, without those in the spool."""
+        """Groups of operations that aren't on the books yet, without those in the spool."""
         return self._queue.qsize() + self._backlog.in_memory
 
     @property
@@ -99,7 +99,7 @@ class BooksWriter:
         return not self.is_away and not self.spool.is_full
 
     def start(self) -> None:
-        """Also after `stop`, and where the thread has died."""
+        """Also after `stop`, and if the thread has died."""
         if self._thread is None or not self._thread.is_alive():
             with self._life_lock:
                 self._start_thread()
@@ -111,13 +111,13 @@ class BooksWriter:
             self._thread.start()
 
     def _put(self, waiting: PendingWrite) -> None:
-        """Under the lock: nothing is queued behind a thread that has looked into the queue for the last time."""
+        """Under the lock: nothing may be queued behind a thread that has read the queue for the last time."""
         with self._life_lock:
             self._start_thread()
             self._queue.put(waiting)
 
     def stop(self, *, timeout_s: float) -> bool:
-        """Write or spool what waits and end the thread; False when that took too long."""
+        """Write or spool what waits and end the thread; False if that took too long."""
         with self._life_lock:
             thread = self._thread
             if thread is None or not thread.is_alive():
@@ -129,7 +129,7 @@ class BooksWriter:
         return not thread.is_alive()
 
     def _turns_away(self, account_id: int) -> bool:
-        """Whether an open is better refused now than kept waiting: nothing piles up behind a database that hangs."""
+        """Whether to refuse an open rather than queue it: nothing may pile up behind a database that hangs."""
         return not self.takes_calls or self._turns.is_slow() or self._lockouts.is_out(account_id)
 
     # --- The thread ---------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class BooksWriter:
             self._end()
 
     def _turn(self) -> bool:
-        """One batch, and what is left over from before. False once asked to stop and nothing waits any more."""
+        """One batch, and part of the backlog. False once asked to stop and nothing waits any more."""
         batch = self._gather()
         self._turns.begin()
         self._has_company = len(batch) > 1
@@ -158,7 +158,7 @@ class BooksWriter:
         return not (self._is_stopping and self._queue.empty())
 
     def _gather(self) -> list[PendingWrite]:
-        """All that waits, up to a full batch; blocks until something does or something else is due."""
+        """Everything waiting, up to a full batch; blocks until there is something, or the backlog is due."""
         batch: list[PendingWrite] = []
         try:
             item = self._queue.get(timeout=self._pause_s())
@@ -187,7 +187,7 @@ class BooksWriter:
         try:
             self._write(batch)
         except Exception as error:  # noqa: BLE001  # the outermost edge of a thread that must live
-            # Whatever it is, nobody is left waiting for it, and what has happened is kept.
+            # Whatever it is, no caller may be left waiting, and what has happened must be kept.
             log.error("books.writer_failed", **describe_exception(error))  # noqa: TRY400
             self._backlog.keep_in_memory([close for waiting in batch for close in waiting.closes])
             for waiting in batch:
@@ -195,7 +195,7 @@ class BooksWriter:
                     refuse(waiting)
 
     def _write(self, batch: list[PendingWrite]) -> None:
-        """The batch, without the accounts that were locked out lately: those go alone, once their time is over."""
+        """The batch, without accounts set aside recently: those are tried alone, once their time is over."""
         suspect = [waiting for waiting in batch if self._lockouts.is_suspect(waiting.account_id)]
         free = [waiting for waiting in batch if not self._lockouts.is_suspect(waiting.account_id)]
         if free:
@@ -203,7 +203,7 @@ class BooksWriter:
         self._write_by_account(suspect)
 
     def _write_by_account(self, batch: list[PendingWrite]) -> None:
-        """Where somebody sits on a lock that the batch needs: find out whose rows they are, and write the others."""
+        """The batch needs a lock that is held: find out whose rows are locked, and write the others."""
         groups: defaultdict[int, list[PendingWrite]] = defaultdict(list)
         for waiting in batch:
             groups[waiting.account_id].append(waiting)
@@ -257,7 +257,7 @@ class BooksWriter:
         connection.close()
 
     def _set_aside(self, batch: Sequence[PendingWrite]) -> None:
-        """Refuse the opens; the closes go to the spool, or stay in memory where not even that can be written."""
+        """Refuse the opens; the closes go to the spool, or stay in memory if that fails too."""
         closes = [close for waiting in batch for close in waiting.closes]
         are_safe = not closes or self._backlog.keep(closes)
         for waiting in batch:
@@ -266,7 +266,7 @@ class BooksWriter:
             elif are_safe:
                 acknowledge(waiting)
 
-    # --- What is left over from before --------------------------------------------------------------------------------
+    # --- The backlog --------------------------------------------------------------------------------------------------
 
     def _guard(self, step: Callable[[], None]) -> None:
         try:
@@ -276,7 +276,7 @@ class BooksWriter:
             self._note_failure(error)
 
     def _catch_up(self) -> None:
-        """Find out whether the database is back; then write what waits, a little at a time between two batches."""
+        """Find out whether the database is back; then write the backlog, a little between any two batches."""
         if time.monotonic() >= self._beat_at:
             self._beat_at = time.monotonic() + self._beat_interval_s
             self._backlog.prepare()
@@ -306,7 +306,7 @@ class BooksWriter:
                     return
 
     def _take_rest(self) -> list[PendingWrite]:
-        """What was submitted while the thread was about to end."""
+        """Operations submitted while the thread was about to end."""
         rest: list[PendingWrite] = []
         with contextlib.suppress(queue.Empty):
             while True:
@@ -332,13 +332,13 @@ def writer() -> BooksWriter:
     return found
 
 
-# --- How long the writer's thread is at one batch: behind one that takes too long nobody is kept waiting --------------
+# --- Slow turns of the writer's thread: behind one, no caller is kept waiting -----------------------------------------
 
 _SLOW_S = 2.0
 
 
 class SlowTurnDetector:
-    """The writer's thread begins and ends its turns; others may ask `is_slow`."""
+    """The writer's thread reports the begin and end of its turns; other threads may call `is_slow`."""
 
     def __init__(self) -> None:
         self._began_at: float | None = None
@@ -351,7 +351,7 @@ class SlowTurnDetector:
         self._began_at = None
 
     def is_slow(self) -> bool:
-        """Whether a turn takes too long. Logged once a turn: nothing else would tell why calls are refused."""
+        """Whether a turn takes too long. Logged once a turn: otherwise nothing would explain why calls are refused."""
         began_at = self._began_at
         if began_at is None or time.monotonic() - began_at <= _SLOW_S:
             return False

@@ -1,1 +1,1 @@
-"""Anthropic's messages, as providers speak them."""
+"""Anthropic's messages: requests, replies, streams, errors."""

@@ -1,4 +1,4 @@
-"""The blocks that messages are made of, and the text in them. Lenient: nothing here raises, whatever it is given."""
+"""The blocks of messages, and their text. Lenient: nothing here raises, whatever the input."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _PROMPT_OBJECTS = ("tools", "output_config", "output_format", "mcp_servers")
 
 
 def blocks_of(body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(path, block) of every block of a request's messages, those inside tool results and documents included."""
+    """(path, block) of every block of a request's messages, including those inside tool results and documents."""
     for index, message in enumerate(listed(body.get("messages"))):
         if isinstance(message, dict):
             yield from _blocks_in(message.get("content"), f"messages[{index}].content")
 
 
 def prompt_text(body: Mapping[str, Any]) -> str:
-    """System prompt, messages, tool definitions and the schema of the reply, in that order, one a line."""
+    """System prompt, messages, tool definitions and the schema of the reply, in that order, one per line."""
     contents = [message.get("content") for message in listed(body.get("messages")) if isinstance(message, dict)]
     texts = [content_text(content) for content in (body.get("system"), *contents)]
     texts += [as_json(body[name]) for name in _PROMPT_OBJECTS if body.get(name)]
@@ -31,7 +31,7 @@ def prompt_text(body: Mapping[str, Any]) -> str:
 
 
 def content_text(content: Any) -> str:
-    """Of a message, a reply or a tool's result: text, thinking, tool calls with their input."""
+    """Of a message, a reply or a tool result: text, thinking, tool calls with their input."""
     if isinstance(content, str):
         return content
     return " ".join(filter(None, map(_block_text, content))) if isinstance(content, list) else ""
@@ -49,7 +49,7 @@ def event_text(data: bytes) -> str:
 def signed_messages(raw: bytes, body: Mapping[str, Any]) -> dict[str, Any]:
     """The changes for Anthropic, which refuses thinking that it hasn't signed: unsigned thinking is removed.
 
-    The thinking of other providers is rendered without a signature, and reaches Anthropic if a route falls back to it.
+    Other providers' thinking is rendered without a signature, and reaches Anthropic if a route falls back to it.
     raw: the bytes of `body`.
     """
     if _UNSIGNED.search(raw) is None:
@@ -93,5 +93,5 @@ def _block_text(block: Any) -> str:
 
 
 def listed(value: Any) -> list[Any]:
-    """A list as it is; of anything else an empty one."""
+    """The value if it is a list, otherwise an empty list."""
     return value if isinstance(value, list) else []

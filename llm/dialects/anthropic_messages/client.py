@@ -1,4 +1,4 @@
-"""How a provider reads what Anthropic's Messages API answers, whole and streamed."""
+"""How a provider reads the answers of Anthropic's Messages API, complete and streamed."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 
 
 def read_reply(body: bytes, reply: Any = None) -> ChatResponse:
-    """Raises UpstreamFailed when it is no message.
+    """Raises UpstreamFailed if it isn't a message.
 
-    reply: what a parser makes of the bytes, where that was done elsewhere.
+    reply: the parsed bytes, if they were parsed elsewhere.
     """
     message = _loaded(body) if reply is None else reply
     content = message.get("content") if isinstance(message, dict) else None
@@ -60,7 +60,7 @@ def read_reply(body: bytes, reply: Any = None) -> ChatResponse:
 
 
 class MessageCollector:
-    """Reads a stream's events one after the other; `end` is due once `is_done`, after `message_stop`."""
+    """Reads a stream's events one after another; `end` is due once `is_done`, after `message_stop`."""
 
     def __init__(self) -> None:
         self.is_done = False
@@ -71,7 +71,9 @@ class MessageCollector:
         self._thoughts: dict[int, int] = {}
 
     def feed(self, data: bytes) -> list[StreamItem]:
-        """data: of one event. Raises UpstreamFailed for an error event and for what is no event of a message."""
+        """data: of one event. Raises UpstreamFailed for an error event, and for anything that isn't an event of a
+        message.
+        """
         event = _loaded(data)
         try:
             return self._read(event)
@@ -109,7 +111,7 @@ class MessageCollector:
             case "error":
                 message = "The provider reported an error in the middle of its answer."
                 raise UpstreamFailed(message, may_have_worked=True)
-        # Anything else is nothing to a reader: Anthropic adds events as it likes.
+        # Other types are ignored: Anthropic adds events at will.
         return []
 
     def _open_block(self, index: int, block: Mapping[str, Any]) -> list[StreamItem]:
@@ -140,13 +142,13 @@ class MessageCollector:
         return []
 
     def _close_block(self, index: int) -> list[StreamItem]:
-        """A tool without parameters comes without a byte of arguments, where callers expect an object."""
+        """A tool without parameters streams no arguments at all, where callers expect an object."""
         call = self._calls.get(index)
         return call.add("{}") if call is not None and not call.has_arguments else []
 
 
 class _OpenCall:
-    """A tool call under way. position: among the tool calls, whereas Anthropic's index counts texts too."""
+    """A tool call in progress. position: among the tool calls, whereas Anthropic's index also counts texts."""
 
     def __init__(self, *, position: int) -> None:
         self.position = position
@@ -160,7 +162,9 @@ class _OpenCall:
 
 
 def _usage(usage: Any) -> TokenCounts | None:
-    """Absurd figures become an impossible count, which the settlement disputes; None would pass for no report."""
+    """Absurd figures become an impossible count, which the settlement disputes; None would mean that there was no
+    report.
+    """
     counts, absurd_usage = read_usage(usage)
     return TokenCounts(prompt_tokens=-1) if absurd_usage is not None else counts
 

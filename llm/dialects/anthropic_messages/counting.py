@@ -1,4 +1,4 @@
-"""Anthropic's `POST /v1/messages/count_tokens`: how many tokens a prompt has, for nothing."""
+"""Anthropic's `POST /v1/messages/count_tokens`: how many tokens a prompt has, free of charge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llm.types import ChatResponse, Reading, TokenCounts
 
 
 class CountTokens(AnthropicMessages):
-    """The `PassThrough` wire format of it. What was counted is no usage: the books hold a call of zero tokens."""
+    """Its `PassThrough` wire format. The counted tokens aren't usage: the books get a call of zero tokens."""
 
     path = "/v1/messages/count_tokens"
 
@@ -39,7 +39,7 @@ class CountTokens(AnthropicMessages):
         return ""
 
     def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
-        """response.usage: what we count for ourselves."""
+        """response.usage: our own count."""
         return orjson.dumps({"input_tokens": (response.usage or TokenCounts()).prompt_tokens})
 
 

@@ -1,4 +1,4 @@
-"""Failures as Anthropic words them: `{"type": "error", "error": {"type", "message"}, "request_id"}`.
+"""Errors in Anthropic's form: `{"type": "error", "error": {"type", "message"}, "request_id"}`.
 
 Source, read 2026-11: platform.claude.com, "Errors" and "Rate limits".
 """
@@ -52,7 +52,7 @@ def render_error(error: GatewayError, *, request_id: str) -> Rendered:
 
 
 def render_stream_error(error: GatewayError, *, request_id: str, origin: Origin) -> bytes:
-    """With what a reply's status and headers would have said."""
+    """Includes what a reply's status and headers would have said."""
     body = _body(error, request_id, {"status": _status_of(error), **origin})
     return b"event: error\ndata: " + body + b"\n\n"
 
@@ -63,7 +63,7 @@ def limit_headers(limits: Sequence[LimitState], *, now: datetime) -> dict[str, s
 
 
 def rfc_3339(moment: datetime) -> str:
-    """In UTC; a part of a second is rounded up, since nobody is to come too early."""
+    """In UTC, rounded up to the second, so that no caller returns too early."""
     return datetime.fromtimestamp(math.ceil(moment.timestamp()), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -75,14 +75,14 @@ def _body(error: GatewayError, request_id: str, origin: Origin | None = None) ->
 
 
 def _message_of(error: GatewayError) -> str:
-    """There is no other place for the name of the field that is at fault."""
+    """The message includes the field at fault, for which there is no other place."""
     if error.param is None or error.param in error.message:
         return error.message
     return f"{error.param}: {error.message}"
 
 
 def _status_of(error: GatewayError) -> int:
-    """A limit that is spent is a matter of money here; an upstream that is overloaded has a status of its own."""
+    """A spent limit is a billing error here; an overloaded upstream has a status of its own."""
     if isinstance(error, QuotaExceeded):
         return 402
     if isinstance(error, UpstreamFailed) and error.upstream_status in _UPSTREAM_OVERLOADED:

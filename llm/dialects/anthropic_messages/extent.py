@@ -1,6 +1,6 @@
-"""How much a messages request may make the provider read and write, and what else it may cost.
+"""How much a messages request may make the provider read and write, and its other costs.
 
-Lenient: nothing here raises. `max_tokens` bounds all that one reply says, thinking included.
+Lenient: nothing here raises. `max_tokens` bounds everything in one reply, including thinking.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from llm.dialects.openai_chat.extent import what_is_bought
 from llm.dialects.openai_chat.fields import find_routing_fields
 from llm.dialects.request_fields import output_maximum
 
-# Tuples, not sets: what a caller sends as a type may be anything, and to ask a set for a list raises.
-# Blocks whose tokens are bounded by their bytes. All others may be worth any number of tokens.
+# Tuples, not sets: a caller may send anything as a type, and looking up a list in a set raises. Blocks whose tokens are
+# bounded by their bytes. All others may be worth any number of tokens.
 _TEXT_BLOCKS = (
     *("text", "thinking", "redacted_thinking", "tool_use", "tool_result", "server_tool_use", "mcp_tool_use"),
     *("mcp_tool_result", "search_result", "tool_reference", "tool_search_tool_result", "compaction"),
@@ -24,15 +24,15 @@ _TEXT_BLOCKS = (
 _TEXT_SOURCES = ("text", "content")
 
 _TEMPLATE_TOKENS = 256
-"""What Anthropic adds that is in no byte of the request: role markers, its own system prompt."""
+"""What Anthropic adds beyond the request's bytes: role markers, its own system prompt."""
 _TOOL_TEMPLATE_TOKENS = 1024
-"""What it adds where tools are described to the model (it documents up to 346, 2026)."""
+"""What it adds if tools are described to the model (it documents up to 346, 2026)."""
 _TYPED_TOOL_TOKENS = 2048
-"""The description of a tool of a type of its own, such as a computer, which stands in no request (735, 2026)."""
+"""The description of a tool with its own type, such as a computer, which isn't in the request (735, 2026)."""
 
 
 def measure_extent(body: Mapping[str, Any], raw_bytes: int) -> Extent:
-    """A token is at least one byte of text, and JSON never makes a text shorter: the body's bytes are the bound."""
+    """A token is at least one byte of text, and JSON never shortens a text: the body's bytes are the bound."""
     unbounded, compacts = _unbounded(body), _compacts(body)
     unbounded_output = "a compaction of the conversation" if compacts else ""
     if unbounded or compacts or find_routing_fields(body) or not all(_is_text(block) for _, block in blocks_of(body)):
@@ -41,12 +41,12 @@ def measure_extent(body: Mapping[str, Any], raw_bytes: int) -> Extent:
 
 
 def read_maximum(body: Mapping[str, Any]) -> int | None:
-    """Tokens that the reply may have; None where nothing bounds it. Zero fills the cache and counts as one."""
+    """The reply's maximum of tokens; None if it is unbounded. Zero fills the cache and counts as one."""
     return output_maximum(body.get("max_tokens"))
 
 
 def lowered_output(body: Mapping[str, Any], maximum: int) -> dict[str, Any]:
-    """The fields to change so that the reply has at most that many tokens, thinking included."""
+    """The fields to change so that the reply has at most this many tokens, including thinking."""
     changes: dict[str, Any] = {}
     asked = read_maximum(body)
     if asked is None or asked > maximum:
@@ -55,7 +55,7 @@ def lowered_output(body: Mapping[str, Any], maximum: int) -> dict[str, Any]:
     thinking = thinking if isinstance(thinking, dict) else {}
     budget = thinking.get("budget_tokens")
     if changes and type(budget) is int and budget >= maximum:
-        # It must be below the maximum, and more than half stays for the answer.
+        # It must be below the maximum, and more than half is left for the answer.
         changes["thinking"] = {**thinking, "budget_tokens": max(1, (maximum - 1) // 2)}
     return changes
 
@@ -81,7 +81,7 @@ def _unbounded(body: Mapping[str, Any]) -> str:
 
 
 def _compacts(body: Mapping[str, Any]) -> bool:
-    """Whether the conversation may be summed up, by a sampling of its own beside the reply's."""
+    """Whether the conversation may be summarised, by additional sampling."""
     if body.get("compaction") is not None:
         return True
     management = body.get("context_management")

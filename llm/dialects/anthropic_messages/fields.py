@@ -1,7 +1,7 @@
-"""The fields of a messages request: those we know, that choose who serves, or that name what the provider keeps.
+"""The fields of a messages request: the known ones, those that choose who serves, and those that name stored objects.
 
-The provider knows one organisation, the gateway's: what one account keeps there, another could ask for by its id. The
-gateway doesn't record yet who made what, so such ids are refused by name.
+The provider knows one organisation, the gateway's: another account could ask for a stored object by its id. The gateway
+doesn't record yet who created what, so such ids are refused by name.
 
 Sources, read 2026-11: anthropic 2.12, `types/message_create_params.py`, `types/beta/message_create_params.py` and what
 they import.
@@ -33,7 +33,7 @@ _BLOCK = Shape(
     ),
     _IN_BLOCKS,
 )
-# Blocks lie in the results of tools too.
+# Results of tools contain blocks too.
 _IN_BLOCKS["content"] = _BLOCK
 _TOOL = shape(
     *("type", "name", "description", "input_schema", "cache_control", "strict", "model", "max_uses", "max_tokens")
@@ -55,7 +55,7 @@ REQUEST = Shape(
 
 
 def refuse_kept_at_provider(body: Mapping[str, Any]) -> None:
-    """Raises InvalidRequest for an id of something that is kept at the provider, and for who else is to pay."""
+    """Raises InvalidRequest for the id of an object stored at the provider, and for a field naming another payer."""
     policy = body.get("billing_policy")
     if policy is not None and not (isinstance(policy, dict) and policy.get("bill_to", "self") == "self"):
         raise InvalidRequest("'billing_policy' must not name another payer.", param="billing_policy")
@@ -99,7 +99,7 @@ def _kept_files(body: Mapping[str, Any]) -> Iterator[_Kept]:
 
 
 def _names_container(container: Any) -> bool:
-    """Anthropic's own skills are everybody's, and without an id the container is a new one."""
+    """Anthropic's own skills are public, and a container without an id is a new one."""
     if container is None:
         return False
     if not isinstance(container, dict) or container.get("id") is not None:

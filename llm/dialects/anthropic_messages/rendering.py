@@ -1,4 +1,4 @@
-"""Translated replies in Anthropic's shape, whole and streamed."""
+"""Translated replies in Anthropic's form, complete and streamed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def render_whole(response: ChatResponse, *, request_id: str) -> bytes:
 
 
 class MessagesWriter:
-    """A `StreamWriter`. One block is open at a time; a block begins with the first item of its kind."""
+    """A `StreamWriter`. One block is open at a time; it begins with the first item of its kind."""
 
     def __init__(self, *, model: str, request_id: str) -> None:
         self._model = model
@@ -52,7 +52,7 @@ class MessagesWriter:
         self._calls: dict[int, int] = {}
 
     def start(self) -> bytes:
-        """How many tokens the input has is known at the end alone, where `message_delta` says it."""
+        """The input's tokens are known only at the end, in `message_delta`."""
         message = _message(self._request_id, self._model, [], usage_object(TokenCounts()))
         return _event("message_start", message=message)
 
@@ -138,7 +138,9 @@ def _tool_use(call: ToolCall, number: int) -> dict[str, Any]:
 
 
 def _input(arguments: str) -> dict[str, Any]:
-    """What is no object is told as Anthropic advises to (docs, "Fine-grained tool streaming", read 2026-11)."""
+    """Arguments that aren't an object are wrapped as Anthropic advises (docs, "Fine-grained tool streaming", read
+    2026-11).
+    """
     try:
         read = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError:

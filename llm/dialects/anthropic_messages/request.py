@@ -1,25 +1,24 @@
 """A ChatRequest as the body of Anthropic's `POST /v1/messages`, API version 2023-06-01.
 
-The later version takes no `temperature` and `top_p` from any model, so translated calls stay with this one. What OpenAI
-and Anthropic have in common by default (1 for both) is left out. Not carried over: the name of a message's author, and
-samplers that the model would refuse. System and developer messages all go to the top, in their order. Texts and stop
-sequences without a visible character are left out: Anthropic refuses them, and they say nothing.
+The later version accepts no `temperature` and `top_p` from any model, so translated calls stay with this one. Common
+defaults of OpenAI and Anthropic (1 for both) are omitted. Not carried over: the name of a message's author, and
+samplers that the model would refuse. System and developer messages are joined at the top, in order. Texts and stop
+sequences without a visible character are omitted: Anthropic refuses them, and they mean nothing.
 
-Thinking goes back first in its turn. Anthropic refuses thinking in a tool loop that began without it, so if the caller
-has dropped the thinking, the request is sent with thinking switched off.
+Thinking comes first in its turn; `reasoning` says when it is switched on or off.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from itertools import takewhile
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from llm.dialects.anthropic_messages.samplers import samplers
+from llm.dialects.anthropic_messages.models import ClaudeModel, find_model
+from llm.dialects.anthropic_messages.reasoning import plan_reasoning, samplers
 from llm.dialects.anthropic_messages.schema import closed_schema
 from llm.dialects.anthropic_messages.tool_names import allowed_name
 from llm.dialects.thinking import BLOCK_KINDS, thinking_block
@@ -29,43 +28,51 @@ from llm.types import ChatMessage, ChatRequest, ContentPart, FilePart, TextPart,
 API_VERSION = "2023-06-01"
 
 DEFAULT_MAX_TOKENS = 4096
-"""Anthropic wants a maximum in every request; this one goes up where the caller gave none."""
+"""Anthropic requires a maximum in every request; this one is used if the caller gave none."""
 
 _TOOL_CHOICES = {"auto": "auto", "none": "none", "required": "any", "tool": "tool"}
-_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 _PDF_URL = "data:application/pdf;base64,"
 _ONLY_JSON = "Answer with one JSON object, and with nothing before or after it."
 """Anthropic has no JSON mode without a schema."""
+_IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+_MAX_CACHE_HINTS = 4
 _DATA_URL = re.compile(r"data:(image/[a-z+.-]+);base64,", re.IGNORECASE)
 
 
 def request_body(request: ChatRequest, *, is_stream: bool) -> bytes:
-    """Raises UpstreamRejected, before anything is sent, for what Anthropic has no equivalent of."""
-    turns = _messages(request.messages)
-    may_think = request.reasoning_effort != "none" and not _lacks_thinking(request, turns)
+    """Raises UpstreamRejected, before anything is sent, for anything without an equivalent at Anthropic."""
+    model = find_model(request.model)
+    turns = _messages(request.messages, takes_prefill=model.takes_prefill)
+    maximum = request.max_tokens or DEFAULT_MAX_TOKENS
+    reasoning = plan_reasoning(request, model, turns, maximum=maximum)
     body: dict[str, Any] = {
         "model": request.model,
-        "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
-        "messages": turns if may_think else _without_thinking(turns),
+        "max_tokens": maximum,
+        "messages": _without_thinking(turns) if reasoning.is_off else turns,
         "system": _system(request),
         **samplers(
-            request.model,
+            model,
             temperature=_temperature(request.temperature),
             top_p=None if request.top_p == 1 else request.top_p,
+            thinks=reasoning.is_on,
         ),
         "stop_sequences": [text for text in request.stop if text.strip()],
         "tools": [_tool(tool) for tool in request.tools],
-        "tool_choice": _tool_choice(request.tool_choice) if request.tools and request.tool_choice else None,
-        "output_config": _output_config(request),
-        "thinking": None if may_think else {"type": "disabled"},
+        "tool_choice": _tool_choice(request.tool_choice, model) if request.tools and request.tool_choice else None,
+        "output_config": _output_config(request, reasoning.effort),
+        "thinking": reasoning.thinking,
         "metadata": {"user_id": _user_id(request.user)} if request.user else None,
         "stream": True if is_stream else None,
     }
+    _keep_last_hints(body)
     return orjson.dumps({name: value for name, value in body.items() if value not in (None, [], {}, "")})
 
 
-def _messages(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
-    """Alternating turns: the results of several tools must all stand in the one turn that follows their calls."""
+def _messages(messages: Iterable[ChatMessage], *, takes_prefill: bool) -> list[dict[str, Any]]:
+    """Alternating turns: the results of several tools must be in the single turn that follows their calls.
+
+    takes_prefill: whether the model continues a last turn of the assistant's.
+    """
     turns: list[dict[str, Any]] = []
     for message in messages:
         if message.role in ("system", "developer"):
@@ -78,10 +85,33 @@ def _messages(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
             turns.append({"role": role, "content": blocks})
     if not turns:
         raise UpstreamRejected("This model needs at least one user message.", param="messages")
+    if turns[-1]["role"] == "assistant" and not takes_prefill:
+        raise UpstreamRejected("For this model, the last message must be a user's or a tool's.", param="messages")
+    _refuse_results_without_call(turns)
     if turns[-1]["role"] == "assistant" and (last := turns[-1]["content"][-1])["type"] == "text":
-        # It goes on from here, and must not from a space.
+        # The model continues from this text, which must not end in a space.
         last["text"] = last["text"].rstrip()
     return turns
+
+
+def _refuse_results_without_call(turns: Sequence[Mapping[str, Any]]) -> None:
+    called: set[str] = set()
+    for turn in turns:
+        for block in turn["content"]:
+            if block["type"] == "tool_result" and block["tool_use_id"] not in called:
+                raise UpstreamRejected(
+                    "For this model, the result of a tool must follow the message that called the tool.",
+                    param="messages",
+                )
+        called = {block["id"] for block in turn["content"] if block["type"] == "tool_use"}
+
+
+def _keep_last_hints(body: Mapping[str, Any]) -> None:
+    """Anthropic refuses more than four cache hints. The last ones cover the longest parts of the prompt."""
+    system = body["system"] if isinstance(body["system"], list) else []
+    blocks = [*body["tools"], *system, *(block for turn in body["messages"] for block in turn["content"])]
+    for block in [block for block in blocks if "cache_control" in block][:-_MAX_CACHE_HINTS]:
+        del block["cache_control"]
 
 
 def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
@@ -91,24 +121,8 @@ def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
         return [{**result, "content": content} if content else result]
     parts = (TextPart(message.content),) if isinstance(message.content, str) else message.content
     said = _content_blocks(parts) + [_tool_use(call) for call in message.tool_calls]
-    # Anthropic refuses a turn that consists of thinking alone.
+    # Anthropic refuses a turn that consists only of thinking.
     return [thinking_block(each) for each in message.thinking if each.can_return and said] + said
-
-
-def _lacks_thinking(request: ChatRequest, turns: list[dict[str, Any]]) -> bool:
-    """Whether reasoning is asked for within a tool loop that begins without thinking.
-
-    To Anthropic the whole loop is one assistant turn, which starts with thinking or has none.
-    """
-    if request.reasoning_effort is None or not _has_results(turns[-1]):
-        return False
-    loop = takewhile(lambda turn: turn["role"] == "assistant" or _has_results(turn), reversed(turns))
-    first = [turn for turn in loop if turn["role"] == "assistant"][-1:]
-    return any(turn["content"][0]["type"] not in BLOCK_KINDS for turn in first)
-
-
-def _has_results(turn: Mapping[str, Any]) -> bool:
-    return any(block["type"] == "tool_result" for block in turn["content"])
 
 
 def _without_thinking(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -145,12 +159,15 @@ def _document_source(url: str) -> dict[str, str]:
 
 
 def _image_source(url: str) -> dict[str, str]:
-    if not url.startswith("data:"):
+    if url[:8].lower() == "https://":
         return {"type": "url", "url": url}
     head = _DATA_URL.match(url)
-    if head is None:
-        raise UpstreamRejected("This model takes images as an https URL or as base64 in a data URL.", param="messages")
-    media_type = head.group(1).lower().replace("image/jpg", "image/jpeg")
+    media_type = "" if head is None else head.group(1).lower().replace("image/jpg", "image/jpeg")
+    if head is None or media_type not in _IMAGE_TYPES:
+        raise UpstreamRejected(
+            "This model takes images as an https URL, or as JPEG, PNG, GIF or WebP in base64 in a data URL.",
+            param="messages",
+        )
     return {"type": "base64", "media_type": media_type, "data": url[head.end() :]}
 
 
@@ -165,7 +182,7 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
 
 
 def _system(request: ChatRequest) -> str | list[dict[str, Any]]:
-    """A text; blocks where one of them has a cache hint."""
+    """A text, or blocks if one of them has a cache hint."""
     messages = [message for message in request.messages if message.role in ("system", "developer")]
     wants_json = (request.response_format or {}).get("type") == "json_object"
     parts = [part for message in messages if not isinstance(message.content, str) for part in message.content]
@@ -177,7 +194,7 @@ def _system(request: ChatRequest) -> str | list[dict[str, Any]]:
 
 
 def _user_id(user: str) -> str:
-    """Anthropic refuses e-mail addresses, telephone numbers and long texts, and asks for an opaque id."""
+    """Anthropic refuses e-mail addresses, phone numbers and long texts, and wants an opaque id."""
     return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -197,7 +214,9 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return _with_cache_hint({**sent, "input_schema": schema}, tool.cache)
 
 
-def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
+def _tool_choice(choice: ToolChoice, model: ClaudeModel) -> dict[str, Any]:
+    if choice.mode in ("required", "tool") and not model.takes_forced_tool:
+        raise UpstreamRejected("For this model, 'tool_choice' must be 'auto' or 'none'.", param="tool_choice")
     fields: dict[str, Any] = {"type": _TOOL_CHOICES[choice.mode]}
     if choice.mode == "tool":
         fields["name"] = allowed_name(choice.name or "")
@@ -206,23 +225,14 @@ def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
     return fields
 
 
-def _output_config(request: ChatRequest) -> Mapping[str, Any]:
-    config: dict[str, Any] = {}
-    if request.reasoning_effort not in (None, "none"):
-        config["effort"] = _effort(str(request.reasoning_effort))
+def _output_config(request: ChatRequest, effort: str | None) -> Mapping[str, Any]:
+    config: dict[str, Any] = {} if effort is None else {"effort": effort}
     if request.response_format is not None and request.response_format["type"] == "json_schema":
         config["format"] = _output_format(request.response_format)
     return config
 
 
-def _effort(reasoning_effort: str) -> str:
-    if reasoning_effort not in _EFFORTS:
-        known = ", ".join(["none", *_EFFORTS])
-        raise UpstreamRejected(f"'reasoning_effort' must be one of {known}.", param="reasoning_effort")
-    return _EFFORTS[reasoning_effort]
-
-
 def _output_format(response_format: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema alone: Anthropic has no name for it, and always keeps to it."""
+    """Only the schema: Anthropic has no name for it, and always enforces it."""
     schema = response_format["json_schema"]["schema"]
     return {"type": "json_schema", "schema": closed_schema(schema, "response_format.json_schema.schema")}

@@ -17,18 +17,18 @@ _UNSUPPORTED = (
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
     *("maxItems", "uniqueItems", "minProperties", "maxProperties"),
 )
-"""Bounds that it doesn't hold: the model reads of them in the description."""
+"""Constraints that it doesn't enforce: the model is told of them in the description."""
 _SCHEMAS = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
 _INNER = (
     *("anyOf", "allOf", "oneOf", "prefixItems", "items", "additionalItems", "contains", "propertyNames"),
     *("not", "if", "then", "else"),
 )
-"""Members that hold a schema, or a list of them."""
+"""Members that contain a schema, or a list of schemas."""
 _MAX_DEPTH = 64
 
 
 def closed_schema(schema: Mapping[str, Any], param: str, depth: int = 0) -> dict[str, Any]:
-    """With every object closed. Raises UpstreamRejected, with the path, for objects whose members have any name."""
+    """The schema with every object closed. Raises UpstreamRejected, with the path, if an object allows any members."""
     if depth > _MAX_DEPTH:
         raise UpstreamRejected(f"'{param}' is nested too deeply for this model.", param=param)
     closed = {name: value for name, value in schema.items() if name not in _told(schema)}
@@ -48,7 +48,7 @@ def closed_schema(schema: Mapping[str, Any], param: str, depth: int = 0) -> dict
 
 
 def _told(schema: Mapping[str, Any]) -> list[str]:
-    """The bounds that go into the description; of minItems only 0 and 1 are held."""
+    """The constraints to add to the description; minItems is enforced only for 0 and 1."""
     told = [name for name in _UNSUPPORTED if name in schema]
     return [*told, "minItems"] if schema.get("minItems") not in (None, 0, 1) else told
 
@@ -64,7 +64,7 @@ def _listed(kinds: Any) -> list[Any]:
 
 
 def _closed(inner: Any, path: str, depth: int) -> Any:
-    """A schema, a list of them, or an object whose members are."""
+    """A schema, a list of schemas, or an object whose members are schemas."""
     if isinstance(inner, list):
         return [_closed_one(each, f"{path}[{index}]", depth) for index, each in enumerate(inner)]
     if path.rpartition(".")[2] in _SCHEMAS:

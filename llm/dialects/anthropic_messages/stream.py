@@ -1,7 +1,7 @@
-"""Follows a pass-through stream of messages at the price of a few byte searches a block.
+"""Follows a pass-through stream of messages at the cost of a few byte searches per block.
 
-`message_start` names the model and the input; `message_delta` has the running totals, is held back with `message_stop`,
-and gets the cost. Everything else passes, events that nobody here knows too.
+`message_start` has the model and the input; `message_delta` has the running totals, is held back with `message_stop`,
+and gets the cost. Everything else passes, including unknown events.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class MessagesReader(EventReader):
         self._uses = UsesOfTools()
 
     def _is_plain(self, block: bytes) -> bool:
-        """Only structural quotes are unescaped, so no text of a model looks like most of these."""
+        """Only structural quotes are unescaped, so a model's text can't look like most of these."""
         return (
             bool(self._model)
             and not self._usage_event
@@ -71,7 +71,7 @@ class MessagesReader(EventReader):
         return read_usage(self._uses.with_searches(self._usage))
 
     def _is_input_final(self) -> bool:
-        """`message_start` tells it; what a tool of the provider's brings is added later."""
+        """`message_start` has it; results of the provider's tools are added later."""
         return self._usage is not None and self._uses.are_none
 
     def _reports_tools(self) -> bool:
@@ -79,6 +79,6 @@ class MessagesReader(EventReader):
 
 
 def _is_last(event: Mapping[str, Any]) -> bool:
-    """Whether a `message_delta` says why the message ends, with the totals of all of it."""
+    """Whether a `message_delta` has the reason for the end, and with it the final totals."""
     delta = event.get("delta")
     return isinstance(delta, dict) and bool(delta.get("stop_reason")) and isinstance(event.get("usage"), dict)

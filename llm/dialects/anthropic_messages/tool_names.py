@@ -1,7 +1,7 @@
-"""Ids and names of tools as Anthropic takes them: letters, digits, `_` and `-`, at most 128.
+"""Tool ids and names as Anthropic accepts them: letters, digits, `_` and `-`, at most 128.
 
-Other providers write ids such as `functions.get:0` and callers name tools `mcp.files.read`. A conversation that has one
-would be refused to its end. What is rewritten gets a mark of what it was, so that two never become one.
+Other providers write ids such as `functions.get:0` and callers name tools `mcp.files.read`. A conversation with one of
+these would be refused from then on. A rewritten name ends in a digest of the original, so that two never collide.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def allowed_name(name: str) -> str:
-    """The id or name itself where it is allowed; always the same one for the same other."""
+    """The id or name itself if allowed, otherwise a rewritten one, always the same for the same original."""
     if _ALLOWED.fullmatch(name):
         return name
     mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_MARK_LENGTH]
@@ -27,7 +27,7 @@ def allowed_name(name: str) -> str:
 
 
 def original_names(request: ChatRequest) -> Mapping[str, str]:
-    """Rewritten name -> the caller's, of the tools that are called otherwise upstream."""
+    """Rewritten name -> the caller's, for tools that have another name upstream."""
     return {allowed_name(name): name for name in _names(request) if allowed_name(name) != name}
 
 

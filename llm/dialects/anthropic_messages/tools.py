@@ -1,10 +1,11 @@
-"""Tools by who runs them, and what their use costs beside tokens.
+"""Who runs a tool, and what its use costs beside tokens.
 
 Sources, read 2026-11: anthropic 2.12 (`types/beta/beta_tool_union_param.py`) and platform.claude.com, "Pricing":
 - The caller runs `bash_*`, `text_editor_*`, `computer_*`, `browser_toolset_*`, `memory_*` and tools with a schema.
-- Searches cost by number, which `usage.server_tool_use` reports. Fetches, tool searches and MCP cost tokens alone.
-- Code execution costs by the time its container runs, which no reply reports; beside a web search or fetch from 2026 on
-  it is free. An advisor (`advisor_*`) is another model.
+- Searches are charged by number, reported in `usage.server_tool_use`. Fetches, tool searches and MCP cost only tokens.
+- Code execution is charged by the running time of its container, which no reply reports; beside a web search or fetch
+from
+  2026 on it is free. An advisor (`advisor_*`) is another model.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _TOOL_KEYS = frozenset(
     )
 )
 _WITHOUT_A_FEE = ("web_search_", "web_fetch_", "tool_search_tool_", "mcp_toolset", "advisor_")
-"""Those of the provider's whose fee is reported, or that have none."""
+"""The provider's tools whose fee is reported, or that have none."""
 _WITH_FREE_CODE = ("web_search_2026", "web_fetch_2026")
 _CODE = "code_execution_"
 
@@ -33,7 +34,7 @@ _FREE_USES = ("tool_search_tool_", "mcp_")
 
 
 def is_callers_own(tool: Any) -> bool:
-    """A tool that is described by a schema has no members that we don't know: one may be a second kind."""
+    """A tool with a schema must have no unknown members: one may make it a tool that the provider runs."""
     kind = _kind_of(tool)
     if kind not in ("", "custom"):
         return kind.startswith(_CALLERS_OWN)
@@ -41,7 +42,7 @@ def is_callers_own(tool: Any) -> bool:
 
 
 def tool_meters(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """The extra meters of tools that the provider is to run without reporting what they cost."""
+    """The extra meters of tools that the provider runs without reporting their cost."""
     kinds = [_kind_of(tool) for tool in listed(body.get("tools")) if not is_callers_own(tool)]
     is_code_free = any(kind.startswith(_WITH_FREE_CODE) for kind in kinds)
     unreported = [kind for kind in kinds if not kind.startswith(_WITHOUT_A_FEE)]
@@ -52,9 +53,9 @@ def tool_meters(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class UsesOfTools:
-    """What a reply shows of the provider's own tools: blocks `server_tool_use`, each with the tool's name.
+    """The provider's own tools used in a reply: blocks `server_tool_use`, each with the tool's name.
 
-    are_none: it shows none.
+    are_none: there are none.
     """
 
     def __init__(self, blocks: Iterable[Any] = ()) -> None:
@@ -74,17 +75,17 @@ class UsesOfTools:
 
     @property
     def are_reported(self) -> bool:
-        """Whether all that they cost is known: none has run that costs what no usage says."""
+        """Whether their whole cost is known: no tool has run whose cost no usage reports."""
         return not self._has_unreported
 
     def with_searches(self, usage: Any) -> Any:
-        """The usage, with the searches that the reply shows where it says nothing of them, as one that was cut does."""
+        """The usage, with the searches seen in the reply if it doesn't report them, as when the reply was cut."""
         if not self._searches or not isinstance(usage, dict) or usage.get("server_tool_use") is not None:
             return usage
         return {**usage, "server_tool_use": {"web_search_requests": self._searches}}
 
 
 def _kind_of(tool: Any) -> str:
-    """Its type; "" for a tool that is described by a schema, as the caller's own are."""
+    """Its type; "" for a tool with a schema, as the caller's own are."""
     kind = tool.get("type") if isinstance(tool, dict) else None
     return "" if kind is None else str(kind)

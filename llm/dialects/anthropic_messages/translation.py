@@ -1,7 +1,7 @@
 """A messages body as a ChatRequest, for providers that speak another dialect.
 
-What would change the reply and can't be passed on is refused by name. Left out are hints (`cache_control`), what only
-Anthropic's own models understand (how they are to think) and unknown fields.
+Anything that would change the reply and can't be passed on is refused by name. Omitted are hints (`cache_control`),
+what only Anthropic's own models understand (how to think) and unknown fields.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from llm.dialects.thinking import BLOCK_KINDS, read_blocks
 from llm.errors import InvalidRequest
 from llm.types import ChatMessage, ChatRequest, ContentPart, ImagePart, Role, TextPart, Tool, ToolCall, ToolChoice
 
-# Field -> the values that mean nothing is asked.
+# Field -> the values that request nothing.
 _UNTRANSLATABLE: dict[str, tuple[Any, ...]] = {
     "compaction": (),
     "container": (),
@@ -92,7 +92,7 @@ def _system(system: Any) -> ChatMessage:
 
 
 def _read_message(message: Any, path: str) -> list[ChatMessage]:
-    """One message, or several: results of tools are messages of their own, before the rest of their turn."""
+    """One message, or several: tool results are separate messages, before the rest of their turn."""
     role = message.get("role") if isinstance(message, dict) else None
     if not isinstance(role, str) or role not in _ROLES:
         refuse_type(f"{path}.role", "'user' or 'assistant'")
@@ -127,7 +127,7 @@ def _turn(role: Role, places: list[tuple[Any, str]]) -> list[ChatMessage]:
         if _kind_of(block, path) == "tool_result":
             result, images = _tool_result(block, path)
             results.append(result)
-            # A tool's message has no place for pictures elsewhere, so they follow it in the caller's own.
+            # A tool's message elsewhere can't contain images, so they follow it in a message of the caller's.
             parts += images
         else:
             parts.append(_part(block, path))
@@ -190,13 +190,13 @@ def _tool_call(block: Mapping[str, Any], path: str) -> ToolCall:
 
 
 def _content(parts: list[ContentPart]) -> str | tuple[ContentPart, ...]:
-    """One text as it is: not every server takes a list of one part."""
+    """A single text as a string: some servers don't accept a list of one part."""
     if not parts:
         return ""
     return parts[0].text if len(parts) == 1 and isinstance(parts[0], TextPart) else tuple(parts)
 
 
-# --- Tools, and the shape of the reply --------------------------------------------------------------------------------
+# --- Tools, and the form of the reply ---------------------------------------------------------------------------------
 
 
 def _tool(tool: Any, path: str) -> Tool:
@@ -226,7 +226,7 @@ def _tool_choice(choice: Any) -> ToolChoice | None:
 
 
 def _response_format(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Of `output_config`, or of the older field that betas had for it."""
+    """From `output_config`, or from the older field used by betas."""
     config = read_object(body, "output_config")
     name, wanted = ("output_config.format", config["format"]) if config.get("format") else ("output_format", None)
     wanted = wanted or body.get("output_format")

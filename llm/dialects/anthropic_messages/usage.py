@@ -1,10 +1,10 @@
-"""What the `usage` object of an Anthropic message says, as TokenCounts.
+"""The `usage` object of an Anthropic message as TokenCounts.
 
 Sources, read 2026-11 in anthropic 2.12 `types/usage.py`, `types/message_delta_usage.py`, `types/cache_creation.py`:
 - All input is `input_tokens` + `cache_creation_input_tokens` + `cache_read_input_tokens`.
-- `cache_creation` splits what was written to the cache by lifetime; without it, all of it is for 5 minutes.
-- `server_tool_use` counts what Anthropic's own tools were used for, beside the tokens.
-- `output_tokens` holds the thinking; the figures of `message_delta` are running totals, never to be added up.
+- `cache_creation` splits cache writes by lifetime; without it, all of them are for 5 minutes.
+- `server_tool_use` counts uses of Anthropic's own tools, beside the tokens.
+- `output_tokens` includes the thinking; the figures of `message_delta` are running totals, never to be added up.
 - `iterations` of type `compaction` are in none of the totals; those of type `advisor_message` are another model's.
 """
 
@@ -25,23 +25,23 @@ from llm.dialects.usage_figures import (
 from llm.types import TOKEN_FIELDS, TokenCounts
 
 OTHER_MODELS_TOKENS = "other_models_tokens"
-"""The extra meter of tokens of a model that the call didn't name; it has no rate, so the call is unpriced."""
+"""Extra meter for tokens of a model that the call didn't name; it has no rate, so the call is unpriced."""
 
 
 def read_usage(usage: Any) -> tuple[TokenCounts | None, Mapping[str, Any] | None]:
-    """(counts, absurd), as `read_figures`: both None when input or output tokens are not reported."""
+    """(counts, absurd), as in `read_figures`: both None if input or output tokens aren't reported."""
     return read_figures(usage, _counts)
 
 
 def merged_usage(start: Any, delta: Any) -> Any:
-    """The usage of `message_start` with what a later `message_delta` says; what that leaves out stays."""
+    """The usage of `message_start` updated by a later `message_delta`; what that omits stays."""
     if not isinstance(start, dict) or not isinstance(delta, dict):
         return start if delta is None else delta
     return {**start, **{name: value for name, value in delta.items() if value is not None}}
 
 
 def usage_object(counts: TokenCounts) -> dict[str, Any]:
-    """As Anthropic writes it."""
+    """In Anthropic's form."""
     written = counts.cache_write_5m_tokens + counts.cache_write_1h_tokens
     return {
         "input_tokens": counts.prompt_tokens - counts.cache_read_tokens - written,
@@ -99,7 +99,7 @@ def _sum_of(one: TokenCounts, other: TokenCounts) -> TokenCounts:
 
 
 def _cache_writes(usage: Mapping[str, Any]) -> tuple[int, int]:
-    """(5 minutes, 1 hour). The total leads, since only it is brought up to date by `message_delta`."""
+    """(5 minutes, 1 hour). The total takes precedence, since `message_delta` updates only that."""
     split = read_details(usage, "cache_creation")
     write_1h = read_count(split, "ephemeral_1h_input_tokens") or 0
     total = read_count(usage, "cache_creation_input_tokens")

@@ -1,7 +1,7 @@
 """Anthropic's Messages API: `POST /v1/messages`.
 
-A request is checked only as far as the gateway depends on it. Whatever else it holds, unknown fields included, is the
-upstream's to judge.
+A request is validated only as far as the gateway depends on it. Everything else, including unknown fields, is up to the
+upstream.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from llm.dialects.anthropic_messages.stream import MessagesReader
 from llm.dialects.anthropic_messages.tools import UsesOfTools, tool_meters
 from llm.dialects.anthropic_messages.translation import to_chat
 from llm.dialects.anthropic_messages.usage import read_usage
-from llm.dialects.base import ANY_SERVER, Extent, Origin, ParsedRequest, Rendered, Server, StreamReader, StreamWriter
+from llm.dialects.base import Extent, Origin, ParsedRequest, Rendered, Server, StreamReader, StreamWriter
 from llm.dialects.end_users import messages_end_user
 from llm.dialects.error_shapes import says_error
 from llm.dialects.json_text import with_usage_cost
 from llm.dialects.money_fields import read_upstream_cost, without_money
 from llm.dialects.openai_chat.fields import asked_service, find_routing_fields
 from llm.dialects.reply_fields import loaded_reply, text_in
-from llm.dialects.request_fields import changed_body, checked_model, read_flag, renamed_model
+from llm.dialects.request_fields import checked_model, read_flag
 from llm.dialects.strict_json import load_object
+from llm.dialects.upstream_body import UpstreamBody
 from llm.dialects.usage_figures import read_service
 from llm.enums import Dialect
 from llm.errors import GatewayError, UpstreamFailed
 from llm.types import ChatRequest, ChatResponse, LimitState, Reading
 
 
-class AnthropicMessages:
+class AnthropicMessages(UpstreamBody):
     """The `PassThrough` wire format of messages."""
 
     dialect = Dialect.ANTHROPIC_MESSAGES
@@ -43,6 +44,7 @@ class AnthropicMessages:
     keepalive = b'event: ping\ndata: {"type": "ping"}\n\n'
     path = "/v1/messages"
     name = "messages (POST /v1/messages)"
+    is_on_every_server = True
 
     def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
         body = load_object(raw) if body is None else body
@@ -72,18 +74,11 @@ class AnthropicMessages:
     def extent(self, request: ParsedRequest) -> Extent:
         return measure_extent(request.body, len(request.raw))
 
-    def upstream_body(
-        self,
-        request: ParsedRequest,
-        *,
-        upstream_model: str,
-        max_output_tokens: int | None = None,
-        server: Server = ANY_SERVER,
-    ) -> bytes:
-        changes = renamed_model(request, upstream_model) | signed_messages(request.raw, request.body)
-        if max_output_tokens is not None:
-            changes |= lowered_output(request.body, max_output_tokens)
-        return changed_body(request, changes)
+    def changes_for(self, request: ParsedRequest, server: Server) -> dict[str, Any]:
+        return signed_messages(request.raw, request.body)
+
+    def lowered_output(self, request: ParsedRequest, maximum: int, server: Server) -> dict[str, Any]:
+        return lowered_output(request.body, maximum)
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:
         reply = _checked_reply(body, reply)

@@ -1,4 +1,4 @@
-"""What chat completions and the older completions have in common: replies of choices, chunks of them, output maxima."""
+"""What chat completions and the older completions share: replies and chunks with choices, output maxima."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from llm.dialects.base import ANY_SERVER, ParsedRequest, Server
+from llm.dialects.base import ParsedRequest, Server
 from llm.dialects.end_users import metadata_tags, openai_end_user
 from llm.dialects.error_shapes import says_error
 from llm.dialects.kept_objects import refuse_kept, refuse_kept_objects
@@ -17,7 +17,7 @@ from llm.dialects.openai_chat.fields import asked_service, find_routing_fields
 from llm.dialects.openai_chat.output import lowered_output, read_output
 from llm.dialects.openai_chat.usage import read_usage
 from llm.dialects.reply_fields import loaded_reply, text_in
-from llm.dialects.request_fields import changed_body, checked_model, read_flag, read_object, renamed_model
+from llm.dialects.request_fields import checked_model, read_flag, read_object
 from llm.dialects.usage_figures import read_service, reports_tool_units
 from llm.enums import Dialect
 from llm.errors import UpstreamFailed
@@ -25,12 +25,12 @@ from llm.types import Reading
 
 
 class ChoicesDialect(OpenAIDialect, ABC):
-    """The part of a `PassThrough` wire format whose replies are choices."""
+    """The part of a `PassThrough` wire format for replies with choices."""
 
     dialect: Dialect
 
     def parsed(self, raw: bytes, body: dict[str, Any]) -> ParsedRequest:
-        """body: checked for what is the endpoint's own. Raises InvalidRequest."""
+        """body: already validated for the endpoint's specifics. Raises InvalidRequest."""
         refuse_kept_objects(raw, body)
         if body.get("previous_response_id") is not None:
             refuse_kept("previous_response_id")
@@ -53,20 +53,13 @@ class ChoicesDialect(OpenAIDialect, ABC):
             tags=metadata_tags(body),
         )
 
-    def upstream_body(
-        self,
-        request: ParsedRequest,
-        *,
-        upstream_model: str,
-        max_output_tokens: int | None = None,
-        server: Server = ANY_SERVER,
-    ) -> bytes:
-        changes = renamed_model(request, upstream_model)
+    def changes_for(self, request: ParsedRequest, server: Server) -> dict[str, Any]:
         if request.is_stream and not request.wants_stream_usage and server.takes_stream_options:
-            changes["stream_options"] = {**read_object(request.body, "stream_options"), "include_usage": True}
-        if max_output_tokens is not None:
-            changes |= lowered_output(request.body, max_output_tokens, server.maximum_field)
-        return changed_body(request, changes)
+            return {"stream_options": {**read_object(request.body, "stream_options"), "include_usage": True}}
+        return {}
+
+    def lowered_output(self, request: ParsedRequest, maximum: int, server: Server) -> dict[str, Any]:
+        return lowered_output(request.body, maximum, server.maximum_field)
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:
         reply = self._checked_reply(body, reply)
@@ -88,7 +81,7 @@ class ChoicesDialect(OpenAIDialect, ABC):
 
     @abstractmethod
     def choice_text(self, choice: Mapping[str, Any]) -> str:
-        """What was generated, in a choice of a whole reply. Never raises."""
+        """The generated text of a choice in a whole reply. Never raises."""
 
     def _checked_reply(self, body: bytes, reply: Any) -> dict[str, Any]:
         reply = loaded_reply(body, reply)

@@ -1,4 +1,4 @@
-"""The other side of OpenAI's chat completions: what a provider sends there, and how it reads what comes back."""
+"""The client side of OpenAI's chat completions: what a provider sends, and how it reads the answer."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _sent_message(message: ChatMessage, developer_role: str) -> dict[str, Any]:
 
 
 def message_object(message: ChatMessage) -> dict[str, Any]:
-    """Without its thinking: there is no field for it that all servers take."""
+    """Without thinking: there is no field for it that all servers accept."""
     content = message.content if isinstance(message.content, str) else [_part(part) for part in message.content]
     fields: dict[str, Any] = {"role": message.role, "content": content}
     if message.tool_calls:
@@ -86,9 +86,9 @@ def message_object(message: ChatMessage) -> dict[str, Any]:
 
 
 def read_reply(body: bytes, reply: Any = None) -> ChatResponse:
-    """Raises UpstreamFailed when it is no chat completion.
+    """Raises UpstreamFailed if it isn't a chat completion.
 
-    reply: what a parser makes of the bytes, where that was done elsewhere.
+    reply: the parsed bytes, if they were parsed elsewhere.
     """
     reply = _loaded(body) if reply is None else reply
     try:
@@ -111,7 +111,7 @@ def read_reply(body: bytes, reply: Any = None) -> ChatResponse:
 
 
 class StreamCollector:
-    """Reads a stream's chunks one after the other; `end` is due after `[DONE]`."""
+    """Reads a stream's chunks one after another; `end` is due after `[DONE]`."""
 
     def __init__(self) -> None:
         self.is_done = False
@@ -122,7 +122,7 @@ class StreamCollector:
         self._upstream_cost: UpstreamCost | None = None
 
     def feed(self, data: bytes) -> list[StreamItem]:
-        """data: of one event. Raises UpstreamFailed for an error event or for what is no chunk."""
+        """data: of one event. Raises UpstreamFailed for an error event, or anything that isn't a chunk."""
         if data == b"[DONE]":
             self.is_done = True
             return []
@@ -173,7 +173,7 @@ def _items(delta: Mapping[str, Any]) -> list[StreamItem]:
 
 def _usage(usage: object) -> TokenCounts | None:
     counts, absurd = read_usage(usage)
-    # An impossible figure, so that the settlement disputes it; without one an absurd report would pass for none.
+    # An impossible figure, so that the settlement disputes it; otherwise an absurd report would look like none.
     return TokenCounts(prompt_tokens=-1) if absurd is not None else counts
 
 

@@ -1,4 +1,4 @@
-"""What all of OpenAI's endpoints have in common: errors, headers, prices in replies."""
+"""What all of OpenAI's endpoints share: errors, headers, prices in replies."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from llm.dialects.json_text import with_usage_cost
 from llm.dialects.money_fields import without_money
 from llm.dialects.openai_chat import errors as openai_errors
 from llm.dialects.sse import COMMENT
+from llm.dialects.upstream_body import UpstreamBody
 from llm.errors import GatewayError
 from llm.types import LimitState
 
 
-class OpenAIDialect:
-    """The part of a `PassThrough` wire format that doesn't depend on the endpoint."""
+class OpenAIDialect(UpstreamBody):
+    """The part of a `PassThrough` wire format that is independent of the endpoint."""
 
     request_id_header = "x-request-id"
     duration_header = "openai-processing-ms"
     keepalive = COMMENT
+    is_on_every_server = True
 
     def without_money(self, body: bytes) -> bytes:
         return without_money(body)

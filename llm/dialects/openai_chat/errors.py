@@ -1,4 +1,4 @@
-"""Failures as OpenAI words them: `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors in OpenAI's form: `{"error": {"message", "type", "param", "code"}}`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llm.errors import (
 )
 from llm.types import LimitState
 
-# Each reply carries them: their names are not made anew.
+# Every reply carries these, so the names are built once.
 _LIMIT_HEADERS: LimitHeaderNames = [
     (
         metric,
@@ -53,7 +53,7 @@ def limit_headers(limits: Sequence[LimitState], *, now: datetime) -> dict[str, s
 
 
 def duration_text(seconds: int) -> str:
-    """6s, 1m0s, 26h3m20s: as Go writes durations, and OpenAI its resets."""
+    """6s, 1m0s, 26h3m20s: durations in Go's form, as in OpenAI's resets."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -66,7 +66,7 @@ def error_object(error: GatewayError) -> dict[str, str | None]:
 
 
 def stream_error_object(error: GatewayError, origin: Origin) -> dict[str, str | int | None]:
-    """With what a reply's status and headers would have said."""
+    """Includes what a reply's status and headers would have said."""
     return {**error_object(error), "status": error.http_status, **origin}
 
 

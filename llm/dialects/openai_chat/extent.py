@@ -1,4 +1,4 @@
-"""How large a chat's prompt may be in tokens, and what else it may cost. Lenient: nothing here raises."""
+"""Upper bounds for a chat's prompt in tokens, and its other costs. Lenient: nothing here raises."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from llm.dialects.openai_chat.fields import (
 )
 from llm.dialects.usage_figures import UNREPORTED_TOOLS, WEB_SEARCHES
 
-# Tuples, not sets: what a caller sends as a type may be anything, and to ask a set for a list raises.
-# Parts that are text, whose tokens are bounded by their bytes. All others may be worth any number of tokens.
+# Tuples, not sets: a caller may send anything as a type, and looking up a list in a set raises. Parts that are text,
+# whose tokens are bounded by their bytes. All others may be worth any number of tokens.
 TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _CALLERS_OWN_TOOLS = ("function", "custom")
 _WRITTEN = ("text", "audio")
 
 TEMPLATE_TOKENS = 256
-"""What a chat template adds that is in no byte of the request: role markers, the model's own system prompt."""
+"""What a chat template adds beyond the request's bytes: role markers, the model's own system prompt."""
 TOOL_TEMPLATE_TOKENS = 1024
-"""What it adds where tools are described to the model (Anthropic documents up to 346, 2026)."""
+"""What it adds if tools are described to the model (Anthropic documents up to 346, 2026)."""
 
 
 def measure_extent(body: Mapping[str, Any], raw_bytes: int) -> Extent:
-    """A token is at least one byte of text, and JSON never makes a text shorter: the body's bytes are the bound."""
+    """A token is at least one byte of text, and JSON never shortens a text: the body's bytes are the bound."""
     messages = body.get("messages")
     if has_stored_prompt(body) or (isinstance(messages, list) and any(map(_is_of_unknown_size, messages))):
         return Extent(None, _unbounded(body), unbounded_output(body))
@@ -42,10 +42,10 @@ def has_stored_prompt(body: Mapping[str, Any]) -> bool:
 
 
 def tool_meters(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """The extra meters of what a request has the provider run, one unit a call where the reply reports no units.
+    """The extra meters of tools that the provider runs, one unit per call if the reply reports none.
 
-    `web_search_options` is one search: a call with it is charged for one, and never for less. Of all others nobody can
-    say how often they ran.
+    `web_search_options` is one search: a call with it is charged for one, and never less. How often any other tool ran
+    is unknown.
     """
     bought = {name for name, _ in _bought(body, FEE_FIELDS)}
     meters = (WEB_SEARCHES,) if SEARCH_FIELD in bought else ()
@@ -67,7 +67,7 @@ def _is_text(part: Any) -> bool:
 
 
 def what_is_bought(body: Mapping[str, Any]) -> str:
-    """What a field asks for that costs beside tokens, without a bound; "" for nothing."""
+    """What a field buys beside tokens, without a bound; "" for nothing."""
     return next((bought for _, bought in _bought(body, FEE_FIELDS)), "")
 
 
@@ -78,7 +78,7 @@ def _unbounded(body: Mapping[str, Any]) -> str:
 
 
 def unbounded_output(body: Mapping[str, Any]) -> str:
-    """What a field asks for whose tokens have no bound; "" for nothing."""
+    """What a field requests whose tokens have no bound; "" for nothing."""
     for _, bought in _bought(body, TOKEN_FEE_FIELDS):
         return bought
     modalities = body.get("modalities")
@@ -91,7 +91,7 @@ def _bought(body: Mapping[str, Any], fields: Mapping[str, str]) -> Iterator[tupl
     if body.keys().isdisjoint(fields):
         return
     for name, bought in fields.items():
-        # False: `enable_search` is a switch.
+        # False has no effect: `enable_search` is a switch.
         if body.get(name) is not None and body[name] is not False:
             yield name, bought
 
@@ -109,5 +109,5 @@ def _are_callers_own(tools: Any) -> bool:
 
 
 def _chooses_providers_tool(choice: Any) -> bool:
-    """Some servers need no list of tools to run the one that is chosen."""
+    """Some servers run the chosen tool even without a list of tools."""
     return isinstance(choice, dict) and choice.get("type") not in (*_CALLERS_OWN_TOOLS, "allowed_tools")

@@ -1,14 +1,14 @@
-"""The fields of a chat request by what they do: those we know, those that choose who serves, those with a fee.
+"""The fields of a chat request by their effect: known ones, those that choose who serves, those with a fee.
 
-A restricted key, a limit and a price all stand on the one field `model`. So fields by which an upstream would choose
-another model or provider are refused unless the route allows them, and those that cost something beside the tokens are
-named where a limit of cost has to bound the call.
+A restricted key, a limit and a price all rely on the field `model`. So fields by which an upstream would choose another
+model or provider are refused unless the route allows them, and those that cost something beside tokens are named where
+a limit of cost has to bound the call.
 
 Sources, read 2026-11:
 - OpenAI: openai 3.54, `types/chat/completion_create_params.py` and what it imports.
 - OpenRouter (openrouter.ai/docs/guides/routing, docs/features): `models`, `route`, `provider`, `plugins`, `preset`,
   `transforms`; variants of a model's name such as `:online`; `@preset/` in a model's name.
-- LiteLLM (litellm/types/utils.py, `all_litellm_params`; litellm/router.py): `fallbacks` and all that is named like it,
+- LiteLLM (litellm/types/utils.py, `all_litellm_params`; litellm/router.py): `fallbacks` and similar names,
   `specific_deployment`, `model_group`, `prompt_id`, `tags` (also inside `metadata`), `region_name`, credentials and
   addresses of each cloud, `mock_response`, `input_cost_per_token`, `extra_body`, `litellm_*`.
 - New API (dto/openai_request.go): `group`, `web_search`. OpenAI: `prompt`, an object with the id of a stored prompt.
@@ -16,7 +16,7 @@ Sources, read 2026-11:
 - Vercel AI Gateway: `providerOptions`. Groq: `compound_custom`. Together: `safety_model`.
 - Hugging Face's router (huggingface.co/docs/inference-providers): `:fastest`, `:cheapest`, `:preferred`.
 - xAI: `search_parameters`. Alibaba: `enable_search`. Anthropic: `speed`, `inference_geo`.
-- Go's encoding/json, which Ollama and LocalAI read requests with: a name fits whatever its case, and the last one wins.
+- Go's encoding/json, with which Ollama and LocalAI parse requests: names match in any case, and the last one wins.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ ROUTING_FIELDS = (
 )
 _ROUTING_PREFIXES = (
     *("litellm_", "mock_", "aws_", "azure_", "vertex_", "sagemaker_", "watsonx_"),
-    # By these a caller would tell LiteLLM what the call costs.
+    # With these a caller would tell LiteLLM what the call costs.
     *("input_cost_per_", "output_cost_per_"),
 )
 
@@ -82,14 +82,14 @@ FEE_FIELDS: Mapping[str, str] = {
     "knowledge_bases": "a search of stored documents",
     "vector_store_ids": "a search of stored documents",
 }
-"""Field -> what it buys, beside tokens and without a bound."""
+"""Field -> what it buys beside tokens, without a bound."""
 
 SEARCH_FIELD = "web_search_options"
-"""OpenAI's chat models search once a call with it and report no searches (guides, "Web search", read 2026-11)."""
+"""OpenAI's chat models search once per call with it and report no searches (guides, "Web search", read 2026-11)."""
 _SEARCH_MODEL = re.compile(r"-search-(?:preview|api)\b")
 
 TOKEN_FEE_FIELDS: Mapping[str, str] = {
-    # What of it is rejected costs as output does, beside the output maximum.
+    # Rejected parts of it cost as output does, beyond the output maximum.
     "prediction": "a predicted output",
 }
 """Field -> what it buys: tokens without a bound."""
@@ -97,10 +97,10 @@ TOKEN_FEE_FIELDS: Mapping[str, str] = {
 STORED_PROMPT_FIELDS = (
     *("chat_template", "previous_response_id", "conversation", "conversation_id", "thread_id", "context_id"),
     *("cached_content", "cachedContent"),
-    # Of routes that let callers choose: what a provider adds to the prompt by their names.
+    # For routes that let callers choose: names for what a provider adds to the prompt.
     *("preset", "prompt_id", "agent_id", "assistant_id", "bot_id", "extra_body"),
 )
-"""By these the prompt is more than what the request says: kept by the upstream, or made by a template."""
+"""With these the prompt is more than the request: stored by the upstream, or made by a template."""
 
 MODEL_VARIANTS = frozenset(
     (
@@ -110,7 +110,7 @@ MODEL_VARIANTS = frozenset(
 )
 _PRESET = "@preset/"
 _WITHOUT_MODELS = frozenset(("messages", "input", "metadata", "prompt", *ROUTING_FIELDS))
-"""What is said, what callers name as they like, and what is found by its own name."""
+"""Content, what callers may name freely, and what is found by its own name."""
 
 
 _FUNCTION = shape("name", "description", "parameters", "strict", "arguments")
@@ -123,11 +123,11 @@ _PART = shape(
 TOOL_KEYS = frozenset(
     (
         *("type", "index", "id", "function", "custom", "cache_control", "strict"),
-        # Some servers take a function's own members beside its type.
+        # Some servers accept a function's own members beside its type.
         *("name", "description", "parameters", "defer_loading"),
     )
 )
-"""Of a tool of the caller's own. Another one may be a second kind, which the provider runs."""
+"""Of a caller's own tool. Any other member may make it a tool that the provider runs."""
 _TOOL = shape(
     "type", "index", "id", "model", function=_FUNCTION, custom=shape("name", "description", "format", "input")
 )
@@ -164,7 +164,7 @@ REQUEST = Shape(
 
 
 def find_routing_fields(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those by which an upstream may choose who serves, or what serves beside it; null asks for nothing.
+    """Fields by which an upstream may choose who serves the request, or other models beside it; null doesn't count.
 
     body: of any dialect.
     """
@@ -174,13 +174,13 @@ def find_routing_fields(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _routing_members(body: Mapping[str, Any]) -> Iterator[str]:
-    """Those that are another field's member, or only an object of that name."""
+    """Members of other fields, and fields that count only as an object."""
     if isinstance(body.get("prompt"), dict):
-        # A text is a prompt, an object names one that may have a model of its own.
+        # A text is a prompt; an object names a stored one, which may have a model of its own.
         yield "prompt"
     metadata = body.get("metadata")
     if isinstance(metadata, dict) and isinstance(metadata.get("tags"), list | dict):
-        # OpenAI's metadata has texts alone; LiteLLM routes by a list of this name.
+        # OpenAI's metadata contains only texts; LiteLLM routes by a list of this name.
         yield "metadata.tags"
     for name, value in body.items():
         if name not in _WITHOUT_MODELS and isinstance(value, dict | list):
@@ -188,7 +188,7 @@ def _routing_members(body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _models_in(value: dict[str, Any] | list[Any], path: str) -> Iterator[str]:
-    """Models of tools (Anthropic's advisor, OpenAI's image generation), of moderation, and what else has its own."""
+    """Models of tools (Anthropic's advisor, OpenAI's image generation), of moderation, and of anything else."""
     if isinstance(value, dict):
         if value.get("model") is not None:
             yield f"{path}.model"
@@ -199,20 +199,20 @@ def _models_in(value: dict[str, Any] | list[Any], path: str) -> Iterator[str]:
 
 
 def asked_service(body: Mapping[str, Any]) -> Service:
-    """How the call is to be served, in the words in which a provider would report it. Never raises."""
+    """The requested service, in the words with which a provider would report it. Never raises."""
     words = (body.get(name) for name in Service._fields)
     return Service(*(word if isinstance(word, str) else "" for word in words))
 
 
 def is_search_model(model: str) -> bool:
-    """Whether it is one of OpenAI's chat models that search the web in each call, whatever is asked of them."""
+    """Whether it is one of OpenAI's chat models that search the web in each call."""
     return _SEARCH_MODEL.search(model.casefold()) is not None
 
 
 def variant_of(model: str) -> str:
-    """`:online` and the like in a model's name, "" where there is none.
+    """`:online` and the like in a model's name, "" if there is none.
 
-    `llama3:8b` is a tag, and in `ft:gpt-4.1:org:name:id` nothing but the base model is chosen.
+    `llama3:8b` is a tag, and in `ft:gpt-4.1:org:name:id` only the base model is chosen.
     """
     lowered = model.casefold()
     if _PRESET in lowered:

@@ -1,4 +1,4 @@
-"""Inputs that are texts or lists of tokens, one or many: of embeddings and of the older completions."""
+"""Inputs that are texts or lists of tokens, single or many: of embeddings and the older completions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def listed_inputs(asked: Any) -> list[Any]:
-    """Each a text or a list of tokens, where the request is right."""
+    """Each is a text or a list of tokens, in a valid request."""
     if not isinstance(asked, list):
         return [] if asked is None else [asked]
     return [asked] if asked and is_token_list(asked) else asked
@@ -17,7 +17,7 @@ def is_token_list(value: Any) -> bool:
 
 
 def inputs_text(asked: Any) -> str:
-    """Texts one a line, for counting. A token of a list of them stands for a word."""
+    """The texts, one per line, for counting. A token counts as a word."""
     return "\n".join(_text_of(each) for each in listed_inputs(asked))
 
 

@@ -22,7 +22,7 @@ _ROLES: dict[str, Role] = {
 
 
 def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[ChatMessage, ...]:
-    """messages: objects with a string `role`. Raises InvalidRequest for what cannot be translated."""
+    """messages: objects with a string `role`. Raises InvalidRequest for anything that can't be translated."""
     legacy_call_ids: dict[str, str] = {}
     return tuple(
         _message(message, f"messages[{index}]", legacy_call_ids, index) for index, message in enumerate(messages)
@@ -30,7 +30,7 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[ChatMessage, .
 
 
 def _message(message: Mapping[str, Any], param: str, legacy_call_ids: dict[str, str], index: int) -> ChatMessage:
-    """legacy_call_ids: function name -> id of its last call; the old `function_call` has none, so we give it one."""
+    """legacy_call_ids: function name -> id of its last call; the old `function_call` has no id, so we assign one."""
     role, name = message["role"], message.get("name")
     if role not in _ROLES:
         raise InvalidRequest("Unknown message role.", param=f"{param}.role")
@@ -57,7 +57,7 @@ def _message(message: Mapping[str, Any], param: str, legacy_call_ids: dict[str, 
 
 
 def _thinking(message: Mapping[str, Any], param: str) -> tuple[Thinking, ...]:
-    """In the form in which we render it, or in LiteLLM's. Unknown kinds are ignored."""
+    """In our own form, or in LiteLLM's. Unknown kinds are ignored."""
     for name, read in (("reasoning_details", read_details), ("thinking_blocks", read_blocks)):
         listed = message.get(name)
         if listed is not None and not (isinstance(listed, list) and all(isinstance(each, dict) for each in listed)):
@@ -110,7 +110,7 @@ def _file(file: Any, param: str) -> FilePart:
 
 
 def read_cache_hint(holder: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """`cache_control` of a part or a tool; what is no object says nothing."""
+    """`cache_control` of a part or a tool; ignored if it isn't an object."""
     hint = holder.get("cache_control")
     return hint if isinstance(hint, dict) else None
 

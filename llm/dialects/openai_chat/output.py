@@ -1,8 +1,9 @@
 """How much a request lets an upstream write, under all the names that servers have for it.
 
-Which of them a server reads nobody knows before, so the largest counts, and a limit lowers each. Thinking counts beside
-the maximum: Anthropic has it inside, Alibaba doesn't. What is no count of tokens (a text, a negative number) goes up as
-it was sent, since servers read such values as they like; to a limit it is no bound, and where one binds it is replaced.
+Which of them a server reads is unknown, so the largest counts, and a limit lowers each. Thinking counts in addition to
+the
+maximum: Anthropic includes it, Alibaba doesn't. Values that aren't token counts (a text, a negative number) are sent
+unchanged, since servers interpret them as they like; they don't bound anything for a limit, which replaces them.
 
 Sources, read 2026-11:
 - OpenAI, xAI: `n`, `max_completion_tokens`, `max_tokens`. OpenAI's older completions and vLLM: `best_of`.
@@ -25,7 +26,7 @@ MAX_CHOICES = 128
 Path = tuple[str, ...]
 
 CHAT_MAXIMA: tuple[Path, ...] = (("max_completion_tokens",), ("max_tokens",))
-"""The names that we set ourselves; that an upstream reads any other can't be relied on."""
+"""The names that we set ourselves; whether an upstream reads any other is uncertain."""
 RESPONSE_MAXIMA: tuple[Path, ...] = (("max_output_tokens",),)
 _MAXIMA: tuple[Path, ...] = (
     *(("max_output_tokens",), ("max_new_tokens",), ("max_generated_tokens",), ("max_tokens_to_sample",)),
@@ -63,10 +64,10 @@ OUTPUT_MEMBERS: Mapping[str, frozenset[str]] = {
 
 
 class Output(NamedTuple):
-    """choices: how many answers are written, also those that the caller doesn't get.
+    """choices: how many answers are generated, including those that the caller doesn't get.
 
-    maximum: tokens of one of them, thinking included; None where nothing that is surely read bounds it. thinking: the
-    part of it that is asked for beside the answer.
+    maximum: tokens of one of them, including thinking; None if no field that is certainly read bounds it. thinking: the
+    part of it requested for thinking.
     """
 
     choices: int
@@ -75,9 +76,9 @@ class Output(NamedTuple):
 
 
 def read_output(body: Mapping[str, Any], standard_names: tuple[Path, ...] = CHAT_MAXIMA) -> Output:
-    """standard_names: of a maximum that the upstream surely reads.
+    """standard_names: of maxima that the upstream certainly reads.
 
-    Raises InvalidRequest for what is no number of answers.
+    Raises InvalidRequest for an invalid number of answers.
     """
     choices = [_number_of_answers(body, path) for path in _CHOICES if _value(body, path) is not None]
     standard = list(_token_counts(body, standard_names).values())
@@ -85,7 +86,7 @@ def read_output(body: Mapping[str, Any], standard_names: tuple[Path, ...] = CHAT
     thinking = list(_token_counts(body, _THINKING).values())
     budget = max(thinking, default=0)
     is_bounded = bool(standard) and min((*standard, *others, *thinking)) >= 0
-    # 0 is served as 1 by who serves it at all.
+    # Servers that accept 0 treat it as 1.
     maximum = max(1, *standard, *others) + budget if is_bounded else None
     return Output(choices=max(choices, default=1), maximum=maximum, thinking=max(budget, 0))
 
@@ -93,13 +94,13 @@ def read_output(body: Mapping[str, Any], standard_names: tuple[Path, ...] = CHAT
 def lowered_output(
     body: Mapping[str, Any], maximum: int, field: str, standard_names: tuple[Path, ...] = CHAT_MAXIMA
 ) -> dict[str, Any]:
-    """The fields to change so that one answer has at most that many tokens, thinking included.
+    """The fields to change so that one answer has at most this many tokens, including thinking.
 
-    field: in which the upstream takes a maximum that the caller hasn't set. Nothing is raised.
+    field: where the upstream expects a maximum that the caller hasn't set. Never raises.
     """
     thinking = _token_counts(body, _THINKING)
     bounds = _token_counts(body, (*CHAT_MAXIMA, *_MAXIMA, *_MINIMA))
-    # More than half stays for the answer, unless it asks for less: Anthropic wants a maximum above its thinking.
+    # More than half is left for the answer, unless it asks for less: Anthropic requires a maximum above its thinking.
     max_thinking = (maximum - 1) // 2
     if not bounds.keys().isdisjoint(standard_names) and min(bounds.values()) >= 0:
         max_thinking = max(max_thinking, maximum - max(bounds.values()))
@@ -117,7 +118,7 @@ def _lowered(values: Mapping[Path, int], limit: int) -> dict[Path, int]:
 
 
 def _fields(body: Mapping[str, Any], changes: Mapping[Path, int]) -> dict[str, Any]:
-    """The changes by top-level field; the objects that some of them are in as they were but for these."""
+    """The changes by top-level field; objects are copied with only these members changed."""
     fields: dict[str, Any] = {}
     for path, value in changes.items():
         if len(path) == 1:
@@ -128,14 +129,14 @@ def _fields(body: Mapping[str, Any], changes: Mapping[Path, int]) -> dict[str, A
 
 
 def _token_counts(body: Mapping[str, Any], paths: Iterable[Path]) -> dict[Path, int]:
-    """Of the fields that are given; -1 where they bound nothing."""
+    """Of the given fields; -1 for values that bound nothing."""
     given = {path: value for path in paths if (value := _value(body, path)) is not None}
     counts = {path: token_count(value) for path, value in given.items()}
     return {path: -1 if count is None else count for path, count in counts.items()}
 
 
 def _number_of_answers(body: Mapping[str, Any], path: Path) -> int:
-    """A server that reads more into a value than we do would write answers that no limit has counted."""
+    """Strict: a server that reads more into a value than we do would write answers that no limit has counted."""
     count = token_count(_value(body, path))
     least = 0 if path in _MAY_BE_NONE else 1
     if count is None or not least <= count <= MAX_CHOICES:

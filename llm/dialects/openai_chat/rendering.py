@@ -1,4 +1,4 @@
-"""Translated replies in OpenAI's shape, whole and streamed."""
+"""Translated replies in OpenAI's form, complete and streamed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from llm.types import (
 
 
 def render_whole(response: ChatResponse, body: Mapping[str, Any], *, request_id: str, created: int) -> bytes:
-    """body: the caller's, which says whether tools are spoken of in the old way (`functions`)."""
+    """body: the caller's; decides whether tools are rendered in the old form (`functions`)."""
     message: dict[str, Any] = {"role": "assistant", "content": response.reply, "refusal": None}
     message |= _thinking_fields([thinking_detail(thinking, index) for index, thinking in enumerate(response.thinking)])
     if response.tool_calls:
@@ -50,7 +50,7 @@ def render_whole(response: ChatResponse, body: Mapping[str, Any], *, request_id:
 
 
 class OpenAIChatWriter:
-    """A `StreamWriter`. Every chunk but the last two has the same frame, written once."""
+    """A `StreamWriter`. All chunks but the last two have the same frame, rendered once."""
 
     def __init__(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> None:
         self._wants_usage = request.wants_stream_usage
@@ -58,7 +58,7 @@ class OpenAIChatWriter:
         frame = {"id": f"chatcmpl-{request_id}", "object": "chat.completion.chunk", "created": created, "model": model}
         self._frame = {**frame, "system_fingerprint": None}
         self._before_delta = b"data: " + orjson.dumps(self._frame)[:-1] + b',"choices":[{"index":0,"delta":'
-        # Who asks for usage gets a null in each chunk before it, as from OpenAI.
+        # With usage requested, each chunk before it has a null, as OpenAI's do.
         self._usage_member = b',"usage":null' if self._wants_usage else b""
         self._after_delta = b',"logprobs":null,"finish_reason":null}]' + self._usage_member + b"}\n\n"
 
@@ -101,7 +101,7 @@ def tool_call_delta_object(delta: ToolCallDelta) -> dict[str, Any]:
 
 
 def _thinking_fields(details: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The text alone, to be shown, and the details, to be sent back."""
+    """The text for display, and the details for sending back."""
     text = "".join(str(detail.get("text", "")) for detail in details)
     fields: dict[str, Any] = {"reasoning_content": text} if text else {}
     return {**fields, "reasoning_details": details} if details else fields

@@ -1,7 +1,7 @@
-"""Follows a pass-through chat stream at the price of a few byte searches a block.
+"""Follows a pass-through chat stream at the cost of a few byte searches per block.
 
-Beside what every `EventReader` does, one thing changes on the way down: where the caller did not ask for usage, the
-usage chunk and the `"usage":null` that we caused are taken out.
+In addition to what every `EventReader` does, one thing changes: if the caller didn't ask for usage, the usage chunk and
+the `"usage":null` that we caused are removed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from llm.dialects.reply_fields import loaded
 from llm.dialects.sse import read_event
 from llm.types import TokenCounts
 
-# Followed by the brace that closes the event, it is a member of the event's own object, not of one inside it.
+# Followed by the brace that closes the event, it is a member of the event's own object, not of a nested one.
 _NULL_USAGE = re.compile(rb',"usage":null(?=(?:,"obfuscation":"[^"\\]*+")?\}\r?\n)')
 _DONE = b"[DONE]"
 
 
 class OpenAIChatReader(EventReader):
-    """A `StreamReader`. wants_usage: the caller asked for the usage chunk. choice_text: what a chunk's choice says."""
+    """A `StreamReader`. wants_usage: the caller asked for the usage chunk. choice_text: gets the text of a choice."""
 
     LAST_EVENT = b"data: [DONE]\n\n"
 
@@ -39,7 +39,7 @@ class OpenAIChatReader(EventReader):
         return block
 
     def _is_plain(self, block: bytes) -> bool:
-        """Only structural quotes are unescaped, so no text of a model looks like these."""
+        """Only structural quotes are unescaped, so a model's text can't look like these."""
         return (
             bool(self._model)
             and not self._is_final
@@ -90,7 +90,7 @@ def _chunk_text(choice_text: Callable[[Mapping[str, Any]], str], data: bytes) ->
 
 
 def _is_last(choices: Any) -> bool:
-    """Whether a chunk with usage ends the stream: it has no choices, or says why each of them ended."""
+    """Whether a chunk with usage is the last: it has no choices, or gives a reason for each one's end."""
     if choices is None:
         return True
     if not isinstance(choices, list):

@@ -1,4 +1,4 @@
-"""The text in chat messages, replies and deltas, for counting. Lenient: it never raises, whatever it is given."""
+"""The text in chat messages, replies and deltas, for counting. Lenient: nothing here raises, whatever the input."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from llm.dialects.json_text import as_json
 
-# What a message or a delta may hold as plain text. Reasoning has two names among compatible servers.
+# Plain text in a message or a delta. Compatible servers have two names for reasoning.
 _TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal")
 _PROMPT_OBJECTS = ("tools", "functions", "response_format")
 
 
 def prompt_text(body: Mapping[str, Any]) -> str:
-    """Messages, tool definitions and the schema of the reply, in that order, one a line."""
+    """Messages, tool definitions and the schema of the reply, in that order, one per line."""
     messages = body.get("messages")
     texts = [_prompt_message(message) for message in messages] if isinstance(messages, list) else []
     texts += [as_json(body[name]) for name in _PROMPT_OBJECTS if body.get(name)]
@@ -21,11 +21,11 @@ def prompt_text(body: Mapping[str, Any]) -> str:
 
 
 def message_text(message: Any) -> str:
-    """The text of a reply's message or of a stream's delta: content, reasoning, refusal, tool calls, transcript."""
+    """Text of a reply's message or of a stream's delta: content, reasoning, refusal, tool calls, transcript."""
     if not isinstance(message, dict):
         return ""
     if len(message) == 1 and isinstance(content := message.get("content"), str):
-        return content  # nearly every delta of a stream
+        return content  # almost every delta of a stream
     texts = [_content_text(message[name]) for name in _TEXT_FIELDS if message.get(name)]
     if message.get("tool_calls"):
         texts += _tool_call_texts(message["tool_calls"])

@@ -1,8 +1,8 @@
 """An OpenAI chat body as a ChatRequest, for providers that speak another dialect.
 
-What would change the reply and cannot be passed on is refused by name (`_UNTRANSLATABLE`, unless it says what is the
-default anyway). The rest of what a ChatRequest has no place for is ignored: `seed` (best effort by definition),
-`prediction` and `service_tier` (speed), `store`, `metadata`, `prompt_cache_*`, `safety_identifier` and unknown fields.
+Anything that would change the reply and can't be passed on is refused by name (`_UNTRANSLATABLE`, unless it has the
+default value). The rest that a ChatRequest can't express is ignored: `seed` (best effort by definition), `prediction`
+and `service_tier` (speed), `store`, `metadata`, `prompt_cache_*`, `safety_identifier` and unknown fields.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llm.dialects.request_fields import (
 from llm.errors import InvalidRequest
 from llm.types import ChatRequest, Tool, ToolChoice
 
-# Field -> the values that mean nothing is asked.
+# Field -> the values that request nothing.
 _UNTRANSLATABLE: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "frequency_penalty": (0,),
@@ -41,7 +41,7 @@ MODES: dict[str, Literal["auto", "none", "required"]] = {"auto": "auto", "none":
 
 
 def to_chat(body: Mapping[str, Any], *, model: str) -> ChatRequest:
-    """body: checked by `OpenAIChat.parse`. Raises InvalidRequest for what cannot be translated."""
+    """body: validated by `OpenAIChat.parse`. Raises InvalidRequest for anything that can't be translated."""
     refuse_fields(body, _UNTRANSLATABLE)
     return ChatRequest(
         model=model,
@@ -95,7 +95,7 @@ def _tool_choice(body: Mapping[str, Any]) -> ToolChoice | None:
     is_parallel = body.get("parallel_tool_calls") is not False
     choice = body.get("tool_choice")
     if body.get("functions") and not body.get("tools"):
-        # The old fields know one call at a time.
+        # The old fields only support one call at a time.
         is_parallel = False
         choice = body.get("function_call")
         if isinstance(choice, dict):

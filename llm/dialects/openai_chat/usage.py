@@ -1,15 +1,15 @@
-"""What the `usage` object of an OpenAI-style chat reply says, as TokenCounts, and back.
+"""The `usage` object of an OpenAI-style chat reply as TokenCounts, and back.
 
 Sources, read 2026-11: openai 3.54 (`types/completion_usage.py`), the extractors of genai-prices 0.2.3, and for
 compatible servers bug reports with live figures (vercel/ai 12425, mozilla-ai/any-llm 1291).
 - OpenAI: `cached_tokens`, `cache_write_tokens` and `audio_tokens` are inside `prompt_tokens`; `reasoning_tokens` and
-  `audio_tokens` are inside `completion_tokens`. `cache_write_tokens` are booked as the 5 minute write, but for
-  those that `cache_write_tokens_details` says are kept for 12 hours.
-- xAI (`reasoning_tokens`) and Gemini's compatible endpoint (no detail at all) count thinking beside
-  `completion_tokens` but inside `total_tokens`, and bill it as output. So where the total exceeds the sum, the surplus
-  is output: our total then always is the provider's.
+  `audio_tokens` are inside `completion_tokens`. `cache_write_tokens` are recorded as 5 minute writes, except those that
+  `cache_write_tokens_details` reports as kept for 12 hours.
+- xAI (`reasoning_tokens`) and Gemini's compatible endpoint (no details at all) count thinking outside
+  `completion_tokens` but inside `total_tokens`, and bill it as output. So if the total exceeds the sum, the surplus is
+  output: our total then always equals the provider's.
 - OpenRouter counts its own tools in `server_tool_use` (openrouter.ai, client SDKs, `BodyServerToolUse`).
-- DeepSeek names cached tokens `prompt_cache_hit_tokens`, Moonshot `cached_tokens`, both directly in `usage`.
+- DeepSeek reports cached tokens as `prompt_cache_hit_tokens`, Moonshot as `cached_tokens`, both directly in `usage`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llm.types import TokenCounts
 
 
 class UsageNames(NamedTuple):
-    """How an endpoint names what is the same in all of them."""
+    """An endpoint's names for what all of them report."""
 
     input: str
     output: str
@@ -43,12 +43,12 @@ _NAMES = UsageNames("prompt_tokens", "completion_tokens", "prompt_tokens_details
 
 
 def read_usage(usage: Any) -> tuple[TokenCounts | None, Mapping[str, Any] | None]:
-    """(counts, absurd) as `read_figures` has them; prompt and completion tokens must both be there."""
+    """(counts, absurd) as in `read_figures`; both prompt and completion tokens must be given."""
     return read_figures(usage, partial(counts_by, _NAMES))
 
 
 def usage_object(counts: TokenCounts) -> dict[str, Any]:
-    """As OpenAI writes it."""
+    """In OpenAI's form."""
     prompt_details = {"cached_tokens": counts.cache_read_tokens, "audio_tokens": counts.audio_input_tokens}
     if written := counts.cache_write_5m_tokens + counts.cache_write_1h_tokens:
         prompt_details["cache_write_tokens"] = written
@@ -67,7 +67,7 @@ def usage_object(counts: TokenCounts) -> dict[str, Any]:
 
 
 def counts_by(names: UsageNames, usage: Mapping[str, Any]) -> TokenCounts | None:
-    """None where input or output isn't said. Raises AbsurdFigureError."""
+    """None if input or output isn't given. Raises AbsurdFigureError."""
     prompt, completion = read_count(usage, names.input), read_count(usage, names.output)
     total = read_count(usage, "total_tokens")
     if prompt is None or completion is None:
@@ -92,7 +92,7 @@ def counts_by(names: UsageNames, usage: Mapping[str, Any]) -> TokenCounts | None
 
 
 def _cache_writes(details: Mapping[str, Any]) -> dict[str, int]:
-    """By lifetime; what is kept for 12 hours is booked with the longer one that there is."""
+    """By lifetime; what is kept for 12 hours is recorded as the longer of our two."""
     written = read_count(details, "cache_write_tokens") or 0
     long = read_count(read_details(details, "cache_write_tokens_details"), "ttl_12h_tokens") or 0
     if long > written:
@@ -101,7 +101,7 @@ def _cache_writes(details: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _extra_meters(usage: Mapping[str, Any]) -> dict[str, int]:
-    """Units that are billed beside tokens; a zero is left out, since it needs no rate."""
+    """Units billed beside tokens; zeros are omitted, since they need no rate."""
     named = {meter: units for name, meter in UNITS_IN_USAGE.items() if (units := read_count(usage, name))}
     return {**read_tool_units(usage), **named}
 

@@ -1,16 +1,15 @@
 """OpenAI's Chat Completions: `POST /v1/chat/completions`, also spoken by every OpenAI-compatible server.
 
-A request is checked only as far as the gateway depends on it. Whatever else it holds, unknown fields included, is the
-upstream's to judge.
+A request is validated only as far as the gateway depends on it. Everything else, including unknown fields, is up to the
+upstream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from llm.dialects.base import ANY_SERVER, Extent, ParsedRequest, Server, StreamReader, StreamWriter
+from llm.dialects.base import Extent, ParsedRequest, Server, StreamReader, StreamWriter
 from llm.dialects.openai_chat import rendering
 from llm.dialects.openai_chat.choices import ChoicesDialect
 from llm.dialects.openai_chat.extent import measure_extent
@@ -18,7 +17,6 @@ from llm.dialects.openai_chat.fields import REQUEST
 from llm.dialects.openai_chat.stream import OpenAIChatReader
 from llm.dialects.openai_chat.text import message_text, prompt_text
 from llm.dialects.openai_chat.translation import to_chat
-from llm.dialects.request_fields import changed_body
 from llm.dialects.strict_json import load_object
 from llm.enums import Dialect
 from llm.errors import InvalidRequest
@@ -38,24 +36,15 @@ class OpenAIChat(ChoicesDialect):
         check_messages(body.get("messages"))
         return self.parsed(raw, body)
 
-    def upstream_body(
-        self,
-        request: ParsedRequest,
-        *,
-        upstream_model: str,
-        max_output_tokens: int | None = None,
-        server: Server = ANY_SERVER,
-    ) -> bytes:
-        if server.developer_role != DEVELOPER and any(map(_is_developers, request.body["messages"])):
-            messages = [
+    def changes_for(self, request: ParsedRequest, server: Server) -> dict[str, Any]:
+        changes = super().changes_for(request, server)
+        messages = request.body["messages"]
+        if server.developer_role != DEVELOPER and any(map(_is_developers, messages)):
+            changes["messages"] = [
                 {**message, "role": server.developer_role} if _is_developers(message) else message
-                for message in request.body["messages"]
+                for message in messages
             ]
-            request = replace(request, raw=changed_body(request, {"messages": messages}), members={})
-            request = replace(request, body={**request.body, "messages": messages})
-        return super().upstream_body(
-            request, upstream_model=upstream_model, max_output_tokens=max_output_tokens, server=server
-        )
+        return changes
 
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
         return to_chat(request.body, model=upstream_model)

@@ -1,1 +1,1 @@
-"""OpenAI's older completions, of a text instead of messages: passed through to whoever serves them."""
+"""OpenAI's older completions, with a text instead of messages: passed through to providers that have them."""

@@ -1,7 +1,7 @@
-"""OpenAI's older completions: `POST /v1/completions`, whole and streamed, passed through.
+"""OpenAI's older completions: `POST /v1/completions`, complete and streamed, passed through.
 
-Source, read 2026-11: openai 3.54 (`types/completion_create_params.py`, `types/completion.py`). Each of several prompts
-is answered by as many choices.
+Source, read 2026-11: openai 3.54 (`types/completion_create_params.py`, `types/completion.py`). With several prompts,
+each is answered by that many choices.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from llm.dialects.base import ANY_SERVER, Extent, ParsedRequest, Server, StreamReader
+from llm.dialects.base import Extent, ParsedRequest, Server, StreamReader
 from llm.dialects.openai_chat.choices import ChoicesDialect
 from llm.dialects.openai_chat.extent import measure_extent
 from llm.dialects.openai_chat.fields import REQUEST
@@ -44,25 +44,15 @@ class OpenAICompletions(ChoicesDialect):
         prompts = len(listed_inputs(body.get("prompt"))) + len(listed_inputs(body.get("prompt_embeds")))
         return replace(request, choices=request.choices * max(1, prompts))
 
-    def upstream_body(
-        self,
-        request: ParsedRequest,
-        *,
-        upstream_model: str,
-        max_output_tokens: int | None = None,
-        server: Server = ANY_SERVER,
-    ) -> bytes:
-        """Completions have always had the same field for a maximum."""
-        server = server._replace(maximum_field="max_tokens")
-        return super().upstream_body(
-            request, upstream_model=upstream_model, max_output_tokens=max_output_tokens, server=server
-        )
+    def lowered_output(self, request: ParsedRequest, maximum: int, server: Server) -> dict[str, Any]:
+        """Completions have always had the same field for the maximum."""
+        return super().lowered_output(request, maximum, server._replace(maximum_field="max_tokens"))
 
     def prompt_text(self, request: ParsedRequest) -> str:
         return f"{inputs_text(request.body.get('prompt'))}\n{text_in(request.body, 'suffix')}".rstrip("\n")
 
     def extent(self, request: ParsedRequest) -> Extent:
-        """Bounded by the body's bytes: also a token of a list takes one of them."""
+        """Bounded by the body's bytes: a token of a list takes at least one of them too."""
         prompts = listed_inputs(request.body.get("prompt"))
         extent = measure_extent(request.body, len(request.raw))
         is_known = all(isinstance(prompt, str) or is_token_list(prompt) for prompt in prompts)

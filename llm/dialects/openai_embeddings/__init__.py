@@ -1,1 +1,1 @@
-"""OpenAI's embeddings: passed through to whoever serves them."""
+"""OpenAI's embeddings: passed through to providers that have them."""

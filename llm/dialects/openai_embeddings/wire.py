@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llm.dialects.base import ANY_SERVER, Extent, ParsedRequest, Server
+from llm.dialects.base import Extent, ParsedRequest, Server
 from llm.dialects.end_users import metadata_tags, openai_end_user
 from llm.dialects.kept_objects import refuse_kept_objects
 from llm.dialects.money_fields import read_upstream_cost
@@ -18,7 +18,7 @@ from llm.dialects.openai_chat.extent import has_stored_prompt
 from llm.dialects.openai_chat.fields import ROUTING_FIELDS, STORED_PROMPT_FIELDS, asked_service, find_routing_fields
 from llm.dialects.openai_chat.inputs import inputs_text, is_token_list, listed_inputs
 from llm.dialects.reply_fields import loaded_reply, text_in
-from llm.dialects.request_fields import changed_body, checked_model, renamed_model, shape
+from llm.dialects.request_fields import checked_model, shape
 from llm.dialects.strict_json import load_object
 from llm.dialects.usage_figures import read_count, read_figures, read_service
 from llm.enums import Dialect
@@ -31,11 +31,11 @@ _FIELDS = (
 _REQUEST = shape(*_FIELDS, *ROUTING_FIELDS, *STORED_PROMPT_FIELDS, "messages")
 
 _INPUT_TEMPLATE_TOKENS = 2
-"""What a model adds to each of its inputs: a beginning and an end. The quotes of a text make room for them."""
+"""What a model adds to each input: a beginning and an end. A text's quotes make up for them."""
 
 
 class OpenAIEmbeddings(OpenAIDialect):
-    """The `PassThrough` wire format of embeddings. There is no output: all tokens are of the inputs."""
+    """The `PassThrough` wire format of embeddings. There is no output: all tokens are input."""
 
     dialect = Dialect.OPENAI_EMBEDDINGS
     path = "/embeddings"
@@ -62,9 +62,9 @@ class OpenAIEmbeddings(OpenAIDialect):
         return inputs_text(request.body.get("input"))
 
     def extent(self, request: ParsedRequest) -> Extent:
-        """Texts are bounded by the body's bytes, lists of tokens by their number; of anything else nobody knows.
+        """Texts are bounded by the body's bytes, lists of tokens by their length; anything else is unbounded.
 
-        vLLM takes `messages` too, with images, and a template for them.
+        vLLM also accepts `messages`, with images, and a template for them.
         """
         if request.body.get("messages") is not None or has_stored_prompt(request.body):
             return Extent(None)
@@ -75,15 +75,8 @@ class OpenAIEmbeddings(OpenAIDialect):
             return Extent(sum(len(each) + _INPUT_TEMPLATE_TOKENS for each in inputs))
         return Extent(None)
 
-    def upstream_body(
-        self,
-        request: ParsedRequest,
-        *,
-        upstream_model: str,
-        max_output_tokens: int | None = None,
-        server: Server = ANY_SERVER,
-    ) -> bytes:
-        return changed_body(request, renamed_model(request, upstream_model))
+    def lowered_output(self, request: ParsedRequest, maximum: int, server: Server) -> dict[str, Any]:
+        return {}
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:
         reply = loaded_reply(body, reply)

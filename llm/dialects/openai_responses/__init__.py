@@ -1,1 +1,1 @@
-"""OpenAI's responses: as callers send them, and as providers answer them."""
+"""OpenAI's responses: requests, replies, streams."""

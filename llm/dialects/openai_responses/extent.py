@@ -1,4 +1,4 @@
-"""How large a request's prompt may be in tokens, and what else it may cost. Lenient: nothing here raises."""
+"""Upper bounds for a request's prompt in tokens, and its other costs. Lenient: nothing here raises."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from llm.dialects.openai_chat.extent import (
 from llm.dialects.openai_responses.text import items_of
 from llm.dialects.usage_figures import UNREPORTED_TOOLS, WEB_SEARCHES
 
-# Tuples, not sets: what a caller sends as a type may be anything, and to ask a set for a list raises.
+# Tuples, not sets: a caller may send anything as a type, and looking up a list in a set raises.
 _BOUNDED_TOOLS = ("function", "custom", "apply_patch")
-"""Tools that a call of is the caller's own affair, and ends the response."""
+"""Tools that the caller runs; a call of one ends the response."""
 FREE_TOOLS = (*_BOUNDED_TOOLS, "local_shell", "computer", "computer_use_preview", "mcp", "tool_search")
-"""Tools that cost the tokens that they bring and no more."""
+"""Tools that cost only their tokens."""
 SEARCH_TOOLS = "web_search"
-"""How the types of all its versions begin."""
+"""Prefix of the types of all its versions."""
 
 _TOOL_KEYS = frozenset(
     (
@@ -31,7 +31,7 @@ _TOOL_KEYS = frozenset(
         *("allowed_callers", "output_schema", "cache_control"),
     )
 )
-"""Of a tool whose calls are the caller's own affair."""
+"""Of a tool that the caller runs."""
 
 _TEXT_ITEMS = (
     *("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"),
@@ -40,7 +40,7 @@ _TEXT_ITEMS = (
 
 
 def measure_extent(body: Mapping[str, Any], raw_bytes: int) -> Extent:
-    """A token is at least one byte of text, and JSON never makes a text shorter: the body's bytes are the bound."""
+    """A token is at least one byte of text, and JSON never shortens a text: the body's bytes are the bound."""
     compaction = "" if not body.get("context_management") else "a compaction of the conversation"
     output = compaction or unbounded_output(body)
     if compaction or _is_of_unknown_size(body):
@@ -50,7 +50,7 @@ def measure_extent(body: Mapping[str, Any], raw_bytes: int) -> Extent:
 
 
 def tool_meters(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """The extra meters of what a request has the provider run, where no whole response says what of it ran."""
+    """The extra meters of tools that the provider runs, if no complete response says which of them ran."""
     kinds = [*tool_types(body.get("tools")), *_chosen_tool(body)]
     searches = [kind for kind in kinds if is_search(kind)]
     others = any(kind not in FREE_TOOLS and not is_search(kind) for kind in kinds)
@@ -59,7 +59,7 @@ def tool_meters(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def tool_types(tools: Any) -> Iterator[str]:
-    """What they are, those of a namespace included; "" for what says nothing."""
+    """Types of the tools, including those of a namespace; "" for one without a type."""
     for tool in items_of(tools):
         kind = tool.get("type")
         if kind == "namespace":
@@ -92,7 +92,7 @@ def _is_text_item(item: Any) -> bool:
         return False
     kind = item.get("type")
     if kind == "reasoning":
-        # Without its encrypted form it is loaded from where the provider keeps it.
+        # Without its encrypted form it is loaded from where the provider stores it.
         return isinstance(item.get("encrypted_content"), str)
     is_known = kind in _TEXT_ITEMS or (kind is None and "role" in item)
     return is_known and all(_is_text(item.get(name)) for name in ("content", "output"))
@@ -116,7 +116,7 @@ def _unbounded(body: Mapping[str, Any]) -> str:
 
 
 def _are_callers_own(tools: Any) -> bool:
-    """Whether they are nothing but tools of the caller's; a member that we don't know may be a second kind."""
+    """Whether all are the caller's own tools; an unknown member may make one a tool that the provider runs."""
     if tools is None:
         return True
     return isinstance(tools, list) and all(
@@ -128,7 +128,7 @@ def _are_callers_own(tools: Any) -> bool:
 
 
 def _chosen_tool(body: Mapping[str, Any]) -> Iterator[str]:
-    """Some servers need no list of tools to run the one that is chosen."""
+    """Some servers run the chosen tool even without a list of tools."""
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") != "allowed_tools":
         yield _tool_type(choice, choice.get("type"))

@@ -1,6 +1,6 @@
-"""The fields of a request for a response by what they do: those we know, and those that name what a provider keeps.
+"""The fields of a request for a response: known ones, and those that name objects stored at a provider.
 
-Source, read 2026-11: openai 3.54 (`types/responses/`). vLLM takes a response's own id as `request_id`.
+Source, read 2026-11: openai 3.54 (`types/responses/`). vLLM accepts a response's own id as `request_id`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CONTENT: Mapping[Any, str] = {
     "compaction": "encrypted_content",
     "compaction_summary": "encrypted_content",
 }
-"""Type of an item -> the member that an item with an id must have: without it, it stands for the one that is kept."""
+"""Type of an item -> the member that an item with an id must have: without it, it refers to the stored one."""
 
 _PART = shape("type", "text", "refusal", "file_id", "file_data", "file_url", "image_url", "filename")
 _ITEM = shape(
@@ -58,7 +58,7 @@ REQUEST = Shape(
 
 
 def kept_responses(body: Mapping[str, Any]) -> tuple[KeptResponse, ...]:
-    """Raises InvalidRequest for an id that is no text."""
+    """Raises InvalidRequest for an id that isn't a text."""
     options = body.get("prompt_cache_options")
     named = {
         "previous_response_id": body.get("previous_response_id"),
@@ -73,7 +73,7 @@ def kept_responses(body: Mapping[str, Any]) -> tuple[KeptResponse, ...]:
 
 
 def refuse_misdirected(body: Mapping[str, Any]) -> None:
-    """Raises InvalidRequest for what is no request for a response, or for one in the background."""
+    """Raises InvalidRequest for the body of another endpoint, or a request for a background response."""
     if "messages" in body and "input" not in body:
         raise InvalidRequest(
             "'messages' belongs to chat completions: send this request to POST /v1/chat/completions, or send its"
@@ -90,7 +90,7 @@ def refuse_misdirected(body: Mapping[str, Any]) -> None:
 
 
 def refuse_kept_by_name(raw: bytes, body: Mapping[str, Any]) -> None:
-    """Raises InvalidRequest for whatever names something that the provider keeps, but for a response."""
+    """Raises InvalidRequest for the name of any object stored at the provider, except a response."""
     if body.get("request_id") is not None:
         raise InvalidRequest("'request_id' can't be set: each response gets an id of its own.", param="request_id")
     if body.get("prompt") is not None:
@@ -104,7 +104,7 @@ def refuse_kept_by_name(raw: bytes, body: Mapping[str, Any]) -> None:
 
 
 def _is_reference(item: Mapping[str, Any]) -> bool:
-    """Whether an item stands for one that is kept. Others repeat their content, whatever id they have."""
+    """Whether an item refers to a stored one. Others repeat their content, whatever their id."""
     if item.get("id") is None:
         return False
     kind = item.get("type")

@@ -1,7 +1,6 @@
-"""Translated replies as responses, whole and as a stream of typed events.
+"""Translated replies as responses, complete and as a stream of typed events.
 
-Nothing of them is kept anywhere, which `store: false` says. Their ids are ours, and good for nothing but telling them
-apart.
+They aren't stored anywhere, which `store: false` says. Their ids are ours, and only serve to tell them apart.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ _ECHOED: Mapping[str, Any] = {
     "truncation": "disabled",
     "user": None,
 }
-"""Members that repeat the request, and what they are where it says nothing."""
+"""Members that repeat the request, and their values if it doesn't have them."""
 _INCOMPLETE: Mapping[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 JSON = dict[str, Any]
 _Kind = Literal["rs", "msg", "fc"]
-"""Of an item, as its id begins: reasoning, a message, the call of a function."""
+"""Kind of an item, as a prefix of its id: reasoning, a message, a function call."""
 
 
 def render_whole(response: ChatResponse, body: Mapping[str, Any], *, request_id: str, created: int) -> bytes:
@@ -64,7 +63,7 @@ def render_whole(response: ChatResponse, body: Mapping[str, Any], *, request_id:
 
 
 class OpenAIResponsesWriter:
-    """A `StreamWriter`. An item ends where the next one begins, but for calls: pieces of several may be mixed."""
+    """A `StreamWriter`. An item ends where the next one begins, except calls: pieces of several may be interleaved."""
 
     def __init__(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> None:
         self._frame = _Frame(request.body, request_id, created, model)
@@ -126,7 +125,7 @@ class OpenAIResponsesWriter:
         return opening + self._event("response.reasoning_summary_text.delta", **thought.part_place, delta=delta.text)
 
     def _open(self, kind: _Kind, *, call_id: str = "", name: str = "") -> tuple[_OpenItem, bytes]:
-        """An item after all others, and the events that end the one before it and begin it."""
+        """Adds an item; returns the events that end the previous one and begin this one."""
         before = self._items[-1] if self._items else None
         closing = self._close(before) if before is not None and before.is_open and before.kind != "fc" else b""
         index = len(self._items)
@@ -149,7 +148,7 @@ class OpenAIResponsesWriter:
 
 @dataclass(slots=True)
 class _OpenItem:
-    """An item of the output while it is written: reasoning, a message, or the call of a function."""
+    """An item of the output while it is written: reasoning, a message, or a function call."""
 
     kind: _Kind
     id: str
@@ -187,7 +186,7 @@ class _OpenItem:
         return _call_item(self.id, self.call_id, self.name, arguments, self.namespace)
 
     def endings(self) -> Iterator[tuple[str, JSON]]:
-        """The events, and their members, that end what is in the item."""
+        """The events, with their members, that end the item's content."""
         if self.kind == "fc":
             called = {"name": self.name, "arguments": self.arguments}
             yield "response.function_call_arguments.done", {**self.place, **called}
@@ -201,7 +200,7 @@ class _OpenItem:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What all renderings of one response have in common. request: the caller's body."""
+    """What all renderings of one response share. request: the caller's body."""
 
     request: Mapping[str, Any]
     request_id: str
@@ -249,7 +248,7 @@ class _Frame:
 
 
 def usage_object(counts: TokenCounts | None) -> JSON:
-    """As OpenAI writes it in a response."""
+    """In OpenAI's form for responses."""
     counts = counts or TokenCounts()
     written = counts.cache_write_5m_tokens + counts.cache_write_1h_tokens
     return {

@@ -1,7 +1,7 @@
-"""Follows a pass-through stream of a response: typed events, of which the last holds the whole response and its usage.
+"""Follows a pass-through stream of a response: typed events, the last with the complete response and its usage.
 
-Only events with a response, an error or money in them are taken apart. The last one is held back until the call is on
-the books; where the account shows its cost, the usage of its response gets it.
+Only events with a response, an error or money are parsed. The last one is held back until the call is on the books; if
+the account shows its cost, the usage of its response gets it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ACCOUNT_CODES = frozenset(
         *("billing_hard_limit_reached", "billing_not_active", "account_deactivated"),
     )
 )
-"""Of a response that failed: why its provider doesn't serve our account. Its words about that are no caller's."""
+"""Codes of a failed response: its provider doesn't serve our account. The message isn't for callers."""
 
 
 class OpenAIResponsesReader(EventReader):
@@ -39,7 +39,7 @@ class OpenAIResponsesReader(EventReader):
         self._response: Mapping[str, Any] = {}
 
     def end(self) -> bytes:
-        """The last event counts without the blank line too, if it has come as a whole."""
+        """The last event counts even without the blank line, if it arrived whole."""
         data = read_event(self._splitter.pending).data
         last_event = loaded(data) if data and is_readable_event(data) else None
         return self.feed(b"\n\n") if last_event and last_event.get("type") in ENDINGS else b""
@@ -60,7 +60,7 @@ class OpenAIResponsesReader(EventReader):
         )
 
     def _is_end(self, raw: bytes) -> bool:
-        """The last event is read like all others, and so only where it has come as a whole."""
+        """The last event must be parsed like all others, so it has to be whole."""
         return False
 
     def _failure_in(self, document: Mapping[str, Any]) -> str | None:

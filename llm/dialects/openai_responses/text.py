@@ -1,4 +1,4 @@
-"""The text in a request's items, a reply's and a stream's events, for counting. Lenient: nothing here raises."""
+"""The text in a request's items, and in a reply's and a stream's events, for counting. Lenient: nothing here raises."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NO_TEXT = "response.audio.delta"
 
 
 def prompt_text(body: Mapping[str, Any]) -> str:
-    """Instructions, input, tool definitions and the schema of the reply, in that order, one a line."""
+    """Instructions, input, tool definitions and the schema of the reply, in that order, one per line."""
     asked = body.get("input")
     texts = [body["instructions"]] if isinstance(body.get("instructions"), str) else []
     texts += [asked] if isinstance(asked, str) else [item_text(item) for item in items_of(asked)]
@@ -23,7 +23,7 @@ def prompt_text(body: Mapping[str, Any]) -> str:
 
 
 def output_text(output: Any) -> str:
-    """What a model has generated: the items of a whole reply."""
+    """Generated text: the items of a whole reply."""
     return "".join(item_text(item) for item in items_of(output))
 
 
@@ -36,7 +36,7 @@ def item_text(item: Mapping[str, Any]) -> str:
 
 
 def event_text(data: bytes) -> str:
-    """The piece of generated text in one event of a stream, the name of a tool that is called included."""
+    """The generated text in one event of a stream, including the name of a called tool."""
     event = loaded(data) or {}
     kind, delta, item = event.get("type"), event.get("delta"), event.get("item")
     if kind == "response.output_item.added" and isinstance(item, dict):
@@ -46,7 +46,7 @@ def event_text(data: bytes) -> str:
 
 
 def items_of(value: Any) -> list[dict[str, Any]]:
-    """Those of a list that are objects."""
+    """The objects in a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 

@@ -1,7 +1,7 @@
-"""Thinking as the `reasoning` items of a response, and as it comes back in the next request's input.
+"""Thinking as the `reasoning` items of a response, and as returned in the next request's input.
 
 The text is the summary. The signature is in `encrypted_content`, which callers return unread. As in OpenAI's own
-responses it doesn't depend on `include`: an item without it would stand for one that the provider keeps.
+responses it doesn't depend on `include`: an item without it would refer to one stored by the provider.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from llm.types import Thinking
 _OURS = "llm-gateway."
 _SIGNATURE = f"{_OURS}signature:"
 _DATA = f"{_OURS}data:"
-"""How the `encrypted_content` begins that is ours; OpenAI's is base64, which has neither point nor colon."""
+"""Prefix of our own `encrypted_content`; OpenAI's is base64, which contains neither dots nor colons."""
 
 
 def reasoning_item(item_id: str, thinking: Thinking) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def summary_part(text: str) -> dict[str, Any]:
 
 
 def read_reasoning_item(item: Mapping[str, Any]) -> Iterator[Thinking]:
-    """The thinking in an item of ours; nothing if another provider wrote it. Never raises."""
+    """The thinking in an item of ours; empty if another provider wrote it. Never raises."""
     sealed, summary = item.get("encrypted_content"), item.get("summary")
     if not isinstance(sealed, str):
         return
@@ -42,7 +42,7 @@ def read_reasoning_item(item: Mapping[str, Any]) -> Iterator[Thinking]:
 
 
 def changed_input(raw: bytes, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The changes for OpenAI, which refuses an `encrypted_content` that it hasn't written: our items are removed.
+    """The changes for OpenAI, which refuses `encrypted_content` that it hasn't written: our items are removed.
 
     They reach it if a route falls back to it. raw: the bytes of `body`.
     """

@@ -1,8 +1,9 @@
 """A request for a response as a ChatRequest, for providers that speak another dialect.
 
-What would change the reply and cannot be passed on is refused by name. Left out is what the reply can do without:
-items of reasoning that aren't ours (they are the provider's that wrote them), `reasoning.summary`, `store` (nothing is
-kept), `metadata`, `prompt_cache_*`, `safety_identifier`, `service_tier`, `truncation` and unknown fields.
+Anything that would change the reply and can't be passed on is refused by name. Omitted is what the reply can do
+without: reasoning items that aren't ours (only the provider that wrote them can read them), `reasoning.summary`,
+`store` (nothing is stored), `metadata`, `prompt_cache_*`, `safety_identifier`, `service_tier`, `truncation` and unknown
+fields.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from llm.dialects.request_fields import (
 from llm.errors import InvalidRequest
 from llm.types import ChatMessage, ChatRequest, ContentPart, Role, TextPart, Thinking, ToolCall, ToolChoice
 
-# Field -> the values that mean nothing is asked.
+# Field -> the values that request nothing.
 _UNTRANSLATABLE: Mapping[str, tuple[Any, ...]] = {
     "access_programs": ({},),
     "context_management": ([],),
@@ -43,7 +44,7 @@ _ROLES: Mapping[str, Role] = {"system": "system", "developer": "developer", "use
 
 
 def to_chat(body: Mapping[str, Any], *, model: str) -> ChatRequest:
-    """body: checked by `OpenAIResponses.parse`. Raises InvalidRequest for what cannot be translated."""
+    """body: validated by `OpenAIResponses.parse`. Raises InvalidRequest for anything that can't be translated."""
     _refuse_untranslatable(body)
     return ChatRequest(
         model=model,
@@ -109,7 +110,7 @@ def _message(item: Mapping[str, Any], param: str) -> ChatMessage:
 
 
 def _add_call(messages: list[ChatMessage], call: ToolCall) -> None:
-    """Calls that follow each other, or what was said before them, are one turn of the assistant's."""
+    """Consecutive calls, and text before them, are one assistant turn."""
     if messages and messages[-1].role == "assistant":
         messages[-1] = replace(messages[-1], tool_calls=(*messages[-1].tool_calls, call))
     else:
@@ -167,7 +168,7 @@ def _tool_choice(body: Mapping[str, Any]) -> ToolChoice | None:
 
 
 def _response_format(value: Any) -> Mapping[str, Any] | None:
-    """In chat's form, which is what a ChatRequest has."""
+    """In chat's form, as a ChatRequest has it."""
     kind = value.get("type") if isinstance(value, dict) else None
     if value is None or kind == "text":
         return None

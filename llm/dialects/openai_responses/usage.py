@@ -1,7 +1,7 @@
-"""What a response says of its usage, as TokenCounts.
+"""The usage of a response as TokenCounts.
 
 Sources, read 2026-11: openai 3.54 (`types/responses/response_usage.py`, `types/responses/response.py`: `tool_usage`);
-openai.com/api/pricing, "Built-in tools": a search that opens a page, or looks for something in one, costs nothing.
+openai.com/api/pricing, "Built-in tools": a search that opens a page, or searches within one, costs nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FREE_CALLS = (
 
 
 class ResponseUsage(NamedTuple):
-    """counts, absurd: see `read_figures`. reports_tools: all that the provider has run is in the counts."""
+    """counts, absurd: see `read_figures`. reports_tools: everything that the provider has run is in the counts."""
 
     counts: TokenCounts | None
     absurd: Mapping[str, Any] | None
@@ -41,7 +41,7 @@ class ResponseUsage(NamedTuple):
 
 
 def read_usage(response: Mapping[str, Any]) -> ResponseUsage:
-    """response: the object, whole or as a stream's last event has it."""
+    """response: the object, complete or from a stream's last event."""
     counts, absurd = read_figures(response.get("usage"), partial(_counts, response))
     runs_unreported = counts is not None and UNREPORTED_TOOLS in counts.extra_meters
     is_told = isinstance(response.get("output"), list) or reports_tool_units(response.get("usage"))
@@ -58,7 +58,7 @@ def _counts(response: Mapping[str, Any], usage: Mapping[str, Any]) -> TokenCount
 
 
 def _searches(response: Mapping[str, Any]) -> int:
-    """As the response counts them, else its calls that have searched."""
+    """As counted by the response, otherwise the number of its calls that searched."""
     told = read_count(read_details(read_details(response, "tool_usage"), "web_search"), "num_requests")
     return sum(map(_is_search, _calls(response))) if told is None else told
 
@@ -74,7 +74,7 @@ def _is_search(call: Mapping[str, Any]) -> bool:
 
 
 def _costs_unknown(call: Mapping[str, Any]) -> bool:
-    """A call that the provider has run and charges for, in units that it doesn't report."""
+    """Whether the provider has run a call and charges for it in units that it doesn't report."""
     environment = call.get("environment")
     if call.get("type") == "shell_call" and isinstance(environment, dict) and environment.get("type") == "local":
         return False

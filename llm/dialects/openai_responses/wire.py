@@ -1,7 +1,7 @@
 """OpenAI's responses: `POST /v1/responses`, passed through to servers that have them, translated for others.
 
-A request is checked only as far as the gateway depends on it: what would make the books wrong, and what is kept at the
-provider and may be another account's. Whatever else it holds, unknown fields included, is the upstream's to judge.
+A request is validated only as far as the gateway depends on it: what would make the books wrong, and stored objects
+that may be another account's. Everything else, including unknown fields, is up to the upstream.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from llm.dialects.base import ANY_SERVER, Extent, Origin, ParsedRequest, Server, StreamReader, StreamWriter
+from llm.dialects.base import Extent, Origin, ParsedRequest, Server, StreamReader, StreamWriter
 from llm.dialects.end_users import metadata_tags, openai_end_user
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.dialect import OpenAIDialect
@@ -31,7 +31,7 @@ from llm.dialects.openai_responses.thinking import changed_input
 from llm.dialects.openai_responses.translation import to_chat
 from llm.dialects.openai_responses.usage import read_usage
 from llm.dialects.reply_fields import loaded_reply, text_in
-from llm.dialects.request_fields import changed_body, checked_model, read_flag, renamed_model
+from llm.dialects.request_fields import checked_model, read_flag
 from llm.dialects.strict_json import load_object
 from llm.dialects.usage_figures import read_service
 from llm.enums import Dialect
@@ -39,12 +39,14 @@ from llm.errors import GatewayError, UpstreamFailed
 from llm.types import ChatRequest, ChatResponse, Reading
 
 
-class OpenAIResponses(OpenAIDialect):
-    """The `PassThrough` wire format of responses."""
+class ResponsesPassThrough(OpenAIDialect):
+    """The `PassThrough` wire format of responses, without its translation."""
 
     dialect = Dialect.OPENAI_RESPONSES
     path = "/responses"
     name = "responses (POST /v1/responses)"
+    stores_by_default = True
+    """Whether a provider keeps what is made here if nothing is said of it."""
 
     def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
         body = load_object(raw) if body is None else body
@@ -69,31 +71,24 @@ class OpenAIResponses(OpenAIDialect):
             tags=metadata_tags(body),
         )
 
-    def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
-        return to_chat(request.body, model=upstream_model)
-
     def prompt_text(self, request: ParsedRequest) -> str:
         return prompt_text(request.body)
 
     def extent(self, request: ParsedRequest) -> Extent:
         return measure_extent(request.body, len(request.raw))
 
-    def upstream_body(
-        self,
-        request: ParsedRequest,
-        *,
-        upstream_model: str,
-        max_output_tokens: int | None = None,
-        server: Server = ANY_SERVER,
-    ) -> bytes:
-        changes = renamed_model(request, upstream_model) | changed_input(request.raw, request.body)
-        if max_output_tokens is not None:
-            [[field]] = RESPONSE_MAXIMA
-            changes |= lowered_output(request.body, max_output_tokens, field, RESPONSE_MAXIMA)
-        return changed_body(request, changes)
+    def changes_for(self, request: ParsedRequest, server: Server) -> dict[str, Any]:
+        changes = changed_input(request.raw, request.body)
+        if request.forbids_storage and self.stores_by_default and request.body.get("store") is None:
+            changes["store"] = False
+        return changes
+
+    def lowered_output(self, request: ParsedRequest, maximum: int, server: Server) -> dict[str, Any]:
+        [[field]] = RESPONSE_MAXIMA
+        return lowered_output(request.body, maximum, field, RESPONSE_MAXIMA)
 
     def read_whole(self, body: bytes, reply: Any = None) -> Reading:
-        reply = _checked_reply(body, reply)
+        reply = checked_reply(body, reply)
         usage = read_usage(reply)
         return Reading(
             counts=usage.counts,
@@ -107,28 +102,36 @@ class OpenAIResponses(OpenAIDialect):
         )
 
     def whole_text(self, body: bytes, reply: Any = None) -> str:
-        return output_text(_checked_reply(body, reply)["output"])
-
-    def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
-        return rendering.render_whole(response, request.body, request_id=request_id, created=created)
+        return output_text(checked_reply(body, reply)["output"])
 
     def stream_reader(self, request: ParsedRequest) -> StreamReader:
         return OpenAIResponsesReader()
 
-    def stream_writer(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> StreamWriter:
-        return rendering.OpenAIResponsesWriter(request, model=model, request_id=request_id, created=created)
-
     def render_stream_error(self, error: GatewayError, *, request_id: str, origin: Origin) -> bytes:
-        """As it is documented, and with the `error` inside it that OpenAI sends and its SDK looks for."""
+        """In the documented form, and with a nested `error`, which OpenAI sends and its SDK looks for."""
         inner = stream_error_object(error, origin)
         event = {"type": "error", "code": inner["code"], "message": inner["message"], "param": inner["param"]}
         return b"event: error\ndata: " + orjson.dumps({**event, "sequence_number": 0, "error": inner}) + b"\n\n"
 
 
+class OpenAIResponses(ResponsesPassThrough):
+    """With what callers of models of other providers need."""
+
+    def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
+        return to_chat(request.body, model=upstream_model)
+
+    def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
+        return rendering.render_whole(response, request.body, request_id=request_id, created=created)
+
+    def stream_writer(self, request: ParsedRequest, *, model: str, request_id: str, created: int) -> StreamWriter:
+        return rendering.OpenAIResponsesWriter(request, model=model, request_id=request_id, created=created)
+
+
 OPENAI_RESPONSES = OpenAIResponses()
 
 
-def _checked_reply(body: bytes, reply: Any) -> dict[str, Any]:
+def checked_reply(body: bytes, reply: Any) -> dict[str, Any]:
+    """Raises UpstreamFailed for what has no output, or is about the gateway's own account."""
     reply = loaded_reply(body, reply)
     if isinstance(reply, dict) and isinstance(reply.get("output"), list) and not is_account_failure(reply):
         return reply

@@ -1,4 +1,4 @@
-"""`manage.py blank_upstream_keys [--old-keys]`: blank what an upstream has put of our own keys into closed rows."""
+"""`manage.py blank_upstream_keys [--old-keys]`: blank our own keys where an upstream put them into closed rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         old_keys = [line.strip() for line in sys.stdin] if options["old_keys"] else []
         try:
-            # The trigger that keeps closed rows is lifted for it, which only the owner of the table may do.
+            # It lifts the trigger that protects closed rows, which only the owner of the table may do.
             with as_owner():
                 blanked = blank_upstream_keys([*configured_secrets(), *old_keys])
         except ProgrammingError as error:

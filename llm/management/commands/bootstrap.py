@@ -1,4 +1,4 @@
-"""`manage.py bootstrap`: everything a first start needs; a later one finds it done."""
+"""`manage.py bootstrap`: everything a first start needs; running it again changes nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Command(BaseCommand):
 
 
 def set_up(stdout: OutputWrapper) -> str:
-    """All of it, saying what takes long; returns the secret of the demo key where that is new."""
+    """All steps, announcing slow ones; returns the secret of the demo key if it is new."""
     refuse_wrong_settings()
     connection.ensure_connection()
     _say(stdout, "Preparing the database; the first time, this takes a minute.")
@@ -48,7 +48,7 @@ def set_up(stdout: OutputWrapper) -> str:
         _say(stdout, "Importing prices; this takes about ten seconds.")
         call_command("import_prices", stdout=stdout)
     ensure_builtin_prices()
-    # Printed before it is committed: what is printed may be lost by a crash, a secret that nobody saw never stays.
+    # Printed before the commit: a crash may lose a printed secret, but never leave one that was not shown.
     with transaction.atomic():
         key = _create_demo_key()
         _say(stdout, _summary(password=_create_admin(), key=key))
@@ -61,7 +61,7 @@ def _say(stdout: OutputWrapper, text: str) -> None:
 
 
 def _create_admin() -> str:
-    """The new user's password; empty where there is a superuser already."""
+    """The new user's password; empty if a superuser exists."""
     users = get_user_model().objects
     if users.filter(Q(is_superuser=True) | Q(username=ADMIN_NAME)).exists():
         return ""
@@ -71,7 +71,7 @@ def _create_admin() -> str:
 
 
 def _create_demo_key() -> str:
-    """The new key's secret; empty where there is any key already."""
+    """The new key's secret; empty if any key exists."""
     if ApiKey.objects.exists():
         return ""
     _, secret = create_key(get_or_create_account(ACCOUNT_NAME), name="first start")
@@ -94,14 +94,18 @@ def _summary(*, password: str, key: str) -> str:
 
 
 def _describe_provider() -> str:
+    model = settings.LLM_DEFAULT_MODEL
+    default_model = f"default model {model}" if model else "no default model"
+    if settings.LLM_PROVIDERS:
+        named = ", ".join(f"{each.name} ({each.provider})" for each in settings.LLM_PROVIDERS)
+        return f"{named}; default {settings.LLM_PROVIDER}, {default_model}"
     if os.environ.get("LLM_PROVIDER", "").strip():
-        model = settings.LLM_DEFAULT_MODEL
-        return f"{settings.LLM_PROVIDER}, {f'default model {model}' if model else 'no default model'}"
+        return f"{settings.LLM_PROVIDER}, {default_model}"
     return "LLM_PROVIDER is not set, so the built-in echo provider answers; set it in .env"
 
 
 def _billing_advice() -> str:
-    """What must be set before invoices can be issued, as billing itself says it."""
+    """What must be set before invoices can be issued, according to billing."""
     found = checks.run_checks(tags=["billing"], include_deployment_checks=True)
     return " ".join(f"{message.msg} {message.hint or ''}".strip() for message in found)
 

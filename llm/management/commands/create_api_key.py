@@ -1,4 +1,4 @@
-"""`manage.py create_api_key ACCOUNT [--name NAME] [--expires YYYY-MM-DD]`: a new key, its secret alone on stdout."""
+"""`manage.py create_api_key ACCOUNT [--name NAME] [--expires YYYY-MM-DD]`: a new key; only its secret is on stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`manage.py forget_end_user ACCOUNT (NAME | --hash HASH | --all)`: deletes readable names, nothing of the books."""
+"""`manage.py forget_end_user ACCOUNT (NAME
+--hash HASH
+--all)`: delete readable names, nothing on the books.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py import_prices`: bring our price list up to the installed genai-prices."""
+"""`manage.py import_prices`: update our price list from the installed genai-prices."""
 
 from __future__ import annotations
 

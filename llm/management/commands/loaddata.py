@@ -1,4 +1,6 @@
-"""`manage.py loaddata`, but for the books and invoices: a fixture cuts moments to milliseconds, and so their proof."""
+"""`manage.py loaddata`, except for the books and invoices: a fixture truncates moments to milliseconds, which breaks
+their digests.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from llmproject.owner import as_owner
 
 class Command(DjangoCommand):
     def handle(self, *args: Any, **options: Any) -> None:
-        # Afterwards Django sets the tables' sequences, which is the owner's to do.
+        # Afterwards Django sets the tables' sequences, which only the owner may do.
         with as_owner():
             super().handle(*args, **options)
 

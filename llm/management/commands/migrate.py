@@ -1,4 +1,4 @@
-"""`manage.py migrate`, by the owner of the database where that is another than who uses it."""
+"""`manage.py migrate`, as the owner of the database if that is another role."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmproject.owner import as_owner
 
 
 class Command(migrate.Command):
-    """Triggers are made by who owns the tables, and nobody else can switch them off."""
+    """Triggers belong to the owner of the tables, and no other role can disable them."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         with as_owner():

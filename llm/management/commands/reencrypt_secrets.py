@@ -1,4 +1,4 @@
-"""`manage.py reencrypt_secrets`: after a new LLM_SECRETS_KEY, so that its fallbacks can go."""
+"""`manage.py reencrypt_secrets`: after changing LLM_SECRETS_KEY, so that the fallbacks can be removed."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def _reencrypt(account: Account) -> int:
     stored = account.webhook_secret
     if (sealed := reseal(stored)) == stored:
         return 0
-    # Only while it is the one that was read: somebody may replace it at this moment.
+    # Only if it is still the one that was read: it may have been replaced at this moment.
     return Account.objects.filter(pk=account.pk, webhook_secret=stored).update(webhook_secret=sealed)

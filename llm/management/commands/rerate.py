@@ -1,4 +1,4 @@
-"""`manage.py rerate PROVIDER MODEL --from DAY --to DAY --reason TEXT`: price past calls by the price list of today."""
+"""`manage.py rerate PROVIDER MODEL --from DAY --to DAY --reason TEXT`: price past calls by the current price list."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Command(BaseCommand):
         refuse_wrong_settings()
         warn_of_settings()
         refuse_used_port()
-        # exec: the server takes this process over, so a signal sent here reaches it, and Django's memory is freed.
+        # exec: the server replaces this process, so signals sent here reach it, and Django's memory is freed.
         os.execve(sys.executable, _server_command(), {**os.environ, "LLM_PROCESS": "web"})  # noqa: S606
 
 

@@ -1,4 +1,6 @@
-"""`manage.py set_limit ACCOUNT|KEY_PREFIX METRIC PER AMOUNT`: what an account or a key may use, or `none`."""
+"""`manage.py set_limit ACCOUNT
+KEY_PREFIX METRIC PER AMOUNT`: what an account or a key may use; `none` removes it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from llm.models import Account, ApiKey, Limit
 NONE = "none"
 MAX_NAMED = 5
 PREFIX_LENGTH = 12
-"""So much of a key is stored."""
+"""How much of a key is stored."""
 
 
 class Command(BaseCommand):
@@ -33,6 +35,11 @@ class Command(BaseCommand):
         )
         parser.add_argument("amount", help="E.g. 60, 1,000,000 or, for cost, 12.50; none ends the limit.")
         parser.add_argument(
+            "--each-end-user",
+            action="store_true",
+            help="Not one limit for all, but one for each end user that requests name.",
+        )
+        parser.add_argument(
             "--soft", metavar="PERCENT", help="Alert the account at this percentage; none: never. Default: unchanged."
         )
 
@@ -40,7 +47,15 @@ class Command(BaseCommand):
         account, api_key = _owner(options["owner"])
         metric, per = LimitMetric(options["metric"]), LimitPer(options["per"])
         try:
-            said = _change(account, api_key, metric, per, amount_text=options["amount"], soft_text=options["soft"])
+            said = _change(
+                account,
+                api_key,
+                metric,
+                per,
+                amount_text=options["amount"],
+                soft_text=options["soft"],
+                is_per_end_user=options["each_end_user"],
+            )
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from error
         except ValueError as error:
@@ -57,27 +72,28 @@ def _change(
     *,
     amount_text: str,
     soft_text: str | None,
+    is_per_end_user: bool,
 ) -> str:
-    """What was done, in a sentence."""
-    # Before the look at the former limit, whose soft threshold may stay as it is.
+    """Returns what was done, in a sentence."""
+    # Locked before reading the former limit, whose soft threshold may have to stay.
     lock_limits(account)
-    former = limit_in_force(account, api_key, metric, per)
+    former = limit_in_force(account, api_key, metric, per, is_per_end_user=is_per_end_user)
     if amount_text.lower() == NONE:
         return _archive(former, account, api_key)
     amount, soft_percent = parse_amount(metric, amount_text), _percent(soft_text, former)
-    limit, is_new = set_limit(account, api_key, metric, per, amount, soft_percent)
+    limit, is_new = set_limit(account, api_key, metric, per, amount, soft_percent, is_per_end_user=is_per_end_user)
     return _sentence(limit, is_new=is_new)
 
 
 def _owner(text: str) -> tuple[Account, ApiKey | None]:
-    """An account by its name, else the one key that begins so. Raises CommandError."""
+    """An account by name, otherwise the one key with that prefix. Raises CommandError."""
     if (account := Account.objects.filter(name=text).first()) is not None:
         return account, None
     keys = _keys_that_begin(text)
     if len(keys) == 1:
         return keys[0].account, keys[0]
     if not keys:
-        # A whole key that somebody pasted must not come back.
+        # If a whole key was pasted, it must not be printed.
         shown = text if len(text) <= PREFIX_LENGTH else f"{text[:PREFIX_LENGTH]}…"
         raise CommandError(f"No account is named “{shown}”, and no key starts with it.")
     named = ", ".join(f"{key.masked} of {key.account}" for key in keys[:MAX_NAMED])
@@ -91,7 +107,7 @@ def _keys_that_begin(text: str) -> list[ApiKey]:
     if not text:
         return []
     keys = ApiKey.objects.filter(prefix__startswith=text).select_related("account")
-    # Not by the database alone: SQLite takes LIKE for case-insensitive.
+    # Not only in the database: SQLite's LIKE ignores case.
     return [key for key in keys if key.prefix.startswith(text)]
 
 

@@ -1,4 +1,4 @@
-"""`manage.py set_price PROVIDER MODEL`: what a model costs us, or that it is free."""
+"""`manage.py set_price PROVIDER MODEL`: set what a model costs us, or that it is free."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _per_thousand(given: Iterable[str]) -> dict[str, Decimal]:
 
 
 def _report(price: Price) -> Iterator[str]:
-    """What is in force from when until when."""
+    """The period for which the price is in force."""
     snapshot = load_catalog().price_for(price.provider, price.model, at=price.effective_from)
     until = snapshot.effective_until if snapshot else None
     end = f"until {format_moment(until)}" if until else "until you set another price"

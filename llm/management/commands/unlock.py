@@ -1,4 +1,4 @@
-"""`manage.py unlock`: forgets attempts to sign in that have failed, so that people may try again at once."""
+"""`manage.py unlock`: delete failed sign-in attempts, so that users may try again at once."""
 
 from __future__ import annotations
 

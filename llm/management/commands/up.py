@@ -13,7 +13,7 @@ from llm.management.commands.bootstrap import set_up
 from llm.management.invitation import reachable_host, ready_text
 from llmproject.startup import refuse_used_port, refuse_wrong_settings
 
-# What a program may take to stop beyond the time that it grants to calls; the server kills its workers before that.
+# How long a program may take to stop beyond the time granted to calls; the server kills its workers earlier.
 STOP_MARGIN_SECONDS = 25
 
 
@@ -36,15 +36,15 @@ class Command(BaseCommand):
                 *(sys.executable, "-m", "llmproject.supervisor", str(grace_seconds)),
                 *(reachable_host(), str(settings.WEB_PORT), str(_inherited_pipe(ready_text(key)))),
             ],
-            # For the eye, unless the environment or .env asks for something else.
+            # Human-readable, unless the environment or .env sets another format.
             {"LLM_LOG_FORMAT": "console", **os.environ},
         )
 
 
 def _inherited_pipe(text: str) -> int:
-    """A descriptor from which the program that takes our place reads the text.
+    """A descriptor from which the program that replaces us reads the text.
 
-    It may hold the demo key, which neither arguments nor the environment keep to themselves.
+    It may contain the demo key, which arguments and the environment would expose.
     """
     reader, writer = os.pipe()
     os.write(writer, text.encode())

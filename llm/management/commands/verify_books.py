@@ -1,4 +1,4 @@
-"""`manage.py verify_books [--recent]`: check every row and every limit, and name what is wrong."""
+"""`manage.py verify_books [--recent]`: audit every row and every limit, and report what is wrong."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from llm.audit import Findings, verify, verify_recent
 from llm.money import plural
-from llm.verification import Findings, verify, verify_recent
 
 
 class Command(BaseCommand):
@@ -29,7 +29,7 @@ class Command(BaseCommand):
         self.tell(findings, f"{plural(findings.rows, 'call')} and {plural(findings.windows, 'window')} of limits")
 
     def tell(self, findings: Findings, looked_at: str) -> None:
-        """Each problem, then the verdict. Raises CommandError where there is a problem."""
+        """Each problem, then the verdict. Raises CommandError if there is a problem."""
         for sentence in findings.sentences:
             self.stdout.write(sentence)
         if findings.problems:

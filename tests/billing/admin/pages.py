@@ -52,11 +52,12 @@ def make_submitted(name: str = "Acme", **values: Any) -> Invoice:
     return submit(make_draft(name, **values).pk, user=_person("pat", "prepare_invoice"))
 
 
+def make_approved(name: str = "Acme", **values: Any) -> Invoice:
+    return approve(make_submitted(name, **values).pk, user=_person("alex", *APPROVER))
+
+
 def make_issued(name: str = "Acme", **values: Any) -> Invoice:
-    invoice = make_submitted(name, **values)
-    approver = _person("alex", *APPROVER)
-    approve(invoice.pk, user=approver)
-    return issue(invoice.pk, user=approver)
+    return issue(make_approved(name, **values).pk, user=_person("alex", *APPROVER))
 
 
 def _person(name: str, *permissions: str) -> User:

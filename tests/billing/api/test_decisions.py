@@ -9,11 +9,11 @@ from uuid import uuid4
 import pytest
 
 from billing.enums import TokenScope
+from llm.audit import verify
 from llm.enums import Meter
 from llm.models import ApiKey, Usage, UsageAdjustment
 from llm.prices.staff import set_price
 from llm.types import Service
-from llm.verification import verify
 from tests.billing.api.asking import Asker, customer, make_staff, staff_asker, token_of
 from tests.billing.factories import make_account
 from tests.llm.admin.factories import NOON, disputed_row, make_key, save, usage_row

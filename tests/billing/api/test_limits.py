@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llm.limits.changes import archive_limit
+from llm.limits.periods import EVER
+from llm.models import LimitWindow
 from tests.billing.api.asking import customer, staff_asker
 from tests.billing.factories import make_account
 from tests.llm.admin.factories import make_limit
@@ -26,6 +28,15 @@ def test_limits_in_force_are_shown_with_their_use() -> None:
     assert tokens["resets_at"].endswith("Z")
     assert (cost["key"], cost["amount"], cost["used"], cost["held"]) == (key.pk, "12.50", "0.000001", "0.00")
     assert cost["resets_at"] is None
+
+
+def test_a_limit_for_each_end_user_shows_the_most_that_one_has_used() -> None:
+    account = make_account()
+    limit = make_limit(account, metric="requests", per="total", amount=9, is_per_end_user=True)
+    for end_user, used in (("a" * 32, 3), ("b" * 32, 7)):
+        LimitWindow.objects.create(end_user_limit=limit, end_user=end_user, starts_at=EVER, used=used, held=1)
+    [each] = staff_asker("view_limit").results("limits/")
+    assert (each["per_end_user"], each["amount"], each["used"], each["held"]) == (True, "9", "7", "1")
 
 
 def test_customers_see_their_limits_but_those_on_our_cost() -> None:

@@ -19,7 +19,7 @@ from django.core.management import call_command
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
-from billing.exports import FORMATS
+from billing.exports.registry import FORMATS
 from billing.invoices.crediting import credit
 from billing.jobs.exports import export_month
 from tests.billing.calls import make_call, make_price

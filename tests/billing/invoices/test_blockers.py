@@ -26,13 +26,13 @@ from billing.invoices.review import approve, issue, send_back, submit
 from billing.models import BillingProfile, Invoice, InvoiceSeries, Plan
 from billing.periods import BillingPeriod
 from billing.plans import add_version
+from llm.audit import verify
 from llm.books.adjusting import decide_call
 from llm.books.rerating import rerate
 from llm.enums import AdjustmentSource, CallOutcome, Meter, UsageSource, UsageStatus
 from llm.models import Account, Price, Usage
 from llm.prices.staff import set_price
 from llm.types import Service, TokenCounts
-from llm.verification import verify
 from tests.billing.calls import LONG_AGO, make_call, make_price
 from tests.billing.factories import make_account, make_profile
 from tests.billing.people import make_approver, make_preparer

@@ -14,7 +14,7 @@ from billing.invoices.review import approve, issue, submit
 from billing.models import BillingProfile, ExchangeRate, Invoice, Plan
 from billing.periods import BillingPeriod
 from billing.plans import add_version
-from billing.verify import verify_month
+from billing.verification import verify_month
 from llm.models import Account
 from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account, make_exchange_rate, make_invoice, make_profile

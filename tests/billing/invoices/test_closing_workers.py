@@ -33,7 +33,7 @@ from billing.invoices.closing import close_due_months
 from billing.invoices.review import approve, issue, submit
 from billing.models import Invoice, InvoiceSeries, MonthJob
 from billing.periods import BillingPeriod
-from billing.verify import verify_month
+from billing.verification import verify_month
 from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account
 from tests.billing.people import make_approver, make_preparer

@@ -12,7 +12,7 @@ from django.db import DatabaseError, IntegrityError, transaction
 
 from billing.enums import CreditKind, InvoiceKind, InvoiceState
 from billing.errors import InvoiceError
-from billing.exports import FORMATS
+from billing.exports.registry import FORMATS
 from billing.invoices.closing import close_month
 from billing.invoices.crediting import credit, credit_and_bill_again
 from billing.invoices.digests import content_digest

@@ -14,7 +14,7 @@ from billing.invoices.review import approve, issue, submit
 from billing.models import Invoice, Plan, PlanRate
 from billing.periods import BillingPeriod
 from billing.plans import add_version
-from billing.verify import verify_month
+from billing.verification import verify_month
 from llm.enums import AdjustmentSource
 from llm.models import Account
 from tests.billing.calls import adjust_call, make_call, make_price

@@ -13,7 +13,8 @@ from django.utils import timezone
 
 from billing import rollup
 from billing.enums import InvoiceState, TierMode
-from billing.exports import FORMATS, walk
+from billing.exports import walk
+from billing.exports.registry import FORMATS
 from billing.invoices import billed_calls
 from billing.invoices.billed_calls import UsageMovedError
 from billing.invoices.crediting import credit

@@ -12,7 +12,7 @@ from billing.jobs import months, runner
 from billing.jobs.months import run_month_job, run_waiting
 from billing.models import BillingProfile, Invoice, InvoiceEvent, MonthJob
 from billing.types import Progress
-from llm.verification import MAX_FINDINGS, Findings
+from llm.audit import MAX_FINDINGS, Findings
 from tests.billing.admin.pages import make_draft, make_submitted
 from tests.billing.calls import make_call, make_price
 from tests.billing.factories import OCTOBER, make_account

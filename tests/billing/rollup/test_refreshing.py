@@ -14,13 +14,13 @@ from billing.periods import BillingPeriod
 from billing.rollup import load_usage_sums, lock_rollups, rebuild, refresh, usage_sums
 from billing.rollup import sqlite as sqlite_rollup
 from billing.types import UsageSum
-from billing.verify.recount import count_calls
+from billing.verification.recount import count_calls
+from llm.audit import Findings
 from llm.books.adjusting import decide_call
 from llm.books.clock import database_now
 from llm.enums import AdjustmentSource, CallOutcome, UsageSource
 from llm.models import Account, ApiKey, Usage
 from llm.types import TokenCounts
-from llm.verification import Findings
 from tests.billing.rollup_histories import (
     Historian,
     cutoffs,

@@ -10,7 +10,7 @@ from django.test import Client
 from django.utils import timezone
 
 from llm.admin.attention import attention_for
-from llm.models import BooksCheck, RefusedWrite, ScheduledTask
+from llm.models import BooksCheck, Process, RefusedWrite, ScheduledTask
 from tests.llm.admin.factories import (
     disputed_row,
     lost_row,
@@ -118,6 +118,16 @@ def test_a_background_task_that_never_finishes_is_named(admin_user: User, admin_
     assert texts(admin_user) == ["Started 3 times or more without finishing: close_due_months. See the worker's log"]
     [attention] = attention_for(admin_user, timezone.now())
     assert stuck.name in admin_client.get(attention.url).content.decode()
+
+
+def test_targets_that_are_skipped_are_summed_over_live_processes(admin_user: User) -> None:
+    now = timezone.now()
+    silent, ended = {"seen_at": now - HOURS}, {"seen_at": now, "ended_at": now}
+    for number, times in enumerate(({"seen_at": now}, {"seen_at": now}, silent, ended)):
+        lines = "claude: claude-sonnet-5\nmain: gpt-4o" if number == 0 else "claude: claude-sonnet-5"
+        Process.objects.create(id=uuid4(), host="a", pid=number, started_at=now, skipped_targets=lines, **times)
+    expected = "claude: claude-sonnet-5 (2 processes), main: gpt-4o (1 process)"
+    assert texts(admin_user) == [f"Skipped after repeated failures: {expected}"]
 
 
 def test_counts_are_bounded(admin_user: User, monkeypatch: pytest.MonkeyPatch) -> None:

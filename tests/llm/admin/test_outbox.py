@@ -35,16 +35,16 @@ def test_messages_and_their_states(admin_client: Client) -> None:
     rows = {
         "waiting": make_message(account, "waiting", payload={"note": "<b>"}),
         "sent": make_message(account, "sent", sent_at=now, attempts=1, last_result="to ops@example.com"),
+        "unaddressed": make_message(account, "unaddressed", sent_at=now, attempts=1, last_result="no recipient"),
         "given_up": given_up(account),
     }
 
     page = admin_client.get(LIST).content.decode()
-    found = {
-        state: list(admin_client.get(LIST, {"state": state}).context["cl"].result_list)
-        for state in ("waiting", "sent", "given_up")
-    }
+    found = {state: list(admin_client.get(LIST, {"state": state}).context["cl"].result_list) for state in rows}
 
     assert found == {state: [row] for state, row in rows.items()}
+    assert page.count('gw-badge-good">sent<') == 1
+    assert 'gw-badge-mute">no recipient<' in page
     for text in ("limit.threshold", "to ops@example.com", "answered 500", "failed"):
         assert text in page
     detail = admin_client.get(f"{LIST}{rows['waiting'].pk}/change/").content.decode()

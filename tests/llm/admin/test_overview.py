@@ -16,6 +16,7 @@ from django.utils import timezone
 from llm.admin.format import NOTHING, milliseconds, short_count, short_usd
 from llm.admin.overview import overview_for
 from llm.admin.secrets import reduce_secrets
+from llmproject.providers import InstanceSettings
 from tests.llm.admin.factories import make_account, make_key, on, open_row, save, usage_row
 
 
@@ -87,7 +88,7 @@ def test_the_index_takes_few_queries_and_never_reads_all_usage(
     with CaptureQueriesContext(connection) as queries:
         assert admin_client.get("/admin/").status_code == 200
 
-    assert len(queries) <= 23
+    assert len(queries) <= 24
     usage = [entry["sql"] for entry in queries if 'FROM "llm_usage"' in entry["sql"]]
     assert usage
     assert all("local_day" in sql.partition("WHERE")[2] or "LIMIT" in sql for sql in usage)
@@ -123,6 +124,20 @@ def test_credentials_are_on_no_page(admin_client: Client, settings: Any, setting
 
     for path in ("", "llm/modelroute/add/", "llm/price/add/", "llm/apikey/add/", "llm/usage/"):
         assert "sk-very-secret-credential" not in admin_client.get(f"/admin/{path}").content.decode()
+
+
+@pytest.mark.django_db
+def test_the_index_names_the_instances(admin_client: Client, settings: Any) -> None:
+    key = "sk-very-secret-credential"
+    settings.LLM_PROVIDERS = (
+        InstanceSettings("main", "openai", api_keys=(key,), weights=(1,)),
+        InstanceSettings("mock", "echo"),
+    )
+    settings.LLM_PROVIDER = "mock"
+    page = admin_client.get("/admin/").content.decode()
+    assert "<strong>main</strong>" in page
+    assert "It only echoes requests" in page
+    assert key not in page
 
 
 @pytest.mark.django_db

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llm.audit import verify
 from llm.books.adjusting import decide_call
 from llm.books.batches.commit import commit_batch
 from llm.books.figures import EffectiveUsage, compute_figures
@@ -33,7 +34,6 @@ from llm.models import (
 from llm.models.usage import is_priced
 from llm.prices.staff import set_price
 from llm.types import Service, TokenCounts
-from llm.verification import verify
 from tests.llm.books.making import a_close, a_key, adjust_now, an_open
 
 pytestmark = pytest.mark.django_db

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from llm.audit import verify
 from llm.books.adjusting import decide_call
 from llm.books.batches.commit import commit_batch
 from llm.books.figures import compute_figures
@@ -34,7 +35,6 @@ from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import set_limit
 from llm.models import LimitWindow, Usage
 from llm.types import TokenCounts
-from llm.verification import verify
 from tests.llm.books.making import a_close, a_key, an_open
 
 pytestmark = pytest.mark.slow
@@ -223,7 +223,7 @@ class Books(RuleBasedStateMachine):
     @invariant()
     def limits_are_what_calls_hold_and_use(self) -> None:
         windows = LimitWindow.objects.select_related("limit")
-        found = {window.limit.metric: (window.used, window.held) for window in windows}
+        found = {window.governing_limit.metric: (window.used, window.held) for window in windows}
         for number, (metric, amount) in enumerate(((LimitMetric.REQUESTS, REQUESTS), (LimitMetric.TOKENS, TOKENS))):
             used = sum(call.used[number] for call in self._model.values())
             held = sum(call.holds[number] for call in self._model.values())

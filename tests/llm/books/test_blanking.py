@@ -14,12 +14,12 @@ from django.apps import apps
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 
+from llm.audit import verify
 from llm.books.batches.commit import commit_batch
 from llm.books.blanking import blank_upstream_keys
 from llm.db.triggers import missing_triggers
 from llm.keys import create_key, get_or_create_account
 from llm.models import Redaction, RefusedWrite, Usage
-from llm.verification import verify
 from tests.llm.books.making import a_close, an_open
 
 pytestmark = pytest.mark.django_db(transaction=True)

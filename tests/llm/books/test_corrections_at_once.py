@@ -12,6 +12,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
+from llm.audit import verify
 from llm.books import comparing, rerating
 from llm.books.adjusting import decide_call
 from llm.books.batches.commit import commit_batch
@@ -24,7 +25,6 @@ from llm.enums import AdjustmentSource, CallOutcome, Meter, PriceSource, UsageSo
 from llm.models import ApiKey, CatalogVersion, Price, Rate, RateSet, Usage, UsageAdjustment
 from llm.prices.staff import set_price
 from llm.types import TokenCounts
-from llm.verification import verify
 from tests.llm.books.making import a_close, a_key, an_open
 
 pytestmark = pytest.mark.django_db(transaction=True)

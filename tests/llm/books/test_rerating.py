@@ -12,13 +12,13 @@ from django.utils import timezone
 
 from billing.periods import BillingPeriod
 from llm.admin.prices.rate_tables import rate_tables
+from llm.audit import verify
 from llm.books.figures import compute_figures
 from llm.books.rerating import ReratingReport, rerate
 from llm.enums import AdjustmentSource, Meter
 from llm.models import Price, ReratingRun, Usage, UsageAdjustment
 from llm.prices.staff import set_price
 from llm.prices.terms import PriceTerms, content_of
-from llm.verification import verify
 from tests.billing.calls import adjust_call, make_call, make_price
 from tests.billing.factories import make_account
 

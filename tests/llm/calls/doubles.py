@@ -16,6 +16,7 @@ import orjson
 from llm.books.operations import CloseCall, Closed, OpenCall, Opened, Operation, Result
 from llm.books.writer.thread import BooksWriter
 from llm.calls.context import Bounds
+from llm.calls.health import TargetHealth
 from llm.calls.runtime import Runtime
 from llm.dialects.base import ParsedRequest
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
@@ -213,6 +214,7 @@ class Host:
         self.bounds = bounds
         self.callers = CallerCache()
         self.is_draining = False
+        self.health = TargetHealth()
         self.drains = 0
         self._provider = provider
 
@@ -226,7 +228,7 @@ class Host:
         route = Route("m", is_active=True, created_at=datetime.now(UTC), targets=targets)
         return Catalog(1, time.monotonic(), {"m": route}, {})
 
-    def provider(self, _: str) -> BaseLLMProvider:
+    def provider(self, *_: str) -> BaseLLMProvider:
         return self._provider
 
     async def tell_staff(self, *_: object) -> None:

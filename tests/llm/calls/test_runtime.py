@@ -182,7 +182,7 @@ async def test_a_provider_is_built_once() -> None:
 
 
 async def test_a_provider_that_nobody_registered_is_an_error_of_ours() -> None:
-    with pytest.raises(LookupError, match="“nobody” is not a registered provider"):
+    with pytest.raises(LookupError, match="“nobody” is not a provider that is configured"):
         runtime().provider("nobody")
 
 

@@ -45,7 +45,7 @@ class Scene:
         target = Target("echo", "m", None)
         resolution = Resolution("m", (target,), version=1)
         request = a_request(is_stream=is_stream)
-        [(_, chat)] = choose_targets(resolution, request, OPENAI_CHAT, provider_of=lambda _: provider)
+        [(_, chat)] = choose_targets(resolution.targets, request, OPENAI_CHAT, provider_of=lambda *_: provider)
         opened = open_call(
             request,
             CALLER,

@@ -19,6 +19,7 @@ from billing.invoices.closing import close_month
 from billing.periods import BillingPeriod
 from billing.rollup import refresh
 from llm.admin.limits.standing import load_standings, nearly_full
+from llm.audit import verify
 from llm.books import adjusting, clock, heartbeat
 from llm.books.batches import session
 from llm.books.batches.commit import commit_batch
@@ -31,7 +32,6 @@ from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import set_limit
 from llm.models import ApiKey, Limit, LimitWindow, Outbox, Usage
 from llm.types import TokenCounts
-from llm.verification import verify
 from tests.billing.factories import make_profile
 from tests.databases import only_on_sqlite
 from tests.llm.books.making import a_close, a_key, an_open

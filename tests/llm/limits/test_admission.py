@@ -138,6 +138,41 @@ def test_without_any_maximum_a_limit_sets_one() -> None:
     assert (admission.max_output_tokens, admission.holds) == (200, ((7, 300),))
 
 
+@pytest.mark.parametrize(
+    ("metric", "amount", "changes", "maximum"),
+    [
+        (LimitMetric.TOKENS, 10_000, {}, 1_000),
+        (LimitMetric.TOKENS, 10_000, {"choices": 4}, 250),
+        (LimitMetric.TOKENS, 1_000_000, {}, 16_000),
+        # A tenth, unless the prompt leaves less than that.
+        (LimitMetric.TOKENS, 105, {}, 5),
+        (LimitMetric.TOKENS, 110, {}, 10),
+        (LimitMetric.COST, 10_000, {"output_token_pico": 2 * PICO_PER_MICRO}, 500),
+        (LimitMetric.COST, 10_000, {"output_token_pico": PICO_PER_MICRO, "choices": 2}, 500),
+        # The window is bound enough, if it is no more than a tenth.
+        (LimitMetric.TOKENS, 400_000, {"output_tokens": 40_000}, None),
+        (LimitMetric.TOKENS, 399_990, {"output_tokens": 40_000}, 16_000),
+    ],
+)
+def test_who_asks_for_no_maximum_gets_a_tenth_of_a_limit_at_most(
+    metric: LimitMetric, amount: int, changes: dict[str, Any], maximum: int | None
+) -> None:
+    asked = ask(**{"output_tokens": None, "is_stated": False, "unstated_output_tokens": 16_000, **changes})
+    admission = decide([a_window(metric, amount)], asked)
+    assert (kind_of(admission), admission.max_output_tokens) == (None, maximum)
+
+
+def test_a_maximum_that_nobody_would_take_is_not_set() -> None:
+    small = decide([a_window(LimitMetric.TOKENS, 1000)], ask(output_tokens=5000, takes_maximum=False))
+    assert kind_of(small) == "too_large"
+    assert small.exceeded is not None
+    assert (small.exceeded.max_output_tokens, small.exceeded.takes_maximum) == (None, False)
+    large = decide([a_window(LimitMetric.TOKENS, 10_000)], ask(output_tokens=5000, takes_maximum=False))
+    assert (large.max_output_tokens, large.holds) == (None, ((7, 5100),))
+    unknown = decide([a_window(LimitMetric.TOKENS, 10_000)], ask(output_tokens=None, takes_maximum=False))
+    assert kind_of(unknown) == "unbounded"
+
+
 def test_a_limit_of_requests_leaves_the_maximum_alone() -> None:
     admission = decide([a_window(LimitMetric.REQUESTS, 10)], ask(output_tokens=None))
     assert (kind_of(admission), admission.max_output_tokens) == (None, None)
@@ -176,6 +211,8 @@ _ASKS = st.builds(
     input_tokens=st.none() | st.integers(0, 400),
     output_tokens=st.none() | st.integers(1, 2000),
     choices=st.integers(1, 4),
+    takes_maximum=st.booleans(),
+    is_stated=st.booleans(),
     unstated_output_tokens=st.integers(1, 500),
     input_pico=st.integers(0, 300 * PICO_PER_MICRO),
     output_token_pico=st.integers(0, 3 * PICO_PER_MICRO),

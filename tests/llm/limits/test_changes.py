@@ -318,6 +318,22 @@ def test_windows_of_minutes_and_hours_go_after_a_week_and_no_others() -> None:
 
 
 @pytest.mark.django_db
+def test_windows_of_end_users_go_once_their_period_is_surely_over() -> None:
+    account = a_key().account
+    longest = {"minute": 60, "hour": 3600, "day": 2 * 86_400, "month": 32 * 86_400}
+    for per in LimitPer:
+        limit, _ = set_limit(account, None, REQUESTS, per, 1, None, is_per_end_user=True)
+        over = NOW - timedelta(seconds=longest.get(per, 10**8), hours=6)
+        for starts_at in (over - timedelta(seconds=1), over):
+            LimitWindow.objects.create(end_user_limit=limit, end_user="a" * 32, starts_at=starts_at)
+
+    assert prune_windows(now=NOW) == 4
+
+    left = {limit.per: limit.end_user_windows.count() for limit in Limit.objects.all()}
+    assert left == {"minute": 1, "hour": 1, "day": 1, "month": 1, "total": 2}
+
+
+@pytest.mark.django_db
 def test_a_window_in_which_something_is_held_stays() -> None:
     limit = set_requests(a_key(), 1, per=MINUTE)
     held = a_window(limit, NOW - 2 * WEEK, held=1)

@@ -42,6 +42,21 @@ def limits() -> list[tuple[int, int | None, bool]]:
     return [(limit.amount, limit.soft_percent, limit.archived_at is None) for limit in Limit.objects.order_by("pk")]
 
 
+def test_a_limit_for_each_end_user_is_another_one() -> None:
+    get_or_create_account("acme")
+    run("acme", "requests", "day", "9", "--soft", "80")
+    assert run("acme", "requests", "day", "3", "--each-end-user") == (
+        "acme: 3 requests per day for each end user (set).\n"
+    )
+    assert run("acme", "requests", "day", "4", "--each-end-user").endswith("(changed).\n")
+    assert limits() == [(9, 80, True), (4, None, True)]
+    assert "sends no alerts" in refusal_of("acme", "requests", "hour", "3", "--each-end-user", "--soft", "80")
+    assert "no longer limited to 4 requests per day for each end user" in run(
+        "acme", "requests", "day", "none", "--each-end-user"
+    )
+    assert limits() == [(9, 80, True), (4, None, False)]
+
+
 # --- Amounts ----------------------------------------------------------------------------------------------------------
 
 

@@ -6,13 +6,24 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
 
 from llm.enums import PriceSource
-from llm.errors import ModelNotFound, ModelUnpriced
+from llm.errors import InvalidRequest, ModelNotFound, ModelUnpriced
 from llm.models import CatalogVersion, ModelRoute, Price, Rate, RateSet, RouteTarget
 from llm.models.catalog import ImmutableRowError
-from llm.prices.catalog import Catalog, CatalogCache, PublicModel, Resolution, load_catalog, unpriced_is_refused
+from llm.prices.catalog import (
+    Catalog,
+    CatalogCache,
+    PublicModel,
+    Resolution,
+    TargetName,
+    load_catalog,
+    resolve_model,
+    unpriced_is_refused,
+)
 from llm.types import Service
+from llmproject.providers import InstanceSettings
 
 pytestmark = pytest.mark.django_db
 
@@ -30,8 +41,16 @@ def add_price(
     source: PriceSource = PriceSource.IMPORTED,
     match: dict[str, Any] | None = None,
     usd: str = "2.50",
+    context_window: int | None = None,
 ) -> Price:
-    price = Price.objects.create(provider=provider, model=model, effective_from=since, source=source, match=match)
+    price = Price.objects.create(
+        provider=provider,
+        model=model,
+        effective_from=since,
+        source=source,
+        match=match,
+        context_window=context_window,
+    )
     rate_set = RateSet.objects.create(price=price)
     Rate.objects.create(rate_set=rate_set, meter="input", amount=Decimal(usd))
     return price
@@ -253,10 +272,121 @@ def test_the_model_list_has_active_routes_the_default_model_and_listed_names() -
     listed = load_catalog().public_models(at=MARCH, default_provider="openai", default_model="house-model")
 
     assert listed == [
-        PublicModel("gpt-4o", price.created_at, "openai"),
-        PublicModel("house-model", MARCH, "openai"),
-        PublicModel("smart", route.created_at, "anthropic"),
+        PublicModel("gpt-4o", price.created_at, "openai", (TargetName("openai", "gpt-4o"),)),
+        PublicModel("house-model", MARCH, "openai", (TargetName("openai", "house-model"),)),
+        PublicModel("smart", route.created_at, "anthropic", (TargetName("anthropic", "claude-opus-5"),)),
     ]
+
+
+# --- Patterns ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("claude-opus-5", ("anthropic", "claude-opus-5")),
+        ("claude-opus-5-fast", ("echo", "fast/opus-5")),
+        ("claude-", ("anthropic", "claude-")),
+        ("claude-pinned", ("openai", "gpt-4o")),
+        ("claude", ("openai", "claude")),
+        ("my-claude-opus-5", ("openai", "my-claude-opus-5")),
+        ("Claude-opus-5", ("openai", "Claude-opus-5")),
+        ("claude-*", ("anthropic", "claude-*")),
+    ],
+)
+def test_a_name_goes_to_the_route_that_says_most_of_it(model: str, expected: tuple[str, str]) -> None:
+    add_route("claude-*", ("anthropic", "claude-*"))
+    add_route("claude-*-fast", ("echo", "fast/*"))
+    add_route("claude-pinned", ("openai", "gpt-4o"))
+    [target] = resolve(model, unpriced=flag).targets
+    assert (target.provider, target.upstream_model) == expected
+
+
+def test_a_closed_pattern_closes_its_names_and_a_star_needs_no_length() -> None:
+    add_route("old-*", ("openai", "*"), is_active=False)
+    add_route("any/*", ("openai", "*"))
+    for model in ("old-gpt", "any/"):
+        with pytest.raises(ModelNotFound, match=f"“{model}” does not exist"):
+            resolve(model, unpriced=flag)
+
+
+def test_a_name_that_grows_too_long_is_not_found() -> None:
+    add_route("a*", ("openai", "a-much-longer-name-*"))
+    assert resolve("a" * 100, unpriced=flag).targets[0].upstream_model == f"a-much-longer-name-{'a' * 99}"
+    with pytest.raises(ModelNotFound):
+        resolve("a" * 200, unpriced=flag)
+
+
+def test_a_variant_passes_only_a_pattern_that_names_it() -> None:
+    add_route("gpt-*", ("openai", "gpt-*"))
+    add_route("ok-*:online", ("openai", "gpt-*:online"))
+    with pytest.raises(InvalidRequest, match="The variant “:online” of a model"):
+        resolve("gpt-4o:online", unpriced=flag)
+    assert resolve("ok-4o:online", unpriced=flag).targets[0].upstream_model == "gpt-4o:online"
+
+
+def test_the_model_list_has_the_names_that_a_pattern_makes_of_listed_ones() -> None:
+    price = add_price("claude-opus-5", provider="anthropic")
+    add_price("gpt-4o", provider="anthropic")
+    add_price("claude-house")
+    add_price("off-1")
+    add_route("claude-*", ("anthropic", "claude-*"))
+    add_route("off-*", ("openai", "off-*"), is_active=False)
+    add_route("one-*", ("openai", "gpt-4o"))
+    listed = load_catalog().public_models(at=MARCH, default_provider="openai")
+    assert listed == [PublicModel("claude-opus-5", price.created_at, "anthropic")]
+    assert load_catalog().public_models(at=MARCH, default_provider="openai", can_call=lambda _: False) == []
+
+
+# --- Instances --------------------------------------------------------------------------------------------------------
+
+
+def test_targets_are_priced_as_their_instance_is_booked(settings: Settings) -> None:
+    settings.LLM_PROVIDERS = (
+        InstanceSettings("main", "openai", api_keys=("sk-a",), weights=(1,)),
+        InstanceSettings("other", "openai_compatible", base_url="http://localhost:1/v1", booked_as="other"),
+    )
+    settings.LLM_PROVIDER = "main"
+    usual, own = add_price("gpt-4o"), add_price("gpt-4o", provider="other", usd="1")
+    add_route("both", ("main", "gpt-4o"), ("other", "gpt-4o"), ("gone", "gpt-4o"))
+    catalog = load_catalog()
+    both = catalog.resolve("both", at=MARCH, default_provider="openai", unpriced=flag).targets
+    assert [(each.instance, each.provider, each.price and each.price.id) for each in both] == [
+        ("main", "openai", usual.id),
+        ("other", "other", own.id),
+        ("gone", "gone", None),
+    ]
+    [default] = resolve_model(catalog, "gpt-4o", at=MARCH).targets
+    assert (default.instance, default.provider) == ("main", "openai")
+
+
+def test_a_key_for_some_models_sees_all_of_them_that_can_be_called(settings: Settings) -> None:
+    add_price("gpt-4o")
+    add_route("off", ("openai", "gpt-4o"), is_active=False)
+    allowed = {"gpt-4o", "local:8b", "off", "gpt-4o:online"}
+    catalog = load_catalog()
+
+    def listed() -> list[str]:
+        models = catalog.public_models(at=MARCH, default_provider="openai", default_model="other", allowed=allowed)
+        return [model.id for model in models]
+
+    assert listed() == ["gpt-4o", "local:8b"]
+    settings.LLM_UNPRICED_MODELS = "refuse"
+    assert listed() == ["gpt-4o"]
+
+
+def test_a_model_has_room_for_what_the_least_of_its_targets_has() -> None:
+    add_price("large", context_window=1_000_000)
+    add_price("small", context_window=8_000)
+    add_price("unknown")
+    add_route("both", ("openai", "large"), ("openai", "small"), ("openai", "unknown"))
+    models = load_catalog().public_models(at=MARCH, default_provider="openai")
+    assert {model.id: model.context_length for model in models} == {
+        "both": 8_000,
+        "large": 1_000_000,
+        "small": 8_000,
+        "unknown": None,
+    }
 
 
 def test_every_write_of_the_catalog_raises_its_version() -> None:

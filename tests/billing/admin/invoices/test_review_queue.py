@@ -10,7 +10,18 @@ from django.utils import timezone
 from billing.enums import InvoiceState
 from billing.models import Invoice
 from billing.periods import BillingPeriod
-from tests.billing.admin.pages import APPROVER, PREPARER, make_draft, make_issued, make_submitted, sign_in, text_of
+from billing.rollup import refresh
+from tests.billing.admin.pages import (
+    APPROVER,
+    PREPARER,
+    make_approved,
+    make_draft,
+    make_issued,
+    make_submitted,
+    sign_in,
+    text_of,
+)
+from tests.billing.calls import make_call
 from tests.billing.factories import make_account, make_invoice, make_profile
 from tests.pages import seen_on
 
@@ -184,3 +195,81 @@ def test_of_many_only_those_whose_figures_were_seen_are_approved() -> None:
     assert "The invoice was changed since this page was opened." in answer
     states = {name: Invoice.objects.get(account__name=name).state for name in ("Good", "Changed")}
     assert states == {"Good": "approved", "Changed": "in_review"}
+
+
+# --- Issued and paid together -----------------------------------------------------------------------------------------
+
+
+def test_approved_invoices_are_issued_in_the_order_of_the_queue_and_once() -> None:
+    client = sign_in("alex", *APPROVER)
+    chosen = [make_approved(name) for name in ("Charlie", "Alpha", "Bravo")]
+    waiting = make_submitted("In review")
+
+    question = text_of(act(client, "issue_selected", *chosen, waiting))
+    assert "3 invoices, " in question
+    assert "not approved" in question
+    assert Invoice.objects.filter(state=InvoiceState.ISSUED).count() == 0
+
+    answer = text_of(act(client, "issue_selected", *chosen, waiting, confirmed="yes", reason="October"))
+    assert "3 invoices issued." in answer
+    assert "Unchanged: 1 not approved." in answer
+    issued = Invoice.objects.filter(state=InvoiceState.ISSUED).order_by("number")
+    assert [invoice.account.name for invoice in issued] == ["Alpha", "Bravo", "Charlie"]
+    assert [invoice.number for invoice in issued] == [1, 2, 3]
+    assert issued[0].events.order_by("-id")[0].reason == "October"
+
+    again = text_of(act(client, "issue_selected", *chosen, confirmed="yes"))
+    assert "No invoices issued." in again
+    assert list(issued.values_list("number", flat=True)) == [1, 2, 3]
+
+
+def test_what_blocks_an_invoice_is_said_before_and_the_others_are_issued() -> None:
+    client = sign_in("alex", *APPROVER)
+    good, blocked = make_approved("Good"), make_approved("Blocked")
+    make_call(blocked.account, prompt_tokens=5)
+    refresh()
+
+    question = text_of(act(client, "issue_selected", good, blocked))
+    assert "1 invoice, " in question
+    assert "blocked: " in question
+    answer = text_of(act(client, "issue_selected", good, blocked, confirmed="yes"))
+
+    assert "1 invoice issued." in answer
+    assert "Unchanged: 1 blocked." in answer
+    blocked.refresh_from_db()
+    assert (blocked.state, blocked.number) == (InvoiceState.APPROVED, None)
+
+
+def test_issued_invoices_are_marked_as_paid_with_a_date() -> None:
+    client = sign_in("alex", *APPROVER)
+    one, two, waiting = make_issued("One"), make_issued("Two"), make_approved("Waiting")
+    chosen = (one, two, waiting)
+
+    odd = text_of(act(client, "mark_selected_paid", *chosen, confirmed="yes", paid_on="yesterday"))
+    assert "Enter a valid date." in odd
+    assert "2 invoices, " in odd
+    early = text_of(act(client, "mark_selected_paid", *chosen, confirmed="yes", paid_on="2020-01-01"))
+    assert "2020-01-01 can&#x27;t be the payment date" in early
+    assert not Invoice.objects.filter(state=InvoiceState.PAID).exists()
+
+    today = timezone.now().date()
+    answer = text_of(act(client, "mark_selected_paid", *chosen, confirmed="yes", paid_on=today.isoformat()))
+    assert "2 invoices marked as paid." in answer
+    assert "Unchanged: 1 not issued." in answer
+    assert set(Invoice.objects.filter(state=InvoiceState.PAID).values_list("account__name", "paid_on")) == {
+        ("One", today),
+        ("Two", today),
+    }
+    again = text_of(act(client, "mark_selected_paid", one, two, confirmed="yes", paid_on="2026-11-02"))
+    assert "Unchanged: 2 already paid." in again
+    assert Invoice.objects.filter(paid_on=today).count() == 2
+
+
+def test_who_only_prepares_issues_and_marks_nothing() -> None:
+    client = sign_in("pat", *PREPARER)
+    approved, issued = make_approved("Approved"), make_issued("Issued")
+    for action in ("issue_selected", "mark_selected_paid"):
+        assert action not in text_of(client.get(QUEUE))
+        client.post(QUEUE, {"action": action, "_selected_action": [approved.pk, issued.pk], "confirmed": "yes"})
+    states = set(Invoice.objects.values_list("account__name", "state"))
+    assert states == {("Approved", InvoiceState.APPROVED), ("Issued", InvoiceState.ISSUED)}

@@ -68,6 +68,8 @@ def test_a_wrong_form_asks_for_nothing() -> None:
 
     assert "is not a month" in text_of(client.post(CLOSE, {"month": "2026-13"}))
     assert "No account has this name" in text_of(client.post(CLOSE, {"month": "2026-10", "account": "nobody"}))
+    to_come = text_of(client.post(CLOSE, {"month": "2999-12"}))
+    assert "2999-12 has not started: its invoices can be generated once it has ended." in to_come
     assert "Null characters are not allowed" in text_of(client.post(VERIFY, {"month": "\x00"}))
     assert MonthJob.objects.count() == 0
 

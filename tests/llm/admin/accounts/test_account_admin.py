@@ -8,9 +8,10 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client
 
+from llm.limits.changes import archive_limit
 from llm.models import Account
 from llm.secretstore import seal, unseal
-from tests.llm.admin.factories import make_account, make_key, messages_of, save, staff_with, usage_row
+from tests.llm.admin.factories import make_account, make_key, make_limit, messages_of, save, staff_with, usage_row
 from tests.pages import confirm, seen_on, send
 
 pytestmark = pytest.mark.django_db
@@ -121,6 +122,21 @@ def test_a_wrong_address_is_a_form_error(admin_client: Client, values: dict[str,
     account.refresh_from_db()
     assert complaint in response.content.decode()
     assert (account.alert_email, account.webhook_url) == ("", "")
+
+
+def test_end_users_are_recorded_as_long_as_they_are_limited(admin_client: Client) -> None:
+    account = make_account()
+    limit = make_limit(account, metric="requests", is_per_end_user=True)
+    url = f"{LIST}{account.pk}/change/"
+    refused = send(admin_client, url, change_form())
+    assert "This account has limits for each end user" in refused.content.decode()
+    archive_limit(limit)
+    send(admin_client, url, change_form())
+    account.refresh_from_db()
+    assert (account.records_end_users, account.allows_storage) == (False, False)
+    send(admin_client, url, change_form(records_end_users="on", allows_storage="on"))
+    account.refresh_from_db()
+    assert (account.records_end_users, account.allows_storage) == (True, True)
 
 
 def test_an_account_has_addresses_for_messages(admin_client: Client) -> None:

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from llm.admin.limits.standing import load_standings, nearly_full
 from llm.limits.changes import archive_limit
-from llm.limits.periods import period_of
+from llm.limits.periods import EVER, period_of
 from llm.models import Account, Limit, LimitWindow
 from tests.llm.admin.factories import make_account, make_key, make_limit, messages_of, staff_with
 from tests.pages import confirm, seen_on, send, text_of
@@ -76,6 +76,42 @@ def test_a_wrong_form_sets_nothing(admin_client: Client, values: dict[str, str],
 
     assert response.status_code == 200
     assert complaint in response.content.decode()
+    assert not Limit.objects.exists()
+
+
+def test_a_limit_for_each_end_user_stands_beside_one_for_all(admin_client: Client) -> None:
+    account = make_account()
+    each = {"is_per_end_user": "on", "metric": "requests", "per": "total", "amount": "9"}
+
+    assert admin_client.post(ADD, new_limit(account, **{**each, "is_per_end_user": ""})).status_code == 302
+    assert admin_client.post(ADD, new_limit(account, **each)).status_code == 302
+    again = admin_client.post(ADD, new_limit(account, **each))
+
+    assert "This account already has such a limit." in again.content.decode()
+    limit = Limit.objects.get(is_per_end_user=True)
+    LimitWindow.objects.create(end_user_limit=limit, end_user="a" * 32, starts_at=EVER, used=3)
+    page = text_of(admin_client.get(change_url(limit)))
+    assert "9 requests in total for each end user" in page
+    assert "3 used at most by one end user" in page
+    assert "9 requests in total for each end user" in text_of(admin_client.get(LIST))
+
+
+@pytest.mark.parametrize(
+    ("records", "values", "complaint"),
+    [
+        (False, {}, "This account doesn't record end users, so they can't be limited one by one."),
+        (True, {"soft_percent": "80"}, "A limit for each end user sends no alerts."),
+    ],
+)
+def test_end_users_who_cannot_be_told_apart_or_alerted_are_not_limited(
+    admin_client: Client, records: bool, values: dict[str, str], complaint: str
+) -> None:
+    account = make_account()
+    Account.objects.update(records_end_users=records)
+
+    response = admin_client.post(ADD, new_limit(account, is_per_end_user="on", **values))
+
+    assert complaint in text_of(response)
     assert not Limit.objects.exists()
 
 

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.utils import timezone
+from pytest_django import Settings
 
 from llm.enums import Meter
 from llm.models import CatalogVersion, ModelRoute, RouteTarget
 from llm.prices.staff import set_price
+from llmproject.providers import InstanceSettings
 from tests.pages import send
 
 pytestmark = pytest.mark.django_db
@@ -109,3 +111,53 @@ def test_the_list_takes_as_many_queries_for_50_routes_as_for_one(
 
     with django_assert_max_num_queries(6):
         assert admin_client.get(LIST).status_code == 200
+
+
+# --- Instances, weights, patterns -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def instances(settings: Settings) -> None:
+    settings.LLM_PROVIDERS = (
+        InstanceSettings("main", "openai", api_keys=("sk-very-secret-key",), weights=(1,)),
+        InstanceSettings("claude", "anthropic"),
+    )
+    settings.LLM_PROVIDER = "main"
+
+
+@pytest.mark.usefixtures("instances")
+def test_targets_are_instances_with_weights(admin_client: Client) -> None:
+    page = admin_client.get(f"{LIST}add/").content.decode()
+    assert '<option value="main">main</option>' in page
+    assert '<option value="claude">claude (not configured)</option>' in page
+    assert "sk-very-secret-key" not in page
+    form = route_form((None, 0, "main", "gpt-4o"), (None, 1, "claude", "claude-sonnet-5"))
+    admin_client.post(f"{LIST}add/", form | {"targets-0-weight": "3", "targets-1-weight": ""})
+    route = ModelRoute.objects.get(name="smart")
+    assert list(route.targets.values_list("provider", "weight")) == [("main", 3), ("claude", 0)]
+    listed = admin_client.get(LIST).content.decode()
+    assert "weight 3" in listed
+    assert "not configured" in listed
+
+
+@pytest.mark.usefixtures("instances")
+def test_a_stored_provider_says_what_it_means_now(admin_client: Client) -> None:
+    route = ModelRoute.objects.create(name="smart")
+    for position, provider in enumerate(("openai", "gone")):
+        RouteTarget.objects.create(route=route, position=position, provider=provider, upstream_model="gpt-4o")
+    page = admin_client.get(f"{LIST}{route.pk}/change/").content.decode()
+    assert "openai (now main)" in page
+    assert "gone (unknown)" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "complaint"),
+    [
+        ("a*b*", "gpt-*", "A name may contain one * at most."),
+        ("smart", "gpt-*", "A target&#x27;s model may contain * only if the route&#x27;s name does."),
+    ],
+)
+def test_a_wrong_pattern_is_refused(admin_client: Client, name: str, model: str, complaint: str) -> None:
+    reply = admin_client.post(f"{LIST}add/", route_form((None, 0, "echo", model), name=name))
+    assert complaint in reply.content.decode()
+    assert not ModelRoute.objects.exists()

@@ -11,13 +11,13 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from llm.admin.format import NOTHING, signed_count, signed_usd
+from llm.audit import verify
 from llm.books.adjusting import decide_call
 from llm.books.figures import compute_figures
 from llm.enums import Meter
 from llm.models import Rate, RateSet, RefusedWrite, Usage, UsageAdjustment
 from llm.prices.staff import set_price
 from llm.types import Service
-from llm.verification import verify
 from tests.llm.admin.factories import (
     NOON,
     disputed_row,

@@ -13,6 +13,7 @@ from llm.errors import UpstreamRejected
 from llm.types import ChatMessage, ChatRequest, FilePart, ImagePart, TextPart, Thinking, Tool, ToolCall, ToolChoice
 
 HELLO = (ChatMessage("user", "Hello"),)
+CALLS = (ToolCall("c1", "f", '{"at":1}'), ToolCall("c2", "g", ""), ToolCall("c3", "h", "{}"))
 
 
 def body_of(*messages: ChatMessage, is_stream: bool = False, **fields: Any) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def test_turns_alternate() -> None:
 def test_tool_calls_and_their_results() -> None:
     body = body_of(
         ChatMessage("user", "Look"),
-        ChatMessage("assistant", "Well.", tool_calls=(ToolCall("c1", "f", '{"at":1}'), ToolCall("c2", "g", ""))),
+        ChatMessage("assistant", "Well.", tool_calls=CALLS),
         ChatMessage("tool", "42", tool_call_id="c1"),
         ChatMessage("tool", (TextPart("x"), ImagePart("https://x/y.png")), tool_call_id="c2"),
         ChatMessage("tool", "", tool_call_id="c3"),
@@ -83,6 +84,7 @@ def test_tool_calls_and_their_results() -> None:
                 text("Well."),
                 {"type": "tool_use", "id": "c1", "name": "f", "input": {"at": 1}},
                 {"type": "tool_use", "id": "c2", "name": "g", "input": {}},
+                {"type": "tool_use", "id": "c3", "name": "h", "input": {}},
             ],
         },
         {
@@ -159,6 +161,7 @@ def test_no_reasoning_is_no_thinking() -> None:
     assert "output_config" not in body
 
 
+FORCED = ToolChoice("required")
 SIGNED = Thinking("hm", "s")
 CALL = ToolCall("c1", "f", "{}")
 CALLED = {"type": "tool_use", "id": "c1", "name": "f", "input": {}}
@@ -246,8 +249,17 @@ def test_the_choice_of_a_tool(choice: ToolChoice, sent: dict[str, Any]) -> None:
     [
         (HELLO, {"temperature": 1.5}, "temperature"),
         (HELLO, {"reasoning_effort": "lots"}, "reasoning_effort"),
+        (
+            HELLO,
+            {"model": "claude-opus-5-5", "tools": (Tool("f"),), "tool_choice": ToolChoice("required")},
+            "tool_choice",
+        ),
         ((ChatMessage("system", "s"),), {}, "messages"),
         ((ChatMessage("user", (ImagePart("data:image/png,raw"),)),), {}, "messages"),
+        ((ChatMessage("user", (ImagePart("data:image/svg+xml;base64,AAAA"),)),), {}, "messages"),
+        ((ChatMessage("user", (ImagePart("http://x/y.png"),)),), {}, "messages"),
+        ((*HELLO, ChatMessage("tool", "42", tool_call_id="c1")), {}, "messages"),
+        ((*HELLO, ChatMessage("assistant", "{")), {"model": "claude-sonnet-4-6"}, "messages"),
         ((ChatMessage("assistant", tool_calls=(ToolCall("c", "f", "[1]"),)),), {}, "messages"),
         ((ChatMessage("assistant", tool_calls=(ToolCall("c", "f", "{oops"),)),), {}, "messages"),
     ],
@@ -445,3 +457,14 @@ def test_a_pdf_is_a_document() -> None:
     with pytest.raises(UpstreamRejected) as refused:
         body_of(ChatMessage("user", (FilePart("data:text/csv;base64,YQ=="),)))
     assert refused.value.param == "messages"
+
+
+def test_of_many_cache_hints_the_last_four_stay() -> None:
+    hint = {"type": "ephemeral"}
+    parts = tuple(TextPart(str(number), cache=hint) for number in range(4))
+    body = body_of(
+        ChatMessage("system", (TextPart("s", cache=hint),)), ChatMessage("user", parts), tools=(Tool("f", cache=hint),)
+    )
+
+    assert "cache_control" not in body["tools"][0] | body["system"][0]
+    assert all(block["cache_control"] == hint for block in body["messages"][0]["content"])

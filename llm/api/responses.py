@@ -10,11 +10,19 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
 from llm.api.chat import CompletionView
-from llm.api.serializers import IDEMPOTENCY_KEY, OPENAI_REFUSALS, OpenAIErrorSerializer, ResponseSerializer
+from llm.api.serializers import (
+    IDEMPOTENCY_KEY,
+    OPENAI_REFUSALS,
+    CountedInputTokensSerializer,
+    CountInputTokensRequestSerializer,
+    OpenAIErrorSerializer,
+    ResponseSerializer,
+)
 from llm.api.views import AsyncAPIView
 from llm.calls.kept_responses import ask_about
 from llm.calls.runtime import runtime
 from llm.dialects.base import WireFormat
+from llm.dialects.openai_responses.counting import COUNT_INPUT_TOKENS
 from llm.dialects.openai_responses.wire import OPENAI_RESPONSES
 from llm.errors import InvalidRequest
 
@@ -42,6 +50,22 @@ class ResponsesView(CompletionView):
             (200, "text/event-stream"): OpenApiResponse({"type": "string"}, "With `stream`: its typed events."),
             **OPENAI_REFUSALS,
         },
+        tags=["gateway"],
+    )
+    async def post(self, request: Request) -> HttpResponseBase:
+        return await super().post(request)
+
+
+class CountInputTokensView(CompletionView):
+    wire: ClassVar[WireFormat] = COUNT_INPUT_TOKENS
+
+    @extend_schema(
+        operation_id="responses_count_input_tokens",
+        summary="Count the tokens of a response's input (OpenAI's API)",
+        description="OpenAI and Anthropic count for their own models; for others the gateway estimates. It is free.",
+        parameters=[IDEMPOTENCY_KEY],
+        request=CountInputTokensRequestSerializer,
+        responses={200: CountedInputTokensSerializer, **OPENAI_REFUSALS},
         tags=["gateway"],
     )
     async def post(self, request: Request) -> HttpResponseBase:

@@ -104,6 +104,18 @@ class CountedTokensSerializer(serializers.Serializer[object]):
     input_tokens = serializers.IntegerField()
 
 
+class CountInputTokensRequestSerializer(serializers.Serializer[object]):
+    model = serializers.CharField(required=False, help_text="Default: the gateway's default model.")
+    input = serializers.JSONField(required=False, help_text="A string, or a list of items.")
+    instructions = serializers.CharField(required=False)
+    tools = serializers.ListField(child=serializers.JSONField(), required=False)
+
+
+class CountedInputTokensSerializer(serializers.Serializer[object]):
+    object = serializers.CharField(help_text="Always `response.input_tokens`.")
+    input_tokens = serializers.IntegerField()
+
+
 class AnthropicErrorBodySerializer(serializers.Serializer[object]):
     type = serializers.CharField()
     message = serializers.CharField()

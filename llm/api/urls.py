@@ -11,14 +11,21 @@ from llm.api.embeddings import EmbeddingsView
 from llm.api.health import HealthView, MetricsView, ReadyView
 from llm.api.messages import CountTokensView, MessagesView
 from llm.api.models import ModelsView, ModelView
-from llm.api.responses import ResponseCancelView, ResponseInputItemsView, ResponsesView, ResponseView
+from llm.api.responses import (
+    CountInputTokensView,
+    ResponseCancelView,
+    ResponseInputItemsView,
+    ResponsesView,
+    ResponseView,
+)
 
-# Two endpoints of OpenAI's that we don't serve, but that match a response's path.
+# Two endpoints of OpenAI's that match a response's path; we don't serve the second.
 _RESPONSE = r"(?P<response_id>(?!(?:input_tokens|compact)$)[^/]+)"
 
 urlpatterns = [
     path("v1/chat/completions", ChatCompletionsView.as_view()),
     path("v1/responses", ResponsesView.as_view()),
+    path("v1/responses/input_tokens", CountInputTokensView.as_view()),
     re_path(rf"^v1/responses/{_RESPONSE}$", ResponseView.as_view()),
     re_path(rf"^v1/responses/{_RESPONSE}/input_items$", ResponseInputItemsView.as_view()),
     re_path(rf"^v1/responses/{_RESPONSE}/cancel$", ResponseCancelView.as_view()),

@@ -253,15 +253,15 @@ def test_an_unknown_native_path_is_a_404_in_the_dialect(
 
 
 SERVED = (
-    "This gateway serves POST /v1/chat/completions, POST /v1/responses, POST /v1/completions, POST /v1/embeddings,"
-    " POST /v1/messages, POST /v1/messages/count_tokens, GET /v1/models, POST /api/chat."
+    "This gateway serves POST /v1/chat/completions, POST /v1/responses, POST /v1/responses/input_tokens,"
+    " POST /v1/completions, POST /v1/embeddings, POST /v1/messages, POST /v1/messages/count_tokens, GET /v1/models,"
+    " POST /api/chat."
 )
 
 
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
-        ("/v1/responses/input_tokens", ""),
         ("/v1/responses/compact", ""),
         ("/v1/moderations", ""),
         ("/v1", ""),

@@ -15,6 +15,7 @@ from tests.fakes import (
     completions_wire,
     count_tokens_wire,
     embeddings_wire,
+    input_tokens_wire,
     openai_wire,
     responses_wire,
 )
@@ -36,6 +37,7 @@ MAX_OUTPUT_TOKENS = 64_000
 WIRES: dict[str, Wire] = {
     "/v1/chat/completions": openai_wire,
     "/v1/responses": responses_wire,
+    "/v1/responses/input_tokens": input_tokens_wire,
     "/v1/completions": completions_wire,
     "/v1/embeddings": embeddings_wire,
     "/v1/messages": anthropic_wire,

@@ -53,7 +53,7 @@ class CountTokensView(AnthropicView):
     @extend_schema(
         operation_id="messages_count_tokens",
         summary="Count the tokens of a message (Anthropic's API)",
-        description="Anthropic counts for its own models; for others the gateway estimates. It costs nothing.",
+        description="Anthropic and OpenAI count for their own models; for others the gateway estimates. It is free.",
         parameters=[IDEMPOTENCY_KEY],
         request=CountTokensRequestSerializer,
         responses={

@@ -24,7 +24,7 @@ from llm.calls.kept_responses import ask_about
 from llm.calls.runtime import runtime
 from llm.dialects.base import WireFormat
 from llm.dialects.openai_responses.compaction import COMPACT_RESPONSES
-from llm.dialects.openai_responses.counting import INPUT_TOKENS
+from llm.dialects.openai_responses.counting import COUNT_INPUT_TOKENS
 from llm.dialects.openai_responses.wire import OPENAI_RESPONSES
 from llm.errors import InvalidRequest
 
@@ -58,13 +58,13 @@ class ResponsesView(CompletionView):
         return await super().post(request)
 
 
-class InputTokensView(CompletionView):
-    wire: ClassVar[WireFormat] = INPUT_TOKENS
+class CountInputTokensView(CompletionView):
+    wire: ClassVar[WireFormat] = COUNT_INPUT_TOKENS
 
     @extend_schema(
-        operation_id="responses_input_tokens",
-        summary="Count the input tokens of a response (OpenAI's API)",
-        description="For providers that count them. It costs nothing.",
+        operation_id="responses_count_input_tokens",
+        summary="Count the tokens of a response's input (OpenAI's API)",
+        description="OpenAI and Anthropic count for their own models; for others the gateway estimates. It is free.",
         parameters=[IDEMPOTENCY_KEY],
         request=InputTokensRequestSerializer,
         responses={200: CountedInputTokensSerializer, **OPENAI_REFUSALS},

@@ -13,7 +13,7 @@ from llm.api.messages import CountTokensView, MessagesView
 from llm.api.models import ModelsView, ModelView
 from llm.api.responses import (
     CompactResponsesView,
-    InputTokensView,
+    CountInputTokensView,
     ResponseCancelView,
     ResponseInputItemsView,
     ResponsesView,
@@ -25,8 +25,8 @@ _RESPONSE = r"(?P<response_id>[^/]+)"
 urlpatterns = [
     path("v1/chat/completions", ChatCompletionsView.as_view()),
     path("v1/responses", ResponsesView.as_view()),
-    # Before those of one response, whose address they would be.
-    path("v1/responses/input_tokens", InputTokensView.as_view()),
+    # Before those of one response, whose path they would match.
+    path("v1/responses/input_tokens", CountInputTokensView.as_view()),
     path("v1/responses/compact", CompactResponsesView.as_view()),
     re_path(rf"^v1/responses/{_RESPONSE}$", ResponseView.as_view()),
     re_path(rf"^v1/responses/{_RESPONSE}/input_items$", ResponseInputItemsView.as_view()),

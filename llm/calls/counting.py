@@ -1,8 +1,12 @@
-"""Our own estimate of a prompt's tokens, for providers that can't be asked in the caller's dialect."""
+"""The number of a prompt's tokens, for callers of another dialect than the provider's.
+
+The provider counts, if it can; otherwise it is our own estimate.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import cast
 
 from llm.bodies.turns import take_turn
@@ -10,11 +14,12 @@ from llm.calls.answers import HEAD, Complete, Event
 from llm.calls.context import CallContext
 from llm.calls.estimation import estimate_chat
 from llm.dialects.base import Translatable
+from llm.providers.base import CountsPrompts
 from llm.types import ChatRequest, ChatResponse, Reading, TokenCounts
 
 
 class CountedAnswer:
-    """See `Answer`. Nothing is sent, and nothing is charged."""
+    """See `Answer`. Nothing is generated, and nothing is charged."""
 
     text = ""
     unkept_characters = 0
@@ -27,13 +32,17 @@ class CountedAnswer:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         await take_turn(len(self._context.request.raw))
+        tokens = await self._count()
         yield HEAD
-        yield Complete(self._finish)
+        yield Complete(partial(self._finish, tokens))
 
-    async def _finish(self, _: TokenCounts, cost: str | None) -> bytes:
+    async def _count(self) -> int:
+        provider = self._context.provider
+        counted = await provider.count_prompt(self._chat) if isinstance(provider, CountsPrompts) else None
+        return estimate_chat(provider, self._chat, model=self._context.opened.model) if counted is None else counted
+
+    async def _finish(self, tokens: int, _: TokenCounts, cost: str | None) -> bytes:
         context = self._context
-        model = context.opened.model
-        tokens = estimate_chat(context.provider, self._chat, model=model)
-        response = ChatResponse(reply="", model=model, usage=TokenCounts(prompt_tokens=tokens))
+        response = ChatResponse(reply="", model=context.opened.model, usage=TokenCounts(prompt_tokens=tokens))
         wire = cast("Translatable", context.wire)
         return wire.render_whole(response, context.request, request_id=context.request_id, created=0)

@@ -12,6 +12,8 @@ import httpx2
 from anthropic import AsyncAnthropic, AsyncStream, Omit
 
 from llm.dialects.anthropic_messages.client import MessageCollector, read_reply
+from llm.dialects.anthropic_messages.counting import PATH as COUNT_PATH
+from llm.dialects.anthropic_messages.counting import count_body, read_count
 from llm.dialects.anthropic_messages.request import API_VERSION, DEFAULT_MAX_TOKENS, request_body
 from llm.dialects.anthropic_messages.tool_names import original_names
 from llm.enums import Dialect
@@ -78,6 +80,13 @@ class AnthropicProvider:
 
     async def find_default_maximum(self, model: str) -> int | None:
         return self._maximum or await self.find_output_maximum(model)
+
+    async def count_prompt(self, request: ChatRequest) -> int:
+        with before_sending(self.name):
+            body = count_body(request)
+        headers = {"content-type": "application/json"}
+        _, reply = await read_all(await self._exchange("POST", COUNT_PATH, headers=headers, body=body))
+        return read_count(reply)
 
     async def forward(self, call: RawCall) -> UpstreamReply:
         """With the caller's version of the API, or that of translated calls; the key is ours."""

@@ -130,6 +130,14 @@ class FetchesKept(Protocol):
         """Raises UpstreamError for anything but a 2xx reply."""
 
 
+@runtime_checkable
+class CountsPrompts(Protocol):
+    """The optional sixth method: for a provider that counts the tokens of a prompt, free of charge."""
+
+    async def count_prompt(self, request: ChatRequest) -> int | None:
+        """None if its server can't. Raises UpstreamError."""
+
+
 class Closing(Generic[Item]):
     """Like `aclosing`, for a provider's return value, which may be an iterator that can't be closed.
 

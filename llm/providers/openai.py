@@ -12,7 +12,10 @@ from openai import AsyncOpenAI, AsyncStream
 
 from llm.dialects.base import Server
 from llm.dialects.openai_chat import client as openai_chat_client
-from llm.errors import UpstreamRejected
+from llm.dialects.openai_responses.counting import PATH as COUNT_PATH
+from llm.dialects.openai_responses.counting import count_body, read_count
+from llm.enums import Dialect
+from llm.errors import UpstreamError, UpstreamRejected
 from llm.providers.base import ProviderSettings, RawCall, RawFetch
 from llm.providers.counting import count_message_tokens
 from llm.providers.failures import before_sending, refuses_stream_options, upstream_error
@@ -25,6 +28,7 @@ _OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com")
 
 
 _MAX_MODELS = 1000
+_WITHOUT_ENDPOINT = (404, 405, 501)
 
 
 class OpenAIProvider:
@@ -78,6 +82,20 @@ class OpenAIProvider:
     def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
         return count_message_tokens(messages)
 
+    async def count_prompt(self, request: ChatRequest) -> int | None:
+        """None for a server without responses, and for one that has them without this endpoint."""
+        if Dialect.OPENAI_RESPONSES not in self.dialects:
+            return None
+        headers = {"content-type": "application/json"}
+        try:
+            reply = await self._exchange("POST", COUNT_PATH, headers=headers, body=count_body(request))
+        except UpstreamError as error:
+            if error.upstream_status in _WITHOUT_ENDPOINT and not _is_openai(self._base_url):
+                return None
+            raise
+        _, counted = await read_all(reply)
+        return read_count(counted)
+
     async def forward(self, call: RawCall) -> UpstreamReply:
         return await self._exchange("POST", call.path, headers=call.headers, body=call.body)
 
@@ -121,5 +139,8 @@ class OpenAIProvider:
 
 
 def _maximum_field(base_url: str) -> str:
-    host = urlsplit(base_url).hostname or ""
-    return "max_completion_tokens" if host.endswith(_OPENAI_HOSTS) else "max_tokens"
+    return "max_completion_tokens" if _is_openai(base_url) else "max_tokens"
+
+
+def _is_openai(base_url: str) -> bool:
+    return (urlsplit(base_url).hostname or "").endswith(_OPENAI_HOSTS)

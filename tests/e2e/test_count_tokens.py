@@ -1,4 +1,6 @@
-"""`POST /v1/messages/count_tokens`: by Anthropic for its own models, by our estimate for others; never for money."""
+"""`POST /v1/messages/count_tokens` and `/v1/responses/input_tokens`: counted by the provider, else estimated; never for
+money.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,11 @@ from typing import Any
 
 import anthropic
 import httpx2
+import openai
 import pytest
 from django.core.management import call_command
 
-from llm.models import Account, Usage
+from llm.models import Account, ModelRoute, Usage
 from llm.providers.counting import IMAGE_TOKENS
 from tests.books import closed_usage
 from tests.e2e.callers import assert_nothing_happened
@@ -21,6 +24,7 @@ from tests.e2e.test_anthropic_sdk import HELLO, WEATHER
 from tests.e2e.test_endings import Ending, ending_of
 from tests.e2e.test_unpriced import set_price
 from tests.fakes import FakeUpstream, Script
+from tests.fakes.wire import TOOL_TOKENS
 from tests.gateway_process import Gateway
 
 pytestmark = [pytest.mark.e2e, pytest.mark.wire]
@@ -61,16 +65,45 @@ def test_anthropic_counts_for_its_own_models(claude: anthropic.Anthropic, upstre
         assert_free(row)
 
 
-def test_for_other_providers_it_is_our_estimate(sdk: anthropic.Anthropic, upstream: FakeUpstream) -> None:
+def test_openai_counts_for_its_own_models(
+    sdk: anthropic.Anthropic, gateway: Gateway, api_key: str, upstream: FakeUpstream
+) -> None:
+    """Whether it is asked in its own dialect or in Anthropic's."""
     asked: Any = {**ASKED, "model": "gpt-4o"}
+    assert sdk.messages.count_tokens(**asked, tools=[WEATHER]).input_tokens == 9 + TOOL_TOKENS
+    [entry] = upstream.ledger.entries()
+    assert (entry.path, entry.body["model"]) == ("/v1/responses/input_tokens", "gpt-4o")
+    own = openai.OpenAI(api_key=api_key, base_url=gateway.openai_base_url, max_retries=0)
+    counted = own.responses.input_tokens.count(model="gpt-4o", input="Hello there")
+    assert (counted.object, counted.input_tokens) == ("response.input_tokens", 9)
+    for row in closed_usage(2):
+        assert ending_of(row) == Ending("settled", "reported", "ok", (0, 0))
+
+
+def test_anthropic_is_asked_by_callers_of_openais(
+    before_anthropic: Gateway, api_key: str, upstream: FakeUpstream, http: httpx2.Client
+) -> None:
+    own = openai.OpenAI(api_key=api_key, base_url=before_anthropic.openai_base_url, max_retries=0, http_client=http)
+    tool: Any = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False}
+    counted = own.responses.input_tokens.count(model="claude-sonnet-4-5", input="Hello there", tools=[tool])
+    assert counted.input_tokens == 9 + TOOL_TOKENS
+    [entry] = upstream.ledger.entries()
+    assert (entry.path, set(entry.body)) == ("/v1/messages/count_tokens", {"model", "messages", "tools"})
+    [row] = closed_usage(1)
+    assert (row.dialect, row.is_billable, row.total_tokens, row.cost) == ("openai.responses", False, 0, Decimal(0))
+
+
+def test_for_servers_that_cannot_count_it_is_our_estimate(api_key: str, gateway: Gateway, http: httpx2.Client) -> None:
+    sdk = anthropic.Anthropic(api_key=api_key, base_url=gateway.url, max_retries=0, http_client=http)
+    ModelRoute.objects.create(name="echo-model").targets.create(provider="echo", upstream_model="echo", position=0)
+    asked: Any = {**ASKED, "model": "echo-model"}
     plain = sdk.messages.count_tokens(**asked).input_tokens
     assert plain == 4 + 2
     assert sdk.messages.count_tokens(**asked, tools=[WEATHER]).input_tokens > plain
     pictured: Any = {**asked, "messages": [{"role": "user", "content": [IMAGE]}]}
     assert sdk.messages.count_tokens(**pictured).input_tokens == 4 + IMAGE_TOKENS
-    assert upstream.ledger.entries() == ()
     for row in closed_usage(3):
-        assert row.provider == "openai"
+        assert row.provider == "echo"
         assert_free(row)
 
 

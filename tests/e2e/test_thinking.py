@@ -183,8 +183,7 @@ def test_what_a_model_of_claudes_refuses_is_refused_by_name_before_it_is_sent(
     assert refused.value.param == param
     assert not upstream.ledger.entries()
     [row] = closed_usage(1)
-    assert row.status == "void"
-    assert row.cost == 0
+    assert (row.status, row.total_tokens) == ("void", 0)
 
 
 def test_thinking_that_was_changed_is_the_providers_to_refuse(sdk: openai.OpenAI, upstream: FakeUpstream) -> None:

@@ -16,7 +16,7 @@ DIALECT = "anthropic.count_tokens"
 def read_prompt(body: JSON) -> Prompt:
     if unknown := {"max_tokens", "stream"} & set(body):
         raise BadRequestError(f"{min(unknown)}: Extra inputs are not permitted")
-    return anthropic_wire.read_prompt({**body, "max_tokens": 1})
+    return anthropic_wire.read_prompt({**body, "max_tokens": 1_000_000})
 
 
 def build_reply(asked: Asked, prompt: Prompt, content: Content, script: Script, call_id: str) -> Reply:

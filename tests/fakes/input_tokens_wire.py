@@ -1,4 +1,4 @@
-"""OpenAI's counting of the input of a response: `/v1/responses/input_tokens`. It bills nothing."""
+"""OpenAI's counting of tokens: `/v1/responses/input_tokens`. It bills nothing."""
 
 import orjson
 
@@ -14,7 +14,7 @@ DIALECT = "openai.input_tokens"
 
 
 def read_prompt(body: JSON) -> Prompt:
-    if unknown := {"max_output_tokens", "store", "stream"} & set(body):
+    if unknown := {"max_output_tokens", "stream", "store", "temperature"} & set(body):
         raise BadRequestError(f"Unknown parameter: '{min(unknown)}'.")
     return responses_wire.read_prompt(body)
 

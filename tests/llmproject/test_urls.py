@@ -24,7 +24,13 @@ def test_the_description_names_every_endpoint_that_callers_use(client: Client) -
     }
     others = {
         *("/api/chat", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"),
-        *("/v1/messages", "/v1/messages/count_tokens", "/v1/models", "/v1/models/{model}"),
+        *(
+            "/v1/messages",
+            "/v1/messages/count_tokens",
+            "/v1/responses/input_tokens",
+            "/v1/models",
+            "/v1/models/{model}",
+        ),
     }
     assert gateway == others | responses
     assert described["components"]["securitySchemes"]["apiKey"] == {"type": "http", "scheme": "bearer"}

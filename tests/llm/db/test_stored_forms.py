@@ -97,7 +97,7 @@ def make_history() -> ApiKey:
     heartbeat.beat()
     heartbeat.say_goodbye()
     refresh()
-    close_month(BillingPeriod(WHOLE_SECOND.date().replace(day=1)))
+    close_month(BillingPeriod.of(Usage.objects.latest("id").local_day))
     return key
 
 

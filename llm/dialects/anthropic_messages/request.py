@@ -6,7 +6,8 @@ samplers that the model would refuse. System and developer messages all go to th
 sequences without a visible character are left out: Anthropic refuses them, and they say nothing.
 
 Thinking goes back first in its turn. Anthropic refuses thinking in a tool loop that began without it, so if the caller
-has dropped the thinking, the request is sent with thinking switched off.
+has dropped the thinking, the request is sent with thinking switched off. So it is if the caller has returned thinking
+within a loop and no longer asks for an effort, which would be refused too, the thinking is left out.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _DATA_URL = re.compile(r"data:(image/[a-z+.-]+);base64,", re.IGNORECASE)
 def request_body(request: ChatRequest, *, is_stream: bool) -> bytes:
     """Raises UpstreamRejected, before anything is sent, for what Anthropic has no equivalent of."""
     turns = _messages(request.messages)
-    may_think = request.reasoning_effort != "none" and not _lacks_thinking(request, turns)
+    may_think = _may_think(request, turns)
     body: dict[str, Any] = {
         "model": request.model,
         "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
@@ -57,7 +58,7 @@ def request_body(request: ChatRequest, *, is_stream: bool) -> bytes:
         "tools": [_tool(tool) for tool in request.tools],
         "tool_choice": _tool_choice(request.tool_choice) if request.tools and request.tool_choice else None,
         "output_config": _output_config(request),
-        "thinking": None if may_think else {"type": "disabled"},
+        "thinking": None if may_think or request.reasoning_effort is None else {"type": "disabled"},
         "metadata": {"user_id": _user_id(request.user)} if request.user else None,
         "stream": True if is_stream else None,
     }
@@ -95,16 +96,20 @@ def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
     return [thinking_block(each) for each in message.thinking if each.can_return and said] + said
 
 
-def _lacks_thinking(request: ChatRequest, turns: list[dict[str, Any]]) -> bool:
-    """Whether reasoning is asked for within a tool loop that begins without thinking.
-
-    To Anthropic the whole loop is one assistant turn, which starts with thinking or has none.
+def _may_think(request: ChatRequest, turns: list[dict[str, Any]]) -> bool:
+    """To Anthropic a whole tool loop is one assistant turn: it starts with thinking and is continued with thinking, or
+    has none at all. Without an effort most models don't think, and refuse a loop that has; those that always think take
+    one that has none, but wouldn't let themselves be told not to.
     """
-    if request.reasoning_effort is None or not _has_results(turns[-1]):
+    if request.reasoning_effort == "none":
         return False
+    if not _has_results(turns[-1]):
+        return True
     loop = takewhile(lambda turn: turn["role"] == "assistant" or _has_results(turn), reversed(turns))
-    first = [turn for turn in loop if turn["role"] == "assistant"][-1:]
-    return any(turn["content"][0]["type"] not in BLOCK_KINDS for turn in first)
+    said = [turn["content"] for turn in loop if turn["role"] == "assistant"]
+    if request.reasoning_effort is None:
+        return all(block["type"] not in BLOCK_KINDS for content in said for block in content)
+    return all(content[0]["type"] in BLOCK_KINDS for content in said[-1:])
 
 
 def _has_results(turn: Mapping[str, Any]) -> bool:

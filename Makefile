@@ -4,6 +4,7 @@
 # make soak MINUTES=30   kills, crashes and outages under load; then compares the books with the upstream's ledger
 # make limits  many keys on small budgets at once: is a limit overspent, is anything refused that fits?
 # make clients try other people's clients in front of the gateway: SDKs, frameworks, coding agents
+# make malformed   5,000 malformed bodies and headers for each endpoint, with each provider: no 500, no row without a call
 # make bench   measure the gateway             make format  tidy the code       make requirements  update the pinned requirements
 # make bench-billing   measure the billing of a month with ten million calls
 
@@ -21,7 +22,7 @@ CHECK_ENV := LLM_ENV_FILE= HTTPS=true DATABASE_URL=sqlite://:memory: LLM_PROVIDE
 # pytest rewrites test modules before it compiles them, which takes a while: keep the compiled files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test test-fast check lint bench bench-billing clients sdk-tests soak limits format requirements
+.PHONY: run test test-fast check lint bench bench-billing clients sdk-tests soak limits malformed format requirements
 
 run: $(VENV)/runtime.stamp
 	@$(PY) -m llmproject.envfile
@@ -74,6 +75,10 @@ LIMITS_DATABASE ?= postgres://postgres@127.0.0.1:5432
 limits: $(VENV)/dev.stamp
 	$(PY) -m tests.faults.run_limits --seed $(SEED) --database-url "$(LIMITS_DATABASE)"
 	$(PY) -m tests.faults.run_limits --seed $(SEED)
+
+REQUESTS ?= 5000
+malformed: $(VENV)/dev.stamp
+	$(PY) -m tests.malformed.run --seed $(SEED) --requests $(REQUESTS)
 
 format: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check --fix .

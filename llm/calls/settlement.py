@@ -115,6 +115,9 @@ def outcome_of(error: UpstreamError) -> CallOutcome:
         return CallOutcome.TIMEOUT
     if isinstance(error, UpstreamUnreachable):
         return CallOutcome.UPSTREAM_UNREACHABLE
+    if isinstance(error, UpstreamRejected) and error.upstream_status is None:
+        # The provider has no equivalent for it, which we knew without asking.
+        return CallOutcome.NOT_SENT
     if isinstance(error, UpstreamRejected | UpstreamRateLimited):
         return CallOutcome.UPSTREAM_REFUSED
     return CallOutcome.UPSTREAM_FAILED

@@ -93,6 +93,28 @@ def test_a_chat_sends_thinking_back_as_it_came(
     assert_settled(2)
 
 
+@pytest.mark.parametrize("ends_with", ["the result", "a question"])
+def test_thinking_that_comes_back_without_an_effort_does_not_end_a_loop(
+    application: Application, before_anthropic: Gateway, upstream: FakeUpstream, ends_with: str
+) -> None:
+    """Claude refuses a loop that has thinking while thinking is off, as it is without an effort."""
+    details = [
+        {"type": "reasoning.text", "text": "I see.", "signature": signature_of("I see."), "index": 0},
+        {"type": "reasoning.encrypted", "data": redacted("unseen"), "index": 1},
+    ]
+    call = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+    answered = {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_details": details}
+    messages = [*ASKED, answered, {"role": "tool", "tool_call_id": "c1", "content": RESULT}]
+    if ends_with == "a question":
+        messages.append({"role": "user", "content": "And tomorrow?"})
+    reply = application.at(before_anthropic).chat("claude-test", messages=messages, tools=[WEATHER])
+    assert reply.status_code == 200, reply.text
+    [entry] = upstream.ledger.entries()
+    assert "thinking" not in entry.body
+    assert [block["type"] for block in entry.body["messages"][1]["content"]] == ["tool_use"]
+    assert_settled(1)
+
+
 def test_the_details_of_a_whole_reply(sdk: openai.OpenAI, upstream: FakeUpstream) -> None:
     upstream.enqueue(HOW_IT_THINKS["all"])
     message: Any = ask(sdk, ASKED)

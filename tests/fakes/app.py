@@ -27,13 +27,15 @@ from tests.fakes.ledger import JSON, Entry, Ledger, OpenCall, sum_up
 from tests.fakes.plan import Plan, plan_error, plan_recording, plan_refusal, plan_reply
 from tests.fakes.recordings import Recording
 from tests.fakes.scripts import PRESETS, Script, UnknownScriptError, script_for_model
-from tests.fakes.wire import Asked, BadRequestError, Prompt, Wire
+from tests.fakes.wire import Asked, BadRequestError, Wire
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
 RECORDING_MODEL_PREFIX = "recording-"
 UNKNOWN_DIALECT = "unknown"
 MAX_OUTPUT_TOKENS = 64_000
 """Of each model, as Anthropic's description of it says."""
+_MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
+"""What a wire raises for a body that a provider's schema would have refused."""
 
 WIRES: dict[str, Wire] = {
     "/v1/chat/completions": openai_wire,
@@ -157,6 +159,8 @@ class FakeApp:
             return plan_refusal(wire, 404, str(error), request_id), Script(), ""
         except BadRequestError as error:
             return plan_refusal(wire, 400, str(error), request_id), Script(), ""
+        except _MISSHAPEN as error:
+            return plan_refusal(wire, 400, f"Malformed request: {error!r}", request_id), Script(), ""
 
     def _next_script(self, model: str) -> Script:
         if (script := script_for_model(model)) is not None:
@@ -179,7 +183,7 @@ class FakeApp:
             return plan_error(wire, asked, script, request_id), script, ""
         if not asked.model:
             raise BadRequestError("you must provide a model parameter")
-        prompt = _read_prompt(wire, asked.body)
+        prompt = wire.read_prompt(asked.body)
         content = compose(prompt, script, credential=asked.credential)
         if wire in _CONTINUING:
             self._kept.require(asked.body.get("previous_response_id"))
@@ -238,14 +242,6 @@ class FakeApp:
         except UnknownScriptError as error:
             return _json({"error": str(error)}, status=400)
         return _json({})
-
-
-def _read_prompt(wire: Wire, body: JSON) -> Prompt:
-    """Raises BadRequestError also for a body whose parts have the wrong shape, as a provider's schema would."""
-    try:
-        return wire.read_prompt(body)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise BadRequestError(f"Malformed request: {error!r}") from error
 
 
 def _headers_of(request: web.Request) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 Models think adaptively, or within a budget, which is then a share of the output maximum. Where Anthropic refuses
 thinking, the request is sent with thinking switched off: with a tool that must be called; and by budget also within a
-tool loop that began without thinking, after a last turn of the assistant's, and if the output maximum is too low.
+tool loop that began without thinking, after a last turn of the assistant's, and if the output maximum is too low. If
+the caller returns thinking within a loop but asks for no effort, it is left out: without an effort most models don't
+think, and refuse a loop that has thinking.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def plan_reasoning(request: ChatRequest, model: ClaudeModel, turns: Sequence[Tur
     """maximum: of the output, in tokens. Raises UpstreamRejected for an unknown effort."""
     asked = request.reasoning_effort
     if asked is None:
-        return Reasoning()
+        return Reasoning(is_off=model.off is not None and _has_thinking(turns))
     if asked == "none":
         return _switched_off(model, "low" if model.off is None else None)
     effort = _known_effort(asked)
@@ -106,11 +108,20 @@ def _lacks_thinking(turns: Sequence[Turn]) -> bool:
 
     To Anthropic the whole loop is one assistant turn, which starts with thinking or has none.
     """
+    return any(turn["content"][0]["type"] not in BLOCK_KINDS for turn in _turns_of_loop(turns)[-1:])
+
+
+def _has_thinking(turns: Sequence[Turn]) -> bool:
+    """Whether this is a tool loop with thinking anywhere in it."""
+    return any(block["type"] in BLOCK_KINDS for turn in _turns_of_loop(turns) for block in turn["content"])
+
+
+def _turns_of_loop(turns: Sequence[Turn]) -> list[Turn]:
+    """The assistant's turns of the tool loop that the last turn belongs to, newest first; none outside of a loop."""
     if not _has_results(turns[-1]):
-        return False
+        return []
     loop = takewhile(lambda turn: turn["role"] == "assistant" or _has_results(turn), reversed(turns))
-    first = [turn for turn in loop if turn["role"] == "assistant"][-1:]
-    return any(turn["content"][0]["type"] not in BLOCK_KINDS for turn in first)
+    return [turn for turn in loop if turn["role"] == "assistant"]
 
 
 def _has_results(turn: Turn) -> bool:

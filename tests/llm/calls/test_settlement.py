@@ -311,6 +311,7 @@ def with_status(error: UpstreamError, status: int) -> UpstreamError:
 @pytest.mark.parametrize(
     ("make", "outcome", "status"),
     [
+        (lambda: UpstreamRejected("no"), CallOutcome.NOT_SENT, UsageStatus.VOID),
         (lambda: with_status(UpstreamRejected("no"), 400), CallOutcome.UPSTREAM_REFUSED, UsageStatus.SETTLED),
         (lambda: with_status(UpstreamRateLimited("slow"), 429), CallOutcome.UPSTREAM_REFUSED, UsageStatus.SETTLED),
         (lambda: with_status(UpstreamFailed("down"), 503), CallOutcome.UPSTREAM_FAILED, UsageStatus.SETTLED),

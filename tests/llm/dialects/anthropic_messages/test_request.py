@@ -225,6 +225,7 @@ def test_elsewhere_it_may_think(messages: tuple[ChatMessage, ...]) -> None:
 def test_who_asks_for_no_reasoning_gets_what_is_usual() -> None:
     assert "thinking" not in body_of(*HELLO, called(), RESULT)
     assert "thinking" not in body_of(*HELLO, called(SIGNED), RESULT)
+    assert body_of(*HELLO, called(SIGNED), RESULT)["messages"][1]["content"] == [CALLED]
     body = body_of(*HELLO, called(SIGNED), RESULT, reasoning_effort="none")
     assert (body["thinking"], body["messages"][1]["content"]) == ({"type": "disabled"}, [CALLED])
 

@@ -13,6 +13,7 @@ CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS = (
     "/v1/embeddings",
 )
 MESSAGES, COUNT_TOKENS, NATIVE = "/v1/messages", "/v1/messages/count_tokens", "/api/chat"
+INPUT_TOKENS = "/v1/responses/input_tokens"
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SCHEMA = {
@@ -125,11 +126,13 @@ _MESSAGES: dict[str, Any] = {
     "service_tier": "auto",
     "thinking": {"type": "enabled", "budget_tokens": 1024},
 }
+_OF_A_COUNTED_INPUT = ("model", "instructions", "input", "tools", "tool_choice", "reasoning", "text", "truncation")
 _OF_ONE_TURN = ("model", "system", "messages", "tools", "tool_choice", "thinking")
 
 VALID_BODIES: dict[str, dict[str, Any]] = {
     CHAT: _CHAT,
     RESPONSES: _RESPONSES,
+    INPUT_TOKENS: {name: _RESPONSES[name] for name in _OF_A_COUNTED_INPUT},
     COMPLETIONS: {
         "model": "gpt-3.5-turbo-instruct",
         "prompt": ["hello", "there"],

@@ -34,7 +34,7 @@ RECORDING_MODEL_PREFIX = "recording-"
 UNKNOWN_DIALECT = "unknown"
 MAX_OUTPUT_TOKENS = 64_000
 """Of each model, as Anthropic's description of it says."""
-_MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
+_MISSHAPEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What a wire raises for a body that a provider's schema would have refused."""
 
 WIRES: dict[str, Wire] = {

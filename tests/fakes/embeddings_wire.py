@@ -13,6 +13,7 @@ from tests.fakes.wire import Asked, BadRequestError, Content, Prompt, Reply, cou
 
 DIALECT = "openai.embeddings"
 DEFAULT_DIMENSIONS = 1536
+MAX_DIMENSIONS = 4096
 
 error_body = openai_wire.error_body
 error_event = openai_wire.error_event
@@ -37,6 +38,8 @@ def build_reply(asked: Asked, prompt: Prompt, content: Content, script: Script, 
     reported = {"prompt_tokens": prompt.tokens, "total_tokens": prompt.tokens}
     usage = None if script.omits_usage else dict(script.usage) if script.usage is not None else reported
     dimensions = asked.body.get("dimensions") or DEFAULT_DIMENSIONS
+    if dimensions > MAX_DIMENSIONS:
+        raise BadRequestError(f"This model does not support {dimensions} dimensions.")
     vectors = [vector_of(text, dimensions) for text in _inputs(asked.body)]
     if asked.body.get("encoding_format") == "base64":
         shown: list[object] = [base64.b64encode(struct.pack(f"<{dimensions}f", *v)).decode() for v in vectors]

@@ -49,9 +49,11 @@ def main() -> None:
     texts = list(take_long_texts(value))
     rest = orjson.dumps(value)
     head |= {"rest_bytes": len(rest), "texts": [(path, len(text)) for path, text in texts]}
-    for piece in (orjson.dumps(head), b"\n", rest, *(text for _, text in texts)):
-        sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
+    # The process that asked may have been killed.
+    with contextlib.suppress(BrokenPipeError):
+        for piece in (orjson.dumps(head), b"\n", rest, *(text for _, text in texts)):
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
     # Skips deallocation: the operating system is faster.
     os._exit(0)
 

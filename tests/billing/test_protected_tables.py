@@ -58,6 +58,7 @@ UNPROTECTED: Mapping[str, str] = {
     "llm_enduser": "names of people, to be forgotten on request; the calls hold hashes, which digests cover",
     "llm_enduserkey": "makes those hashes; without it none can be matched with a name, which forgetting is about",
     "llm_idempotencykey": _PASSING,
+    "llm_keptreply": _PASSING,
     "llm_limit": _CONFIGURATION,
     "llm_limitwindow": "counts by design; verify_books counts it again from the calls",
     "llm_modelroute": _ROUTING,

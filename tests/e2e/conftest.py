@@ -64,6 +64,7 @@ def strict(start_gateway: Callable[..., Gateway], upstream: FakeUpstream) -> Gat
     return start_gateway(
         LLM_UNPRICED_MODELS="",
         LLM_BASE_URL=upstream.openai_base_url,
+        LLM_COMPATIBLE_API_KEY="sk-test-of-a-compatible-server-0123456789",
         LLM_METRICS_TOKEN=METRICS_TOKEN,
         LLM_RELAY_STALL_SECONDS="0.5",
     )

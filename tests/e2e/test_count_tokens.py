@@ -73,8 +73,8 @@ def test_openai_counts_for_its_own_models(
     assert sdk.messages.count_tokens(**asked, tools=[WEATHER]).input_tokens == 9 + TOOL_TOKENS
     [entry] = upstream.ledger.entries()
     assert (entry.path, entry.body["model"]) == ("/v1/responses/input_tokens", "gpt-4o")
-    own = openai.OpenAI(api_key=api_key, base_url=gateway.openai_base_url, max_retries=0)
-    counted = own.responses.input_tokens.count(model="gpt-4o", input="Hello there")
+    with openai.OpenAI(api_key=api_key, base_url=gateway.openai_base_url, max_retries=0) as own:
+        counted = own.responses.input_tokens.count(model="gpt-4o", input="Hello there")
     assert (counted.object, counted.input_tokens) == ("response.input_tokens", 9)
     for row in closed_usage(2):
         assert ending_of(row) == Ending("settled", "reported", "ok", (0, 0))

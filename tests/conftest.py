@@ -56,8 +56,9 @@ django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHash
 # Each client of a test would look for every static file first, and none asks for one.
 django_settings.WHITENOISE_AUTOREFRESH = True
 
+from asgiref.sync import SyncToAsync  # noqa: E402
 from django.core.management.commands.flush import Command as FlushCommand  # noqa: E402
-from django.db import connection  # noqa: E402
+from django.db import connection, connections  # noqa: E402
 from pytest_django import DjangoDbBlocker  # noqa: E402
 
 from llm.calls.runtime import close_runtime  # noqa: E402
@@ -282,6 +283,14 @@ def account(transactional_db: None) -> Account:
 def api_key(account: Account) -> str:
     """The secret of a fresh key of `account`."""
     return create_key(account, name="tests")[1]
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_async_tests_keep_no_connection(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Another test may end all connections to the database, and nobody would notice in that thread."""
+    yield
+    if request.node.get_closest_marker("asyncio") is not None:
+        SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from django.utils import timezone
 from billing.enums import InvoiceState, JobState, MonthJobKind
 from billing.models import ExportJob, MonthJob
 from llm.admin.attention import attention_for
+from llm.models import Process
 from tests.billing.factories import OCTOBER, make_account, make_invoice, make_profile
 from tests.billing.people import make_person
 
@@ -27,6 +28,12 @@ def make_everything() -> None:
         make_invoice(make_profile(make_account(f"Account {number}")), state=state, created_at=now - 8 * DAY)
     ExportJob.objects.create(period_start=OCTOBER, state=JobState.FAILED, ended_at=now)
     MonthJob.objects.create(period_start=OCTOBER, kind=MonthJobKind.CLOSE, state=JobState.FAILED, ended_at=now)
+
+
+@pytest.fixture(autouse=True)
+def _no_processes(db: None) -> None:
+    """Gateways of other tests may be running, and say which targets they skip."""
+    Process.objects.all().delete()
 
 
 def texts(user: User) -> list[str]:

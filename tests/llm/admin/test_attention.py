@@ -28,6 +28,12 @@ pytestmark = pytest.mark.django_db
 HOURS = timedelta(hours=1)
 
 
+@pytest.fixture(autouse=True)
+def _no_processes(db: None) -> None:
+    """Gateways of other tests may be running, and say which targets they skip."""
+    Process.objects.all().delete()
+
+
 def texts(user: User) -> list[str]:
     return [entry.text for entry in attention_for(user, timezone.now())]
 

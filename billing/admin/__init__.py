@@ -4,11 +4,12 @@ from billing.admin import attention, exchange_rates, profiles, reconciliation, t
 from billing.admin.invoices import invoice_admin
 from billing.admin.jobs import export_admin, month_admin
 from billing.admin.plans import plan_admin
-from billing.admin.usage import usage_admin
+from billing.admin.usage import explorer_admin
 
 __all__ = (
     "attention",
     "exchange_rates",
+    "explorer_admin",
     "export_admin",
     "invoice_admin",
     "month_admin",
@@ -16,5 +17,4 @@ __all__ = (
     "profiles",
     "reconciliation",
     "tokens",
-    "usage_admin",
 )

@@ -1,6 +1,6 @@
 """The document as a PDF for print and archive: A4, fonts embedded, the same bytes for the same document.
 
-fpdf2 only draws: `layout` makes rows of the document, and `pagination` divides them into pages.
+fpdf2 only draws: `pdf_layout` makes rows of the document, and `pagination` divides them into pages.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from fpdf.fonts import TTFFont
 
 from billing.documents.accents import Box, runs_of
 from billing.documents.document import LANGUAGE, InvoiceDocument
-from billing.documents.layout import DocumentLayout, Face
 from billing.documents.pagination import MM_PER_POINT, Cell, LayoutRow, PdfPage, Style, paginate
+from billing.documents.pdf_layout import DocumentLayout, Face
 from billing.documents.shaping import BidiRun, pieces_from_left, runs_from_left
 from billing.documents.typesetting import needs_shaping
 from billing.fonts import BOLD, REGULAR, all_glyphs, build_subset, bundled_glyphs, fonts_for, is_bold

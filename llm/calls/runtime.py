@@ -20,7 +20,7 @@ from llm.bodies.budget import BodyBudget
 from llm.books.writer.thread import BooksWriter, writer
 from llm.calls.context import Bounds
 from llm.calls.end_user_names import EndUserNames
-from llm.calls.health import TargetHealth
+from llm.calls.target_health import TargetHealth
 from llm.db.connection_budget import SIDE_READERS
 from llm.db.outages import sentence_for_callers
 from llm.db.reader_threads import ReadLane, Shared

@@ -4,7 +4,8 @@ Base64 of a longer text that contains the key shows it in one of three alignment
 determined by the key alone are searched for. In a refusal's texts part of a form is removed too, from SHORTEST_SECRET
 characters on: servers truncate what they echo, or split it over two fields. In replies, which are passed on as bytes,
 only whole forms are searched for. Other disguises (hex, reversed, spaced out) aren't: an upstream that wants to leak
-our key can't be stopped, and those that only echo a header or a URL use these forms.
+our key can't be stopped, and those that only echo a header or a URL use these forms. What merely looks like a key is
+removed from refusals in `failures`.
 """
 
 from __future__ import annotations

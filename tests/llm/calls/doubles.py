@@ -16,8 +16,8 @@ import orjson
 from llm.books.operations import CloseCall, Closed, OpenCall, Opened, Operation, Result
 from llm.books.writer.thread import BooksWriter
 from llm.calls.context import Bounds
-from llm.calls.health import TargetHealth
 from llm.calls.runtime import Runtime
+from llm.calls.target_health import TargetHealth
 from llm.dialects.base import ParsedRequest
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.enums import Dialect

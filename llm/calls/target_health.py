@@ -1,9 +1,9 @@
 """Targets that have failed repeatedly come last for a while, so that requests don't wait for them first.
 
-Each process sees for itself. What counts is a failure of the target's own: never a refusal of what a caller has sent,
-nor a call that somebody stopped; a request counts once, however often it was tried there. With enough of them, and no
-success between, the target is skipped: it is called only if no other is left. After a while one request tries it again
-(half-open), and the target is back with the first one that it answers.
+Each process sees for itself. Only a failure of the target's own counts (`UpstreamCall.has_failed_upstream`): never a
+refusal of what a caller has sent, nor a call that was stopped. A request counts once, however often it was tried there.
+After enough failures without a success in between, the target is skipped: it is called only if no other is left. Later,
+one request tries it again (half-open), and the target is back once it answers one.
 """
 
 from __future__ import annotations

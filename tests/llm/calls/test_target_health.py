@@ -8,7 +8,7 @@ import pytest
 from pytest_django import Settings
 
 from llm.books import heartbeat
-from llm.calls.health import TargetHealth
+from llm.calls.target_health import TargetHealth
 from llm.prices.catalog import Target
 
 MAIN = Target("openai", "gpt-4o", None, "main")

@@ -66,10 +66,11 @@ bench-billing: $(VENV)/dev.stamp
 
 # Starts its own PostgreSQL server, which crashes too; only root can mount the small disks that fill up.
 MINUTES ?= 10
+PROVIDER ?= openai
 SEED ?= 1
 soak: $(VENV)/dev.stamp
 	$(PY) -m tests.faults.run --own-server $(if $(filter 0,$(shell id -u)),--full-disks) --sites 2 --workers 2 \
-		--minutes $(MINUTES) --seed $(SEED) --kills 4 --crashes 1 --kill-pause 2 --outages 1 --outage-pause 4
+		--minutes $(MINUTES) --seed $(SEED) --provider $(PROVIDER) --kills 4 --crashes 1 --kill-pause 2 --outages 1 --outage-pause 4
 
 LIMITS_DATABASE ?= postgres://postgres@127.0.0.1:5432
 limits: $(VENV)/dev.stamp

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.fakes import Script
+from tests.faults.spoken import CHAT, DIALECTS_OF, SPOKEN
 
 NORMAL = Script(header_delay_s=0.05, chunks=20, event_delay_s=0.02, cache_read_tokens=1000, reasoning_tokens=7)
 """What serves names that ask for no script: long enough for a fault to meet it half way."""
@@ -63,7 +64,7 @@ class Call:
     """One call of one caller.
 
     leaves_after_s: hangs up so soon after asking, without a look at the reply. leaves_after_bytes: of the reply's body.
-    resets: hangs up with a reset instead of a polite end.
+    resets: hangs up with a reset instead of a polite end. dialect: of `spoken`.
     """
 
     model: str
@@ -71,6 +72,7 @@ class Call:
     leaves_after_s: float | None = None
     leaves_after_bytes: int | None = None
     resets: bool = False
+    dialect: str = CHAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +89,18 @@ HOSTILE_MIX = Mix(hostile=1.0, streams=1.0, leavers=0.2)
 
 
 class Calls:
-    """The same calls for the same seed, in the same order."""
+    """The same calls for the same seed, in the same order, in every dialect that can be asked of the provider."""
 
-    def __init__(self, seed: int, mix: Mix) -> None:
+    def __init__(self, seed: int, mix: Mix, *, provider: str = "openai") -> None:
         self._random = random.Random(seed)
+        self._dialects = DIALECTS_OF[provider]
         self._mix = mix
         self._scripts, self._weights = list(HOSTILE), list(HOSTILE.values())
 
     def next(self) -> Call:
         draw = self._random
-        is_stream = draw.random() < self._mix.streams
+        [dialect] = draw.choices([*self._dialects], [*self._dialects.values()])
+        is_stream = draw.random() < self._mix.streams and bool(SPOKEN[dialect].end)
         leaves_after_s: float | None = None
         leaves_after_bytes: int | None = None
         if draw.random() < self._mix.leavers:
@@ -104,7 +108,8 @@ class Calls:
                 leaves_after_s = draw.uniform(0, _LONGEST_WAIT_S)
             else:
                 leaves_after_bytes = draw.randrange(_LONGEST_LOOK_BYTES)
-        return Call(self._model(), is_stream, leaves_after_s, leaves_after_bytes, resets=draw.random() < 0.5)
+        resets = draw.random() < 0.5
+        return Call(self._model(), is_stream, leaves_after_s, leaves_after_bytes, resets, dialect)
 
     def _model(self) -> str:
         mark = f"{self._random.getrandbits(64):016x}"

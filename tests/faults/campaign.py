@@ -37,6 +37,7 @@ _DISK_MEGABYTES = 9
 ENVIRONMENT: Mapping[str, str] = {
     "LLM_PROVIDER": "openai",
     "OPENAI_API_KEY": "sk-test-our-own-upstream-key-0123456789",
+    "ANTHROPIC_API_KEY": "sk-test-our-other-upstream-key-0123456789",
     "LLM_UNPRICED_MODELS": "refuse",
     "LLM_CONNECT_TIMEOUT_SECONDS": "2",
     "LLM_FIRST_BYTE_TIMEOUT_SECONDS": "2",
@@ -59,7 +60,7 @@ class Goal:
     kills: SIGKILLs, those of crashes included. crashes: of them, at a line of the code. outages: of the database or the
     upstream. hostile: streams of an upstream that misbehaves. kills_per_restart: of so many kills one is a whole
     server's. kill_pause_s, outage_pause_s: between two of them, on average. kinds: of outages; () for all that
-    can be. fills_disks: spools lie on small disks, which may be full.
+    can be. fills_disks: spools lie on small disks, which may be full. provider: that the upstream plays.
     """
 
     seed: int = 1
@@ -77,6 +78,7 @@ class Goal:
     outage_pause_s: float = 0.5
     kinds: Sequence[str] = ()
     fills_disks: bool = False
+    provider: str = "openai"
 
 
 @dataclass
@@ -154,7 +156,9 @@ def _set_stage(
         proxy = stack.enter_context(ChaosProxy(database.host, database.port, user=database.user))
     environment = {
         **ENVIRONMENT,
+        "LLM_PROVIDER": goal.provider,
         "LLM_OPENAI_BASE_URL": upstream.openai_base_url,
+        "LLM_ANTHROPIC_BASE_URL": upstream.anthropic_base_url,
         "DATABASE_URL": _database_url(database, proxy),
     }
     sites = [Site(folder / f"site{n}", environment, workers=goal.workers) for n in range(goal.sites)]
@@ -174,7 +178,9 @@ def _load(goal: Goal, stage: Stage, key: str) -> Load:
     mix = HOSTILE_MIX if goal.hostile else KILL_MIX
     ports = [site.port for site in stage.sites]
     limit = goal.hostile or None
-    return Load(Calls(goal.seed, mix), ports=lambda: ports, key=key, callers=goal.callers, limit=limit)
+    return Load(
+        Calls(goal.seed, mix, provider=goal.provider), ports=lambda: ports, key=key, callers=goal.callers, limit=limit
+    )
 
 
 # --- Faults -----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.faults.calls import Call, Calls
+from tests.faults.spoken import SPOKEN, body_of
 
 _HOST = "127.0.0.1"
 _PATIENCE_S = 60.0
@@ -22,16 +23,17 @@ _PATIENCE_S = 60.0
 _PAUSE_S = 0.05
 _MAX_HEAD_BYTES = 65_536
 _TAIL_BYTES = 512
+"""As long as an event's mark and the border of a chunk within it, at least."""
 _CHUNK_BORDER = re.compile(rb"\r\n[0-9a-fA-F]+\r\n")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 # What the gateway may answer when it, its books or its upstream are in trouble.
-EXPLAINED = frozenset((502, 503, 504, 429))
+EXPLAINED = frozenset((502, 503, 504, 529, 429))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a caller saw. error: the transport's, or that he left; is_complete: a whole answer, or a stream's [DONE].
+    """What a caller saw. error: the transport's, or that he left; is_complete: a whole answer, or all of a stream.
 
     may_retry: False where the gateway says that it makes no sense.
     """
@@ -125,16 +127,11 @@ async def make(call: Call, *, port: int, key: str, max_tokens: int | None = None
 
 
 def _request(call: Call, key: str, max_tokens: int | None) -> bytes:
-    fields: dict[str, object] = {
-        "model": call.model,
-        "messages": [{"role": "user", "content": "hello there"}],
-        "stream": call.is_stream,
-    }
-    if max_tokens is not None:
-        fields["max_tokens"] = max_tokens
+    fields = body_of(call.dialect, call.model, is_stream=call.is_stream, max_tokens=max_tokens)
     body = json.dumps(fields).encode()
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
+        f"POST {SPOKEN[call.dialect].path} HTTP/1.1\r\nhost: gateway\r\n"
+        f"authorization: Bearer {key}\r\nconnection: close\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -146,18 +143,19 @@ async def _read(reader: asyncio.StreamReader, call: Call) -> Outcome:
     status_line, *lines = head.rstrip().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     status, call_id = int(status_line.split()[1]), headers.get("x-llm-call-id", "")
-    received, tail, error = 0, b"", ""
+    received, tail, error, end, has_end = 0, b"", "", SPOKEN[call.dialect].end, False
     try:
         while piece := await reader.read(_MAX_HEAD_BYTES):
-            received, tail = received + len(piece), (tail + piece)[-_TAIL_BYTES:]
+            received += len(piece)
+            has_end = has_end or end in _CHUNK_BORDER.sub(b"", tail + piece)
+            tail = (tail + piece)[-_TAIL_BYTES:]
             if call.leaves_after_bytes is not None and received > call.leaves_after_bytes:
                 return Outcome(call.model, call.is_stream, status, "left", call_id=call_id)
     except OSError as failure:
         error = type(failure).__name__
     length = headers.get("content-length")
     has_all = tail.endswith(b"0\r\n\r\n") if length is None else received == int(length)
-    has_ended = not call.is_stream or b"data: [DONE]" in _CHUNK_BORDER.sub(b"", tail)
-    is_complete = status == 200 and has_all and has_ended
+    is_complete = status == 200 and has_all and (has_end or not call.is_stream)
     may_retry = headers.get("x-should-retry") != "false"
     return Outcome(call.model, call.is_stream, status, error, is_complete, call_id, may_retry)
 

@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--outages", type=int, default=0, help="of the database, the network and the upstream")
     parser.add_argument("--outage-pause", type=float, default=0.5, help="seconds between two outages, on average")
     parser.add_argument("--hostile", type=int, default=0, help="streams of an upstream that misbehaves in every way")
+    parser.add_argument("--provider", choices=["openai", "anthropic"], default="openai", help="that the upstream plays")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sites", type=int, default=1, help="gateways beside each other, as on hosts of their own")
     parser.add_argument("--callers", type=int, default=24)
@@ -96,6 +97,7 @@ def _goal(options: argparse.Namespace, *, is_sqlite: bool) -> Goal:
         kill_pause_s=options.kill_pause,
         outage_pause_s=options.outage_pause,
         fills_disks=options.full_disks,
+        provider=options.provider,
     )
 
 

@@ -34,7 +34,7 @@ def cost_pico(counts: Counted) -> int:
 
 
 def set_price() -> None:
-    """One staff price for every name that a campaign makes up."""
+    """One staff price of each provider for every name that a campaign makes up."""
     from llm.enums import Meter, PriceSource
     from llm.prices.pricing import STANDARD
     from llm.prices.terms import NewPrice, PriceTerms, RateValue, write_prices
@@ -49,4 +49,6 @@ def set_price() -> None:
     rates = {meter.value: RateValue(Decimal(pico).scaleb(-6)) for meter, pico in picos.items()}
     match = {"or": [{"starts_with": "m-"}, {"starts_with": "fake-"}]}
     content = PriceTerms(rate_sets={(STANDARD, 0): rates}, match=match, note="faults")
-    write_prices([NewPrice("openai", "faults", _SINCE, PriceSource.STAFF, content)])
+    write_prices(
+        [NewPrice(provider, "faults", _SINCE, PriceSource.STAFF, content) for provider in ("openai", "anthropic")]
+    )

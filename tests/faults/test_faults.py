@@ -63,9 +63,10 @@ def test_processes_that_are_killed_and_a_database_that_goes_away_leave_exact_boo
     assert_books_are_exact(report)
 
 
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
 def test_an_upstream_that_misbehaves_in_every_way_leaves_exact_books(
-    transactional_db: None, upstream: FakeUpstream, tmp_path: Path
+    transactional_db: None, upstream: FakeUpstream, tmp_path: Path, provider: str
 ) -> None:
-    report = run(Goal(seed=9, hostile=150, workers=WORKERS), folder=tmp_path, upstream=upstream)
+    report = run(Goal(seed=9, hostile=150, workers=WORKERS, provider=provider), folder=tmp_path, upstream=upstream)
     assert report.verdict.calls == 150
     assert_books_are_exact(report)

@@ -328,6 +328,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "llmproject.refusals.csrf_failed"
 SECURE_REFERRER_POLICY = "same-origin"
 SESSION_ENGINE = "llmproject.sessions"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS

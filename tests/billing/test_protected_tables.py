@@ -74,7 +74,14 @@ UNPROTECTED: Mapping[str, str] = {
 }
 PROTECTED = {
     *("billing_billedusage", "billing_exchangerate", "billing_invoice", "billing_invoiceevent", "billing_invoiceline"),
-    *("billing_invoiceseries", "billing_planrate", "billing_planversion", "llm_bookscheck", "llm_checkedday"),
+    *(
+        "billing_invoiceseries",
+        "billing_oneoffline",
+        "billing_planrate",
+        "billing_planversion",
+        "llm_bookscheck",
+        "llm_checkedday",
+    ),
     *("llm_price", "llm_rate", "llm_rateset", "llm_redaction", "llm_usage", "llm_usageadjustment"),
 }
 

@@ -13,6 +13,7 @@ from llm.alerts import outbox
 from llm.audit import verify_recent
 from llm.books import reaper
 from llm.books.claims import prune_claims
+from llm.books.clock import database_now
 from llm.calls import kept_replies
 from llm.limits import changes as limits
 from llm.models.processes import MAX_STARTS
@@ -52,7 +53,7 @@ def prune_windows() -> None:
     """Delete windows of limits, and claims of idempotency keys, that are no longer needed."""
     if deleted := limits.prune_windows():
         _log.info("limits.windows_pruned", deleted=deleted)
-    if deleted := prune_claims(now=timezone.now()):
+    if deleted := prune_claims(now=database_now()):
         _log.info("idempotency.keys_pruned", deleted=deleted)
 
 

@@ -20,7 +20,7 @@ from django.conf import settings
 from llm.books.operations import OpenCall
 from llm.db.json_rows import Statement, id_list, moment_text, rows_sql
 from llm.enums import UsageStatus
-from llm.models import IdempotencyKey
+from llm.models import IdempotencyKey, Usage
 
 TABLE = "llm_idempotencykey"
 PRUNED_AT_ONCE = 1000
@@ -49,7 +49,7 @@ LOCK_POSTGRESQL = f"SELECT pg_advisory_xact_lock({_LOCK}, number) FROM unnest(%s
 
 
 def lifetime() -> timedelta:
-    """An older claim counts as absent."""
+    """An older claim counts as absent, unless a call of its request is open."""
     return timedelta(hours=settings.LLM_IDEMPOTENCY_HOURS)
 
 
@@ -121,8 +121,10 @@ def _among(kind: str, vendor: str) -> str:
 
 
 def prune_claims(*, now: datetime) -> int:
-    """Delete claims that count as absent; returns how many."""
+    """Delete claims that count as absent; returns how many. now: the database's clock, by which they were made."""
     old = IdempotencyKey.objects.filter(claimed_at__lt=now - lifetime())
+    in_flight = Usage.objects.filter(request_id__in=Usage.objects.open().order_by().values("request_id"))
+    old = old.exclude(call_id__in=set(in_flight.order_by().values_list("pk", flat=True)))
     deleted = 0
     while ids := list(old.order_by("claimed_at").values_list("pk", flat=True)[:PRUNED_AT_ONCE]):
         deleted += IdempotencyKey.objects.filter(pk__in=ids).delete()[0]

@@ -78,7 +78,7 @@ def _end(limit: Limit) -> str | None:
 class LimitAdmin(ConfirmedActionsAdmin[Limit]):
     form = LimitForm
     list_display = ("owner", "limit_and_threshold", "fill", "state_and_reset")
-    list_filter = (LimitStateFilter, "metric", ("per", PeriodFilter), AccountFilter)
+    list_filter = (LimitStateFilter, "metric", ("per", PeriodFilter), "is_per_end_user", AccountFilter)
     list_select_related = ("account", "api_key")
     ordering = ("account__name", "api_key", "metric", "per", "-pk")
     search_fields = ("account__name", "api_key__name", "api_key__prefix", "api_key__last_four")

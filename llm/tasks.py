@@ -15,6 +15,7 @@ from llm.books import reaper
 from llm.books.claims import prune_claims
 from llm.books.clock import database_now
 from llm.calls import kept_replies
+from llm.calls.refusal_counts import prune_refusal_counts
 from llm.limits import changes as limits
 from llm.models.processes import MAX_STARTS
 
@@ -62,6 +63,13 @@ def prune_kept_replies() -> None:
     """Replies for repeated requests whose time is over."""
     if deleted := kept_replies.prune_kept_replies(now=timezone.now()):
         _log.info("idempotency.replies_pruned", deleted=deleted)
+
+
+@shared_task(name="llm.tasks.prune_refusals", ignore_result=True, max_starts=MAX_STARTS)
+def prune_refusals() -> None:
+    """Delete counts of refused requests of long ago."""
+    if deleted := prune_refusal_counts(now=timezone.now()):
+        _log.info("refusals.pruned", deleted=deleted)
 
 
 @shared_task(name="llm.tasks.prune_outbox", ignore_result=True, max_starts=MAX_STARTS)

@@ -65,6 +65,7 @@ UNPROTECTED: Mapping[str, str] = {
     "llm_outbox": "messages, deleted 90 days after they were sent",
     "llm_process": _PASSING,
     "llm_reaperstate": _PASSING,
+    "llm_refusedrequests": "counts of requests that were never calls, kept for a month",
     "llm_refusedwrite": "what the books refused: nothing is billed by it",
     "llm_reratingrun": "counts while it runs; its adjustments are the books",
     "llm_routetarget": _ROUTING,

@@ -54,7 +54,6 @@ class CountTokensView(AnthropicView):
         operation_id="messages_count_tokens",
         summary="Count the tokens of a message (Anthropic's API)",
         description="Anthropic and OpenAI count for their own models; for others the gateway estimates. It is free.",
-        parameters=[IDEMPOTENCY_KEY],
         request=CountTokensRequestSerializer,
         responses={
             200: CountedTokensSerializer,

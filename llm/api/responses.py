@@ -65,7 +65,6 @@ class CountInputTokensView(CompletionView):
         operation_id="responses_count_input_tokens",
         summary="Count the tokens of a response's input (OpenAI's API)",
         description="OpenAI and Anthropic count for their own models; for others the gateway estimates. It is free.",
-        parameters=[IDEMPOTENCY_KEY],
         request=InputTokensRequestSerializer,
         responses={200: CountedInputTokensSerializer, **OPENAI_REFUSALS},
         tags=["gateway"],

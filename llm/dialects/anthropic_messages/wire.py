@@ -49,7 +49,7 @@ class AnthropicMessages(UpstreamBody):
     def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
         body = load_object(raw) if body is None else body
         REQUEST.refuse_other_cases(body)
-        refuse_kept_at_provider(body)
+        refuse_kept_at_provider(raw, body)
         is_stream = read_flag(body, "stream")
         return ParsedRequest(
             dialect=self.dialect,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm.dialects.base import Extent, ParsedRequest, Server, StreamReader, StreamWriter
+from llm.dialects.field_names import Names, renamed, renamed_tool
 from llm.dialects.kept_objects import refuse_kept
 from llm.dialects.openai_chat import rendering
 from llm.dialects.openai_chat.choices import ChoicesDialect
@@ -51,6 +52,11 @@ class OpenAIChat(ChoicesDialect):
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
         return to_chat(request.body, model=upstream_model)
 
+    def own_name(self, param: str, request: ParsedRequest) -> str:
+        if request.body.get("functions") and not request.body.get("tools"):
+            return renamed_tool(renamed(param, _OLD_NAMES), "functions[{}]".format)
+        return param
+
     def prompt_text(self, request: ParsedRequest) -> str:
         return prompt_text(request.body)
 
@@ -72,6 +78,7 @@ class OpenAIChat(ChoicesDialect):
 
 OPENAI_CHAT = OpenAIChat()
 DEVELOPER = "developer"
+_OLD_NAMES: Names = (("tool_choice", "function_call"),)
 
 
 def check_messages(messages: Any) -> None:

@@ -201,6 +201,9 @@ class Translatable(WireFormat, Protocol):
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
         """For a provider of another dialect. Raises InvalidRequest for anything that can't be translated."""
 
+    def own_name(self, param: str, request: ParsedRequest) -> str:
+        """The path in the caller's request of what is called `param` in chat completions; as it is if it has none."""
+
     def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
         """A translated whole reply. response.usage is never None."""
 

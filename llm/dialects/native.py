@@ -50,6 +50,9 @@ class Native:
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
         return OPENAI_CHAT.to_chat(request, upstream_model=upstream_model)
 
+    def own_name(self, param: str, request: ParsedRequest) -> str:
+        return OPENAI_CHAT.own_name(param, request)
+
     def prompt_text(self, request: ParsedRequest) -> str:
         return OPENAI_CHAT.prompt_text(request)
 

@@ -9,7 +9,8 @@ from django.contrib import admin
 from django.db.models import Case, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.http import HttpRequest
 
-from billing.enums import InvoiceAction, InvoiceState
+from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
+from billing.invoices.payments import find_overdue
 from billing.models import Invoice, InvoiceEvent
 from billing.periods import BillingPeriod
 
@@ -41,7 +42,7 @@ BY_ATTENTION = (
 def with_state_since(invoices: QuerySet[Invoice]) -> QuerySet[Invoice]:
     """Adds state_since: when the invoice entered its state."""
     steps = InvoiceEvent.objects.filter(invoice=OuterRef("pk"), to_state=OuterRef("state")).exclude(
-        action__in=_STANDING
+        Q(action__in=_STANDING) | Q(from_state=F("to_state"))
     )
     return invoices.annotate(state_since=Subquery(steps.order_by("-id").values("at")[:1]))
 
@@ -71,6 +72,21 @@ class FlaggedFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Invoice]) -> QuerySet[Invoice]:
         conditions = {"yes": ~UNFLAGGED, "no": UNFLAGGED}
         return queryset.filter(conditions.get(self.value() or "", Q()))
+
+
+class OverdueFilter(admin.SimpleListFilter):
+    title = "payment"
+    parameter_name = "payment"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("overdue", "Overdue"), ("open", "Outstanding")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Invoice]) -> QuerySet[Invoice]:
+        if self.value() == "overdue":
+            return queryset.filter(pk__in=[invoice.pk for invoice in find_overdue()])
+        if self.value() == "open":
+            return queryset.filter(state=InvoiceState.ISSUED).exclude(kind=InvoiceKind.CREDIT_NOTE)
+        return queryset
 
 
 def _month(text: str) -> date | None:

@@ -20,7 +20,7 @@ _IDEMPOTENCY_KEY = _header(
 )
 _TAGS = _header(
     "x-llm-tags",
-    "Up to 8 tags by which usage can be filtered and summed up, such as `team=search,project=x`. Not sent to the provider.",
+    "Up to 8 tags by which usage can be filtered and summed up. Not sent to the provider.",
     example="team=search,project=x",
 )
 CALL_HEADERS = [_IDEMPOTENCY_KEY, _TAGS]

@@ -112,9 +112,7 @@ def test_what_claude_cannot_do_is_named_as_the_caller_has_sent_it(
         (OPENAI_CHAT, "messages[0].role", "messages[0].role"),
     ],
 )
-def test_what_a_chat_server_refuses_is_named_as_the_caller_has_sent_it(
-    wire: Translatable, sent: str, own: str
-) -> None:
+def test_what_a_chat_server_refuses_is_named_as_the_caller_has_sent_it(wire: Translatable, sent: str, own: str) -> None:
     body = {"model": "m", "max_tokens": 9, "messages": [], "input": "x", "tools": [tool(FINE)]}
     request = wire.parse(orjson.dumps(body if wire is not OPENAI_CHAT else {**body, **CHAT}))
     refused = UpstreamRejected(f"Unsupported '{sent}' of 'user' with 'x'.", param=sent)

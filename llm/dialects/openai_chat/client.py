@@ -12,7 +12,7 @@ from llm.dialects.base import ANY_SERVER, Server
 from llm.dialects.json_size import is_readable_event
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.rendering import tool_call_object
-from llm.dialects.openai_chat.usage import read_usage
+from llm.dialects.openai_chat.usage import is_last_chunk, read_usage
 from llm.dialects.thinking import read_delta_thinking, read_reply_thinking
 from llm.dialects.usage_figures import merged_service, read_service
 from llm.errors import UpstreamFailed
@@ -23,6 +23,7 @@ from llm.types import (
     ContentPart,
     FilePart,
     FinishReason,
+    Reading,
     Service,
     StreamEnd,
     StreamItem,
@@ -162,6 +163,10 @@ class StreamCollector:
         if (cost := read_upstream_cost(chunk)) is not None:
             self._upstream_cost = cost
         choices = chunk.get("choices")
+        reported = [self._reading(is_final=is_last_chunk(choices))] if chunk.get("usage") is not None else []
+        return [*reported, *self._items_of(choices)]
+
+    def _items_of(self, choices: Any) -> list[StreamItem]:
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             return []
         self._finish_reason = _FINISH_REASONS.get(str(choices[0].get("finish_reason")), self._finish_reason)
@@ -175,6 +180,16 @@ class StreamCollector:
             finish_reason=self._finish_reason,
             response_id=self._response_id,
             **self._service._asdict(),
+            upstream_cost=self._upstream_cost,
+        )
+
+    def _reading(self, *, is_final: bool) -> Reading:
+        return Reading(
+            counts=self._usage,
+            model=self._model,
+            response_id=self._response_id,
+            service=self._service,
+            is_final=is_final,
             upstream_cost=self._upstream_cost,
         )
 

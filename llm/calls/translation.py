@@ -88,6 +88,10 @@ class TranslatedAnswer:
                     elif has_begun:
                         yield Chunk(self._wire.keepalive, 0)
                     continue
+                if isinstance(item, Reading):
+                    self.reading = item
+                    yield PING
+                    continue
                 if not has_begun:
                     has_begun = True
                     yield HEAD

@@ -215,11 +215,15 @@ class Server(NamedTuple):
 
     maximum_field: of a chat, the field for an output maximum that the caller hasn't set. takes_stream_options: whether
     it can be asked for the usage of a stream. developer_role: its name for the role of developer messages.
+    stores_chats: it may store chat completions if nothing is said of it. wants_reasoning: it refuses tool calls in the
+    history without the thinking that led to them (`reasoning_content`).
     """
 
     maximum_field: str = "max_completion_tokens"
     takes_stream_options: bool = True
     developer_role: str = "developer"
+    stores_chats: bool = False
+    wants_reasoning: bool = False
 
 
 ANY_SERVER = Server()

@@ -28,6 +28,7 @@ from llm.types import (
     ChatResponse,
     Heartbeat,
     LimitState,
+    Reading,
     StreamEnd,
     StreamItem,
     ThinkingDelta,
@@ -90,7 +91,7 @@ class NativeWriter:
     def item(self, item: StreamItem) -> bytes:
         if isinstance(item, str):
             return _event(orjson.dumps({"delta": item}))
-        if isinstance(item, StreamEnd | ThinkingDelta | Heartbeat):
+        if isinstance(item, StreamEnd | ThinkingDelta | Heartbeat | Reading):
             return b""
         return _event(orjson.dumps({"tool_calls": [tool_call_delta_object(item)]}))
 

@@ -41,6 +41,8 @@ class OpenAIChat(ChoicesDialect):
 
     def changes_for(self, request: ParsedRequest, server: Server) -> dict[str, Any]:
         changes = super().changes_for(request, server)
+        if request.forbids_storage and server.stores_chats and request.body.get("store") is None:
+            changes["store"] = False
         messages = request.body["messages"]
         if server.developer_role != DEVELOPER and any(map(_is_developers, messages)):
             changes["messages"] = [

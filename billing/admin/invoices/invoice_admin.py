@@ -16,6 +16,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.admin.invoices.bulk_steps import APPROVE, ISSUE, PAY, SUBMIT, run_batch
+from billing.admin.invoices.due import DueFilter
 from billing.admin.invoices.formatting import (
     age,
     change_text,
@@ -35,7 +36,6 @@ from billing.admin.invoices.review_queue import (
     BY_ATTENTION,
     FlaggedFilter,
     MonthListFilter,
-    OverdueFilter,
     with_state_since,
 )
 from billing.admin.invoices.steps import step_view
@@ -55,7 +55,7 @@ _RELATED = ("account", "original", "plan_version__plan", "exchange_rate", "prepa
 class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
     list_display = ("invoice", "amount", "state_since", "change", "margin", "estimated", "flagged")
     list_display_links = ("invoice",)
-    list_filter = ("state", OverdueFilter, MonthListFilter, FlaggedFilter, "kind", AccountFilter)
+    list_filter = ("state", MonthListFilter, DueFilter, FlaggedFilter, "kind", AccountFilter)
     list_select_related = ("account",)
     ordering = BY_ATTENTION
     sortable_by = ("amount",)

@@ -6,11 +6,12 @@ from datetime import date
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Case, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models import Case, F, IntegerField, OuterRef, Q, QuerySet, Subquery, TextField, Value, When
+from django.db.models.functions import Cast
 from django.http import HttpRequest
 
-from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
-from billing.invoices.payments import find_overdue
+from billing.enums import InvoiceAction, InvoiceState
+from billing.invoices.flags import FLAGS
 from billing.models import Invoice, InvoiceEvent
 from billing.periods import BillingPeriod
 
@@ -62,31 +63,26 @@ class MonthListFilter(admin.SimpleListFilter):
         return queryset.none() if start is None else queryset.filter(period_start=start)
 
 
+def with_flag(invoices: QuerySet[Invoice], code: str) -> QuerySet[Invoice]:
+    """Flags are a list in JSON, which SQLite can't look into: as text, each is in quotation marks."""
+    return invoices.annotate(flag_text=Cast("flags", TextField())).filter(flag_text__contains=f'"{code}"')
+
+
 class FlaggedFilter(admin.SimpleListFilter):
+    """Also takes the code of one flag, which links use."""
+
     title = "flags"
     parameter_name = "flagged"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("yes", "Flagged"), ("no", "Unflagged")]
+        chosen = [(code, FLAGS[code].capitalize()) for code in FLAGS if code == request.GET.get("flagged")]
+        return [("yes", "Flagged"), ("no", "Unflagged"), *chosen]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Invoice]) -> QuerySet[Invoice]:
+        if self.value() in FLAGS:
+            return with_flag(queryset, self.value() or "")
         conditions = {"yes": ~UNFLAGGED, "no": UNFLAGGED}
         return queryset.filter(conditions.get(self.value() or "", Q()))
-
-
-class OverdueFilter(admin.SimpleListFilter):
-    title = "payment"
-    parameter_name = "payment"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("overdue", "Overdue"), ("open", "Outstanding")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Invoice]) -> QuerySet[Invoice]:
-        if self.value() == "overdue":
-            return queryset.filter(pk__in=[invoice.pk for invoice in find_overdue()])
-        if self.value() == "open":
-            return queryset.filter(state=InvoiceState.ISSUED).exclude(kind=InvoiceKind.CREDIT_NOTE)
-        return queryset
 
 
 def _month(text: str) -> date | None:

@@ -83,6 +83,13 @@ class MonthJobKind(models.TextChoices):
     VERIFY = "verify", "verification"
 
 
+class BooksJobKind(models.TextChoices):
+    RERATE = "rerate", "price correction"
+    IMPORT_PRICES = "import_prices", "price import"
+    IMPORT_COSTS = "import_costs", "import of a provider's report"
+    VERIFY = "verify", "ledger audit"
+
+
 class TokenScope(models.TextChoices):
     """What a staff token may do at most. Each scope beyond reading is one kind of action that the API can start."""
 

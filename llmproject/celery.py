@@ -40,6 +40,7 @@ app.conf.beat_schedule = {
     "close_due_months": {"task": "billing.tasks.close_due_months", "schedule": crontab(minute=20), "options": HOURLY},
     "run_exports": {"task": "billing.tasks.run_waiting_exports", "schedule": 60.0, "options": {"expires": 60}},
     "run_month_jobs": {"task": "billing.tasks.run_waiting_month_jobs", "schedule": 60.0, "options": {"expires": 60}},
+    "run_books_jobs": {"task": "billing.tasks.run_waiting_books_jobs", "schedule": 60.0, "options": {"expires": 60}},
     "prune_windows": {"task": "llm.tasks.prune_windows", "schedule": crontab(hour=4, minute=10), "options": NIGHTLY},
     "prune_replies": {"task": "llm.tasks.prune_kept_replies", "schedule": 600.0, "options": {"expires": 600}},
     "prune_outbox": {"task": "llm.tasks.prune_outbox", "schedule": crontab(hour=4, minute=20), "options": NIGHTLY},

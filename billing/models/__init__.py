@@ -1,7 +1,7 @@
 """Billing's tables. Import models from here."""
 
 from billing.models.invoices import BilledUsage, Invoice, InvoiceEvent, InvoiceLine, InvoiceSeries
-from billing.models.jobs import ExportJob, MonthJob
+from billing.models.jobs import BooksJob, ExportJob, MonthJob
 from billing.models.one_offs import OneOffLine
 from billing.models.payments import Payment
 from billing.models.plans import Plan, PlanRate, PlanVersion
@@ -15,6 +15,7 @@ __all__ = (
     "AccountDay",
     "BilledUsage",
     "BillingProfile",
+    "BooksJob",
     "CostImport",
     "DailyUsage",
     "ExchangeRate",

@@ -67,6 +67,8 @@ class InvoiceAction(models.TextChoices):
     PAY = "pay", "marked as paid"
     UNPAY = "unpay", "cleared of a payment"
     VOID = "void", "voided"
+    MAIL = "mail", "queued for mail"
+    REMIND = "remind", "reminded of by mail"
     CREDIT = "credit", "credited"
     BILL_AGAIN = "bill_again", "credited, to be billed again"
 

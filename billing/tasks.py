@@ -6,7 +6,7 @@ import structlog
 from celery import shared_task
 
 from billing import rollup
-from billing.invoices import closing
+from billing.invoices import closing, review
 from billing.jobs import books, exports, months
 from llm.models.processes import MAX_STARTS
 
@@ -59,3 +59,10 @@ def run_waiting_month_jobs() -> None:
 def run_waiting_books_jobs() -> None:
     """The same for price imports and corrections, providers' reports and ledger audits."""
     books.run_waiting()
+
+
+@shared_task(name="billing.tasks.remind_of_overdue", ignore_result=True, max_starts=MAX_STARTS)
+def remind_of_overdue() -> None:
+    """Mails to accounts whose invoices are overdue."""
+    if number := review.remind_of_overdue():
+        _log.info("invoices.reminders_queued", number=number)

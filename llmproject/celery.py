@@ -38,6 +38,7 @@ app.conf.beat_schedule = {
     "verify_books": {"task": "llm.tasks.verify_books", "schedule": crontab(hour=3, minute=30), "options": NIGHTLY},
     "refresh_rollups": {"task": "billing.tasks.refresh_rollups", "schedule": crontab(minute=5), "options": HOURLY},
     "close_due_months": {"task": "billing.tasks.close_due_months", "schedule": crontab(minute=20), "options": HOURLY},
+    "remind_of_overdue": {"task": "billing.tasks.remind_of_overdue", "schedule": crontab(minute=35), "options": HOURLY},
     "run_exports": {"task": "billing.tasks.run_waiting_exports", "schedule": 60.0, "options": {"expires": 60}},
     "run_month_jobs": {"task": "billing.tasks.run_waiting_month_jobs", "schedule": 60.0, "options": {"expires": 60}},
     "run_books_jobs": {"task": "billing.tasks.run_waiting_books_jobs", "schedule": 60.0, "options": {"expires": 60}},

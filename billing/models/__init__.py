@@ -1,5 +1,6 @@
 """Billing's tables. Import models from here."""
 
+from billing.models.archive import ArchivedPdf
 from billing.models.invoices import BilledUsage, Invoice, InvoiceEvent, InvoiceLine, InvoiceSeries
 from billing.models.jobs import BooksJob, ExportJob, MonthJob
 from billing.models.one_offs import OneOffLine
@@ -13,6 +14,7 @@ from billing.models.tokens import PlainTokenGrace, StaffToken
 
 __all__ = (
     "AccountDay",
+    "ArchivedPdf",
     "BilledUsage",
     "BillingProfile",
     "BooksJob",

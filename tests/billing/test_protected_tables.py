@@ -74,7 +74,14 @@ UNPROTECTED: Mapping[str, str] = {
     "llm_usedform": _PASSING,
 }
 PROTECTED = {
-    *("billing_billedusage", "billing_exchangerate", "billing_invoice", "billing_invoiceevent", "billing_invoiceline"),
+    *(
+        "billing_archivedpdf",
+        "billing_billedusage",
+        "billing_exchangerate",
+        "billing_invoice",
+        "billing_invoiceevent",
+        "billing_invoiceline",
+    ),
     *(
         "billing_invoiceseries",
         "billing_oneoffline",

@@ -14,6 +14,7 @@ class BillingConfig(AppConfig):
     def ready(self) -> None:
         import_module("billing.checks")
         keep(tuple(import_module("billing.triggers").triggers()))
+        import_module("billing.documents.mails").register_messages()
         post_migrate.connect(install_triggers, sender=self)
         roles = import_module("billing.staff.roles")
         post_migrate.connect(roles.make_groups, sender=self)

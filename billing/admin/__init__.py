@@ -2,12 +2,13 @@
 
 from billing.admin import attention, exchange_rates, profiles, reconciliation, search, tokens
 from billing.admin.invoices import invoice_admin
-from billing.admin.jobs import export_admin, month_admin
+from billing.admin.jobs import books_admin, export_admin, month_admin
 from billing.admin.plans import plan_admin
 from billing.admin.usage import explorer_admin
 
 __all__ = (
     "attention",
+    "books_admin",
     "exchange_rates",
     "explorer_admin",
     "export_admin",

@@ -42,6 +42,7 @@ UNPROTECTED: Mapping[str, str] = {
     "billing_keyday": _ROLLUP,
     "billing_keythird": _ROLLUP,
     "billing_modelday": _ROLLUP,
+    "billing_booksjob": _JOBS,
     "billing_monthjob": _JOBS,
     "billing_plaintokengrace": _SESSIONS,
     "billing_plan": "a name; what it charges stands in its versions",
@@ -74,7 +75,14 @@ UNPROTECTED: Mapping[str, str] = {
     "llm_usedform": _PASSING,
 }
 PROTECTED = {
-    *("billing_billedusage", "billing_exchangerate", "billing_invoice", "billing_invoiceevent", "billing_invoiceline"),
+    *(
+        "billing_archivedpdf",
+        "billing_billedusage",
+        "billing_exchangerate",
+        "billing_invoice",
+        "billing_invoiceevent",
+        "billing_invoiceline",
+    ),
     *(
         "billing_invoiceseries",
         "billing_oneoffline",

@@ -90,6 +90,11 @@ def _payments(invoice: Invoice) -> object:
     return list(Payment.objects.filter(invoice=invoice).values_list("pk", flat=True)), balance_of(invoice).outstanding
 
 
+def _mails(invoice: Invoice) -> object:
+    """So that a form that is sent twice sends one mail."""
+    return invoice.events.filter(action=InvoiceAction.MAIL).count()
+
+
 def _one_offs(invoice: Invoice) -> object:
     """So that a form that is sent twice adds one line."""
     return [line.pk for line in removable_lines(invoice)]
@@ -138,6 +143,13 @@ STEPS: Sequence[Step] = (
         "For a payment recorded by mistake. Its reversal is recorded too, and the amount is outstanding again.",
         review.undo_payment,
         UndoPaymentForm,
+    ),
+    Step(
+        InvoiceAction.MAIL,
+        "Send by mail",
+        "Sends the PDF to the address in the billing profile, again if it was sent before. The bytes stay the same.",
+        review.mail,
+        confirms=_mails,
     ),
     Step(
         InvoiceAction.RECOMPUTE,
@@ -221,6 +233,8 @@ def open_steps(invoice: Invoice, user: User) -> list[Step]:
         actions.add(InvoiceAction.RECOMPUTE)
     if invoice.state in FINAL_STATES and not is_credit_note:
         actions |= {InvoiceAction.CREDIT, InvoiceAction.BILL_AGAIN}
+    if invoice.state in FINAL_STATES:
+        actions.add(InvoiceAction.MAIL)
     return [step for step in STEPS if step.action in actions and may(user, step)]
 
 

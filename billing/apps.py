@@ -14,5 +14,6 @@ class BillingConfig(AppConfig):
     def ready(self) -> None:
         import_module("billing.checks")
         keep(tuple(import_module("billing.triggers").triggers()))
-        post_migrate.connect(install_triggers, sender=self)
+        # Groups first: those of a new installation would fill the audit log.
         post_migrate.connect(import_module("billing.staff.roles").make_groups, sender=self)
+        post_migrate.connect(install_triggers, sender=self)

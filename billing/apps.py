@@ -15,7 +15,8 @@ class BillingConfig(AppConfig):
         import_module("billing.checks")
         keep(tuple(import_module("billing.triggers").triggers()))
         import_module("billing.documents.mails").register_messages()
-        post_migrate.connect(install_triggers, sender=self)
         roles = import_module("billing.staff.roles")
+        # Groups first: those of a new installation would fill the audit log.
         post_migrate.connect(roles.make_groups, sender=self)
         post_migrate.connect(roles.name_permissions, sender=self)
+        post_migrate.connect(install_triggers, sender=self)

@@ -94,11 +94,11 @@ def _waiting_jobs(now: datetime) -> Attention | None:
     """Jobs that no worker has started: one does so within a minute."""
     waiting = {
         model: counted(model._default_manager.filter(state=JobState.WAITING, created_at__lt=now - STARTS_WITHIN))
-        for model in (MonthJob, ExportJob)
+        for model in (MonthJob, ExportJob, BooksJob)
     }
     if not (number := sum(waiting.values())):
         return None
-    model = MonthJob if waiting[MonthJob] else ExportJob
+    model = next(model for model, number_of_it in waiting.items() if number_of_it)
     url = f"{reverse(f'admin:billing_{model._meta.model_name}_changelist')}?state__exact={JobState.WAITING}"
     text = f"{things(number, 'job')} {'waits' if number == 1 else 'wait'} for a worker: check that Celery is running"
     return Attention(text, url, "Jobs")

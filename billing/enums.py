@@ -65,7 +65,10 @@ class InvoiceAction(models.TextChoices):
     APPROVE = "approve", "approved"
     ISSUE = "issue", "issued"
     PAY = "pay", "marked as paid"
+    UNPAY = "unpay", "cleared of a payment"
     VOID = "void", "voided"
+    MAIL = "mail", "queued for mail"
+    REMIND = "remind", "reminded of by mail"
     CREDIT = "credit", "credited"
     BILL_AGAIN = "bill_again", "credited, to be billed again"
 
@@ -82,6 +85,13 @@ class MonthJobKind(models.TextChoices):
     VERIFY = "verify", "verification"
 
 
+class BooksJobKind(models.TextChoices):
+    RERATE = "rerate", "price correction"
+    IMPORT_PRICES = "import_prices", "price import"
+    IMPORT_COSTS = "import_costs", "import of a provider's report"
+    VERIFY = "verify", "ledger audit"
+
+
 class TokenScope(models.TextChoices):
     """What a staff token may do at most. Each scope beyond reading is one kind of action that the API can start."""
 
@@ -89,4 +99,5 @@ class TokenScope(models.TextChoices):
     EXPORT = "export", "start exports"
     PREPARE = "prepare", "add and remove one-off lines of drafts"
     CREDIT = "credit", "credit invoices"
+    PAY = "pay", "record payments"
     DECIDE = "decide", "decide on lost and disputed calls"

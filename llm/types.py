@@ -309,9 +309,6 @@ class Heartbeat(Enum):
     PING = "a comment or a ping, which keeps a connection open"
 
 
-StreamItem = str | ThinkingDelta | ToolCallDelta | Heartbeat | StreamEnd
-
-
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What an upstream has reported about a call. counts: None if it reported no usage.
@@ -332,3 +329,7 @@ class Reading:
     is_input_final: bool = False
     upstream_cost: UpstreamCost | None = None
     reports_tools: bool = False
+
+
+StreamItem = str | ThinkingDelta | ToolCallDelta | Heartbeat | Reading | StreamEnd
+"""A Reading is what has been reported so far, for a stream that breaks off; optional for providers."""

@@ -47,9 +47,9 @@ LLM_PROVIDERS = read_instances(read)
 LLM_PROVIDER = read.text("LLM_PROVIDER", LLM_PROVIDERS[0].name if LLM_PROVIDERS else "echo")
 _DEFAULT_CLASS = {each.name: each.provider for each in LLM_PROVIDERS}.get(LLM_PROVIDER, LLM_PROVIDER)
 LLM_DEFAULT_MODEL = read.text("LLM_DEFAULT_MODEL", "echo" if _DEFAULT_CLASS == "echo" else "")
-OPENAI_API_KEY = read.text("OPENAI_API_KEY")
-ANTHROPIC_API_KEY = read.text("ANTHROPIC_API_KEY")
-LLM_COMPATIBLE_API_KEY = read.text("LLM_COMPATIBLE_API_KEY")
+OPENAI_API_KEY = read.api_key("OPENAI_API_KEY")
+ANTHROPIC_API_KEY = read.api_key("ANTHROPIC_API_KEY")
+LLM_COMPATIBLE_API_KEY = read.api_key("LLM_COMPATIBLE_API_KEY")
 LLM_BASE_URL = read.url("LLM_BASE_URL")
 LLM_COMPATIBLE_DIALECTS = read.choices("LLM_COMPATIBLE_DIALECTS", DIALECTS, default="chat,embeddings")
 LLM_COMPATIBLE_DEVELOPER_ROLE = read.choice("LLM_COMPATIBLE_DEVELOPER_ROLE", DEVELOPER_ROLES, default="developer")
@@ -121,6 +121,11 @@ BILLING_SELLER = {
     "email": read.text("BILLING_SELLER_EMAIL"),
     "payment": "\n".join(part.strip() for part in read.text("BILLING_SELLER_PAYMENT").split("|")),
 }
+# Of invoices by mail; replies go to the seller if nothing else is set.
+BILLING_MAIL_FROM = read.text("BILLING_MAIL_FROM", DEFAULT_FROM_EMAIL)
+BILLING_MAIL_REPLY_TO = read.text("BILLING_MAIL_REPLY_TO", BILLING_SELLER["email"])
+# Days after the due date on which a reminder of what is outstanding is mailed; 0: never.
+BILLING_REMIND_AFTER_DAYS = read.whole("BILLING_REMIND_AFTER_DAYS", 0, maximum=365)
 # The zone whose days date documents and determine their series.
 BILLING_SELLER_TIME_ZONE = read.time_zone("BILLING_SELLER_TIME_ZONE", "UTC")
 BILLING_INVOICE_SERIES = read.text("BILLING_INVOICE_SERIES", "INV")
@@ -225,6 +230,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "llm.admin.trail.middleware.AuditMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",

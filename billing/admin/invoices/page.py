@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
@@ -20,6 +20,7 @@ from billing.admin.invoices.formatting import (
     flag_badges,
     margin_percent,
     margin_text,
+    overdue_badge,
     state_badge,
     usage_change_text,
 )
@@ -28,13 +29,16 @@ from billing.enums import InvoiceKind, InvoiceState, LineKind
 from billing.invoices.blockers import find_blockers, open_calls_note
 from billing.invoices.glyphs import missing_now, missing_sentence
 from billing.invoices.line_calls import has_calls
+from billing.invoices.messages import REMINDER_EVENT, find_mails
 from billing.invoices.parties import BillTo, bill_to_of
+from billing.invoices.payments import Balance, balance_of
 from billing.invoices.taxes import Tax, taxes_of
-from billing.models import DailyUsage, Invoice, InvoiceEvent, InvoiceLine, OneOffLine
+from billing.models import DailyUsage, Invoice, InvoiceEvent, InvoiceLine, OneOffLine, Payment
 from billing.models.invoices import FINAL_STATES
 from billing.periods import BillingPeriod
+from llm.admin.format import badge
 from llm.fields import ExactSum
-from llm.models import ApiKey
+from llm.models import ApiKey, Outbox
 
 FLAG_MEANINGS = {
     "open": "Calls of the month are still in flight; their usage is billed as late usage on the next invoice.",
@@ -97,6 +101,17 @@ class Blocker:
 
 
 @dataclass(frozen=True, slots=True)
+class PageMail:
+    """state: a badge. at: when it was sent, failed, or will be sent."""
+
+    message: Outbox
+    kind: str
+    to: str
+    state: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class InvoicePage:
     """days, keys: billable usage of the month as currently on the books; empty for credit notes.
 
@@ -115,6 +130,10 @@ class InvoicePage:
     open_calls: str
     groups: Sequence[LineGroup]
     one_offs: Sequence[OneOffLine]
+    balance: Balance
+    overdue: str
+    payments: Sequence[Payment]
+    mails: Sequence[PageMail]
     taxes: Sequence[Tax]
     days: Sequence[dict[str, Any]]
     keys: Sequence[KeyUsage]
@@ -128,6 +147,7 @@ def invoice_page(invoice: Invoice, user: User) -> InvoicePage:
     rows = [] if invoice.kind == InvoiceKind.CREDIT_NOTE else _usage_rows(invoice)
     is_settled = invoice.state in (*FINAL_STATES, InvoiceState.VOID)
     groups = _groups(invoice)
+    balance = balance_of(invoice)
     return InvoicePage(
         steps=open_steps(invoice, user),
         state=state_badge(invoice),
@@ -141,6 +161,10 @@ def invoice_page(invoice: Invoice, user: User) -> InvoicePage:
         open_calls="" if is_settled else open_calls_note(invoice),
         groups=groups,
         one_offs=_one_offs(invoice, groups),
+        balance=balance,
+        overdue=overdue_badge(balance),
+        payments=list(Payment.objects.filter(invoice=invoice).select_related("recorded_by").order_by("-id")),
+        mails=[_mail(each) for each in find_mails(invoice)] if invoice.state in FINAL_STATES else [],
         taxes=taxes_of(invoice),
         days=_days(invoice, rows) if rows else [],
         keys=_keys(rows),
@@ -183,6 +207,13 @@ def _one_offs(invoice: Invoice, groups: Sequence[LineGroup]) -> list[OneOffLine]
     rows = OneOffLine.objects.filter(account=invoice.account_id, period_start__in=starts).select_related("added_by")
     is_draft = invoice.state == InvoiceState.DRAFT
     return [each for each in rows if each.key in keys or (is_draft and each.removed_at is None)]
+
+
+def _mail(message: Outbox) -> PageMail:
+    state = "sent" if message.sent_at else "failed" if message.given_up_at else "waiting"
+    kind = "Reminder" if message.event == REMINDER_EVENT else "Document"
+    at = message.sent_at or message.given_up_at or message.due_at
+    return PageMail(message, kind, str(message.payload.get("to", "")), badge(state), at)
 
 
 def _calls_url(invoice: Invoice, line: InvoiceLine) -> str:

@@ -70,8 +70,8 @@ class BillingProfile(models.Model):
         "invoices by mail",
         default=False,
         db_default=False,
-        help_text="Later invoices and credit notes are mailed to the address above when they are issued, with reminders if "
-        "they are overdue.",
+        help_text="Later invoices and credit notes are mailed to the address above when they are issued, with "
+        "reminders if they are overdue.",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 

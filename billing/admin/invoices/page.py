@@ -24,6 +24,7 @@ from billing.admin.invoices.formatting import (
     state_badge,
     usage_change_text,
 )
+from billing.admin.invoices.review_queue import BY_ATTENTION
 from billing.admin.invoices.steps import Step, open_steps
 from billing.enums import InvoiceKind, InvoiceState, LineKind
 from billing.invoices.blockers import find_blockers, open_calls_note
@@ -101,6 +102,16 @@ class Blocker:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The invoices before and after this one among those in the same state, in the queue's order. position: from 1."""
+
+    position: int = 0
+    number: int = 0
+    before: Invoice | None = None
+    after: Invoice | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PageMail:
     """state: a badge. at: when it was sent, failed, or will be sent."""
 
@@ -138,6 +149,7 @@ class InvoicePage:
     days: Sequence[dict[str, Any]]
     keys: Sequence[KeyUsage]
     events: Sequence[InvoiceEvent]
+    neighbours: Neighbours
     credit_notes: Sequence[Invoice]
     bill_to: BillTo
 
@@ -169,6 +181,7 @@ def invoice_page(invoice: Invoice, user: User) -> InvoicePage:
         days=_days(invoice, rows) if rows else [],
         keys=_keys(rows),
         events=list(invoice.events.select_related("user").order_by("-id")),
+        neighbours=_neighbours(invoice),
         credit_notes=list(invoice.credit_notes.select_related("account").order_by("credit_sequence")),
         bill_to=bill_to_of(invoice),
     )
@@ -207,6 +220,26 @@ def _one_offs(invoice: Invoice, groups: Sequence[LineGroup]) -> list[OneOffLine]
     rows = OneOffLine.objects.filter(account=invoice.account_id, period_start__in=starts).select_related("added_by")
     is_draft = invoice.state == InvoiceState.DRAFT
     return [each for each in rows if each.key in keys or (is_draft and each.removed_at is None)]
+
+
+_WAITING_STATES = (InvoiceState.DRAFT, InvoiceState.IN_REVIEW, InvoiceState.APPROVED)
+MAX_NEIGHBOURS = 5000
+
+
+def _neighbours(invoice: Invoice) -> Neighbours:
+    """None for what waits for nobody."""
+    if invoice.state not in _WAITING_STATES:
+        return Neighbours()
+    queue = Invoice.objects.filter(state=invoice.state).order_by(*BY_ATTENTION, "pk")
+    ids = list(queue.values_list("pk", flat=True)[:MAX_NEIGHBOURS])
+    if invoice.pk not in ids or len(ids) < 2:
+        return Neighbours()
+    place = ids.index(invoice.pk)
+    wanted = (*ids[max(place - 1, 0) : place], *ids[place + 1 : place + 2])
+    near = Invoice.objects.select_related("account").in_bulk(wanted)
+    before = near[ids[place - 1]] if place else None
+    after = near[ids[place + 1]] if place + 1 < len(ids) else None
+    return Neighbours(place + 1, len(ids), before, after)
 
 
 def _mail(message: Outbox) -> PageMail:

@@ -275,21 +275,15 @@ def test_the_reader_reads_the_books_alone(site: Site) -> None:
 
 
 READABLE = {
-    *("billing_accountday", "billing_billedusage", "billing_billingprofile", "billing_costimport"),
-    *("billing_dailyusage", "billing_exchangerate", "billing_exportjob", "billing_formerplan", "billing_invoice"),
-    *(
-        "billing_invoiceevent",
-        "billing_invoiceline",
-        "billing_invoiceseries",
-        "billing_keyday",
-        "billing_keythird",
-        "billing_modelday",
-    ),
-    *("billing_monthjob", "billing_plan", "billing_planrate", "billing_planversion", "billing_providercost"),
-    *("billing_rollupmark", "billing_staleday", "llm_account", "llm_apikey", "llm_bookscheck", "llm_catalogversion"),
-    *("llm_checkedday", "llm_limit", "llm_limitwindow", "llm_modelroute", "llm_price", "llm_process", "llm_rate"),
-    *("llm_rateset", "llm_reaperstate", "llm_redaction", "llm_reratingrun", "llm_routetarget", "llm_scheduledtask"),
-    *("llm_usage", "llm_usageadjustment"),
+    *("billing_accountday", "billing_archivedpdf", "billing_billedusage", "billing_billingprofile", "billing_booksjob"),
+    *("billing_costimport", "billing_dailyusage", "billing_exchangerate", "billing_exportjob", "billing_formerplan"),
+    *("billing_invoice", "billing_invoiceevent", "billing_invoiceline", "billing_invoiceseries", "billing_keyday"),
+    *("billing_keythird", "billing_modelday", "billing_monthjob", "billing_oneoffline", "billing_payment"),
+    *("billing_plan", "billing_planrate", "billing_planversion", "billing_providercost", "billing_rollupmark"),
+    *("billing_staleday", "llm_account", "llm_apikey", "llm_bookscheck", "llm_catalogversion", "llm_checkedday"),
+    *("llm_limit", "llm_limitwindow", "llm_modelroute", "llm_price", "llm_process", "llm_rate", "llm_rateset"),
+    *("llm_reaperstate", "llm_redaction", "llm_refusedrequests", "llm_reratingrun", "llm_routetarget"),
+    *("llm_scheduledtask", "llm_usage", "llm_usageadjustment"),
 }
 
 

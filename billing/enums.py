@@ -86,3 +86,11 @@ class TokenScope(models.TextChoices):
     EXPORT = "export", "start exports"
     CREDIT = "credit", "credit invoices"
     DECIDE = "decide", "decide on lost and disputed calls"
+
+
+class OutcomeGroup(models.TextChoices):
+    """How calls ended, as days know it: `llm.enums.CallOutcome` would make eleven times the rows."""
+
+    OK = "ok", "ok"
+    CLIENT_GONE = "client_gone", "client gone"
+    FAILED = "failed", "failed"

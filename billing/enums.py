@@ -101,3 +101,11 @@ class TokenScope(models.TextChoices):
     CREDIT = "credit", "credit invoices"
     PAY = "pay", "record payments"
     DECIDE = "decide", "decide on lost and disputed calls"
+
+
+class OutcomeGroup(models.TextChoices):
+    """How calls ended, as days know it: `llm.enums.CallOutcome` would make eleven times the rows."""
+
+    OK = "ok", "ok"
+    CLIENT_GONE = "client_gone", "client gone"
+    FAILED = "failed", "failed"

@@ -25,6 +25,11 @@ DURATION = Histogram("llm_call_seconds", "Time from opening to settlement.", ("p
 FIRST_BYTE = Histogram(
     "llm_first_byte_seconds", "Time to the upstream's first byte.", ("provider",), buckets=_LATENCY_BUCKETS
 )
+OVERHEAD = Histogram(
+    "llm_gateway_overhead_seconds",
+    "Time that the gateway added to a request: total less upstream.",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
 REFUSED = Counter("llm_refused", "Requests refused before a call was opened.", ("code",))
 SIGN_INS = Counter("llm_sign_ins", "Admin sign-in attempts, by result.", ("outcome",))
 PAGES = Counter("llm_pages", "Responses of the admin, the management API and unknown paths.", ("status",))
@@ -108,6 +113,10 @@ def observe_call(
     series.duration.observe(duration_s)
     if first_byte_s is not None:
         series.first_byte.observe(first_byte_s)
+
+
+def observe_overhead(seconds: float) -> None:
+    OVERHEAD.observe(seconds)
 
 
 def observe_batch(operations: int, seconds: float) -> None:

@@ -120,7 +120,9 @@ class UsageView(ManagementView):
             return self._answer_from_calls(by)
         sources = [self.filter_queryset(self.of_viewer(rows)) for rows in rows_with(*self._columns(by))]
         first = self._first_day()
-        return self._answer(by, self._as_of(), _summary([rows.filter(local_day__gte=first) for rows in sources], by))
+        return self._answer(
+            by, self._as_of(), _summary([rows.filter(local_day__gte=first, calls__gt=0) for rows in sources], by)
+        )
 
     def _answer(self, by: str, as_of: datetime | None, found: Mapping[str, Any]) -> Response:
         summary = {"by": by, "first": self._first_day(), "last": self._day("to"), "as_of": as_of, **found}

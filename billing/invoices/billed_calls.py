@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -155,12 +155,26 @@ def _from_rollups(account_id: int, period: BillingPeriod) -> Iterator[Detail]:
         F("rate_set_id").asc(nulls_first=True),
     )
     rows = _days_of(account_id, period).order_by(*order).values_list(*_KEY_FIELDS, *SUM_FIELDS)
-    for row in rows.iterator(chunk_size=ROWS_AT_A_TIME):
-        yield Detail(_key_of(row), row[len(_KEY_FIELDS) :])
+    yield from _merged(
+        Detail(_key_of(row), row[len(_KEY_FIELDS) :]) for row in rows.iterator(chunk_size=ROWS_AT_A_TIME)
+    )
+
+
+def _merged(details: Iterable[Detail]) -> Iterator[Detail]:
+    """Days tell calls apart also by how they ended, which no bill does. details: in the order of their keys."""
+    for key, found in groupby(details, key=_KEY):
+        parts = [part.sums for part in found]
+        with exact_arithmetic():
+            sums = parts[0] if len(parts) == 1 else tuple(map(sum, zip(*parts, strict=True)))
+        yield Detail(key, sums)
 
 
 def from_books(account_id: int, period: BillingPeriod, cutoff: datetime) -> Iterator[Detail]:
     """What the rollups were, or would have been, at the cutoff."""
+    return _merged(_read_books(account_id, period, cutoff))
+
+
+def _read_books(account_id: int, period: BillingPeriod, cutoff: datetime) -> Iterator[Detail]:
     collation = f'"{_bytewise()}"'
     scope = DAYS_OF_ACCOUNT if connection.vendor == "sqlite" else DAYS_OF_ACCOUNTS
     sql = (

@@ -264,9 +264,10 @@ def _used(account: Account, period: BillingPeriod) -> bool:
 
 
 def _days_used(account_ids: Collection[int], period: BillingPeriod) -> QuerySet[DailyUsage]:
-    return DailyUsage.objects.filter(
+    days = DailyUsage.objects.with_calls().filter(
         account__in=account_ids, local_day__gte=period.start, local_day__lt=period.end
-    ).order_by()
+    )
+    return days.order_by()
 
 
 def months_of_fees(

@@ -9,7 +9,7 @@ from billing.models.plans import Plan, PlanRate, PlanVersion
 from billing.models.profiles import BillingProfile, ExchangeRate, FormerPlan
 from billing.models.reconciliation import CostImport, ProviderCost
 from billing.models.rollups import DailyUsage, RollupMark
-from billing.models.summaries import AccountDay, KeyDay, KeyThird, ModelDay, StaleDay
+from billing.models.summaries import AccountDay, EndUserDay, KeyDay, KeyThird, ModelDay, StaleDay
 from billing.models.tokens import PlainTokenGrace, StaffToken
 
 __all__ = (
@@ -20,6 +20,7 @@ __all__ = (
     "BooksJob",
     "CostImport",
     "DailyUsage",
+    "EndUserDay",
     "ExchangeRate",
     "ExportJob",
     "FormerPlan",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from django.db import models
 from django.db.models import Q
 
+from billing.enums import OutcomeGroup
 from llm.digests import DIGEST_FIELDS
 from llm.fields import ExactDecimalField
 from llm.models import Account, ApiKey, RateSet
@@ -39,6 +40,41 @@ class CallSums(models.Model):
         abstract = True
 
 
+class CallTimes(models.Model):
+    """How calls ended and how long they took. Void calls are included, which are no `calls`: most failures are void.
+
+    failed_calls: those that a provider, the network or we ended. latency_*: from open to close. first_byte_*: to the
+    first byte, of streams only. Each call is in one of a figure's buckets, which end at 250, 500 ms and so on.
+    """
+
+    failed_calls = models.BigIntegerField(default=0, db_default=0)
+    latency_le_250 = models.BigIntegerField(default=0, db_default=0)
+    latency_le_500 = models.BigIntegerField(default=0, db_default=0)
+    latency_le_1000 = models.BigIntegerField(default=0, db_default=0)
+    latency_le_2000 = models.BigIntegerField(default=0, db_default=0)
+    latency_le_4000 = models.BigIntegerField(default=0, db_default=0)
+    latency_le_8000 = models.BigIntegerField(default=0, db_default=0)
+    latency_le_16000 = models.BigIntegerField(default=0, db_default=0)
+    latency_le_32000 = models.BigIntegerField(default=0, db_default=0)
+    latency_le_64000 = models.BigIntegerField(default=0, db_default=0)
+    latency_le_128000 = models.BigIntegerField(default=0, db_default=0)
+    latency_above = models.BigIntegerField(default=0, db_default=0)
+    first_byte_le_250 = models.BigIntegerField(default=0, db_default=0)
+    first_byte_le_500 = models.BigIntegerField(default=0, db_default=0)
+    first_byte_le_1000 = models.BigIntegerField(default=0, db_default=0)
+    first_byte_le_2000 = models.BigIntegerField(default=0, db_default=0)
+    first_byte_le_4000 = models.BigIntegerField(default=0, db_default=0)
+    first_byte_le_8000 = models.BigIntegerField(default=0, db_default=0)
+    first_byte_le_16000 = models.BigIntegerField(default=0, db_default=0)
+    first_byte_le_32000 = models.BigIntegerField(default=0, db_default=0)
+    first_byte_le_64000 = models.BigIntegerField(default=0, db_default=0)
+    first_byte_le_128000 = models.BigIntegerField(default=0, db_default=0)
+    first_byte_above = models.BigIntegerField(default=0, db_default=0)
+
+    class Meta:
+        abstract = True
+
+
 class UsageSums(CallSums):
     """digest_*: sums of the digests of the rows and adjustments behind the figures."""
 
@@ -63,13 +99,36 @@ COUNT_FIELDS: tuple[str, ...] = ("calls", "estimated_calls", "unpriced_calls", *
 COST_FIELDS: tuple[str, ...] = ("cost", "estimated_cost")
 SUM_FIELDS: tuple[str, ...] = (*COUNT_FIELDS, *COST_FIELDS, *DIGEST_FIELDS)
 """All columns of `UsageSums`."""
+EDGES_MS: tuple[int, ...] = tuple(250 * 2**number for number in range(10))
+"""Upper edges of the buckets, but for the last one, which has none."""
+LATENCY_FIELDS: tuple[str, ...] = (*(f"latency_le_{edge}" for edge in EDGES_MS), "latency_above")
+FIRST_BYTE_FIELDS: tuple[str, ...] = (*(f"first_byte_le_{edge}" for edge in EDGES_MS), "first_byte_above")
+TIME_FIELDS: tuple[str, ...] = ("failed_calls", *LATENCY_FIELDS, *FIRST_BYTE_FIELDS)
+"""All columns of `CallTimes`."""
 
 
-class DailyUsage(UsageSums):
-    """One day of an account, by key, model and the rates that priced it.
+_ONCE = (
+    *("account", "local_day", "api_key", "provider", "model", "is_billable"),
+    *("provider_instance", "outcome_group"),
+)
+
+
+class DailyUsageQuerySet(models.QuerySet["DailyUsage"]):
+    def with_calls(self) -> Self:
+        """Without rows that have only void calls."""
+        return self.filter(calls__gt=0)
+
+    def of_former_shape(self) -> Self:
+        """Written before there were outcomes: they are rebuilt in the background."""
+        return self.filter(outcome_group="")
+
+
+class DailyUsage(CallTimes, UsageSums):
+    """One day of an account, by key, model, the instance called, how calls ended, and the rates that priced them.
 
     local_day: the account's calendar day. rate_set: None if calls were free or unpriced. is_billable: after later
-    decisions on the calls.
+    decisions on the calls; never where calls are void. outcome_group: of OutcomeGroup; empty in rows of the former
+    shape, which have no `CallTimes` either. upstream_cost: USD, what providers reported, of upstream_cost_calls.
     """
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="daily_usage", db_index=False)
@@ -79,6 +138,12 @@ class DailyUsage(UsageSums):
     model = models.CharField(max_length=200)
     rate_set = models.ForeignKey(RateSet, null=True, on_delete=models.PROTECT, db_index=False, related_name="+")
     is_billable = models.BooleanField(default=True)
+    provider_instance = models.CharField(max_length=50, default="", db_default="")
+    outcome_group = models.CharField(max_length=11, choices=OutcomeGroup.choices, default="", db_default="")
+    upstream_cost = ExactDecimalField(decimals=PICO_DECIMALS, null=True)
+    upstream_cost_calls = models.BigIntegerField(default=0, db_default=0)
+
+    objects = DailyUsageQuerySet.as_manager()
 
     class Meta:
         verbose_name_plural = "usage explorer"
@@ -86,15 +151,18 @@ class DailyUsage(UsageSums):
         indexes = (
             models.Index(fields=["local_day", "account"], name="dailyusage_day"),
             models.Index(fields=["api_key", "local_day"], name="dailyusage_key"),
+            models.Index(
+                fields=["local_day", "account"], condition=Q(outcome_group=""), name="dailyusage_former_shape"
+            ),
         )
         constraints = (
             models.UniqueConstraint(
-                fields=["account", "local_day", "api_key", "provider", "model", "rate_set", "is_billable"],
+                fields=[*_ONCE, "rate_set"],
                 name="dailyusage_once",
             ),
             # NULLs are distinct in the constraint above.
             models.UniqueConstraint(
-                fields=["account", "local_day", "api_key", "provider", "model", "is_billable"],
+                fields=[*_ONCE],
                 condition=Q(rate_set=None),
                 name="dailyusage_once_without_rates",
             ),

@@ -7,7 +7,7 @@ account's mark. Doing that twice, concurrently or only half changes nothing.
 Usage of all accounts is summed up a second time, by day and model, account or key: see `summaries`.
 """
 
-from billing.rollup.calls import CallKey, ChosenCalls, GroupOfCalls, count_calls, count_outcomes, sum_calls
+from billing.rollup.calls import CallKey, ChosenCalls, GroupOfCalls, count_calls, sum_calls
 from billing.rollup.labelled import CallsOfDays, LabelledSums, sum_by_label
 from billing.rollup.reading import (
     load_rate_sets,
@@ -29,7 +29,6 @@ __all__ = (
     "GroupOfCalls",
     "LabelledSums",
     "count_calls",
-    "count_outcomes",
     "days_summed_wrongly",
     "load_rate_sets",
     "load_rates",

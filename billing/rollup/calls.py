@@ -15,10 +15,22 @@ from django.db import connection
 
 from billing.models import DailyUsage
 from billing.models.rollups import COST_FIELDS
-from billing.rollup.statements import grouped_sql
+from billing.rollup.statements import OUTCOME_GROUP, PROVIDER_INSTANCE, grouped_sql
 from llm.db.json_rows import moment_text
 
-CallKey = Literal["day", "hour", "account_id", "api_key_id", "provider", "model", "outcome", "end_user", "tag"]
+CallKey = Literal[
+    "day",
+    "hour",
+    "account_id",
+    "api_key_id",
+    "provider",
+    "provider_instance",
+    "model",
+    "outcome",
+    "outcome_group",
+    "end_user",
+    "tag",
+]
 """What calls are grouped by. hour: the hour's beginning, in UTC. tag: the value of `ChosenCalls.tag_key`."""
 
 _COST = DailyUsage._meta.get_field("cost")
@@ -46,6 +58,7 @@ class ChosenCalls:
     account_id: int | None = None
     api_key_ids: Collection[int] = ()
     provider: str | None = None
+    instance: str | None = None
     model: str | None = None
     outcomes: Collection[str] = ()
     end_users: Collection[str] = ()
@@ -61,6 +74,7 @@ class ChosenCalls:
             "last": self.last.isoformat(),
             "account": self.account_id,
             "provider": self.provider,
+            "instance": self.instance,
             "model": self.model,
             "tag_name": tag_name,
             "tag_value": tag_value,
@@ -79,6 +93,7 @@ class ChosenCalls:
             "u.account_id = %(account)s": self.account_id is not None,
             f"u.api_key_id IN ({_names('key', self.api_key_ids)})": self.api_key_ids,
             "u.provider = %(provider)s": self.provider is not None,
+            f"{PROVIDER_INSTANCE} = %(instance)s": self.instance is not None,
             "u.model = %(model)s": self.model is not None,
             f"u.outcome IN ({_names('outcome', self.outcomes)})": self.outcomes,
             # The second condition is the index's own.
@@ -115,7 +130,7 @@ def count_calls(calls: ChosenCalls, *, limit: int) -> int:
 
 
 def sum_calls(calls: ChosenCalls, keys: Sequence[CallKey], columns: Sequence[str], *, limit: int) -> list[GroupOfCalls]:
-    """Closed calls that used something or were free; at most `limit` groups. columns: of SUM_COLUMNS."""
+    """Calls that have ended; at most `limit` groups. columns: of SUM_COLUMNS and TIME_FIELDS."""
     vendor = connection.vendor
     sql = grouped_sql([_key_sql(key, vendor) for key in keys], columns, _joined(calls, vendor), vendor)
     return [
@@ -124,24 +139,6 @@ def sum_calls(calls: ChosenCalls, keys: Sequence[CallKey], columns: Sequence[str
             {name: _figure(name, value) for name, value in zip(columns, row[len(keys) :], strict=True)},
         )
         for row in _rows(f"{sql} LIMIT %(limit)s", calls, limit=limit)
-    ]
-
-
-def count_outcomes(
-    calls: ChosenCalls, keys: Sequence[CallKey], outcomes: Collection[str], *, limit: int
-) -> list[GroupOfCalls]:
-    """How many ended in one of these ways, whatever they used: `sums` has `calls`. At most `limit` groups."""
-    vendor = connection.vendor
-    names = ", ".join(_key_sql(key, vendor) for key in keys)
-    numbers = ", ".join(str(number + 1) for number, _ in enumerate(keys))
-    sql = (
-        f"SELECT {names}, COUNT(*) FROM llm_usage u {_joined(calls, vendor)} "  # noqa: S608
-        f"WHERE u.outcome IN ({_names('counted', outcomes)}) GROUP BY {numbers} LIMIT %(limit)s"
-    )
-    rows = _rows(sql, calls, limit=limit, **_listed("counted", outcomes))
-    return [
-        GroupOfCalls(tuple(_key(key, value) for key, value in zip(keys, row, strict=False)), {"calls": row[-1]})
-        for row in rows
     ]
 
 
@@ -161,7 +158,8 @@ def _key_sql(key: CallKey, vendor: str) -> str:
         return _HOUR[vendor]
     if key == "tag":
         return _TAG[vendor].format(name="tag_key")
-    return "u.local_day" if key == "day" else f"u.{key}"
+    expressions = {"day": "u.local_day", "provider_instance": PROVIDER_INSTANCE, "outcome_group": OUTCOME_GROUP}
+    return expressions.get(key, f"u.{key}")
 
 
 def _key(key: CallKey, value: Any) -> Any:

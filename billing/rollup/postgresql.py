@@ -9,7 +9,14 @@ from typing import Any
 from django.db import connection, transaction
 
 from billing.rollup.refresh_plan import FIRST_DAY, Days, RefreshPlan
-from billing.rollup.statements import COLUMNS, DAYS_OF_ACCOUNTS, WHOLE_ACCOUNTS, days_sql
+from billing.rollup.statements import (
+    COLUMNS,
+    DAYS_OF_ACCOUNTS,
+    END_USER_COLUMNS,
+    WHOLE_ACCOUNTS,
+    days_sql,
+    end_user_days_sql,
+)
 
 DAYS_AT_A_TIME = 2000
 """Account-days in one transaction, for which billing one of these accounts must wait."""
@@ -31,7 +38,9 @@ _DELETE = (
     "DELETE FROM billing_dailyusage d USING unnest(%(accounts)s::bigint[], %(days)s::date[]) AS t(account_id, day) "
     "WHERE d.account_id = t.account_id AND d.local_day = t.day"
 )
+_DELETE_END_USERS = _DELETE.replace("billing_dailyusage", "billing_enduserday")
 _DELETE_WHOLE = "DELETE FROM billing_dailyusage WHERE account_id = ANY(%(accounts)s::bigint[])"
+_DELETE_WHOLE_END_USERS = _DELETE_WHOLE.replace("billing_dailyusage", "billing_enduserday")
 _AND_MARK_STALE = (
     "WITH written AS ({write} RETURNING local_day) "
     "INSERT INTO billing_staleday (local_day) SELECT DISTINCT local_day FROM written"
@@ -66,7 +75,7 @@ def _write_whole(account_ids: Sequence[int], cutoff: datetime) -> None:
     """In one transaction: picking single accounts out of all calls takes as long as reading all of them."""
     with transaction.atomic(durable=True):
         if locked := _lock_marks(account_ids, cutoff):
-            _make_anew(_DELETE_WHOLE, WHOLE_ACCOUNTS, cutoff, accounts=locked)
+            _make_anew((_DELETE_WHOLE, _DELETE_WHOLE_END_USERS), WHOLE_ACCOUNTS, cutoff, accounts=locked)
             _move_changed_marks(dict.fromkeys(locked, FIRST_DAY), cutoff)
 
 
@@ -75,7 +84,7 @@ def _write_days(batch: Mapping[int, Days], cutoff: datetime) -> None:
         if locked := _lock_marks(list(batch), cutoff):
             pairs = [(account_id, day) for account_id in locked for day in sorted(batch[account_id])]
             accounts, days = [list(column) for column in zip(*pairs, strict=True)]
-            _make_anew(_DELETE, DAYS_OF_ACCOUNTS, cutoff, accounts=accounts, days=days)
+            _make_anew((_DELETE, _DELETE_END_USERS), DAYS_OF_ACCOUNTS, cutoff, accounts=accounts, days=days)
             _move_changed_marks({account_id: min(batch[account_id]) for account_id in locked}, cutoff)
 
 
@@ -95,15 +104,19 @@ def _lock_marks(account_ids: Sequence[int], cutoff: datetime) -> list[int]:
         return [account_id for (account_id,) in cursor.fetchall()]
 
 
-def _make_anew(delete: str, scope: str, cutoff: datetime, **chosen: Sequence[object]) -> None:
+def _make_anew(deletes: tuple[str, str], scope: str, cutoff: datetime, **chosen: Sequence[object]) -> None:
+    """deletes: for days, and for their end users."""
     parameters: dict[str, Any] = {**chosen, "cutoff": cutoff}
     # In this order, the rows of a day are adjacent, and those of an account within it: reading either takes a few
     # pages.
     rows = f"{days_sql(scope, 'postgresql')} ORDER BY local_day, account_id"
     insert = f"INSERT INTO billing_dailyusage ({', '.join(COLUMNS)}) {rows}"
+    end_users = end_user_days_sql(scope, "postgresql")
     with connection.cursor() as cursor:
-        for write in (delete, insert):
+        for write in (deletes[0], insert):
             cursor.execute(_AND_MARK_STALE.format(write=write), parameters)
+        cursor.execute(deletes[1], parameters)
+        cursor.execute(f"INSERT INTO billing_enduserday ({', '.join(END_USER_COLUMNS)}) {end_users}", parameters)
 
 
 def _move_marks(account_ids: Sequence[int], cutoff: datetime) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import connection
 
-from billing.rollup.statements import among, days_between_sql, touched_sql
+from billing.rollup.statements import FORMER_DAYS, among, days_between_sql, touched_sql
 from llm.db.json_rows import id_list, moment_text
 from llm.models import Account
 
@@ -21,6 +21,12 @@ Days = frozenset[date]
 
 FIRST_DAY = date(2000, 1, 1)
 """Before all calls: the earliest day that may have changed in an account that is rebuilt whole."""
+
+
+FORMER_DAYS_AT_A_TIME = {"postgresql": 20_000, "sqlite": 30}
+"""Account-days of the former shape that a refresh of all accounts rebuilds beside those that it has to. So an upgrade's
+whole history is rebuilt in the background: a year of a thousand accounts in a day, or (SQLite) of one account in half.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +84,11 @@ def _pairs(
         "accounts": id_list(marks, vendor),
         "floor": moment_text(min(marks.values()), vendor),
         "cutoff": moment_text(cutoff, vendor),
+        "former": FORMER_DAYS_AT_A_TIME[vendor],
     }
     sql = touched_sql(accounts)
+    if not is_narrow:
+        sql = f"{sql} UNION SELECT * FROM ({FORMER_DAYS}) AS former"  # noqa: S608
     if anew is not None:
         sql = f"{sql} UNION {days_between_sql(accounts)}"
         parameters |= {"first": anew[0].isoformat(), "last": anew[1].isoformat()}

@@ -20,9 +20,9 @@ from django.db import connection, transaction
 from django.db.models import DateField, QuerySet
 from django.db.models.functions import Coalesce, Least
 
-from billing.models import DailyUsage, RollupMark
+from billing.models import DailyUsage, EndUserDay, RollupMark
 from billing.rollup.refresh_plan import FIRST_DAY, Days, RefreshPlan
-from billing.rollup.statements import COLUMNS, DAYS_OF_ACCOUNT, days_sql
+from billing.rollup.statements import COLUMNS, DAYS_OF_ACCOUNT, END_USER_COLUMNS, days_sql, end_user_days_sql
 from billing.rollup.summaries import mark_stale
 from llm.db.json_rows import moment_text
 from llm.models import Usage
@@ -35,7 +35,15 @@ PAUSE_S = 0.02
 
 Row = tuple[Any, ...]
 
-_INSERT = f"INSERT INTO billing_dailyusage ({', '.join(COLUMNS)}) VALUES ({', '.join(['%s'] * len(COLUMNS))})"  # noqa: S608
+_MODELS: tuple[type[DailyUsage] | type[EndUserDay], ...] = (DailyUsage, EndUserDay)
+
+
+def _insert_sql(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))})"  # noqa: S608
+
+
+_INSERT = _insert_sql("billing_dailyusage", COLUMNS)
+_INSERT_END_USER = _insert_sql("billing_enduserday", END_USER_COLUMNS)
 _MOVE_UNTOUCHED = (
     "UPDATE billing_rollupmark SET cutoff_at = %(cutoff)s "
     "WHERE cutoff_at < %(cutoff)s AND account_id IN (SELECT value FROM json_each(%(accounts)s))"
@@ -83,7 +91,7 @@ def _bring(task: _Task) -> None:
 def _write(task: _Task) -> None:
     slices = _slices(_all_days(task.account_id) if task.days is None else task.days)
     rows = _read(task, slices[0])
-    if len(slices) > 1 or len(rows) + _count(task, slices[0]) > ROWS_AT_A_TIME:
+    if len(slices) > 1 or rows.number + _count(task, slices[0]) > ROWS_AT_A_TIME:
         _write_piecemeal(task, slices)
         return
     with transaction.atomic(durable=True):
@@ -105,9 +113,9 @@ def _write_piecemeal(task: _Task, slices: Sequence[Sequence[date]]) -> None:
             with _claimed(task):
                 deleted = _delete(task, days, limit=ROWS_AT_A_TIME)
                 mark_stale(days)
-        for start in range(0, len(rows), ROWS_AT_A_TIME):
+        for part in rows.parts(ROWS_AT_A_TIME):
             with _claimed(task):
-                _insert(rows[start : start + ROWS_AT_A_TIME])
+                _insert(part)
                 mark_stale(days)
     with _claimed(task):
         _finish(task)
@@ -155,7 +163,25 @@ def _slices(days: Days) -> list[Sequence[date]]:
     return [ordered[start : start + DAYS_AT_A_TIME] for start in range(0, len(ordered), DAYS_AT_A_TIME)] or [[]]
 
 
-def _read(task: _Task, days: Sequence[date]) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Of days, and of their end users."""
+
+    days: Sequence[Row]
+    end_users: Sequence[Row]
+
+    @property
+    def number(self) -> int:
+        return len(self.days) + len(self.end_users)
+
+    def parts(self, size: int) -> Iterator[_Rows]:
+        for start in range(0, len(self.days), size):
+            yield _Rows(self.days[start : start + size], ())
+        for start in range(0, len(self.end_users), size):
+            yield _Rows((), self.end_users[start : start + size])
+
+
+def _read(task: _Task, days: Sequence[date]) -> _Rows:
     """The rows as they should be."""
     parameters: dict[str, Any] = {
         "account": task.account_id,
@@ -164,25 +190,34 @@ def _read(task: _Task, days: Sequence[date]) -> list[Row]:
     }
     with connection.cursor() as cursor:
         cursor.execute(days_sql(DAYS_OF_ACCOUNT, "sqlite"), parameters)
-        return list(cursor.fetchall())
+        rows = list(cursor.fetchall())
+        cursor.execute(end_user_days_sql(DAYS_OF_ACCOUNT, "sqlite"), parameters)
+        return _Rows(rows, list(cursor.fetchall()))
 
 
 def _count(task: _Task, days: Sequence[date]) -> int:
-    return DailyUsage.objects.filter(account=task.account_id, local_day__in=days).count()
+    return sum(model.objects.filter(account=task.account_id, local_day__in=days).count() for model in _MODELS)
 
 
 def _delete(task: _Task, days: Sequence[date], *, limit: int) -> int:
-    """How many rows were deleted."""
+    """How many rows were deleted: at most `limit` of days, and of end users."""
+    return sum(_delete_from(model._meta.db_table, task, days, limit=limit) for model in _MODELS)
+
+
+def _delete_from(table: str, task: _Task, days: Sequence[date], *, limit: int) -> int:
     return _execute(
-        "DELETE FROM billing_dailyusage WHERE id IN (SELECT id FROM billing_dailyusage WHERE account_id = %(account)s "
+        f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE account_id = %(account)s "  # noqa: S608
         "AND local_day IN (SELECT value FROM json_each(%(days)s)) LIMIT %(limit)s)",
         {"account": task.account_id, "days": _document(days), "limit": limit},
     )
 
 
-def _insert(rows: Sequence[Row]) -> None:
+def _insert(rows: _Rows) -> None:
     with connection.cursor() as cursor:
-        cursor.executemany(_INSERT, rows)
+        if rows.days:
+            cursor.executemany(_INSERT, rows.days)
+        if rows.end_users:
+            cursor.executemany(_INSERT_END_USER, rows.end_users)
 
 
 def _execute(sql: str, parameters: dict[str, Any]) -> int:

@@ -29,7 +29,7 @@ from django.db import connection, transaction
 from django.db.models import Exists, Model, Q, QuerySet
 
 from billing.models import AccountDay, DailyUsage, KeyDay, KeyThird, ModelDay, StaleDay
-from billing.models.rollups import COST_FIELDS, COUNT_FIELDS, SUM_FIELDS
+from billing.models.rollups import COST_FIELDS, COUNT_FIELDS, SUM_FIELDS, TIME_FIELDS
 from billing.periods import Third
 from llm.fields import ExactSum
 
@@ -42,7 +42,7 @@ SummaryOfDay = type[ModelDay] | type[AccountDay] | type[KeyDay]
 Summary = SummaryOfDay | type[KeyThird]
 
 _GROUPS: Mapping[SummaryOfDay, Sequence[str]] = {
-    ModelDay: ("provider", "model"),
+    ModelDay: ("provider", "model", "provider_instance", "outcome_group"),
     AccountDay: ("account_id", "is_billable"),
     KeyDay: ("account_id", "api_key_id"),
 }
@@ -175,4 +175,5 @@ def _differences(summary: Summary, source: type[Any], group: Sequence[str], cond
 
 
 def _summed_columns(summary: Summary) -> Sequence[str]:
-    return SUM_FIELDS if summary is AccountDay else (*COUNT_FIELDS, *COST_FIELDS)
+    sums = SUM_FIELDS if summary is AccountDay else (*COUNT_FIELDS, *COST_FIELDS)
+    return (*sums, *TIME_FIELDS)

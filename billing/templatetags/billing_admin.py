@@ -9,11 +9,18 @@ from django import template
 from django.utils.safestring import SafeString
 
 from billing.admin.invoices import formatting
+from billing.admin.invoices.billed_by import Billed, find_bill
 from billing.currencies import format_money
 from billing.models import Invoice
 from llm.admin.format import NOTHING
+from llm.admin.usage.corrections import CorrectedCall
 
 register = template.Library()
+
+
+@register.simple_tag
+def bill_of_call(known: CorrectedCall) -> Billed | None:
+    return find_bill(known)
 
 
 @register.filter

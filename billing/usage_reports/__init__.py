@@ -16,9 +16,12 @@ from billing.usage_reports.questions import (
     TooMuchUsageError,
     Unit,
 )
+from billing.usage_reports.refused import RefusedCounts, count_refused
+from billing.usage_reports.sources import REST
 
 __all__ = (
     "MAX_DAYS_OF_CALLS",
+    "REST",
     "Bucket",
     "Dimension",
     "Exploration",
@@ -26,9 +29,11 @@ __all__ = (
     "Group",
     "Measure",
     "Question",
+    "RefusedCounts",
     "TooMuchUsageError",
     "Unit",
     "UsageMeasures",
+    "count_refused",
     "explore",
     "rolled_up_to",
 )

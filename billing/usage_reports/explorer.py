@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from heapq import nsmallest
 from typing import Any
@@ -14,7 +14,18 @@ from django.utils import timezone
 from billing.rollup import room_for_sums
 from billing.usage_reports.measures import UsageMeasures, sum_measures
 from billing.usage_reports.questions import Bucket, Dimension, Question, TooMuchUsageError
-from billing.usage_reports.sources import DaysSource, Only, Source, Sums, Unsummed, marks_now, read_calls, read_unsummed
+from billing.usage_reports.sources import (
+    DaysSource,
+    Only,
+    Source,
+    Sums,
+    Unsummed,
+    lacks_figures,
+    marks_now,
+    read_calls,
+    read_end_users,
+    read_unsummed,
+)
 from llm.money import exact_arithmetic
 
 MAX_GROUPS_SHOWN = 20
@@ -43,6 +54,7 @@ class Exploration:
     """groups: by the question's measure, the largest first; by time: all, in order. others: what is in none of them.
 
     total_before: None where nothing is compared, also since that would be too many calls to read.
+    lacks_days: whether some days are of before there were failures, latencies, instances and outcomes in days.
     as_of: what was recorded until then is in it; None where an account's days are being summed up. is_live: False where
     what was recorded since the last refresh is missing.
     """
@@ -56,6 +68,8 @@ class Exploration:
     groups: tuple[Group, ...]
     others: Group | None = None
     other_values: int = 0
+    lacks_days: bool = False
+    reads_calls: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -68,8 +82,13 @@ def explore(question: Question, *, with_before: bool) -> Exploration:
         if not question.needs_calls:
             return _explore_days(question, with_before=with_before)
         as_of = timezone.now()
-        calls, before = read_calls(question, with_before=with_before)
-    return _answer(question, calls, before, as_of, is_live=True)
+        try:
+            calls, before = read_calls(question, with_before=with_before)
+        except TooMuchUsageError:
+            if question.must_read_calls:
+                raise
+            return _explore_days(replace(question, prefers_calls=False), with_before=with_before)
+    return replace(_answer(question, calls, before, as_of, is_live=True), reads_calls=True)
 
 
 def _explore_days(question: Question, *, with_before: bool) -> Exploration:
@@ -77,15 +96,20 @@ def _explore_days(question: Question, *, with_before: bool) -> Exploration:
     for _ in range(_TRIES):
         unsummed, found = _read_days(question, with_before=with_before)
         if not unsummed.cells.rows or marks_now(question) == unsummed.marks:
-            return found
+            return replace(found, lacks_days=lacks_figures(question))
     raise TooMuchUsageError("The days are being refreshed at this moment. Please try again.")
 
 
 def _read_days(question: Question, *, with_before: bool) -> tuple[Unsummed, Exploration]:
     unsummed = read_unsummed(question, since=question.before.first if with_before else question.first)
-    source = DaysSource(question, unsummed)
-    before = DaysSource(question.before, unsummed) if with_before else None
+    source, before = _source_of_days(question, unsummed), None
+    if with_before:
+        before = _source_of_days(question.before, unsummed)
     return unsummed, _answer(question, source, before, unsummed.as_of, is_live=unsummed.is_live)
+
+
+def _source_of_days(question: Question, unsummed: Unsummed) -> Source:
+    return read_end_users(question, unsummed) if question.is_of_end_user_days else DaysSource(question, unsummed)
 
 
 def _answer(

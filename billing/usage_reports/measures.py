@@ -6,12 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 from django.db.models import Count, Min, QuerySet, Sum
 
 from billing.models import RollupMark
-from billing.models.rollups import COST_FIELDS
+from billing.models.rollups import COST_FIELDS, LATENCY_FIELDS
 from llm.fields import ExactSum
 from llm.money import exact_sum
 
@@ -22,7 +23,7 @@ class UsageMeasures(NamedTuple):
     """cost: USD, of priced calls alone. estimated: of calls whose tokens were counted by us.
 
     failed_calls: those that a provider, the network or we ended, also where they used nothing and so are no `calls`.
-    No day has them: 0 unless the calls themselves were read.
+    latency_*: of `billing.models.rollups.CallTimes`. Days of the former shape have neither.
     """
 
     calls: int = 0
@@ -35,10 +36,32 @@ class UsageMeasures(NamedTuple):
     cost: Decimal = Decimal(0)
     estimated_cost: Decimal = Decimal(0)
     failed_calls: int = 0
+    latency_le_250: int = 0
+    latency_le_500: int = 0
+    latency_le_1000: int = 0
+    latency_le_2000: int = 0
+    latency_le_4000: int = 0
+    latency_le_8000: int = 0
+    latency_le_16000: int = 0
+    latency_le_32000: int = 0
+    latency_le_64000: int = 0
+    latency_le_128000: int = 0
+    latency_above: int = 0
+
+    @property
+    def latencies(self) -> Sequence[int]:
+        """Calls by bucket: as LATENCY_FIELDS."""
+        return [getattr(self, name) for name in LATENCY_FIELDS]
+
+    def latency_bucket(self, percent: int) -> int | None:
+        """The bucket in which this percentile is; None without a call that was measured."""
+        total = sum(self.latencies)
+        reached = accumulate(self.latencies)
+        found = (number for number, calls in enumerate(reached) if calls * 100 >= total * percent)
+        return next(found, None) if total else None
 
 
-DAY_FIELDS = tuple(name for name in UsageMeasures._fields if name != "failed_calls")
-"""What of `UsageMeasures` days have, in its order."""
+DAY_FIELDS = UsageMeasures._fields
 Cells = Sequence[tuple[tuple[Any, ...], UsageMeasures]]
 
 _SUMS: dict[str, Any] = {f"sum_{name}": ExactSum(name) if name in COST_FIELDS else Sum(name) for name in DAY_FIELDS}

@@ -9,8 +9,10 @@ from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from billing.enums import OutcomeGroup
 from billing.periods import BillingPeriod
 from billing.usage_reports.measures import UsageMeasures
+from llm.enums import FAILED_OUTCOMES, CallOutcome
 
 MAX_DAYS_OF_CALLS = 7
 """How many days are read call by call."""
@@ -28,13 +30,14 @@ class Dimension(StrEnum):
     KEY = "key"
     MODEL = "model"
     PROVIDER = "provider"
+    INSTANCE = "instance"
     OUTCOME = "outcome"
     END_USER = "end_user"
     TAG = "tag"
 
 
-OF_CALLS = frozenset((Dimension.OUTCOME, Dimension.END_USER, Dimension.TAG))
-"""What no day is summed up by."""
+FINER_IN_CALLS = frozenset((Dimension.OUTCOME, Dimension.END_USER))
+"""What days know less of than calls: three groups of outcomes, and each day's dearest end users."""
 
 
 class Unit(StrEnum):
@@ -57,8 +60,18 @@ class Measure(StrEnum):
         return getattr(figures, self.value)
 
 
+MEASURES_OF_END_USERS = frozenset((Measure.COST, Measure.CALLS, Measure.PROMPT, Measure.COMPLETION))
+"""Those that `EndUserDay` has."""
+
 Bucket = date | datetime
 """The first day of a day, week or month; an hour's beginning, in UTC."""
+
+
+_GROUPS: Mapping[frozenset[str], str] = {
+    frozenset((CallOutcome.OK.value,)): OutcomeGroup.OK.value,
+    frozenset((CallOutcome.CLIENT_GONE.value,)): OutcomeGroup.CLIENT_GONE.value,
+    frozenset(outcome.value for outcome in FAILED_OUTCOMES): OutcomeGroup.FAILED.value,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +85,30 @@ class Filters:
     outcomes: Collection[str] = ()
     end_users: Collection[str] = ()
     tag: tuple[str, str] | None = None
+    instance: str | None = None
 
     @property
     def narrowed(self) -> Mapping[str, Any]:
         """Conditions of days' rows, by column."""
-        wanted = {"account_id": self.account_id, "provider": self.provider, "model": self.model}
+        wanted = {
+            "account_id": self.account_id,
+            "provider": self.provider,
+            "provider_instance": self.instance,
+            "model": self.model,
+            "outcome_group": self.outcome_group,
+        }
         found = {name: value for name, value in wanted.items() if value is not None}
         return {**found, "api_key_id": self.api_key_ids} if self.api_key_ids else found
 
     @property
+    def outcome_group(self) -> str | None:
+        """The group of these outcomes that days know; None for any, or where it has others too."""
+        return _GROUPS.get(frozenset(self.outcomes))
+
+    @property
     def is_of_calls(self) -> bool:
-        return bool(self.outcomes or self.end_users or self.tag)
+        """Whether no day can tell."""
+        return bool(self.end_users or self.tag or (self.outcomes and self.outcome_group is None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +116,7 @@ class Question:
     """Usage from `first` to `last`, both included, by `by` and within that by `then`.
 
     tag_key: whose values are meant by Dimension.TAG. zone: whose days and hours these are, as far as it is one.
+    prefers_calls: whether the calls of few days are read where they tell more than days.
     """
 
     first: date
@@ -101,12 +128,29 @@ class Question:
     measure: Measure = Measure.COST
     tag_key: str = ""
     zone: str = "UTC"
+    prefers_calls: bool = True
 
     @property
     def needs_calls(self) -> bool:
-        """Whether the calls themselves must be read, since no day tells."""
-        by_calls = {self.by, self.then} & OF_CALLS or self.measure == Measure.FAILED
-        return bool(by_calls) or self.unit == Unit.HOUR or self.filters.is_of_calls
+        """Whether the calls themselves are read: since no day tells, or of few days since they tell more."""
+        is_finer = bool(FINER_IN_CALLS & {self.by, self.then} or self.filters.outcomes)
+        return self.must_read_calls or (is_finer and self.prefers_calls and self.days <= MAX_DAYS_OF_CALLS)
+
+    @property
+    def must_read_calls(self) -> bool:
+        return (
+            self.unit == Unit.HOUR
+            or Dimension.TAG in (self.by, self.then)
+            or self.filters.is_of_calls
+            or (Dimension.END_USER in (self.by, self.then) and not self.is_of_end_user_days)
+        )
+
+    @property
+    def is_of_end_user_days(self) -> bool:
+        """Whether the days' end users can tell: those of accounts, and nothing else of them."""
+        narrowed = self.filters.narrowed.keys() - {"account_id"}
+        knows = self.measure in MEASURES_OF_END_USERS
+        return self.by == Dimension.END_USER and self.then is None and not narrowed and knows
 
     @property
     def days(self) -> int:

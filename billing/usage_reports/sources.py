@@ -12,12 +12,11 @@ from typing import Any, NamedTuple, Protocol
 from django.db.models import Count, Max, Min, QuerySet, Sum
 from django.utils import timezone
 
-from billing.models import DailyUsage, RollupMark
+from billing.models import DailyUsage, EndUserDay, RollupMark
 from billing.models.rollups import COST_FIELDS
-from billing.rollup import CallKey, ChosenCalls, count_calls, count_outcomes, rows_with, sum_calls
+from billing.rollup import CallKey, ChosenCalls, count_calls, rows_with, sum_calls
 from billing.usage_reports.measures import DAY_FIELDS, UsageMeasures, added, read_cells
 from billing.usage_reports.questions import Bucket, Dimension, Measure, Question, TooMuchUsageError, Unit, bucket_of
-from llm.enums import FAILED_OUTCOMES
 from llm.fields import ExactSum
 from llm.money import exact_arithmetic
 
@@ -26,6 +25,7 @@ MAX_CALLS = 100_000
 MAX_UNSUMMED_CALLS = 50_000
 """How many calls that no day holds yet are added to days."""
 MAX_GROUPS = 50_000
+MAX_END_USER_ROWS = 100_000
 MAX_DAY_ROWS = 1_000_000
 DAYS_UNCOUNTED = 92
 """Of so many days, rows of all accounts are read without a look at how many there are."""
@@ -40,6 +40,8 @@ _COLUMNS: Mapping[Dimension, str] = {
     Dimension.KEY: "api_key_id",
     Dimension.MODEL: "model",
     Dimension.PROVIDER: "provider",
+    Dimension.INSTANCE: "provider_instance",
+    Dimension.OUTCOME: "outcome_group",
 }
 _CALL_KEYS: Mapping[Dimension, CallKey] = {
     Dimension.TIME: "day",
@@ -47,11 +49,16 @@ _CALL_KEYS: Mapping[Dimension, CallKey] = {
     Dimension.KEY: "api_key_id",
     Dimension.MODEL: "model",
     Dimension.PROVIDER: "provider",
+    Dimension.INSTANCE: "provider_instance",
     Dimension.OUTCOME: "outcome",
     Dimension.END_USER: "end_user",
     Dimension.TAG: "tag",
 }
-_UNSUMMED = (Dimension.TIME, Dimension.ACCOUNT, Dimension.KEY, Dimension.MODEL, Dimension.PROVIDER)
+_UNSUMMED = tuple(_COLUMNS)
+_OF_END_USERS = (Dimension.TIME, Dimension.ACCOUNT, Dimension.END_USER)
+_END_USER_FIELDS = ("calls", "unpriced_calls", "prompt_tokens", "completion_tokens", "cost")
+REST = "*"
+"""In place of an end user: all but the dearest of their days. No hash is that."""
 
 
 class Only(NamedTuple):
@@ -100,7 +107,7 @@ class Marks(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unsummed:
-    """Calls that no day holds yet, by day, account, key, model and provider. as_of: what the days with them hold.
+    """Calls that no day holds yet, by what days are summed up by, or by end user. as_of: what the days with them hold.
 
     is_live: False where there are too many to add; then they are not in.
     """
@@ -176,6 +183,33 @@ class DaysSource:
         return tuple(bucket_of(value, unit) if each == Dimension.TIME else value for each, value in pairs)
 
 
+def read_end_users(question: Question, unsummed: Unsummed) -> Cells:
+    """Of end users' days, and the calls since. Raises TooMuchUsageError."""
+    rows = EndUserDay.objects.filter(local_day__range=(question.first, question.last))
+    if question.filters.account_id is not None:
+        rows = rows.filter(account=question.filters.account_id)
+    columns = ("local_day", "account_id", "end_user", "is_rest", *_END_USER_FIELDS)
+    found = list(rows.order_by().values_list(*columns)[: MAX_END_USER_ROWS + 1])
+    if len(found) > MAX_END_USER_ROWS:
+        raise TooMuchUsageError(
+            f"There are more than {MAX_END_USER_ROWS:,} days of end users to add up. Choose one account, or fewer days."
+        )
+    unit = question.unit
+    cells: list[tuple[Key, UsageMeasures]] = [
+        (
+            (bucket_of(day, unit), account_id, REST if is_rest else end_user),
+            UsageMeasures(**dict(zip(_END_USER_FIELDS, figures, strict=True))),
+        )
+        for day, account_id, end_user, is_rest, *figures in found
+    ]
+    since = [
+        ((bucket_of(key[0], unit), *key[1:]), figures)
+        for key, figures in unsummed.cells.rows
+        if question.first <= key[0] <= question.last
+    ]
+    return Cells(_OF_END_USERS, [*cells, *since])
+
+
 def _is_indexed(wanted: Mapping[str, Any]) -> bool:
     """Whether an index leads to the few days of some accounts or keys."""
     return any(name.startswith(("account_id", "api_key_id")) for name in wanted)
@@ -185,12 +219,28 @@ def read_unsummed(question: Question, *, since: date) -> Unsummed:
     """Of days from `since`. Read it before the days: where `marks_now` differs after them, days were refreshed."""
     marks = marks_now(question)
     as_of = timezone.now()
+    dimensions = _OF_END_USERS if question.is_of_end_user_days else _UNSUMMED
     if marks.known != marks.all:
-        return Unsummed(Cells(_UNSUMMED, ()), None, is_live=False, marks=marks)
+        return Unsummed(Cells(dimensions, ()), None, is_live=False, marks=marks)
     calls = replace(_chosen(question), first=since, is_unsummed=True, recorded_after=marks.oldest)
     if count_calls(calls, limit=MAX_UNSUMMED_CALLS + 1) > MAX_UNSUMMED_CALLS:
-        return Unsummed(Cells(_UNSUMMED, ()), marks.oldest, is_live=False, marks=marks)
-    return Unsummed(_closed_cells(calls, _UNSUMMED, Unit.DAY), as_of, is_live=True, marks=marks)
+        return Unsummed(Cells(dimensions, ()), marks.oldest, is_live=False, marks=marks)
+    groups = sum_calls(calls, _keys_of_days(dimensions), DAY_FIELDS, limit=MAX_UNSUMMED_CALLS + 1)
+    cells = [(group.keys, UsageMeasures(**group.sums)) for group in groups]
+    return Unsummed(Cells(dimensions, cells), as_of, is_live=True, marks=marks)
+
+
+def _keys_of_days(dimensions: Sequence[Dimension]) -> list[CallKey]:
+    """As days have them: of outcomes, groups."""
+    return ["outcome_group" if each == Dimension.OUTCOME else _CALL_KEYS[each] for each in dimensions]
+
+
+def lacks_figures(question: Question) -> bool:
+    """Whether days of the former shape are among these: no failures, latencies, instances and outcomes are known."""
+    rows = DailyUsage.objects.of_former_shape().filter(local_day__range=(question.first, question.last))
+    if question.filters.account_id is not None:
+        rows = rows.filter(account=question.filters.account_id)
+    return rows.exists()
 
 
 def marks_now(question: Question) -> Marks:
@@ -219,17 +269,9 @@ def read_calls(question: Question, *, with_before: bool) -> tuple[Cells, Cells |
 def _read_calls(question: Question) -> Cells:
     calls = _chosen(question)
     dimensions = tuple(dict.fromkeys(each for each in (Dimension.TIME, question.by, question.then) if each))
-    closed = _closed_cells(calls, dimensions, question.unit)
-    keys = _call_keys(dimensions, question.unit)
-    failed = count_outcomes(calls, keys, FAILED_OUTCOMES, limit=MAX_GROUPS + 1)
-    _require_few_groups(max(len(closed.rows), len(failed)))
-    rows = [(_bucketed(dimensions, each.keys, question.unit), _failed(each.sums["calls"])) for each in failed]
-    return Cells(dimensions, [*closed.rows, *rows])
-
-
-def _closed_cells(calls: ChosenCalls, dimensions: Sequence[Dimension], unit: Unit) -> Cells:
-    groups = sum_calls(calls, _call_keys(dimensions, unit), DAY_FIELDS, limit=MAX_GROUPS + 1)
-    rows = [(_bucketed(dimensions, each.keys, unit), UsageMeasures(**each.sums)) for each in groups]
+    groups = sum_calls(calls, _call_keys(dimensions, question.unit), DAY_FIELDS, limit=MAX_GROUPS + 1)
+    _require_few_groups(len(groups))
+    rows = [(_bucketed(dimensions, each.keys, question.unit), UsageMeasures(**each.sums)) for each in groups]
     return Cells(dimensions, rows)
 
 
@@ -254,10 +296,6 @@ def _bucket(value: Bucket, unit: Unit) -> Bucket:
     return value if isinstance(value, datetime) else bucket_of(value, unit)
 
 
-def _failed(calls: int) -> UsageMeasures:
-    return UsageMeasures(failed_calls=calls)
-
-
 def _chosen(question: Question) -> ChosenCalls:
     filters = question.filters
     return ChosenCalls(
@@ -266,6 +304,7 @@ def _chosen(question: Question) -> ChosenCalls:
         account_id=filters.account_id,
         api_key_ids=filters.api_key_ids,
         provider=filters.provider,
+        instance=filters.instance,
         model=filters.model,
         outcomes=filters.outcomes,
         end_users=filters.end_users,

@@ -6,6 +6,7 @@ The runtime holds it, and it is never cancelled. A caller that hangs up is an ev
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -94,6 +95,8 @@ class RequestTask:
         self._current: UpstreamCall | None = None
         self._unsettled: UpstreamCall | None = None
         self._attempts = 0
+        self._started = time.monotonic()
+        self._upstream_s = 0.0
         self._has_counted = False
         self._is_draining = False
         self._is_stopped = False
@@ -114,6 +117,8 @@ class RequestTask:
             self._fail(InternalError("Something went wrong on our side."))
         finally:
             metrics.IN_FLIGHT.dec()
+            if self._attempts:
+                metrics.observe_overhead(max(0.0, time.monotonic() - self._started - self._upstream_s))
             if self._silence is not None:
                 self._silence.cancel()
             if self._is_draining:
@@ -241,6 +246,7 @@ class RequestTask:
                 failure = await call.run()
             finally:
                 self._current = None
+                self._upstream_s += call.upstream_s
             if failure is None:
                 self._note_health(call)
                 return True
@@ -255,6 +261,7 @@ class RequestTask:
                 self._note_health(call)
                 return False
             await asyncio.sleep(pause)
+            self._upstream_s += pause
             repeat += 1
 
     def _note_health(self, call: UpstreamCall) -> None:

@@ -63,6 +63,7 @@ class UpstreamCall:
         self._answer = _answer_for(context)
         self._deadlines = Deadlines(context.bounds)
         self._started = time.monotonic()
+        self._ended_at: float | None = None
         self._first_byte_at: float | None = None
         self._relay: Relay | None = None
         self._has_connected = False
@@ -86,6 +87,11 @@ class UpstreamCall:
             return self._has_ended and not self.context.request.is_count
         return isinstance(self.failure, UpstreamRejected) and self.failure.upstream_status is not None
 
+    @property
+    def upstream_s(self) -> float:
+        """From the call's begin to the end of the upstream's answer, or to where it was given up."""
+        return (self._ended_at or time.monotonic()) - self._started
+
     async def run(self) -> UpstreamError | None:
         """The error if the caller has no answer; None if it has one, or has left. Raises ShuttingDown."""
         reason = self._deadlines.asked or (StopReason.HANG_UP if self._audience.is_gone else None)
@@ -95,6 +101,7 @@ class UpstreamCall:
         try:
             await self._follow()
         except Exception as error:  # noqa: BLE001  # the outermost edge of a provider's code
+            self._note_end()
             failure = self._failure_of(error)
             if not self._has_ended:
                 self.failure = failure
@@ -184,6 +191,10 @@ class UpstreamCall:
         else:
             self._deadlines.note_progress()
 
+    def _note_end(self) -> None:
+        """The upstream has nothing more to say; what follows is the gateway's own work."""
+        self._ended_at = self._ended_at or time.monotonic()
+
     async def _pass_on(self, chunk: Chunk) -> None:
         if chunk.events:
             self._note_progress()
@@ -204,6 +215,7 @@ class UpstreamCall:
     async def _complete(self, complete: Complete) -> None:
         """The answer is complete: recorded durably before its last byte is sent."""
         self._deadlines.lift()
+        self._note_end()
         outcome = CallOutcome.CLIENT_GONE if self._audience.is_gone else CallOutcome.OK
         self.closing = closing = self._close_of(self._ending(outcome))
         await self.settle()

@@ -33,19 +33,20 @@ class RefusedRequestsQuerySet(models.QuerySet["RefusedRequests"]):
 
     def grouped(self, *columns: str, limit: int) -> list[RefusedGroup]:
         """The largest groups, in two queries."""
-        rows = (
+        totals = (
             self.order_by()
             .values_list(*columns)
-            .annotate(total=Sum("requests"), first=Min("minute"), last=Max("pk"))
+            .annotate(total=Sum("requests"), first=Min("minute"), last=Max("last_at"))
             .order_by("-total", *columns)[:limit]
         )
-        found = list(rows)
-        examples = RefusedRequests.objects.in_bulk([row[-1] for row in found])
-        # Counts may be pruned in between.
+        found = [(tuple(keys), requests, first, last) for *keys, requests, first, last in totals]
+        latest = self.filter(last_at__in={last for _, _, _, last in found})
+        examples = {(tuple(getattr(row, name) for name in columns), row.last_at): row for row in latest}
+        # Counts may be pruned, or be counted on, in between.
         return [
-            RefusedGroup(tuple(keys), requests, first, examples[last])
-            for *keys, requests, first, last in found
-            if last in examples
+            RefusedGroup(keys, requests, first, examples[keys, last])
+            for keys, requests, first, last in found
+            if (keys, last) in examples
         ]
 
 

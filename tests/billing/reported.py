@@ -117,8 +117,8 @@ def reported(question: UsageQuestion) -> dict[str, Totals]:
         assert [by_id(question, limit=limit) for limit in (0, 1, 3, 100)] == [found[:limit] for limit in (0, 1, 3, 100)]
     assert [each.day for each in report.by_day] == list(question.days)
     return {
-        "total": {None: report.total} if report.total.calls else {},
-        "day": {each.day: each.figures for each in report.by_day if each.figures.calls},
+        "total": {None: report.total} if any(report.total) else {},
+        "day": {each.day: each.figures for each in report.by_day if any(each.figures)},
         "model": {(each.provider, each.model): each.figures for each in report.by_model},
         "account": {each.id: each.figures for each in by_account(question)},
         "key": {each.id: each.figures for each in by_key(question)},
@@ -128,12 +128,17 @@ def reported(question: UsageQuestion) -> dict[str, Totals]:
 def added_by_hand(question: UsageQuestion) -> dict[str, Totals]:
     rows = list(DailyUsage.objects.filter(local_day__range=(question.first, question.last), **question.narrowed))
     return {
-        "total": added(rows, lambda row: None),
-        "day": added(rows, lambda row: row.local_day),
+        "total": _some(added(rows, lambda row: None)),
+        "day": _some(added(rows, lambda row: row.local_day)),
         "model": added(rows, lambda row: (row.provider, row.model)),
         "account": added(rows, lambda row: row.account_id),
         "key": added(rows, lambda row: row.api_key_id),
     }
+
+
+def _some(totals: Totals) -> Totals:
+    """Without those of void calls alone that nobody measured."""
+    return {name: figures for name, figures in totals.items() if any(figures)}
 
 
 def added(rows: Iterable[DailyUsage], group: Callable[[DailyUsage], Any]) -> Totals:

@@ -9,11 +9,11 @@ from decimal import Decimal
 from typing import Any
 
 from billing.models import DailyUsage, RollupMark
-from billing.models.rollups import SUM_FIELDS
+from billing.models.rollups import EDGES_MS, SUM_FIELDS, TIME_FIELDS
 from llm.books.clock import database_now
 from llm.books.figures import DECIDING, compute_figures
 from llm.digests import DIGEST_FIELDS
-from llm.enums import AdjustmentSource, CallOutcome, UsageSource, UsageStatus
+from llm.enums import FAILED_OUTCOMES, AdjustmentSource, CallOutcome, UsageSource, UsageStatus
 from llm.models import ApiKey, Price, Rate, RateSet, ReratingRun, Usage
 from llm.money import pico_to_usd
 from llm.types import TOKEN_FIELDS, TokenCounts
@@ -22,7 +22,11 @@ from tests.llm.books.making import adjust_now
 
 FIRST_DAY = date(2026, 10, 28)
 DAYS = 8
-KEY_FIELDS = ("account_id", "local_day", "api_key_id", "provider", "model", "rate_set_id", "is_billable")
+KEY_FIELDS = (
+    *("account_id", "local_day", "api_key_id", "provider", "model", "rate_set_id", "is_billable"),
+    *("provider_instance", "outcome_group"),
+)
+_ALL_FIELDS = (*SUM_FIELDS, *TIME_FIELDS, "upstream_cost", "upstream_cost_calls")
 
 Rows = dict[tuple[Any, ...], dict[str, Any]]
 
@@ -69,6 +73,12 @@ class Historian:
             "local_day": FIRST_DAY + timedelta(days=self.random.randrange(DAYS)),
             "model": self.random.choice(("small", "large")),
             "provider": self.random.choice(("openai", "anthropic")),
+            "provider_instance": self.random.choice(("", "eu", "us")),
+            "is_stream": self.random.random() < 0.5,
+            "duration_ms": self.random.choice((None, 0, 250, 251, 500, 64_000, 128_000, 128_001)),
+            "first_byte_ms": self.random.choice((None, 1, 250, 2_000, 200_000)),
+            "upstream_cost": self.random.choice((None, None, self._cost())),
+            "end_user": self.random.choice(("", "a" * 32, "b" * 32)),
         }
         match self.random.randrange(8):
             case 0:
@@ -131,15 +141,20 @@ _LOST = {
 
 def expected_rows(cutoff: datetime) -> Rows:
     """Of all accounts, by key: what the books say up to the cutoff."""
-    rows: Rows = defaultdict(lambda: dict.fromkeys(SUM_FIELDS, 0))
-    for call in Usage.objects.filter(status__in=("settled", "estimated"), recorded_at__lte=cutoff):
+    rows: Rows = defaultdict(lambda: {**dict.fromkeys(_ALL_FIELDS, 0), "upstream_cost": None})
+    for call in Usage.objects.exclude(status="open").filter(recorded_at__lte=cutoff):
         corrections = list(call.adjustments.filter(recorded_at__lte=cutoff).order_by("id"))
         figures = compute_figures(call, corrections)
+        is_void = call.status == UsageStatus.VOID
+        group = call.outcome if call.outcome in ("ok", "client_gone") else "failed"
         key = (
             *(call.account_id, call.local_day, call.api_key_id, call.provider, call.model),
-            *(figures.rate_set_id, figures.is_billable),
+            *(figures.rate_set_id, figures.is_billable and not is_void, call.provider_instance or call.provider, group),
         )
         sums = rows[key]
+        _add_times(sums, call)
+        if is_void:
+            continue
         is_estimated = call.usage_source == UsageSource.ESTIMATED and not DECIDING & {
             each.source for each in corrections
         }
@@ -158,9 +173,23 @@ def expected_rows(cutoff: datetime) -> Rows:
     return dict(rows)
 
 
+def _add_times(sums: dict[str, Any], call: Usage) -> None:
+    sums["failed_calls"] += call.outcome in FAILED_OUTCOMES
+    for name, measured in (
+        ("latency", call.duration_ms),
+        ("first_byte", call.first_byte_ms if call.is_stream else None),
+    ):
+        if measured is not None:
+            edge = next((each for each in EDGES_MS if measured <= each), None)
+            sums[f"{name}_above" if edge is None else f"{name}_le_{edge}"] += 1
+    if call.upstream_cost is not None:
+        sums["upstream_cost"] = (sums["upstream_cost"] or 0) + call.upstream_cost
+        sums["upstream_cost_calls"] += 1
+
+
 def rolled_up_rows() -> Rows:
-    found = list(DailyUsage.objects.values(*KEY_FIELDS, *SUM_FIELDS))
-    rows = {tuple(row[name] for name in KEY_FIELDS): {name: row[name] for name in SUM_FIELDS} for row in found}
+    found = list(DailyUsage.objects.values(*KEY_FIELDS, *_ALL_FIELDS))
+    rows = {tuple(row[name] for name in KEY_FIELDS): {name: row[name] for name in _ALL_FIELDS} for row in found}
     assert len(rows) == len(found)
     return rows
 

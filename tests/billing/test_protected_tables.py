@@ -37,6 +37,7 @@ UNPROTECTED: Mapping[str, str] = {
     "billing_billingprofile": _CONFIGURATION,
     "billing_costimport": "a provider's own report, imported again at will; compared, never billed",
     "billing_dailyusage": _ROLLUP,
+    "billing_enduserday": _ROLLUP,
     "billing_exportjob": _JOBS,
     "billing_formerplan": _CONFIGURATION,
     "billing_keyday": _ROLLUP,

@@ -116,6 +116,7 @@ def test_a_call_is_counted_with_its_tokens_and_its_cost(application: Application
     assert grown["llm_cost_usd_total", ("gpt-4o", "openai")] == pytest.approx(2 * 0.0000625)
     assert grown["llm_call_seconds_count", ("openai",)] == 2
     assert grown["llm_first_byte_seconds_count", ("openai",)] == 2
+    assert grown["llm_gateway_overhead_seconds_count", ()] == 2
     assert after["llm_open_rows", ()] == 0
     assert after["llm_books_waiting", ()] == 0
 
@@ -125,6 +126,8 @@ def test_refusals_are_counted_by_their_code(application: Application) -> None:
     application.send("POST", CHAT, body=b"[]")
     application.using("llm_wrong").chat()
     after = metrics_of(application)
+    overhead = "llm_gateway_overhead_seconds_count", ()
+    assert after.get(overhead, 0) == before.get(overhead, 0)
     for code in ("invalid_request", "invalid_api_key"):
         key = ("llm_refused_total", (code,))
         assert after.get(key, 0) - before.get(key, 0) == 1

@@ -7,24 +7,29 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
-from billing.admin.pages import page_context
+from billing.admin.pages import page_context, user_of
 from billing.admin.usage.downloads import DOWNLOADS, download
 from billing.admin.usage.form import FILTERS, ExplorerForm
 from billing.admin.usage.links import Links, shorter_url
 from billing.admin.usage.table import MEASURES, Shown, change, measure_text
 from billing.models import DailyUsage
 from billing.periods import BillingPeriod
-from billing.usage_reports import Exploration, Measure, Question, TooMuchUsageError, explore
+from billing.usage_reports import Exploration, Measure, Question, TooMuchUsageError, count_refused, explore
 from llm.admin.base import ReadOnlyAdmin
+from llm.admin.refusal_summaries import refusals_url
 from llm.admin.secrets import without_secrets
 from llm.admin.usage.filters import proposed_models
+from llm.calls.refusal_counts import KEPT
 from llm.models import Account, ApiKey, Usage
 
+MAX_LOGGED = 2000
 _TEMPLATE = "admin/billing/usage/explorer.html"
 
 
@@ -52,6 +57,7 @@ class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
         may_see_calls = request.user.has_perm("llm.view_usage")
         shown = _answer(form, may_see_calls=may_see_calls) if form.is_valid() else None
         if shown is not None and (kind := request.GET.get("download", "")) in DOWNLOADS:
+            _log_download(request, kind)
             return download(shown, kind)
         context = page_context(
             self,
@@ -75,11 +81,23 @@ class DailyUsageAdmin(ReadOnlyAdmin[DailyUsage]):
         raise Http404
 
 
+def _log_download(request: HttpRequest, kind: str) -> None:
+    """Who has taken which figures away."""
+    question = "&".join(f"{name}={value}" for name, value in sorted(request.GET.items()) if value)
+    LogEntry.objects.create(
+        user=user_of(request),
+        content_type=ContentType.objects.get_for_model(DailyUsage),
+        object_repr="Usage explorer",
+        action_flag=CHANGE,
+        change_message=f"Downloaded ({kind}): {question}"[:MAX_LOGGED],
+    )
+
+
 def _answer(form: ExplorerForm, *, may_see_calls: bool) -> Shown | None:
     """None: the form says why not."""
     question, data = form.question(), form.cleaned_data
-    question = replace(question, zone=_zone(question))
-    if question.needs_calls and not may_see_calls:
+    question = replace(question, zone=_zone(question), prefers_calls=may_see_calls)
+    if question.must_read_calls and not may_see_calls:
         form.add_error(None, "This is read from single calls, which your role may not see. Choose another split.")
         return None
     try:
@@ -88,7 +106,8 @@ def _answer(form: ExplorerForm, *, may_see_calls: bool) -> Shown | None:
         form.add_error(None, str(error))
         return None
     links = Links(form, question, may_see_calls=may_see_calls)
-    return Shown(found, links, sort=data["sort"])
+    refused = count_refused(question) if may_see_calls else None
+    return Shown(found, links, sort=data["sort"], refused=refused)
 
 
 def _zone(question: Question) -> str:
@@ -117,14 +136,22 @@ def _page_of(form: ExplorerForm, shown: Shown, *, may_see_calls: bool) -> dict[s
         "downloads": {kind: links.here(download=kind) for kind in DOWNLOADS},
         "chart": shown.chart(),
         "zone": found.question.zone,
+        "refused_url": refused_url(found.question, form) if shown.refused else "",
         "is_of_one_account": found.question.filters.account_id is not None,
         "has_no_calls_at_all": found.is_empty and not Usage.objects.exists(),
     }
 
 
+def refused_url(question: Question, form: ExplorerForm) -> str:
+    """The page of refused requests with the same filters, as far back as they are kept."""
+    kept = {name: form.data[name] for name in ("account", "key", "model") if form.data.get(name)}
+    first = max(question.first, question.last - KEPT)
+    return refusals_url({**kept, "first": first.isoformat(), "last": question.last.isoformat()})
+
+
 def _headlines(shown: Shown, links: Links) -> list[Headline]:
     found = shown.found
-    measures = [each for each in Measure if each != Measure.FAILED or found.question.needs_calls]
+    measures = [each for each in Measure if each != Measure.FAILED or shown.has_failures]
     return [_headline(found, measure, links.here(measure=measure.value, sort="")) for measure in measures]
 
 

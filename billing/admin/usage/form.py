@@ -22,14 +22,15 @@ MAX_BUCKETS: Mapping[Unit, int] = {Unit.HOUR: MAX_DAYS_OF_CALLS, Unit.DAY: 366, 
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2999, 12, 31)
 DAYS_SHOWN = 30
 """Where nobody says which."""
-FILTERS = ("account", "key", "model", "provider", "outcome", "end_user", "tag")
+FILTERS = ("account", "key", "model", "provider", "instance", "outcome", "end_user", "tag")
 VIEW = ("by", "then", "tag_key", "unit", "first", "last", "compare")
-SORTS = ("name", "cached", *Measure)
+SORTS = ("name", "cached", "p50", "p95", "refused", *Measure)
 _DIMENSIONS = {
     Dimension.ACCOUNT: "account",
     Dimension.KEY: "key",
     Dimension.MODEL: "model",
     Dimension.PROVIDER: "provider",
+    Dimension.INSTANCE: "instance",
     Dimension.OUTCOME: "outcome",
     Dimension.END_USER: "end user",
     Dimension.TAG: "tag",
@@ -104,9 +105,9 @@ class ExplorerForm(UsageFilterForm):
         if self.errors:
             return data
         question = self._question(data, FIRST_DAY, FIRST_DAY, Unit(data["unit"] or Unit.DAY))
-        first, last = _period(data, few=question.needs_calls)
+        first, last = _period(data, few=question.must_read_calls)
         unit = Unit(data["unit"] or _fitting_unit(first, last))
-        self._check_length(unit, first, last, of_calls=question.needs_calls)
+        self._check_length(unit, first, last, of_calls=question.must_read_calls)
         return {**data, "first": first, "last": last, "unit": unit}
 
     def question(self) -> Question:
@@ -131,8 +132,8 @@ class ExplorerForm(UsageFilterForm):
             self.is_too_long = True
             self.add_error(
                 None,
-                f"At most {MAX_DAYS_OF_CALLS} days: hours, outcomes, failed calls, end users and tags are read from "
-                "the calls one by one. Choose a shorter period, or another split.",
+                f"At most {MAX_DAYS_OF_CALLS} days: hours, tags, single outcomes, and end users by anything but their "
+                "account are read from the calls one by one. Choose a shorter period, or another split.",
             )
         elif days > MAX_BUCKETS[unit]:
             self.add_error("last", f"At most {MAX_BUCKETS[unit]:,} days by {unit.value}. Choose longer bars.")
@@ -176,6 +177,7 @@ def _filters(data: Mapping[str, Any]) -> Filters:
         account_id=data["account"].pk if data["account"] else None,
         api_key_ids=data["key"] or (),
         provider=data["provider"] or None,
+        instance=data["instance"] or None,
         model=data["model"] or None,
         outcomes=FAILED_OUTCOMES if outcome == FAILED else (outcome,) if outcome else (),
         end_users=data["end_user"] or (),

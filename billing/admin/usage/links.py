@@ -17,6 +17,7 @@ _NEXT = {
     Dimension.KEY: Dimension.MODEL,
     Dimension.MODEL: Dimension.ACCOUNT,
     Dimension.PROVIDER: Dimension.MODEL,
+    Dimension.INSTANCE: Dimension.MODEL,
     Dimension.OUTCOME: Dimension.MODEL,
     Dimension.END_USER: Dimension.MODEL,
     Dimension.TAG: Dimension.MODEL,

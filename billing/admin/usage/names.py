@@ -8,7 +8,8 @@ from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from billing.usage_reports import Bucket, Dimension, Question, Unit
+from billing.enums import OutcomeGroup
+from billing.usage_reports import REST, Bucket, Dimension, Question, Unit
 from llm.enums import CallOutcome
 from llm.models import Account, ApiKey, EndUser
 
@@ -43,8 +44,16 @@ def names_of(dimension: Dimension, values: Iterable[Any], question: Question) ->
     if dimension == Dimension.TAG:
         return {value: _name_of_tag(question.tag_key, value) for value in values}
     if dimension == Dimension.OUTCOME:
-        return {each: Name(str(CallOutcome(each).label), filters={"outcome": each}) for each in values}
+        return {each: _name_of_outcome(each) for each in values}
     return {value: Name(value or "(empty)", filters={dimension.value: value} if value else None) for value in values}
+
+
+def _name_of_outcome(value: str) -> Name:
+    """Of a call, or of the group that days have; a day of the former shape has none."""
+    if not value:
+        return Name("(not known yet)", filters=None)
+    label = OutcomeGroup(value).label if value in OutcomeGroup.values else CallOutcome(value).label
+    return Name(str(label), filters={"outcome": value})
 
 
 def _names_of_keys(values: list[int]) -> Mapping[Any, Name]:
@@ -64,12 +73,14 @@ def _names_of_end_users(values: list[str], account_id: int | None) -> Mapping[An
     """A hash is of one account alone; to that of a known account an index leads."""
     known = EndUser.objects.all() if account_id is None else EndUser.objects.filter(account=account_id)
     names = dict(known.filter(end_user__in=values).values_list("end_user", "name"))
-    return {
+    named = {
         each: Name(names.get(each) or f"{each[:12]}…", "" if each in names else "name not stored", {"end_user": each})
         if each
         else Name("(no end user)", filters=None)
         for each in values
+        if each != REST
     }
+    return {**named, REST: Name("(smaller end users)", "those beyond the 200 of a day that cost most", None)}
 
 
 def _name_of_tag(key: str, value: str | None) -> Name:

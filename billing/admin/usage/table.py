@@ -13,8 +13,9 @@ from billing.admin.usage.form import label_of
 from billing.admin.usage.links import Links
 from billing.admin.usage.names import Name, label_of_bucket, names_of, short_label_of_bucket
 from billing.exports.cells import Value, exact
-from billing.usage_reports import Dimension, Exploration, Group, Measure, UsageMeasures
-from llm.admin.format import brief_usd, exact_usd, short_count, tokens, usd_at_a_glance
+from billing.models.rollups import EDGES_MS
+from billing.usage_reports import Dimension, Exploration, Group, Measure, RefusedCounts, UsageMeasures
+from llm.admin.format import NOTHING, brief_usd, exact_usd, short_count, tokens, usd_at_a_glance
 
 COLOURS = 9
 """Colours that people tell apart; the rest of the chart is one more."""
@@ -45,6 +46,7 @@ class Row:
     calls_url: str = ""
     inner: Sequence[Row] = field(default=())
     is_rest: bool = False
+    refused: int | None = None
 
     @property
     def share(self) -> Decimal | None:
@@ -55,9 +57,32 @@ class Row:
         return percent(self.figures.cache_read_tokens, self.figures.prompt_tokens)
 
     @property
+    def p50(self) -> str:
+        return latency_text(self.figures.latency_bucket(50))
+
+    @property
+    def p95(self) -> str:
+        return latency_text(self.figures.latency_bucket(95))
+
+    @property
     def change(self) -> str:
         """Empty where nothing is compared."""
         return "" if self.before is None else change(self.measured, self.before)
+
+
+def latency_text(bucket: int | None) -> str:
+    """The bucket's edges, since nothing closer is known: 1-2 s."""
+    if bucket is None:
+        return NOTHING
+    if bucket == len(EDGES_MS):
+        return f"over {EDGES_MS[-1] // 1000} s"
+    upper = EDGES_MS[bucket]
+    if bucket == 0:
+        return f"up to {upper} ms"
+    lower = EDGES_MS[bucket - 1]
+    if upper < 1000:
+        return f"{lower}\N{EN DASH}{upper} ms"
+    return f"{Decimal(lower) / 1000:f}\N{EN DASH}{upper // 1000} s"
 
 
 def measure_text(measure: Measure, value: Any, *, is_exact: bool = False) -> str:
@@ -86,8 +111,8 @@ def change(now: Any, before: Any) -> str:
 class Shown:
     """What a page, or a file, shows of an exploration."""
 
-    def __init__(self, found: Exploration, links: Links, *, sort: str) -> None:
-        self.found, self._links = found, links
+    def __init__(self, found: Exploration, links: Links, *, sort: str, refused: RefusedCounts | None = None) -> None:
+        self.found, self._links, self.refused = found, links, refused
         self._question, self._measure = found.question, found.question.measure
         self._whole = self._measure.of(found.total)
         self._sort = sort or ("name" if self.is_by_time else f"-{self._measure}")
@@ -100,6 +125,16 @@ class Shown:
         self.rows = self._sorted([self._row(number, group) for number, group in enumerate(found.groups)])
 
     @property
+    def has_failures(self) -> bool:
+        """Whether failures and latencies are known: the days' end users don't have them."""
+        return self.found.reads_calls or not self._question.is_of_end_user_days
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether each row has its own."""
+        return self.refused is not None and self.refused.by is not None
+
+    @property
     def is_by_time(self) -> bool:
         return self._question.by == Dimension.TIME
 
@@ -107,7 +142,9 @@ class Shown:
     def total(self) -> Row:
         before = None if self.found.total_before is None else self._measure.of(self.found.total_before)
         name = Name("Total", filters={})
-        return Row(name, self.found.total, self._whole, self._whole, before, calls_url=self._links.calls({}))
+        refused = None if self.refused is None else self.refused.total
+        url = self._links.calls({})
+        return Row(name, self.found.total, self._whole, self._whole, before, calls_url=url, refused=refused)
 
     @property
     def others(self) -> Row | None:
@@ -115,9 +152,10 @@ class Shown:
         if group is None:
             return None
         name = Name(f"Other ({self.found.other_values:,} more)", filters=None)
-        return Row(
-            name, group.figures, self._measure.of(group.figures), self._whole, group.before, COLOURS, is_rest=True
-        )
+        measured, refused = self._measure.of(group.figures), None
+        if self.refused is not None and self.has_refused:
+            refused = self.refused.total - sum(row.refused or 0 for row in self.rows)
+        return Row(name, group.figures, measured, self._whole, group.before, COLOURS, is_rest=True, refused=refused)
 
     @property
     def all_rows(self) -> list[Row]:
@@ -140,7 +178,12 @@ class Shown:
             url=self._url(group, name),
             calls_url=self._calls_url(group, name),
             inner=self._inner_rows(group, name),
+            refused=self._refused(group.value),
         )
+
+    def _refused(self, value: Any) -> int | None:
+        by = None if self.refused is None else self.refused.by
+        return None if by is None else by.get(value, 0)
 
     def _url(self, group: Group, name: Name) -> str:
         if self.is_by_time:
@@ -176,8 +219,10 @@ class Shown:
         """Of columns that sort: the first click on a measure draws it, the largest first; the next turns it around."""
         names = {"name": self.by.capitalize(), Measure.CALLS: "Calls", Measure.PROMPT: "Tokens in", "cached": "Cached"}
         names |= {Measure.COMPLETION: "Tokens out", Measure.COST: "Cost"}
-        if self._question.needs_calls:
-            names[Measure.FAILED] = "Failed"
+        if self.has_failures:
+            names |= {Measure.FAILED: "Failed", "p50": "p50", "p95": "p95"}
+        if self.has_refused:
+            names["refused"] = "Refused"
         return [self._header(str(name), text) for name, text in names.items()]
 
     def _header(self, name: str, text: str) -> dict[str, Any]:
@@ -245,8 +290,10 @@ class Shown:
     def file_rows(self) -> tuple[list[str], list[list[Value]]]:
         """The table as it is shown, with exact figures: a heading and rows; the total is the last."""
         by = [self.by, *([self.then] if self.then else [])]
-        columns = _FILE_COLUMNS if self._question.needs_calls else _FILE_COLUMNS[:-1]
+        columns = _FILE_COLUMNS if self.has_failures else _FILE_COLUMNS[:-1]
         heading = [*by, "which", *columns, "cached_percent", f"share_of_{self._measure}_percent"]
+        heading += ["latency_p50", "latency_p95"] if self.has_failures else []
+        heading += ["refused_requests"] if self.has_refused else []
         compares = self.found.total_before is not None and not self.is_by_time
         if compares:
             heading.append(f"{self._measure}_before")
@@ -257,9 +304,10 @@ class Shown:
             )
             for each, text in inner:
                 names = [row.name.text, *([text] if self.then else [])]
-                rows.append(
-                    [*names, row.name.hint, *_file_cells(each, columns), *([_plain(each.before)] if compares else [])]
-                )
+                more: list[Value] = [each.p50, each.p95] if self.has_failures else []
+                more += [each.refused] if self.has_refused else []
+                more += [_plain(each.before)] if compares else []
+                rows.append([*names, row.name.hint, *_file_cells(each, columns), *more])
         return heading, rows
 
     def grid_rows(self) -> tuple[list[str], list[list[Value]]]:
@@ -286,9 +334,19 @@ _FILE_COLUMNS = (
     "unpriced_calls",
     "failed_calls",
 )
+
+
+def _bucket(row: Row, percent: int) -> int:
+    found = row.figures.latency_bucket(percent)
+    return -1 if found is None else found
+
+
 _SORT_KEYS: Mapping[str, Callable[[Row], Any]] = {
     "name": lambda row: row.name.text.casefold(),
     "cached": lambda row: row.cached or 0,
+    "p50": lambda row: _bucket(row, 50),
+    "p95": lambda row: _bucket(row, 95),
+    "refused": lambda row: row.refused or 0,
     **{measure.value: lambda row, measure=measure: measure.of(row.figures) for measure in Measure},  # type: ignore[misc]
 }
 

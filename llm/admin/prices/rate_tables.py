@@ -50,16 +50,16 @@ def service_name(service: Service) -> str:
 
 def _rows(rate_set: RateSet) -> tuple[RateRow, ...]:
     rates = sorted(rate_set.rates.all(), key=lambda rate: (_METER_ORDER.get(rate.meter, 99), rate.meter))
-    return tuple(RateRow(_meter_name(rate), f"${format_usd(rate.amount)}", _unit(rate)) for rate in rates)
+    return tuple(RateRow(meter_name(rate), f"${format_usd(rate.amount)}", unit_name(rate)) for rate in rates)
 
 
-def _meter_name(rate: Rate) -> str:
+def meter_name(rate: Rate) -> str:
     if rate.meter in Meter.values:
         return str(Meter(rate.meter).label)
     return rate.meter.replace("_", " ")
 
 
-def _unit(rate: Rate) -> str:
+def unit_name(rate: Rate) -> str:
     what = "tokens" if rate.meter in Meter.values else "units"
     names = {TOKENS_PER_PRICE: f"per million {what}", 1000: f"per thousand {what}", 1: "each"}
     return names.get(rate.per_units, f"per {rate.per_units:,}")

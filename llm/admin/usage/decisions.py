@@ -168,10 +168,10 @@ def _is_what_was_seen(request: HttpRequest, known: CorrectedCall, form: Decision
 
 
 def _seen(known: CorrectedCall) -> str:
-    return _digest_of([each.adjustment for each in known.corrections])
+    return digest_of([each.adjustment for each in known.corrections])
 
 
-def _digest_of(adjustments: Iterable[UsageAdjustment]) -> str:
+def digest_of(adjustments: Iterable[UsageAdjustment]) -> str:
     """Digest of the figures that a page shows, which follow from the call and its adjustments."""
     return digest_value([each.pk for each in adjustments])
 
@@ -235,7 +235,7 @@ def _decide(usage_admin: ReadOnlyAdmin[Usage], request: HttpRequest, call: Usage
 @transaction.atomic
 def _record(usage_admin: ReadOnlyAdmin[Usage], request: HttpRequest, call: Usage, form: DecisionForm) -> str:
     """Describes the decision. Raises ValueError if another user was faster."""
-    if _digest_of(lock_call(call.pk).adjustments) != request.POST.get(SEEN_FIELD):
+    if digest_of(lock_call(call.pk).adjustments) != request.POST.get(SEEN_FIELD):
         raise ValueError(CHANGED)
     is_billable = form.cleaned_data["billable"] == "yes"
     decide_call(

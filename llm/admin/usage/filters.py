@@ -7,6 +7,7 @@ Names are typed, with suggestions from few rows: the table is too large to list 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -18,6 +19,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q
 
 from llm.admin.secrets import reduce_secrets
+from llm.admin.usage.paginator import ORDERS
 from llm.endusers import find_hashes
 from llm.enums import FAILED_OUTCOMES, CallOutcome, UsageSource, UsageStatus
 from llm.models import Account, ApiKey, ModelRoute, Usage
@@ -58,6 +60,8 @@ def _text(label: str, *, proposals: str = "", placeholder: str = "any", limit: i
     return forms.CharField(label=label, required=False, max_length=limit, widget=forms.TextInput(attrs))
 
 
+_BEGINNING = re.compile(r"[0-9a-f]{4,32}")
+
 _LEADING = ("end_user", "open", "key", "account", "model")
 """Conditions with an index, the one with the fewest calls first."""
 _OUTCOMES = [(FAILED, "failed, any way"), (UNDECIDED, "needs a decision"), *CallOutcome.choices]
@@ -82,7 +86,8 @@ class UsageFilterForm(forms.Form):
     stream = forms.ChoiceField(required=False, choices=_choices([("yes", "streamed"), ("no", "whole")]))
     first = forms.DateField(label="From", required=False, widget=DateInput())
     last = forms.DateField(label="To", required=False, widget=DateInput())
-    id = _text("Id", placeholder="call, request or reply id")
+    id = _text("Id", placeholder="call or request id, or its start")
+    order = forms.ChoiceField(required=False, choices=[("", "newest first"), *((name, name) for name in ORDERS)])
 
     def clean_account(self) -> Account | None:
         name = self.cleaned_data["account"]
@@ -167,7 +172,7 @@ class UsageFilterForm(forms.Form):
             "account": Q(account=data["account"]) if data["account"] else None,
             "model": Q(model=data["model"]) if data["model"] else None,
             "provider": Q(provider=data["provider"]) if data["provider"] else None,
-            "instance": Q(provider_instance=data["instance"]) if data["instance"] else None,
+            "instance": _by_instance(data["instance"]),
             "outcome": _by_outcome(data["outcome"]),
             "tag": is_tagged(*data["tag"]) if data["tag"] else None,
             "source": Q(usage_source=data["source"]) if data["source"] else None,
@@ -199,6 +204,11 @@ def _by_days(first: date | None, last: date | None) -> Q | None:
     return condition or None
 
 
+def _by_instance(name: str) -> Q | None:
+    """Calls of before there were instances were calls of the provider's only one."""
+    return Q(provider_instance=name) | Q(provider_instance="", provider=name) if name else None
+
+
 def _by_outcome(outcome: str) -> Q | None:
     if outcome == FAILED:
         return Q(outcome__in=FAILED_OUTCOMES)
@@ -212,9 +222,11 @@ def _by_cost(kind: str) -> Q | None:
 
 
 def _by_identifier(text: str) -> Q:
-    try:
-        identifier = UUID(text)
-    except ValueError:
-        # The second condition repeats the index's own, without which SQLite doesn't use it.
-        return Q(upstream_response_id=text) & ~Q(upstream_response_id="")
-    return Q(id=identifier) | Q(request_id=identifier)
+    """The whole id of a call, a request or a reply, or the beginning of one of ours."""
+    # The second condition repeats the index's own, without which SQLite doesn't use it.
+    of_reply = Q(upstream_response_id=text) & ~Q(upstream_response_id="")
+    digits = text.strip().lower().removeprefix("req_").replace("-", "")
+    if not _BEGINNING.fullmatch(digits):
+        return of_reply
+    first, last = (UUID(digits.ljust(32, filler)) for filler in "0f")
+    return Q(id__range=(first, last)) | Q(request_id__range=(first, last)) | of_reply

@@ -7,16 +7,23 @@ on instead of scanning the whole table for a few matches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet, Sum
 
+from llm.fields import ExactSum
 from llm.models import Usage
+from llm.models.usage import is_unpriced
+from llm.money import exact_sum
 
 WINDOW = 20_000
+SUMMED = 50_000
+"""How many calls, at most, are added up or put in another order than that of time: some tenths of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,77 @@ def read_page(
             return page
         cursor = Cursor()
     return _read_older(indexed, condition, cursor.before, size=size, window=window)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Of the latest calls that match. cost: of priced ones, corrections included. edge: set where older calls weren't
+    looked at.
+    """
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: Decimal
+    unpriced: int
+    edge: UUID | None
+
+
+def read_totals(indexed: Sequence[QuerySet[Usage]], condition: Q, *, window: int = SUMMED) -> Totals:
+    """Arguments as of `read_page`."""
+    matching, edge = _latest(indexed, condition, window)
+    own = [rows.aggregate(calls=Count("pk"), **_SUMS) for rows in matching]
+    later = [rows.filter(adjustments__isnull=False).aggregate(**_SUMS_OF_CORRECTIONS) for rows in matching]
+    both = [*own, *later]
+    return Totals(
+        calls=sum(each["calls"] for each in own),
+        prompt_tokens=sum(each["prompt"] or 0 for each in both),
+        completion_tokens=sum(each["completion"] or 0 for each in both),
+        cost=exact_sum(each["cost"] or Decimal(0) for each in both),
+        unpriced=sum(rows.filter(is_unpriced()).count() for rows in matching),
+        edge=edge,
+    )
+
+
+def read_sorted(
+    indexed: Sequence[QuerySet[Usage]], condition: Q, *, by: str, offset: int, size: int, window: int = SUMMED
+) -> tuple[list[UUID], bool]:
+    """Ids from `offset` on in the order of a figure, the largest first, and whether there are more."""
+    end = offset + size + 1
+    found: list[tuple[Any, UUID]] = []
+    for rows in _latest(indexed, condition, window)[0]:
+        figures = rows.annotate(figure=ORDERS[by]).exclude(figure=None).order_by("-figure", "-id")
+        found += figures.values_list("figure", "id")[:end]
+    ids = [identifier for _, identifier in sorted(found, reverse=True)]
+    return ids[offset : offset + size], len(ids) >= end
+
+
+def _latest(indexed: Sequence[QuerySet[Usage]], condition: Q, window: int) -> tuple[list[QuerySet[Usage]], UUID | None]:
+    """Of the latest so many of each, those that match; and where these end. None: there are no more."""
+    edges = _window_edges([rows.order_by("-id") for rows in indexed], _ANYTHING, window)
+    edge = max(edges, default=None)
+    bound = Q() if edge is None else Q(id__gte=edge)
+    plain = (rows.select_related(None).prefetch_related(None).order_by() for rows in indexed)
+    return [rows.filter(bound, condition) for rows in plain], edge
+
+
+_ANYTHING = Q(pk__isnull=False)
+_SUMS: Mapping[str, Any] = {
+    "prompt": Sum("prompt_tokens"),
+    "completion": Sum("completion_tokens"),
+    "cost": ExactSum("cost"),
+}
+_SUMS_OF_CORRECTIONS: Mapping[str, Any] = {
+    "prompt": Sum("adjustments__prompt_tokens"),
+    "completion": Sum("adjustments__completion_tokens"),
+    "cost": ExactSum("adjustments__cost"),
+}
+ORDERS: Mapping[str, Any] = {
+    "cost": F("cost"),
+    "tokens": F("prompt_tokens") + F("completion_tokens"),
+    "duration": F("duration_ms"),
+}
+"""By what the list can be sorted: as the call was closed, without later corrections."""
 
 
 def _read_older(

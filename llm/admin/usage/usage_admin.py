@@ -19,9 +19,20 @@ from llm.admin.base import ReadOnlyAdmin
 from llm.admin.format import NOTHING, badge, milliseconds, moment, moment_of_id, short_count, side_by_side, usd
 from llm.admin.prices.rate_tables import rate_table
 from llm.admin.usage.corrections import WITH_CORRECTIONS, CorrectedCall, call_figures
+from llm.admin.usage.cost_terms import cost_terms
 from llm.admin.usage.decisions import decision_view, may_decide
-from llm.admin.usage.filters import UsageFilterForm, proposed_accounts, proposed_models
-from llm.admin.usage.paginator import WINDOW, Cursor, UsagePage, read_page
+from llm.admin.usage.filters import UNDECIDED, Narrowing, UsageFilterForm, proposed_accounts, proposed_models
+from llm.admin.usage.many_decisions import decide_many_view
+from llm.admin.usage.paginator import (
+    SUMMED,
+    WINDOW,
+    Cursor,
+    Totals,
+    UsagePage,
+    read_page,
+    read_sorted,
+    read_totals,
+)
 from llm.enums import UsageSource, UsageStatus
 from llm.models import EndUser, Usage
 
@@ -35,6 +46,11 @@ class UsageChangeList(ChangeList):
     window = WINDOW
     filter_form: UsageFilterForm
     page: UsagePage
+    totals: Totals | None = None
+    summed = SUMMED
+    order = ""
+    offset = 0
+    has_more = False
 
     def get_filters_params(self, params: Any = None) -> dict[str, Any]:
         """Empty: `UsageFilterForm` reads the query string."""
@@ -58,12 +74,46 @@ class UsageChangeList(ChangeList):
         if not self.filter_form.is_valid():
             return UsagePage(rows=[], older=None, newer=None, window_end=None)
         narrowing = self.filter_form.narrowing(self.queryset)
+        if self.is_narrowed:
+            self.totals = read_totals(narrowing.indexed, narrowing.condition)
+        self.order = self.filter_form.cleaned_data["order"]
+        if self.order:
+            return self._read_sorted(request, narrowing)
         cursor = Cursor(before=_uuid(request.GET.get("before")), after=_uuid(request.GET.get("after")))
         return read_page(narrowing.indexed, narrowing.condition, cursor, size=self.list_per_page)
 
+    def _read_sorted(self, request: HttpRequest, narrowing: Narrowing) -> UsagePage:
+        text = request.GET.get("from", "")
+        self.offset = min(int(text), SUMMED) if text.isascii() and text.isdigit() and len(text) < 9 else 0
+        ids, self.has_more = read_sorted(
+            narrowing.indexed, narrowing.condition, by=self.order, offset=self.offset, size=self.list_per_page
+        )
+        found = self.queryset.in_bulk(ids)
+        return UsagePage(rows=[found[pk] for pk in ids if pk in found], older=None, newer=None, window_end=None)
+
+    @property
+    def following_url(self) -> str:
+        """In another order than that of time."""
+        return self._sorted_url(self.offset + self.list_per_page) if self.has_more else ""
+
+    @property
+    def preceding_url(self) -> str:
+        return self._sorted_url(max(0, self.offset - self.list_per_page)) if self.offset else ""
+
+    def _sorted_url(self, offset: int) -> str:
+        return self.get_query_string({"from": str(offset)}, remove=["from", *CURSOR_NAMES])
+
+    @property
+    def is_of_undecided(self) -> bool:
+        return self.filter_form.data.get("outcome") == UNDECIDED
+
+    @property
+    def summed_back_to(self) -> Any:
+        return moment_of_id(self.totals.edge if self.totals else None)
+
     @property
     def is_narrowed(self) -> bool:
-        return any(self.filter_form.data.get(name) for name in self.filter_form.fields)
+        return any(self.filter_form.data.get(name) for name in self.filter_form.fields if name != "order")
 
     @property
     def older_url(self) -> str | None:
@@ -109,7 +159,11 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
         return UsageChangeList
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        context = {"proposed_accounts": proposed_accounts, "proposed_models": proposed_models}
+        context = {
+            "proposed_accounts": proposed_accounts,
+            "proposed_models": proposed_models,
+            "may_decide": may_decide(request),
+        }
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Usage]:
@@ -129,7 +183,12 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(partial(decision_view, self))
-        return [path("<uuid:object_id>/decide/", view, name="llm_usage_decide"), *super().get_urls()]
+        many = self.admin_site.admin_view(partial(decide_many_view, self))
+        return [
+            path("<uuid:object_id>/decide/", view, name="llm_usage_decide"),
+            path("decide/", many, name="llm_usage_decide_many"),
+            *super().get_urls(),
+        ]
 
     def _details(self, request: HttpRequest, usage: Usage) -> dict[str, Any]:
         known = call_figures(usage)
@@ -143,6 +202,7 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
             "end_user_name": _name_of_end_user(usage),
             "attempts": list(attempts[:MAX_ATTEMPTS]),
             "applied_rates": rate_table(usage.rate_set) if usage.rate_set else None,
+            "cost_terms": cost_terms(known),
         }
 
     @admin.display(description="Time (UTC)")

@@ -135,7 +135,9 @@ def test_a_call_counts_when_it_is_closed_and_void_ones_never(key: ApiKey) -> Non
     save(open_row(key, recorded_at=database_now()))
     save(call_now(key, status="void", outcome="not_sent", prompt_tokens=0, completion_tokens=0, cost=None))
     refresh()
-    assert DailyUsage.objects.count() == 0
+    assert not DailyUsage.objects.with_calls().exists()
+    void = DailyUsage.objects.get()
+    assert (void.calls, void.is_billable, void.digest_sums) == (0, False, (0,) * 8)
 
 
 def test_a_call_that_closes_days_later_touches_its_own_day(key: ApiKey) -> None:

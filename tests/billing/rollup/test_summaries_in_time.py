@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from billing.models import AccountDay, DailyUsage, KeyDay, KeyThird, ModelDay, StaleDay
-from billing.models.rollups import COST_FIELDS, COUNT_FIELDS
+from billing.models.rollups import COST_FIELDS, COUNT_FIELDS, TIME_FIELDS
 from billing.periods import Third
 from billing.rollup import days_summed_wrongly, rebuild, refresh, summaries
 from billing.rollup import sqlite as sqlite_rollup
@@ -112,7 +112,7 @@ def test_reports_are_what_rows_of_days_add_up_to_whatever_happens(seed: int, mon
     assert StaleDay.objects.count() == 0
     assert reported(ALL) == added_by_hand(ALL)
     groups: Mapping[Summary, Sequence[str]] = {
-        ModelDay: ("local_day", "provider", "model"),
+        ModelDay: ("local_day", "provider", "model", "provider_instance", "outcome_group"),
         AccountDay: ("local_day", "account_id", "is_billable"),
         KeyDay: ("local_day", "account_id", "api_key_id"),
     }
@@ -139,7 +139,7 @@ def sums_of_rows(*group: str, of_day: Callable[[date], date] = lambda day: day) 
 
 def figures_of(row: Any) -> list[Any]:
     """All columns that are summed, also those that no report shows."""
-    return [getattr(row, name) for name in (*COUNT_FIELDS, *COST_FIELDS)]
+    return [getattr(row, name) for name in (*COUNT_FIELDS, *COST_FIELDS, *TIME_FIELDS)]
 
 
 @pytest.fixture
@@ -215,4 +215,4 @@ def test_days_that_are_summed_up_between_two_pieces_are_stale_again(
 
     monkeypatch.setattr(sqlite_rollup, "_claimed", claimed)
     refresh(account_ids=[key.account_id])
-    assert sums == [0, 0, 1, 2, 3]
+    assert sums == [0, 0, 1, 2, 3, 3]  # The last piece is that of end users.

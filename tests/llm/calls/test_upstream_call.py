@@ -113,6 +113,15 @@ async def stop_when_it_stays(scene: Scene, reason: StopReason) -> UpstreamError 
 
 
 @every_way
+async def test_what_follows_the_upstreams_answer_is_not_its_time(is_forwarding: bool, is_stream: bool) -> None:
+    scene = Scene(Script(), is_forwarding=is_forwarding, is_stream=is_stream)
+    await scene.run()
+    upstream_s = scene.call.upstream_s
+    await asyncio.sleep(SOON_S)
+    assert scene.call.upstream_s == upstream_s > 0
+
+
+@every_way
 async def test_an_answer_is_settled_once_and_before_its_last_byte(is_forwarding: bool, is_stream: bool) -> None:
     scene = Scene(Script(), is_forwarding=is_forwarding, is_stream=is_stream)
     scene.books.watch = lambda: b"DONE" in scene.received if is_stream else scene.audience.is_answered

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from contextlib import nullcontext
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from html import unescape
 from io import BytesIO, StringIO
@@ -13,15 +13,16 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.utils import timezone
 
 from billing.models import DailyUsage
-from billing.rollup import refresh
-from billing.rollup.summaries import mark_stale
+from billing.rollup import refresh, statements
+from billing.rollup.summaries import mark_stale, summarise
 from billing.usage_reports.sources import Unsummed, read_unsummed
 from llm.enums import CallOutcome
-from llm.models import Account, ApiKey
+from llm.models import Account, ApiKey, RefusedRequests
 from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account, make_daily_usage
 from tests.llm.admin.factories import make_key, staff_with
@@ -135,8 +136,8 @@ def test_filters_narrow_the_figures_and_stand_in_every_link(
         ({"by": "model", "then": "model"}, "Choose something else than in “By”."),
         ({"by": "tag"}, "Which tag? Enter its key, such as team."),
         (
-            {"by": "outcome", "last": "2026-10-09"},
-            "At most 7 days: hours, outcomes, failed calls, end users",
+            {"by": "end_user", "then": "model", "last": "2026-10-09"},
+            "At most 7 days: hours, tags, single outcomes, and end users by anything but their account",
         ),
         ({"unit": "hour", "last": "2026-10-09"}, "At most 7 days: hours"),
         ({"sort": "password"}, "The table can&#x27;t be sorted by this."),
@@ -157,7 +158,7 @@ def test_a_wrong_choice_is_explained_and_shows_nothing(
 def test_without_days_it_is_the_last_30_or_the_last_7_of_calls(admin_client: Client) -> None:
     today = timezone.now().date()
     month, few = today - timedelta(days=29), today - timedelta(days=6)
-    for query, first in (({}, month), ({"by": "outcome"}, few), ({"unit": "hour"}, few)):
+    for query, first in (({}, month), ({"by": "tag", "tag_key": "team"}, few), ({"unit": "hour"}, few)):
         response = admin_client.get(PAGE, query)
         question = response.context["question"]
         assert (question.first, question.last) == (first, today)
@@ -171,7 +172,7 @@ def test_calls_are_read_and_linked_only_for_who_may_see_them() -> None:
     make_day(make_key(make_account()), date(2026, 10, 1))
     viewer = staff_with("view_dailyusage")
     assert "/admin/llm/usage/" not in read(viewer, by="model")
-    page = read(viewer, by="outcome")
+    page = read(viewer, by="tag", tag_key="team")
     assert "which your role may not see" in page
     assert "bl-usage" not in page
 
@@ -273,11 +274,13 @@ def test_more_calls_than_a_page_reads_are_refused_with_a_way_out(
     for day in (date(2026, 9, 2), *[date(2026, 10, 2)] * 3):
         make_call(account, day=day)
     monkeypatch.setattr("billing.usage_reports.sources.MAX_CALLS", 3)
-    page = read(admin_client, by="outcome")
+    by_tag = {"by": "tag", "tag_key": "team"}
+    page = read(admin_client, **by_tag)
     assert "not compared: the period before has too many calls to read as well" in page
-    assert rows(admin_client, by="outcome")[0][1] == "3"
+    assert rows(admin_client, **by_tag)[0][1] == "3"
     monkeypatch.setattr("billing.usage_reports.sources.MAX_CALLS", 2)
-    assert "There are more than 2 calls to read one by one. Choose fewer days" in read(admin_client, by="outcome")
+    assert "There are more than 2 calls to read one by one. Choose fewer days" in read(admin_client, **by_tag)
+    assert rows(admin_client, by="outcome") == [("Total", "3", "$0.00"), ("ok", "3", "$0.00")]
     monkeypatch.setattr("billing.usage_reports.sources.MAX_UNSUMMED_CALLS", 2)
     page = read(admin_client, by="account")
     assert "too many came in since then" in page
@@ -361,3 +364,130 @@ def test_a_thousand_accounts_take_few_queries(admin_client: Client, django_asser
         with django_assert_max_num_queries(50):
             found = rows(admin_client, by=by, then="provider")
         assert found[0] == ("Total", "1,000", "$1,000.00")
+
+
+# --- What days know of outcomes, times and end users ----------------------------------------------------------------
+
+
+def make_month() -> Account:
+    """Calls of October that are in their days: an instance, a failure without usage, a client that left, end users."""
+    account, price = make_account(), make_price()
+    common: dict[str, Any] = {"day": date(2026, 10, 2), "price": price}
+    make_call(account, **common, prompt_tokens=1_000_000, end_user="ab" * 16, duration_ms=900, is_stream=True)
+    make_call(account, **common, prompt_tokens=500_000, provider_instance="openai-eu", duration_ms=3000)
+    make_call(account, **common, outcome=CallOutcome.CLIENT_GONE, duration_ms=200_000, end_user="cd" * 16)
+    make_call(account, **common, status="void", outcome=CallOutcome.UPSTREAM_FAILED, duration_ms=100)
+    refresh()
+    return account
+
+
+LONG = {"first": "2026-09-01", "last": "2026-10-31"}
+
+
+@pytest.mark.parametrize("is_summed", [True, False])
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (
+            {"by": "outcome"},
+            [("ok", "2", "$3.00"), ("client gone", "1", "$0.00"), ("failed", "0", "$0.00")],
+        ),
+        ({"by": "instance"}, [("openai", "2", "$2.00"), ("openai-eu", "1", "$1.00")]),
+        ({"by": "model", "outcome": "failed"}, [("gpt-4o", "0", "$0.00")]),
+        ({"by": "model", "instance": "openai-eu"}, [("gpt-4o", "1", "$1.00")]),
+        ({"by": "account", "outcome": "ok"}, [("Acme", "2", "$3.00")]),
+    ],
+)
+def test_long_periods_are_split_by_what_days_know(
+    admin_client: Client, query: dict[str, str], expected: list[tuple[str, str, str]], *, is_summed: bool
+) -> None:
+    make_month()
+    if not is_summed:
+        mark_stale([date(2026, 10, 2)])
+    assert rows(admin_client, **LONG, **query)[1:] == expected
+
+
+def test_failures_and_latencies_are_in_every_table(admin_client: Client) -> None:
+    make_month()
+    response = admin_client.get(PAGE, {**LONG, "by": "account"})
+    [row] = response.context["shown"].rows
+    assert (row.figures.failed_calls, row.p50, row.p95) == (1, "0.5\N{EN DASH}1 s", "over 128 s")
+    response = admin_client.get(PAGE, {**LONG, "by": "outcome", "measure": "failed_calls"})
+    assert [each.figures.failed_calls for each in response.context["shown"].rows] == [1, 0, 0]
+
+
+def test_days_and_calls_agree_on_failures_and_latencies(admin_client: Client) -> None:
+    make_month()
+    query = {"first": "2026-10-02", "last": "2026-10-02", "by": "model"}
+    by_day, by_hour = (
+        admin_client.get(PAGE, {**query, "unit": unit}).context["shown"].total for unit in ("day", "hour")
+    )
+    assert by_day.figures == by_hour.figures
+    assert sum(by_day.figures.latencies) == 4
+
+
+def test_end_users_of_long_periods_are_those_of_days(admin_client: Client) -> None:
+    account = make_month()
+    expected = [("Total", "3", "$3.00"), ("abababababab…", "1", "$2.00"), ("(no end user)", "1", "$1.00")]
+    expected.append(("cdcdcdcdcdcd…", "1", "$0.00"))
+    assert rows(admin_client, **LONG, by="end_user") == expected
+    make_call(account, day=date(2026, 10, 3), end_user="cd" * 16)
+    live = rows(admin_client, **LONG, by="end_user", account="Acme")
+    assert live[-1] == ("cdcdcdcdcdcd…", "2", "$0.00")
+
+
+def test_a_days_smaller_end_users_are_one_row(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("billing.rollup.statements.MAX_END_USERS", 1)
+    for each in (statements.end_user_days_sql, statements.days_sql):
+        each.cache_clear()
+    make_month()
+    statements.end_user_days_sql.cache_clear()
+    assert rows(admin_client, **LONG, by="end_user")[1:] == [
+        ("abababababab…", "1", "$2.00"),
+        ("(no end user)", "1", "$1.00"),
+        ("(smaller end users)", "1", "$0.00"),
+    ]
+
+
+def test_days_from_before_the_upgrade_say_what_they_lack_until_they_are_rebuilt(admin_client: Client) -> None:
+    make_month()
+    DailyUsage.objects.update(outcome_group="", failed_calls=0)
+    summarise()
+    mark_stale([date(2026, 10, 2)])
+    assert "are being summed up again after an upgrade" in read(admin_client, **LONG, by="account")
+    assert ("(not known yet)", "3", "$3.00") in rows(admin_client, **LONG, by="outcome")
+    refresh()
+    assert not DailyUsage.objects.of_former_shape().exists()
+    assert "are being summed up again after an upgrade" not in read(admin_client, **LONG, by="account")
+    assert rows(admin_client, **LONG, by="outcome")[1] == ("ok", "2", "$3.00")
+
+
+def test_refused_requests_stand_beside_the_calls(admin_client: Client) -> None:
+    account = make_month()
+    key = make_key(account, "other")
+    noon = datetime(2026, 10, 2, 12, tzinfo=UTC)
+    for model, requests in (("gpt-4o", 3), ("unknown", 4)):
+        RefusedRequests.objects.create(
+            minute=noon,
+            last_at=noon,
+            account_id=account.pk,
+            api_key_id=key.pk,
+            model=model,
+            code="x",
+            requests=requests,
+        )
+    response = admin_client.get(PAGE, {**LONG, "by": "model"})
+    shown = response.context["shown"]
+    assert [(row.name.text, row.refused) for row in shown.rows] == [("gpt-4o", 3)]
+    assert shown.total.refused == 7
+    assert admin_client.get(response.context["refused_url"]).status_code == 200
+    assert admin_client.get(PAGE, {**LONG, "by": "account"}).context["shown"].rows[0].refused == 7
+    assert admin_client.get(PAGE, {**LONG, "by": "model", "outcome": "ok"}).context["shown"].refused is None
+
+
+@pytest.mark.usefixtures("_usage")
+def test_a_download_stands_in_the_history(admin_client: Client) -> None:
+    admin_client.get(PAGE, {**OCTOBER, "by": "model", "download": "csv"})
+    admin_client.get(PAGE, {**OCTOBER, "by": "model"})
+    [entry] = LogEntry.objects.all()
+    assert entry.change_message == "Downloaded (csv): by=model&download=csv&first=2026-10-01&last=2026-10-03"

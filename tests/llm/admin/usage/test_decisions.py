@@ -29,7 +29,7 @@ from tests.llm.admin.factories import (
     staff_with,
     usage_row,
 )
-from tests.pages import send
+from tests.pages import send, text_of
 
 pytestmark = pytest.mark.django_db
 
@@ -405,3 +405,50 @@ def test_each_part_of_the_service_stays_by_itself(admin_client: Client, urgent: 
 def test_the_page_says_what_is_known_of_the_service(admin_client: Client, call: Usage, disputed: Usage) -> None:
     assert "Unknown: no response was read" in admin_client.get(decide_url(call)).content.decode()
     assert "the provider named no other" in admin_client.get(decide_url(disputed)).content.decode()
+
+
+# --- Several at once --------------------------------------------------------------------------------------------------
+
+MANY = "/admin/llm/usage/decide/"
+
+
+def boxes(client: Client) -> list[str]:
+    return [f"{known.call.pk}={seen}" for known, seen in client.get(MANY).context["calls"]]
+
+
+def test_several_calls_are_decided_at_once(admin_client: Client, call: Usage, disputed: Usage) -> None:
+    chosen = boxes(admin_client)
+    assert len(chosen) == 2
+    response = admin_client.post(MANY, {"call": chosen, "billable": "no", "reason": "an outage"})
+    assert response.status_code == 302
+    for each in (call, disputed):
+        [adjustment] = each.adjustments.all()
+        assert (adjustment.is_billable, adjustment.reason) == (False, "an outage")
+    assert boxes(admin_client) == []
+    assert "No call needs a decision." in text_of(admin_client.get(MANY))
+
+
+def test_of_several_calls_those_decided_meanwhile_are_left(admin_client: Client, call: Usage, disputed: Usage) -> None:
+    chosen = boxes(admin_client)
+    send(admin_client, decide_url(call), decision())
+    admin_client.post(MANY, {"call": chosen, "billable": "no", "reason": "an outage"})
+    admin_client.post(MANY, {"call": chosen, "billable": "no", "reason": "an outage"})
+    assert [each.adjustments.count() for each in (call, disputed)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"billable": "no", "reason": "x"},
+        {"call": "x=y", "billable": "no", "reason": "x"},
+        {"call": "", "billable": "?"},
+    ],
+)
+def test_a_wrong_form_decides_none_of_several(admin_client: Client, call: Usage, data: dict[str, str]) -> None:
+    assert admin_client.post(MANY, data).status_code == 200
+    assert not call.adjustments.exists()
+
+
+def test_deciding_several_takes_its_permission(call: Usage) -> None:
+    assert staff_with("view_usage").get(MANY).status_code == 403

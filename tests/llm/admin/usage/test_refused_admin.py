@@ -41,7 +41,8 @@ def shown(client: Client, **query: str) -> list[tuple[str, str, str, int]]:
 def test_refusals_are_added_up_by_caller_model_and_reason(admin_client: Client) -> None:
     key = make_key(make_account())
     refuse(key, model="gpt-4o", requests=3)
-    refuse(key, model="gpt-4o", requests=4, minute=NOON - timedelta(minutes=1), last_message="Earlier.")
+    before = NOON - timedelta(minutes=1)
+    refuse(key, model="gpt-4o", requests=4, minute=before, last_at=before, last_message="Earlier.")
     refuse(key, model="*", code="model_not_found", requests=2)
     refuse(None, code="invalid_api_key", requests=100)
     refuse(key, minute=NOON - timedelta(days=1))
@@ -54,6 +55,7 @@ def test_refusals_are_added_up_by_caller_model_and_reason(admin_client: Client) 
     assert page.context["total"] == 109
     assert [(each.label, each.requests) for each in page.context["moments"]] == [("2026-11-20 12:00", 109)]
     assert "no known key" in text_of(page)
+    assert "Earlier." not in text_of(page)
 
 
 def test_filters_stack_and_lead_down_to_the_minute(admin_client: Client) -> None:

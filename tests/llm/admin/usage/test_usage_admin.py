@@ -12,11 +12,12 @@ from django.db.models import Q
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from llm.admin.usage.paginator import Cursor, read_page
+from llm.admin.usage.paginator import Cursor, read_page, read_sorted, read_totals
 from llm.books.figures import compute_figures
 from llm.enums import AdjustmentSource, CallOutcome, Meter
 from llm.models import ApiKey, Usage
 from llm.prices.staff import set_price
+from llm.types import TokenCounts
 from tests.llm.admin.factories import (
     NOON,
     disputed_row,
@@ -55,8 +56,11 @@ def test_no_page_of_usage_counts_the_table(admin_client: Client) -> None:
 
     about_usage = [entry["sql"] for entry in queries if 'FROM "llm_usage"' in entry["sql"]]
     assert about_usage
-    assert not [sql for sql in about_usage if "COUNT(" in sql.upper() or "DISTINCT" in sql.upper()]
-    assert not [sql for sql in about_usage if "LIMIT" not in sql.upper()]
+    assert not [sql for sql in about_usage if "DISTINCT" in sql.upper()]
+    # Totals are only of a filtered list, and bounded by an id where there are more than they add up.
+    pages = [sql for sql in about_usage if "SUM(" not in sql.upper() and "COUNT(" not in sql.upper()]
+    assert not [sql for sql in pages if "LIMIT" not in sql.upper()]
+    assert len(pages) > 6
 
 
 def test_a_page_of_50_calls_takes_few_queries(admin_client: Client, django_assert_max_num_queries: Any) -> None:
@@ -295,3 +299,95 @@ def test_a_call_says_why_its_price_did_not_price_it(admin_client: Client) -> Non
 
     assert "This price has no rate for something the call used" in text
     assert "The provider ran tools and didn't report their units." in text
+
+
+# --- What is filtered, added up and in other orders -------------------------------------------------------------------
+
+
+def test_a_filtered_list_is_added_up_with_its_corrections(admin_client: Client) -> None:
+    key, other = make_key(make_account()), make_key(make_account("Other"))
+    rows = save(*(usage_row(key) for _ in range(3)), lost_row(key), usage_row(key, cost=None), usage_row(other))
+    adjust_now(
+        rows[3].pk,
+        AdjustmentSource.DECISION,
+        counts=TokenCounts(1000, 20),
+        cost_pico=10**12,
+        is_billable=True,
+        reason="as they say",
+    )
+    totals = admin_client.get(LIST, {"account": "Acme"}).context["cl"].totals
+    assert (totals.calls, totals.unpriced, totals.edge) == (5, 1, None)
+    assert totals.cost == sum((row.cost or Decimal(0) for row in rows[:3]), Decimal(0)) + 1
+    assert admin_client.get(LIST).context["cl"].totals is None
+
+
+def test_totals_and_orders_stop_at_a_window() -> None:
+    calls = make_calls(make_key(make_account()), 10, rare=2)
+    everything = [Usage.objects.all()]
+    assert read_totals(everything, Q(), window=4).calls == 4
+    assert read_totals(everything, Q(), window=4).edge == calls[6].id
+    assert read_totals(everything, Q(provider="rare"), window=4).calls == 0
+    assert read_totals(everything, Q(provider="rare"), window=100).calls == 1
+    ids, has_more = read_sorted(everything, Q(), by="cost", offset=0, size=3, window=4)
+    assert (ids, has_more) == ([call.id for call in calls[:5:-1]][:3], True)
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [("cost", ["dear", "slow", "long"]), ("tokens", ["long", "dear", "slow"]), ("duration", ["slow", "long", "dear"])],
+)
+def test_calls_are_listed_by_a_figure(admin_client: Client, order: str, names: list[str]) -> None:
+    key = make_key(make_account())
+    save(
+        usage_row(key, model="dear", cost=Decimal(3), prompt_tokens=200, duration_ms=1),
+        usage_row(key, model="slow", cost=Decimal(2), prompt_tokens=100, duration_ms=9000),
+        usage_row(key, model="long", cost=Decimal(1), prompt_tokens=5000, duration_ms=100),
+        open_row(key),
+    )
+    assert [call.model for call in listed(admin_client, order=order) if call.model in names] == names
+
+
+def test_pages_of_another_order_follow_each_other(admin_client: Client) -> None:
+    make_calls(make_key(make_account()), 60)
+    first = admin_client.get(LIST, {"order": "cost"}).context["cl"]
+    second = admin_client.get(LIST + first.following_url).context["cl"]
+    assert [len(page.result_list) for page in (first, second)] == [50, 10]
+    assert not {call.pk for call in first.result_list} & {call.pk for call in second.result_list}
+    assert (first.preceding_url, second.following_url) == ("", "")
+    assert admin_client.get(LIST, {"order": "cost", "from": "x"}).status_code == 200
+
+
+def test_a_call_is_found_by_the_beginning_of_an_id(admin_client: Client) -> None:
+    call, other = make_calls(make_key(make_account()), 2)
+    for text in (
+        str(call.request_id)[:8],
+        f"req_{call.request_id.hex[:10]}",
+        call.request_id.hex[:9].upper(),
+        call.id.hex,
+    ):
+        assert [found.pk for found in listed(admin_client, id=text)] == [call.pk], text
+    both = {found.pk for found in listed(admin_client, id=str(call.id)[:8])}
+    assert both == {call.pk, other.pk}
+    assert listed(admin_client, id="abc") == []
+
+
+def test_a_cost_is_shown_as_a_sum(admin_client: Client) -> None:
+    price = set_price(
+        "openai", "gpt-test", rates={Meter.INPUT: Decimal(3), Meter.OUTPUT: Decimal(15)}, effective_from=NOON
+    )
+    [rate_set] = price.rate_sets.all()
+    key = make_key(make_account())
+    [call] = save(
+        usage_row(
+            key, prompt_tokens=582, completion_tokens=784, price=price, rate_set=rate_set, cost=Decimal("0.013506")
+        )
+    )
+    response = admin_client.get(f"{LIST}{call.pk}/change/")
+    assert [(term.units, term.price, term.cost) for term in response.context["cost_terms"]] == [
+        (582, "$3.00", Decimal("0.001746")),
+        (784, "$15.00", Decimal("0.01176")),
+    ]
+    [odd] = save(
+        usage_row(key, prompt_tokens=582, completion_tokens=784, price=price, rate_set=rate_set, cost=Decimal(1))
+    )
+    assert admin_client.get(f"{LIST}{odd.pk}/change/").context["cost_terms"] == ()

@@ -18,6 +18,8 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
     # allauth's name of it; the admin's own is admin:login, with the same view.
     path("admin/login/", admin.site.login, name="account_login"),
+    path("admin/second-factor/", include("llm.admin.second_factor.urls")),
+    path("admin/sso/", include("llm.admin.sso.urls")),
     path("admin/", admin.site.urls),
     path("api/v1", NothingHereView.as_view(), name="nothing"),
     path("api/v1/schema/", SchemaView.as_view(), name="schema"),

@@ -254,7 +254,8 @@ def _entries_since(since: datetime, obj: models.Model, tables: Iterable[Any]) ->
     rows = {str(obj._meta.db_table): [str(obj.pk)]}
     for each in tables:
         rows[str(each.model._meta.db_table)] = [str(row.pk) for row in each.get_queryset()]
-    links = [str(field.remote_field.through._meta.db_table) for field in obj._meta.many_to_many]
+    throughs = [field.remote_field.through for field in obj._meta.many_to_many]
+    links = [str(through._meta.db_table) for through in throughs if through is not None]
     condition = Q(table_name__in=[*rows, *links], action=AuditAction.DELETED) | Q(table_name__in=links)
     for table, ids in rows.items():
         condition |= Q(table_name=table, row_id__in=ids)
@@ -271,7 +272,8 @@ def _refers_to(entry: AuditEntry, obj: models.Model) -> bool:
     model = model_of(entry.table_name)
     if model is None:
         return False
-    columns = [field.column for field in model._meta.concrete_fields if field.related_model is type(obj)]
+    fields = model._meta.concrete_fields
+    columns = [field.column for field in fields if field.related_model is type(obj)]
     return any((entry.after or entry.before or {}).get(column) == str(obj.pk) for column in columns)
 
 

@@ -220,6 +220,13 @@ def check_kept_replies(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -
 
 
 @checks.register("llm")
+def check_oidc(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    needed = ("LLM_OIDC_CLIENT_ID", "LLM_OIDC_GROUPS", "LLM_SECRETS_KEY")
+    missing = [name for name in needed if settings.LLM_OIDC_ISSUER and not getattr(settings, name)]
+    return [checks.Error(f"LLM_OIDC_ISSUER needs {name}; set both or neither.", id="llm.E038") for name in missing]
+
+
+@checks.register("llm")
 def check_debug(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
     """We define production as a host that others can reach."""
     public = _public_hosts()

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import structlog
+from allauth.mfa.models import Authenticator
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth.backends import ModelBackend
@@ -28,7 +29,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from llm import metrics
-from llm.models import SignInCount
+from llm.models import SecondFactorGroup, SignInCount
 from llm.trail.actor import Actor
 from llm.trail.events import record_failed_sign_in, summarize_failed_sign_ins
 from llmproject.clientaddress import client_address
@@ -42,8 +43,11 @@ SLOWER_FROM = ((100, 4.0), (30, 2.0), (10, 1.0))
 """Attempts on one account, from any address, and the delay in seconds of each further one."""
 MAX_SLOWED = 256
 """Attempts that a process delays at a time: for each, a response is held back."""
+MAX_CODES_OF_ACCOUNT = 20
+"""Codes of a second factor, from any address."""
 MAX_COUNTS = 10_000
 
+_FACTORS = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
 _BUSY = timedelta(seconds=5)
 _T = TypeVar("_T")
 _log = structlog.get_logger("llm.signin")
@@ -97,13 +101,37 @@ def is_own_password(request: HttpRequest, user: User, password: str) -> bool:
     return bool(try_password(request, user.get_username(), lambda: user.check_password(password) or None))
 
 
+def try_second_factor(request: HttpRequest, user: User, check: Callable[[], _T | None]) -> _T | None:
+    """As `try_password`, with counts of its own. After too many, the account is refused from any address.
+
+    Only someone who knows the password gets here, so a stranger can't lock its owner out.
+    """
+    account = _digest(user.get_username(), of="second factor")
+    _refuse_account(account)
+    return _try(request, account, user.get_username(), check)
+
+
 def try_password(request: HttpRequest, username: str, check: Callable[[], _T | None]) -> _T | None:
     """Returns the result of `check`. Raises SignInRefused, before the cost of a hash, after too many failed attempts.
 
     A delayed attempt is checked as soon as any other, but its response comes later.
     """
+    return _try(request, _digest(username), username, check)
+
+
+def _refuse_account(account: str) -> None:
+    full = SignInCount.objects.filter(
+        account=account, address="", attempts__gte=MAX_CODES_OF_ACCOUNT, window_ends_at__gt=timezone.now()
+    )
+    if (until := full.values_list("window_ends_at", flat=True).first()) is not None:
+        metrics.count_sign_in("refused")
+        raise SignInRefused(until)
+
+
+def _try(request: HttpRequest, account: str, username: str, check: Callable[[], _T | None]) -> _T | None:
+    """account: the digest that counts."""
     try:
-        attempt = _begin(_digest(username), address_of(request))
+        attempt = _begin(account, address_of(request))
         _slow_down(attempt.failed)
     except SignInRefused:
         metrics.count_sign_in("refused")
@@ -135,9 +163,42 @@ def unlock(*, address: str = "", user: str = "") -> int:
     counts = SignInCount.objects.all()
     if address or user:
         of_address = Q(address=client_address(address, "", ())) if address else Q(pk__in=())
-        of_user = Q(account=_digest(user)) if user else Q(pk__in=())
+        digests = [_digest(user), _digest(user, of="second factor")]
+        of_user = Q(account__in=digests) if user else Q(pk__in=())
         counts = counts.filter(of_address | of_user)
     return counts.delete()[0]
+
+
+def has_second_factor(user: User) -> bool:
+    return bool(Authenticator.objects.filter(user=user, type__in=_FACTORS).exists())
+
+
+def second_factor_due_at(user: User) -> datetime | None:
+    """From when the user can do nothing without one; None if none of the user's groups asks for it.
+
+    Users who were created after the group began to ask for it have no grace.
+    """
+    if not user.has_usable_password():
+        # Signs in at an identity provider, which has factors of its own.
+        return None
+    since = [
+        required.since
+        if user.date_joined >= required.since
+        else required.since + timedelta(days=settings.LLM_SECOND_FACTOR_GRACE_DAYS)
+        for required in SecondFactorGroup.objects.filter(group__user=user)
+    ]
+    return min(since, default=None)
+
+
+def must_enrol(user: User) -> bool:
+    due = second_factor_due_at(user)
+    return due is not None and due <= timezone.now() and not has_second_factor(user)
+
+
+@transaction.atomic
+def reset_second_factor(user: User) -> int:
+    """Delete the user's apps, passkeys and recovery codes. Returns how many there were."""
+    return int(Authenticator.objects.filter(user=user).delete()[0])
 
 
 def forget_sign_ins() -> None:
@@ -264,7 +325,7 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def _digest(username: str) -> str:
+def _digest(username: str, *, of: str = "") -> str:
     """The same for names that Django treats as equal or that people can't tell apart."""
     plain = unicodedata.normalize("NFKC", username).strip().casefold()
-    return salted_hmac("llm.signin", plain, algorithm="sha256").hexdigest()
+    return salted_hmac(f"llm.signin{of}", plain, algorithm="sha256").hexdigest()

@@ -193,6 +193,17 @@ class EnvReader:
             amounts[pattern.lower()] = int(amount)
         return amounts
 
+    def pairs(self, name: str) -> dict[str, str]:
+        """`their-name=Our name,other=Another` as a dict."""
+        found: dict[str, str] = {}
+        for part in self.names(name):
+            key, _, value = (piece.strip() for piece in part.partition("="))
+            if not (key and value) or key in found:
+                self._refuse(name, "a list of pairs, such as finance=Billing preparers,audit=Auditors")
+                return {}
+            found[key] = value
+        return found
+
     def time_zone(self, name: str, default: str) -> str:
         value = self.text(name, default)
         try:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 from django.conf import settings
+from django.contrib.auth import SESSION_KEY, logout
+from django.contrib.auth.signals import user_logged_in
 from django.db import DataError
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
 
@@ -13,6 +18,8 @@ from llmproject.proofs import note_proof
 from llmproject.refusals import UNREADABLE, is_for_people, refusal
 
 _NUL = "\x00"
+_SIGNED_IN_AT = "signed_in_at"
+_SEEN_AT = "seen_at"
 
 
 class RefuseNulMiddleware(MiddlewareMixin):
@@ -33,6 +40,27 @@ class RefuseNulMiddleware(MiddlewareMixin):
         ):
             return _refuse(request)
         return None
+
+
+class SessionLimitsMiddleware(MiddlewareMixin):
+    """Sign out after a time without a request, and after a time at all. Sessions from before there was one, too."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        if settings.SESSION_COOKIE_NAME not in request.COOKIES or SESSION_KEY not in request.session:
+            return
+        now = time.time()
+        signed_in, seen = request.session.get(_SIGNED_IN_AT), request.session.get(_SEEN_AT)
+        is_over = signed_in is None or now - signed_in > settings.LLM_SESSION_HOURS * 3600
+        if is_over or seen is None or now - seen > settings.LLM_SESSION_IDLE_MINUTES * 60:
+            logout(request)
+        elif now - seen > min(60, settings.LLM_SESSION_IDLE_MINUTES * 6):
+            request.session[_SEEN_AT] = now
+
+
+@receiver(user_logged_in)
+def _note_sign_in(request: HttpRequest | None, **_signal: object) -> None:
+    if request is not None:
+        request.session[_SIGNED_IN_AT] = request.session[_SEEN_AT] = time.time()
 
 
 class NoteSessionMiddleware(MiddlewareMixin):

@@ -209,6 +209,9 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "rest_framework",
     # Until the plain tokens from before the upgrade have expired.
     "rest_framework.authtoken",
@@ -230,8 +233,11 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "llmproject.middleware.SessionLimitsMiddleware",
     "llm.admin.trail.middleware.AuditMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "llm.admin.sso.recheck.SsoMiddleware",
+    "llm.admin.second_factor.middleware.SecondFactorMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "llm.admin.signin.SignInRefusedMiddleware",
@@ -261,6 +267,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+    # Checks nothing: it is told when a password has changed.
+    {"NAME": "billing.staff.tokens.EndTokensWithPassword"},
 ]
 AUTHENTICATION_BACKENDS = ["llm.signin.StaffBackend"]
 LOGIN_URL = "admin:login"
@@ -274,6 +282,57 @@ ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_RATE_LIMITS = False
 ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_REAUTHENTICATION_METHODS = ["password"]
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 600
+
+MFA_ADAPTER = "llm.admin.second_factor.adapter.SecondFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_FORMS = {
+    "authenticate": "llm.admin.second_factor.adapter.CodeForm",
+    "authenticate_webauthn": "llm.admin.second_factor.adapter.KeyForm",
+    "add_webauthn": "llm.admin.second_factor.adapter.NewKeyForm",
+    "activate_totp": "llm.admin.second_factor.adapter.NewAppForm",
+}
+MFA_TOTP_ISSUER = "LLM Billing Gateway"
+MFA_ALLOW_UNVERIFIED_EMAIL = True
+MFA_RECOVERY_CODES_SHOW_ONCE = True
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not HTTPS
+MFA_RATE_LIMITS = False
+LLM_SECOND_FACTOR_GRACE_DAYS = read.whole("LLM_SECOND_FACTOR_GRACE_DAYS", 14, maximum=365)
+LLM_SESSION_IDLE_MINUTES = read.whole("LLM_SESSION_IDLE_MINUTES", 120, minimum=1, maximum=43_200)
+LLM_SESSION_HOURS = read.whole("LLM_SESSION_HOURS", 12, minimum=1, maximum=720)
+SESSION_COOKIE_AGE = LLM_SESSION_HOURS * 3600
+
+# Sign-in by an identity provider, if LLM_OIDC_ISSUER is set.
+LLM_OIDC_ISSUER = read.url("LLM_OIDC_ISSUER")
+LLM_OIDC_CLIENT_ID = read.text("LLM_OIDC_CLIENT_ID")
+LLM_OIDC_CLIENT_SECRET = read.text("LLM_OIDC_CLIENT_SECRET")
+LLM_OIDC_NAME = read.text("LLM_OIDC_NAME", "single sign-on")
+LLM_OIDC_SCOPES = read.names("LLM_OIDC_SCOPES", "openid,profile,email")
+LLM_OIDC_GROUPS_CLAIM = read.text("LLM_OIDC_GROUPS_CLAIM", "groups")
+# Names of the provider's groups, and of ours.
+LLM_OIDC_GROUPS = read.pairs("LLM_OIDC_GROUPS")
+LLM_OIDC_RECHECK_MINUTES = read.whole("LLM_OIDC_RECHECK_MINUTES", 5, minimum=1, maximum=60)
+
+SOCIALACCOUNT_ADAPTER = "llm.admin.sso.adapter.SsoAdapter"
+SOCIALACCOUNT_REQUESTS_TIMEOUT = 5
+SOCIALACCOUNT_STORE_TOKENS = False
+# A form that leads away from our host would violate our content security policy; the state protects the link.
+SOCIALACCOUNT_LOGIN_ON_GET = True
+SOCIALACCOUNT_PROVIDERS: dict[str, Any] = {}
+if LLM_OIDC_ISSUER:
+    SOCIALACCOUNT_PROVIDERS["openid_connect"] = {
+        "SCOPE": LLM_OIDC_SCOPES,
+        "APPS": [
+            {
+                "provider_id": "sso",
+                "name": LLM_OIDC_NAME,
+                "client_id": LLM_OIDC_CLIENT_ID,
+                "secret": LLM_OIDC_CLIENT_SECRET,
+                "settings": {"server_url": LLM_OIDC_ISSUER, "oauth_pkce_enabled": True},
+            }
+        ],
+    }
 
 LANGUAGE_CODE = "en-us"
 USE_I18N = False

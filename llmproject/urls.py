@@ -20,6 +20,8 @@ urlpatterns = [
     # allauth's name of it; the admin's own is admin:login, with the same view.
     path("admin/login/", admin.site.login, name="account_login"),
     path("admin/search/", admin.site.admin_view(search_view), name="search"),
+    path("admin/second-factor/", include("llm.admin.second_factor.urls")),
+    path("admin/sso/", include("llm.admin.sso.urls")),
     path("admin/", admin.site.urls),
     path("api/v1", NothingHereView.as_view(), name="nothing"),
     path("api/v1/schema/", SchemaView.as_view(), name="schema"),

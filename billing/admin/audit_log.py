@@ -85,7 +85,7 @@ class AuditEntryAdmin(ReadOnlyAdmin[AuditEntry]):
         query = request.GET.urlencode()
         url = reverse("admin:llm_auditentry_csv")
         return super().changelist_view(
-            request, {"csv_url": f"{url}?{query}" if query else url, **(extra_context or {})}
+            request, {"title": "Audit log", "csv_url": f"{url}?{query}" if query else url, **(extra_context or {})}
         )
 
     def csv_view(self, request: HttpRequest) -> HttpResponse:

@@ -89,6 +89,23 @@ def revoke_token(token: StaffToken) -> bool:
     return bool(unrevoked.update(revoked_at=timezone.now()))
 
 
+class EndTokensWithPassword:
+    """A validator of passwords that allows all: Django tells validators when a user's password has changed.
+
+    A hash that is only renewed, by a sign-in, is no such change.
+    """
+
+    def validate(self, password: str, user: object = None) -> None:
+        pass
+
+    def password_changed(self, password: str, user: object = None) -> None:
+        if isinstance(user, User) and user.pk is not None:
+            StaffToken.objects.filter(user=user, revoked_at=None).update(revoked_at=timezone.now())
+
+    def get_help_text(self) -> str:
+        return "Changing the password revokes the user's API tokens."
+
+
 def _checksum(body: str) -> str:
     return hmac.digest(settings.LLM_KEY_PEPPER.encode(), f"staff-token-checksum {body}".encode(), "sha256").hex()[:16]
 

@@ -271,7 +271,8 @@ def _refers_to(entry: AuditEntry, obj: models.Model) -> bool:
     model = model_of(entry.table_name)
     if model is None:
         return False
-    columns = [field.column for field in model._meta.concrete_fields if field.related_model is type(obj)]
+    fields = model._meta.concrete_fields
+    columns = [field.column for field in fields if field.related_model is type(obj)]
     return any((entry.after or entry.before or {}).get(column) == str(obj.pk) for column in columns)
 
 

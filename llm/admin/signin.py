@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import time
 from functools import partial
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.forms import LoginForm
+from allauth.account.internal.flows.login import get_authentication_records
 from allauth.account.views import LoginView
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.forms import AdminPasswordChangeForm
 from django.contrib.auth.views import PasswordChangeView
@@ -38,6 +41,12 @@ class SignInAdapter(DefaultAccountAdapter):
 
     def get_client_ip(self, request: HttpRequest) -> str:
         return address_of(request)
+
+    def is_reauthentication_required(self, *, app: str, **kwargs: Any) -> bool:
+        """Not soon after signing in: a new user sets up a second factor next."""
+        records = get_authentication_records(self.request, self.request.user)
+        signed_in_at = max((record["at"] for record in records), default=0)
+        return bool(time.time() - signed_in_at > settings.ACCOUNT_REAUTHENTICATION_TIMEOUT)
 
     def add_message(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         """The index doesn't need “Successfully signed in as …”."""
@@ -73,7 +82,12 @@ class SignInView(LoginView):
         return self.form_class
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return {**admin.site.each_context(self.request), "title": "Log in", **super().get_context_data(**kwargs)}
+        return {
+            **admin.site.each_context(self.request),
+            "title": "Log in",
+            "sso_name": settings.LLM_OIDC_ISSUER and settings.LLM_OIDC_NAME,
+            **super().get_context_data(**kwargs),
+        }
 
 
 class OwnPasswordForm(AdminPasswordChangeForm):

@@ -9,6 +9,7 @@ from llm.models.limits import Limit, LimitWindow
 from llm.models.outbox import Outbox
 from llm.models.processes import Process, ReaperState, ScheduledTask
 from llm.models.refusals import RefusedRequests
+from llm.models.second_factor import SecondFactorGroup
 from llm.models.signins import SignInCount
 from llm.models.trail import AuditEntry, FailedSignIns
 from llm.models.usage import Usage
@@ -41,6 +42,7 @@ __all__ = (
     "ReratingRun",
     "RouteTarget",
     "ScheduledTask",
+    "SecondFactorGroup",
     "SignInCount",
     "Usage",
     "UsageAdjustment",

@@ -32,7 +32,7 @@ class AuditEntry(models.Model):
 
     class Meta:
         verbose_name = "audit log entry"
-        verbose_name_plural = "audit log"
+        verbose_name_plural = "audit log entries"
         ordering = ("-id",)
         default_permissions = ("view",)
         indexes = (

@@ -38,6 +38,10 @@ _watched: dict[str, Watched] = {
         _watch("billing_stafftoken", secret=("digest",)),
         # Set by each sign-in, which has an entry of its own.
         _watch("auth_user", secret=("password",), ignored=("last_login",)),
+        # Without its data: a secret, and codes that were used.
+        _watch("mfa_authenticator", ignored=("data", "last_used_at")),
+        _watch("socialaccount_socialaccount", ignored=("extra_data", "last_login")),
+        _watch("llm_secondfactorgroup"),
         _watch("auth_user_groups"),
         _watch("auth_user_user_permissions"),
         _watch("auth_group"),

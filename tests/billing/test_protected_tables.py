@@ -73,7 +73,12 @@ UNPROTECTED: Mapping[str, str] = {
     "llm_reratingrun": "counts while it runs; its adjustments are the books",
     "llm_routetarget": _ROUTING,
     "llm_scheduledtask": _PASSING,
+    "llm_secondfactorgroup": _CONFIGURATION,
     "llm_signincount": _PASSING,
+    "mfa_authenticator": _PEOPLE,
+    "socialaccount_socialaccount": _PEOPLE,
+    "socialaccount_socialapp": _CONFIGURATION,
+    "socialaccount_socialtoken": _SESSIONS,
     "llm_usedform": _PASSING,
 }
 PROTECTED = {

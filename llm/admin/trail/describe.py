@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.text import capfirst
 
-from llm.admin.format import NOTHING, moment
+from llm.admin.format import NOTHING
 from llm.models import AuditEntry
 
 MAX_VALUE = 200
@@ -130,7 +130,7 @@ def _shown(model: type[models.Model] | None, column: str, value: str | None, nam
     if isinstance(field, models.BooleanField):
         return "yes" if value in {"1", "true"} else "no"
     if isinstance(field, models.DateTimeField) and (parsed := _moment(value)) is not None:
-        return moment(parsed)
+        return f"{parsed.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     choices = dict(getattr(field, "flatchoices", None) or ())
     text = str(choices.get(value, value))
     return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…"

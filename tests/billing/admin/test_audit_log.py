@@ -40,6 +40,9 @@ def test_it_says_who_changed_what_from_what_to_what(auditor: Client) -> None:
     assert "Account Acme" in page
     assert "Show cost to callers: no → yes" in page
     assert "→ a@example.com" in page
+    assert f"Created at: {account.created_at:%Y-%m-%d %H:%M}" in text_of(
+        auditor.get(f"{URL}{AuditEntry.objects.get(table_name='llm_account', action='created').pk}/change/")
+    )
 
 
 def test_an_entry_has_a_page_of_its_own(auditor: Client) -> None:

@@ -1,0 +1,1 @@
+"""Sign-in by an identity provider (OpenID Connect): who may in, with which groups, and for how long."""

@@ -6,6 +6,8 @@
 # make clients try other people's clients in front of the gateway: SDKs, frameworks, coding agents
 # make malformed   5,000 malformed bodies and headers for each endpoint, with each provider: no 500, no row without a call
 # make bench   measure the gateway             make format  tidy the code       make requirements  update the pinned requirements
+# make pages   open every page of the admin, for every role, light and dark, wide and narrow: errors, policy, accessibility
+# make screenshots   take the documents' pictures of the admin, from demo data
 # make bench-billing   measure the billing of a month with ten million calls
 
 PYTHON ?= python3
@@ -22,7 +24,7 @@ CHECK_ENV := LLM_ENV_FILE= HTTPS=true DATABASE_URL=sqlite://:memory: LLM_PROVIDE
 # pytest rewrites test modules before it compiles them, which takes a while: keep the compiled files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test test-fast check lint bench bench-billing clients sdk-tests soak limits malformed format requirements
+.PHONY: run pages screenshots test test-fast check lint bench bench-billing clients sdk-tests soak limits malformed format requirements
 
 run: $(VENV)/runtime.stamp
 	@$(PY) -m llmproject.envfile
@@ -34,6 +36,12 @@ test: $(VENV)/dev.stamp
 
 test-fast: $(VENV)/dev.stamp
 	$(PY) -m pytest -n auto --dist loadgroup --fast $(TESTS)
+
+pages: $(VENV)/dev.stamp
+	LLM_TEST_ALL_PAGES=yes $(PY) -m pytest -n0 tests/browser/test_pages.py
+
+screenshots: $(VENV)/dev.stamp
+	$(PY) -m tests.browser.screenshots
 
 check: lint
 	$(PY) -m pytest -n auto --dist loadgroup

@@ -135,6 +135,8 @@ def account_home(account: Account, user: Person) -> AccountHome | None:
     if not (may_see_usage or may_see_invoices):
         return None
     now = timezone.now()
+    # A form that was refused leaves what was typed on its object, such as a time zone that doesn't exist.
+    account = Account.objects.get(pk=account.pk)
     filters = Filters(account_id=account.pk)
     home = _home(account, filters, Dimension.KEY, now, sees_cost=may_see_usage)
     home = _with_keys(home, account, user, now)

@@ -15,7 +15,8 @@ from django.utils.safestring import SafeString
 from llm.admin.account_filter import AccountFilter
 from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin
 from llm.admin.format import NOTHING, badge, moment
-from llm.alerts.outbox import NOBODY
+from llm.alerts.outbox import NOBODY, compose
+from llm.enums import OutboxKind
 from llm.models import Outbox
 
 GIVEN_UP = Q(sent_at=None, given_up_at__isnull=False)
@@ -84,6 +85,7 @@ class OutboxAdmin(ConfirmedActionsAdmin[Outbox]):
             "title": "Message",
             "subtitle": None,
             "state": self.state(message) if message else "",
+            **(_content(message) if message else {}),
             "show_save": False,
             "show_save_and_continue": False,
         }
@@ -118,3 +120,14 @@ class OutboxAdmin(ConfirmedActionsAdmin[Outbox]):
     @admin.display(description="Attempts, last result")
     def tries(self, message: Outbox) -> SafeString:
         return format_html('{}<span class="gw-hint gw-below">{}</span>', message.attempts, message.last_result)
+
+
+def _content(message: Outbox) -> dict[str, Any]:
+    """What its receiver reads. Nothing for messages that this release can't write any more: those have only facts."""
+    try:
+        address, notice = compose(message)
+    except (KeyError, TypeError, ValueError):
+        return {}
+    if message.kind == OutboxKind.MAIL:
+        return {"address": address, "mail": notice.mail}
+    return {"address": address, "facts": notice.facts}

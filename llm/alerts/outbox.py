@@ -140,6 +140,16 @@ def pause_after(attempts: int) -> timedelta:
 
 def _send(message: Outbox, now: datetime) -> str:
     """Returns its fate. Raises _NobodyError, or any error that prevents sending."""
+    address, notice = compose(message)
+    if not address:
+        raise _NobodyError
+    if message.kind == OutboxKind.MAIL:
+        return _send_mail(message, notice, address)
+    return _send_webhook(message, notice, address, now)
+
+
+def compose(message: Outbox) -> tuple[str, Notice]:
+    """The address and the words of a message, as it would be sent now; "" if no one would get it."""
     account = message.account
     is_mail = message.kind == OutboxKind.MAIL
     if is_mail and message.event in MAILED:
@@ -149,12 +159,9 @@ def _send(message: Outbox, now: datetime) -> str:
         return _send_mail(message, notice, notice.mail.to)
     own = "" if account is None else account.alert_email if is_mail else account.webhook_url
     address = own or (settings.LLM_ALERT_EMAIL if is_mail else settings.LLM_WEBHOOK_URL)
-    if not address:
-        raise _NobodyError
     # What is sent to an account's own address is for its people; what is sent to ours is for staff.
     shows_cost = account is None or not own or account.shows_cost
-    notice = build_notice(message.event, account, message.payload, shows_cost=shows_cost)
-    return _send_mail(message, notice, address) if is_mail else _send_webhook(message, notice, address, now)
+    return address, build_notice(message.event, account, message.payload, shows_cost=shows_cost)
 
 
 def _send_mail(message: Outbox, notice: Notice, address: str) -> str:

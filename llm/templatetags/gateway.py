@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from django import template
 from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 from django.utils import timezone
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, strip_tags
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.text import capfirst
 
 from llm.admin import format as as_text
 from llm.admin import usage_summaries
@@ -61,6 +63,22 @@ def key_state(key: ApiKey) -> SafeString:
 @register.filter
 def limit_forecast(standing: LimitStanding) -> str:
     return forecast(standing, timezone.now())
+
+
+@register.filter
+def labelled(cells: Iterable[SafeString], headers: Sequence[Mapping[str, Any]]) -> list[SafeString]:
+    """The cells of a list's row, each with its column's name. Django renders them whole, beginning with their tag."""
+    return [_with_label(cell, header) for cell, header in zip(cells, headers, strict=True)]
+
+
+def _with_label(cell: SafeString, header: Mapping[str, Any]) -> SafeString:
+    text = strip_tags(str(header["text"])).strip()
+    tag = str(cell)[:3]
+    if not text or tag not in ("<td", "<th"):
+        return cell
+    # Safe: the label is escaped, and the rest is Django's own.
+    label = format_html(' data-label="{}"', capfirst(text))
+    return mark_safe(f"{tag}{label}{str(cell)[3:]}")  # noqa: S308
 
 
 @register.filter

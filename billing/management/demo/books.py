@@ -20,7 +20,7 @@ from billing.plans import add_version
 from llm.books.clock import lock_books
 from llm.books.figures import compute_figures
 from llm.endusers import account_key, hash_end_user
-from llm.enums import LimitMetric, PriceSource
+from llm.enums import LimitMetric, LimitPer, PriceSource
 from llm.keys import create_key
 from llm.limits.changes import set_limit
 from llm.limits.periods import period_of
@@ -35,6 +35,9 @@ _BATCH = 500
 _DAY = timedelta(days=1)
 _ROUND_TO = 2
 """Amounts of limits have this many digits other than zero."""
+
+_LEAST = {LimitMetric.COST: 150_000_000, LimitMetric.TOKENS: 20_000_000, LimitMetric.REQUESTS: 40}
+"""Of a limit per day or month, in its units."""
 
 Prices = Mapping[str, Sequence[PriceSnapshot]]
 
@@ -189,7 +192,10 @@ def _count_in_limits(account: Account, rows: Sequence[Usage], until: datetime) -
 def _fit_amount(demo_limit: DemoLimit, limit: Limit) -> None:
     """So that the current period has used the wanted share; a round figure unless it is used up."""
     window = LimitWindow.objects.filter(limit=limit).latest("starts_at")
-    amount = max(window.used, 1) * 100 // demo_limit.used_percent
+    amount = window.used * 100 // demo_limit.used_percent
+    if demo_limit.per != LimitPer.TOTAL:
+        # The period may have begun a minute ago.
+        amount = max(amount, _LEAST[demo_limit.metric])
     if demo_limit.used_percent < 100:
         digits = max(len(str(amount)) - _ROUND_TO, 0)
         amount = round(amount, -digits) or 1

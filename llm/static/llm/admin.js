@@ -83,3 +83,21 @@ for (const button of document.querySelectorAll("[data-adds-line]")) {
     add();
   });
 }
+
+/* Pickers that a library draws say nothing of the field that they stand for. */
+function namePickers() {
+  for (const picker of document.querySelectorAll(".select2-selection[role=combobox]:not([aria-label])")) {
+    const field = picker.closest(".select2")?.previousElementSibling;
+    const label = field?.labels?.[0]?.textContent ?? field?.name;
+    if (!label) continue;
+    const name = label.replace(/[:*\s]+$/u, "");
+    picker.setAttribute("aria-label", name);
+    picker.querySelector("[role=textbox]")?.setAttribute("aria-label", name);
+  }
+}
+
+/* The library draws them at some moment after this script, and those of added rows later. */
+if (document.querySelector(".admin-autocomplete")) {
+  new MutationObserver(namePickers).observe(document.body, { childList: true, subtree: true });
+  namePickers();
+}

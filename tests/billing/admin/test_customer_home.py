@@ -132,6 +132,14 @@ def test_pages_take_few_queries_however_many_keys_there_are(admin_client: Client
     assert queries(key_url) <= 40
 
 
+def test_a_refused_form_shows_what_is_stored(admin_client: Client) -> None:
+    account = make_customer()
+    url = f"/admin/llm/account/{account.pk}/change/"
+    page = admin_client.post(url, {**form_on(admin_client, url), "name": ""})
+    assert page.status_code == 200
+    assert "Ten percent" in page.content.decode()
+
+
 def test_an_account_without_anything_has_a_page(admin_client: Client) -> None:
     account = make_account()
     page = admin_client.get(f"/admin/llm/account/{account.pk}/change/").content.decode()

@@ -9,7 +9,7 @@ from django.test import Client
 from django.utils import timezone
 
 from llm.models import Outbox
-from tests.llm.admin.factories import make_account, make_message, messages_of, staff_with
+from tests.llm.admin.factories import make_account, make_limit, make_message, messages_of, staff_with
 from tests.pages import confirm, seen_on, send
 
 pytestmark = pytest.mark.django_db
@@ -49,6 +49,31 @@ def test_messages_and_their_states(admin_client: Client) -> None:
         assert text in page
     detail = admin_client.get(f"{LIST}{rows['waiting'].pk}/change/").content.decode()
     assert "&quot;note&quot;: &quot;&lt;b&gt;&quot;" in detail
+
+
+def test_a_mail_is_shown_as_its_receiver_reads_it(admin_client: Client) -> None:
+    account = make_account(alert_email="ops@acme.example")
+    limit = make_limit(account)
+    payload = {
+        "limit_id": limit.pk,
+        "api_key_id": None,
+        "metric": "tokens",
+        "per": "month",
+        "amount": 1000,
+        "used": 900,
+        "percent": 80,
+        "window_starts_at": "2026-11-01T00:00:00+00:00",
+    }
+    mail = make_message(account, payload=payload)
+    webhook = make_message(account, "hook", kind="webhook", payload=payload)
+
+    page = admin_client.get(f"{LIST}{mail.pk}/change/").content.decode()
+    assert "To ops@acme.example." in page
+    assert "You will get this alert once per period." in page
+    assert "If it is sent, it reads like this." in page
+    page = admin_client.get(f"{LIST}{webhook.pk}/change/").content.decode()
+    assert "To no one: the account has no webhook" in page
+    assert "&quot;used&quot;: 900" in page
 
 
 def test_a_message_that_was_given_up_is_sent_again(admin_client: Client) -> None:

@@ -15,13 +15,12 @@ from typing import Any
 from uuid import UUID
 
 from django.apps import apps
-from django.db.models import Max, Model, QuerySet
+from django.db.models import Max, Model, Q, QuerySet
 
 from llm.db.triggers import tables_only_added_to, tables_that_lose_no_row
 from llm.digests import DIGEST_FIELDS, digest_hex
-from llm.enums import UsageStatus
 from llm.ids import first_id_at
-from llm.models import BooksCheck, CheckedDay, Usage, UsageAdjustment
+from llm.models import BooksCheck, CheckedDay, OpenCall, Usage, UsageAdjustment
 from llm.models.digested import Digested
 
 Mark = Mapping[str, Any]
@@ -35,7 +34,8 @@ _DAY, _DAY_MS = timedelta(days=1), 86_400_000
 def problems_of_history() -> Iterator[str]:
     """A sentence on each table that lost or changed rows since earlier audits, and on each day that lost calls."""
     for day, day_mark in sorted(latest_days().items(), key=lambda item: item[0]):
-        if (rows := calls_of_day(day).count()) < day_mark.rows:
+        # Open ones first: a call that is closed between the two statements is in both, not in neither.
+        if (rows := open_calls_of_day(day).count() + calls_of_day(day).count()) < day_mark.rows:
             yield f"Calls of {day}: there are {rows:,}, but there were {day_mark.rows:,} at an earlier check."
     for table, mark in _latest_marks().items():
         if (model := _models().get(table)) is not None and (problem := _problem(model, mark)):
@@ -57,20 +57,22 @@ def marks_to_keep() -> dict[str, Mark]:
 
 
 class DayTally:
-    """Sums up a day's calls while they are read. until: what is recorded later isn't in the digest."""
+    """Sums up a day's closed calls while they are read. until: what is recorded later isn't in the digest.
 
-    def __init__(self, day: date, until: datetime, former: CheckedDay | None) -> None:
-        self._day, self._until, self._former = day, until, former
+    open_calls: of that day, counted before. A mark of an earlier release counted them too.
+    """
+
+    def __init__(self, day: date, until: datetime, former: CheckedDay | None, *, open_calls: int = 0) -> None:
+        self._day, self._until, self._former, self._open_calls = day, until, former, open_calls
         self._rows = 0
         self._words = [0] * len(DIGEST_FIELDS)
         self._former_words = [0] * len(DIGEST_FIELDS)
 
     def add(self, rows: Sequence[Usage], adjustments: Mapping[UUID, Sequence[UsageAdjustment]]) -> None:
-        """rows: including open and later ones."""
+        """rows: including later ones."""
         self._rows += len(rows)
         for row in rows:
-            if row.status != UsageStatus.OPEN:
-                self._add(row)
+            self._add(row)
         for corrected in adjustments.values():
             for adjustment in corrected:
                 self._add(adjustment)
@@ -92,7 +94,7 @@ class DayTally:
     def mark(self, *, problems: int) -> CheckedDay:
         """Unsaved. problems: all that this audit found in the day."""
         former = self._former
-        if former is not None and self._rows < former.rows:
+        if former is not None and self._open_calls + self._rows < former.rows:
             problems += 1
         if former is not None and problems:
             until, rows, digest = former.until, former.rows, former.digest
@@ -124,9 +126,17 @@ def day_of(usage_id: UUID) -> date:
 
 
 def calls_of_day(day: date) -> QuerySet[Usage]:
-    """Every call has exactly one such day, whatever its id."""
-    calls = Usage.objects.filter(id__gte=first_id_at(_midnight(day)))
-    return calls if day == _LAST_DAY else calls.filter(id__lt=first_id_at(_midnight(day + _DAY)))
+    """The closed ones. Every call has exactly one such day, whatever its id."""
+    return Usage.objects.filter(_has_day(day))
+
+
+def open_calls_of_day(day: date) -> QuerySet[OpenCall]:
+    return OpenCall.objects.filter(_has_day(day))
+
+
+def _has_day(day: date) -> Q:
+    begins = Q(id__gte=first_id_at(_midnight(day)))
+    return begins if day == _LAST_DAY else begins & Q(id__lt=first_id_at(_midnight(day + _DAY)))
 
 
 def _midnight(day: date) -> datetime:

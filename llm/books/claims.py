@@ -19,7 +19,6 @@ from django.conf import settings
 
 from llm.books.operations import OpenCall
 from llm.db.json_rows import Statement, id_list, moment_text, rows_sql
-from llm.enums import UsageStatus
 from llm.models import IdempotencyKey
 
 TABLE = "llm_idempotencykey"
@@ -38,11 +37,11 @@ _COLUMNS = {
     "claimed_at": "timestamptz",
 }
 
-# The second condition deliberately differs from the index of open rows: see `llm.books.statements`.
+# The claiming call may be closed, and a later one of its request open.
 _IS_IN_FLIGHT = (
-    "EXISTS (SELECT 1 FROM llm_usage u WHERE u.request_id = "  # noqa: S608
-    "(SELECT o.request_id FROM llm_usage o WHERE o.id = c.call_id) "
-    f"AND (u.status || '') = '{UsageStatus.OPEN.value}')"
+    "EXISTS (SELECT 1 FROM llm_opencall o WHERE o.request_id = coalesce("
+    "(SELECT u.request_id FROM llm_usage u WHERE u.id = c.call_id), "
+    "(SELECT x.request_id FROM llm_opencall x WHERE x.id = c.call_id)))"
 )
 
 LOCK_POSTGRESQL = f"SELECT pg_advisory_xact_lock({_LOCK}, number) FROM unnest(%s::integer[]) AS number"  # noqa: S608

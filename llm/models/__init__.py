@@ -9,7 +9,7 @@ from llm.models.limits import Limit, LimitWindow
 from llm.models.outbox import Outbox
 from llm.models.processes import Process, ReaperState, ScheduledTask
 from llm.models.signins import SignInCount
-from llm.models.usage import Usage
+from llm.models.usage import OpenCall, Usage
 from llm.models.used_forms import UsedForm
 
 __all__ = (
@@ -25,6 +25,7 @@ __all__ = (
     "Limit",
     "LimitWindow",
     "ModelRoute",
+    "OpenCall",
     "Outbox",
     "Price",
     "Process",

@@ -7,7 +7,7 @@ Names are typed, with suggestions from few rows: the table is too large to list 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -20,8 +20,8 @@ from django.db.models import Q
 from llm.admin.secrets import reduce_secrets
 from llm.endusers import find_hashes
 from llm.enums import FAILED_OUTCOMES, CallOutcome, UsageSource, UsageStatus
-from llm.models import Account, ApiKey, ModelRoute, Usage
-from llm.models.usage import UsageQuerySet, is_by_end_users, is_priced, is_tagged, is_unpriced
+from llm.models import Account, ApiKey, ModelRoute, OpenCall, Usage
+from llm.models.usage import CallQuerySet, UsageQuerySet, is_by_end_users, is_priced, is_tagged, is_unpriced
 from llm.providers.registry import booked_providers
 from llm.types import MAX_END_USER_CHARACTERS
 
@@ -34,10 +34,13 @@ PROPOSALS_READ = 300
 
 @dataclass(frozen=True, slots=True)
 class Narrowing:
-    """indexed: rows that an index yields in id order, by kind. condition: to be checked on them."""
+    """indexed: rows that an index yields in id order, by kind. condition: to be checked on them. opened: the calls in
+    flight that match.
+    """
 
     indexed: tuple[UsageQuerySet, ...]
     condition: Q
+    opened: CallQuerySet[OpenCall]
 
 
 def _choices(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -58,8 +61,10 @@ def _text(label: str, *, proposals: str = "", placeholder: str = "any", limit: i
     return forms.CharField(label=label, required=False, max_length=limit, widget=forms.TextInput(attrs))
 
 
-_LEADING = ("end_user", "open", "key", "account", "model")
+_LEADING = ("end_user", "key", "account", "model")
 """Conditions with an index, the one with the fewest calls first."""
+_OF_CLOSED = ("status", "outcome", "source", "cost")
+"""Conditions on what a call in flight doesn't have."""
 _OUTCOMES = [(FAILED, "failed, any way"), (UNDECIDED, "needs a decision"), *CallOutcome.choices]
 
 
@@ -137,6 +142,9 @@ class UsageFilterForm(forms.Form):
         """Only for a valid form."""
         conditions = self._conditions()
         indexed: tuple[UsageQuerySet, ...]
+        opened = self._opened(conditions)
+        if self.cleaned_data["status"] == UsageStatus.OPEN:
+            return Narrowing((), Q(), opened)
         calls = calls.near_days(self.cleaned_data["first"], self.cleaned_data["last"])
         if identifier := self.cleaned_data["id"]:
             indexed = (calls.filter(_by_identifier(identifier)),)
@@ -153,14 +161,31 @@ class UsageFilterForm(forms.Form):
         rest = Q()
         for condition in conditions.values():
             rest &= condition
-        return Narrowing(indexed, rest)
+        return Narrowing(indexed, rest, opened)
+
+    def _opened(self, conditions: Mapping[str, Q]) -> CallQuerySet[OpenCall]:
+        """None if something is asked for that only a closed call can have."""
+        data, opened = self.cleaned_data, OpenCall.objects.all()
+        is_possible = (
+            data["status"] in ("", UsageStatus.OPEN)
+            and data["outcome"] in ("", CallOutcome.PENDING)
+            and data["source"] in ("", UsageSource.NONE)
+            and not data["cost"]
+        )
+        if not is_possible:
+            return opened.none()
+        if identifier := data["id"]:
+            opened = opened.filter(_by_identifier(identifier)) if _is_uuid(identifier) else opened.none()
+        for condition in (condition for name, condition in conditions.items() if name not in _OF_CLOSED):
+            opened = opened.filter(condition)
+        return opened
 
     def _conditions(self) -> dict[str, Q]:
         """By the name under which a condition may lead; `keys` and `status` have no suitable index."""
         data = self.cleaned_data
         keys, status = data["key"] or [], data["status"]
         found = {
-            "open" if status == UsageStatus.OPEN else "status": Q(status=status) if status else None,
+            "status": Q(status=status) if status else None,
             "key" if len(keys) == 1 else "keys": Q(api_key__in=keys) if len(keys) != 1 else Q(api_key=keys[0]),
             "end_user": is_by_end_users(data["end_user"]) if data["end_user"] else None,
             "account": Q(account=data["account"]) if data["account"] else None,
@@ -207,6 +232,14 @@ def _by_outcome(outcome: str) -> Q | None:
 
 def _by_cost(kind: str) -> Q | None:
     return {"unpriced": is_unpriced(), "priced": is_priced(), "disputed": Q(is_disputed=True)}.get(kind)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _by_identifier(text: str) -> Q:

@@ -23,7 +23,8 @@ from llm.admin.usage.decisions import decision_view, may_decide
 from llm.admin.usage.filters import UsageFilterForm, proposed_accounts, proposed_models
 from llm.admin.usage.paginator import WINDOW, Cursor, UsagePage, read_page
 from llm.enums import UsageSource, UsageStatus
-from llm.models import EndUser, Usage
+from llm.models import EndUser, OpenCall, Usage
+from llm.models.usage import find_call, merge_calls
 
 CURSOR_NAMES = ("before", "after")
 MAX_ATTEMPTS = 50
@@ -59,7 +60,8 @@ class UsageChangeList(ChangeList):
             return UsagePage(rows=[], older=None, newer=None, window_end=None)
         narrowing = self.filter_form.narrowing(self.queryset)
         cursor = Cursor(before=_uuid(request.GET.get("before")), after=_uuid(request.GET.get("after")))
-        return read_page(narrowing.indexed, narrowing.condition, cursor, size=self.list_per_page)
+        opened = narrowing.opened.select_related("account", "api_key")
+        return read_page(narrowing.indexed, narrowing.condition, cursor, size=self.list_per_page, opened=opened)
 
     @property
     def is_narrowed(self) -> bool:
@@ -116,6 +118,13 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
         calls = super().get_queryset(request).select_related("account", "api_key")
         return calls.prefetch_related(WITH_CORRECTIONS)
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Usage | None:
+        """Also of a call in flight."""
+        if (call_id := _uuid(object_id)) is None:
+            return None
+        opened = OpenCall.objects.select_related("account", "api_key", "price")
+        return find_call(call_id, closed=self.get_queryset(request), opened=opened)
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -133,7 +142,10 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
 
     def _details(self, request: HttpRequest, usage: Usage) -> dict[str, Any]:
         known = call_figures(usage)
-        attempts = Usage.objects.filter(request_id=usage.request_id).order_by("id")
+        opened, closed = (
+            list(calls.filter(request_id=usage.request_id).order_by("id")[:MAX_ATTEMPTS])
+            for calls in (OpenCall.objects.all(), Usage.objects.all())
+        )
         return {
             "title": "Call",
             "subtitle": None,
@@ -141,7 +153,7 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
             "state": state_badges(usage, known),
             "may_decide": may_decide(request),
             "end_user_name": _name_of_end_user(usage),
-            "attempts": list(attempts[:MAX_ATTEMPTS]),
+            "attempts": merge_calls(opened, closed, newest_first=False)[:MAX_ATTEMPTS],
             "applied_rates": rate_table(usage.rate_set) if usage.rate_set else None,
         }
 

@@ -33,8 +33,10 @@ from llm.enums import CallOutcome, LimitMetric, LimitPer, UsageSource, UsageStat
 from llm.ids import uuid7
 from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import set_limit
+from llm import models
 from llm.models import LimitWindow, Usage
 from llm.types import TokenCounts
+from tests.books import all_calls
 from tests.llm.books.making import a_close, a_key, an_open
 
 pytestmark = pytest.mark.slow
@@ -233,7 +235,8 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def rows_are_the_models(self) -> None:
-        rows = Usage.objects.in_bulk()
+        rows = {call.pk: call for call in all_calls()}
+        assert len(rows) == Usage.objects.count() + models.OpenCall.objects.count()
         assert {pk: row.status for pk, row in rows.items()} == {pk: call.status for pk, call in self._model.items()}
         for pk, call in self._model.items():
             if call.final is not None:

@@ -131,7 +131,7 @@ class _Verification:
             self._findings.add(sentence)
 
     def _read_day(self, day: date, former: CheckedDay | None) -> None:
-        tally = DayTally(day, self.until, former, open_calls=open_calls_of_day(day).count())
+        tally = DayTally(day, self.until, former, opened=open_calls_of_day(day).values_list("id", flat=True))
         problems = self._findings.problems
         for rows in reading.chunks_of_day(day):
             adjustments = reading.load_adjustments(rows)

@@ -8,7 +8,6 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count
 
 from llm.books.adjusting import DECLARED_FREE, last_rerating
 from llm.books.clock import database_now
@@ -21,6 +20,7 @@ from llm.prices.snapshots import load_snapshots
 from llm.types import TOKEN_FIELDS, TokenCounts
 
 _FORGOTTEN_AFTER = timedelta(hours=1)
+_ATTEMPT = ("request_id", "attempt")
 
 
 class CallChecks:
@@ -51,6 +51,7 @@ class CallChecks:
         for row in rows:
             problems = self._problems_of_open(row, is_closed=row.pk in closed)
             yield from (f"Call {row.pk}: {problem}." for problem in problems)
+        yield from self._problems_of_attempts(rows)
 
     def _find_all(self, row: Usage, adjustments: Sequence[UsageAdjustment]) -> Iterator[str]:
         yield from self._find_problems(row)
@@ -61,13 +62,17 @@ class CallChecks:
         if unknown := {row.api_key_id for row in rows} - set(self._accounts):
             self._accounts |= dict(ApiKey.objects.filter(pk__in=unknown).values_list("id", "account_id"))
 
-    def _problems_of_attempts(self, rows: Sequence[Usage]) -> Iterator[str]:
+    def _problems_of_attempts(self, rows: Sequence[Usage] | Sequence[OpenCall]) -> Iterator[str]:
         requests = {row.request_id for row in rows}
-        attempts = Usage.objects.filter(request_id__in=requests).order_by().values_list("request_id", "attempt")
-        for request_id, attempt, calls in attempts.annotate(calls=Count("id")).filter(calls__gt=1):
-            if (request_id, attempt) not in self._doubled:
+        calls: dict[UUID, tuple[UUID, int]] = {}
+        # By id, since a call may be closed between the two statements. Open ones first.
+        for model in (OpenCall, Usage):
+            found = model._default_manager.filter(request_id__in=requests).order_by()
+            calls |= {pk: (request_id, attempt) for pk, request_id, attempt in found.values_list("pk", *_ATTEMPT)}
+        for (request_id, attempt), number in Counter(calls.values()).items():
+            if number > 1 and (request_id, attempt) not in self._doubled:
                 self._doubled.add((request_id, attempt))
-                yield f"Request {request_id}: attempt {attempt} is on the books {calls} times."
+                yield f"Request {request_id}: attempt {attempt} is on the books {number} times."
 
     def _find_problems(self, row: Usage) -> Iterator[str]:
         if self._accounts.get(row.api_key_id) != row.account_id:

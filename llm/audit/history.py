@@ -9,7 +9,7 @@ made whenever an audit has read it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
@@ -57,20 +57,21 @@ def marks_to_keep() -> dict[str, Mark]:
 
 
 class DayTally:
-    """Sums up a day's closed calls while they are read. until: what is recorded later isn't in the digest.
+    """Sums up a day's calls while they are read. until: what is recorded later isn't in the digest.
 
-    open_calls: of that day, counted before. A mark of an earlier release counted them too.
+    opened: those in flight, read before the closed ones; one that is closed in between is counted once.
     """
 
-    def __init__(self, day: date, until: datetime, former: CheckedDay | None, *, open_calls: int = 0) -> None:
-        self._day, self._until, self._former, self._open_calls = day, until, former, open_calls
-        self._rows = 0
+    def __init__(self, day: date, until: datetime, former: CheckedDay | None, *, opened: Iterable[UUID] = ()) -> None:
+        self._day, self._until, self._former, self._opened = day, until, former, set(opened)
+        self._closed = 0
         self._words = [0] * len(DIGEST_FIELDS)
         self._former_words = [0] * len(DIGEST_FIELDS)
 
     def add(self, rows: Sequence[Usage], adjustments: Mapping[UUID, Sequence[UsageAdjustment]]) -> None:
-        """rows: including later ones."""
-        self._rows += len(rows)
+        """rows: closed calls, including later ones."""
+        self._closed += len(rows)
+        self._opened.difference_update(row.pk for row in rows)
         for row in rows:
             self._add(row)
         for corrected in adjustments.values():
@@ -93,13 +94,13 @@ class DayTally:
 
     def mark(self, *, problems: int) -> CheckedDay:
         """Unsaved. problems: all that this audit found in the day."""
-        former = self._former
-        if former is not None and self._open_calls + self._rows < former.rows:
+        former, found = self._former, self._closed + len(self._opened)
+        if former is not None and found < former.rows:
             problems += 1
         if former is not None and problems:
             until, rows, digest = former.until, former.rows, former.digest
         else:
-            until, rows, digest = self._until, self._rows, digest_hex(self._words)
+            until, rows, digest = self._until, found, digest_hex(self._words)
         return CheckedDay(day=self._day, until=until, rows=rows, digest=digest, problems=problems)
 
 

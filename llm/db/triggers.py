@@ -37,7 +37,7 @@ END """
 _CREATE_FUNCTION = f"\nCREATE OR REPLACE FUNCTION {{name}}() RETURNS trigger LANGUAGE plpgsql AS $${_BODY}$$\n"
 
 _APPEND_ONLY = {
-    "llm_usage": "a closed call is never changed: add an adjustment",
+    "llm_usage": "a closed call is never changed or deleted: add an adjustment",
     "llm_usageadjustment": "an adjustment is never changed: add another",
     "llm_price": "a price is never changed: set a new one",
     "llm_rateset": "the rates of a price are never changed: set a new price",

@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 
 from llm.keys import revoke_key
-from llm.models import ApiKey, Usage
+from llm.models import ApiKey, OpenCall, Usage
 from tests.books import closed_usage
 from tests.e2e.callers import Application, hello, read_to_end, read_until
 from tests.e2e.test_endings import Ending, ending_of
@@ -82,7 +82,7 @@ def test_a_server_that_is_asked_to_stop_ends_its_streams_first(
     # What was still served in the moment before the signal arrived is on the books too.
     rows = [row for row in Usage.objects.all() if row.is_stream]
     assert [ending_of(row) for row in rows] == [Ending("settled", "reported", "ok", (9, 20))]
-    assert Usage.objects.open().count() == 0
+    assert OpenCall.objects.count() == 0
 
 
 def test_a_server_that_is_asked_to_stop_again_and_again_still_ends_its_streams_first(

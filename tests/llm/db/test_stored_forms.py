@@ -280,7 +280,9 @@ def test_two_windows_of_one_period_become_one_with_the_calls_of_both(whole_secon
 
     window = LimitWindow.objects.get()
     assert (window.used, window.held) == (80, 120)
-    assert {json.dumps(holds) for holds in Usage.objects.values_list("holds", flat=True)} == {f"[[{window.pk}, 60]]"}
+    assert {json.dumps(holds) for holds in models.OpenCall.objects.values_list("holds", flat=True)} == {
+        f"[[{window.pk}, 60]]"
+    }
     counts = TokenCounts(prompt_tokens=1)
     commit_batch([a_close(each.id, cost_pico=None, counts=counts) for each in (first, second)])
     window = LimitWindow.objects.get()

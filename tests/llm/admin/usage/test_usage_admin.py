@@ -64,7 +64,7 @@ def test_a_page_of_50_calls_takes_few_queries(admin_client: Client, django_asser
     keys = [make_key(account, f"key {number}") for number in range(50)]
     save(*(usage_row(key) for key in keys))
 
-    with django_assert_max_num_queries(7):
+    with django_assert_max_num_queries(8):
         response = admin_client.get(LIST)
 
     assert len(response.context["cl"].result_list) == 50

@@ -15,4 +15,6 @@ class BillingConfig(AppConfig):
         import_module("billing.checks")
         keep(tuple(import_module("billing.triggers").triggers()))
         post_migrate.connect(install_triggers, sender=self)
-        post_migrate.connect(import_module("billing.staff.roles").make_groups, sender=self)
+        roles = import_module("billing.staff.roles")
+        post_migrate.connect(roles.make_groups, sender=self)
+        post_migrate.connect(roles.name_permissions, sender=self)

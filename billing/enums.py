@@ -44,6 +44,7 @@ class LineKind(models.TextChoices):
     DISCOUNT = "discount", "discount"
     FLAT_FEE = "flat_fee", "flat fee"
     COMMITMENT = "commitment", "minimum commitment"
+    ONE_OFF = "one_off", "one-off line"
     GOODWILL = "goodwill", "goodwill already credited"
 
 
@@ -57,6 +58,8 @@ class TierMode(models.TextChoices):
 class InvoiceAction(models.TextChoices):
     DRAFT = "draft", "drafted"
     RECOMPUTE = "recompute", "recalculated"
+    ADD_LINE = "add_line", "given a one-off line"
+    REMOVE_LINE = "remove_line", "cleared of a one-off line"
     SUBMIT = "submit", "submitted for review"
     SEND_BACK = "send_back", "sent back"
     APPROVE = "approve", "approved"
@@ -84,5 +87,6 @@ class TokenScope(models.TextChoices):
 
     READ = "read", "read"
     EXPORT = "export", "start exports"
+    PREPARE = "prepare", "add and remove one-off lines of drafts"
     CREDIT = "credit", "credit invoices"
     DECIDE = "decide", "decide on lost and disputed calls"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from billing.models import BilledUsage, Invoice, InvoiceLine, PlanVersion
+from billing.models import BilledUsage, Invoice, InvoiceLine, OneOffLine, PlanVersion
 from billing.models.invoices import CONTENT_VERSION
 from llm.db.triggers import Trigger
 
@@ -24,7 +24,7 @@ def _changes(names: Iterator[str]) -> str:
     return " OR ".join(f"OLD.{name} {{is_not}} NEW.{name}" for name in names)
 
 
-def _columns(model: type[Invoice | PlanVersion]) -> list[str]:
+def _columns(model: type[Invoice | OneOffLine | PlanVersion]) -> list[str]:
     return [str(field.column) for field in model._meta.concrete_fields]
 
 
@@ -42,6 +42,7 @@ def triggers() -> Iterator[Trigger]:
         ("billing_exchangerate", "a rate of exchange is never changed: add another"),
     ):
         yield from (Trigger(table, event, text) for event in ("UPDATE", "DELETE"))
+    yield from _of_one_offs()
     numbers = "numbers of invoices are given once, one after the other"
     yield Trigger(
         "billing_invoiceseries", "UPDATE", numbers, "NEW.last_number <= OLD.last_number OR NEW.name <> OLD.name"
@@ -77,6 +78,13 @@ def _of_invoices() -> Iterator[Trigger]:
         f"NEW.content_version <> {CONTENT_VERSION}",
     )
     yield Trigger("billing_invoice", "DELETE", "an invoice is never deleted: void it")
+
+
+def _of_one_offs() -> Iterator[Trigger]:
+    content = _changes(name for name in _columns(OneOffLine) if name not in ("removed_at", "removed_by_id"))
+    text = "a one-off line is never changed: remove it, and add another"
+    yield Trigger("billing_oneoffline", "UPDATE", text, f"OLD.removed_at IS NOT NULL OR {content}")
+    yield Trigger("billing_oneoffline", "DELETE", text)
 
 
 def _of_content(table: str) -> Iterator[Trigger]:

@@ -85,6 +85,19 @@ class PlanTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class OneOff:
+    """A charge or allowance that staff added to a month by hand; see `billing.models.OneOffLine`.
+
+    amount: without tax; negative for an allowance. tax_percent: None if it has the tax rate of its month.
+    """
+
+    key: str
+    description: str
+    amount: Decimal
+    tax_percent: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChargeLine:
     """One line as rated; see `billing.models.InvoiceLine`. key: identifies it among all lines of its period.
 
@@ -93,7 +106,7 @@ class ChargeLine:
     exact_amount: in the plan's currency, unrounded, 24 decimals; amount: rounded half away from zero.
     cost_pico: its share of our cost, USD; the shares of all lines add up to the cost of the usage.
     calls, digest: of the calls that it stands for: at cost all that used its meter at its price, at fixed prices all of
-    the model's.
+    the model's. tax_percent: None if it has the tax rate of its month.
     """
 
     key: str
@@ -109,6 +122,7 @@ class ChargeLine:
     cost_pico: int = 0
     calls: int = 0
     digest: tuple[int, ...] = NO_DIGEST
+    tax_percent: Decimal | None = None
 
     @property
     def residual(self) -> Decimal:

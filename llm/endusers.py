@@ -2,7 +2,10 @@
 
 The key is the account's own random one (`EndUserKey`), mixed with LLM_KEY_PEPPER: a copy of the database alone can't be
 searched for names, and without the account's key nothing can. So deleting a name removes it from every view, and
-deleting the key turns all of the account's hashes into mere labels.
+deleting the key turns all of the account's hashes into mere labels. Replies that are kept for repeats may contain a
+name (a response repeats its `user`), so they are deleted with it.
+
+An account has LLM_END_USER_NAMES names at most: who makes names up gets hashes on the books, and fills no table.
 """
 
 from __future__ import annotations
@@ -11,15 +14,23 @@ import hmac
 import re
 import secrets
 from collections.abc import Collection
+from datetime import timedelta
 from typing import NamedTuple
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
-from llm.models import Account, EndUser, EndUserKey
+from llm.ids import first_id_at
+from llm.models import Account, EndUser, EndUserKey, KeptReply, Usage
+from llm.models.usage import UsageQuerySet
 from llm.types import END_USER_LENGTH, MAX_END_USER_CHARACTERS, clean_text
 
 _KEY_BYTES = 32
+_MAX_EVICTED = 1000
+"""Of an account, with one write: those of a bound that was lowered go with the next ones."""
+_REPLIES_ARE_KEPT = timedelta(days=2)
+"""Longer than any setting says."""
 _HASH = re.compile(rf"[0-9a-f]{{{END_USER_LENGTH}}}")
 
 
@@ -30,6 +41,13 @@ class NamedEndUser(NamedTuple):
     end_user: str
     name: str
     key: bytes
+
+
+class Forgotten(NamedTuple):
+    """How many were deleted: readable names, and kept replies to calls of these end users."""
+
+    names: int
+    replies: int
 
 
 def hash_end_user(name: str, key: bytes) -> str:
@@ -71,21 +89,41 @@ def write_names(names: Collection[NamedEndUser]) -> None:
         if current.get(each.account_id) == each.key
     ]
     EndUser.objects.bulk_create(kept, ignore_conflicts=True)
+    for account_id in sorted({each.account_id for each in kept}):
+        _evict_names(account_id)
 
 
-def forget_name(account: Account, name: str) -> int:
-    """Delete the readable name of one end user; returns the number of rows deleted."""
+def _evict_names(account_id: int) -> None:
+    """The oldest ones of too many. That of an end user who still calls comes back, as a forgotten one does."""
+    names = EndUser.objects.filter(account=account_id).order_by()
+    surplus = names.count() - settings.LLM_END_USER_NAMES
+    if surplus > 0:
+        oldest = names.order_by("pk").values_list("pk", flat=True)[: min(surplus, _MAX_EVICTED)]
+        EndUser.objects.filter(pk__in=list(oldest)).delete()
+
+
+def forget_name(account: Account, name: str) -> Forgotten:
+    """Delete the readable name of one end user, as the caller gave it."""
     key = EndUserKey.objects.filter(account=account).first()
-    return 0 if key is None else forget_hash(account, hash_end_user(name, bytes(key.key)))
-
-
-def forget_hash(account: Account, end_user: str) -> int:
-    """The same by hash, as the account's calls show it."""
-    return EndUser.objects.filter(account=account, end_user=end_user).delete()[0]
+    cleaned = clean_text(name, limit=MAX_END_USER_CHARACTERS + 1)
+    return Forgotten(0, 0) if key is None else forget_hash(account, hash_end_user(cleaned, bytes(key.key)))
 
 
 @transaction.atomic
-def forget_all(account: Account) -> int:
+def forget_hash(account: Account, end_user: str) -> Forgotten:
+    """The same by hash, as the account's calls show it."""
+    names = EndUser.objects.filter(account=account, end_user=end_user).delete()[0]
+    return Forgotten(names, _delete_replies(account, Usage.objects.by_end_users([end_user])))
+
+
+@transaction.atomic
+def forget_all(account: Account) -> Forgotten:
     """Delete all readable names, and the key: afterwards the hashes on the books can't be traced to anyone."""
     EndUserKey.objects.filter(account=account).delete()
-    return EndUser.objects.filter(account=account).delete()[0]
+    names = EndUser.objects.filter(account=account).delete()[0]
+    return Forgotten(names, _delete_replies(account, Usage.objects.exclude(end_user="")))
+
+
+def _delete_replies(account: Account, calls: UsageQuerySet) -> int:
+    recent = calls.filter(account=account, id__gte=first_id_at(timezone.now() - _REPLIES_ARE_KEPT)).order_by()
+    return KeptReply.objects.filter(pk__in=recent.values("request_id")).delete()[0]

@@ -60,8 +60,20 @@ class GatewayError(Exception):
 
 
 class RequestError(GatewayError):
+    """owner: account and key of a key that is known and doesn't work. limit_id: the limit that the request exceeds."""
+
     code = "invalid_request"
     http_status = 400
+    owner: tuple[int, int] | None = None
+    limit_id = 0
+
+    def about_key(self, account_id: int, key_id: int) -> Self:
+        self.owner = account_id, key_id
+        return self
+
+    def about_limit(self, limit_id: int) -> Self:
+        self.limit_id = limit_id
+        return self
 
 
 class InvalidRequest(RequestError):

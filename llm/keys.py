@@ -160,9 +160,9 @@ def _build_caller(key: Any) -> Caller:
     if key is None:
         raise InvalidKey(REFUSED_KEYS["unknown"])
     if (refusal := key.refusal_at(timezone.now())) is not None:
-        raise InvalidKey(REFUSED_KEYS[refusal])
+        raise InvalidKey(REFUSED_KEYS[refusal]).about_key(key.account_id, key.pk)
     if key.account.status != AccountStatus.ACTIVE:
-        raise PermissionDenied(REFUSED_ACCOUNT)
+        raise PermissionDenied(REFUSED_ACCOUNT).about_key(key.account_id, key.pk)
     return Caller(
         key_id=key.pk,
         account_id=key.account_id,

@@ -13,7 +13,9 @@ from llm.alerts import outbox
 from llm.audit import verify_recent
 from llm.books import reaper
 from llm.books.claims import prune_claims
+from llm.books.clock import database_now
 from llm.calls import kept_replies
+from llm.calls.refusal_counts import prune_refusal_counts
 from llm.limits import changes as limits
 from llm.models.processes import MAX_STARTS
 
@@ -52,7 +54,7 @@ def prune_windows() -> None:
     """Delete windows of limits, and claims of idempotency keys, that are no longer needed."""
     if deleted := limits.prune_windows():
         _log.info("limits.windows_pruned", deleted=deleted)
-    if deleted := prune_claims(now=timezone.now()):
+    if deleted := prune_claims(now=database_now()):
         _log.info("idempotency.keys_pruned", deleted=deleted)
 
 
@@ -61,6 +63,13 @@ def prune_kept_replies() -> None:
     """Replies for repeated requests whose time is over."""
     if deleted := kept_replies.prune_kept_replies(now=timezone.now()):
         _log.info("idempotency.replies_pruned", deleted=deleted)
+
+
+@shared_task(name="llm.tasks.prune_refusals", ignore_result=True, max_starts=MAX_STARTS)
+def prune_refusals() -> None:
+    """Delete counts of refused requests of long ago."""
+    if deleted := prune_refusal_counts(now=timezone.now()):
+        _log.info("refusals.pruned", deleted=deleted)
 
 
 @shared_task(name="llm.tasks.prune_outbox", ignore_result=True, max_starts=MAX_STARTS)

@@ -43,6 +43,7 @@ app.conf.beat_schedule = {
     "prune_windows": {"task": "llm.tasks.prune_windows", "schedule": crontab(hour=4, minute=10), "options": NIGHTLY},
     "prune_replies": {"task": "llm.tasks.prune_kept_replies", "schedule": 600.0, "options": {"expires": 600}},
     "prune_outbox": {"task": "llm.tasks.prune_outbox", "schedule": crontab(hour=4, minute=20), "options": NIGHTLY},
+    "prune_refusals": {"task": "llm.tasks.prune_refusals", "schedule": crontab(hour=4, minute=30), "options": NIGHTLY},
     "prune_sign_ins": {"task": "llm.tasks.prune_sign_in_counts", "schedule": crontab(minute=40), "options": HOURLY},
 }
 

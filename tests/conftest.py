@@ -107,7 +107,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if getattr(config.option, "loadgroup", False):
         for item in items:
+            _group_by_gateway(item)
             _name_group(item)
+
+
+def _group_by_gateway(item: pytest.Item) -> None:
+    """Tests of a file that start gateways of their own run in one process, which starts each of these only once."""
+    names = getattr(item, "fixturenames", ())
+    if "start_gateway" in names and "gateway" not in names and item.get_closest_marker("xdist_group") is None:
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def _name_group(item: pytest.Item) -> None:

@@ -56,7 +56,7 @@ class CallSerializer(ViewedSerializer[Usage]):
     """A call. Tokens, units, cost, how it was served and whether it is billable include its adjustments."""
 
     costs = frozenset(("cost",))
-    staff_only = frozenset(("upstream_model", "reported_model", "rate_set", "error_code", "flags"))
+    staff_only = frozenset(("provider_instance", "upstream_model", "reported_model", "rate_set", "error_code", "flags"))
 
     id = serializers.UUIDField()
     request_id = serializers.UUIDField()
@@ -66,6 +66,9 @@ class CallSerializer(ViewedSerializer[Usage]):
     key_name = serializers.CharField(source="api_key.name")
     dialect = serializers.CharField()
     provider = serializers.CharField()
+    provider_instance = serializers.CharField(
+        required=False, help_text="The configured instance of the provider; empty in old calls. For staff."
+    )
     model = serializers.CharField(help_text="The name the caller requested.")
     upstream_model = serializers.CharField(required=False, help_text="For staff.")
     reported_model = serializers.CharField(required=False, help_text="For staff.")

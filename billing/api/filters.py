@@ -206,6 +206,10 @@ class UsageFilters(DaysFilterSet):
 class CallFilters(DaysFilterSet):
     status = filters.ChoiceFilter(choices=UsageStatus.choices, method="with_status")
     request_id = filters.UUIDFilter(help_text="All attempts of one request.")
+    provider = filters.CharFilter(max_length=50, help_text="The provider's name.")
+    provider_instance = filters.CharFilter(
+        method="by_instance", max_length=50, help_text="A configured instance of a provider. For staff."
+    )
     end_user = filters.CharFilter(
         method="leave",
         max_length=MAX_END_USER_CHARACTERS,
@@ -226,6 +230,12 @@ class CallFilters(DaysFilterSet):
     def leave(self, rows: CallQuerySet[Any], name: str, value: object) -> CallQuerySet[Any]:
         """Does nothing: this needs more than one parameter."""
         return rows
+
+    def by_instance(self, rows: CallQuerySet[Any], name: str, value: str) -> CallQuerySet[Any]:
+        """Raises ValidationError for customers, who aren't shown instances either."""
+        if not viewer_of(self.request).is_staff:
+            raise ValidationError({name: "Only staff may filter by this."})
+        return rows.filter(provider_instance=value)
 
     def filter_queryset(self, queryset: CallQuerySet[Any]) -> CallQuerySet[Any]:
         """Of open or of closed calls."""

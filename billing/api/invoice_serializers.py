@@ -15,7 +15,7 @@ from billing.enums import CreditKind, InvoiceAction, InvoiceKind, InvoiceState, 
 from billing.fonts import character_name
 from billing.invoices.glyphs import missing_now
 from billing.invoices.taxes import percent_of, taxes_of
-from billing.models import Invoice, InvoiceEvent, InvoiceLine
+from billing.models import Invoice, InvoiceEvent, InvoiceLine, OneOffLine
 from llm.money import format_usd
 
 
@@ -148,6 +148,42 @@ class InvoiceDetailSerializer(InvoiceSerializer):
     @extend_schema_field(serializers.ListField(child=serializers.CharField()))
     def get_missing_characters(self, invoice: Invoice) -> list[str]:
         return list(map(character_name, missing_now(invoice)))
+
+
+class OneOffSerializer(serializers.Serializer[OneOffLine]):
+    """A charge or an allowance that staff added to a month."""
+
+    id = serializers.IntegerField()
+    period = MonthSerializerField(source="period_start")
+    description = serializers.CharField()
+    currency = serializers.CharField()
+    amount = CurrencyField(help_text="Without tax; negative for an allowance.")
+    tax_percent = ExactField(allow_null=True, help_text="null: the tax rate of its month.")
+    reason = serializers.CharField()
+    added_by = serializers.CharField(source="added_by.username")
+    added_at = serializers.DateTimeField()
+
+
+class OneOffRequestSerializer(RequestSerializer):
+    description = serializers.CharField(max_length=150, help_text="As printed on the invoice.")
+    amount = serializers.DecimalField(
+        max_digits=26,
+        decimal_places=MAX_DECIMALS,
+        help_text="Without tax, in the invoice's currency; negative for an allowance, which covers at most what the "
+        "month charges otherwise.",
+    )
+    tax_percent = serializers.DecimalField(
+        max_digits=7,
+        decimal_places=4,
+        allow_null=True,
+        default=None,
+        help_text="Of a charge with a tax rate of its own. null: the rate of the month.",
+    )
+    reason = serializers.CharField(max_length=500)
+
+
+class ReasonSerializer(RequestSerializer):
+    reason = serializers.CharField(max_length=500)
 
 
 class CreditedLineSerializer(RequestSerializer):

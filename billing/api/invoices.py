@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.generics import ListAPIView, RetrieveAPIView, get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -17,11 +17,19 @@ from rest_framework.reverse import reverse
 
 from billing.api.base import ManagementView
 from billing.api.filters import InvoiceFilters
-from billing.api.invoice_serializers import CreditRequestSerializer, InvoiceDetailSerializer, InvoiceSerializer
+from billing.api.invoice_serializers import (
+    CreditRequestSerializer,
+    InvoiceDetailSerializer,
+    InvoiceSerializer,
+    OneOffRequestSerializer,
+    OneOffSerializer,
+    ReasonSerializer,
+)
 from billing.documents import pdf_file_name, render_pdf
 from billing.enums import CreditKind, TokenScope
 from billing.errors import BillingError
 from billing.invoices.crediting import credit, credit_and_bill_again
+from billing.invoices.one_off_changes import add_one_off, removable_lines, remove_one_off
 from billing.models import Invoice
 
 if TYPE_CHECKING:
@@ -119,3 +127,68 @@ class InvoiceCreditNotesView(_InvoicesView, ListAPIView[Invoice]):
         location = reverse("invoice", kwargs={"pk": note.pk}, request=request)
         answer = InvoiceDetailSerializer(note, context=self.get_serializer_context()).data
         return Response(answer, status=status.HTTP_201_CREATED, headers={"Location": location})
+
+
+class InvoiceOneOffsView(_InvoicesView):
+    permissions: ClassVar[dict[str, str]] = {"GET": "billing.view_invoice", "POST": "billing.prepare_invoice"}
+    scopes: ClassVar[dict[str, TokenScope]] = {"POST": TokenScope.PREPARE}
+    serializer_class = OneOffSerializer
+    pagination_class = None
+
+    @extend_schema(
+        operation_id="invoices_one_off_lines",
+        summary="The one-off lines of a draft",
+        description="For staff. Those that can be removed, including allowances that have nothing to cover.",
+        responses=OneOffSerializer(many=True),
+        tags=["management"],
+    )
+    def get(self, request: Request, pk: int) -> Response:
+        if not self.viewer.is_staff:
+            raise NotFound("Only drafts have one-off lines that can be changed.")
+        return Response([OneOffSerializer(each).data for each in removable_lines(self.get_object())])
+
+    @extend_schema(
+        operation_id="invoices_add_one_off_line",
+        summary="Add a one-off line to a draft",
+        description="For staff. A setup fee and the like, or an allowance. The draft is recalculated.",
+        request=OneOffRequestSerializer,
+        responses={201: InvoiceDetailSerializer},
+        tags=["management"],
+    )
+    def post(self, request: Request, pk: int) -> Response:
+        invoice = self.get_object()
+        asked = OneOffRequestSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        try:
+            add_one_off(invoice.pk, user=cast("User", request.user), **asked.validated_data)
+        except BillingError as error:
+            raise ValidationError(str(error)) from error
+        answer = InvoiceDetailSerializer(self.get_object(), context=self.get_serializer_context()).data
+        return Response(answer, status=status.HTTP_201_CREATED)
+
+
+class InvoiceOneOffRemovalView(_InvoicesView):
+    permissions: ClassVar[dict[str, str]] = {"GET": "billing.prepare_invoice", "POST": "billing.prepare_invoice"}
+    scopes: ClassVar[dict[str, TokenScope]] = {"POST": TokenScope.PREPARE}
+    http_method_names = ["post"]
+    serializer_class = InvoiceDetailSerializer
+    pagination_class = None
+
+    @extend_schema(
+        operation_id="invoices_remove_one_off_line",
+        summary="Remove a one-off line from a draft",
+        description="For staff. The draft is recalculated.",
+        request=ReasonSerializer,
+        responses={200: InvoiceDetailSerializer},
+        tags=["management"],
+    )
+    def post(self, request: Request, pk: int, line_id: int) -> Response:
+        invoice = self.get_object()
+        asked = ReasonSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        user, reason = cast("User", request.user), asked.validated_data["reason"]
+        try:
+            remove_one_off(invoice.pk, user=user, reason=reason, line_id=line_id)
+        except BillingError as error:
+            raise ValidationError(str(error)) from error
+        return Response(InvoiceDetailSerializer(self.get_object(), context=self.get_serializer_context()).data)

@@ -6,7 +6,14 @@ from billing.api.accounts import AccountsView, LimitsView
 from billing.api.base import NothingHereView
 from billing.api.calls import CallDecisionView, CallDetailView, CallsView
 from billing.api.exports import ExportFileView, ExportsView, ExportView
-from billing.api.invoices import InvoiceCreditNotesView, InvoicePdfView, InvoicesView, InvoiceView
+from billing.api.invoices import (
+    InvoiceCreditNotesView,
+    InvoiceOneOffRemovalView,
+    InvoiceOneOffsView,
+    InvoicePdfView,
+    InvoicesView,
+    InvoiceView,
+)
 from billing.api.usage import UsageView
 
 urlpatterns = [
@@ -20,6 +27,12 @@ urlpatterns = [
     path("invoices/<int:pk>/", InvoiceView.as_view(), name="invoice"),
     path("invoices/<int:pk>/pdf/", InvoicePdfView.as_view(), name="invoice-pdf"),
     path("invoices/<int:pk>/credit-notes/", InvoiceCreditNotesView.as_view(), name="invoice-credit-notes"),
+    path("invoices/<int:pk>/one-off-lines/", InvoiceOneOffsView.as_view(), name="invoice-one-off-lines"),
+    path(
+        "invoices/<int:pk>/one-off-lines/<int:line_id>/removal/",
+        InvoiceOneOffRemovalView.as_view(),
+        name="invoice-one-off-removal",
+    ),
     path("exports/", ExportsView.as_view(), name="exports"),
     path("exports/<int:pk>/", ExportView.as_view(), name="export"),
     path("exports/<int:pk>/files/<str:name>/", ExportFileView.as_view(), name="export-file"),

@@ -48,6 +48,7 @@ _CATEGORY = {
     LineKind.DISCOUNT: ("Credit", "One-Time"),
     LineKind.FLAT_FEE: ("Purchase", "Recurring"),
     LineKind.COMMITMENT: ("Purchase", "Recurring"),
+    LineKind.ONE_OFF: ("Purchase", "One-Time"),
     LineKind.GOODWILL: ("Credit", "One-Time"),
 }
 """ChargeCategory and ChargeFrequency."""
@@ -110,6 +111,8 @@ def _of_line(line: InvoiceLine, meters: MetersOfMonth) -> list[Row]:
 
 def _build_row(line: InvoiceLine) -> Row:
     category, frequency = _CATEGORY[LineKind(line.kind)]
+    if line.kind == LineKind.ONE_OFF and (line.amount < 0) != (line.invoice.kind == InvoiceKind.CREDIT_NOTE):
+        category = "Credit"
     row: Row = {
         **_costs(line.exact_amount),
         **_when(line),

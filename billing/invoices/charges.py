@@ -23,12 +23,22 @@ from billing.invoices.late_usage import (
     regular_of,
     usage_on,
 )
+from billing.invoices.one_offs import OneOffs, require_currency
 from billing.invoices.taxes import percent_of
-from billing.models import BilledUsage, BillingProfile, ExchangeRate, Invoice, InvoiceLine, Plan, PlanVersion
+from billing.models import (
+    BilledUsage,
+    BillingProfile,
+    ExchangeRate,
+    Invoice,
+    InvoiceLine,
+    OneOffLine,
+    Plan,
+    PlanVersion,
+)
 from billing.models.rollups import SUM_FIELDS
 from billing.periods import BillingPeriod
 from billing.plans import build_terms, version_in_force
-from billing.rating import beside_others, difference, rate
+from billing.rating import beside_others, difference, one_off_lines, rate
 from billing.rollup import usage_sums
 from billing.types import ChargeLine, PlanTerms, UsageSum
 from llm.digests import DIGEST_FIELDS, digest_hex
@@ -38,7 +48,11 @@ from llm.types import TOKEN_FIELDS
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """Terms that several accounts share, each read once."""
+    """What drafts are computed from beside usage: the accounts' one-off lines, and terms that several accounts share,
+    each read once.
+    """
+
+    one_offs: OneOffs
 
     version_in_force: Callable[[Plan, BillingPeriod], PlanVersion] = field(
         default_factory=lambda: cache(version_in_force)
@@ -124,7 +138,8 @@ def rate_parts(
     Raises NotBillableError.
     """
     own = MonthTerms(invoice.plan_version, invoice.per_usd, invoice.tax_percent)
-    part = _part(invoice.period, usage, own, others, lookups)
+    one_offs = _one_offs(invoice.account_id, invoice.period, others, lookups, may_skip=False)
+    part = _part(invoice.period, usage, own, others, one_offs, lookups)
     if not part.is_reduction:
         is_whole = invoice.kind == InvoiceKind.REGULAR
         yield replace(part, lines=beside_others(part.lines, part.billed)) if is_whole else part
@@ -146,7 +161,22 @@ def part_of_month(
 ) -> Part:
     """A month that was billed before. Raises NotBillableError."""
     terms = terms_of_month(period, others, profile, lookups)
-    return _part(period, usage_sums(account_id, period), terms, others, lookups)
+    is_moving = period in others.corrected and others.corrected[period]
+    one_offs = _one_offs(account_id, period, others, lookups, may_skip=not is_moving)
+    return _part(period, usage_sums(account_id, period), terms, others, one_offs, lookups)
+
+
+def _one_offs(
+    account_id: int, period: BillingPeriod, others: PriorInvoices, lookups: Lookups, *, may_skip: bool
+) -> Sequence[OneOffLine]:
+    """Those in the currency of these documents. may_skip: whether other documents may bill those in other currencies.
+
+    Raises NotBillableError.
+    """
+    found = lookups.one_offs.get((account_id, period.start), ())
+    if not may_skip:
+        require_currency(found, others.currency)
+    return [each for each in found if each.currency == others.currency]
 
 
 def build_rows(invoice: Invoice, part: Part, cutoff_at: datetime) -> Iterator[InvoiceLine]:
@@ -164,7 +194,7 @@ def build_row(
         key=line.key,
         period_start=period.start,
         plan_version_id=terms.version.pk,
-        tax_percent=terms.tax_percent,
+        tax_percent=terms.tax_percent if line.tax_percent is None else line.tax_percent,
         per_usd=terms.per_usd,
         description=described(line.description, period, invoice),
         provider=line.provider,
@@ -183,7 +213,12 @@ def build_row(
 
 
 def _part(
-    period: BillingPeriod, usage: Sequence[UsageSum], terms: MonthTerms, others: PriorInvoices, lookups: Lookups
+    period: BillingPeriod,
+    usage: Sequence[UsageSum],
+    terms: MonthTerms,
+    others: PriorInvoices,
+    one_offs: Iterable[OneOffLine],
+    lookups: Lookups,
 ) -> Part:
     decimals, billed = DECIMALS[terms.version.currency], billed_lines(others, period)
     try:
@@ -191,11 +226,25 @@ def _part(
         lines = rate(usage, plan_terms, per_usd=terms.per_usd, decimals=decimals, billed=billed)
     except ValueError as error:
         raise NotBillableError(f"The plan “{terms.version}” doesn't match the usage: {error}.") from error
-    lines = (*lines, *goodwill_line(lines, period, others, per_usd=terms.per_usd, decimals=decimals))
+    lines = beside_plan(lines, period, terms, others, one_offs)
     if billed:
         lines = difference(lines, billed, decimals=decimals)
     with exact_arithmetic():
         return Part(period, terms, lines, _unbilled(period, usage, others), billed)
+
+
+def beside_plan(
+    lines: Sequence[ChargeLine],
+    period: BillingPeriod,
+    terms: MonthTerms,
+    others: PriorInvoices,
+    one_offs: Iterable[OneOffLine],
+) -> tuple[ChargeLine, ...]:
+    """The month's lines under its plan, then those that staff added, then the one for goodwill."""
+    decimals = DECIMALS[others.currency]
+    added = (each.as_rated for each in one_offs)
+    lines = (*lines, *one_off_lines(lines, added, tax_percent=terms.tax_percent, decimals=decimals))
+    return (*lines, *goodwill_line(lines, period, others, per_usd=terms.per_usd, decimals=decimals))
 
 
 def _terms_now(period: BillingPeriod, currency: str, profile: BillingProfile, lookups: Lookups) -> MonthTerms:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from django.db import DEFAULT_DB_ALIAS, transaction
 
+from billing.currencies import format_money
 from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
-from billing.errors import BillingError, InvoiceError
+from billing.errors import BillingError, InvoiceError, NotBillableError
 from billing.invoices.blockers import Unsettled, unsettled_calls
 from billing.invoices.bulk_insert import insert_rows
 from billing.invoices.charges import Lookups, build_rows, rate_parts, set_terms
@@ -29,6 +30,7 @@ from billing.invoices.late_usage import (
     find_prior_invoices,
     load_invoices,
 )
+from billing.invoices.one_offs import load_one_offs
 from billing.invoices.taxes import set_taxes, taxes_due
 from billing.models import BilledUsage, BillingProfile, Invoice, InvoiceEvent, InvoiceLine
 from billing.models.invoices import CONTENT_VERSION, FINAL_STATES
@@ -208,7 +210,8 @@ def _compute(drafts: Sequence[_Draft], period: BillingPeriod, *, user: User | No
     """At most one draft per account: everything is read, then computed, then written."""
     if not drafts:
         return {}
-    books, lookups = _Books.locked(drafts, period), Lookups()
+    ids = [draft.account_id for draft in drafts]
+    books, lookups = _Books.locked(drafts, period), Lookups(load_one_offs(ids))
     outcomes: dict[int, DraftResult] = {}
     computed = []
     for draft in drafts:
@@ -240,6 +243,7 @@ def _reckon(draft: _Draft, books: _Books, lookups: Lookups) -> _ComputedDraft | 
         return None
     invoice.cutoff_at, invoice.content_version = cutoff_at, CONTENT_VERSION
     set_totals(invoice, lines)
+    _require_positive(invoice)
     set_estimates(invoice, usage)
     set_comparison(
         invoice,
@@ -251,6 +255,15 @@ def _reckon(draft: _Draft, books: _Books, lookups: Lookups) -> _ComputedDraft | 
     )
     action = InvoiceAction.DRAFT if is_new else InvoiceAction.RECOMPUTE if before != invoice.total else None
     return _ComputedDraft(invoice, lines, usage, action)
+
+
+def _require_positive(invoice: Invoice) -> None:
+    """A month's lines aren't negative, but one-off lines may have another tax rate. Raises NotBillableError."""
+    if invoice.total < 0:
+        raise NotBillableError(
+            f"It comes to {format_money(invoice.total, invoice.currency)} {invoice.currency}, which is negative: "
+            "remove one-off lines that have a tax rate of their own."
+        )
 
 
 def _write(computed: Sequence[_ComputedDraft], *, user: User | None) -> None:

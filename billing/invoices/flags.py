@@ -30,6 +30,7 @@ FLAGS: Mapping[str, str] = {
     "new_key": "new key",
     "late": "late usage",
     "catch_up": "fees of an earlier month",
+    "one_off": "one-off line",
     "negative": "negative line",
     "loss": "charged below cost",
     "profile": "incomplete profile",
@@ -64,6 +65,7 @@ def find_flags(
         "new_key": is_key_new,
         "late": any(line.period_start != invoice.period_start for line in lines),
         "catch_up": _is_catching_up(invoice, lines),
+        "one_off": any(line.kind == LineKind.ONE_OFF for line in lines),
         "negative": any(line.amount < 0 for line in _charges(lines)),
         "loss": _is_below_cost(invoice),
         "profile": not (profile.address and profile.email) or not _has_real_country(profile),
@@ -94,8 +96,8 @@ def _jumps(total: Decimal, previous: Decimal | None) -> bool:
 
 
 def _charges(lines: Sequence[InvoiceLine]) -> Iterator[InvoiceLine]:
-    """Allowances and discounts are negative by nature."""
-    return (line for line in lines if line.kind not in ("allowance", "discount"))
+    """Allowances and discounts are negative by nature, and one-off lines have a flag of their own."""
+    return (line for line in lines if line.kind not in (LineKind.ALLOWANCE, LineKind.DISCOUNT, LineKind.ONE_OFF))
 
 
 def _is_below_cost(invoice: Invoice) -> bool:

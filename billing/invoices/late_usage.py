@@ -17,6 +17,7 @@ from django.db.models import QuerySet, Sum
 from django.db.models.functions import TruncMonth
 
 from billing.enums import InvoiceKind, InvoiceState, LineKind
+from billing.invoices.one_offs import keys_with_own_tax
 from billing.models import BilledUsage, BillingProfile, Invoice, InvoiceLine
 from billing.models.invoices import FINAL_STATES
 from billing.models.rollups import SUM_FIELDS
@@ -110,6 +111,9 @@ def last_charge(others: PriorInvoices, period: BillingPeriod) -> InvoiceLine | N
     lines = _lines_of_month(others, period)
     since = max((_issued(line.invoice) for line in lines if line.invoice.is_correction), default=0.0)
     charges = [line for line in lines if not line.invoice.is_correction and _submitted(line.invoice) >= since]
+    if charges:
+        own_tax = keys_with_own_tax(charges[0].invoice.account_id, period)
+        charges = [line for line in charges if line.key not in own_tax]
     return max(charges, key=lambda line: (not line.invoice.is_reduction, _submitted(line.invoice)), default=None)
 
 

@@ -29,6 +29,7 @@ from billing.invoices.charges import Lookups, MonthTerms, Part, build_row, part_
 from billing.invoices.credit_notes import charged_of_month, left_of_month, new_note, set_credit_totals
 from billing.invoices.drafting import lock_profiles, note_event
 from billing.invoices.late_usage import PriorInvoices, changed_periods, find_prior_invoices, load_invoices
+from billing.invoices.one_offs import keys_with_own_tax, load_one_offs
 from billing.invoices.taxes import percent_of
 from billing.models import BilledUsage, BillingProfile, Invoice, InvoiceLine, RollupMark
 from billing.models.invoices import FINAL_STATES
@@ -161,7 +162,7 @@ def _asked_by_account(
 ) -> dict[int, _Asked]:
     """In every currency in which an account was billed."""
     asked = {account_id: _Asked() for account_id in invoices}
-    lookups = Lookups()
+    lookups = Lookups(load_one_offs(list(profiles)))
     for currency in sorted({each.currency for found in invoices.values() for each in found}):
         others = {
             account_id: find_prior_invoices(
@@ -306,7 +307,9 @@ def _rows(note: Invoice, wanted: _Wanted, cutoff_at: datetime | None) -> Iterato
     one.
     """
     credited = list(wanted.original.lines.filter(period_start=wanted.period.start).order_by("position"))
-    percent = percent_of(credited[0], wanted.original)
+    own_tax = keys_with_own_tax(wanted.original.account_id, wanted.period)
+    taxed_alike = next((line for line in credited if line.key not in own_tax), credited[0])
+    percent = percent_of(taxed_alike, wanted.original)
     terms = replace(wanted.terms, tax_percent=percent)
     for line in wanted.lines:
         row = build_row(note, line, wanted.period, terms, cutoff_at=cutoff_at)

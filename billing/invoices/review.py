@@ -18,7 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from billing.calendar import sellers_date
-from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
+from billing.enums import InvoiceAction, InvoiceKind, InvoiceState, LineKind
 from billing.errors import InvoiceError
 from billing.invoices.blockers import find_blockers, require_ended, why_too_early
 from billing.invoices.credit_notes import require_covered, require_gives_back
@@ -32,11 +32,14 @@ from billing.models import BillingProfile, Invoice
 from billing.models.invoices import CONTENT_VERSION
 from billing.plans import lock_plans
 from billing.rollup import refresh
+from llm.money import exact_sum
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 _PERMISSIONS = {
+    InvoiceAction.ADD_LINE: "billing.prepare_invoice",
+    InvoiceAction.REMOVE_LINE: "billing.prepare_invoice",
     InvoiceAction.SUBMIT: "billing.prepare_invoice",
     InvoiceAction.SEND_BACK: "billing.prepare_invoice",
     InvoiceAction.APPROVE: "billing.approve_invoice",
@@ -232,5 +235,7 @@ def _require_unchanged(invoice: Invoice, digest: str) -> None:
 
 
 def _total_usd(invoice: Invoice) -> Decimal:
-    """Approximate: it decides who must review, not what is paid."""
-    return abs(invoice.total) / (invoice.per_usd or 1)
+    """Approximate: it decides who must review, not what is paid. An allowance counts as what it waives."""
+    one_offs = invoice.lines.filter(kind=LineKind.ONE_OFF).values_list("amount", flat=True)
+    waived = 0 if invoice.kind == InvoiceKind.CREDIT_NOTE else -exact_sum(min(each, Decimal(0)) for each in one_offs)
+    return (abs(invoice.total) + waived) / (invoice.per_usd or 1)

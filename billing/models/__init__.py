@@ -2,6 +2,7 @@
 
 from billing.models.invoices import BilledUsage, Invoice, InvoiceEvent, InvoiceLine, InvoiceSeries
 from billing.models.jobs import ExportJob, MonthJob
+from billing.models.one_offs import OneOffLine
 from billing.models.plans import Plan, PlanRate, PlanVersion
 from billing.models.profiles import BillingProfile, ExchangeRate, FormerPlan
 from billing.models.reconciliation import CostImport, ProviderCost
@@ -26,6 +27,7 @@ __all__ = (
     "KeyThird",
     "ModelDay",
     "MonthJob",
+    "OneOffLine",
     "PlainTokenGrace",
     "Plan",
     "PlanRate",

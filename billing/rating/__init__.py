@@ -13,11 +13,12 @@ from billing.currencies import COST_CURRENCY
 from billing.rating.cost import is_by_rate_set, rate_sets_of_line
 from billing.rating.differences import beside_others, difference
 from billing.rating.month import month_lines
+from billing.rating.one_offs import one_off_lines
 from billing.rating.usage import usage_lines
 from billing.types import ChargeLine, PlanTerms, UsageSum
 from llm.money import exact_arithmetic
 
-__all__ = ("beside_others", "charge_per_usd", "difference", "rate", "rate_sets_of_line")
+__all__ = ("beside_others", "charge_per_usd", "difference", "one_off_lines", "rate", "rate_sets_of_line")
 
 
 def rate(

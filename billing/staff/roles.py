@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from django.apps import apps
+from django.contrib.auth import get_permission_codename
 from django.contrib.auth.management import create_permissions
 from django.contrib.auth.models import Group, Permission
 from django.db import transaction
@@ -58,12 +59,40 @@ GROUPS: Mapping[str, Rights] = {
 }
 
 
+_APPS = ("billing", "llm")
+
+
+def name_permissions(using: str = "default", **_: Any) -> None:
+    """After each migration: permissions are named as the models name them now. Django names them once, when they are
+    made. Who has them stays.
+    """
+    names = {
+        (app, model._meta.model_name, codename): name
+        for app in _APPS
+        for model in apps.get_app_config(app).get_models()
+        for codename, name in _named_permissions(model._meta)
+    }
+    stored = Permission.objects.using(using).filter(content_type__app_label__in=_APPS).select_related("content_type")
+    for permission in stored.order_by("pk"):
+        kind = permission.content_type
+        name = names.get((kind.app_label, kind.model, permission.codename), permission.name)
+        if name != permission.name:
+            Permission.objects.using(using).filter(pk=permission.pk).update(name=name)
+
+
+def _named_permissions(options: Any) -> Iterator[tuple[str, str]]:
+    """Codenames and names, as Django makes them."""
+    for action in options.default_permissions:
+        yield get_permission_codename(action, options), f"Can {action} {options.verbose_name_raw}"
+    yield from options.permissions
+
+
 def make_groups(using: str = "default", **_: Any) -> None:
     """After each migration, when the permissions of both apps exist, whichever app is migrated first."""
     missing = set(GROUPS) - set(Group.objects.using(using).filter(name__in=GROUPS).values_list("name", flat=True))
     if not missing:
         return
-    for app in ("billing", "llm"):
+    for app in _APPS:
         create_permissions(apps.get_app_config(app), verbosity=0, using=using)
     with transaction.atomic(using=using):
         for name in sorted(missing):

@@ -13,8 +13,7 @@ from django.db.models import Count, Max
 
 from billing.currencies import DECIMALS
 from billing.enums import InvoiceKind
-from billing.invoices.charges import Lookups, terms_of_month
-from billing.invoices.goodwill import goodwill_line
+from billing.invoices.charges import Lookups, beside_plan, terms_of_month
 from billing.invoices.late_usage import (
     PriorInvoices,
     as_billed_last,
@@ -24,6 +23,7 @@ from billing.invoices.late_usage import (
     ids_that_can_bill,
     load_invoices,
 )
+from billing.invoices.one_offs import expected_one_offs
 from billing.models import BilledUsage, BillingProfile, Invoice, InvoiceLine, InvoiceSeries
 from billing.periods import BillingPeriod
 from billing.plans import build_terms, profile_to_bill_by
@@ -123,15 +123,16 @@ def _problems_of_bills(
     counted = count_calls(regular.account_id, period, cutoff, findings)
     problems = list(problems_of_usage(counted, add_billed(usage)))
     yield from (sentence for _, sentence in problems)
-    terms, decimals = terms_of_month(period, others, profile, Lookups()), DECIMALS[others.currency]
+    terms = terms_of_month(period, others, profile, Lookups(one_offs={}))
     expected = rate(
         usage_sums(counted),
         build_terms(terms.version),
         per_usd=terms.per_usd,
-        decimals=decimals,
+        decimals=DECIMALS[others.currency],
         billed=billed_lines(others, period),
     )
-    expected = (*expected, *goodwill_line(expected, period, others, per_usd=terms.per_usd, decimals=decimals))
+    one_offs = expected_one_offs(regular.account_id, period, currency=others.currency, among=billing)
+    expected = beside_plan(expected, period, terms, others, one_offs)
     differing = {(provider, model) for (provider, model, _), _ in problems}
     yield from problems_of_lines(expected, lines, cutoff=cutoff, differing=differing)
 

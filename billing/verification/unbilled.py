@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Decimal
 
 from django.db.models import Exists, OuterRef, QuerySet
 
 from billing.enums import InvoiceKind, InvoiceState
 from billing.invoices.closing import is_billed, last_ended, months_of_fees, terms_by_plan
-from billing.models import Invoice
+from billing.invoices.one_offs import billed_amounts
+from billing.models import Invoice, OneOffLine
 from billing.periods import BillingPeriod
 from billing.verification.recount import CLOSED, count_calls
 from llm.audit import Findings
@@ -33,6 +35,16 @@ def problems_of_unbilled(period: BillingPeriod, account_id: int | None, now: dat
             yield _sentence(account, period, plural(sum(sums.calls for sums in counted), "billable call"))
         elif period in months_of_fees(account, period, terms):
             yield _sentence(account, period, "fees")
+        elif _has_one_offs(account, period):
+            yield _sentence(account, period, "one-off lines")
+
+
+def _has_one_offs(account: Account, period: BillingPeriod) -> bool:
+    """Whether a charge was added by hand that no later invoice bills."""
+    added = OneOffLine.objects.filter(account=account, period_start=period.start, removed_at=None)
+    charges = list(added.filter(amount__gt=Decimal(0)))
+    billed = billed_amounts(account.pk, charges) if charges else {}
+    return any(not billed.get(each.key) for each in charges)
 
 
 def _without_invoice(period: BillingPeriod, account_id: int | None) -> QuerySet[Account]:

@@ -5,7 +5,7 @@ from llm.admin.accounts import account_admin
 from llm.admin.keys import key_admin
 from llm.admin.limits import limit_admin
 from llm.admin.prices import price_admin, rerating_admin, route_admin
-from llm.admin.usage import usage_admin
+from llm.admin.usage import refused_admin, usage_admin
 
 __all__ = (
     "account_admin",
@@ -14,6 +14,7 @@ __all__ = (
     "limit_admin",
     "outbox",
     "price_admin",
+    "refused_admin",
     "rerating_admin",
     "route_admin",
     "signin",

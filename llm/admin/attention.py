@@ -126,13 +126,14 @@ def _skipped_targets(now: datetime) -> Attention | None:
 
 
 def _full_limits(now: datetime) -> Attention | None:
-    number = counted(nearly_full(now))
+    """Without those for each end user: one of many that has used theirs is nothing to see to."""
+    number = counted(nearly_full(now).filter(is_per_end_user=False))
     if not number:
         return None
     text = f"{things(number, 'limit')} {('is' if number == 1 else 'are')} at {NEARLY_FULL_PERCENT} % or more"
-    if spent := counted(nearly_full(now, 100)):
+    if spent := counted(nearly_full(now, 100).filter(is_per_end_user=False)):
         text += f", {'more than ' if spent > MAX_COUNTED else ''}{min(spent, MAX_COUNTED)} used up"
-    return Attention(text, f"{reverse('admin:llm_limit_changelist')}?state=full", "Limits")
+    return Attention(text, f"{reverse('admin:llm_limit_changelist')}?state=full&is_per_end_user__exact=0", "Limits")
 
 
 def counted(rows: QuerySet[Any]) -> int:

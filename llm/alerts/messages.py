@@ -10,7 +10,7 @@ from typing import Any
 from llm.enums import LimitMetric, LimitPer
 from llm.limits.amounts import format_limit_amount
 from llm.limits.periods import period_of
-from llm.models import Account, ApiKey
+from llm.models import Account, ApiKey, EndUser
 
 Facts = Mapping[str, Any]
 
@@ -74,9 +74,24 @@ def _threshold(account: Account, payload: Facts, shows_cost: bool) -> Notice:
         **{name: value for name, value in payload.items() if tells_amounts or name not in ("amount", "used")},
         "account": account.name,
         "key": key.masked if key else None,
+        **({"end_user_name": _name_of_end_user(account, payload)} if _is_per_end_user(payload) else {}),
         "window_resets_at": ends_at.isoformat() if ends_at else None,
     }
     return Notice(facts, _threshold_mail(account, key, payload, starts_at, ends_at, tells_amounts=tells_amounts))
+
+
+def _is_per_end_user(payload: Facts) -> bool:
+    """Whether it is a limit for each end user, and about one of them."""
+    return "end_user" in payload
+
+
+def _name_of_end_user(account: Account, payload: Facts) -> str | None:
+    """None if nobody is named, or the name was deleted."""
+    return (
+        EndUser.objects.filter(account=account, end_user=payload["end_user"] or "")
+        .values_list("name", flat=True)
+        .first()
+    )
 
 
 def _threshold_mail(
@@ -90,6 +105,8 @@ def _threshold_mail(
 ) -> Mail:
     metric, amount, used = payload["metric"], payload["amount"], payload["used"]
     who = _one_line(f"{account.name}, key {key.name} ({key.masked})," if key else account.name)
+    # Without the end user's name: subjects are shown where mails aren't.
+    who = f"An end user of {who}" if _is_per_end_user(payload) else who
     per = LimitPer(payload["per"]).label
     limit = f"{format_limit_amount(metric, amount)} {per}" if tells_amounts else f"its cost limit {per}"
     # The actual usage: a large call may have gone far beyond the threshold.
@@ -100,6 +117,7 @@ def _threshold_mail(
         subject=f"[LLM gateway] {fact}",
         text=(
             f"{fact}.\n\n"
+            f"{_end_user_line(account, payload)}"
             f"{figures}"
             f"Since:         {_minute(starts_at) if ends_at else BEGINNING}\n"
             f"Resets:        {_minute(ends_at) if ends_at else NEVER}\n\n"
@@ -108,8 +126,25 @@ def _threshold_mail(
     )
 
 
+def _end_user_line(account: Account, payload: Facts) -> str:
+    if not _is_per_end_user(payload):
+        return ""
+    end_user = payload["end_user"]
+    if end_user is None:
+        who = "those that the key named after too many others, who share one limit"
+    elif not end_user:
+        who = "requests that name none, which share one limit"
+    else:
+        name = _one_line(_name_of_end_user(account, payload) or "")
+        who = f"{name} ({end_user})" if name else end_user
+    return f"End user:      {who}\n"
+
+
 def _how_often(payload: Facts) -> str:
-    """As the books queue them: a limit per minute has at most one alert an hour."""
+    """As the books queue them: see `llm.limits.rows`."""
+    if _is_per_end_user(payload):
+        is_short = payload["per"] in (LimitPer.MINUTE, LimitPer.HOUR)
+        return f"at most once per {'hour' if is_short else 'day'}, however many end users reach it"
     return "at most once per hour" if payload["per"] == LimitPer.MINUTE else "once per period"
 
 

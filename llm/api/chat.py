@@ -13,7 +13,8 @@ from rest_framework.request import Request
 from llm.api.body import lease_of, load_body
 from llm.api.idempotency import build_claim, read_idempotency_key
 from llm.api.serializers import (
-    IDEMPOTENCY_KEY,
+    CALL_HEADERS,
+    OPENAI_HEADERS,
     OPENAI_REFUSALS,
     ChatCompletionSerializer,
     NativeReplySerializer,
@@ -77,7 +78,7 @@ class ChatCompletionsView(CompletionView):
         description=(
             "Every field of that API is accepted, whether the gateway knows it or not, and forwarded unchanged."
         ),
-        parameters=[IDEMPOTENCY_KEY],
+        parameters=OPENAI_HEADERS,
         request=ChatCompletionSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),
@@ -97,7 +98,7 @@ class NativeChatView(CompletionView):
         operation_id="chat",
         summary="Chat, in the gateway's own format",
         description="The same for every provider: takes messages, returns the reply, the model and its token counts.",
-        parameters=[IDEMPOTENCY_KEY],
+        parameters=CALL_HEADERS,
         request=NativeRequestSerializer,
         responses={
             (200, "application/json"): NativeReplySerializer,

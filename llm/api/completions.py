@@ -9,7 +9,7 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
 from llm.api.chat import CompletionView
-from llm.api.serializers import IDEMPOTENCY_KEY, OPENAI_REFUSALS, TextCompletionSerializer
+from llm.api.serializers import OPENAI_HEADERS, OPENAI_REFUSALS, TextCompletionSerializer
 from llm.dialects.base import WireFormat
 from llm.dialects.json_size import MAX_TOKEN_VALUES
 from llm.dialects.openai_completions.wire import OPENAI_COMPLETIONS
@@ -23,7 +23,7 @@ class TextCompletionsView(CompletionView):
         operation_id="completions",
         summary="Text completion (OpenAI's older API)",
         description="For providers that offer this API themselves: requests and replies pass through unchanged.",
-        parameters=[IDEMPOTENCY_KEY],
+        parameters=OPENAI_HEADERS,
         request=TextCompletionSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),

@@ -9,7 +9,7 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
 from llm.api.chat import CompletionView
-from llm.api.serializers import IDEMPOTENCY_KEY, OPENAI_REFUSALS, EmbeddingsSerializer
+from llm.api.serializers import OPENAI_HEADERS, OPENAI_REFUSALS, EmbeddingsSerializer
 from llm.dialects.base import WireFormat
 from llm.dialects.json_size import MAX_TOKEN_VALUES
 from llm.dialects.openai_embeddings.wire import OPENAI_EMBEDDINGS
@@ -23,7 +23,7 @@ class EmbeddingsView(CompletionView):
         operation_id="embeddings",
         summary="Embeddings (OpenAI's API)",
         description="For providers that offer embeddings themselves: requests and replies pass through unchanged.",
-        parameters=[IDEMPOTENCY_KEY],
+        parameters=OPENAI_HEADERS,
         request=EmbeddingsSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),

@@ -21,7 +21,6 @@ from django.http import HttpResponse, HttpResponseBase
 from django.urls import Resolver404, ResolverMatch, URLResolver
 from django.urls.resolvers import RegexPattern
 
-from llm import metrics
 from llm.api.asgi import Headers, Receive, Scope, Send
 from llm.api.auth import authenticate
 from llm.api.body import (
@@ -34,7 +33,7 @@ from llm.api.body import (
 )
 from llm.api.cors import cors_headers, preflight_headers
 from llm.api.urls import not_served, urlpatterns
-from llm.api.views import AsyncAPIView, RelayResponse, error_response, wire_for_path
+from llm.api.views import AsyncAPIView, RelayResponse, count_refusal, error_response, wire_for_path
 from llm.bodies.budget import BodyLease
 from llm.calls.relay import Relay
 from llm.calls.runtime import runtime
@@ -46,10 +45,10 @@ from llm.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
-    RequestError,
     describe_exception,
 )
 from llm.ids import uuid7
+from llm.keys import Caller
 
 log = structlog.get_logger("llm.api")
 
@@ -104,6 +103,7 @@ class _HttpExchange:
         self._started = time.perf_counter()
         self._wire: WireFormat = wire_for_path(scope["path"])
         self._has_begun = False
+        self._caller: Caller | None = None
 
     async def serve(self, match: ResolverMatch | None) -> None:
         scope = self._scope
@@ -116,7 +116,7 @@ class _HttpExchange:
         caller = None
         if view.requires_key:
             must_be_fresh = not view.opens_calls
-            caller = await authenticate(runtime(), scope["headers"], must_be_fresh=must_be_fresh)
+            caller = self._caller = await authenticate(runtime(), scope["headers"], must_be_fresh=must_be_fresh)
         bodies = runtime().bodies if caller else runtime().other_bodies
         lease = bodies.lease(caller.key_id, caller.account_id) if caller else bodies.lease(None, None)
         try:
@@ -145,10 +145,10 @@ class _HttpExchange:
 
     async def refuse(self, error: GatewayError) -> None:
         """Does nothing once the response has begun: then its stream has reported the error."""
-        if isinstance(error, RequestError):
-            metrics.count_refused(error.code)
+        request_id = f"req_{uuid7().hex}"
+        count_refusal(error, self._caller, request_id=request_id)
         if not self._has_begun:
-            await self._send_response(error_response(error, self._wire, request_id=f"req_{uuid7().hex}"))
+            await self._send_response(error_response(error, self._wire, request_id=request_id))
 
     async def discard_body(self) -> None:
         await discard_body(self._receive, max_bytes=settings.LLM_MAX_BODY_BYTES, timeout_s=ANONYMOUS_BODY_SECONDS)

@@ -10,8 +10,8 @@ from rest_framework.request import Request
 
 from llm.api.chat import CompletionView
 from llm.api.serializers import (
+    ANTHROPIC_HEADERS,
     ANTHROPIC_REFUSALS,
-    IDEMPOTENCY_KEY,
     CountedTokensSerializer,
     CountTokensRequestSerializer,
     MessagesRequestSerializer,
@@ -34,7 +34,7 @@ class MessagesView(AnthropicView):
             "Every field of that API is accepted, whether the gateway knows it or not, and forwarded unchanged, "
             "except for ids of objects stored by the provider."
         ),
-        parameters=[IDEMPOTENCY_KEY],
+        parameters=ANTHROPIC_HEADERS,
         request=MessagesRequestSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),
@@ -54,7 +54,7 @@ class CountTokensView(AnthropicView):
         operation_id="messages_count_tokens",
         summary="Count the tokens of a message (Anthropic's API)",
         description="Anthropic and OpenAI count for their own models; for others the gateway estimates. It is free.",
-        parameters=[IDEMPOTENCY_KEY],
+        parameters=ANTHROPIC_HEADERS,
         request=CountTokensRequestSerializer,
         responses={
             200: CountedTokensSerializer,

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 
 from llm.api.chat import CompletionView
 from llm.api.serializers import (
-    IDEMPOTENCY_KEY,
+    OPENAI_HEADERS,
     OPENAI_REFUSALS,
     CompactRequestSerializer,
     CountedInputTokensSerializer,
@@ -45,7 +45,7 @@ class ResponsesView(CompletionView):
             " are translated. Objects stored by the provider are refused by name, except for responses that the account"
             " created through this gateway."
         ),
-        parameters=[IDEMPOTENCY_KEY],
+        parameters=OPENAI_HEADERS,
         request=ResponseSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),
@@ -65,7 +65,7 @@ class CountInputTokensView(CompletionView):
         operation_id="responses_count_input_tokens",
         summary="Count the tokens of a response's input (OpenAI's API)",
         description="OpenAI and Anthropic count for their own models; for others the gateway estimates. It is free.",
-        parameters=[IDEMPOTENCY_KEY],
+        parameters=OPENAI_HEADERS,
         request=InputTokensRequestSerializer,
         responses={200: CountedInputTokensSerializer, **OPENAI_REFUSALS},
         tags=["gateway"],
@@ -81,7 +81,7 @@ class CompactResponsesView(CompletionView):
         operation_id="responses_compact",
         summary="Compact a conversation (OpenAI's API)",
         description="For providers that have it. It is billed by its usage.",
-        parameters=[IDEMPOTENCY_KEY],
+        parameters=OPENAI_HEADERS,
         request=CompactRequestSerializer,
         responses={
             (200, "application/json"): OpenApiResponse({"type": "object"}, "The upstream's reply."),

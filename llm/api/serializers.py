@@ -7,13 +7,32 @@ from typing import Any
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 
-IDEMPOTENCY_KEY = OpenApiParameter(
-    "Idempotency-Key",
-    str,
-    OpenApiParameter.HEADER,
-    description="1 to 255 visible ASCII characters. A request is sent once for each key; see docs/callers.md.",
-)
+
+def _header(name: str, description: str, **form: Any) -> OpenApiParameter:
+    """form: of its text, as JSON Schema says it."""
+    return OpenApiParameter(name, {"type": "string", **form}, OpenApiParameter.HEADER, description=description)
+
+
+CALL_HEADERS = [
+    _header(
+        "Idempotency-Key",
+        "1 to 255 visible ASCII characters. A request is sent once for each key; see docs/callers.md.",
+        pattern="^[!-~]{1,255}$",
+    ),
+    _header(
+        "x-llm-tags",
+        "Up to 8 tags by which usage can be filtered and summed up, such as `team=search,project=x`. Not sent to the "
+        "provider.",
+        example="team=search,project=x",
+    ),
+]
 """For endpoints that call models."""
+OPENAI_HEADERS = [*CALL_HEADERS, _header("openai-beta", "Sent to OpenAI unchanged.")]
+ANTHROPIC_HEADERS = [
+    *CALL_HEADERS,
+    _header("anthropic-version", "Sent to Anthropic unchanged."),
+    _header("anthropic-beta", "Sent to Anthropic unchanged."),
+]
 
 
 class MessageSerializer(serializers.Serializer[object]):

@@ -20,7 +20,7 @@ from llm.dialects.anthropic_messages.wire import ANTHROPIC_MESSAGES
 from llm.dialects.base import WireFormat
 from llm.dialects.native import NATIVE
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
-from llm.errors import GatewayError, MethodNotAllowed, RequestError
+from llm.errors import GatewayError, MethodNotAllowed, RequestError, UpstreamError
 from llm.ids import uuid7
 from llm.keys import Caller
 
@@ -77,9 +77,9 @@ class AsyncAPIView(APIView):
                 raise MethodNotAllowed.of(request.method, allowed=self.methods())
             response: HttpResponseBase = await getattr(self, request.method.lower())(self.request, *args, **kwargs)
         except GatewayError as error:
-            if isinstance(error, RequestError):
-                metrics.count_refused(error.code)
-            return error_response(error, self.wire_for(_headers_of(request)), request_id=f"req_{uuid7().hex}")
+            request_id = f"req_{uuid7().hex}"
+            count_refusal(error, getattr(self, "caller", None), request_id=request_id)
+            return error_response(error, self.wire_for(_headers_of(request)), request_id=request_id)
         if not response.has_header("x-request-id"):
             _name_request(response, self.wire_for(_headers_of(request)), f"req_{uuid7().hex}")
         return response
@@ -144,6 +144,14 @@ def error_response(error: GatewayError, wire: WireFormat, *, request_id: str) ->
         response["allow"] = ", ".join(error.allowed)
     _name_request(response, wire, request_id)
     return response
+
+
+def count_refusal(error: GatewayError, caller: Caller | None, *, request_id: str) -> None:
+    """For a request that never became a task, which counts its own."""
+    if isinstance(error, RequestError):
+        metrics.count_refused(error.code)
+    if not isinstance(error, UpstreamError):
+        runtime().refusals.note(error, caller, request_id=request_id)
 
 
 def wire_for_path(path: str) -> WireFormat:

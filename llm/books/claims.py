@@ -17,6 +17,7 @@ from uuid import UUID
 import orjson
 from django.conf import settings
 
+from llm import models
 from llm.books.operations import OpenCall
 from llm.db.json_rows import Statement, id_list, moment_text, rows_sql
 from llm.models import IdempotencyKey
@@ -48,7 +49,7 @@ LOCK_POSTGRESQL = f"SELECT pg_advisory_xact_lock({_LOCK}, number) FROM unnest(%s
 
 
 def lifetime() -> timedelta:
-    """An older claim counts as absent."""
+    """An older claim counts as absent, unless a call of its request is open."""
     return timedelta(hours=settings.LLM_IDEMPOTENCY_HOURS)
 
 
@@ -120,8 +121,12 @@ def _among(kind: str, vendor: str) -> str:
 
 
 def prune_claims(*, now: datetime) -> int:
-    """Delete claims that count as absent; returns how many."""
+    """Delete claims that count as absent; returns how many. now: the database's clock, by which they were made."""
     old = IdempotencyKey.objects.filter(claimed_at__lt=now - lifetime())
+    # The claiming call may be closed, and a later one of its request open. Open ones first: they become closed ones.
+    in_flight = dict(models.OpenCall.objects.values_list("pk", "request_id"))
+    closed = models.Usage.objects.filter(request_id__in=set(in_flight.values())).order_by()
+    old = old.exclude(call_id__in={*in_flight, *closed.values_list("pk", flat=True)})
     deleted = 0
     while ids := list(old.order_by("claimed_at").values_list("pk", flat=True)[:PRUNED_AT_ONCE]):
         deleted += IdempotencyKey.objects.filter(pk__in=ids).delete()[0]

@@ -141,7 +141,7 @@ def why_unopened(result: Result, operation: OpenCall, *, shows_cost: bool) -> Ca
         case Repeated():
             return _refusal_of_repeat(result)
         case Refused(exceeded=Exceeded() as exceeded):
-            return build_refusal(exceeded, shows_cost=shows_cost)
+            return build_refusal(exceeded, shows_cost=shows_cost).about_limit(exceeded.limit_id)
         case Refused(code=code):
             return _refusal(code, operation.model)
     return InternalError("This request could not be recorded, so it was not sent.")

@@ -20,6 +20,7 @@ from llm.bodies.budget import BodyBudget
 from llm.books.writer.thread import BooksWriter, writer
 from llm.calls.context import Bounds
 from llm.calls.end_user_names import EndUserNames
+from llm.calls.refusal_counts import RefusalCounts
 from llm.calls.target_health import TargetHealth
 from llm.db.connection_budget import SIDE_READERS
 from llm.db.outages import sentence_for_callers
@@ -72,6 +73,7 @@ class Runtime:
         self._tasks: dict[asyncio.Task[None], OwnedTask] = {}
         self._alerts = StaffAlerts()
         self.end_user_names = EndUserNames(self.run_side_db)
+        self.refusals = RefusalCounts(self.run_side_db)
         self.health = TargetHealth()
         self.drains = 0
         """Calls that read on although their caller has left."""
@@ -240,6 +242,7 @@ class Runtime:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=settings.LLM_DRAIN_SECONDS + _STOP_SECONDS)
         await self.end_user_names.finish(within_s=_STOP_SECONDS)
+        await self.refusals.finish(within_s=_STOP_SECONDS)
         await asyncio.get_running_loop().run_in_executor(None, lambda: self.writer.stop(timeout_s=10))
         await self.aclose()
 

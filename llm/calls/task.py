@@ -408,6 +408,8 @@ class RequestTask:
             return
         if not isinstance(error, UpstreamError):
             metrics.count_refused(error.code)
+            model = self._request.model or settings.LLM_DEFAULT_MODEL
+            self._runtime.refusals.note(error, self._caller, model=model, request_id=self.request_id)
         # Its frames keep the reply so far, in a reference cycle: long-lived ones wait for a full collection.
         self.audience.reply.set_exception(without_frames(error))
         self.audience.reply.exception()  # Retrieved once, so that asyncio doesn't report it as never retrieved.

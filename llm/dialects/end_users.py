@@ -35,6 +35,10 @@ _FORM = (
     f"{MAX_TAG_KEY_CHARACTERS} letters, digits, '_', '-' and '.', each value of up to {MAX_TAG_VALUE_CHARACTERS} ASCII "
     "characters without commas."
 )
+_NOT_A_PERSON = (
+    f"'{TAGS_HEADER}' must not contain '{_USER_ID}': it names a person, and tags can't be deleted. Name the end user "
+    "in the body."
+)
 
 
 def openai_end_user(body: Mapping[str, Any]) -> str:
@@ -71,6 +75,8 @@ def header_tags(header: str) -> dict[str, str]:
         match = _TAG.fullmatch(part.strip())
         if match is None or match[1] in tags or len(tags) == MAX_TAGS:
             raise InvalidRequest(_FORM, param=TAGS_HEADER)
+        if match[1] == _USER_ID:
+            raise InvalidRequest(_NOT_A_PERSON, param=TAGS_HEADER)
         tags[match[1]] = match[2]
     return tags
 

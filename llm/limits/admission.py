@@ -66,6 +66,7 @@ class Exceeded:
     max_output_tokens: int | None = None
     takes_maximum: bool = True
     is_per_end_user: bool = False
+    limit_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +264,7 @@ def _obstacle(binding: BindingWindow, units: int | None, ask: ReservationEstimat
         max_output_tokens=room if room is not None and room > 0 else None,
         takes_maximum=ask.takes_maximum,
         is_per_end_user=limit.is_per_end_user,
+        limit_id=limit.id,
     )
 
 

@@ -100,12 +100,15 @@ def fullest_end_users(starts: Mapping[int, datetime]) -> dict[int, tuple[int, in
 def prune_windows(*, now: datetime | None = None) -> int:
     """Delete the windows of minutes and hours that began over a week ago; returns how many.
 
-    Those of end users, which are many, go sooner, and those of days and months go too.
+    Those of end users, which are many, go sooner, and those of days and months go too, and of limits in total that
+    have ended.
 
     A window stays as long as an open call names it, be it that it holds nothing there: its close looks for the window.
     """
     moment = now or timezone.now()
     deleted = _prune(Q(limit__per__in=SHORT_PERIODS), moment - KEPT_WINDOWS, longest=LONGEST_SHORT_PERIOD)
+    ended = Q(end_user_limit__archived_at__lt=moment - KEPT_END_USER_WINDOWS)
+    deleted += _prune(ended & Q(end_user_limit__per=LimitPer.TOTAL), moment, longest=timedelta())
     for per, longest in LONGEST_PERIODS.items():
         deleted += _prune(Q(end_user_limit__per=per), moment - longest - KEPT_END_USER_WINDOWS, longest=longest)
     return deleted

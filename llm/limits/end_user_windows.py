@@ -13,6 +13,14 @@ from typing import NamedTuple
 
 NAMELESS = "-"
 """The window of calls that name nobody. Hashes of names are hex digits."""
+_SHARED = "*"
+
+
+def named_end_user(label: str) -> str | None:
+    """Whose window has this label: a hash, "" for calls that name nobody, None for those who share one."""
+    if label == NAMELESS:
+        return ""
+    return None if label.startswith(_SHARED) else label
 
 
 class EndUserNeed(NamedTuple):
@@ -30,7 +38,7 @@ class EndUserNeed(NamedTuple):
     @property
     def shared_label(self) -> str:
         """Of the window of all that the key has named too late."""
-        return f"*{self.key_id}"
+        return f"{_SHARED}{self.key_id}"
 
 
 class FoundEndUser(NamedTuple):

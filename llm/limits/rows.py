@@ -14,6 +14,7 @@ from llm.db.json_rows import Row, Statement, id_list, json_value, moment_text
 from llm.enums import LimitMetric, LimitPer, OutboxKind
 from llm.limits import sql
 from llm.limits.admission import LimitRow, Window
+from llm.limits.end_user_windows import named_end_user
 
 
 @lru_cache(maxsize=10_000)
@@ -40,7 +41,8 @@ def window_statements(windows: Collection[Window], *, vendor: str, now: datetime
     """Statements that write the windows' additions, and a mail and a webhook for each window that crosses its soft
     threshold.
 
-    A limit per minute causes at most one alert an hour: of equal causes the outbox keeps the first.
+    A limit per minute causes at most one alert an hour, and one for each end user at most one an hour or a day, however
+    many of them cross it: of equal causes the outbox keeps the first.
     """
     changed = [window for window in windows if window.has_changed]
     if changed:
@@ -65,7 +67,7 @@ def _messages(windows: Collection[Window], vendor: str, now: datetime) -> list[d
     return [
         {
             "kind": kind.value,
-            "cause": f"limit:{window.limit.id}:{_alert_period(window):%Y%m%dT%H%M%SZ}:{kind.value}",
+            "cause": f"limit:{window.limit.id}:{_alert_period(window, now):%Y%m%dT%H%M%SZ}:{kind.value}",
             "event": "limit.threshold",
             "account_id": window.limit.account_id,
             "payload": json_value(_payload(window), vendor),
@@ -76,8 +78,15 @@ def _messages(windows: Collection[Window], vendor: str, now: datetime) -> list[d
     ]
 
 
-def _alert_period(window: Window) -> datetime:
-    """The period for which a limit is alerted once: its window, but at least an hour; causes are unique."""
+def _alert_period(window: Window, now: datetime) -> datetime:
+    """When the period began for which a limit is alerted once; causes are unique.
+
+    It is the window, but at least an hour. Of a limit for each end user it is the hour, or the day (UTC) where periods
+    are days or longer: in a month, or in total, others cross it long after the first.
+    """
+    if window.limit.is_per_end_user:
+        hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        return hour if window.limit.per in (LimitPer.MINUTE, LimitPer.HOUR) else hour.replace(hour=0)
     if window.limit.per is LimitPer.MINUTE:
         return window.starts_at.replace(minute=0, second=0, microsecond=0)
     return window.starts_at
@@ -86,7 +95,9 @@ def _alert_period(window: Window) -> datetime:
 def _payload(window: Window) -> dict[str, Any]:
     """The content of the message; names are looked up when it is sent."""
     limit = window.limit
+    of_end_user = {"end_user": named_end_user(window.end_user)} if limit.is_per_end_user else {}
     return {
+        **of_end_user,
         "account_id": limit.account_id,
         "api_key_id": limit.api_key_id,
         "limit_id": limit.id,

@@ -8,6 +8,7 @@ from llm.models.idempotency import IdempotencyKey, KeptReply
 from llm.models.limits import Limit, LimitWindow
 from llm.models.outbox import Outbox
 from llm.models.processes import Process, ReaperState, ScheduledTask
+from llm.models.refusals import RefusedRequests
 from llm.models.signins import SignInCount
 from llm.models.usage import OpenCall, Usage
 from llm.models.used_forms import UsedForm
@@ -33,6 +34,7 @@ __all__ = (
     "RateSet",
     "ReaperState",
     "Redaction",
+    "RefusedRequests",
     "RefusedWrite",
     "ReratingRun",
     "RouteTarget",

@@ -34,6 +34,8 @@ class EndUser(models.Model):
     class Meta:
         ordering = ("account", "name")
         constraints = (models.UniqueConstraint(fields=["account", "end_user"], name="enduser_once"),)
+        # The oldest of an account go first.
+        indexes = (models.Index(fields=["account", "id"], name="enduser_oldest"),)
 
     def __str__(self) -> str:
         return self.name

@@ -69,9 +69,6 @@ class Limit(models.Model):
                 name="limit_once_a_key",
                 violation_error_message="This key already has such a limit. Change that one.",
             ),
-            models.CheckConstraint(
-                condition=Q(is_per_end_user=False) | Q(soft_percent=None), name="limit_per_end_user_alerts_nobody"
-            ),
         )
 
     def __str__(self) -> str:
@@ -88,8 +85,6 @@ class Limit(models.Model):
                 "This account doesn't record end users, so they can't be limited one by one. First switch on “Records "
                 "end users” on its page."
             )
-        if self.soft_percent is not None:
-            raise ValidationError("A limit for each end user sends no alerts. Leave the soft threshold empty.")
 
 
 class LimitWindow(models.Model):

@@ -320,6 +320,12 @@ class Usage(Digested):
         return Service(self.service_tier, self.speed, self.inference_geo)
 
     @property
+    def provider_and_instance(self) -> str:
+        """The name that it is booked as, with that of the instance where they differ."""
+        is_same = self.provider_instance in ("", self.provider)
+        return self.provider if is_same else f"{self.provider} ({self.provider_instance})"
+
+    @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 

@@ -16,7 +16,9 @@ from llm.admin import usage_summaries
 from llm.admin.keys.state import key_state_badge
 from llm.admin.overview import Overview, overview_for
 from llm.admin.prices.price_admin import standing_badges
+from llm.admin.refusal_summaries import model_text
 from llm.admin.usage.usage_admin import state_badges
+from llm.limits.amounts import describe_limit
 from llm.models import ApiKey, Price, Usage
 
 register = template.Library()
@@ -28,6 +30,8 @@ register.filter("exact_usd", as_text.exact_usd)
 register.filter("moment", as_text.moment)
 register.filter("tokens", as_text.tokens)
 register.filter("usd", as_text.usd)
+register.filter("limit_text", describe_limit)
+register.filter("refused_model", model_text)
 register.filter("usd_at_a_glance", as_text.usd_at_a_glance)
 
 

@@ -65,6 +65,7 @@ UNPROTECTED: Mapping[str, str] = {
     "llm_outbox": "messages, deleted 90 days after they were sent",
     "llm_process": _PASSING,
     "llm_reaperstate": _PASSING,
+    "llm_refusedrequests": "counts of requests that were never calls, kept for a month",
     "llm_refusedwrite": "what the books refused: nothing is billed by it",
     "llm_reratingrun": "counts while it runs; its adjustments are the books",
     "llm_routetarget": _ROUTING,
@@ -74,7 +75,14 @@ UNPROTECTED: Mapping[str, str] = {
 }
 PROTECTED = {
     *("billing_billedusage", "billing_exchangerate", "billing_invoice", "billing_invoiceevent", "billing_invoiceline"),
-    *("billing_invoiceseries", "billing_planrate", "billing_planversion", "llm_bookscheck", "llm_checkedday"),
+    *(
+        "billing_invoiceseries",
+        "billing_oneoffline",
+        "billing_planrate",
+        "billing_planversion",
+        "llm_bookscheck",
+        "llm_checkedday",
+    ),
     *("llm_price", "llm_rate", "llm_rateset", "llm_redaction", "llm_usage", "llm_usageadjustment"),
 }
 

@@ -120,7 +120,7 @@ def test_a_price_of_the_future_is_not_in_force_yet(refusing: Application, upstre
 
 def test_a_price_begins_at_its_moment_although_the_gateway_read_it_before(calls: Application) -> None:
     set_price(input="1", output="1")
-    begins_at = timezone.now() + timedelta(seconds=1)
+    begins_at = timezone.now() + timedelta(seconds=3)
     set_price(input="3", output="3", moment=begins_at.isoformat())
     calls.chat()
     time.sleep((begins_at - timezone.now()).total_seconds())

@@ -64,7 +64,8 @@ class Call:
     """One call of one caller.
 
     leaves_after_s: hangs up so soon after asking, without a look at the reply. leaves_after_bytes: of the reply's body.
-    resets: hangs up with a reset instead of a polite end. dialect: of `spoken`.
+    resets: hangs up with a reset instead of a polite end. dialect: of `spoken`. has_key: it has an idempotency key,
+    and is sent again with it, whatever came of it.
     """
 
     model: str
@@ -73,15 +74,19 @@ class Call:
     leaves_after_bytes: int | None = None
     resets: bool = False
     dialect: str = CHAT
+    has_key: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How often, of 1: an upstream that misbehaves, a stream, a caller who leaves before or in the reply."""
+    """How often, of 1: an upstream that misbehaves, a stream, a caller who leaves before or in the reply, one who sends
+    an idempotency key.
+    """
 
     hostile: float
     streams: float
     leavers: float
+    keyed: float = 0.2
 
 
 KILL_MIX = Mix(hostile=0.15, streams=0.6, leavers=0.2)
@@ -108,8 +113,8 @@ class Calls:
                 leaves_after_s = draw.uniform(0, _LONGEST_WAIT_S)
             else:
                 leaves_after_bytes = draw.randrange(_LONGEST_LOOK_BYTES)
-        resets = draw.random() < 0.5
-        return Call(self._model(), is_stream, leaves_after_s, leaves_after_bytes, resets, dialect)
+        resets, has_key = draw.random() < 0.5, draw.random() < self._mix.keyed
+        return Call(self._model(), is_stream, leaves_after_s, leaves_after_bytes, resets, dialect, has_key)
 
     def _model(self) -> str:
         mark = f"{self._random.getrandbits(64):016x}"

@@ -48,6 +48,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "LLM_DRAIN_SECONDS": "3",
     "LLM_REAP_AFTER_SECONDS": "6",
     "LLM_LOG_LEVEL": "WARNING",
+    "LLM_SECRETS_KEY": "only-for-campaigns-0123456789-abcdefghijklmnopqrstuvwxyz",
+    "LLM_KEPT_REPLY_MINUTES": "5",
 }
 """Short bounds, so that what hangs ends soon."""
 

@@ -10,7 +10,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +21,8 @@ _HOST = "127.0.0.1"
 _PATIENCE_S = 60.0
 # So long does a caller wait before the next call who found nobody, or nobody who could serve him.
 _PAUSE_S = 0.05
+# So often is a request with an idempotency key sent again, whatever came of it.
+_REPEATS = 2
 _MAX_HEAD_BYTES = 65_536
 _TAIL_BYTES = 512
 """As long as an event's mark and the border of a chunk within it, at least."""
@@ -35,7 +37,8 @@ EXPLAINED = frozenset((502, 503, 504, 529, 429))
 class Outcome:
     """What a caller saw. error: the transport's, or that he left; is_complete: a whole answer, or all of a stream.
 
-    may_retry: False where the gateway says that it makes no sense.
+    may_retry: False where the gateway says that it makes no sense. has_key: sent with an idempotency key, which is the
+    model's name.
     """
 
     model: str
@@ -45,6 +48,7 @@ class Outcome:
     is_complete: bool = False
     call_id: str = ""
     may_retry: bool = True
+    has_key: bool = False
 
     @property
     def is_unexplained(self) -> bool:
@@ -99,13 +103,19 @@ class Load:
     async def _call_on(self) -> None:
         while not self._is_stopping.is_set() and (self._limit is None or self._made < self._limit):
             self._made += 1
-            call, ports = self._calls.next(), self._ports()
-            self.in_flight += 1
-            outcome = await make(call, port=ports[self._made % len(ports)], key=self._key)
-            self.in_flight -= 1
-            self.outcomes.append(outcome)
-            if outcome.status == 503 or (outcome.status is None and outcome.error != "left"):
-                await asyncio.sleep(_PAUSE_S)
+            call = self._calls.next()
+            await self._make(call, number=self._made)
+            for again in range(_REPEATS if call.has_key else 0):
+                await self._make(replace(call, leaves_after_s=None, leaves_after_bytes=None), number=self._made + again)
+
+    async def _make(self, call: Call, *, number: int) -> None:
+        ports = self._ports()
+        self.in_flight += 1
+        outcome = await make(call, port=ports[number % len(ports)], key=self._key)
+        self.in_flight -= 1
+        self.outcomes.append(replace(outcome, has_key=call.has_key))
+        if outcome.status == 503 or (outcome.status is None and outcome.error != "left"):
+            await asyncio.sleep(_PAUSE_S)
 
 
 async def make(call: Call, *, port: int, key: str, max_tokens: int | None = None) -> Outcome:
@@ -129,10 +139,11 @@ async def make(call: Call, *, port: int, key: str, max_tokens: int | None = None
 def _request(call: Call, key: str, max_tokens: int | None) -> bytes:
     fields = body_of(call.dialect, call.model, is_stream=call.is_stream, max_tokens=max_tokens)
     body = json.dumps(fields).encode()
+    idempotency = f"idempotency-key: {call.model}\r\n" if call.has_key else ""
     head = (
         f"POST {SPOKEN[call.dialect].path} HTTP/1.1\r\nhost: gateway\r\n"
         f"authorization: Bearer {key}\r\nconnection: close\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"{idempotency}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

@@ -119,6 +119,7 @@ def _show(report: Report, options: argparse.Namespace) -> None:
         "estimated, never reached the upstream": books.unsent,
         "missing": books.missing,
         "doubled": books.doubled,
+        "repeated": books.repeated,
         "wrong": books.wrong,
         "leaked holds": books.leaked_holds,
         "open rows": books.open_rows,

@@ -18,11 +18,11 @@ from tests.faults.verdict import Verdict, compare
 COUNTS = Counts(prompt_tokens=1009, completion_tokens=27, cache_read_tokens=1000, reasoning_tokens=7)
 ANSWERED = Outcome("m-1", is_stream=False, status=200, is_complete=True)
 BROKEN_OFF = Outcome("m-1", is_stream=False, error="ConnectionResetError")
-FIGURES = ("missing", "doubled", "wrong", "leaked_holds", "open_rows", "unexplained_500s")
+FIGURES = ("missing", "doubled", "wrong", "repeated", "leaked_holds", "open_rows", "unexplained_500s")
 
 
 def entry(*, status: int = 200, counts: Counts = COUNTS, usage: dict[str, Any] | None = None) -> Entry:
-    blank: dict[str, Any] = {field.name: "" for field in fields(Entry)}
+    blank: dict[str, Any] = {field.name: "" for field in fields(Entry)} | {"serial": 1}
     sent = {"prompt_tokens": counts.prompt_tokens, "completion_tokens": counts.completion_tokens}
     return Entry(**{**blank, "model": "m-1", "status": status, "counts": counts, "usage": usage or sent})
 
@@ -108,6 +108,21 @@ def test_an_estimate_of_a_call_that_never_arrived_is_told_and_not_blamed() -> No
 def test_who_was_told_that_nothing_was_sent_is_not_charged() -> None:
     assert told(compare([], [estimate()], [replace(BROKEN_OFF, status=503)])) == {"wrong": 1}
     assert compare([], [void()], [replace(BROKEN_OFF, status=503)]).is_exact
+
+
+def test_a_request_with_a_key_is_not_sent_again_after_one_that_may_have_worked() -> None:
+    keyed = replace(ANSWERED, has_key=True)
+    repeated = replace(keyed, status=409, is_complete=False)
+    assert compare(
+        [replace(entry(status=503, counts=Counts()), serial=1), replace(entry(), serial=2)],
+        [refused(), row()],
+        [keyed, repeated],
+    ).is_exact
+    twice = [replace(entry(), serial=1), replace(entry(), serial=2)]
+    assert told(compare(twice, [row(), row()], [replace(BROKEN_OFF, has_key=True)])) == {"repeated": 1}
+    assert compare(twice, [row(), row()], [BROKEN_OFF]).is_exact
+    after_an_error = [replace(entry(status=500, counts=Counts()), serial=1), replace(entry(), serial=2)]
+    assert told(compare(after_an_error, [refused(), row()], [keyed])) == {"repeated": 1}
 
 
 def test_open_rows_and_holds_that_are_left_and_unexplained_errors_are_told() -> None:

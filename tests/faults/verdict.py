@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _EXACT = ("reported", "drained")
 _REFUSED = 300
 _NOT_SENT = 503
+_SURELY_NOTHING = frozenset((400, 401, 403, 404, 413, 422, 429, 503, 529))
+"""With these an upstream says that it did nothing."""
 _PICO = 12
 
 _Figures = tuple[int, ...]
@@ -32,7 +34,8 @@ class Verdict:
 
     missing: served by the upstream, not on the books. doubled: on the books more often than served. wrong: figures that
     are not the ledger's, a cost that is not theirs, an estimate where the caller got a complete answer, or a charge
-    where he was told that nothing was sent. leaked_holds: what is held in all, in the units of the limits.
+    where he was told that nothing was sent. repeated: requests with an idempotency key of which the upstream got more
+    after one that may have worked. leaked_holds: what is held in all, in the units of the limits.
     unsent: estimates of calls that never reached the upstream, or that it refused in a way that proves nothing, such as
     an HTML page; `remarks` names them.
     """
@@ -40,6 +43,7 @@ class Verdict:
     missing: int = 0
     doubled: int = 0
     wrong: int = 0
+    repeated: int = 0
     leaked_holds: int = 0
     open_rows: int = 0
     unexplained_500s: int = 0
@@ -55,7 +59,13 @@ class Verdict:
     @property
     def is_exact(self) -> bool:
         return not (
-            self.missing or self.doubled or self.wrong or self.leaked_holds or self.open_rows or self.unexplained_500s
+            self.missing
+            or self.doubled
+            or self.wrong
+            or self.repeated
+            or self.leaked_holds
+            or self.open_rows
+            or self.unexplained_500s
         )
 
     def blame(self, kind: str, what: str) -> None:
@@ -69,6 +79,8 @@ def compare(entries: Sequence[Entry], rows: Sequence[Usage], outcomes: Sequence[
     entries_of, rows_of = _by_name(entries), _by_name(rows)
     for model in entries_of.keys() | rows_of.keys():
         _compare_name(verdict, entries_of[model], rows_of[model])
+    for model in {outcome.model for outcome in outcomes if outcome.has_key}:
+        _check_repeats(verdict, model, entries_of[model])
     for outcome in outcomes:
         if outcome.is_unexplained:
             verdict.blame("unexplained_500s", f"{outcome.model} was answered {outcome.status}")
@@ -129,6 +141,12 @@ def _compare_name(verdict: Verdict, entries: Sequence[Entry], rows: Sequence[Usa
         verdict.unsent -= unguessed
         told = [_told(row) for row in rows if row.status == "estimated"]
         verdict.remarks.append(f"unsent: {-unguessed} of {told}; entries: {[entry.status for entry in entries]}")
+
+
+def _check_repeats(verdict: Verdict, model: str, entries: Sequence[Entry]) -> None:
+    statuses = [entry.status for entry in sorted(entries, key=lambda entry: entry.serial)]
+    if not all(status in _SURELY_NOTHING for status in statuses[:-1]):
+        verdict.blame("repeated", f"{model} has an idempotency key, and the upstream got {statuses}")
 
 
 def _claim(verdict: Verdict, row: Usage, unclaimed: Counter[_Figures]) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 from pytest_django import Settings
 
 from llm.calls import end_user_names
 from llm.calls.end_user_names import EndUserNames
 from llm.endusers import NamedEndUser, account_key, find_hashes, hash_end_user, write_names
 from llm.errors import BooksUnavailable
+from llm.ids import first_id_at
 from llm.keys import create_key, load_caller, reload_caller
-from llm.models import Account, EndUser, EndUserKey, Usage
+from llm.models import Account, EndUser, EndUserKey, KeptReply, Usage
 from tests.llm.admin.factories import make_account, make_key, save, usage_row
 from tests.threads import to_thread
 
@@ -81,12 +84,47 @@ def test_all_end_users_of_one_account_are_forgotten_with_their_key(acme: Account
     assert forget("Acme", "--all") == "Names deleted: 0.\n"
 
 
-@pytest.mark.parametrize("arguments", [("Acme", "carol"), ("Acme", "--hash", "0" * 32)])
+def a_kept_reply(account: Account, end_user: str, *, days_ago: int = 0) -> KeptReply:
+    """Of a call that was opened so long ago; its request has had an attempt before."""
+    opened_at = timezone.now() - timedelta(days=days_ago)
+    [row] = save(usage_row(make_key(account), end_user=end_user, opened_at=opened_at, id=first_id_at(opened_at)))
+    return KeptReply.objects.create(request_id=row.request_id, sealed=b"x", kept_at=opened_at)
+
+
+def test_replies_that_may_repeat_a_name_go_with_it(acme: Account) -> None:
+    other = make_account("Other")
+    alice, bob = (hash_end_user(name, KEY) for name in (ALICE, "bob"))
+    a_kept_reply(acme, alice)
+    kept = [a_kept_reply(acme, bob), a_kept_reply(acme, ""), a_kept_reply(other, alice)]
+    # The name itself was deleted before.
+    assert forget("Acme", ALICE) == "Names deleted: 0. Kept replies deleted: 1.\n"
+    assert set(KeptReply.objects.all()) == set(kept)
+    assert forget("Acme", "--all") == "Names deleted: 0. Kept replies deleted: 1.\n"
+    assert set(KeptReply.objects.all()) == set(kept[1:])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("Acme", "carol"),
+        ("Acme", "--hash", "0" * 32),
+        ("Acme", "--hash", ""),
+        ("Acme", ""),
+        ("Acme", "\udcff"),
+        ("Acme", "a" * 300),
+    ],
+)
 def test_who_is_unknown_is_said_to_be(acme: Account, arguments: tuple[str, ...]) -> None:
     name_of(acme, ALICE)
+    save(usage_row(make_key(acme), end_user=hash_end_user(ALICE, KEY)))
     with pytest.raises(CommandError, match="has no such end user, or the name was already deleted"):
         forget(*arguments)
     assert EndUser.objects.count() == 1
+
+
+def test_a_name_is_found_as_calls_are_recorded_with_it(acme: Account) -> None:
+    name_of(acme, "anne b")
+    assert forget("Acme", "an\x00ne\u200b b") == "Names deleted: 1.\n"
 
 
 def test_an_account_without_end_users_has_none_to_forget() -> None:
@@ -136,6 +174,34 @@ def test_a_name_under_a_key_that_is_gone_is_not_written(acme: Account) -> None:
     other = make_account("Other")
     write_names([named(acme, ALICE, KEY[::-1]), named(acme, "bob"), named(other, "carol")])
     assert list(EndUser.objects.values_list("name", flat=True)) == ["bob"]
+
+
+def test_an_account_keeps_so_many_names_and_no_more(settings: Settings, acme: Account) -> None:
+    settings.LLM_END_USER_NAMES = 3
+    other = make_account("Other")
+    EndUserKey.objects.create(account=other, key=KEY)
+    write_names([named(acme, "u1"), named(other, "u1")])
+    for name in ("u2", "u3"):
+        write_names([named(acme, name)])
+    write_names([named(acme, "u2"), named(acme, "u4"), named(acme, "u5")])
+    assert set(EndUser.objects.filter(account=acme).values_list("name", flat=True)) == {"u3", "u4", "u5"}
+    assert EndUser.objects.filter(account=other).count() == 1
+    # The name of one who calls again comes back.
+    write_names([named(acme, "u1")])
+    assert set(EndUser.objects.filter(account=acme).values_list("name", flat=True)) == {"u1", "u4", "u5"}
+
+
+def test_a_bound_that_is_lowered_is_reached_piece_by_piece(
+    settings: Settings, acme: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm.endusers._MAX_EVICTED", 4)
+    write_names([named(acme, f"u{number}") for number in range(8)])
+    settings.LLM_END_USER_NAMES = 2
+    left = []
+    for _ in range(3):
+        write_names([named(acme, "u7")])
+        left.append(EndUser.objects.count())
+    assert left == [4, 2, 2]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -31,7 +31,7 @@ from llm.models import IdempotencyKey, KeptReply, LimitWindow, Outbox
 from llmproject.celery import app
 from llmproject.supervisor import gateway_programs
 from tests.gateway_process import _database_environment
-from tests.llm.books.making import a_key, an_open
+from tests.llm.books.making import a_close, a_key, an_open
 from tests.llm.receivers import Receiver, running_receiver
 from tests.output import written_to
 
@@ -142,7 +142,9 @@ def test_old_windows_go_and_are_counted_in_one_line(log: list[Any]) -> None:
 @pytest.mark.django_db
 def test_old_idempotency_keys_go_and_are_counted_in_one_line(log: list[Any], settings: Settings) -> None:
     key = a_key()
-    commit_batch([an_open(key, claim=Claim(letter * 64, "c" * 64)) for letter in "ab"])
+    calls = [an_open(key, claim=Claim(letter * 64, "c" * 64)) for letter in "ab"]
+    commit_batch(calls)
+    commit_batch([a_close(each.id) for each in calls])
     tasks.prune_windows()
     assert log == []
     IdempotencyKey.objects.update(claimed_at=datetime.now(UTC) - timedelta(hours=settings.LLM_IDEMPOTENCY_HOURS + 1))

@@ -36,6 +36,20 @@ def test_the_description_names_every_endpoint_that_callers_use(client: Client) -
     assert described["components"]["securitySchemes"]["apiKey"] == {"type": "http", "scheme": "bearer"}
 
 
+def test_the_description_has_the_headers_that_calls_are_read_for(client: Client) -> None:
+    described = client.get("/api/v1/schema/", headers={"accept": "application/json"}).json()
+    headers = {
+        path: {each["name"] for each in methods["post"].get("parameters", ()) if each["in"] == "header"}
+        for path, methods in described["paths"].items()
+        if "post" in methods and not path.startswith("/api/v1/") and not path.endswith("/cancel")
+    }
+    ours = {"Idempotency-Key", "x-llm-tags"}
+    assert headers.pop("/api/chat") == ours
+    anthropics = {path for path in headers if path.startswith("/v1/messages")}
+    assert [headers.pop(path) for path in anthropics] == [ours | {"anthropic-version", "anthropic-beta"}] * 2
+    assert list(headers.values()) == [ours | {"openai-beta"}] * 6
+
+
 def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
     page = client.get("/docs/").content.decode()
     assert "swagger-ui" in page

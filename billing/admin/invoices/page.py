@@ -24,13 +24,13 @@ from billing.admin.invoices.formatting import (
     usage_change_text,
 )
 from billing.admin.invoices.steps import Step, open_steps
-from billing.enums import InvoiceKind, InvoiceState
+from billing.enums import InvoiceKind, InvoiceState, LineKind
 from billing.invoices.blockers import find_blockers, open_calls_note
 from billing.invoices.glyphs import missing_now, missing_sentence
 from billing.invoices.line_calls import has_calls
 from billing.invoices.parties import BillTo, bill_to_of
 from billing.invoices.taxes import Tax, taxes_of
-from billing.models import DailyUsage, Invoice, InvoiceEvent, InvoiceLine
+from billing.models import DailyUsage, Invoice, InvoiceEvent, InvoiceLine, OneOffLine
 from billing.models.invoices import FINAL_STATES
 from billing.periods import BillingPeriod
 from llm.fields import ExactSum
@@ -55,6 +55,7 @@ FLAG_MEANINGS = {
     "new_key": "A key was created in the month.",
     "late": "There are lines for earlier months.",
     "catch_up": "The month ended a while ago without an invoice: its fee or minimum commitment is billed now.",
+    "one_off": "Staff added a charge or an allowance by hand; its reason is below the lines.",
     "negative": "A charge is negative: something is refunded.",
     "loss": "We pay the providers more than we charge.",
     "profile": "The billing profile has no address, no email, or a country that doesn't exist.",
@@ -113,6 +114,7 @@ class InvoicePage:
     blockers: Sequence[Blocker]
     open_calls: str
     groups: Sequence[LineGroup]
+    one_offs: Sequence[OneOffLine]
     taxes: Sequence[Tax]
     days: Sequence[dict[str, Any]]
     keys: Sequence[KeyUsage]
@@ -138,6 +140,7 @@ def invoice_page(invoice: Invoice, user: User) -> InvoicePage:
         blockers=[] if is_settled else [_blocker(invoice, groups, each) for each in find_blockers(invoice)],
         open_calls="" if is_settled else open_calls_note(invoice),
         groups=groups,
+        one_offs=_one_offs(invoice, groups),
         taxes=taxes_of(invoice),
         days=_days(invoice, rows) if rows else [],
         keys=_keys(rows),
@@ -169,6 +172,17 @@ def _groups(invoice: Invoice) -> list[LineGroup]:
         )
         for start, group in groupby(lines, key=lambda line: line.period_start)
     ]
+
+
+def _one_offs(invoice: Invoice, groups: Sequence[LineGroup]) -> list[OneOffLine]:
+    """Those on the invoice, and those of a draft's month that have nothing to cover."""
+    keys = {row.line.key for group in groups for row in group.lines if row.line.kind == LineKind.ONE_OFF}
+    if not keys and (invoice.state != InvoiceState.DRAFT or invoice.kind == InvoiceKind.CREDIT_NOTE):
+        return []
+    starts = {invoice.period_start, *(group.period.start for group in groups)}
+    rows = OneOffLine.objects.filter(account=invoice.account_id, period_start__in=starts).select_related("added_by")
+    is_draft = invoice.state == InvoiceState.DRAFT
+    return [each for each in rows if each.key in keys or (is_draft and each.removed_at is None)]
 
 
 def _calls_url(invoice: Invoice, line: InvoiceLine) -> str:

@@ -11,7 +11,9 @@ from django.utils import timezone
 
 from billing.currencies import DECIMALS, MAX_DECIMALS, format_money
 from billing.invoices.crediting import creditable
+from billing.invoices.one_off_changes import removable_lines
 from billing.models import Invoice
+from billing.models.plans import PERCENT_DECIMALS
 from llm.admin.usage.filters import DateInput
 
 MAX_DIGITS = 26
@@ -37,11 +39,82 @@ class StepForm(forms.Form):
         """Further arguments of the service beside the reason. Only for a valid form."""
         return {}
 
+    def plain_fields(self) -> Iterable[forms.BoundField]:
+        """Fields that the page shows one below the other, before the reason."""
+        return [field for field in self if field.name not in ("reason", "scope") and not field.name.startswith("line_")]
+
 
 class ReasonedForm(StepForm):
     def __init__(self, data: Any = None, *, invoice: Invoice | None = None) -> None:
         super().__init__(data, invoice=invoice)
         self.fields["reason"].required = True
+
+
+class OneOffForm(ReasonedForm):
+    """A charge or an allowance that isn't usage. Both are entered as positive amounts."""
+
+    CHARGE, ALLOWANCE = "charge", "allowance"
+
+    kind = forms.ChoiceField(
+        label="Kind",
+        choices=[(CHARGE, "Charge, such as a setup fee"), (ALLOWANCE, "Allowance: reduces what the month charges")],
+        help_text="An allowance covers at most what the month charges otherwise, and late usage up to its amount.",
+    )
+    description = forms.CharField(
+        max_length=150,
+        widget=forms.TextInput(attrs={"size": 50}),
+        help_text="As printed on the invoice.",
+    )
+    amount = forms.DecimalField(
+        min_value=Decimal("0.001"),
+        max_digits=MAX_DIGITS,
+        decimal_places=MAX_DECIMALS,
+        widget=forms.TextInput(attrs={"inputmode": "decimal", "class": "gw-rate"}),
+    )
+    tax_percent = forms.DecimalField(
+        label="Tax, percent",
+        required=False,
+        min_value=Decimal(0),
+        max_value=Decimal(100),
+        decimal_places=PERCENT_DECIMALS,
+        widget=forms.TextInput(attrs={"inputmode": "decimal", "class": "gw-rate"}),
+        help_text="Only for a charge with a tax rate of its own. Empty: the rate of the month.",
+    )
+
+    field_order = ("kind", "description", "amount", "tax_percent", "reason")
+
+    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+        super().__init__(data, invoice=invoice)
+        self.fields["amount"].help_text = f"In {invoice.currency}, without tax."
+
+    def details(self) -> dict[str, Any]:
+        sign = -1 if self.cleaned_data["kind"] == self.ALLOWANCE else 1
+        return {
+            "description": self.cleaned_data["description"],
+            "amount": sign * self.cleaned_data["amount"],
+            "tax_percent": self.cleaned_data["tax_percent"],
+        }
+
+
+class RemoveOneOffForm(ReasonedForm):
+    """Chooses one of the lines that can be removed."""
+
+    field_order = ("one_off", "reason")
+
+    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+        super().__init__(data, invoice=invoice)
+        self.fields["one_off"] = forms.TypedChoiceField(
+            label="Line",
+            coerce=int,
+            choices=[
+                (line.pk, f"{line.description}, {format_money(line.amount, line.currency)} {line.currency}")
+                for line in removable_lines(invoice)
+            ],
+        )
+        self.order_fields(self.field_order)
+
+    def details(self) -> dict[str, Any]:
+        return {"line_id": self.cleaned_data["one_off"]}
 
 
 class PaymentForm(StepForm):

@@ -18,13 +18,22 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from billing.admin.invoices.formatting import sentence_case
-from billing.admin.invoices.step_forms import BillAgainForm, CreditForm, PaymentForm, ReasonedForm, StepForm
+from billing.admin.invoices.step_forms import (
+    BillAgainForm,
+    CreditForm,
+    OneOffForm,
+    PaymentForm,
+    ReasonedForm,
+    RemoveOneOffForm,
+    StepForm,
+)
 from billing.admin.pages import page_context, user_of
 from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
 from billing.errors import BillingError, InvoiceError
 from billing.invoices import crediting, drafting, review
 from billing.invoices.blockers import find_blockers, why_too_early
 from billing.invoices.drafting import lock_profile
+from billing.invoices.one_off_changes import add_one_off, removable_lines, remove_one_off
 from billing.models import Invoice
 from billing.models.invoices import FINAL_STATES
 from llm.admin.base import ReadOnlyAdmin
@@ -73,6 +82,11 @@ def _what_is_left(invoice: Invoice) -> object:
     return crediting.creditable(invoice)
 
 
+def _one_offs(invoice: Invoice) -> object:
+    """So that a form that is sent twice adds one line."""
+    return [line.pk for line in removable_lines(invoice)]
+
+
 def _recompute(invoice_id: int, *, user: User, reason: str) -> Invoice:
     return drafting.recompute(invoice_id, user=user)
 
@@ -108,6 +122,22 @@ STEPS: Sequence[Step] = (
         "Recalculate",
         "The draft is recalculated from the current usage, plan and billing profile.",
         _recompute,
+    ),
+    Step(
+        InvoiceAction.ADD_LINE,
+        "Add a line",
+        "Adds a charge or an allowance that isn't usage. The draft is recalculated, and keeps the line whenever it is "
+        "recalculated again.",
+        add_one_off,
+        OneOffForm,
+        confirms=_one_offs,
+    ),
+    Step(
+        InvoiceAction.REMOVE_LINE,
+        "Remove a line",
+        "Removes a one-off line from the draft, which is recalculated.",
+        remove_one_off,
+        RemoveOneOffForm,
     ),
     Step(
         InvoiceAction.SEND_BACK,
@@ -161,6 +191,10 @@ def open_steps(invoice: Invoice, user: User) -> list[Step]:
     """The buttons that this user sees, given the invoice's current state."""
     actions = set(review.steps_open_to(invoice, user))
     is_credit_note = invoice.kind == InvoiceKind.CREDIT_NOTE
+    if invoice.state == InvoiceState.DRAFT and invoice.kind == InvoiceKind.REGULAR:
+        actions.add(InvoiceAction.ADD_LINE)
+    if removable_lines(invoice):
+        actions.add(InvoiceAction.REMOVE_LINE)
     if invoice.state == InvoiceState.DRAFT and not is_credit_note:
         actions.add(InvoiceAction.RECOMPUTE)
     if invoice.state in FINAL_STATES and not is_credit_note:

@@ -29,6 +29,7 @@ from llm.admin.keys.forms import KeyForm, NewKeyForm, RotateForm
 from llm.admin.keys.state import KeyStateFilter, day_and_minute, key_state_badge
 from llm.admin.limits.limit_admin import limits_of_key
 from llm.admin.one_time_forms import claim_form, made_by_form, remember_made
+from llm.admin.refusal_summaries import refusals_of_key
 from llm.admin.secrets import reduce_secrets
 from llm.admin.usage_summaries import latest_call, latest_calls
 from llm.keys import create_key, revoke_key, rotate_key
@@ -137,6 +138,8 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
         key = self.get_object(request, object_id)
         may_see = key is not None and request.user.has_perm("llm.view_limit")
         context = limits_of_key(key) if key is not None and may_see else {}
+        if key is not None:
+            context |= refusals_of_key(request, key)
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:

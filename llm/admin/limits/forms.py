@@ -30,7 +30,8 @@ class LimitForm(ModelForm[Limit]):
             "api_key": "Empty: all calls of the account together.",
             "per": "Days and months are those of the account's time zone.",
             "soft_percent": "The account gets an alert by email and webhook when this percentage of the "
-            "amount is used: once per period, and at most once an hour. Empty: no alert.",
+            "amount is used: once per period, and at most once an hour. A limit for each end user alerts when the "
+            "first one reaches it: once a day, or once an hour for limits per minute or hour. Empty: no alert.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

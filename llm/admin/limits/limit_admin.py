@@ -27,6 +27,7 @@ from llm.admin.limits.standing import (
     nearly_full,
 )
 from llm.admin.lookups import ForgivingChangeList
+from llm.admin.refusal_summaries import refusals_of_limit
 from llm.enums import LimitMetric, LimitPer
 from llm.limits.amounts import describe_limit
 from llm.limits.changes import archive_limit, lock_limits, set_limit
@@ -78,7 +79,7 @@ def _end(limit: Limit) -> str | None:
 class LimitAdmin(ConfirmedActionsAdmin[Limit]):
     form = LimitForm
     list_display = ("owner", "limit_and_threshold", "fill", "state_and_reset")
-    list_filter = (LimitStateFilter, "metric", ("per", PeriodFilter), AccountFilter)
+    list_filter = (LimitStateFilter, "metric", ("per", PeriodFilter), "is_per_end_user", AccountFilter)
     list_select_related = ("account", "api_key")
     ordering = ("account__name", "api_key", "metric", "per", "-pk")
     search_fields = ("account__name", "api_key__name", "api_key__prefix", "api_key__last_four")
@@ -132,7 +133,11 @@ class LimitAdmin(ConfirmedActionsAdmin[Limit]):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return super().change_view(request, object_id, form_url, {"subtitle": None, **(extra_context or {})})
+        limit = self.get_object(request, object_id)
+        refusals = {} if limit is None else refusals_of_limit(request, limit)
+        return super().change_view(
+            request, object_id, form_url, {"subtitle": None, **refusals, **(extra_context or {})}
+        )
 
     def save_model(self, request: HttpRequest, obj: Limit, form: Any, change: bool) -> None:
         """Raises ValidationError if another user was faster, between the form's validation and the write."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -97,14 +97,22 @@ def load_standings(limits: Iterable[Limit], now: datetime) -> list[LimitStanding
 
 
 def nearly_full(now: datetime, percent: int = NEARLY_FULL_PERCENT) -> LimitQuerySet:
-    """Limits in force with this share of their current period used and held. Limits of zero are left out."""
-    windows = LimitWindow.objects.annotate(scaled=(F("used") + F("held")) * 100).filter(
-        _are_current(now), limit__amount__gt=0, scaled__gte=F("limit__amount") * percent
+    """Limits in force with this share of their current period used and held, of a limit for each end user by one of
+    them. Limits of zero are left out.
+    """
+    full = [_fullest(name, now, percent).values(name) for name in ("limit", "end_user_limit")]
+    return Limit.objects.in_force().filter(Q(pk__in=full[0]) | Q(pk__in=full[1]))
+
+
+def _fullest(limit: str, now: datetime, percent: int) -> QuerySet[LimitWindow]:
+    """limit: the name of the column that a window has its limit in."""
+    windows = LimitWindow.objects.annotate(scaled=(F("used") + F("held")) * 100).order_by()
+    return windows.filter(
+        _are_current(now, limit), **{f"{limit}__amount__gt": 0, "scaled__gte": F(f"{limit}__amount") * percent}
     )
-    return Limit.objects.in_force().filter(pk__in=windows.order_by().values("limit"))
 
 
-def _are_current(now: datetime) -> Q:
+def _are_current(now: datetime, limit: str) -> Q:
     """Windows of the current periods. Few conditions for many time zones: most of their periods start together."""
     zones: dict[tuple[str, datetime], list[str]] = defaultdict(list)
     pairs = Limit.objects.in_force().order_by().values_list("per", "account__time_zone").distinct()
@@ -112,7 +120,7 @@ def _are_current(now: datetime) -> Q:
         zones[per, period_of(per, zone, now).starts_at].append(zone)
     current = Q(pk__in=())
     for (per, starts_at), names in zones.items():
-        current |= Q(limit__per=per, starts_at=starts_at, limit__account__time_zone__in=names)
+        current |= Q(**{f"{limit}__per": per, "starts_at": starts_at, f"{limit}__account__time_zone__in": names})
     return current
 
 

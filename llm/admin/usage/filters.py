@@ -77,6 +77,7 @@ class UsageFilterForm(forms.Form):
     end_user = _text("End user", placeholder="name or hash", limit=MAX_END_USER_CHARACTERS)
     tag = _text("Tag", placeholder="such as team:search")
     provider = forms.ChoiceField(required=False, choices=lambda: _choices((name, name) for name in booked_providers()))
+    instance = _text("Instance", limit=50)
     status = forms.ChoiceField(required=False, choices=_choices(UsageStatus.choices))
     outcome = forms.ChoiceField(required=False, choices=_choices(_OUTCOMES))
     source = forms.ChoiceField(label="Token source", required=False, choices=_choices(UsageSource.choices))
@@ -191,6 +192,7 @@ class UsageFilterForm(forms.Form):
             "account": Q(account=data["account"]) if data["account"] else None,
             "model": Q(model=data["model"]) if data["model"] else None,
             "provider": Q(provider=data["provider"]) if data["provider"] else None,
+            "instance": Q(provider_instance=data["instance"]) if data["instance"] else None,
             "outcome": _by_outcome(data["outcome"]),
             "tag": is_tagged(*data["tag"]) if data["tag"] else None,
             "source": Q(usage_source=data["source"]) if data["source"] else None,

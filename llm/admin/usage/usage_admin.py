@@ -177,7 +177,7 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
             '<span class="gw-model">{}<span class="gw-hint">{}</span></span><span class="gw-hint gw-below">{}{}</span>',
             usage.model,
             upstream,
-            usage.provider,
+            usage.provider_and_instance,
             ", streamed" if usage.is_stream else "",
         )
 

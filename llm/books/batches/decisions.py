@@ -185,8 +185,8 @@ class BatchDecisions:
         held = None if key is None else self._claims.get(key)
         if held is None or operation.claim is None:
             return None
-        is_own = held.call_id == operation.id
-        if is_own or held.call_id in self.dropped_claims or held.claimed_at <= self.now - lifetime():
+        is_over = held.claimed_at <= self.now - lifetime() and not held.is_in_flight
+        if is_over or held.call_id == operation.id or held.call_id in self.dropped_claims:
             return None
         return Repeated(held.call_id, held.content_hash == operation.claim.content_hash, held.is_in_flight)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from llm.endusers import forget_all, forget_hash, forget_name
+from llm.endusers import Forgotten, forget_all, forget_hash, forget_name
 from llm.models import Account
 
 
@@ -34,12 +34,16 @@ class Command(BaseCommand):
         account = Account.objects.filter(name=options["account"]).first()
         if account is None:
             raise CommandError(f"There is no account “{options['account']}”.")
-        if options["all"]:
-            forgotten = forget_all(account)
-        elif options["hash"]:
-            forgotten = forget_hash(account, options["hash"].lower())
-        else:
-            forgotten = forget_name(account, options["name"])
-        if not forgotten and not options["all"]:
+        forgotten = _forget(account, options)
+        if not any(forgotten) and not options["all"]:
             raise CommandError(f"The account “{account}” has no such end user, or the name was already deleted.")
-        self.stdout.write(f"Names deleted: {forgotten:,}.")
+        replies = f" Kept replies deleted: {forgotten.replies:,}." if forgotten.replies else ""
+        self.stdout.write(f"Names deleted: {forgotten.names:,}.{replies}")
+
+
+def _forget(account: Account, options: dict[str, Any]) -> Forgotten:
+    if options["all"]:
+        return forget_all(account)
+    if options["hash"] is not None:
+        return forget_hash(account, options["hash"].lower())
+    return forget_name(account, options["name"])

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.test import Client
 
 from billing.models import Invoice
-from billing.staff.roles import GROUPS, make_groups
+from billing.staff.roles import GROUPS, make_groups, name_permissions
 from tests.billing.admin.pages import make_draft, make_submitted, member_of, step_url
 from tests.pages import send
 
@@ -109,3 +111,20 @@ def test_groups_are_made_once_and_what_was_changed_of_them_stays() -> None:
     assert auditors.permissions.count() == 0
     assert Group.objects.get(name="Key managers").permissions.count() == 16
     assert set(Group.objects.values_list("name", flat=True)) == set(GROUPS)
+
+
+def test_permissions_are_called_what_they_are_called_now_and_people_keep_them(
+    django_assert_num_queries: Any,
+) -> None:
+    ours = Permission.objects.filter(content_type__app_label__in=("llm", "billing"))
+    names = dict(ours.values_list("pk", "name"))
+    with django_assert_num_queries(1):
+        name_permissions()
+    assert dict(ours.values_list("pk", "name")) == names
+    prepares = Permission.objects.get(codename="prepare_invoice")
+    group = Group.objects.get(name="Billing preparers")
+    ours.filter(codename__in=("prepare_invoice", "view_usage", "run_export")).update(name="Can recompute")
+    name_permissions()
+    assert dict(ours.values_list("pk", "name")) == names
+    assert names[prepares.pk] == "Can draft, recalculate, submit and send back invoices"
+    assert prepares in group.permissions.all()

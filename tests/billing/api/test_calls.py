@@ -98,6 +98,22 @@ def test_a_customer_sees_its_own_calls_without_our_side_of_them() -> None:
     assert asker.refusal(f"calls/{foreign.id}/", status=404) == asker.refusal(f"calls/{uuid4()}/", status=404)
 
 
+def test_staff_see_which_instance_was_called_and_find_its_calls(staff: Asker) -> None:
+    key, asker = customer(make_account())
+    plain, east, _ = save(
+        usage_row(key),
+        usage_row(key, provider_instance="east"),
+        usage_row(key, provider="anthropic", provider_instance="west"),
+    )
+    assert [row["provider_instance"] for row in staff.results("calls/")] == ["west", "east", ""]
+    assert ids(staff.results("calls/", {"provider": "openai"})) == [str(east.id), str(plain.id)]
+    assert ids(staff.results("calls/", {"provider_instance": "east"})) == [str(east.id)]
+    assert staff.results("calls/", {"provider_instance": "east", "provider": "anthropic"}) == []
+    assert ids(asker.results("calls/", {"provider": "openai"})) == [str(east.id), str(plain.id)]
+    assert "provider_instance" not in asker.results("calls/")[0]
+    assert "Only staff" in asker.refusal("calls/", {"provider_instance": "east"})
+
+
 def test_filters_narrow(staff: Asker, key: ApiKey) -> None:
     other = make_key(make_account("Other"))
     request_id = uuid4()

@@ -91,7 +91,7 @@ def test_a_forgotten_name_is_still_found_and_not_shown(acme: Account) -> None:
     """Whoever knows the name finds the calls; nobody reads it here."""
     key, own = customer(acme)
     alice = call_of(key, "alice")
-    assert forget_name(acme, "alice") == 1
+    assert forget_name(acme, "alice").names == 1
     [found] = own.results("calls/", {"end_user": "alice"})
     assert (found["end_user"], found["end_user_name"]) == (alice.end_user, None)
 

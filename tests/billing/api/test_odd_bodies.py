@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from django.urls import URLPattern, get_resolver
 
-from billing.models import ExportJob, Invoice
+from billing.invoices.drafting import draft_invoice
+from billing.models import ExportJob, Invoice, OneOffLine
 from llm.models import UsageAdjustment
 from tests.billing.api.asking import staff_asker
 from tests.billing.calls import make_call, make_price
 from tests.billing.factories import make_account, make_profile
-from tests.billing.months import IN_SEPTEMBER, SEPTEMBER, close_and_issue
+from tests.billing.months import IN_SEPTEMBER, OCTOBER, SEPTEMBER, close_and_issue
 from tests.llm.admin.factories import disputed_row, make_key, save
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
@@ -26,6 +27,10 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {"kind": "goodwill", "reason": "x", "lines": [{"position": 1, "amount": "1.50"}]},
         {"kind": "correction", "reason": "x", "lines": [{"position": 1}]},
     ],
+    "invoices/<pk>/one-off-lines/": [
+        {"description": "Setup fee", "amount": "500.00", "tax_percent": "7", "reason": "x"},
+    ],
+    "invoices/<pk>/one-off-lines/<line_id>/removal/": [{"reason": "x"}],
     "calls/<pk>/decision/": [
         {
             "is_billable": True,
@@ -72,19 +77,30 @@ def test_all_endpoints_that_take_a_body_are_walked() -> None:
 def test_no_body_breaks_an_endpoint(path: str) -> None:
     account = make_account()
     make_profile(account, tax_percent=Decimal(19))
-    make_call(account, day=IN_SEPTEMBER, price=make_price(), prompt_tokens=1_000_000)
+    price = make_price()
+    make_call(account, day=IN_SEPTEMBER, price=price, prompt_tokens=1_000_000)
+    make_call(account, day=OCTOBER.start, price=price, prompt_tokens=1_000_000)
     [invoice] = close_and_issue(account, SEPTEMBER)
+    draft = draft_invoice(account, OCTOBER) if "one-off" in path else None
     staff = staff_asker(
-        *("view_invoice", "credit_invoice", "view_exportjob", "run_export", "view_usage", "change_usage")
+        *(
+            "view_invoice",
+            "credit_invoice",
+            "prepare_invoice",
+            "view_exportjob",
+            "run_export",
+            "view_usage",
+            "change_usage",
+        )
     )
     key = make_key(account)
     bodies = [json.dumps(each) for right in BODIES[path] for each in variants(right)]
     bodies += ["", "{", "[", '{"kind":', "nul", "\x00", '{"lines": [}']
     for body in dict.fromkeys(bodies):
         # A call is decided once, so that each body has one of its own.
-        pk = save(disputed_row(key))[0].pk if path.startswith("calls/") else invoice.pk
+        pk = save(disputed_row(key))[0].pk if path.startswith("calls/") else (draft or invoice).pk
         rows = written()
-        response = staff.post(path.replace("<pk>", str(pk)), body)
+        response = staff.post(path.replace("<pk>", str(pk)).replace("<line_id>", "1"), body)
         assert response.status_code in (201, 400), (body, response.content)
         if response.status_code == 400:
             assert list(response.json()) == ["detail"], body
@@ -93,4 +109,9 @@ def test_no_body_breaks_an_endpoint(path: str) -> None:
 
 
 def written() -> int:
-    return Invoice.objects.count() + ExportJob.objects.count() + UsageAdjustment.objects.count()
+    return (
+        Invoice.objects.count()
+        + OneOffLine.objects.count()
+        + ExportJob.objects.count()
+        + UsageAdjustment.objects.count()
+    )

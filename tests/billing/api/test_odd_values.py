@@ -74,6 +74,8 @@ def test_the_description_names_what_the_walk_needs() -> None:
         "key",
         "model",
         "page_size",
+        "provider",
+        "provider_instance",
         "request_id",
         "status",
         "tag",

@@ -10,12 +10,14 @@ from django.core.mail import EmailMessage
 
 from llm.alerts.messages import build_notice
 from llm.keys import create_key
-from llm.models import Account, ApiKey
+from llm.models import Account, ApiKey, EndUser
 from tests.llm.payloads import THRESHOLD
 
 pytestmark = pytest.mark.django_db
 
 PAYLOAD = {**THRESHOLD, "window_starts_at": "2026-10-31T18:15:00+00:00"}
+
+ANNE = "a" * 32
 
 
 def an_account(**changes: Any) -> Account:
@@ -54,6 +56,38 @@ def test_people_get_a_mail_that_says_it_all() -> None:
         "Resets:        2026-11-30 18:15 UTC\n\n"
         "Calls that would exceed the limit are refused. You will get this alert once per period.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("per", "how_often"),
+    [("minute", "hour"), ("hour", "hour"), ("day", "day"), ("month", "day"), ("total", "day")],
+)
+def test_of_a_limit_for_each_end_user_the_first_is_named_in_the_mail_and_not_in_its_subject(
+    per: str, how_often: str
+) -> None:
+    account = an_account()
+    EndUser.objects.create(account=account, end_user=ANNE, name="anne\n@example.org")
+    facts, subject, text = told(account, per=per, end_user=ANNE)
+    assert (facts["end_user"], facts["end_user_name"]) == (ANNE, "anne\n@example.org")
+    assert subject.startswith("[LLM gateway] An end user of acme has used 82 % of 1,000,000 tokens")
+    assert f"\nEnd user:      anne @example.org ({ANNE})\n" in text
+    assert f"at most once per {how_often}, however many end users reach it.\n" in text
+
+
+@pytest.mark.parametrize(
+    ("end_user", "words"),
+    [
+        (ANNE, ANNE),
+        ("", "requests that name none, which share one limit"),
+        (None, "too many others, who share one limit"),
+    ],
+)
+def test_an_end_user_without_a_name_is_told_all_the_same(end_user: str | None, words: str) -> None:
+    account, other = an_account(), an_account(name="other")
+    EndUser.objects.create(account=other, end_user=ANNE, name="anne")
+    facts, _, text = told(account, end_user=end_user)
+    assert (facts["end_user"], facts["end_user_name"]) == (end_user, None)
+    assert f"{words}\n" in text
 
 
 def test_the_limit_of_a_key_names_the_key_by_what_people_recognise_and_no_more() -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
+from unittest.mock import Mock
 from uuid import UUID
 
 import orjson
@@ -215,6 +216,7 @@ class Host:
         self.callers = CallerCache()
         self.is_draining = False
         self.health = TargetHealth()
+        self.refusals = Mock()
         self.drains = 0
         self._provider = provider
 

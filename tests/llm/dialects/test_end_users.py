@@ -142,6 +142,13 @@ def test_a_malformed_header_is_refused_with_its_form(header: str) -> None:
     assert raised.value.param == "x-llm-tags"
 
 
+def test_a_person_is_no_tag_in_the_header_either() -> None:
+    with pytest.raises(InvalidRequest, match="must not contain 'user_id'") as raised:
+        header_tags("team=search,user_id=anne")
+    assert raised.value.param == "x-llm-tags"
+    assert header_tags("user_ids=many") == {"user_ids": "many"}
+
+
 def test_tags_of_the_header_come_first() -> None:
     header, metadata = {"team": "search", "a": "1"}, {"team": "other", "b": "2"}
     assert join_tags(header, metadata) == {"team": "search", "a": "1", "b": "2"}

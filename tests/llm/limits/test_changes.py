@@ -335,6 +335,28 @@ def test_windows_of_end_users_go_once_their_period_is_surely_over() -> None:
 
 
 @pytest.mark.django_db
+def test_windows_of_end_users_of_a_total_go_once_the_limit_has_ended() -> None:
+    key = a_key()
+    limit, _ = set_limit(key.account, None, REQUESTS, LimitPer.TOTAL, 9, None, is_per_end_user=True)
+    in_flight = an_open(
+        key, end_user="a" * 32, ask=lambda: ReservationEstimate(requests=0, input_tokens=1, output_tokens=1)
+    )
+    ended = an_open(
+        key, end_user="b" * 32, ask=lambda: ReservationEstimate(requests=1, input_tokens=1, output_tokens=1)
+    )
+    commit_batch([in_flight, ended])
+    commit_batch([a_close(ended.id)])
+    much_later = timezone.now() + 60 * WEEK
+    assert prune_windows(now=much_later) == 0
+    archive_limit(limit)
+    assert prune_windows(now=timezone.now() + timedelta(hours=5)) == 0
+    assert prune_windows(now=much_later) == 1
+    assert LimitWindow.objects.get().end_user == "a" * 32
+    commit_batch([a_close(in_flight.id)])
+    assert prune_windows(now=much_later) == 1
+
+
+@pytest.mark.django_db
 def test_a_window_in_which_something_is_held_stays() -> None:
     limit = set_requests(a_key(), 1, per=MINUTE)
     held = a_window(limit, NOW - 2 * WEEK, held=1)

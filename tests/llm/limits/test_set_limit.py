@@ -48,13 +48,12 @@ def test_a_limit_for_each_end_user_is_another_one() -> None:
     assert run("acme", "requests", "day", "3", "--each-end-user") == (
         "acme: 3 requests per day for each end user (set).\n"
     )
-    assert run("acme", "requests", "day", "4", "--each-end-user").endswith("(changed).\n")
-    assert limits() == [(9, 80, True), (4, None, True)]
-    assert "sends no alerts" in refusal_of("acme", "requests", "hour", "3", "--each-end-user", "--soft", "80")
+    assert run("acme", "requests", "day", "4", "--each-end-user", "--soft", "70").endswith("alert at 70 % (changed).\n")
+    assert limits() == [(9, 80, True), (4, 70, True)]
     assert "no longer limited to 4 requests per day for each end user" in run(
         "acme", "requests", "day", "none", "--each-end-user"
     )
-    assert limits() == [(9, 80, True), (4, None, False)]
+    assert limits() == [(9, 80, True), (4, 70, False)]
 
 
 # --- Amounts ----------------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def test_buttons_are_what_one_may_do_now() -> None:
         lines=({"amount": "-10.00"},),
     )
 
-    assert buttons(preparer, draft) == ["Submit", "Recalculate"]
+    assert buttons(preparer, draft) == ["Submit", "Recalculate", "Add a line"]
     assert buttons(preparer, submitted) == ["Send back"]
     assert buttons(preparer, issued) == []
     assert buttons(approver, draft) == ["Void"]
@@ -120,7 +120,7 @@ def test_a_month_that_has_not_ended_is_not_submitted() -> None:
     draft = make_invoice(make_profile(), period_start=this_month.start)
     sentence = f"{this_month} has not ended in UTC yet: the invoice can be submitted from {this_month.end}"
 
-    assert buttons(preparer, draft) == ["Recalculate"]
+    assert buttons(preparer, draft) == ["Recalculate", "Add a line"]
     assert sentence in text_of(preparer.get(page_url(draft)))
     question = text_of(preparer.get(step_url(draft, "submit")))
     assert "It can't be submitted for review yet." in question
@@ -349,3 +349,29 @@ def test_what_was_credited_meanwhile_is_not_credited_by_an_older_page(step: str)
     assert steps.CHANGED in answer
     assert "all of it" in answer
     assert Invoice.objects.filter(kind=InvoiceKind.CREDIT_NOTE).count() == 1
+
+
+def test_a_one_off_line_is_added_once_and_removed() -> None:
+    preparer = sign_in("pia", *PREPARER)
+    draft = make_draft()
+    url = step_url(draft, "add_line")
+    asked = {"kind": "allowance", "description": "Welcome", "amount": "0.50", "tax_percent": "", "reason": "agreed"}
+    asked |= seen_on(preparer, url)
+
+    assert preparer.post(url, asked).status_code == 302
+    again = text_of(preparer.post(url, asked))
+
+    assert "was changed since this page was opened" in again
+    page = text_of(preparer.get(page_url(draft)))
+    assert "One-off lines" in page
+    assert "agreed" in page
+    [line] = draft.lines.filter(kind="one_off")
+    assert (line.description, line.amount) == ("Welcome", Decimal("-0.50"))
+    assert buttons(preparer, draft) == ["Submit", "Recalculate", "Add a line", "Remove a line"]
+
+    remove = step_url(draft, "remove_line")
+    assert "Welcome, -0.50 USD" in text_of(preparer.get(remove))
+    one_off = line.key.partition("|")[2]
+    assert preparer.post(remove, {"one_off": one_off, "reason": "no longer"}).status_code == 302
+    assert not draft.lines.filter(kind="one_off").exists()
+    assert "Select a valid choice" in text_of(preparer.post(remove, {"one_off": one_off, "reason": "no longer"}))

@@ -96,22 +96,22 @@ def test_a_limit_for_each_end_user_stands_beside_one_for_all(admin_client: Clien
     assert "9 requests in total for each end user" in text_of(admin_client.get(LIST))
 
 
-@pytest.mark.parametrize(
-    ("records", "values", "complaint"),
-    [
-        (False, {}, "This account doesn't record end users, so they can't be limited one by one."),
-        (True, {"soft_percent": "80"}, "A limit for each end user sends no alerts."),
-    ],
-)
-def test_end_users_who_cannot_be_told_apart_or_alerted_are_not_limited(
-    admin_client: Client, records: bool, values: dict[str, str], complaint: str
-) -> None:
+def test_a_limit_that_one_end_user_has_nearly_used_is_among_the_full_ones(admin_client: Client) -> None:
     account = make_account()
-    Account.objects.update(records_end_users=records)
+    for amount, per in ((10, "total"), (10, "month"), (0, "day")):
+        limit = make_limit(account, amount=amount, per=per, is_per_end_user=True)
+        LimitWindow.objects.create(end_user_limit=limit, end_user="a" * 32, starts_at=EVER, used=8, held=1)
+    assert [limit.per for limit in listed(admin_client, state="full")] == ["total"]
+    assert listed(admin_client, state="full", is_per_end_user__exact="0") == []
 
-    response = admin_client.post(ADD, new_limit(account, is_per_end_user="on", **values))
 
-    assert complaint in text_of(response)
+def test_end_users_who_cannot_be_told_apart_are_not_limited(admin_client: Client) -> None:
+    account = make_account()
+    Account.objects.update(records_end_users=False)
+
+    response = admin_client.post(ADD, new_limit(account, is_per_end_user="on"))
+
+    assert "This account doesn't record end users, so they can't be limited one by one." in text_of(response)
     assert not Limit.objects.exists()
 
 

@@ -124,6 +124,8 @@ def test_a_window_reads_forward_too() -> None:
         ({"key": "second"}, {"other", "lost"}),
         ({"model": "gpt-special"}, {"old"}),
         ({"provider": "echo"}, {"unpriced"}),
+        ({"instance": "east"}, {"streamed"}),
+        ({"instance": "east", "provider": "echo"}, set()),
         ({"status": "open"}, {"other"}),
         ({"status": "void"}, {"failed"}),
         ({"outcome": "failed"}, {"failed", "lost", "taken back"}),
@@ -152,7 +154,7 @@ def test_filters(admin_client: Client, query: dict[str, str], expected: set[str]
         ),
         "unpriced": usage_row(key, cost=None, provider="echo"),
         "old": usage_row(key, opened_at=on(date(2026, 11, 19)), model="gpt-special", usage_source="drained"),
-        "streamed": disputed_row(key, is_stream=True),
+        "streamed": disputed_row(key, is_stream=True, provider_instance="east"),
         "other": open_row(other),
         "lost": lost_row(other),
     }
@@ -173,6 +175,17 @@ def correct(row: Usage, source: AdjustmentSource, *, cost_pico: int | None) -> N
     """Of the same tokens."""
     counts = compute_figures(row, ()).counts
     adjust_now(row.pk, source, counts=counts, cost_pico=cost_pico, is_billable=True, reason="known by now")
+
+
+def test_the_list_and_the_page_show_an_instance_that_has_another_name_than_its_provider(admin_client: Client) -> None:
+    key = make_key(make_account())
+    calls = save(usage_row(key, provider_instance="east"), usage_row(key, provider_instance="openai"), usage_row(key))
+    pages = [
+        admin_client.get(LIST).content.decode(),
+        *(admin_client.get(f"{LIST}{call.pk}/change/").content.decode() for call in calls),
+    ]
+    assert [page.count("openai (east)") for page in pages] == [1, 1, 0, 0]
+    assert not any("(openai)" in page for page in pages)
 
 
 def test_both_kinds_of_unpriced_calls_are_one_list(admin_client: Client) -> None:

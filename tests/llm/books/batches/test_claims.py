@@ -279,12 +279,29 @@ def test_a_claim_that_is_too_old_counts_as_absent(settings: Settings) -> None:
     key = a_key()
     first, second = a_claiming_open(key), a_claiming_open(key)
     commit(first)
+    commit(a_close(first.id))
     age_claims(timedelta(minutes=119))
     assert isinstance(commit(a_claiming_open(key)), Repeated)
     age_claims(timedelta(minutes=121))
     assert isinstance(commit(second), Opened)
     assert claimed_by() == [second.id]
     assert isinstance(commit(a_claiming_open(key)), Repeated)
+
+
+def test_a_claim_does_not_expire_while_a_call_of_its_request_is_open(settings: Settings) -> None:
+    settings.LLM_IDEMPOTENCY_HOURS = 2
+    key = a_key()
+    first = a_claiming_open(key)
+    commit(first)
+    age_claims(timedelta(hours=30))
+    assert commit(a_claiming_open(key)) == Repeated(first.id, is_same=True, is_in_flight=True)
+    # A later attempt, after one that may have worked: the claim stays with the first.
+    retry = an_open(key, id=uuid7(), request_id=first.id, attempt=2)
+    commit(a_close(first.id), retry)
+    assert commit(a_claiming_open(key)) == Repeated(first.id, is_same=True, is_in_flight=True)
+    assert prune_claims(now=datetime.now(UTC)) == 0
+    commit(a_close(retry.id))
+    assert isinstance(commit(a_claiming_open(key)), Opened)
 
 
 def test_old_claims_are_pruned_piece_by_piece(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,6 +311,7 @@ def test_old_claims_are_pruned_piece_by_piece(settings: Settings, monkeypatch: p
     key = a_key()
     calls = [a_claiming_open(key, Claim(f"{number:064}", "c" * 64)) for number in range(6)]
     commit_batch(calls)
+    commit_batch([a_close(each.id) for each in calls])
     IdempotencyKey.objects.exclude(call_id=calls[3].id).update(claimed_at=datetime.now(UTC) - timedelta(hours=3))
     assert prune_claims(now=datetime.now(UTC)) == 5
     assert claimed_by() == [calls[3].id]

@@ -24,7 +24,7 @@ from llm.limits import sql
 from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import archive_limit, set_limit
 from llm.limits.periods import EVER
-from llm.models import ApiKey, Limit, LimitWindow
+from llm.models import ApiKey, Limit, LimitWindow, Outbox
 from tests.databases import only_on_postgresql
 from tests.llm.books.making import a_close, a_key, an_open
 
@@ -231,8 +231,15 @@ def test_where_end_users_are_not_recorded_they_cannot_be_limited() -> None:
     assert not Limit.objects.exists()
 
 
-def test_nobody_is_alerted_of_each_end_user() -> None:
+def test_of_all_end_users_that_cross_the_threshold_the_first_is_alerted() -> None:
     key = a_key()
-    with pytest.raises(ValidationError, match="sends no alerts"):
-        set_limit(key.account, None, LimitMetric.REQUESTS, LimitPer.DAY, 1, 80, is_per_end_user=True)
-    assert not Limit.objects.exists()
+    set_limit(key.account, None, LimitMetric.REQUESTS, LimitPer.TOTAL, 2, 100, is_per_end_user=True)
+    for who in ("", ANNE, BEN, BEN):
+        call(key, who)
+    assert not LimitWindow.objects.filter(is_announced=True).exclude(end_user=BEN).exists()
+    for who in (ANNE, ANNE, CLEO, CLEO):
+        call(key, who)
+    messages = Outbox.objects.order_by("pk")
+    assert [message.kind for message in messages] == ["mail", "webhook"]
+    assert {message.payload["end_user"] for message in messages} == {BEN}
+    assert LimitWindow.objects.filter(is_announced=True).count() == 3

@@ -55,7 +55,7 @@ def move_back(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ("llm", "0026_messages_without_recipient"),
+        ("llm", "0028_refused_requests"),
     ]
 
     operations = [

@@ -1,0 +1,1 @@
+"""A year of an invented company's customers, for trying out the admin: see `manage.py demo_data`."""

@@ -165,10 +165,8 @@ def latest_call(row: Account | ApiKey) -> UUID | None:
 
 def recent_calls(number: int) -> list[Usage]:
     """The latest, open ones included; newest first."""
-    opened, closed = (
-        list(rows.select_related("account", "api_key").order_by("-id")[:number])
-        for rows in (OpenCall.objects.all(), Usage.objects.all())
-    )
+    opened = list(OpenCall.objects.select_related("account", "api_key").order_by("-id")[:number])
+    closed = Usage.objects.select_related("account", "api_key").order_by("-id")[:number]
     return merge_calls(opened, closed)[:number]
 
 
@@ -214,7 +212,7 @@ def _read_day(day: date) -> DayReport:
     by = ("account_id", "model")
     opened = OpenCall.objects.filter(local_day=day).order_by().values_list(*by).annotate(number=Count("pk"))
     found = [(account_id, model, UsageTotals(calls=number)) for account_id, model, number in opened]
-    rows: Iterable[dict[str, Any]] = Usage.objects.filter(local_day=day).order_by().values(*by).annotate(**_SUMS)  # type: ignore[assignment]
+    rows: Iterable[dict[str, Any]] = Usage.objects.filter(local_day=day).order_by().values(*by).annotate(**_SUMS)
     found += [(row["account_id"], row["model"], _figures(row)) for row in rows]
     names = Account.objects.in_bulk({account_id for account_id, _, _ in found})
     groups = [(names[account_id].name, model, figures) for account_id, model, figures in found]

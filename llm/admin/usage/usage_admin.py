@@ -142,10 +142,8 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
 
     def _details(self, request: HttpRequest, usage: Usage) -> dict[str, Any]:
         known = call_figures(usage)
-        opened, closed = (
-            list(calls.filter(request_id=usage.request_id).order_by("id")[:MAX_ATTEMPTS])
-            for calls in (OpenCall.objects.all(), Usage.objects.all())
-        )
+        opened = list(OpenCall.objects.filter(request_id=usage.request_id).order_by("id")[:MAX_ATTEMPTS])
+        closed = Usage.objects.filter(request_id=usage.request_id).order_by("id")[:MAX_ATTEMPTS]
         return {
             "title": "Call",
             "subtitle": None,

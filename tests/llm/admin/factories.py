@@ -78,8 +78,8 @@ def open_row(key: ApiKey, **values: Any) -> OpenCall:
 
 
 def save(*rows: _Row) -> list[_Row]:
-    for model in (OpenCall, Usage):
-        model._default_manager.bulk_create([row for row in rows if isinstance(row, model)])
+    Usage.objects.bulk_create(row for row in rows if isinstance(row, Usage))
+    OpenCall.objects.bulk_create(row for row in rows if isinstance(row, OpenCall))
     return list(rows)
 
 

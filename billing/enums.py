@@ -65,6 +65,7 @@ class InvoiceAction(models.TextChoices):
     APPROVE = "approve", "approved"
     ISSUE = "issue", "issued"
     PAY = "pay", "marked as paid"
+    UNPAY = "unpay", "cleared of a payment"
     VOID = "void", "voided"
     CREDIT = "credit", "credited"
     BILL_AGAIN = "bill_again", "credited, to be billed again"
@@ -89,4 +90,5 @@ class TokenScope(models.TextChoices):
     EXPORT = "export", "start exports"
     PREPARE = "prepare", "add and remove one-off lines of drafts"
     CREDIT = "credit", "credit invoices"
+    PAY = "pay", "record payments"
     DECIDE = "decide", "decide on lost and disputed calls"

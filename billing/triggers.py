@@ -40,6 +40,7 @@ def triggers() -> Iterator[Trigger]:
     for table, text in (
         ("billing_invoiceevent", "what was done to an invoice is never changed: more can be added"),
         ("billing_exchangerate", "a rate of exchange is never changed: add another"),
+        ("billing_payment", "a payment is never changed: undo it, and record another"),
     ):
         yield from (Trigger(table, event, text) for event in ("UPDATE", "DELETE"))
     yield from _of_one_offs()
@@ -55,7 +56,14 @@ def _of_invoices() -> Iterator[Trigger]:
         "billing_invoice",
         "UPDATE",
         "an issued invoice is never changed: make a credit note",
-        f"OLD.state IN {_ISSUED} AND (NOT (OLD.state = 'issued' AND NEW.state = 'paid') OR {_ALL_BUT_PAID})",
+        f"OLD.state IN {_ISSUED} AND (NEW.state NOT IN {_ISSUED} OR NEW.state = OLD.state OR {_ALL_BUT_PAID})",
+    )
+    yield Trigger(
+        "billing_invoice",
+        "UPDATE",
+        "a paid invoice stays paid: undo its payment",
+        "OLD.state = 'paid' AND NEW.state = 'issued'",
+        lookup="NOT EXISTS (SELECT 1 FROM billing_payment WHERE invoice_id = OLD.id AND reverses_id IS NOT NULL)",
     )
     yield Trigger(
         "billing_invoice",

@@ -108,6 +108,9 @@ def check_instances(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
     known, named = known_providers(), settings.LLM_PROVIDERS
     found: list[checks.CheckMessage] = []
     for each in named:
+        if not each.provider:
+            # Reported where it was read.
+            continue
         if each.provider not in known:
             sentence = (
                 f'LLM_PROVIDERS gives "{each.name}" the provider "{each.provider}", which is not a known provider; '

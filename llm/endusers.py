@@ -24,7 +24,7 @@ from django.utils import timezone
 from llm.ids import first_id_at
 from llm.models import Account, EndUser, EndUserKey, KeptReply, Usage
 from llm.models.usage import UsageQuerySet
-from llm.types import END_USER_LENGTH, MAX_END_USER_CHARACTERS, clean_text
+from llm.types import END_USER_LENGTH, read_end_user
 
 _KEY_BYTES = 32
 _MAX_EVICTED = 1000
@@ -69,8 +69,8 @@ def find_hashes(text: str, account_id: int | None) -> frozenset[str]:
     account_id: None finds by hash only, since a name has another hash in each account. Empty for impossible terms.
     """
     found = {text.lower()} & {*_HASH.findall(text.lower())}
-    name = clean_text(text, limit=MAX_END_USER_CHARACTERS + 1)
-    if account_id is not None and 0 < len(name) <= MAX_END_USER_CHARACTERS:
+    name = read_end_user(text)
+    if account_id is not None and name:
         key = EndUserKey.objects.filter(account=account_id).values_list("key", flat=True).first()
         found |= set() if key is None else {hash_end_user(name, bytes(key))}
     return frozenset(found)
@@ -103,10 +103,12 @@ def _evict_names(account_id: int) -> None:
 
 
 def forget_name(account: Account, name: str) -> Forgotten:
-    """Delete the readable name of one end user, as the caller gave it."""
+    """Delete the readable name of one end user, given as callers gave it."""
     key = EndUserKey.objects.filter(account=account).first()
-    cleaned = clean_text(name, limit=MAX_END_USER_CHARACTERS + 1)
-    return Forgotten(0, 0) if key is None else forget_hash(account, hash_end_user(cleaned, bytes(key.key)))
+    recorded = read_end_user(name)
+    if key is None or not recorded:
+        return Forgotten(0, 0)
+    return forget_hash(account, hash_end_user(recorded, bytes(key.key)))
 
 
 @transaction.atomic

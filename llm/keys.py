@@ -112,8 +112,8 @@ def rotate_key(key: ApiKey, *, grace: timedelta = timedelta()) -> tuple[ApiKey, 
     successor, secret = create_key(
         locked.account, name=locked.name, expires_at=locked.expires_at, allowed_models=locked.allowed_models
     )
-    successor.rotated_from = locked
-    successor.save(update_fields=["rotated_from"])
+    successor.rotated_from, successor.owner, successor.note = locked, locked.owner, locked.note
+    successor.save(update_fields=["rotated_from", "owner", "note"])
     ends_at = now + grace
     locked.revoked_at = min(locked.revoked_at, ends_at) if locked.revoked_at else ends_at
     locked.save(update_fields=["revoked_at"])

@@ -7,11 +7,14 @@ in which figures reach the books.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import Enum
 from typing import Any, Literal, NamedTuple
+
+import orjson
 
 from llm.enums import LimitMetric
 
@@ -52,6 +55,9 @@ MAX_TAG_KEY_CHARACTERS = 64
 MAX_TAG_VALUE_CHARACTERS = 128
 """Bounds of a row's texts."""
 
+_MAX_WITH_SESSION = 4096
+_USER_OF_SESSION = re.compile(r"(user_[0-9a-f]{1,64}_account_[0-9a-f-]{0,36})_session_[0-9a-f-]{1,36}")
+
 COST_UNKNOWN = "cost_unknown"
 """Flag of a call that had a cost, until an adjustment said that no price is known for its usage. On adjustments, never
 on rows: a row without a cost shows that itself. Databases search for this text, so no other flag may contain it.
@@ -66,6 +72,34 @@ def clean_text(value: object, *, limit: int) -> str:
         value = "".join(character for character in value if character.isprintable())
         value = value.encode("utf-8", "ignore").decode()
     return value[:limit]
+
+
+def read_end_user(value: object) -> str:
+    """The name under which a call's end user is recorded; "" for what names nobody.
+
+    Without the session that Claude Code sends with it: each session would be another end user.
+    """
+    name = _without_session(value) if isinstance(value, str) else ""
+    if len(name) > MAX_END_USER_CHARACTERS:
+        return ""
+    name = clean_text(name, limit=MAX_END_USER_CHARACTERS)
+    return name if name.strip() else ""
+
+
+def _without_session(text: str) -> str:
+    """In both forms that Claude Code has had. Source: its package, 2.1.197, read 2026-12."""
+    if "session" not in text or len(text) > _MAX_WITH_SESSION:
+        return text
+    if match := _USER_OF_SESSION.fullmatch(text):
+        return match[1]
+    try:
+        members = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    if not isinstance(members, dict) or any(isinstance(each, dict | list) for each in members.values()):
+        return text
+    session = members.pop("session_id", None)
+    return orjson.dumps(members).decode() if session is not None and members else text
 
 
 class Service(NamedTuple):
@@ -275,9 +309,6 @@ class Heartbeat(Enum):
     PING = "a comment or a ping, which keeps a connection open"
 
 
-StreamItem = str | ThinkingDelta | ToolCallDelta | Heartbeat | StreamEnd
-
-
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What an upstream has reported about a call. counts: None if it reported no usage.
@@ -298,3 +329,7 @@ class Reading:
     is_input_final: bool = False
     upstream_cost: UpstreamCost | None = None
     reports_tools: bool = False
+
+
+StreamItem = str | ThinkingDelta | ToolCallDelta | Heartbeat | Reading | StreamEnd
+"""A Reading is what has been reported so far, for a stream that breaks off; optional for providers."""

@@ -205,6 +205,21 @@ class EnvReader:
     def names(self, name: str, default: str = "") -> list[str]:
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
 
+    def api_key(self, name: str) -> str:
+        """A key that is sent in a header."""
+        return next(iter(self._sendable(name, [self.text(name)])), "")
+
+    def api_keys(self, name: str) -> list[str]:
+        """Several, separated by commas."""
+        return self._sendable(name, self.names(name))
+
+    def _sendable(self, name: str, keys: list[str]) -> list[str]:
+        """Anything else would fail each call, after it has been recorded."""
+        if all(key.isascii() and key.isprintable() for key in keys):
+            return keys
+        self._refuse(name, "of visible ASCII characters, as keys are sent in a header", shown=False)
+        return []
+
     def networks(self, name: str) -> list[Network]:
         """Addresses and networks: 10.0.0.1, 10.0.0.0/8."""
         try:

@@ -87,7 +87,9 @@ def _read_instance(read: EnvReader, name: str, provider: str) -> InstanceSetting
 
 def _read_keys(read: EnvReader, name: str) -> tuple[str, ...]:
     one, several = variable(name, "API_KEY"), variable(name, "API_KEYS")
-    key, keys = read.text(one), read.names(several)
+    key, keys = read.api_key(one), read.api_keys(several)
+    if "," in key:
+        read.report(f"{one} contains a comma; several keys belong in {several}.")
     if key and keys:
         read.report(f"Both {one} and {several} are set; set the second alone for several keys.")
     if len({*keys}) < len(keys):

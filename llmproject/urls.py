@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from billing.api.base import NothingHereView
+from llm.admin.search import search_view
 from llmproject.schema import SchemaView
 
 # Paths that Django itself would answer in HTML.
@@ -18,6 +19,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
     # allauth's name of it; the admin's own is admin:login, with the same view.
     path("admin/login/", admin.site.login, name="account_login"),
+    path("admin/search/", admin.site.admin_view(search_view), name="search"),
     path("admin/", admin.site.urls),
     path("api/v1", NothingHereView.as_view(), name="nothing"),
     path("api/v1/schema/", SchemaView.as_view(), name="schema"),

@@ -1,6 +1,6 @@
 """Billing's side of the admin: what is charged, to whom, and how it is checked."""
 
-from billing.admin import attention, exchange_rates, profiles, reconciliation, tokens
+from billing.admin import attention, exchange_rates, profiles, reconciliation, search, tokens
 from billing.admin.invoices import invoice_admin
 from billing.admin.jobs import export_admin, month_admin
 from billing.admin.plans import plan_admin
@@ -16,5 +16,6 @@ __all__ = (
     "plan_admin",
     "profiles",
     "reconciliation",
+    "search",
     "tokens",
 )

@@ -10,12 +10,15 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from billing.api.fields import CurrencyField, ExactField, MonthSerializerField, RequestSerializer, ViewedSerializer
+from billing.calendar import sellers_date
 from billing.currencies import DECIMALS, MAX_DECIMALS
 from billing.enums import CreditKind, InvoiceAction, InvoiceKind, InvoiceState, LineKind
 from billing.fonts import character_name
 from billing.invoices.glyphs import missing_now
+from billing.invoices.payments import Balance, balance_of
+from billing.invoices.review import MAX_REFERENCE
 from billing.invoices.taxes import percent_of, taxes_of
-from billing.models import Invoice, InvoiceEvent, InvoiceLine, OneOffLine
+from billing.models import Invoice, InvoiceEvent, InvoiceLine, OneOffLine, Payment
 from llm.money import format_usd
 
 
@@ -68,7 +71,11 @@ class InvoiceSerializer(ViewedSerializer[Invoice]):
     )
     issued_on = serializers.DateField(allow_null=True)
     due_on = serializers.DateField(allow_null=True)
-    paid_on = serializers.DateField(allow_null=True)
+    paid_on = serializers.DateField(allow_null=True, help_text="When the last of it was paid.")
+    outstanding = serializers.SerializerMethodField(
+        help_text="What is left to pay after credit notes and payments; negative: to refund or offset."
+    )
+    is_overdue = serializers.SerializerMethodField()
     cutoff_at = serializers.DateTimeField(
         allow_null=True, help_text="The invoice includes all usage recorded by then, and nothing later."
     )
@@ -86,6 +93,17 @@ class InvoiceSerializer(ViewedSerializer[Invoice]):
     approved_by = serializers.CharField(required=False, allow_null=True, help_text="For staff.")
     submitted_at = serializers.DateTimeField(required=False, allow_null=True, help_text="For staff.")
     approved_at = serializers.DateTimeField(required=False, allow_null=True, help_text="For staff.")
+
+    def get_outstanding(self, invoice: Invoice) -> str:
+        return f"{self._balance_of(invoice).outstanding:.{DECIMALS[invoice.currency]}f}"
+
+    def get_is_overdue(self, invoice: Invoice) -> bool:
+        return self._balance_of(invoice).is_overdue(sellers_date())
+
+    def _balance_of(self, invoice: Invoice) -> Balance:
+        """From the view, which reads those of a page at once."""
+        known: Mapping[int, Balance] = self.context.get("balances", {})
+        return known.get(invoice.pk) or balance_of(invoice)
 
     @extend_schema_field(TaxSerializer(many=True))
     def get_taxes(self, invoice: Invoice) -> Any:
@@ -133,12 +151,43 @@ class InvoiceEventSerializer(serializers.Serializer[InvoiceEvent]):
     at = serializers.DateTimeField()
 
 
+class PaymentSerializer(ViewedSerializer[Payment]):
+    staff_only = frozenset(("reason", "recorded_by", "recorded_at"))
+
+    id = serializers.IntegerField()
+    amount = CurrencyField(help_text="Negative for a refund of a credit note, and for a payment that was undone.")
+    paid_on = serializers.DateField()
+    reference = serializers.CharField()
+    reverses = serializers.IntegerField(
+        source="reverses_id", allow_null=True, help_text="The payment that this one undoes."
+    )
+    reason = serializers.CharField(required=False, help_text="For staff.")
+    recorded_by = serializers.CharField(
+        source="recorded_by.username", default=None, allow_null=True, required=False, help_text="For staff."
+    )
+    recorded_at = serializers.DateTimeField(required=False, help_text="For staff.")
+
+
+class PaymentRequestSerializer(RequestSerializer):
+    paid_on = serializers.DateField()
+    amount = serializers.DecimalField(
+        max_digits=26,
+        decimal_places=MAX_DECIMALS,
+        allow_null=True,
+        default=None,
+        help_text="Positive. null: all that is outstanding.",
+    )
+    reference = serializers.CharField(max_length=MAX_REFERENCE, allow_blank=True, default="")
+    reason = serializers.CharField(max_length=500, allow_blank=True, default="")
+
+
 class InvoiceDetailSerializer(InvoiceSerializer):
     staff_only = InvoiceSerializer.staff_only | {"events", "missing_characters"}
 
     bill_to = serializers.DictField(help_text="As printed on the document, from submission on.")
     seller = serializers.DictField()
     lines = InvoiceLineSerializer(many=True)
+    payments = PaymentSerializer(many=True)
     events = InvoiceEventSerializer(many=True, required=False, help_text="Its history. For staff.")
     missing_characters = serializers.SerializerMethodField(
         required=False,

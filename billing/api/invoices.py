@@ -23,6 +23,8 @@ from billing.api.invoice_serializers import (
     InvoiceSerializer,
     OneOffRequestSerializer,
     OneOffSerializer,
+    PaymentRequestSerializer,
+    PaymentSerializer,
     ReasonSerializer,
 )
 from billing.documents import pdf_file_name, render_pdf
@@ -30,6 +32,8 @@ from billing.enums import CreditKind, TokenScope
 from billing.errors import BillingError
 from billing.invoices.crediting import credit, credit_and_bill_again
 from billing.invoices.one_off_changes import add_one_off, removable_lines, remove_one_off
+from billing.invoices.payments import balances
+from billing.invoices.review import mark_paid, undo_payment
 from billing.models import Invoice
 
 if TYPE_CHECKING:
@@ -43,6 +47,14 @@ class _InvoicesView(ManagementView):
     def get_queryset(self) -> QuerySet[Invoice]:
         seen = Invoice.objects.all() if self.viewer.is_staff else Invoice.objects.final()
         return self.of_viewer(seen).select_related("account", "prepared_by", "approved_by")
+
+    def paginate_queryset(self, queryset: Any) -> Any:
+        page = super().paginate_queryset(queryset)
+        self._balances = {} if page is None else balances(page)
+        return page
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        return {**super().get_serializer_context(), "balances": getattr(self, "_balances", {})}
 
 
 class InvoicesView(_InvoicesView, ListAPIView[Invoice]):
@@ -59,7 +71,7 @@ class InvoiceView(_InvoicesView, RetrieveAPIView[Invoice]):
     pagination_class = None
 
     def get_queryset(self) -> QuerySet[Invoice]:
-        return super().get_queryset().prefetch_related("lines", "events__user")
+        return super().get_queryset().prefetch_related("lines", "payments__recorded_by", "events__user")
 
     @extend_schema(
         operation_id="invoices_retrieve",
@@ -189,6 +201,71 @@ class InvoiceOneOffRemovalView(_InvoicesView):
         user, reason = cast("User", request.user), asked.validated_data["reason"]
         try:
             remove_one_off(invoice.pk, user=user, reason=reason, line_id=line_id)
+        except BillingError as error:
+            raise ValidationError(str(error)) from error
+        return Response(InvoiceDetailSerializer(self.get_object(), context=self.get_serializer_context()).data)
+
+
+class InvoicePaymentsView(_InvoicesView):
+    permissions: ClassVar[dict[str, str]] = {"GET": "billing.view_invoice", "POST": "billing.issue_invoice"}
+    scopes: ClassVar[dict[str, TokenScope]] = {"POST": TokenScope.PAY}
+    serializer_class = PaymentSerializer
+    pagination_class = None
+
+    @extend_schema(
+        operation_id="invoices_payments",
+        summary="An invoice's payments",
+        description="In the order in which they were recorded. What was undone is a payment of its own.",
+        responses=PaymentSerializer(many=True),
+        tags=["management"],
+    )
+    def get(self, request: Request, pk: int) -> Response:
+        payments = self.get_object().payments.select_related("recorded_by", "invoice").order_by("id")
+        context = self.get_serializer_context()
+        return Response([PaymentSerializer(each, context=context).data for each in payments])
+
+    @extend_schema(
+        operation_id="invoices_pay",
+        summary="Record a payment",
+        description="For staff. Once nothing is outstanding, the invoice is paid. On a credit note: a refund.",
+        request=PaymentRequestSerializer,
+        responses={201: InvoiceDetailSerializer},
+        tags=["management"],
+    )
+    def post(self, request: Request, pk: int) -> Response:
+        invoice = self.get_object()
+        asked = PaymentRequestSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        try:
+            mark_paid(invoice.pk, user=cast("User", request.user), **asked.validated_data)
+        except BillingError as error:
+            raise ValidationError(str(error)) from error
+        answer = InvoiceDetailSerializer(self.get_object(), context=self.get_serializer_context()).data
+        return Response(answer, status=status.HTTP_201_CREATED)
+
+
+class InvoicePaymentReversalView(_InvoicesView):
+    permissions: ClassVar[dict[str, str]] = {"GET": "billing.issue_invoice", "POST": "billing.issue_invoice"}
+    scopes: ClassVar[dict[str, TokenScope]] = {"POST": TokenScope.PAY}
+    http_method_names = ["post"]
+    serializer_class = InvoiceDetailSerializer
+    pagination_class = None
+
+    @extend_schema(
+        operation_id="invoices_undo_payment",
+        summary="Undo a payment",
+        description="For staff. Records its reversal; the invoice is outstanding again.",
+        request=ReasonSerializer,
+        responses={200: InvoiceDetailSerializer},
+        tags=["management"],
+    )
+    def post(self, request: Request, pk: int, payment_id: int) -> Response:
+        invoice = self.get_object()
+        asked = ReasonSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        user, reason = cast("User", request.user), asked.validated_data["reason"]
+        try:
+            undo_payment(invoice.pk, user=user, reason=reason, payment_id=payment_id)
         except BillingError as error:
             raise ValidationError(str(error)) from error
         return Response(InvoiceDetailSerializer(self.get_object(), context=self.get_serializer_context()).data)

@@ -26,10 +26,11 @@ from billing.invoices.digests import content_digest
 from billing.invoices.drafting import compute, lock_profile, note_event
 from billing.invoices.numbering import next_number
 from billing.invoices.parties import bill_to_facts, bill_to_of, seller_facts
+from billing.invoices.payments import amount_to_record, balance_of, payments_to_undo
 from billing.invoices.reductions import compute_reduction, look_again
 from billing.invoices.taxes import set_taxes, taxes_of
-from billing.models import BillingProfile, Invoice
-from billing.models.invoices import CONTENT_VERSION
+from billing.models import BillingProfile, Invoice, Payment
+from billing.models.invoices import CONTENT_VERSION, FINAL_STATES
 from billing.plans import lock_plans
 from billing.rollup import refresh
 from llm.money import exact_sum
@@ -37,6 +38,7 @@ from llm.money import exact_sum
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
+MAX_REFERENCE = 100
 _PERMISSIONS = {
     InvoiceAction.ADD_LINE: "billing.prepare_invoice",
     InvoiceAction.REMOVE_LINE: "billing.prepare_invoice",
@@ -45,6 +47,7 @@ _PERMISSIONS = {
     InvoiceAction.APPROVE: "billing.approve_invoice",
     InvoiceAction.ISSUE: "billing.issue_invoice",
     InvoiceAction.PAY: "billing.issue_invoice",
+    InvoiceAction.UNPAY: "billing.issue_invoice",
     InvoiceAction.VOID: "billing.issue_invoice",
     InvoiceAction.CREDIT: "billing.credit_invoice",
     InvoiceAction.BILL_AGAIN: "billing.credit_invoice",
@@ -55,6 +58,7 @@ _FROM: dict[InvoiceAction, Sequence[InvoiceState]] = {
     InvoiceAction.APPROVE: (InvoiceState.IN_REVIEW,),
     InvoiceAction.ISSUE: (InvoiceState.APPROVED,),
     InvoiceAction.PAY: (InvoiceState.ISSUED,),
+    InvoiceAction.UNPAY: (InvoiceState.ISSUED, InvoiceState.PAID),
     InvoiceAction.VOID: (InvoiceState.DRAFT, InvoiceState.IN_REVIEW, InvoiceState.APPROVED),
 }
 
@@ -147,17 +151,67 @@ def _earliest_date(invoice: Invoice, today: date) -> date:
     return today if credited is None else max(today, credited)
 
 
-def mark_paid(invoice_id: int, *, user: User, paid_on: date, reason: str = "") -> Invoice:
-    """paid_on: may precede the issue, but not the month, nor be after today in any time zone."""
+def mark_paid(
+    invoice_id: int,
+    *,
+    user: User,
+    paid_on: date,
+    amount: Decimal | None = None,
+    reference: str = "",
+    reason: str = "",
+) -> Invoice:
+    """Record a payment; of a credit note, a refund. The invoice is paid once nothing is outstanding.
+
+    paid_on: may precede the issue, but not the month, nor be after today in any time zone. amount: positive; None for
+    all that is outstanding, which may be nothing.
+    """
     with _step(invoice_id, InvoiceAction.PAY, user, reason) as (invoice, _):
         if not invoice.period_start <= paid_on <= timezone.now().date() + timedelta(days=1):
             raise InvoiceError(
                 f"{paid_on.isoformat()} can't be the payment date of {invoice.label}: it must be between the start "
                 "of the month and today."
             )
-        invoice.paid_on = paid_on
-        invoice.state = InvoiceState.PAID
+        recorded = amount_to_record(invoice, amount)
+        if recorded:
+            Payment.objects.create(
+                invoice=invoice,
+                amount=recorded,
+                paid_on=paid_on,
+                reference=reference.strip()[:MAX_REFERENCE],
+                reason=reason[:500],
+                recorded_by=user,
+            )
+        if amount is None or _is_settled(invoice):
+            invoice.paid_on, invoice.state = paid_on, InvoiceState.PAID
     return invoice
+
+
+def undo_payment(invoice_id: int, *, user: User, reason: str, payment_id: int) -> Invoice:
+    """Reverse a payment that was recorded by mistake, by a row of its own. Raises InvoiceError if it was reversed
+    already.
+    """
+    _require_reason(reason)
+    with _step(invoice_id, InvoiceAction.UNPAY, user, reason) as (invoice, _):
+        payment = next((each for each in payments_to_undo(invoice) if each.pk == payment_id), None)
+        if payment is None:
+            raise InvoiceError("This payment was undone already. Nothing was changed.")
+        Payment.objects.create(
+            invoice=invoice,
+            amount=-payment.amount,
+            paid_on=payment.paid_on,
+            reference=payment.reference,
+            reason=reason[:500],
+            reverses=payment,
+            recorded_by=user,
+        )
+        if not (payments_to_undo(invoice) and _is_settled(invoice)):
+            invoice.paid_on, invoice.state = None, InvoiceState.ISSUED
+    return invoice
+
+
+def _is_settled(invoice: Invoice) -> bool:
+    left = balance_of(invoice).outstanding
+    return left >= 0 if invoice.total < 0 else left <= 0
 
 
 def void(invoice_id: int, *, user: User, reason: str) -> Invoice:
@@ -189,6 +243,8 @@ def steps_open_to(invoice: Invoice, user: User) -> list[InvoiceAction]:
         steps.remove(InvoiceAction.APPROVE)
     if InvoiceAction.SUBMIT in steps and why_too_early(invoice):
         steps.remove(InvoiceAction.SUBMIT)
+    if InvoiceAction.UNPAY in steps and not payments_to_undo(invoice):
+        steps.remove(InvoiceAction.UNPAY)
     return steps
 
 
@@ -215,7 +271,9 @@ def _step(invoice_id: int, action: InvoiceAction, user: User, reason: str) -> It
                 f"The invoice's status is “{former.label}”: it can't be {action.label}. Nothing was changed."
             )
         yield invoice, profile
-        invoice.save()
+        # A part of a payment leaves the invoice as it is, and issued ones aren't written.
+        if invoice.state != former or former not in FINAL_STATES:
+            invoice.save()
         note_event(invoice, action, former, user=user, reason=reason)
         if invoice.kind == InvoiceKind.CREDIT_NOTE and not invoice.is_reduction:
             # What a credit note gives back affects reductions, and what it takes back is billed under other terms.

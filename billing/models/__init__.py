@@ -3,6 +3,7 @@
 from billing.models.invoices import BilledUsage, Invoice, InvoiceEvent, InvoiceLine, InvoiceSeries
 from billing.models.jobs import ExportJob, MonthJob
 from billing.models.one_offs import OneOffLine
+from billing.models.payments import Payment
 from billing.models.plans import Plan, PlanRate, PlanVersion
 from billing.models.profiles import BillingProfile, ExchangeRate, FormerPlan
 from billing.models.reconciliation import CostImport, ProviderCost
@@ -28,6 +29,7 @@ __all__ = (
     "ModelDay",
     "MonthJob",
     "OneOffLine",
+    "Payment",
     "PlainTokenGrace",
     "Plan",
     "PlanRate",

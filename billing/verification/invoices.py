@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
-from billing.currencies import DECIMALS
+from billing.currencies import DECIMALS, format_money
 from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
 from billing.invoices.digests import content_digest, issue_digest
 from billing.invoices.parties import bill_to_of
+from billing.invoices.payments import balance_of
 from billing.invoices.taxes import tax_of, taxes_due, taxes_of
 from billing.models import Invoice, InvoiceEvent, InvoiceLine
 from billing.models.invoices import FINAL_STATES
@@ -91,12 +92,20 @@ def problems_of_course(invoice: Invoice) -> Iterator[str]:
         yield "its history does not end in its current state"
     yield from _problems_of_history(invoice, events)
     yield from _problems_of_exchange(invoice)
+    yield from _problems_of_payment(invoice)
     if invoice.kind == InvoiceKind.CREDIT_NOTE and invoice.original is not None:
         notes = invoice.original.credit_notes.exclude(state=InvoiceState.VOID)
         credited = exact_sum(notes.values_list("total", flat=True))
         if invoice.original.total + credited < 0 <= invoice.original.total:
             yield f"its credit notes give back {-credited:f}, more than the invoice's {invoice.original.total:f}"
         yield from _problems_of_credited_taxes(invoice.original, list(notes))
+
+
+def _problems_of_payment(invoice: Invoice) -> Iterator[str]:
+    """A credit note issued since may have left less to pay, but no invoice is paid while something is outstanding."""
+    left = balance_of(invoice).outstanding
+    if invoice.state == InvoiceState.PAID and invoice.kind != InvoiceKind.CREDIT_NOTE and left > 0:
+        yield f"it is marked as paid, but {format_money(left, invoice.currency)} {invoice.currency} are outstanding"
 
 
 def _problems_of_credited_taxes(original: Invoice, notes: Sequence[Invoice]) -> Iterator[str]:

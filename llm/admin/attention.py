@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, PermissionsMixin
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from django.urls import reverse
 
+from llm.admin import usage_summaries
 from llm.admin.limits.standing import NEARLY_FULL_PERCENT, nearly_full
 from llm.admin.outbox import GIVEN_UP
 from llm.admin.usage.decisions import queue_url
@@ -27,6 +28,9 @@ REFUSALS_WITHIN = timedelta(days=7)
 CHECKED_WITHIN = timedelta(hours=48)
 TOLD_FOR = timedelta(hours=24)
 MAX_NAMED = 5
+WORKER_SILENT_FOR = timedelta(minutes=15)
+UNPRICED_LOOKED_AT = 2000
+"""Of each kind: the index page is opened often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,13 @@ Look = Callable[[datetime], Attention | None]
 
 
 def attention_for(user: PermissionsMixin | AnonymousUser, now: datetime) -> tuple[Attention, ...]:
-    found = [look(now) for look, permission in _LOOKS.items() if user.has_perm(permission)]
+    found = [look(now) for look, permissions in _LOOKS.items() if user.has_perms(permissions)]
     return tuple(attention for attention in found if attention is not None)
 
 
-def look_too(look: Look, *, permission: str) -> None:
-    """For apps on top of this one: add a check, after ours, for users with that permission."""
-    _LOOKS[look] = permission
+def look_too(look: Look, *permissions: str) -> None:
+    """For apps on top of this one: add a check, after ours, for users with all of these permissions."""
+    _LOOKS[look] = permissions
 
 
 def _undecided_calls(now: datetime) -> Attention | None:
@@ -57,6 +61,18 @@ def _undecided_calls(now: datetime) -> Attention | None:
         return None
     text = f"{things(number, 'lost or disputed call')} {'waits' if number == 1 else 'wait'} for a decision"
     return Attention(text, queue_url(), "Decide")
+
+
+def _unpriced_models(now: datetime) -> Attention | None:
+    """Calls of models that have a price now stay unpriced until they are priced again: they count too."""
+    models = usage_summaries.unpriced_models(looked_at=UNPRICED_LOOKED_AT)
+    if not models:
+        return None
+    calls = sum(model.calls for model in models)
+    many = "over " if calls >= UNPRICED_LOOKED_AT else ""
+    names = [f"{model.model} ({model.provider})" for model in models]
+    text = f"{many}{plural(calls, 'call')} {'has' if calls == 1 else 'have'} no price: {_named(names)}"
+    return Attention(text, reverse("admin:llm_price_unpriced"), "Price them")
 
 
 def _refused_writes(now: datetime) -> Attention | None:
@@ -90,6 +106,16 @@ def _unfinished_tasks(now: datetime) -> Attention | None:
     return Attention(text, reverse("admin:llm_scheduledtask_changelist"), "Background tasks")
 
 
+def _no_worker(now: datetime) -> Attention | None:
+    """Some of the tasks are due every minute: if none has started for long, nobody starts them."""
+    latest = ScheduledTask.objects.aggregate(at=Max("started_at"))["at"]
+    if latest is None or latest > now - WORKER_SILENT_FOR:
+        return None
+    since = latest.strftime("%Y-%m-%d %H:%M")
+    text = f"No background task has started since {since} UTC: check that a Celery worker and beat are running"
+    return Attention(text, reverse("admin:llm_scheduledtask_changelist"), "Background tasks")
+
+
 def _given_up(now: datetime) -> Attention | None:
     number = counted(Outbox.objects.filter(GIVEN_UP))
     if not number:
@@ -120,8 +146,7 @@ def _skipped_targets(now: datetime) -> Attention | None:
     names = [
         f"{name} ({number} {'process' if number == 1 else 'processes'})" for name, number in sorted(numbers.items())
     ]
-    shown = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
-    text = f"Skipped after repeated failures: {shown}"
+    text = f"Skipped after repeated failures: {_named(names)}"
     return Attention(text, reverse("admin:llm_modelroute_changelist"), "Routes")
 
 
@@ -136,6 +161,11 @@ def _full_limits(now: datetime) -> Attention | None:
     return Attention(text, f"{reverse('admin:llm_limit_changelist')}?state=full&is_per_end_user__exact=0", "Limits")
 
 
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def counted(rows: QuerySet[Any]) -> int:
     """Counts up to MAX_COUNTED and one more, which means "more than that"."""
     return rows.order_by()[: MAX_COUNTED + 1].count()
@@ -146,13 +176,15 @@ def things(number: int, thing: str) -> str:
     return f"more than {MAX_COUNTED} {thing}s" if number > MAX_COUNTED else plural(number, thing)
 
 
-_LOOKS: dict[Look, str] = {
-    _undecided_calls: "llm.view_usage",
-    _refused_writes: "llm.view_refusedwrite",
-    _books_check: "llm.view_bookscheck",
-    _unfinished_tasks: "llm.view_scheduledtask",
-    _given_up: "llm.view_outbox",
-    _refusing_providers: "llm.view_outbox",
-    _skipped_targets: "llm.view_modelroute",
-    _full_limits: "llm.view_limit",
+_LOOKS: dict[Look, tuple[str, ...]] = {
+    _undecided_calls: ("llm.view_usage",),
+    _unpriced_models: ("llm.view_usage", "llm.view_price"),
+    _refused_writes: ("llm.view_refusedwrite",),
+    _books_check: ("llm.view_bookscheck",),
+    _unfinished_tasks: ("llm.view_scheduledtask",),
+    _no_worker: ("llm.view_scheduledtask",),
+    _given_up: ("llm.view_outbox",),
+    _refusing_providers: ("llm.view_outbox",),
+    _skipped_targets: ("llm.view_modelroute",),
+    _full_limits: ("llm.view_limit",),
 }

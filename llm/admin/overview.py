@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
@@ -19,6 +20,7 @@ from llm.providers.registry import find_instance, is_configured
 CHART_DAYS = 14
 TOP = 5
 RECENT_CALLS = 10
+_WORK_ON_INVOICES = ("billing.prepare_invoice", "billing.approve_invoice", "billing.issue_invoice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,15 @@ class SystemState:
 class UsageOverview:
     """month_cost: since the first of the month, over the days that are known; is_complete says whether all are.
 
+    former_cost: of as many days of the month before; None while one of them is not known yet.
     Open calls are counted up to `reports.MAX_OPEN_CALLS`.
     """
 
     today: usage_summaries.DayReport
     month_cost: Decimal
     is_complete: bool
+    yesterday: usage_summaries.DayTotals
+    former_cost: Decimal | None
     days: tuple[usage_summaries.DayTotals, ...]
     open_calls: int
     recent: tuple[Usage, ...]
@@ -74,13 +79,17 @@ class UsageOverview:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """usage is None, and keys are empty, for users who may not see them."""
+    """usage is None, and keys are empty, for users who may not see them.
+
+    begins_with_invoices: for those who work on invoices, and don't administer the gateway.
+    """
 
     day: date
     system: SystemState
     usage: UsageOverview | None = None
     expiring_keys: tuple[ApiKey, ...] = field(default=())
     attention: tuple[Attention, ...] = field(default=())
+    begins_with_invoices: bool = False
 
 
 def overview_for(user: PermissionsMixin | AnonymousUser) -> Overview:
@@ -93,21 +102,30 @@ def overview_for(user: PermissionsMixin | AnonymousUser) -> Overview:
         usage=usage_overview(day) if user.has_perm("llm.view_usage") else None,
         expiring_keys=tuple(keys),
         attention=attention_for(user, now),
+        begins_with_invoices=not user.is_superuser and any(map(user.has_perm, _WORK_ON_INVOICES)),
     )
 
 
 def usage_overview(day: date) -> UsageOverview:
-    first = min(day.replace(day=1), day - timedelta(days=CHART_DAYS - 1))
+    this_month, former_month = day.replace(day=1), (day.replace(day=1) - timedelta(days=1)).replace(day=1)
+    first = min(former_month, day - timedelta(days=CHART_DAYS - 1))
     today = usage_summaries.day_report(day)
     days = usage_summaries.daily_figures(first, today)
     return UsageOverview(
         today=today,
-        month_cost=sum((figures.cost for figures in days if figures.day >= day.replace(day=1)), Decimal(0)),
-        is_complete=all(figures.is_known for figures in days),
+        month_cost=sum((figures.cost for figures in days if figures.day >= this_month), Decimal(0)),
+        is_complete=all(figures.is_known for figures in days if figures.day >= this_month),
+        yesterday=days[-2],
+        former_cost=_known_cost(each for each in days if each.day < this_month and each.day.day <= day.day),
         days=tuple(days[-CHART_DAYS:]),
         open_calls=usage_summaries.open_calls(),
         recent=tuple(usage_summaries.recent_calls(RECENT_CALLS)),
     )
+
+
+def _known_cost(days: Iterable[usage_summaries.DayTotals]) -> Decimal | None:
+    read = list(days)
+    return sum((each.cost for each in read), Decimal(0)) if all(each.is_known for each in read) else None
 
 
 def system_state() -> SystemState:

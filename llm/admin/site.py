@@ -7,6 +7,7 @@ our pages come in through `templates/admin/` and `llm.templatetags.gateway`.
 from django.contrib import admin
 
 from llm.admin.format import NOTHING
+from llm.admin.menu import by_jobs
 from llm.admin.signin import SignInView, change_own_password
 
 admin.site.site_header = "LLM Billing Gateway"
@@ -18,3 +19,4 @@ admin.site.empty_value_display = NOTHING
 # On the instance: the site stays Django's own.
 admin.site.login = SignInView.as_view()  # type: ignore[method-assign]
 admin.site.password_change = change_own_password  # type: ignore[method-assign, assignment]
+admin.site.get_app_list = by_jobs(admin.site.get_app_list)  # type: ignore[method-assign]

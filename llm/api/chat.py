@@ -54,7 +54,9 @@ class CompletionView(AsyncAPIView):
         parsed = self.wire.parse(raw, read.body)
         parsed = replace(parsed, members=read.members, tags=join_tags(tags, parsed.tags))
         forwarded = {name: meta[key] for name, key in self.forwarded.items() if key in meta}
-        claim = None if idempotency_key is None else await build_claim(idempotency_key, request.path, raw)
+        # A count costs nothing, so it may be repeated: it claims no key, and meets none.
+        is_claimed = idempotency_key is not None and not parsed.is_count
+        claim = await build_claim(idempotency_key or b"", request.path, raw) if is_claimed else None
         service = LLMService(self.caller)
         task = service.start(self.wire, parsed, forwarded_headers=forwarded, body_lease=lease, claim=claim)
         try:

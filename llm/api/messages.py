@@ -10,6 +10,7 @@ from rest_framework.request import Request
 
 from llm.api.chat import CompletionView
 from llm.api.serializers import (
+    ANTHROPIC_COUNTING_HEADERS,
     ANTHROPIC_HEADERS,
     ANTHROPIC_REFUSALS,
     CountedTokensSerializer,
@@ -54,7 +55,7 @@ class CountTokensView(AnthropicView):
         operation_id="messages_count_tokens",
         summary="Count the tokens of a message (Anthropic's API)",
         description="Anthropic and OpenAI count for their own models; for others the gateway estimates. It is free.",
-        parameters=ANTHROPIC_HEADERS,
+        parameters=ANTHROPIC_COUNTING_HEADERS,
         request=CountTokensRequestSerializer,
         responses={
             200: CountedTokensSerializer,

@@ -102,7 +102,7 @@ async def _find_maximum_of_target(target: TargetName) -> int | None:
         provider = runtime().provider(instance)
         if isinstance(provider, KnowsOutputMaximum):
             return await provider.find_output_maximum(target.upstream_model)
-    return stated_maximum(target.provider, target.upstream_model)
+    return stated_maximum(instance, target.upstream_model)
 
 
 def _is_from_anthropics_client(request: Request) -> bool:

@@ -11,6 +11,7 @@ from rest_framework.request import Request
 
 from llm.api.chat import CompletionView
 from llm.api.serializers import (
+    OPENAI_COUNTING_HEADERS,
     OPENAI_HEADERS,
     OPENAI_REFUSALS,
     CompactRequestSerializer,
@@ -65,7 +66,7 @@ class CountInputTokensView(CompletionView):
         operation_id="responses_count_input_tokens",
         summary="Count the tokens of a response's input (OpenAI's API)",
         description="OpenAI and Anthropic count for their own models; for others the gateway estimates. It is free.",
-        parameters=OPENAI_HEADERS,
+        parameters=OPENAI_COUNTING_HEADERS,
         request=InputTokensRequestSerializer,
         responses={200: CountedInputTokensSerializer, **OPENAI_REFUSALS},
         tags=["gateway"],

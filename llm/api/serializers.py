@@ -13,26 +13,27 @@ def _header(name: str, description: str, **form: Any) -> OpenApiParameter:
     return OpenApiParameter(name, {"type": "string", **form}, OpenApiParameter.HEADER, description=description)
 
 
-CALL_HEADERS = [
-    _header(
-        "Idempotency-Key",
-        "1 to 255 visible ASCII characters. A request is sent once for each key; see docs/callers.md.",
-        pattern="^[!-~]{1,255}$",
-    ),
-    _header(
-        "x-llm-tags",
-        "Up to 8 tags by which usage can be filtered and summed up, such as `team=search,project=x`. Not sent to the "
-        "provider.",
-        example="team=search,project=x",
-    ),
-]
+_IDEMPOTENCY_KEY = _header(
+    "Idempotency-Key",
+    "1 to 255 visible ASCII characters. A request is sent once for each key; see docs/callers.md.",
+    pattern="^[!-~]{1,255}$",
+)
+_TAGS = _header(
+    "x-llm-tags",
+    "Up to 8 tags by which usage can be filtered and summed up. Not sent to the provider.",
+    example="team=search,project=x",
+)
+CALL_HEADERS = [_IDEMPOTENCY_KEY, _TAGS]
 """For endpoints that call models."""
-OPENAI_HEADERS = [*CALL_HEADERS, _header("openai-beta", "Sent to OpenAI unchanged.")]
-ANTHROPIC_HEADERS = [
-    *CALL_HEADERS,
+OPENAI_COUNTING_HEADERS = [_TAGS, _header("openai-beta", "Sent to OpenAI unchanged.")]
+"""Where tokens are counted, an idempotency key is ignored."""
+OPENAI_HEADERS = [_IDEMPOTENCY_KEY, *OPENAI_COUNTING_HEADERS]
+ANTHROPIC_COUNTING_HEADERS = [
+    _TAGS,
     _header("anthropic-version", "Sent to Anthropic unchanged."),
     _header("anthropic-beta", "Sent to Anthropic unchanged."),
 ]
+ANTHROPIC_HEADERS = [_IDEMPOTENCY_KEY, *ANTHROPIC_COUNTING_HEADERS]
 
 
 class MessageSerializer(serializers.Serializer[object]):

@@ -22,6 +22,7 @@ from llm.enums import AdjustmentSource, UsageStatus
 from llm.models import RateSet, ReratingRun, Usage, UsageAdjustment
 from llm.money import pico_to_usd
 from llm.prices.catalog import Catalog, TargetName, load_catalog
+from llm.prices.matching import STAR
 from llm.prices.pricing import STANDARD, Cost, PriceSnapshot, known_cost
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def rerate(
 ) -> ReratingReport:
     """Re-rate the closed calls of these local days, each by an adjustment if that changes anything.
 
-    model: the provider's own name. is_dry: only report what would change. Raises ValueError with a sentence.
+    model: the provider's own name, or a pattern with one *. is_dry: only report what would change. Raises ValueError
+    with a sentence.
     """
     if not reason.strip():
         raise ValueError("Give a reason.")
@@ -99,7 +101,7 @@ def rerate(
 def _chunks(provider: str, model: str, first_day: date, last_day: date) -> Iterator[list[Usage]]:
     calls = Usage.objects.filter(
         provider=provider,
-        upstream_model=model,
+        **_named(model),
         local_day__gte=first_day,
         local_day__lte=last_day,
         status__in=(UsageStatus.SETTLED, UsageStatus.ESTIMATED),
@@ -108,6 +110,14 @@ def _chunks(provider: str, model: str, first_day: date, last_day: date) -> Itera
     while rows := list((calls if last is None else calls.filter(id__gt=last))[:_CHUNK]):
         last = rows[-1].pk
         yield rows
+
+
+def _named(model: str) -> dict[str, str]:
+    """The condition on a call. A pattern may find some more: each call is priced by its own name."""
+    start, star, end = model.partition(STAR)
+    if not star:
+        return {"upstream_model": model}
+    return {"upstream_model__istartswith": start, "upstream_model__iendswith": end}
 
 
 def _load_adjustments(rows: Sequence[Usage]) -> Mapping[UUID, Sequence[UsageAdjustment]]:

@@ -13,6 +13,7 @@ from llm.bodies.turns import take_turn
 from llm.calls.answers import HEAD, Complete, Event
 from llm.calls.context import CallContext
 from llm.calls.estimation import estimate_chat
+from llm.calls.translation import naming_own_fields
 from llm.dialects.base import Translatable
 from llm.providers.base import CountsPrompts
 from llm.types import ChatRequest, ChatResponse, Reading, TokenCounts
@@ -32,7 +33,8 @@ class CountedAnswer:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         await take_turn(len(self._context.request.raw))
-        tokens = await self._count()
+        async with naming_own_fields(self._context):
+            tokens = await self._count()
         yield HEAD
         yield Complete(partial(self._finish, tokens))
 

@@ -326,7 +326,7 @@ class RequestTask:
         """What its provider sends with a translated request that has no maximum, where it can say that before."""
         if self._request.max_output_tokens is not None or self._request.is_count:
             return None
-        provider = self._runtime.provider(target.provider)
+        provider = self._runtime.provider(target.instance, target.credential)
         if not isinstance(provider, KnowsOutputMaximum):
             return None
         return await provider.find_default_maximum(target.upstream_model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -12,6 +13,8 @@ from llm.bodies.turns import take_turn
 from llm.calls.answers import CONNECTED, HEAD, PING, Chunk, Complete, Event
 from llm.calls.context import CallContext
 from llm.dialects.base import StreamWriter, Translatable
+from llm.dialects.field_names import rename_field
+from llm.errors import UpstreamRejected
 from llm.providers.base import Closing
 from llm.types import (
     ChatRequest,
@@ -24,6 +27,17 @@ from llm.types import (
     TokenCounts,
     ToolCallDelta,
 )
+
+
+@asynccontextmanager
+async def naming_own_fields(context: CallContext) -> AsyncGenerator[None, None]:
+    """A provider's refusal names the field as the caller has sent it."""
+    try:
+        yield
+    except UpstreamRejected as refusal:
+        wire = cast("Translatable", context.wire)
+        rename_field(refusal, partial(wire.own_name, request=context.request))
+        raise
 
 
 class TranslatedAnswer:
@@ -48,7 +62,8 @@ class TranslatedAnswer:
 
     async def _whole_events(self) -> AsyncGenerator[Event, None]:
         await take_turn(len(self._context.request.raw))
-        response = await self._context.provider.chat(self._chat)
+        async with naming_own_fields(self._context):
+            response = await self._context.provider.chat(self._chat)
         self.reading = _reading_of(response)
         self._texts += [thinking.text for thinking in response.thinking]
         self._texts.append(response.reply)
@@ -63,7 +78,7 @@ class TranslatedAnswer:
             context.request, model=context.opened.model, request_id=context.request_id, created=int(time.time())
         )
         has_begun = False
-        async with Closing(context.provider.stream_chat(self._chat)) as items:
+        async with naming_own_fields(context), Closing(context.provider.stream_chat(self._chat)) as items:
             async for item in items:
                 if isinstance(item, Heartbeat):
                     if item is Heartbeat.HEAD:
@@ -72,6 +87,10 @@ class TranslatedAnswer:
                         yield PING
                     elif has_begun:
                         yield Chunk(self._wire.keepalive, 0)
+                    continue
+                if isinstance(item, Reading):
+                    self.reading = item
+                    yield PING
                     continue
                 if not has_begun:
                     has_begun = True

@@ -201,6 +201,9 @@ class Translatable(WireFormat, Protocol):
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
         """For a provider of another dialect. Raises InvalidRequest for anything that can't be translated."""
 
+    def own_name(self, param: str, request: ParsedRequest) -> str:
+        """The path in the caller's request of what is called `param` in chat completions; as it is if it has none."""
+
     def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
         """A translated whole reply. response.usage is never None."""
 
@@ -212,11 +215,15 @@ class Server(NamedTuple):
 
     maximum_field: of a chat, the field for an output maximum that the caller hasn't set. takes_stream_options: whether
     it can be asked for the usage of a stream. developer_role: its name for the role of developer messages.
+    stores_chats: it may store chat completions if nothing is said of it. wants_reasoning: it refuses tool calls in the
+    history without the thinking that led to them (`reasoning_content`).
     """
 
     maximum_field: str = "max_completion_tokens"
     takes_stream_options: bool = True
     developer_role: str = "developer"
+    stores_chats: bool = False
+    wants_reasoning: bool = False
 
 
 ANY_SERVER = Server()

@@ -15,11 +15,11 @@ from typing import Any
 
 from llm.errors import InvalidRequest
 from llm.types import (
-    MAX_END_USER_CHARACTERS,
     MAX_TAG_KEY_CHARACTERS,
     MAX_TAG_VALUE_CHARACTERS,
     MAX_TAGS,
     clean_text,
+    read_end_user,
 )
 
 TAGS_HEADER = "x-llm-tags"
@@ -44,13 +44,15 @@ _NOT_A_PERSON = (
 def openai_end_user(body: Mapping[str, Any]) -> str:
     """`safety_identifier`, else `user`, which it replaces, else `metadata.user_id`; "" if there is none."""
     return (
-        _read_name(body.get("safety_identifier")) or _read_name(body.get("user")) or _read_name(_metadata_user_id(body))
+        read_end_user(body.get("safety_identifier"))
+        or read_end_user(body.get("user"))
+        or read_end_user(_metadata_user_id(body))
     )
 
 
 def messages_end_user(body: Mapping[str, Any]) -> str:
     """`metadata.user_id`; "" if there is none."""
-    return _read_name(_metadata_user_id(body))
+    return read_end_user(_metadata_user_id(body))
 
 
 def metadata_tags(body: Mapping[str, Any]) -> dict[str, str]:
@@ -89,13 +91,6 @@ def join_tags(header: Mapping[str, str], metadata: Mapping[str, str]) -> Mapping
 def _metadata_user_id(body: Mapping[str, Any]) -> Any:
     metadata = body.get("metadata")
     return metadata.get(_USER_ID) if isinstance(metadata, dict) else None
-
-
-def _read_name(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > MAX_END_USER_CHARACTERS:
-        return ""
-    name = clean_text(value, limit=MAX_END_USER_CHARACTERS)
-    return name if name.strip() else ""
 
 
 def _read_tag(name: str, value: Any) -> tuple[str, str] | None:

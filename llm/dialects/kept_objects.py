@@ -31,10 +31,14 @@ _CALLERS_OBJECTS = frozenset(
 )
 """Members whose own members are named by the caller."""
 _SUSPECTS = re.compile(
-    rb'"(?:file|vector|container|skill|tunnel|conversation|continuation|thread|context|cached)|\\u00[4-7]',
+    rb'"(?:file|vector|container|skill|tunnel|conversation|continuation|thread|context|cached)|\\u(?:00[4-7]|017f|212a)'
+    rb"|\xc5\xbf|\xe2\x84\xaa",
     re.IGNORECASE,
 )
-"""Matches bodies that may name a stored object, even with letters written as escapes. Most don't, and aren't read."""
+"""Matches bodies that may name a stored object, even with letters written as escapes, or as the long s and the Kelvin
+sign, which are s and k in another case. Most don't match, and aren't read.
+"""
+_FILES = frozenset(("fileid", "fileids"))
 
 
 def refuse_kept_objects(raw: bytes, body: Mapping[str, Any]) -> None:
@@ -46,6 +50,11 @@ def refuse_kept_objects(raw: bytes, body: Mapping[str, Any]) -> None:
             refuse_kept(name)
     for path in _kept_members(body, ""):
         refuse_kept(path)
+
+
+def kept_files(raw: bytes, body: Mapping[str, Any], *, ignored: frozenset[str]) -> Iterator[str]:
+    """The paths of all members that name files. ignored: types of blocks that may name any."""
+    return iter(()) if _SUSPECTS.search(raw) is None else _kept_members(body, "", names=_FILES, ignored=ignored)
 
 
 def refuse_storage(body: Mapping[str, Any]) -> None:
@@ -64,20 +73,24 @@ def refuse_kept(param: str) -> NoReturn:
     )
 
 
-def _kept_members(value: Any, path: str) -> Iterator[str]:
+def _kept_members(
+    value: Any, path: str, *, names: frozenset[str] = _ANYWHERE | {_CONTAINER}, ignored: frozenset[str] = frozenset()
+) -> Iterator[str]:
     """Includes the paths of nested ones."""
     if isinstance(value, list):
         for index, each in enumerate(value):
             if isinstance(each, dict | list):
-                yield from _kept_members(each, f"{path}[{index}]")
+                yield from _kept_members(each, f"{path}[{index}]", names=names, ignored=ignored)
+        return
+    if ignored and isinstance(kind := value.get("type"), str) and kind in ignored:
         return
     for name, each in value.items():
         here = f"{path}.{name}" if path else name
         folded = _folded(name)
-        if (folded in _ANYWHERE and each) or (folded == _CONTAINER and _names_container(each)):
+        if folded in names and (_names_container(each) if folded == _CONTAINER else each):
             yield here
         elif isinstance(each, dict | list) and name not in _CALLERS_OBJECTS:
-            yield from _kept_members(each, here)
+            yield from _kept_members(each, here, names=names, ignored=ignored)
 
 
 def _names_container(value: Any) -> bool:

@@ -28,6 +28,7 @@ from llm.types import (
     ChatResponse,
     Heartbeat,
     LimitState,
+    Reading,
     StreamEnd,
     StreamItem,
     ThinkingDelta,
@@ -49,6 +50,9 @@ class Native:
 
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
         return OPENAI_CHAT.to_chat(request, upstream_model=upstream_model)
+
+    def own_name(self, param: str, request: ParsedRequest) -> str:
+        return OPENAI_CHAT.own_name(param, request)
 
     def prompt_text(self, request: ParsedRequest) -> str:
         return OPENAI_CHAT.prompt_text(request)
@@ -87,7 +91,7 @@ class NativeWriter:
     def item(self, item: StreamItem) -> bytes:
         if isinstance(item, str):
             return _event(orjson.dumps({"delta": item}))
-        if isinstance(item, StreamEnd | ThinkingDelta | Heartbeat):
+        if isinstance(item, StreamEnd | ThinkingDelta | Heartbeat | Reading):
             return b""
         return _event(orjson.dumps({"tool_calls": [tool_call_delta_object(item)]}))
 

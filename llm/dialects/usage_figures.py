@@ -26,6 +26,7 @@ _TOOL_COUNTERS = "server_tool_use"
 _FREE_COUNTERS = ("web_fetch_requests", "tool_calls_requested")
 _CALLS_IN_ALL, OTHER_CALLS = "tool_calls_executed", "tool_calls"
 OTHER_UNITS = "other_tool_units"
+_DIGITS = re.compile(r"[0-9]{1,10}(?:\.0{1,10})?", re.ASCII)
 _METER_NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _OTHER_RATES = frozenset((*Meter.values, "requests"))
 """Names with another meaning in a price."""
@@ -59,9 +60,19 @@ def read_count(source: Mapping[str, Any], name: str) -> int | None:
     value = source.get(name)
     if value is None:
         return None
-    if type(value) is not int or not 0 <= value <= MAX_TOKENS:
+    count = whole_number(value)
+    if count is None or not 0 <= count <= MAX_TOKENS:
         raise AbsurdFigureError
-    return value
+    return count
+
+
+def whole_number(value: Any) -> int | None:
+    """A number in any form in which servers write it: 12, 12.0, "12". None for anything else."""
+    if type(value) is float and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return int(value.partition(".")[0])
+    return value if type(value) is int else None
 
 
 def read_details(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -100,8 +111,9 @@ def read_tool_units(usage: Mapping[str, Any]) -> dict[str, int]:
 
 def _unknown_units(name: str, value: Any) -> tuple[str, int]:
     is_meter = _METER_NAME.fullmatch(name) is not None and name not in _OTHER_RATES
-    if is_meter and type(value) is int and 0 <= value <= MAX_TOKENS:
-        return name, value
+    units = whole_number(value)
+    if is_meter and units is not None and 0 <= units <= MAX_TOKENS:
+        return name, units
     return OTHER_UNITS, 1 if value else 0
 
 

@@ -28,7 +28,7 @@ def estimate_reservation(
     window = None if price is None else price.context_window
     unbounded = _unbounded(extent, target)
     input_tokens = window if extent.input_tokens is None else extent.input_tokens
-    own_maximum = default_maximum or stated_maximum(target.provider, target.upstream_model)
+    own_maximum = default_maximum or stated_maximum(target.instance, target.upstream_model)
     output_tokens = request.max_output_tokens
     if output_tokens is None and (own_maximum is None or not request.takes_maximum):
         output_tokens = window

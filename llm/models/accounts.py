@@ -103,6 +103,16 @@ class ApiKey(models.Model):
     prefix = models.CharField(max_length=12, editable=False)
     last_four = models.CharField(max_length=4, editable=False)
     allowed_models = models.JSONField(default=list, blank=True)
+    owner = models.CharField(
+        max_length=100,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Who to ask about it: a person, a team, an address. Callers never see it.",
+    )
+    note = models.CharField(
+        max_length=500, blank=True, default="", db_default="", help_text="What it is for. Callers never see it."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)

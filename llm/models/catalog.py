@@ -193,8 +193,9 @@ class RouteTarget(CatalogModel):
 class Price(ImmutableCatalogModel):
     """What one model of a provider costs from `effective_from` on, until a later price of the same rank.
 
-    Of all prices that match a call, staff's take precedence over imported ones, then exact names over patterns, then
-    the latest. So a price set by staff also holds against later imports, until staff set another.
+    Of all prices that match a call, staff's take precedence over imported ones, then exact names over patterns, of
+    staff's patterns the longest, then the latest. So a price set by staff also holds against later imports, until staff
+    set another.
 
     match: None for the exact name `model`, else clauses as in genai-prices (see `llm.prices.catalog`).
     is_free: tokens of the standard service cost nothing; it has no rates. Calls that a re-rating made free refer to a

@@ -21,7 +21,7 @@ from llm.dialects.openai_chat.fields import variant_of
 from llm.enums import PriceSource
 from llm.errors import InvalidRequest, ModelNotFound, ModelUnpriced
 from llm.models import CatalogVersion, ModelRoute, Price, RateSet, RouteTarget
-from llm.prices.matching import Matcher, compile_match, names_listed_in
+from llm.prices.matching import Matcher, compile_match, is_pattern, names_listed_in
 from llm.prices.pricing import PriceSnapshot, RateSetSnapshot
 from llm.prices.snapshots import build_snapshot, load_rate_sets
 from llm.providers.registry import default_instance, find_instance
@@ -398,7 +398,9 @@ class _Timeline:
 
 
 def _build_timeline(prices: Mapping[str, tuple[ListedPrice, ...]], provider: str, model: str) -> _Timeline:
-    """Of all matching prices: staff's before imported, exact names before patterns, then the latest."""
+    """Of all matching prices: staff's before imported, exact names before patterns, of staff's patterns the longest,
+    then the latest.
+    """
     name = model.lower()
     fitting = [price for price in prices.get(provider, ()) if price.matches(name)]
     winners: list[tuple[datetime, PriceSnapshot]] = []
@@ -418,9 +420,10 @@ def _build_timeline(prices: Mapping[str, tuple[ListedPrice, ...]], provider: str
     )
 
 
-def _standing(name: str, price: ListedPrice) -> tuple[bool, bool, datetime, int]:
+def _standing(name: str, price: ListedPrice) -> tuple[bool, bool, int, datetime, int]:
     snapshot = price.snapshot
-    return price.is_staff, snapshot.model.lower() == name, snapshot.effective_from, snapshot.id
+    says = len(snapshot.model) if is_pattern(snapshot.model) else 0
+    return price.is_staff, snapshot.model.lower() == name, says, snapshot.effective_from, snapshot.id
 
 
 def _load_routes() -> dict[str, Route]:

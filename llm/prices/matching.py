@@ -14,6 +14,8 @@ from typing import Any
 
 Matcher = Callable[[str], bool]
 
+STAR = "*"
+
 
 def compile_match(clause: Mapping[str, Any]) -> Matcher:
     """The test for lower-case names described by a `Price.match`. Raises ValueError for an invalid clause."""
@@ -45,6 +47,17 @@ def _text_matcher(kind: str, text: str) -> Matcher:
     if kind not in tests:
         raise ValueError(f"“{kind}” is not a valid match clause")
     return tests[kind]
+
+
+def is_pattern(model: str) -> bool:
+    """Whether staff have priced all names of a form, such as `ft:gpt-4.1-*`."""
+    return STAR in model
+
+
+def pattern_clause(pattern: str) -> dict[str, str]:
+    """The match of a name with one star, which stands for any characters."""
+    start, _, end = pattern.partition(STAR)
+    return {"regex": rf"\A{re.escape(start.lower())}.*{re.escape(end.lower())}\Z"} if end else {"starts_with": start}
 
 
 def names_listed_in(clause: Mapping[str, Any]) -> list[str]:

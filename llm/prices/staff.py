@@ -16,6 +16,7 @@ from llm.enums import Meter, PriceSource
 from llm.fields import PriceField
 from llm.models import Price, RateSet
 from llm.prices.catalog import MAX_NAME_LENGTH, load_catalog
+from llm.prices.matching import STAR, is_pattern, pattern_clause
 from llm.prices.pricing import STANDARD, priced_service, unusual_words, without_standard_words
 from llm.prices.terms import NewPrice, PriceTerms, RateValue, content_of, lock_catalog, write_prices
 from llm.providers.registry import booked_providers
@@ -45,7 +46,9 @@ def set_price(
     note: str = "",
     created_by: User | None = None,
 ) -> Price:
-    """Set what exactly this model costs from a moment on, in USD per million tokens, until staff set another price.
+    """Set what a model costs from a moment on, in USD per million tokens, until staff set another price.
+
+    model: exactly this name; with one *, all names of that form (`ft:gpt-4.1-*`) that staff haven't priced themselves.
 
     It takes precedence over imported prices, later ones too. `rates` replaces all token rates of that service, in all
     its context tiers; everything else carries over from the price in force at that moment: other services, rates of
@@ -63,6 +66,8 @@ def set_price(
         content = PriceTerms(rate_sets={}, is_free=True, context_window=current.context_window, note=note)
     else:
         content = _with_rates(current, service, _rate_values(rates or {}, per_thousand or {}), note)
+    if is_pattern(model):
+        content = replace(content, match=pattern_clause(model))
     return write_prices([NewPrice(provider, model, effective_from, PriceSource.STAFF, content, created_by)])[0]
 
 
@@ -74,6 +79,8 @@ def _check_target(provider: str, model: str, effective_from: datetime) -> None:
             f"“{model}” is not a valid model name: 1 to {MAX_NAME_LENGTH} characters, without leading or "
             "trailing spaces."
         )
+    if model.count(STAR) > 1:
+        raise PriceRefusedError(f"“{model}” contains several *: one may stand for any characters.")
     if timezone.is_naive(effective_from):
         raise PriceRefusedError("The time from which the price applies needs a time zone.")
 

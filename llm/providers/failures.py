@@ -105,6 +105,12 @@ def refuses_stream_options(failure: UpstreamError) -> bool:
     return isinstance(failure, UpstreamRejected) and failure.http_status in (400, 422) and "stream_options" in words
 
 
+def misses_reasoning(failure: UpstreamError) -> bool:
+    """Whether a server wants back the thinking before a tool call, as DeepSeek and Moonshot do."""
+    is_refusal = isinstance(failure, UpstreamRejected) and failure.http_status in (400, 422)
+    return is_refusal and "reasoning_content" in failure.message
+
+
 def error_in_reply(body: object, *, provider: str, secret: str = "") -> UpstreamError | None:
     """What an error object means that came with status 200 and before any answer; None if it isn't one.
 

@@ -18,13 +18,15 @@ from llm.enums import Dialect
 from llm.errors import UpstreamError, UpstreamRejected
 from llm.providers.base import ProviderSettings, RawCall, RawFetch
 from llm.providers.counting import count_message_tokens
-from llm.providers.failures import before_sending, refuses_stream_options, upstream_error
+from llm.providers.failures import before_sending, misses_reasoning, refuses_stream_options, upstream_error
 from llm.providers.raw import UpstreamReply, forward, read_all, read_items
 from llm.providers.transport import UpstreamTransport, client_on
 from llm.types import ChatMessage, ChatRequest, ChatResponse, StreamItem
 
-# Newer OpenAI models refuse `max_tokens`; compatible servers may know nothing else, and ignore unknown fields.
-_OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com")
+# OpenAI stores chat completions of newer organizations unless it is told not to (its guide "Migrate to the Responses
+# API"). Newer OpenAI models refuse `max_tokens`; compatible servers may know nothing else, and ignore unknown fields.
+_STORING_HOST = "api.openai.com"
+_OPENAI_HOSTS = (_STORING_HOST, ".openai.azure.com")
 
 
 _MAX_MODELS = 1000
@@ -38,6 +40,7 @@ class OpenAIProvider:
         self._secret = settings.api_key
         self.maximum_field = _maximum_field(settings.base_url)
         self._without_stream_options: set[str] = set()
+        self._with_reasoning: set[str] = set()
         self._developer_role = settings.developer_role
         self._transport = UpstreamTransport(settings)
         self._base_url = settings.base_url.rstrip("/")
@@ -54,30 +57,26 @@ class OpenAIProvider:
         self._client._custom_headers = {}
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
-        return openai_chat_client.read_reply(*await read_all(await self._post(self._body(request, is_stream=False))))
+        return openai_chat_client.read_reply(*await read_all(await self._post_chat(request, is_stream=False)))
 
     async def stream_chat(self, request: ChatRequest) -> AsyncIterator[StreamItem]:
-        try:
-            reply = await self._post(self._body(request, is_stream=True))
-        except UpstreamRejected as refusal:
-            if not refuses_stream_options(refusal) or not self.learn_no_stream_options(request.model):
-                raise
-            reply = await self._post(self._body(request, is_stream=True))
+        reply = await self._post_chat(request, is_stream=True)
         async with aclosing(read_items(reply, openai_chat_client.StreamCollector())) as items:
             async for item in items:
                 yield item
 
     def server_for(self, model: str) -> Server:
-        return Server(self.maximum_field, model not in self._without_stream_options, self._developer_role)
+        return Server(
+            self.maximum_field,
+            takes_stream_options=model not in self._without_stream_options,
+            developer_role=self._developer_role,
+            stores_chats=_host_of(self._base_url).endswith(_STORING_HOST),
+            wants_reasoning=model in self._with_reasoning,
+        )
 
     def learn_no_stream_options(self, model: str) -> bool:
         """The server of this model refuses to be asked for the usage of a stream; returns whether that is new."""
-        if model in self._without_stream_options:
-            return False
-        if len(self._without_stream_options) >= _MAX_MODELS:
-            self._without_stream_options.clear()
-        self._without_stream_options.add(model)
-        return True
+        return _is_new(model, self._without_stream_options)
 
     def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
         return count_message_tokens(messages)
@@ -104,6 +103,22 @@ class OpenAIProvider:
 
     async def aclose(self) -> None:
         await self._client.close()
+
+    async def _post_chat(self, request: ChatRequest, *, is_stream: bool) -> UpstreamReply:
+        while True:
+            try:
+                return await self._post(self._body(request, is_stream=is_stream))
+            except UpstreamRejected as refusal:
+                if not self._has_learned(refusal, request, is_stream=is_stream):
+                    raise
+
+    def _has_learned(self, refusal: UpstreamRejected, request: ChatRequest, *, is_stream: bool) -> bool:
+        """Whether the refusal says something new about the server, so that another body may be accepted."""
+        if is_stream and refuses_stream_options(refusal):
+            return self.learn_no_stream_options(request.model)
+        if misses_reasoning(refusal) and any(message.tool_calls for message in request.messages):
+            return _is_new(request.model, self._with_reasoning)
+        return False
 
     def _body(self, request: ChatRequest, *, is_stream: bool) -> bytes:
         with before_sending(self.name):
@@ -143,4 +158,18 @@ def _maximum_field(base_url: str) -> str:
 
 
 def _is_openai(base_url: str) -> bool:
-    return (urlsplit(base_url).hostname or "").endswith(_OPENAI_HOSTS)
+    return _host_of(base_url).endswith(_OPENAI_HOSTS)
+
+
+def _host_of(base_url: str) -> str:
+    return urlsplit(base_url).hostname or ""
+
+
+def _is_new(model: str, models: set[str]) -> bool:
+    """Remembers it; callers choose names, so this is bounded."""
+    if model in models:
+        return False
+    if len(models) >= _MAX_MODELS:
+        models.clear()
+    models.add(model)
+    return True

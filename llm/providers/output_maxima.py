@@ -19,6 +19,7 @@ import structlog
 from django.conf import settings
 
 from llm.dialects.request_fields import token_count
+from llm.providers.registry import find_instance
 
 log = structlog.get_logger("llm.calls")
 
@@ -48,12 +49,15 @@ _PATIENCE_S = 5.0
 _MAX_MODELS = 1000
 
 
-def stated_maximum(provider: str, model: str) -> int | None:
-    """Of what staff or we have written down. model: the provider's name of it."""
+def stated_maximum(instance: str, model: str) -> int | None:
+    """Of what staff or we have written down. instance: of a provider, whatever it is booked as. model: the provider's
+    name of it.
+    """
     name = model.lower()
     stated: Mapping[str, int] = settings.LLM_OUTPUT_MAXIMA
     found = _first_match(stated, name)
-    if found is None and provider == "openai":
+    known = find_instance(instance)
+    if found is None and (instance if known is None else known.provider) == "openai":
         found = _first_match(_OF_OPENAI, name.removeprefix(_FINE_TUNED))
     return found
 

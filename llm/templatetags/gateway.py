@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from django import template
 from django.contrib.auth.models import AnonymousUser, PermissionsMixin
@@ -14,6 +15,8 @@ from django.utils.safestring import SafeString
 from llm.admin import format as as_text
 from llm.admin import usage_summaries
 from llm.admin.keys.state import key_state_badge
+from llm.admin.limits.forecast import forecast
+from llm.admin.limits.standing import LimitStanding
 from llm.admin.overview import Overview, overview_for
 from llm.admin.prices.price_admin import standing_badges
 from llm.admin.refusal_summaries import model_text
@@ -53,6 +56,17 @@ def as_json(value: Any) -> str:
 @register.filter
 def key_state(key: ApiKey) -> SafeString:
     return key_state_badge(key, timezone.now())
+
+
+@register.filter
+def limit_forecast(standing: LimitStanding) -> str:
+    return forecast(standing, timezone.now())
+
+
+@register.filter
+def add_account(url: str, name: str) -> str:
+    """The page with this account chosen; "" for no page."""
+    return f"{url}?{urlencode({'account': name})}" if url else ""
 
 
 @register.filter

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from billing.invoices.crediting import credit
 from billing.invoices.drafting import draft_invoice
 from billing.invoices.review import approve, issue, mark_paid, submit
-from billing.models import Invoice, Plan
+from billing.models import Invoice, OneOffLine, Plan
 from billing.periods import BillingPeriod
 from billing.plans import add_version
 from llm.enums import AdjustmentSource
@@ -36,6 +36,15 @@ def make_october() -> None:
     invoices = [_issued(draft_invoice(account, OCTOBER)) for account in (acme, globex)]
     line = invoices[0].lines.order_by("position")[0]
     _issued(credit(invoices[0].pk, user=_alex(), reason="An outage.", amounts={line.pk: Decimal("1.25")}))
+    OneOffLine.objects.create(
+        account=globex,
+        period_start=OCTOBER.following.start,
+        currency="USD",
+        description="Setup fee",
+        amount=Decimal(5),
+        reason="agreed",
+        added_by=_pat(),
+    )
     mark_paid(invoices[1].pk, user=_alex(), paid_on=date(2026, 11, 20))
 
 

@@ -78,6 +78,7 @@ PROTECTED = {
     *(
         "billing_invoiceseries",
         "billing_oneoffline",
+        "billing_payment",
         "billing_planrate",
         "billing_planversion",
         "llm_bookscheck",

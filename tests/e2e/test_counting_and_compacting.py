@@ -15,7 +15,7 @@ from django.core.management import call_command
 from llm.enums import LimitMetric, LimitPer
 from llm.keys import create_key, get_or_create_account
 from llm.limits.changes import set_limit
-from llm.models import Account, Price, Usage
+from llm.models import Account, IdempotencyKey, Price, Usage
 from tests.books import closed_usage
 from tests.e2e.callers import Application, assert_nothing_happened, error_of
 from tests.e2e.test_endings import Ending, ending_of
@@ -43,6 +43,17 @@ def test_the_provider_counts_for_nothing(sdk: openai.OpenAI, upstream: FakeUpstr
     assert ending_of(row) == Ending("settled", "reported", "ok", (0, 0))
     assert (row.dialect, row.is_billable, row.cost, row.flags) == ("openai.responses", False, Decimal(0), "")
     call_command("verify_books", stdout=io.StringIO())
+
+
+@pytest.mark.parametrize("path", [COUNT, "/v1/messages/count_tokens"])
+def test_a_repeated_count_is_made_again(application: Application, upstream: FakeUpstream, path: str) -> None:
+    """It costs nothing, so no idempotency key protects it; nor does it use up a key."""
+    body = orjson.dumps({"model": "gpt-4o", "input" if path == COUNT else "messages": TALK})
+    counted = [application.send("POST", path, body=body, headers={"idempotency-key": "order-1"}) for _ in range(2)]
+    assert [reply.status_code for reply in counted] == [200, 200]
+    assert counted[0].json() == counted[1].json()
+    assert len(closed_usage(2)) == len(upstream.ledger.entries()) == 2
+    assert not IdempotencyKey.objects.exists()
 
 
 def test_counting_counts_for_limits_of_requests_alone(

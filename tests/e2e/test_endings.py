@@ -6,11 +6,13 @@ from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 
 from llm.models import Usage
 from tests.books import closed_usage
-from tests.e2e.callers import CHAT, Application, error_of, estimated, events_of, hello, text_of
+from tests.e2e.callers import CHAT, HELLO, Application, error_of, estimated, events_of, hello, text_of
+from tests.e2e.test_unpriced import make_route
 from tests.fakes import FakeUpstream, Script
 from tests.fakes.content import filler
 from tests.fakes.scripts import ABSURD_USAGE, NEGATIVE_USAGE
@@ -91,6 +93,40 @@ def test_a_stream_without_its_last_event_is_an_error_whose_reported_usage_counts
     assert events_of(reply)[-1]["error"]["code"] == "upstream_error"
     [row] = closed_usage()
     assert ending_of(row) == Ending("settled", "reported", "upstream_failed", SERVED, 200, "upstream_error")
+
+
+@pytest.mark.parametrize(
+    ("path", "provider", "fields"),
+    [
+        ("/v1/responses", "anthropic", {"input": "hello there"}),
+        (CHAT, "anthropic", {"messages": HELLO}),
+        ("/v1/messages", "openai", {"messages": HELLO, "max_tokens": 99}),
+        ("/api/chat", "openai", {"messages": HELLO}),
+    ],
+)
+def test_the_reported_usage_of_a_translated_stream_counts_too(
+    application: Application, upstream: FakeUpstream, path: str, provider: str, fields: dict[str, Any]
+) -> None:
+    make_route("other", (provider, "a-model"))
+    upstream.enqueue(Script(omits_done=True))
+    body = orjson.dumps({"model": "other", "stream": True, **fields})
+    assert b"upstream_error" in application.send("POST", path, body=body).content or path == "/v1/messages"
+    [row] = closed_usage()
+    assert ending_of(row) == Ending("settled", "reported", "upstream_failed", SERVED, 200, "upstream_error")
+    assert (row.reported_model, bool(row.upstream_response_id)) == ("a-model", True)
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", CHAT])
+def test_of_a_translated_stream_that_is_cut_the_prompt_is_as_reported(
+    application: Application, upstream: FakeUpstream, path: str
+) -> None:
+    make_route("other", ("anthropic", "a-model"))
+    upstream.enqueue(Script(cut_after_events=6, cache_read_tokens=1000))
+    said = {"input": "hello there"} if path == "/v1/responses" else {"messages": HELLO}
+    application.send("POST", path, body=orjson.dumps({"model": "other", "stream": True, **said}))
+    [row] = closed_usage()
+    assert (row.status, row.usage_source) == ("estimated", "estimated")
+    assert (row.prompt_tokens, row.cache_read_tokens, row.completion_tokens) == (1009, 1000, 4)
 
 
 @pytest.mark.parametrize(

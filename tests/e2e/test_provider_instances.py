@@ -39,13 +39,15 @@ def local(_other_upstream: FakeUpstream) -> FakeUpstream:
 def there(
     application: Application, start_gateway: Callable[..., Gateway], upstream: FakeUpstream, local: FakeUpstream
 ) -> Application:
-    """In front of three instances: `main` with two keys, `claude`, and `local`, which is booked under its own name."""
+    """In front of four instances: `main` with two keys, `claude`, and `local` and `east`, which are booked as names of
+    their own.
+    """
     gateway = start_gateway(
         OPENAI_API_KEY="",
         ANTHROPIC_API_KEY="",
         LLM_OPENAI_BASE_URL="",
         LLM_ANTHROPIC_BASE_URL="",
-        LLM_PROVIDERS="main=openai,claude=anthropic,local=openai_compatible",
+        LLM_PROVIDERS="main=openai,claude=anthropic,local=openai_compatible,east=anthropic",
         LLM_PROVIDER="main",
         LLM_PROVIDER_MAIN_BASE_URL=upstream.openai_base_url,
         LLM_PROVIDER_MAIN_API_KEYS=",".join(KEYS),
@@ -55,6 +57,9 @@ def there(
         LLM_PROVIDER_LOCAL_API_KEY="ollama",
         LLM_PROVIDER_LOCAL_DIALECTS="chat,responses",
         LLM_PROVIDER_LOCAL_BOOKED_AS="local",
+        LLM_PROVIDER_EAST_BASE_URL=local.anthropic_base_url,
+        LLM_PROVIDER_EAST_API_KEY=CLAUDE_KEY[::-1],
+        LLM_PROVIDER_EAST_BOOKED_AS="orient",
         LLM_TARGET_FAILURES="5",
         LLM_TARGET_SKIP_SECONDS="3600",
     )
@@ -90,6 +95,17 @@ def test_a_providers_name_in_a_route_means_its_first_instance(there: Application
     make_route("smart", ("anthropic", "claude-sonnet-5"))
     assert text_of(there.chat("smart", max_tokens=100)) == SAID
     assert booked(closed_usage()[0]) == ("anthropic", "claude", "claude-sonnet-5")
+
+
+@pytest.mark.parametrize("instance", ["claude", "east"])
+def test_a_models_own_maximum_is_asked_of_the_instance_that_is_called(
+    there: Application, upstream: FakeUpstream, local: FakeUpstream, instance: str
+) -> None:
+    make_route("sonnet", (instance, "claude-sonnet-5"))
+    assert there.chat("sonnet").status_code == 200
+    called, other = (upstream, local) if instance == "claude" else (local, upstream)
+    assert called.ledger.entries()[0].body["max_tokens"] == 64_000
+    assert other.ledger.entries() == ()
 
 
 def test_a_target_at_an_instance_that_is_gone_is_left_out(there: Application, upstream: FakeUpstream) -> None:

@@ -125,6 +125,8 @@ def test_who_is_unknown_is_said_to_be(acme: Account, arguments: tuple[str, ...])
 def test_a_name_is_found_as_calls_are_recorded_with_it(acme: Account) -> None:
     name_of(acme, "anne b")
     assert forget("Acme", "an\x00ne\u200b b") == "Names deleted: 1.\n"
+    name_of(acme, "user_0f_account_1")
+    assert forget("Acme", "user_0f_account_1_session_2") == "Names deleted: 1.\n"
 
 
 def test_an_account_without_end_users_has_none_to_forget() -> None:

@@ -20,7 +20,17 @@ from llm.alerts.outbox import SendReport, send_due
 from llm.alerts.webhooks import ensure_webhook_secret
 from llm.enums import OutboxKind
 from llm.models import Account, Outbox
-from llm.secretstore import LOST_KEY, NO_KEY, SecretUnavailable, can_seal, reseal, seal, unseal
+from llm.secretstore import (
+    LOST_KEY,
+    NO_KEY,
+    SecretUnavailable,
+    can_seal,
+    reseal,
+    seal,
+    seal_bytes,
+    unseal,
+    unseal_bytes,
+)
 from tests.llm.admin.factories import make_account, make_message
 from tests.llm.payloads import THRESHOLD
 from tests.llm.receivers import Receiver, running_receiver
@@ -89,6 +99,23 @@ def test_a_former_key_decrypts_as_a_fallback(settings: Settings) -> None:
     with pytest.raises(SecretUnavailable) as lost:
         unseal(sealed)
     assert str(lost.value) == LOST_KEY
+
+
+def test_bytes_are_sealed_too_and_a_former_key_decrypts_them_as_a_fallback(settings: Settings) -> None:
+    settings.LLM_SECRETS_KEY = OLD
+    sealed = seal_bytes(b"a reply")
+    assert b"reply" not in sealed
+    settings.LLM_SECRETS_KEY, settings.LLM_SECRETS_KEY_FALLBACKS = NEW, [OLD]
+    assert unseal_bytes(sealed) == b"a reply"
+    settings.LLM_SECRETS_KEY_FALLBACKS = []
+    for lost in (sealed, b"", sealed[:-1], b"\0" * 200):
+        with pytest.raises(SecretUnavailable):
+            unseal_bytes(lost)
+    settings.LLM_SECRETS_KEY = ""
+    with pytest.raises(SecretUnavailable):
+        unseal_bytes(sealed)
+    with pytest.raises(SecretUnavailable):
+        seal_bytes(b"a reply")
 
 
 def test_a_damaged_secret_is_lost() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.http import HttpResponse
 from django.test import Client
 from structlog.testing import capture_logs
 
@@ -25,7 +24,7 @@ def member_of(*groups: str) -> Client:
     return client
 
 
-def text_of(response: HttpResponse) -> str:
+def text_of(response: Any) -> str:
     assert "default-src 'self'" in response["Content-Security-Policy"]
     text = unescape(response.content.decode())
     assert "<style" not in text

@@ -73,6 +73,18 @@ LIST = "LLM_PROVIDERS must be a list of name=provider, such as main=openai,claud
             "Both LLM_PROVIDER_MAIN_API_KEY and LLM_PROVIDER_MAIN_API_KEYS are set; ",
         ),
         (
+            {"LLM_PROVIDERS": "main=openai", "LLM_PROVIDER_MAIN_API_KEY": "sk-a,sk-b"},
+            "LLM_PROVIDER_MAIN_API_KEY contains a comma; several keys belong in LLM_PROVIDER_MAIN_API_KEYS.",
+        ),
+        (
+            {"LLM_PROVIDERS": "main=openai", "LLM_PROVIDER_MAIN_API_KEY": "sk-schlüssel"},
+            "LLM_PROVIDER_MAIN_API_KEY must be of visible ASCII characters, ",
+        ),
+        (
+            {"LLM_PROVIDERS": "main=openai", "LLM_PROVIDER_MAIN_API_KEYS": "sk-a,sk-\x7fb"},
+            "LLM_PROVIDER_MAIN_API_KEYS must be of visible ASCII characters, ",
+        ),
+        (
             {"LLM_PROVIDERS": "main=openai", "LLM_PROVIDER_MAIN_API_KEYS": "sk-same,sk-same"},
             "LLM_PROVIDER_MAIN_API_KEYS contains a key twice; ",
         ),

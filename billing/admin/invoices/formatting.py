@@ -9,12 +9,14 @@ from decimal import Decimal
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from billing.calendar import sellers_date
 from billing.currencies import format_money
 from billing.enums import InvoiceKind, InvoiceState
 from billing.invoices.flags import FLAGS
+from billing.invoices.payments import Balance
 from billing.models import Invoice
 from llm.admin.format import NOTHING, badge, exact_usd, side_by_side
-from llm.money import round_half_away
+from llm.money import plural, round_half_away
 
 _STATE_TONES = {
     InvoiceState.DRAFT: "pending",
@@ -44,6 +46,14 @@ def sentence_case(text: str) -> str:
 def state_badge(invoice: Invoice) -> SafeString:
     state = InvoiceState(invoice.state)
     return badge(_STATE_TONES[state], state.label)
+
+
+def overdue_badge(balance: Balance) -> SafeString | str:
+    """With the number of days; "" if it isn't overdue."""
+    today = sellers_date()
+    if not balance.is_overdue(today) or balance.due_on is None:
+        return ""
+    return format_html(" {}", badge("disputed", f"overdue {plural((today - balance.due_on).days, 'day')}"))
 
 
 def flag_badges(codes: Iterable[str]) -> SafeString | str:

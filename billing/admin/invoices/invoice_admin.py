@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.admin.invoices.bulk_steps import APPROVE, ISSUE, PAY, SUBMIT, run_batch
+from billing.admin.invoices.due import DueFilter
 from billing.admin.invoices.formatting import (
     age,
     change_text,
@@ -23,17 +25,25 @@ from billing.admin.invoices.formatting import (
     margin_percent,
     margin_text,
     money_badge,
+    overdue_badge,
     sentence_case,
     state_badge,
     usage_change_text,
 )
 from billing.admin.invoices.line_calls import line_calls_page
 from billing.admin.invoices.page import invoice_page
-from billing.admin.invoices.review_queue import BY_ATTENTION, FlaggedFilter, MonthListFilter, with_state_since
+from billing.admin.invoices.review_queue import (
+    BY_ATTENTION,
+    FlaggedFilter,
+    MonthListFilter,
+    with_state_since,
+)
 from billing.admin.invoices.steps import step_view
 from billing.admin.jobs.month_admin import close_view, verify_view
 from billing.admin.pages import user_of
+from billing.currencies import format_money
 from billing.documents import pdf_file_name, render_html, render_pdf
+from billing.invoices.payments import NOTHING, Balance, balances
 from billing.models import Invoice
 from llm.admin.account_filter import AccountFilter
 from llm.admin.base import ReadOnlyAdmin
@@ -45,7 +55,7 @@ _RELATED = ("account", "original", "plan_version__plan", "exchange_rate", "prepa
 class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
     list_display = ("invoice", "amount", "state_since", "change", "margin", "estimated", "flagged")
     list_display_links = ("invoice",)
-    list_filter = ("state", MonthListFilter, FlaggedFilter, "kind", AccountFilter)
+    list_filter = ("state", MonthListFilter, DueFilter, FlaggedFilter, "kind", AccountFilter)
     list_select_related = ("account",)
     ordering = BY_ATTENTION
     sortable_by = ("amount",)
@@ -55,6 +65,15 @@ class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Invoice]:
         return with_state_since(super().get_queryset(request))
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Reads what is outstanding on the listed invoices at once."""
+        found = super().get_changelist_instance(request)
+        found.result_list = list(found.result_list)
+        left = balances(found.result_list)
+        for invoice in found.result_list:
+            invoice.balance = left[invoice.pk]
+        return found
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Invoice | None:
         found = super().get_object(request, object_id, from_field)
@@ -139,7 +158,14 @@ class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
 
     @admin.display(description="Total")
     def amount(self, invoice: Invoice) -> SafeString:
-        return money_badge(invoice.total, invoice.currency)
+        balance: Balance = getattr(invoice, "balance", NOTHING)
+        if balance.outstanding in (Decimal(0), invoice.total) or invoice.total < 0:
+            return money_badge(invoice.total, invoice.currency)
+        return format_html(
+            '{}<span class="gw-hint gw-below gw-num">{} outstanding</span>',
+            money_badge(invoice.total, invoice.currency),
+            format_money(balance.outstanding, invoice.currency),
+        )
 
     @admin.display(description="Change")
     def change(self, invoice: Invoice) -> SafeString:
@@ -168,8 +194,12 @@ class InvoiceAdmin(ReadOnlyAdmin[Invoice]):
     @admin.display(description="State, since")
     def state_since(self, invoice: Invoice) -> SafeString:
         since = getattr(invoice, "state_since", None) or invoice.created_at
+        balance: Balance = getattr(invoice, "balance", NOTHING)
         return format_html(
-            '{}<span class="gw-hint gw-below">{}</span>', state_badge(invoice), age(since, timezone.now())
+            '{}{}<span class="gw-hint gw-below">{}</span>',
+            state_badge(invoice),
+            overdue_badge(balance),
+            age(since, timezone.now()),
         )
 
 

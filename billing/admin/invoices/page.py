@@ -20,6 +20,7 @@ from billing.admin.invoices.formatting import (
     flag_badges,
     margin_percent,
     margin_text,
+    overdue_badge,
     state_badge,
     usage_change_text,
 )
@@ -29,8 +30,9 @@ from billing.invoices.blockers import find_blockers, open_calls_note
 from billing.invoices.glyphs import missing_now, missing_sentence
 from billing.invoices.line_calls import has_calls
 from billing.invoices.parties import BillTo, bill_to_of
+from billing.invoices.payments import Balance, balance_of
 from billing.invoices.taxes import Tax, taxes_of
-from billing.models import DailyUsage, Invoice, InvoiceEvent, InvoiceLine, OneOffLine
+from billing.models import DailyUsage, Invoice, InvoiceEvent, InvoiceLine, OneOffLine, Payment
 from billing.models.invoices import FINAL_STATES
 from billing.periods import BillingPeriod
 from llm.fields import ExactSum
@@ -115,6 +117,9 @@ class InvoicePage:
     open_calls: str
     groups: Sequence[LineGroup]
     one_offs: Sequence[OneOffLine]
+    balance: Balance
+    overdue: str
+    payments: Sequence[Payment]
     taxes: Sequence[Tax]
     days: Sequence[dict[str, Any]]
     keys: Sequence[KeyUsage]
@@ -128,6 +133,7 @@ def invoice_page(invoice: Invoice, user: User) -> InvoicePage:
     rows = [] if invoice.kind == InvoiceKind.CREDIT_NOTE else _usage_rows(invoice)
     is_settled = invoice.state in (*FINAL_STATES, InvoiceState.VOID)
     groups = _groups(invoice)
+    balance = balance_of(invoice)
     return InvoicePage(
         steps=open_steps(invoice, user),
         state=state_badge(invoice),
@@ -141,6 +147,9 @@ def invoice_page(invoice: Invoice, user: User) -> InvoicePage:
         open_calls="" if is_settled else open_calls_note(invoice),
         groups=groups,
         one_offs=_one_offs(invoice, groups),
+        balance=balance,
+        overdue=overdue_badge(balance),
+        payments=list(Payment.objects.filter(invoice=invoice).select_related("recorded_by").order_by("-id")),
         taxes=taxes_of(invoice),
         days=_days(invoice, rows) if rows else [],
         keys=_keys(rows),

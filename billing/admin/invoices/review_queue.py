@@ -6,10 +6,12 @@ from datetime import date
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Case, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models import Case, F, IntegerField, OuterRef, Q, QuerySet, Subquery, TextField, Value, When
+from django.db.models.functions import Cast
 from django.http import HttpRequest
 
 from billing.enums import InvoiceAction, InvoiceState
+from billing.invoices.flags import FLAGS
 from billing.models import Invoice, InvoiceEvent
 from billing.periods import BillingPeriod
 
@@ -41,7 +43,7 @@ BY_ATTENTION = (
 def with_state_since(invoices: QuerySet[Invoice]) -> QuerySet[Invoice]:
     """Adds state_since: when the invoice entered its state."""
     steps = InvoiceEvent.objects.filter(invoice=OuterRef("pk"), to_state=OuterRef("state")).exclude(
-        action__in=_STANDING
+        Q(action__in=_STANDING) | Q(from_state=F("to_state"))
     )
     return invoices.annotate(state_since=Subquery(steps.order_by("-id").values("at")[:1]))
 
@@ -61,14 +63,24 @@ class MonthListFilter(admin.SimpleListFilter):
         return queryset.none() if start is None else queryset.filter(period_start=start)
 
 
+def with_flag(invoices: QuerySet[Invoice], code: str) -> QuerySet[Invoice]:
+    """Flags are a list in JSON, which SQLite can't look into: as text, each is in quotation marks."""
+    return invoices.annotate(flag_text=Cast("flags", TextField())).filter(flag_text__contains=f'"{code}"')
+
+
 class FlaggedFilter(admin.SimpleListFilter):
+    """Also takes the code of one flag, which links use."""
+
     title = "flags"
     parameter_name = "flagged"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("yes", "Flagged"), ("no", "Unflagged")]
+        chosen = [(code, FLAGS[code].capitalize()) for code in FLAGS if code == request.GET.get("flagged")]
+        return [("yes", "Flagged"), ("no", "Unflagged"), *chosen]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Invoice]) -> QuerySet[Invoice]:
+        if self.value() in FLAGS:
+            return with_flag(queryset, self.value() or "")
         conditions = {"yes": ~UNFLAGGED, "no": UNFLAGGED}
         return queryset.filter(conditions.get(self.value() or "", Q()))
 

@@ -12,7 +12,9 @@ from django.utils import timezone
 from billing.currencies import DECIMALS, MAX_DECIMALS, format_money
 from billing.invoices.crediting import creditable
 from billing.invoices.one_off_changes import removable_lines
-from billing.models import Invoice
+from billing.invoices.payments import balance_of, payments_to_undo
+from billing.invoices.review import MAX_REFERENCE
+from billing.models import Invoice, Payment
 from billing.models.plans import PERCENT_DECIMALS
 from llm.admin.usage.filters import DateInput
 
@@ -118,12 +120,54 @@ class RemoveOneOffForm(ReasonedForm):
 
 
 class PaymentForm(StepForm):
-    paid_on = forms.DateField(label="Paid on", widget=DateInput(), initial=lambda: timezone.now().date())
+    """amount: asked only for a single invoice; several are each paid in full."""
 
-    field_order = ("paid_on", "reason")
+    paid_on = forms.DateField(label="Paid on", widget=DateInput(), initial=lambda: timezone.now().date())
+    amount = forms.DecimalField(
+        required=False,
+        max_digits=MAX_DIGITS,
+        decimal_places=MAX_DECIMALS,
+        widget=forms.TextInput(attrs={"inputmode": "decimal", "class": "gw-rate"}),
+    )
+    reference = forms.CharField(
+        required=False,
+        max_length=MAX_REFERENCE,
+        widget=forms.TextInput(attrs={"size": 40}),
+        help_text="For example the bank's.",
+    )
+
+    field_order = ("paid_on", "amount", "reference", "reason")
+
+    def __init__(self, data: Any = None, *, invoice: Invoice | None = None) -> None:
+        super().__init__(data, invoice=invoice)
+        if invoice is None:
+            del self.fields["amount"]
+        else:
+            left = format_money(abs(balance_of(invoice).outstanding), invoice.currency)
+            self.fields["amount"].help_text = f"Empty: all of the {left} {invoice.currency} outstanding."
 
     def details(self) -> dict[str, Any]:
-        return {"paid_on": self.cleaned_data["paid_on"]}
+        return {name: self.cleaned_data.get(name) for name in ("paid_on", "amount", "reference")}
+
+
+class UndoPaymentForm(ReasonedForm):
+    """Chooses one of the payments."""
+
+    field_order = ("payment", "reason")
+
+    def __init__(self, data: Any = None, *, invoice: Invoice) -> None:
+        super().__init__(data, invoice=invoice)
+        choices = [(each.pk, _payment_text(each, invoice.currency)) for each in payments_to_undo(invoice)]
+        self.fields["payment"] = forms.TypedChoiceField(label="Payment", coerce=int, choices=choices)
+        self.order_fields(self.field_order)
+
+    def details(self) -> dict[str, Any]:
+        return {"payment_id": self.cleaned_data["payment"]}
+
+
+def _payment_text(payment: Payment, currency: str) -> str:
+    reference = f", {payment.reference}" if payment.reference else ""
+    return f"{format_money(payment.amount, currency)} {currency} on {payment.paid_on}{reference}"
 
 
 class CreditForm(ReasonedForm):

@@ -26,15 +26,18 @@ from billing.admin.invoices.step_forms import (
     ReasonedForm,
     RemoveOneOffForm,
     StepForm,
+    UndoPaymentForm,
 )
 from billing.admin.pages import page_context, user_of
+from billing.currencies import format_money
 from billing.enums import InvoiceAction, InvoiceKind, InvoiceState
 from billing.errors import BillingError, InvoiceError
 from billing.invoices import crediting, drafting, review
 from billing.invoices.blockers import find_blockers, why_too_early
 from billing.invoices.drafting import lock_profile
 from billing.invoices.one_off_changes import add_one_off, removable_lines, remove_one_off
-from billing.models import Invoice
+from billing.invoices.payments import balance_of
+from billing.models import Invoice, Payment
 from billing.models.invoices import FINAL_STATES
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.concurrent_edits import digest_value
@@ -82,6 +85,11 @@ def _what_is_left(invoice: Invoice) -> object:
     return crediting.creditable(invoice)
 
 
+def _payments(invoice: Invoice) -> object:
+    """So that a form that is sent twice records one payment."""
+    return list(Payment.objects.filter(invoice=invoice).values_list("pk", flat=True)), balance_of(invoice).outstanding
+
+
 def _one_offs(invoice: Invoice) -> object:
     """So that a form that is sent twice adds one line."""
     return [line.pk for line in removable_lines(invoice)]
@@ -116,7 +124,21 @@ STEPS: Sequence[Step] = (
         is_main=True,
         confirms=_content,
     ),
-    Step(InvoiceAction.PAY, "Mark as paid", "Removes it from outstanding invoices.", review.mark_paid, PaymentForm),
+    Step(
+        InvoiceAction.PAY,
+        "Mark as paid",
+        "Records a payment. Once nothing is outstanding, the invoice is paid.",
+        review.mark_paid,
+        PaymentForm,
+        confirms=_payments,
+    ),
+    Step(
+        InvoiceAction.UNPAY,
+        "Undo a payment",
+        "For a payment recorded by mistake. Its reversal is recorded too, and the amount is outstanding again.",
+        review.undo_payment,
+        UndoPaymentForm,
+    ),
     Step(
         InvoiceAction.RECOMPUTE,
         "Recalculate",
@@ -267,4 +289,7 @@ def perform(step: Step, invoice: Invoice, *, user: User, reason: str, seen: str,
 def _said(invoice: Invoice, step: Step) -> str:
     if step.action in (InvoiceAction.CREDIT, InvoiceAction.BILL_AGAIN):
         return f"The draft credit note for {invoice.original} was created. Submit it next."
+    if step.action == InvoiceAction.PAY and invoice.state == InvoiceState.ISSUED:
+        left = format_money(balance_of(invoice).outstanding, invoice.currency)
+        return f"The payment on {invoice} was recorded: {left} {invoice.currency} are outstanding."
     return f"{sentence_case(str(invoice))} was {step.action.label}."

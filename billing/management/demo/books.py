@@ -20,7 +20,7 @@ from billing.plans import add_version
 from llm.books.clock import lock_books
 from llm.books.figures import compute_figures
 from llm.endusers import account_key, hash_end_user
-from llm.enums import PriceSource
+from llm.enums import LimitMetric, PriceSource
 from llm.keys import create_key
 from llm.limits.changes import set_limit
 from llm.limits.periods import period_of
@@ -91,8 +91,9 @@ def write_customer(customer: Customer, prices: Prices, until: datetime) -> int:
             account = _write_account(customer, until)
         keys = list(account.keys.order_by("id"))
         if is_new:
-            for wanted in customer.limits:
-                _write_limit(wanted, account, keys)
+            with set_clock(account.created_at):
+                for wanted in customer.limits:
+                    _write_limit(wanted, account, keys)
         end_users = list(account.end_users.order_by("id").values_list("end_user", flat=True))
         rows = _rows(Cast(customer, account, keys, prices, end_users), until)
         _count_in_limits(account, rows, until)
@@ -176,10 +177,11 @@ def _count_in_limits(account: Account, rows: Sequence[Usage], until: datetime) -
         window, _ = LimitWindow.objects.get_or_create(
             limit=limit, starts_at=period.starts_at, defaults={"is_announced": True}
         )
+        reserved = 1 if limit.metric == LimitMetric.REQUESTS else 0
         for row in rows:
             if period.contains(row.opened_at) and limit.api_key_id in (None, row.api_key_id):
-                row.holds = [*(row.holds or ()), [window.pk, 0]]
-                used[window.pk] += compute_figures(row, ()).units_used(limit.metric, 0)
+                row.holds = [*(row.holds or ()), [window.pk, reserved]]
+                used[window.pk] += compute_figures(row, ()).units_used(limit.metric, reserved)
     for window_id, units in used.items():
         LimitWindow.objects.filter(pk=window_id).update(used=F("used") + units)
 

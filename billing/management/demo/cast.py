@@ -94,20 +94,20 @@ MODELS: dict[str, DemoModel] = {
             "openai",
             "gpt-4.1",
             ((Meter.INPUT, "2"), (Meter.OUTPUT, "8"), (Meter.CACHE_READ, "0.5")),
-            typical_prompt=14_000,
-            typical_completion=900,
+            typical_prompt=80_000,
+            typical_completion=3_000,
             cached_percent=35,
         ),
         DemoModel(
             "openai",
             "gpt-4.1-mini",
             ((Meter.INPUT, "0.4"), (Meter.OUTPUT, "1.6"), (Meter.CACHE_READ, "0.1")),
-            typical_prompt=9_000,
-            typical_completion=700,
+            typical_prompt=60_000,
+            typical_completion=2_500,
             cached_percent=25,
         ),
         DemoModel(
-            "openai", "text-embedding-3-small", ((Meter.INPUT, "0.02"),), typical_prompt=60_000, typical_completion=0
+            "openai", "text-embedding-3-small", ((Meter.INPUT, "0.02"),), typical_prompt=400_000, typical_completion=0
         ),
         DemoModel(
             "anthropic",
@@ -118,27 +118,27 @@ MODELS: dict[str, DemoModel] = {
                 (Meter.CACHE_READ, "0.3"),
                 (Meter.CACHE_WRITE_5M, "3.75"),
             ),
-            typical_prompt=22_000,
-            typical_completion=1_400,
+            typical_prompt=130_000,
+            typical_completion=4_000,
             cached_percent=60,
         ),
         DemoModel(
             "anthropic",
             "claude-haiku-4-5",
             ((Meter.INPUT, "1"), (Meter.OUTPUT, "5"), (Meter.CACHE_READ, "0.1"), (Meter.CACHE_WRITE_5M, "1.25")),
-            typical_prompt=7_000,
-            typical_completion=600,
+            typical_prompt=45_000,
+            typical_completion=2_000,
             cached_percent=40,
         ),
-        DemoModel("openai", UNPRICED, typical_prompt=11_000, typical_completion=1_200),
+        DemoModel("openai", UNPRICED, typical_prompt=70_000, typical_completion=3_000),
     )
 }
 
 PLANS = (
     DemoPlan("Pay as you go", markup_percent=Decimal(15)),
-    DemoPlan("Team", markup_percent=Decimal(10), flat_fee=Decimal(49)),
-    DemoPlan("Business", markup_percent=Decimal(8), minimum_commitment=Decimal(250)),
-    DemoPlan("Business EUR", currency="EUR", markup_percent=Decimal(8), minimum_commitment=Decimal(200)),
+    DemoPlan("Team", markup_percent=Decimal(10), flat_fee=Decimal(19)),
+    DemoPlan("Business", markup_percent=Decimal(8), minimum_commitment=Decimal(25)),
+    DemoPlan("Business EUR", currency="EUR", markup_percent=Decimal(8), minimum_commitment=Decimal(20)),
     DemoPlan("Partner", discount_percent=Decimal(5), markup_percent=Decimal(12)),
 )
 

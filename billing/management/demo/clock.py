@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
+from django.apps import apps
 from django.conf import settings
 from django.utils import timezone
 
+_REAL_NOW = timezone.now
 _SELLER = {
     "name": "Example Gateway Ltd",
     "address": "1 Example Street\nLondon",
@@ -20,12 +22,26 @@ _SELLER = {
 @contextmanager
 def set_clock(moment: datetime) -> Iterator[None]:
     """In the block, `timezone.now()` is that moment, for this whole process. The database's own clock goes on."""
-    real_now = timezone.now
-    timezone.now = lambda: moment
+    former = timezone.now
+
+    def now() -> datetime:
+        return moment
+
+    timezone.now = now
+    _replace_defaults(_REAL_NOW, now)
     try:
         yield
     finally:
-        timezone.now = real_now
+        timezone.now = former
+        _replace_defaults(now, _REAL_NOW)
+
+
+def _replace_defaults(former: Callable[[], datetime], new: Callable[[], datetime]) -> None:
+    """Columns keep the function that they were declared with, and cache it."""
+    for field in (field for model in apps.get_models() for field in model._meta.local_concrete_fields):
+        if field.default is former:
+            field.default = new
+            field.__dict__.pop("_get_default", None)
 
 
 @contextmanager

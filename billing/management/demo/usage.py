@@ -63,7 +63,7 @@ def _number_of_calls(customer: Customer, day: date, first_day: date, random: Ran
 def _call(cast: Cast, opened_at: datetime, day: date, number: int, random: Random, *, is_recent: bool) -> Usage:
     model = _choose_model(cast.customer, opened_at, random, is_recent=is_recent)
     counts = _counts(model, random)
-    duration_ms = int(400 + counts.completion_tokens * random.uniform(8, 16) + random.expovariate(1 / 300))
+    duration_ms = int(400 + counts.completion_tokens * random.uniform(3, 6) + random.expovariate(1 / 300))
     is_stream = not model.is_embedding and random.random() < 0.6
     row = Usage(
         id=_uuid7(opened_at, random),
@@ -129,7 +129,7 @@ def _end(row: Usage, counts: TokenCounts, price: PriceSnapshot | None, random: R
     elif chance < 0.06:
         row.outcome, row.status, row.usage_source = CallOutcome.TIMEOUT, UsageStatus.ESTIMATED, UsageSource.ESTIMATED
         row.error_code, row.upstream_status = "upstream_timeout", None
-    elif chance < 0.07 and is_recent:
+    elif chance < 0.0615 and is_recent:
         row.outcome, row.status, row.usage_source = CallOutcome.LOST, UsageStatus.ESTIMATED, UsageSource.ESTIMATED
         row.is_billable, row.duration_ms, row.upstream_status = False, None, None
     for name in TOKEN_FIELDS:

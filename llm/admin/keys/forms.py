@@ -8,8 +8,11 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 
 from llm.admin.base import ModelForm
+from llm.admin.keys.known_models import known_models
 from llm.admin.one_time_forms import OneTimeForm
 from llm.enums import AccountStatus
 from llm.models import ApiKey
@@ -25,10 +28,29 @@ GRACE_PERIODS = {
 }
 
 
+class ModelNamesInput(forms.Textarea):
+    """With a list of known names to choose from, which a script adds to the text."""
+
+    def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> SafeString:
+        field = super().render(name, value, attrs, renderer)
+        target = (attrs or {}).get("id", f"id_{name}")
+        options = format_html_join("", '<option value="{}"></option>', ((each,) for each in known_models()))
+        return format_html(
+            '{}<span class="gw-add-model" hidden><input type="text" list="{}-known" aria-label="A model to add" '
+            'placeholder="Choose or type a model"> <button type="button" class="button" data-adds-line="{}">Add'
+            '</button></span><datalist id="{}-known">{}</datalist>',
+            field,
+            target,
+            target,
+            target,
+            options,
+        )
+
+
 class ModelNamesField(forms.CharField):
     """A list of model names, one per line or separated by commas."""
 
-    widget = forms.Textarea(attrs={"rows": 4, "cols": 40, "class": "gw-mono", "spellcheck": "false"})
+    widget = ModelNamesInput(attrs={"rows": 4, "cols": 40, "class": "gw-mono", "spellcheck": "false"})
 
     def prepare_value(self, value: Any) -> Any:
         return "\n".join(value) if isinstance(value, list) else value
@@ -64,13 +86,18 @@ class KeyForm(ModelForm[ApiKey]):
     )
     allowed_models = ModelNamesField(
         required=False,
-        help_text="The models this key may call, one per line or separated by commas. Empty: all models.",
+        help_text="The models this key may call, one per line or separated by commas, each by its whole name. Empty: "
+        "all models.",
     )
 
     class Meta:
         model = ApiKey
-        fields = ("name", "expires_at", "allowed_models")
-        widgets = {"name": forms.TextInput(attrs={"class": "vTextField"})}
+        fields = ("name", "owner", "note", "expires_at", "allowed_models")
+        widgets = {
+            "name": forms.TextInput(attrs={"class": "vTextField"}),
+            "owner": forms.TextInput(attrs={"class": "vTextField"}),
+            "note": forms.Textarea(attrs={"rows": 2, "cols": 40}),
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

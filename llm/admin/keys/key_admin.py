@@ -26,6 +26,7 @@ from llm.admin.concurrent_edits import digest_row
 from llm.admin.confirmation import SEEN_FIELD, ConfirmedAction, ConfirmedActionsAdmin, ObjectButton
 from llm.admin.format import NOTHING, calendar_day, moment, moment_of_id
 from llm.admin.keys.forms import KeyForm, NewKeyForm, RotateForm
+from llm.admin.keys.known_models import warnings_about
 from llm.admin.keys.state import KeyStateFilter, day_and_minute, key_state_badge
 from llm.admin.limits.limit_admin import limits_of_key
 from llm.admin.one_time_forms import claim_form, made_by_form, remember_made
@@ -51,12 +52,12 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
     list_display = ("name", "key", "account", "state", "last_used", "created")
     list_filter = (KeyStateFilter, AccountFilter)
     list_select_related = ("account",)
-    search_fields = ("name", "prefix", "last_four", "account__name")
-    search_help_text = "Search by name, account, or the key's prefix or last four characters."
+    search_fields = ("name", "prefix", "last_four", "account__name", "owner")
+    search_help_text = "Search by name, owner, account, or the key's prefix or last four characters."
     readonly_fields = ("key", "account", "state", "created", "last_used", "origin")
     fieldsets = (
         (None, {"fields": ("key", "account", "state", "created", "last_used", "origin")}),
-        ("Settings", {"fields": ("name", "expires_at", "allowed_models")}),
+        ("Settings", {"fields": ("name", "owner", "note", "expires_at", "allowed_models")}),
     )
     confirmed_actions = (
         ConfirmedAction(
@@ -145,15 +146,24 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         """Saves only the edited fields: a revocation by another user meanwhile must stay."""
         obj.save(update_fields=form.changed_data)
+        if "allowed_models" in form.changed_data:
+            self._warn_of_models(request, obj)
+
+    def _warn_of_models(self, request: HttpRequest, key: ApiKey) -> None:
+        for sentence in warnings_about(key.allowed_models):
+            self.message_user(request, sentence, messages.WARNING)
 
     def _create(self, request: HttpRequest, form: NewKeyForm) -> HttpResponse:
         try:
             with transaction.atomic():
                 key, secret = create_key(form.cleaned_data["account"], **_rights(form))
+                key.owner, key.note = form.cleaned_data["owner"], form.cleaned_data["note"]
+                key.save(update_fields=["owner", "note"])
                 self.log_addition(request, key, f"Created {key.masked} for {key.account}.")
                 remember_made(request, key.pk)
         except ValidationError as error:
             return self._refuse(request, error, reverse("admin:llm_apikey_add"))
+        self._warn_of_models(request, key)
         return secret_page(self.admin_site, request, key, secret)
 
     def _rotate(self, request: HttpRequest, key: ApiKey, form: RotateForm) -> HttpResponse:
@@ -199,7 +209,13 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
 
     def _form_page(self, request: HttpRequest, form: NewKeyForm) -> HttpResponse:
         fieldsets = [
-            (None, {"fields": ("account", "name"), "description": "The secret is shown once, on the next page."}),
+            (
+                None,
+                {
+                    "fields": ("account", "name", "owner", "note"),
+                    "description": "The secret is shown once, on the next page.",
+                },
+            ),
             ("Restrictions", {"fields": ("expires_at", "allowed_models")}),
         ]
         adminform = AdminForm(form, fieldsets, {}, (), model_admin=self)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from llm.limits.periods import period_of
 from llm.models import Limit, LimitWindow
 from llm.models.limits import LimitQuerySet
 
-NEARLY_FULL_PERCENT = 90
+NEARLY_FULL_PERCENT = 80
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from llm.dialects.usage_figures import OTHER_CALLS, OTHER_UNITS, UNREPORTED_TOOL
 from llm.enums import Meter, PriceSource
 from llm.models import Price, RateSet
 from llm.money import parse_usd_per_million
+from llm.prices.matching import STAR
 from llm.prices.pricing import without_standard_words
 from llm.providers.registry import booked_providers, instances
 from llm.types import Service
@@ -132,6 +133,12 @@ class PriceForm(ModelForm[Price]):
             "runs, and service tiers, aren't covered.",
             "note": "The reason, for the record.",
         }
+
+    def clean_model(self) -> str:
+        model: str = self.cleaned_data["model"]
+        if model.count(STAR) > 1:
+            raise ValidationError("Only one * may stand for any characters.")
+        return model
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data

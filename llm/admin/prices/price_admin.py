@@ -99,7 +99,8 @@ class PriceAdmin(GatewayAdmin[Price]):
                 {
                     "fields": model,
                     "description": "Applies to exactly this model and takes precedence over imported prices, "
-                    "until staff set another. "
+                    "until staff set another. One * stands for any characters: ft:gpt-4.1-* is the price of all such "
+                    "models that have no price of their own by staff. "
                     "A price can't be changed afterwards; to correct one, set a new one.",
                 },
             ),

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from llm.dialects.anthropic_messages.usage import merged_usage, read_usage
+from llm.dialects.anthropic_messages.usage import is_last_delta, merged_usage, read_usage
 from llm.dialects.json_size import is_readable_event
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.thinking import BLOCK_KINDS, read_blocks
@@ -17,6 +17,8 @@ from llm.types import (
     ChatResponse,
     FinishReason,
     Heartbeat,
+    Reading,
+    Service,
     StreamEnd,
     StreamItem,
     ThinkingDelta,
@@ -95,6 +97,7 @@ class MessageCollector:
             case "message_start":
                 self._message = event["message"]
                 self._usage = self._message.get("usage")
+                return [self._reading()]
             case "content_block_start":
                 return self._open_block(event["index"], event["content_block"])
             case "content_block_delta":
@@ -104,6 +107,7 @@ class MessageCollector:
             case "message_delta":
                 self._finish_reason = _finish_reason(event["delta"])
                 self._usage = merged_usage(self._usage, event.get("usage"))
+                return [self._reading(is_final=is_last_delta(event))]
             case "message_stop":
                 self.is_done = True
             case "ping":
@@ -113,6 +117,19 @@ class MessageCollector:
                 raise UpstreamFailed(message, may_have_worked=True)
         # Other types are ignored: Anthropic adds events at will.
         return []
+
+    def _reading(self, *, is_final: bool = False) -> Reading:
+        """The prompt's tokens come first and don't change: translated requests offer no tools that Anthropic runs."""
+        end = self.end()
+        return Reading(
+            counts=end.usage,
+            model=end.model,
+            response_id=end.response_id,
+            service=Service(end.service_tier, end.speed, end.inference_geo),
+            is_final=is_final,
+            is_input_final=end.usage is not None,
+            upstream_cost=end.upstream_cost,
+        )
 
     def _open_block(self, index: int, block: Mapping[str, Any]) -> list[StreamItem]:
         if block["type"] == "text":

@@ -11,6 +11,7 @@ from llm.dialects.anthropic_messages.request import request_body
 from llm.dialects.anthropic_messages.wire import AnthropicMessages
 from llm.dialects.base import Extent, ParsedRequest
 from llm.dialects.reply_fields import loaded_reply
+from llm.dialects.usage_figures import whole_number
 from llm.errors import UpstreamFailed
 from llm.types import ChatRequest, ChatResponse, Reading, TokenCounts
 
@@ -57,6 +58,6 @@ def count_body(request: ChatRequest) -> bytes:
 
 def read_count(reply: Any) -> int:
     """Raises UpstreamFailed if it isn't a number of tokens."""
-    if isinstance(reply, dict) and type(tokens := reply.get("input_tokens")) is int:
+    if isinstance(reply, dict) and (tokens := whole_number(reply.get("input_tokens"))) is not None:
         return tokens
     raise UpstreamFailed("The upstream sent a reply that is not a number of tokens.", may_have_worked=True)

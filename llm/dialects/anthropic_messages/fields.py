@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from llm.dialects.anthropic_messages.blocks import blocks_of
 from llm.dialects.anthropic_messages.errors import NO_THREADS
+from llm.dialects.kept_objects import kept_files
 from llm.dialects.openai_chat.fields import FEE_FIELDS, ROUTING_FIELDS
 from llm.dialects.request_fields import Shape, shape
 from llm.errors import InvalidRequest
@@ -53,13 +54,25 @@ REQUEST = Shape(
     },
 )
 
+_MAY_NAME_FILES = frozenset(
+    (
+        # Its input is whatever the model has written.
+        *("tool_use", "server_tool_use", "mcp_tool_use"),
+        # Results that a reply contained: the files are in its container, whose id is refused.
+        *("code_execution_output", "bash_code_execution_output", "text_editor_code_execution_tool_result"),
+    )
+)
 
-def refuse_kept_at_provider(body: Mapping[str, Any]) -> None:
-    """Raises InvalidRequest for the id of an object stored at the provider, and for a field naming another payer."""
+
+def refuse_kept_at_provider(raw: bytes, body: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for the id of an object stored at the provider, and for a field naming another payer.
+
+    raw: the bytes of `body`.
+    """
     policy = body.get("billing_policy")
     if policy is not None and not (isinstance(policy, dict) and policy.get("bill_to", "self") == "self"):
         raise InvalidRequest("'billing_policy' must not name another payer.", param="billing_policy")
-    for kept in (*_kept_fields(body), *_kept_files(body)):
+    for kept in (*_kept_fields(body), *_kept_files(body), *_other_files(raw, body)):
         raise InvalidRequest(
             f"'{kept.field}' refers to {kept.what}, stored by the provider. This gateway can't tell whose it is, so "
             f"the request was not sent. {kept.instead}",
@@ -96,6 +109,12 @@ def _kept_files(body: Mapping[str, Any]) -> Iterator[_Kept]:
             yield _Kept(f"{path}.source.file_id", "a file", "Send its content, as base64 or by a URL.")
         if block.get("type") == "container_upload":
             yield _Kept(f"{path}.file_id", "a file", "Send its content in a message.")
+
+
+def _other_files(raw: bytes, body: Mapping[str, Any]) -> Iterator[_Kept]:
+    """Named by a field or a block that we don't know."""
+    for path in kept_files(raw, body, ignored=_MAY_NAME_FILES):
+        yield _Kept(path, "a file", "Send its content.")
 
 
 def _names_container(container: Any) -> bool:

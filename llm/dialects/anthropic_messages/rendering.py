@@ -14,6 +14,7 @@ from llm.types import (
     ChatResponse,
     FinishReason,
     Heartbeat,
+    Reading,
     StreamEnd,
     StreamItem,
     Thinking,
@@ -57,7 +58,7 @@ class MessagesWriter:
         return _event("message_start", message=message)
 
     def item(self, item: StreamItem) -> bytes:
-        if isinstance(item, StreamEnd | Heartbeat):
+        if isinstance(item, StreamEnd | Heartbeat | Reading):
             return b""
         if isinstance(item, ThinkingDelta):
             return self._thinking_piece(item)

@@ -57,7 +57,7 @@ def request_body(request: ChatRequest, *, is_stream: bool) -> bytes:
             thinks=reasoning.is_on,
         ),
         "stop_sequences": [text for text in request.stop if text.strip()],
-        "tools": [_tool(tool) for tool in request.tools],
+        "tools": [_tool(tool, f"tools[{index}].function") for index, tool in enumerate(request.tools)],
         "tool_choice": _tool_choice(request.tool_choice, model) if request.tools and request.tool_choice else None,
         "output_config": _output_config(request, reasoning.effort),
         "thinking": reasoning.thinking,
@@ -204,13 +204,13 @@ def _temperature(temperature: float | None) -> float | None:
     return None if temperature == 1 else temperature
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(tool: Tool, param: str) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "object", **tool.parameters}
     sent: dict[str, Any] = {"name": allowed_name(tool.name)}
     if tool.description:
         sent["description"] = tool.description
     if tool.is_strict:
-        schema, sent["strict"] = closed_schema(schema, "tools"), True
+        schema, sent["strict"] = closed_schema(schema, f"{param}.parameters"), True
     return _with_cache_hint({**sent, "input_schema": schema}, tool.cache)
 
 

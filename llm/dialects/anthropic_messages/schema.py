@@ -38,7 +38,7 @@ def closed_schema(schema: Mapping[str, Any], param: str, depth: int = 0) -> dict
     if "object" in _listed(schema.get("type")) or "properties" in schema:
         if schema.get("additionalProperties") not in (None, False):
             raise UpstreamRejected(
-                "This model needs 'additionalProperties': false in every object of a schema.",
+                f"This model needs 'additionalProperties': false in every object of a schema, also in '{param}'.",
                 param=f"{param}.additionalProperties",
             )
         closed["additionalProperties"] = False

@@ -11,7 +11,7 @@ from typing import Any
 
 from llm.dialects.anthropic_messages.blocks import event_text
 from llm.dialects.anthropic_messages.tools import UsesOfTools
-from llm.dialects.anthropic_messages.usage import merged_usage, read_usage
+from llm.dialects.anthropic_messages.usage import is_last_delta, merged_usage, read_usage
 from llm.dialects.event_reader import EventReader
 from llm.dialects.money_fields import may_hold_money
 from llm.dialects.reply_fields import loaded
@@ -54,7 +54,7 @@ class MessagesReader(EventReader):
             self._uses.note(document.get("content_block"))
         if kind == "message_delta":
             self._usage = merged_usage(self._usage, document.get("usage"))
-            self._is_final = _is_last(document)
+            self._is_final = is_last_delta(document)
             return self._hold(raw) if self._is_final else self._released() + raw
         if kind == "ping" and self._usage_event:
             return self._hold_behind(raw)
@@ -76,9 +76,3 @@ class MessagesReader(EventReader):
 
     def _reports_tools(self) -> bool:
         return self._uses.are_reported
-
-
-def _is_last(event: Mapping[str, Any]) -> bool:
-    """Whether a `message_delta` has the reason for the end, and with it the final totals."""
-    delta = event.get("delta")
-    return isinstance(delta, dict) and bool(delta.get("stop_reason")) and isinstance(event.get("usage"), dict)

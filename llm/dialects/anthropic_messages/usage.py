@@ -40,6 +40,12 @@ def merged_usage(start: Any, delta: Any) -> Any:
     return {**start, **{name: value for name, value in delta.items() if value is not None}}
 
 
+def is_last_delta(event: Mapping[str, Any]) -> bool:
+    """Whether a `message_delta` has the reason for the end, and with it the final totals."""
+    delta = event.get("delta")
+    return isinstance(delta, dict) and bool(delta.get("stop_reason")) and isinstance(event.get("usage"), dict)
+
+
 def usage_object(counts: TokenCounts) -> dict[str, Any]:
     """In Anthropic's form."""
     written = counts.cache_write_5m_tokens + counts.cache_write_1h_tokens

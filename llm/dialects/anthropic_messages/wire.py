@@ -6,6 +6,7 @@ upstream.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,7 @@ from llm.dialects.anthropic_messages.usage import read_usage
 from llm.dialects.base import Extent, Origin, ParsedRequest, Rendered, Server, StreamReader, StreamWriter
 from llm.dialects.end_users import messages_end_user
 from llm.dialects.error_shapes import says_error
+from llm.dialects.field_names import Names, renamed, renamed_tool, without_place
 from llm.dialects.json_text import with_usage_cost
 from llm.dialects.money_fields import read_upstream_cost, without_money
 from llm.dialects.openai_chat.fields import asked_service, find_routing_fields
@@ -49,7 +51,7 @@ class AnthropicMessages(UpstreamBody):
     def parse(self, raw: bytes, body: dict[str, Any] | None = None) -> ParsedRequest:
         body = load_object(raw) if body is None else body
         REQUEST.refuse_other_cases(body)
-        refuse_kept_at_provider(body)
+        refuse_kept_at_provider(raw, body)
         is_stream = read_flag(body, "stream")
         return ParsedRequest(
             dialect=self.dialect,
@@ -67,6 +69,10 @@ class AnthropicMessages(UpstreamBody):
 
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
         return to_chat(request.body, model=upstream_model, max_tokens=request.max_output_tokens)
+
+    def own_name(self, param: str, request: ParsedRequest) -> str:
+        name = renamed(without_place(param, "messages"), _OWN_NAMES)
+        return _PARAMETERS.sub(r"\1.input_schema", renamed_tool(name, "tools[{}]".format))
 
     def prompt_text(self, request: ParsedRequest) -> str:
         return prompt_text(request.body)
@@ -125,6 +131,17 @@ class AnthropicMessages(UpstreamBody):
 
 
 ANTHROPIC_MESSAGES = AnthropicMessages()
+
+_OWN_NAMES: Names = (
+    ("response_format.json_schema", "output_config.format"),
+    ("response_format", "output_config.format"),
+    ("reasoning_effort", "output_config.effort"),
+    ("max_completion_tokens", "max_tokens"),
+    ("parallel_tool_calls", "tool_choice.disable_parallel_tool_use"),
+    ("stop", "stop_sequences"),
+    ("user", "metadata.user_id"),
+)
+_PARAMETERS = re.compile(r"^(tools\[\d+\])\.parameters(?=\.|$)")
 
 
 def _checked_reply(body: bytes, reply: Any) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import orjson
@@ -11,7 +12,7 @@ from llm.dialects.base import ANY_SERVER, Server
 from llm.dialects.json_size import is_readable_event
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.rendering import tool_call_object
-from llm.dialects.openai_chat.usage import read_usage
+from llm.dialects.openai_chat.usage import is_last_chunk, read_usage
 from llm.dialects.thinking import read_delta_thinking, read_reply_thinking
 from llm.dialects.usage_figures import merged_service, read_service
 from llm.errors import UpstreamFailed
@@ -22,6 +23,7 @@ from llm.types import (
     ContentPart,
     FilePart,
     FinishReason,
+    Reading,
     Service,
     StreamEnd,
     StreamItem,
@@ -48,7 +50,7 @@ def request_body(request: ChatRequest, *, is_stream: bool, server: Server = ANY_
     """The body of `POST /chat/completions`; a stream is asked to end with its usage."""
     body: dict[str, Any] = {
         "model": request.model,
-        "messages": [_sent_message(message, server.developer_role) for message in request.messages],
+        "messages": _sent_messages(request.messages, server),
         server.maximum_field: request.max_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,
@@ -57,6 +59,8 @@ def request_body(request: ChatRequest, *, is_stream: bool, server: Server = ANY_
         "response_format": request.response_format,
         "reasoning_effort": request.reasoning_effort,
         "user": request.user,
+        # Nobody could ask for it later.
+        "store": False if server.stores_chats else None,
     }
     if request.tool_choice is not None:
         body["tool_choice"] = _tool_choice(request.tool_choice)
@@ -66,9 +70,32 @@ def request_body(request: ChatRequest, *, is_stream: bool, server: Server = ANY_
     return orjson.dumps({name: value for name, value in body.items() if value is not None})
 
 
-def _sent_message(message: ChatMessage, developer_role: str) -> dict[str, Any]:
+def _sent_messages(messages: Iterable[ChatMessage], server: Server) -> list[dict[str, Any]]:
+    """Results of tools can only be texts there: their images and files follow them in a message of the user's."""
+    sent: list[dict[str, Any]] = []
+    aside: list[ContentPart] = []
+    for message in messages:
+        if message.role == "tool" and not isinstance(message.content, str):
+            aside += [part for part in message.content if not isinstance(part, TextPart)]
+            texts = [part.text for part in message.content if isinstance(part, TextPart)]
+            sent.append(_sent_message(replace(message, content="\n".join(texts)), server))
+            continue
+        if message.role != "tool" and aside:
+            sent.append(message_object(ChatMessage("user", tuple(aside))))
+            aside = []
+        sent.append(_sent_message(message, server))
+    return [*sent, message_object(ChatMessage("user", tuple(aside)))] if aside else sent
+
+
+def _sent_message(message: ChatMessage, server: Server) -> dict[str, Any]:
     sent = message_object(message)
-    return {**sent, "role": developer_role} if message.role == "developer" else sent
+    if message.role == "developer":
+        return {**sent, "role": server.developer_role}
+    thought = "".join(thinking.text for thinking in message.thinking)
+    if server.wants_reasoning and (thought or message.tool_calls):
+        # An empty one for a caller who hasn't returned it, so that its tool loop can end.
+        return {**sent, "reasoning_content": thought}
+    return sent
 
 
 def message_object(message: ChatMessage) -> dict[str, Any]:
@@ -136,6 +163,10 @@ class StreamCollector:
         if (cost := read_upstream_cost(chunk)) is not None:
             self._upstream_cost = cost
         choices = chunk.get("choices")
+        reported = [self._reading(is_final=is_last_chunk(choices))] if chunk.get("usage") is not None else []
+        return [*reported, *self._items_of(choices)]
+
+    def _items_of(self, choices: Any) -> list[StreamItem]:
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             return []
         self._finish_reason = _FINISH_REASONS.get(str(choices[0].get("finish_reason")), self._finish_reason)
@@ -149,6 +180,16 @@ class StreamCollector:
             finish_reason=self._finish_reason,
             response_id=self._response_id,
             **self._service._asdict(),
+            upstream_cost=self._upstream_cost,
+        )
+
+    def _reading(self, *, is_final: bool) -> Reading:
+        return Reading(
+            counts=self._usage,
+            model=self._model,
+            response_id=self._response_id,
+            service=self._service,
+            is_final=is_final,
             upstream_cost=self._upstream_cost,
         )
 

@@ -14,6 +14,7 @@ from llm.dialects.thinking import thinking_detail
 from llm.types import (
     ChatResponse,
     Heartbeat,
+    Reading,
     StreamEnd,
     StreamItem,
     ThinkingDelta,
@@ -68,7 +69,7 @@ class OpenAIChatWriter:
     def item(self, item: StreamItem) -> bytes:
         if isinstance(item, str):
             return self._chunk({"content": item})
-        if isinstance(item, StreamEnd | Heartbeat):
+        if isinstance(item, StreamEnd | Heartbeat | Reading):
             return b""
         if isinstance(item, ThinkingDelta):
             return self._chunk(_thinking_fields([thinking_detail(item, item.index)]))

@@ -14,7 +14,7 @@ from typing import Any
 from llm.dialects.event_reader import EventReader
 from llm.dialects.json_text import without_member
 from llm.dialects.money_fields import may_hold_money
-from llm.dialects.openai_chat.usage import read_usage
+from llm.dialects.openai_chat.usage import is_last_chunk, read_usage
 from llm.dialects.reply_fields import loaded
 from llm.dialects.sse import read_event
 from llm.types import TokenCounts
@@ -64,7 +64,7 @@ class OpenAIChatReader(EventReader):
         choices, usage = document.get("choices"), document.get("usage")
         if usage is not None:
             self._usage = usage
-            self._is_final = _is_last(choices)
+            self._is_final = is_last_chunk(choices)
         elif choices:
             self._is_final = False
         if isinstance(usage, dict) and choices == [] and not self._wants_usage:
@@ -87,12 +87,3 @@ def _chunk_text(choice_text: Callable[[Mapping[str, Any]], str], data: bytes) ->
     if not isinstance(choices, list):
         return ""
     return "".join([choice_text(choice) for choice in choices if isinstance(choice, dict)])
-
-
-def _is_last(choices: Any) -> bool:
-    """Whether a chunk with usage is the last: it has no choices, or gives a reason for each one's end."""
-    if choices is None:
-        return True
-    if not isinstance(choices, list):
-        return False
-    return all(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)

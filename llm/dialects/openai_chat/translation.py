@@ -69,8 +69,10 @@ def _tools(body: Mapping[str, Any]) -> tuple[Tool, ...]:
 def _tool(tool: Any, param: str) -> Tool:
     if not isinstance(tool, dict):
         refuse_type(param, "an object")
-    if tool.get("type") != "function":
-        raise InvalidRequest("This model supports only tools of type 'function'.", param=f"{param}.type")
+    if (kind := tool.get("type")) != "function":
+        raise InvalidRequest(
+            f"This model supports only tools of type 'function', not '{str(kind)[:40]}'.", param=f"{param}.type"
+        )
     return replace(read_function(tool.get("function"), f"{param}.function"), cache=read_cache_hint(tool))
 
 

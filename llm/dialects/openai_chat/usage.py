@@ -47,6 +47,15 @@ def read_usage(usage: Any) -> tuple[TokenCounts | None, Mapping[str, Any] | None
     return read_figures(usage, partial(counts_by, _NAMES))
 
 
+def is_last_chunk(choices: Any) -> bool:
+    """Whether a chunk with usage is the last: it has no choices, or gives a reason for each one's end."""
+    if choices is None:
+        return True
+    if not isinstance(choices, list):
+        return False
+    return all(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
+
+
 def usage_object(counts: TokenCounts) -> dict[str, Any]:
     """In OpenAI's form."""
     prompt_details = {"cached_tokens": counts.cache_read_tokens, "audio_tokens": counts.audio_input_tokens}

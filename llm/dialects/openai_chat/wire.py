@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm.dialects.base import Extent, ParsedRequest, Server, StreamReader, StreamWriter
+from llm.dialects.field_names import Names, renamed, renamed_tool
+from llm.dialects.kept_objects import refuse_kept
 from llm.dialects.openai_chat import rendering
 from llm.dialects.openai_chat.choices import ChoicesDialect
 from llm.dialects.openai_chat.extent import measure_extent
@@ -34,10 +36,13 @@ class OpenAIChat(ChoicesDialect):
         body = load_object(raw) if body is None else body
         REQUEST.refuse_other_cases(body)
         check_messages(body.get("messages"))
+        _refuse_kept_sounds(body)
         return self.parsed(raw, body)
 
     def changes_for(self, request: ParsedRequest, server: Server) -> dict[str, Any]:
         changes = super().changes_for(request, server)
+        if request.forbids_storage and server.stores_chats and request.body.get("store") is None:
+            changes["store"] = False
         messages = request.body["messages"]
         if server.developer_role != DEVELOPER and any(map(_is_developers, messages)):
             changes["messages"] = [
@@ -48,6 +53,11 @@ class OpenAIChat(ChoicesDialect):
 
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
         return to_chat(request.body, model=upstream_model)
+
+    def own_name(self, param: str, request: ParsedRequest) -> str:
+        if request.body.get("functions") and not request.body.get("tools"):
+            return renamed_tool(renamed(param, _OLD_NAMES), "functions[{}]".format)
+        return param
 
     def prompt_text(self, request: ParsedRequest) -> str:
         return prompt_text(request.body)
@@ -70,6 +80,7 @@ class OpenAIChat(ChoicesDialect):
 
 OPENAI_CHAT = OpenAIChat()
 DEVELOPER = "developer"
+_OLD_NAMES: Names = (("tool_choice", "function_call"),)
 
 
 def check_messages(messages: Any) -> None:
@@ -80,6 +91,20 @@ def check_messages(messages: Any) -> None:
             raise InvalidRequest("Each message must be an object.", param=f"messages[{index}]")
         if not isinstance(message.get("role"), str):
             raise InvalidRequest("Each message needs a 'role', a string.", param=f"messages[{index}].role")
+
+
+def _refuse_kept_sounds(body: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for the id of an earlier spoken answer, or of a voice that somebody has made."""
+    for index, message in enumerate(body["messages"]):
+        if _names_kept(message.get("audio")):
+            refuse_kept(f"messages[{index}].audio.id")
+    audio = body.get("audio")
+    if isinstance(audio, dict) and _names_kept(audio.get("voice")):
+        refuse_kept("audio.voice.id")
+
+
+def _names_kept(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("id") is not None
 
 
 def _is_developers(message: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ import orjson
 from llm.dialects.base import Extent, ParsedRequest
 from llm.dialects.openai_responses.wire import OpenAIResponses
 from llm.dialects.reply_fields import loaded_reply
+from llm.dialects.usage_figures import whole_number
 from llm.errors import UpstreamFailed
 from llm.types import (
     ChatMessage,
@@ -77,7 +78,7 @@ def count_body(request: ChatRequest) -> bytes:
 
 def read_count(reply: Any) -> int:
     """Raises UpstreamFailed if it isn't a number of tokens."""
-    if isinstance(reply, dict) and type(tokens := reply.get("input_tokens")) is int:
+    if isinstance(reply, dict) and (tokens := whole_number(reply.get("input_tokens"))) is not None:
         return tokens
     raise UpstreamFailed("The upstream sent a reply that is not a number of tokens.", may_have_worked=True)
 

@@ -30,8 +30,11 @@ _CONTENT: Mapping[Any, str] = {
     "image_generation_call": "result",
     "compaction": "encrypted_content",
     "compaction_summary": "encrypted_content",
+    "mcp_list_tools": "tools",
 }
 """Type of an item -> the member that an item with an id must have: without it, it refers to the stored one."""
+_SAYS_NOTHING = frozenset(("id", "type", "status", "role", "phase"))
+_REASONING = "reasoning"
 
 _PART = shape("type", "text", "refusal", "file_id", "file_data", "file_url", "image_url", "filename")
 _ITEM = shape(
@@ -110,4 +113,9 @@ def _is_reference(item: Mapping[str, Any]) -> bool:
     kind = item.get("type")
     if isinstance(kind, dict | list):
         return True
-    return kind == _REFERENCE or (kind in _CONTENT and item.get(_CONTENT[kind]) in (None, ""))
+    if kind == _REFERENCE:
+        return True
+    if kind in _CONTENT:
+        return item.get(_CONTENT[kind]) in (None, "")
+    # SDKs return reasoning without its content: docs/decisions/0032.
+    return kind != _REASONING and not any(value for name, value in item.items() if name not in _SAYS_NOTHING)

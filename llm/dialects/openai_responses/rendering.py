@@ -20,6 +20,7 @@ from llm.types import (
     ChatResponse,
     FinishReason,
     Heartbeat,
+    Reading,
     StreamEnd,
     StreamItem,
     Thinking,
@@ -83,7 +84,7 @@ class OpenAIResponsesWriter:
             return self._add_text(item)
         if isinstance(item, ThinkingDelta):
             return self._add_thinking(item)
-        return b"" if isinstance(item, StreamEnd | Heartbeat) else self._add_call(item)
+        return b"" if isinstance(item, StreamEnd | Heartbeat | Reading) else self._add_call(item)
 
     def finish(self, response: ChatResponse, *, cost: str | None = None) -> bytes:
         closing = b"".join([self._close(item) for item in self._items if item.is_open])

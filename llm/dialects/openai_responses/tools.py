@@ -19,7 +19,7 @@ _NAMESPACE = "namespace"
 
 def read_tools(body: Mapping[str, Any]) -> tuple[Tool, ...]:
     """Raises InvalidRequest for tools that aren't functions, and for a name that two namespaces have."""
-    tools = tuple(_functions(read_list(body, "tools"), "tools"))
+    tools = tuple(read_function(function, place) for place, function in _functions(read_list(body, "tools"), "tools"))
     names = [tool.name for tool in tools]
     for name in namespaces_by_function(body):
         if names.count(name) > 1:
@@ -27,6 +27,11 @@ def read_tools(body: Mapping[str, Any]) -> tuple[Tool, ...]:
                 f"This model supports no namespaces: the name '{name[:40]}' must belong to one function.", param="tools"
             )
     return tools
+
+
+def places_of_functions(body: Mapping[str, Any]) -> list[str]:
+    """The paths of the tools that `read_tools` has read, in that order."""
+    return [place for place, _ in _functions(read_list(body, "tools"), "tools")]
 
 
 def namespaces_by_function(body: Mapping[str, Any]) -> dict[str, str]:
@@ -39,16 +44,23 @@ def namespaces_by_function(body: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _functions(tools: list[Any], param: str) -> Iterator[Tool]:
+def _functions(tools: list[Any], param: str) -> Iterator[tuple[str, Any]]:
+    """(path, function). Raises InvalidRequest for any other tool."""
     for index, tool in enumerate(tools):
         place = f"{param}[{index}]"
         kind = tool.get("type") if isinstance(tool, dict) else None
         if kind == _NAMESPACE and param == "tools":
             yield from _functions(_members(tool, f"{place}.tools"), f"{place}.tools")
         elif kind == "function":
-            yield read_function(tool, place)
+            yield place, tool
+        elif isinstance(kind, str):
+            raise InvalidRequest(
+                f"This model supports only tools of type 'function': leave out the tool of type '{kind[:40]}', which "
+                "only OpenAI has.",
+                param=f"{place}.type",
+            )
         else:
-            raise InvalidRequest("This model supports only tools of type 'function'.", param=f"{place}.type")
+            refuse_type(place, "a tool with a 'type'")
 
 
 def _members(namespace: Mapping[str, Any], param: str) -> list[Any]:

@@ -12,6 +12,7 @@ import orjson
 
 from llm.dialects.base import Extent, Origin, ParsedRequest, Server, StreamReader, StreamWriter
 from llm.dialects.end_users import metadata_tags, openai_end_user
+from llm.dialects.field_names import Names, renamed, renamed_tool, without_place
 from llm.dialects.money_fields import read_upstream_cost
 from llm.dialects.openai_chat.dialect import OpenAIDialect
 from llm.dialects.openai_chat.errors import stream_error_object
@@ -28,6 +29,7 @@ from llm.dialects.openai_responses.fields import (
 from llm.dialects.openai_responses.stream import OpenAIResponsesReader, is_account_failure
 from llm.dialects.openai_responses.text import output_text, prompt_text
 from llm.dialects.openai_responses.thinking import changed_input
+from llm.dialects.openai_responses.tools import places_of_functions
 from llm.dialects.openai_responses.translation import to_chat
 from llm.dialects.openai_responses.usage import read_usage
 from llm.dialects.reply_fields import loaded_reply, text_in
@@ -120,6 +122,11 @@ class OpenAIResponses(ResponsesPassThrough):
     def to_chat(self, request: ParsedRequest, *, upstream_model: str) -> ChatRequest:
         return to_chat(request.body, model=upstream_model)
 
+    def own_name(self, param: str, request: ParsedRequest) -> str:
+        places = places_of_functions(request.body)
+        name = renamed(without_place(param, "input"), _OWN_NAMES)
+        return renamed_tool(name, lambda index: places[index] if index < len(places) else f"tools[{index}]")
+
     def render_whole(self, response: ChatResponse, request: ParsedRequest, *, request_id: str, created: int) -> bytes:
         return rendering.render_whole(response, request.body, request_id=request_id, created=created)
 
@@ -128,6 +135,14 @@ class OpenAIResponses(ResponsesPassThrough):
 
 
 OPENAI_RESPONSES = OpenAIResponses()
+
+_OWN_NAMES: Names = (
+    ("response_format.json_schema", "text.format"),
+    ("response_format", "text.format"),
+    ("reasoning_effort", "reasoning.effort"),
+    ("max_completion_tokens", "max_output_tokens"),
+    ("max_tokens", "max_output_tokens"),
+)
 
 
 def checked_reply(body: bytes, reply: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("provider")
-        parser.add_argument("model", help="The provider's name for the model.")
+        parser.add_argument("model", help="The provider's name for the model, or a pattern: ft:gpt-4.1-*")
         parser.add_argument("--from", dest="first_day", required=True, metavar="DAY", help="e.g. 2026-10-01")
         parser.add_argument("--to", dest="last_day", required=True, metavar="DAY", help="the last day, inclusive")
         parser.add_argument("--reason", required=True, help="The reason to record with each adjustment.")

@@ -37,7 +37,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("provider")
-        parser.add_argument("model", help="The provider's name for the model.")
+        parser.add_argument(
+            "model", help="The provider's name for the model; one * stands for any characters: ft:gpt-4.1-*"
+        )
         for option, meter in OPTIONS.items():
             parser.add_argument(f"--{option.replace('_', '-')}", metavar="USD", help=f"USD per million {meter.label}.")
         parser.add_argument(

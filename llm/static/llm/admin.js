@@ -10,7 +10,7 @@ function reduceSecrets(text) {
 
 function tidyBeforeSearch(form) {
   for (const field of form.elements) {
-    if (field.type === "text") field.value = reduceSecrets(field.value);
+    if (field.type === "text" || field.type === "search") field.value = reduceSecrets(field.value);
     if (form.hasAttribute("data-drops-empty") && field.name && !field.value) field.disabled = true;
   }
 }
@@ -53,3 +53,33 @@ for (const form of document.querySelectorAll('form:has(input[name="form_token"])
 window.addEventListener("pageshow", () => {
   for (const field of document.querySelectorAll("[data-drops-empty] [disabled]")) field.disabled = false;
 });
+
+/* "/" leads to the search box, unless something is being typed. */
+document.addEventListener("keydown", (event) => {
+  const box = document.getElementById("gw-search");
+  const isTyping = event.target.closest("input, textarea, select, [contenteditable]");
+  if (!box || event.key !== "/" || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  box.focus();
+  box.select();
+});
+
+/* A chosen name becomes a line of the text that it belongs to. */
+for (const button of document.querySelectorAll("[data-adds-line]")) {
+  const field = button.previousElementSibling;
+  const text = document.getElementById(button.dataset.addsLine);
+  const add = () => {
+    const names = text.value.split(/[\n,]/).map((name) => name.trim()).filter(Boolean);
+    const name = field.value.trim();
+    if (name && !names.includes(name)) text.value = [...names, name].join("\n");
+    field.value = "";
+    field.focus();
+  };
+  button.parentElement.hidden = false;
+  button.addEventListener("click", add);
+  field.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    add();
+  });
+}

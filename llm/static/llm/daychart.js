@@ -40,7 +40,7 @@ function drawChart() {
     data: {
       labels: points.map((point) => dayLabel(point.day)),
       datasets: [
-        { type: "line", label: "Cost", yAxisID: "cost", data: points.map((point) => point.cost === null ? null : Number(point.cost)), borderColor: colour("--gw-chart-line"), backgroundColor: colour("--gw-chart-line"), borderWidth: 2, pointRadius: 2, tension: 0.25 },
+        ...(points.some((point) => point.cost !== null) ? [{ type: "line", label: "Cost", yAxisID: "cost", data: points.map((point) => point.cost === null ? null : Number(point.cost)), borderColor: colour("--gw-chart-line"), backgroundColor: colour("--gw-chart-line"), borderWidth: 2, pointRadius: points.length > 40 ? 0 : 2, tension: 0 }] : []),
         { type: "bar", label: "Calls", yAxisID: "calls", data: points.map((point) => point.calls), backgroundColor: colour("--gw-chart-bar"), borderRadius: 3, maxBarThickness: 34 },
       ],
     },
@@ -60,7 +60,7 @@ function drawChart() {
       scales: {
         x: { grid: { display: false }, border: { color: colour("--gw-line") }, ticks: { color: colour("--gw-quiet"), maxRotation: 0 } },
         calls: axis("left", "Calls", shortCount, true),
-        cost: axis("right", "USD", (value) => `$${shortCount(value)}`, false),
+        ...(points.some((point) => point.cost !== null) && { cost: axis("right", "USD", (value) => `$${shortCount(value)}`, false) }),
       },
     },
   });

@@ -12,7 +12,7 @@ import pytest
 from django.urls import URLPattern, get_resolver
 
 from billing.invoices.drafting import draft_invoice
-from billing.models import ExportJob, Invoice, OneOffLine
+from billing.models import ExportJob, Invoice, OneOffLine, Payment
 from llm.models import UsageAdjustment
 from tests.billing.api.asking import staff_asker
 from tests.billing.calls import make_call, make_price
@@ -31,6 +31,10 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {"description": "Setup fee", "amount": "500.00", "tax_percent": "7", "reason": "x"},
     ],
     "invoices/<pk>/one-off-lines/<line_id>/removal/": [{"reason": "x"}],
+    "invoices/<pk>/payments/": [
+        {"paid_on": "2025-10-20", "amount": "0.01", "reference": "4711", "reason": "x"},
+    ],
+    "invoices/<pk>/payments/<payment_id>/reversal/": [{"reason": "x"}],
     "calls/<pk>/decision/": [
         {
             "is_billable": True,
@@ -87,6 +91,7 @@ def test_no_body_breaks_an_endpoint(path: str) -> None:
             "view_invoice",
             "credit_invoice",
             "prepare_invoice",
+            "issue_invoice",
             "view_exportjob",
             "run_export",
             "view_usage",
@@ -100,7 +105,9 @@ def test_no_body_breaks_an_endpoint(path: str) -> None:
         # A call is decided once, so that each body has one of its own.
         pk = save(disputed_row(key))[0].pk if path.startswith("calls/") else (draft or invoice).pk
         rows = written()
-        response = staff.post(path.replace("<pk>", str(pk)).replace("<line_id>", "1"), body)
+        response = staff.post(
+            path.replace("<pk>", str(pk)).replace("<line_id>", "1").replace("<payment_id>", "1"), body
+        )
         assert response.status_code in (201, 400), (body, response.content)
         if response.status_code == 400:
             assert list(response.json()) == ["detail"], body
@@ -112,6 +119,7 @@ def written() -> int:
     return (
         Invoice.objects.count()
         + OneOffLine.objects.count()
+        + Payment.objects.count()
         + ExportJob.objects.count()
         + UsageAdjustment.objects.count()
     )

@@ -62,6 +62,12 @@ def test_books_and_months_are_sound_and_a_second_run_adds_only_what_is_missing(
     paid = Invoice.objects.filter(state=InvoiceState.PAID).first()
     assert paid is not None
     assert str(paid.issued_on) == "2026-02-04"
+    assert [f"{event.at:%Y-%m-%d}" for event in paid.events.order_by("id")][:4] == [
+        "2026-02-02",
+        "2026-02-02",
+        "2026-02-04",
+        "2026-02-04",
+    ]
     assert content_digest(paid) == paid.content_digest
     assert verify_month(paid.period).sentences == []
     assert timezone.now() == UNTIL

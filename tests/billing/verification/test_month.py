@@ -111,6 +111,7 @@ def test_an_invoice_that_skipped_a_state_is_found(books: Usage) -> None:
     assert findings() == [
         f"{label}: its history does not end in its current state.",
         f"{label}: its number or its dates don't match its history.",
+        f"{label}: it is marked as paid, but 0.38 USD are outstanding.",
     ]
 
 

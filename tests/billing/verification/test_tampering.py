@@ -25,6 +25,7 @@ from billing.models import (
     InvoiceEvent,
     InvoiceLine,
     InvoiceSeries,
+    Payment,
     PlanVersion,
 )
 from llm.audit import verify
@@ -122,7 +123,7 @@ def delete_invoice() -> None:
 
 
 def empty_everything() -> None:
-    for model in (InvoiceLine, InvoiceEvent, BilledUsage, Invoice, InvoiceSeries, UsageAdjustment, Usage):
+    for model in (Payment, InvoiceLine, InvoiceEvent, BilledUsage, Invoice, InvoiceSeries, UsageAdjustment, Usage):
         delete(model._default_manager.all())
 
 

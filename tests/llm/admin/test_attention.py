@@ -49,6 +49,8 @@ def make_everything() -> None:
     account = make_account()
     key = make_key(account)
     save(*(make(key, opened_at=now) for make in (lost_row, lost_row, disputed_row)))
+    save(*(usage_row(key, opened_at=now, cost=None, model="alias", upstream_model="new") for _ in range(2)))
+    ScheduledTask.objects.create(name="llm.tasks.reap_lost_calls", started_at=now - HOURS)
     RefusedWrite.objects.create(digest="a", usage_id=uuid4(), reason="late", document={})
     make_check(ago=HOURS, problems=3)
     make_message(account, given_up_at=now)
@@ -60,7 +62,7 @@ def test_nothing_wrong_is_nothing_said(admin_user: User, admin_client: Client) -
     save(usage_row(make_key(account), opened_at=timezone.now() - 72 * HOURS))
     make_check(ago=47 * HOURS)
     make_message(account)
-    make_limit(account, used=899)
+    make_limit(account, used=799)
 
     cache.clear()
     assert texts(admin_user) == []
@@ -73,12 +75,15 @@ def test_all_that_is_wrong_is_said_with_links(admin_user: User, admin_client: Cl
     cache.clear()
     page = admin_client.get("/admin/").content.decode()
 
+    began = ScheduledTask.objects.get().started_at.strftime("%Y-%m-%d %H:%M")
     assert texts(admin_user) == [
         "3 lost or disputed calls wait for a decision",
+        "2 calls have no price: new (openai)",
         "The books rejected 1 write in the last 7 days",
         "The last ledger audit found 3 problems",
+        f"No background task has started since {began} UTC: check that a Celery worker and beat are running",
         "1 message was not delivered",
-        "1 limit is at 90 % or more",
+        "1 limit is at 80 % or more",
     ]
     assert "The last ledger audit found 3 problems." in page
     for entry in attention_for(admin_user, timezone.now()):
@@ -92,7 +97,7 @@ def test_limits_that_are_used_up_are_named(admin_user: User) -> None:
     make_limit(account, per="day", used=600, held=400)
     make_limit(account, metric="requests", per="total", used=1000)
 
-    assert texts(admin_user) == ["3 limits are at 90 % or more, 2 used up"]
+    assert texts(admin_user) == ["3 limits are at 80 % or more, 2 used up"]
 
 
 def test_refusals_of_long_ago_are_no_news(admin_user: User) -> None:
@@ -154,6 +159,7 @@ def test_counts_are_bounded(admin_user: User, monkeypatch: pytest.MonkeyPatch) -
         ("view_bookscheck", "The last ledger audit"),
         ("view_outbox", "1 message"),
         ("view_limit", "1 limit"),
+        ("view_scheduledtask", "No background task"),
     ],
 )
 def test_people_are_told_what_they_may_see(permission: str, text: str) -> None:

@@ -174,3 +174,15 @@ def test_the_command_refuses_nonsense(call: Usage, first: str, last: str, reason
     with pytest.raises(CommandError, match=message):
         call_command("rerate", "openai", "gpt-4o", "--from", first, "--to", last, "--reason", reason)
     assert not ReratingRun.objects.exists()
+
+
+def test_a_pattern_reaches_the_calls_of_all_its_models() -> None:
+    account = make_account()
+    names = ("ft:gpt-4.1-x:acme::1", "FT:gpt-4.1-x:acme::2", "gpt-4.1-x", "ft:gpt-4.1")
+    calls = [make_call(account, price=None, model=name, prompt_tokens=1_000_000) for name in names]
+    set_price(
+        "openai", "ft:gpt-4.1-*", effective_from=datetime(2026, 10, 1, tzinfo=UTC), rates={Meter.INPUT: Decimal(3)}
+    )
+    report = rerate_month("ft:gpt-4.1-*", "fine-tuned models had no price")
+    assert (report.calls, report.changed, report.unpriced) == (2, 2, 0)
+    assert [call.adjustments.count() for call in calls] == [1, 1, 0, 0]

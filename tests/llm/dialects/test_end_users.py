@@ -81,6 +81,34 @@ def test_what_is_no_name_names_nobody(given: Any, recorded: str) -> None:
     assert parse(OPENAI_RESPONSES, safety_identifier=given) == (recorded, {})
 
 
+DEVICE = f'"device_id":"{"d" * 64}"'
+SESSION = '"session_id":"0a1b2c3d-0000-4000-8000-000000000000"'
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        (f'{{{DEVICE},"account_uuid":"a",{SESSION}}}', f'{{{DEVICE},"account_uuid":"a"}}'),
+        (f'{{"team":"{"x" * 100}",{DEVICE},{SESSION}}}', f'{{"team":"{"x" * 100}",{DEVICE}}}'),
+        (f"user_{'0f' * 32}_account__session_0a1b2c3d-0000-4000-8000-000000000000", f"user_{'0f' * 32}_account_"),
+        ("user_0f_account_1-2_session_3", "user_0f_account_1-2"),
+        # These are names like any other.
+        ("user_anne_account_1_session_3", "user_anne_account_1_session_3"),
+        (f"{{{SESSION}}}", f"{{{SESSION}}}"),
+        ('{"session_id":null,"a":1}', '{"session_id":null,"a":1}'),
+        (f'{{"a":{{}},{SESSION}}}', f'{{"a":{{}},{SESSION}}}'),
+        (f"{{{SESSION}", f"{{{SESSION}"),
+        ('["session_id"]', '["session_id"]'),
+        ("in this session", "in this session"),
+        (f'{{"a":{"[" * 120}{"]" * 120},"session":1}}', ""),
+        (f'{{"a":"{"x" * 9000}",{SESSION}}}', ""),
+    ],
+)
+def test_one_who_codes_is_the_same_end_user_in_each_session(given: str, recorded: str) -> None:
+    assert parse(ANTHROPIC_MESSAGES, metadata={"user_id": given}) == (recorded, {})
+    assert parse(OPENAI_CHAT, user=given) == (recorded, {})
+
+
 def test_a_tag_is_cleaned_as_other_columns_are() -> None:
     metadata = {"te\x00am": "sea\x1brch", "\x00": "v", "k": "\x00", "user\x00_id": "u", "team": "another"}
     assert parse(OPENAI_CHAT, metadata=metadata) == ("", {"team": "search"})

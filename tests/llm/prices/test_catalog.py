@@ -22,6 +22,7 @@ from llm.prices.catalog import (
     resolve_model,
     unpriced_is_refused,
 )
+from llm.prices.matching import pattern_clause
 from llm.types import Service
 from llmproject.providers import InstanceSettings
 
@@ -211,6 +212,22 @@ def test_an_exact_name_wins_over_a_pattern_even_if_that_is_newer() -> None:
     assert price_in_force("gpt-4o-mini", FEBRUARY) == exact.id
     assert price_in_force("gpt-4o-mini", MARCH) == exact.id
     assert price_in_force("gpt-4o-2024-08-06", MARCH) == newer.id
+
+
+def test_of_staffs_patterns_the_one_that_says_most_wins_whichever_is_newer() -> None:
+    def staff(model: str, since: datetime) -> int:
+        match = pattern_clause(model) if "*" in model else None
+        return add_price(model, match=match, since=since, source=PriceSource.STAFF).id
+
+    add_price("ft:gpt-4.1-mini-x")
+    narrow, wide = staff("ft:GPT-4.1-mini-*", JANUARY), staff("ft:*", FEBRUARY)
+    newer, exact = staff("ft:gpt-4.1-mini-*", FEBRUARY), staff("ft:gpt-4.1-mini-mine", JANUARY)
+    assert price_in_force("ft:gpt-4.1-mini-x", JANUARY) == narrow
+    assert price_in_force("ft:gpt-4.1-mini-x", FEBRUARY) == newer
+    assert price_in_force("FT:gpt-4.1-MINI-", FEBRUARY) == newer
+    assert price_in_force("ft:gpt-4.1-mini", FEBRUARY) == wide
+    assert price_in_force("ft:gpt-4.1-mini-mine", FEBRUARY) == exact
+    assert price_in_force("gpt-4.1-mini", FEBRUARY) is None
 
 
 def test_names_are_compared_without_regard_to_case() -> None:

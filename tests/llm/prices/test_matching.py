@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from llm.prices.matching import compile_match, names_listed_in
+from llm.prices.matching import compile_match, names_listed_in, pattern_clause
 
 
 @pytest.mark.slow
@@ -34,3 +34,21 @@ def test_what_is_no_clause_is_refused(clause: dict[str, Any]) -> None:
 def test_names_are_listed_by_equality_alone() -> None:
     clause = {"or": [{"equals": "GPT-4o"}, {"starts_with": "gpt-4o-2024"}, {"or": [{"equals": "b"}]}]}
     assert names_listed_in(clause) == ["gpt-4o", "b"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fitting", "others"),
+    [
+        (
+            "ft:GPT-4.1-*",
+            ["ft:gpt-4.1-2025-04-14:acme::id2", "ft:gpt-4.1-"],
+            ["ft:gpt-4.1", "x-ft:gpt-4.1-2", "ft:gpt-4x1-2"],
+        ),
+        ("*:free", ["meta/llama:free", ":free"], ["meta/llama:free-2", "meta/llama"]),
+        ("ab*ba", ["abba", "abcba"], ["aba", "xabba", "abba\n"]),
+        ("*", ["", "anything"], []),
+    ],
+)
+def test_a_pattern_of_staffs_stands_for_names(pattern: str, fitting: list[str], others: list[str]) -> None:
+    matches = compile_match(pattern_clause(pattern))
+    assert [matches(name) for name in (*fitting, *others)] == [True] * len(fitting) + [False] * len(others)

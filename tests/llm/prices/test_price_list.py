@@ -482,6 +482,41 @@ def test_staff_declare_a_model_free() -> None:
 
 
 @pytest.mark.django_db
+def test_staff_price_all_names_of_a_form() -> None:
+    """Also where it replaces one before, and beside the price of one of them."""
+    set_price(
+        "openai",
+        "ft:gpt-4.1-*",
+        rates={Meter.INPUT: Decimal(3)},
+        effective_from=NOW,
+        per_thousand={"pages": Decimal(1)},
+    )
+    set_price("openai", "ft:gpt-4.1-*", rates={Meter.INPUT: Decimal(4)}, effective_from=LATER)
+    set_price("openai", "ft:gpt-4.1-x:mine", is_free=True, effective_from=NOW)
+    catalog = load_catalog()
+
+    def input_rate(model: str, moment: datetime) -> int | None:
+        price = catalog.price_for("openai", model, at=moment)
+        return None if price is None else cost_of(TokenCounts(10**6), price).pico // 10**12
+
+    assert [input_rate("ft:gpt-4.1-x:acme::id", moment) for moment in (NOW, LATER)] == [3, 4]
+    assert [input_rate(model, LATER) for model in ("ft:gpt-4.1-x:mine", "gpt-4.1", "ft:gpt-4o-x")] == [0, None, None]
+    later = catalog.price_for("openai", "ft:gpt-4.1-x:acme::id", at=LATER)
+    assert later is not None
+    assert "pages" in later.rate_sets[0].rates
+    assert "ft:gpt-4.1-*" not in [model.id for model in catalog.public_models(at=LATER, default_provider="openai")]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("is_free", [True, False])
+def test_a_pattern_has_one_star(is_free: bool) -> None:
+    rates = {} if is_free else {Meter.INPUT: Decimal(3)}
+    with pytest.raises(PriceRefusedError, match="contains several"):
+        set_price("openai", "ft:*-4.1-*", rates=rates, is_free=is_free, effective_from=NOW)
+    assert not Price.objects.exists()
+
+
+@pytest.mark.django_db
 def test_a_staff_price_keeps_other_tiers_and_extra_meters_of_the_price_in_force(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -26,6 +26,7 @@ from llm.types import (
     ChatRequest,
     ChatResponse,
     Heartbeat,
+    Reading,
     StreamEnd,
     StreamItem,
     TokenCounts,
@@ -144,7 +145,7 @@ async def said_by(provider: BaseLLMProvider, request: ChatRequest) -> AsyncGener
     """What a stream says, without its signs of life."""
     async with Closing(provider.stream_chat(request)) as items:
         async for item in items:
-            if not isinstance(item, Heartbeat):
+            if not isinstance(item, Heartbeat | Reading):
                 yield item
 
 

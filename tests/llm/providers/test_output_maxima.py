@@ -9,6 +9,7 @@ import pytest
 from pytest_django import Settings
 
 from llm.providers import output_maxima
+from llm.providers.instances import Instance
 from llm.providers.output_maxima import OutputMaxima, stated_maximum
 
 
@@ -88,3 +89,10 @@ def test_what_staff_say_goes_before_what_we_know(
 ) -> None:
     settings.LLM_OUTPUT_MAXIMA = {"llama3*": 8_192, "gpt-6-mine": 7}
     assert stated_maximum(provider, model) == maximum
+
+
+def test_what_an_instance_is_booked_as_plays_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Instance(name="main", provider="openai", booked_as="of ours")
+    monkeypatch.setattr(output_maxima, "find_instance", {"main": main}.get)
+    assert stated_maximum("main", "gpt-4o") == 16_384
+    assert stated_maximum("of ours", "gpt-4o") is None

@@ -280,9 +280,9 @@ def test_filters(admin_client: Client) -> None:
 def test_nearly_full_is_of_the_current_period_of_the_accounts_zone() -> None:
     now = timezone.now()
     near, far = make_account("Near"), make_account("Far", time_zone="Pacific/Kiritimati")
-    full = make_limit(near, used=899, held=1, per="day")
+    full = make_limit(near, used=799, held=1, per="day")
     abroad = make_limit(far, used=5000, per="day")
-    make_limit(near, used=899, per="hour")
+    make_limit(near, used=799, per="hour")
     make_limit(near, amount=0, used=3, metric="requests")
     other_start = period_of("day", "UTC", now).starts_at - timedelta(days=1)
     LimitWindow.objects.create(limit=make_limit(near, metric="cost"), starts_at=other_start, used=1000)

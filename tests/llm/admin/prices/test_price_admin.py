@@ -81,6 +81,7 @@ def test_a_model_is_declared_free(admin_client: Client) -> None:
         ({"is_free": "on", "service_tier": "flex"}, "A free price is for the standard service"),
         ({"rate_input": "1", "provider": "nobody"}, "Select a valid choice."),
         ({"rate_input": "1", "model": ""}, "This field is required."),
+        ({"rate_input": "1", "model": "ft:*-x-*"}, "Only one * may stand for any characters."),
     ],
 )
 def test_a_wrong_price_is_refused(admin_client: Client, values: dict[str, str], complaint: str) -> None:

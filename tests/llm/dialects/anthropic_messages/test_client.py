@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ from llm.errors import UpstreamFailed
 from llm.types import (
     ChatResponse,
     Heartbeat,
+    Reading,
     StreamEnd,
     StreamItem,
     Thinking,
@@ -86,9 +88,10 @@ def test_garbage_is_no_reply(body: bytes) -> None:
 
 
 def follow(*events: dict[str, Any]) -> tuple[list[StreamItem], MessageCollector]:
+    """Without what was reported on the way."""
     collector = MessageCollector()
     items = [item for event in events for item in collector.feed(orjson.dumps(event))]
-    return items, collector
+    return [item for item in items if not isinstance(item, Reading)], collector
 
 
 START = {"type": "message_start", "message": {**MESSAGE, "content": [], "usage": {**USAGE, "output_tokens": 1}}}
@@ -227,3 +230,21 @@ def test_a_stream_of_thinking_that_is_withheld_or_redacted() -> None:
         ThinkingDelta(1, data="x"),
         ThinkingDelta(2, "all", "at once"),
     ]
+
+
+def test_what_was_reported_is_known_before_the_end() -> None:
+    """The prompt's tokens with the start, running totals, and the whole call's with the reason for its end."""
+    collector = MessageCollector()
+
+    def reading_after(event: dict[str, Any]) -> Reading:
+        [reading] = collector.feed(orjson.dumps(event))
+        assert isinstance(reading, Reading)
+        return reading
+
+    start = reading_after(START)
+    assert (start.counts, start.is_input_final, start.is_final) == (replace(COUNTS, completion_tokens=1), True, False)
+    assert (start.model, start.response_id, start.service.service_tier) == ("claude-1", "msg_1", "standard")
+    running = reading_after({"type": "message_delta", "delta": {}, "usage": {"output_tokens": 3}})
+    assert (running.counts, running.is_final) == (replace(COUNTS, completion_tokens=3), False)
+    last = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}}
+    assert (reading_after(last).counts, reading_after(last).is_final) == (replace(COUNTS, completion_tokens=5), True)

@@ -163,3 +163,15 @@ def test_a_compaction_is_in_no_total_and_an_advisor_is_another_model() -> None:
         ),
         None,
     )
+
+
+def test_a_number_counts_in_whatever_form_it_is_written() -> None:
+    usage = {
+        "input_tokens": 8.0,
+        "output_tokens": "5",
+        "cache_creation_input_tokens": "3",
+        "cache_creation": {"ephemeral_1h_input_tokens": 2.0},
+        "server_tool_use": {"web_search_requests": 1.0},
+    }
+    counts = TokenCounts(11, 5, cache_write_5m_tokens=1, cache_write_1h_tokens=2, extra_meters={"web_searches": 1})
+    assert read_usage(usage) == (counts, None)

@@ -103,9 +103,14 @@ def test_what_was_not_reported_is_not_zero(usage: dict[str, Any] | None) -> None
     "usage",
     [
         {"prompt_tokens": -1, "completion_tokens": 3},
-        {"prompt_tokens": 1, "completion_tokens": 3.0},
+        {"prompt_tokens": 1, "completion_tokens": 3.5},
         {"prompt_tokens": True, "completion_tokens": 3},
-        {"prompt_tokens": "8", "completion_tokens": 3},
+        {"prompt_tokens": "eight", "completion_tokens": 3},
+        {"prompt_tokens": "-8", "completion_tokens": 3},
+        {"prompt_tokens": "8.5", "completion_tokens": 3},
+        {"prompt_tokens": "٨", "completion_tokens": 3},
+        {"prompt_tokens": "9" * 5000, "completion_tokens": 3},
+        {"prompt_tokens": 1e300, "completion_tokens": 3},
         {"prompt_tokens": 10**9 + 1, "completion_tokens": 3},
         {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": -11},
         {"prompt_tokens": 8, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 9}},
@@ -166,3 +171,17 @@ def test_openrouters_own_tools_are_units_beside_the_tokens(
 ) -> None:
     counts, absurd = read_usage({"prompt_tokens": 9, "completion_tokens": 4, "server_tool_use": counters})
     assert (counts, absurd) == (TokenCounts(9, 4, extra_meters=extra_meters), None)
+
+
+@pytest.mark.parametrize("eight", [8, 8.0, "8", "8.0"])
+def test_a_number_counts_in_whatever_form_it_is_written(eight: object) -> None:
+    """Servers that go through a float, or write all values as texts."""
+    usage = {
+        "prompt_tokens": eight,
+        "completion_tokens": eight,
+        "prompt_tokens_details": {"cached_tokens": eight},
+        "num_search_queries": eight,
+        "server_tool_use": {"calls": eight},
+    }
+    counts = TokenCounts(8, 8, cache_read_tokens=8, extra_meters={"web_searches": 8, "calls": 8})
+    assert read_usage(usage) == (counts, None)

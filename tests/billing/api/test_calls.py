@@ -105,7 +105,7 @@ def test_staff_see_which_instance_was_called_and_find_its_calls(staff: Asker) ->
         usage_row(key, provider_instance="east"),
         usage_row(key, provider="anthropic", provider_instance="west"),
     )
-    assert [row["provider_instance"] for row in staff.results("calls/")] == ["west", "east", ""]
+    assert sorted(row["provider_instance"] for row in staff.results("calls/")) == ["", "east", "west"]
     assert ids(staff.results("calls/", {"provider": "openai"})) == [str(east.id), str(plain.id)]
     assert ids(staff.results("calls/", {"provider_instance": "east"})) == [str(east.id)]
     assert staff.results("calls/", {"provider_instance": "east", "provider": "anthropic"}) == []

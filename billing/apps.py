@@ -14,7 +14,9 @@ class BillingConfig(AppConfig):
     def ready(self) -> None:
         import_module("billing.checks")
         keep(tuple(import_module("billing.triggers").triggers()))
-        post_migrate.connect(install_triggers, sender=self)
+        import_module("billing.documents.mails").register_messages()
         roles = import_module("billing.staff.roles")
+        # Groups first: those of a new installation would fill the audit log.
         post_migrate.connect(roles.make_groups, sender=self)
         post_migrate.connect(roles.name_permissions, sender=self)
+        post_migrate.connect(install_triggers, sender=self)

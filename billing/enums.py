@@ -67,6 +67,8 @@ class InvoiceAction(models.TextChoices):
     PAY = "pay", "marked as paid"
     UNPAY = "unpay", "cleared of a payment"
     VOID = "void", "voided"
+    MAIL = "mail", "queued for mail"
+    REMIND = "remind", "reminded of by mail"
     CREDIT = "credit", "credited"
     BILL_AGAIN = "bill_again", "credited, to be billed again"
 
@@ -81,6 +83,13 @@ class JobState(models.TextChoices):
 class MonthJobKind(models.TextChoices):
     CLOSE = "close", "invoice run"
     VERIFY = "verify", "verification"
+
+
+class BooksJobKind(models.TextChoices):
+    RERATE = "rerate", "price correction"
+    IMPORT_PRICES = "import_prices", "price import"
+    IMPORT_COSTS = "import_costs", "import of a provider's report"
+    VERIFY = "verify", "ledger audit"
 
 
 class TokenScope(models.TextChoices):

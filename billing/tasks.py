@@ -6,8 +6,8 @@ import structlog
 from celery import shared_task
 
 from billing import rollup
-from billing.invoices import closing
-from billing.jobs import exports, months
+from billing.invoices import closing, review
+from billing.jobs import books, exports, months
 from llm.models.processes import MAX_STARTS
 
 _log = structlog.get_logger("billing.tasks")
@@ -38,6 +38,11 @@ def run_month_job(job_id: int) -> None:
     months.run_month_job(job_id)
 
 
+@shared_task(name="billing.tasks.run_books_job", ignore_result=True)
+def run_books_job(job_id: int) -> None:
+    books.run_books_job(job_id)
+
+
 @shared_task(name="billing.tasks.run_waiting_exports", ignore_result=True)
 def run_waiting_exports() -> None:
     """Exports whose message was lost, or whose worker was killed."""
@@ -48,3 +53,16 @@ def run_waiting_exports() -> None:
 def run_waiting_month_jobs() -> None:
     """The same for invoice runs and verifications: separate, since an export may take hours."""
     months.run_waiting()
+
+
+@shared_task(name="billing.tasks.run_waiting_books_jobs", ignore_result=True)
+def run_waiting_books_jobs() -> None:
+    """The same for price imports and corrections, providers' reports and ledger audits."""
+    books.run_waiting()
+
+
+@shared_task(name="billing.tasks.remind_of_overdue", ignore_result=True, max_starts=MAX_STARTS)
+def remind_of_overdue() -> None:
+    """Mails to accounts whose invoices are overdue."""
+    if number := review.remind_of_overdue():
+        _log.info("invoices.reminders_queued", number=number)

@@ -40,6 +40,7 @@ def triggers() -> Iterator[Trigger]:
     for table, text in (
         ("billing_invoiceevent", "what was done to an invoice is never changed: more can be added"),
         ("billing_exchangerate", "a rate of exchange is never changed: add another"),
+        ("billing_archivedpdf", "a document that was sent is never changed"),
         ("billing_payment", "a payment is never changed: undo it, and record another"),
     ):
         yield from (Trigger(table, event, text) for event in ("UPDATE", "DELETE"))

@@ -106,7 +106,7 @@ BEGIN
         SELECT attrelid::regclass AS name, string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS columns
         FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v') AND attnum > 0 AND NOT attisdropped
-            AND (relname LIKE 'llm\_%' OR relname LIKE 'billing\_%') AND relname !~ '(token|session|sign_?in|outbox|end_?user|usedform|refusedwrite|idempotency|keptreply)'
+            AND (relname LIKE 'llm\_%' OR relname LIKE 'billing\_%') AND relname !~ '(token|session|sign_?in|outbox|end_?user|usedform|auditentry|refusedwrite|idempotency|keptreply)'
             AND attname !~ '(^|_)(secret|secrets|password|digest|token)$'
         GROUP BY attrelid
     LOOP

@@ -117,3 +117,15 @@ class CheckScope(models.TextChoices):
 class OutboxKind(models.TextChoices):
     MAIL = "mail", "email"
     WEBHOOK = "webhook", "webhook"
+
+
+class AuditAction(models.TextChoices):
+    """What an entry of the audit log reports. Rows of the first three are written by the database's triggers."""
+
+    CREATED = "created", "created"
+    CHANGED = "changed", "changed"
+    DELETED = "deleted", "deleted"
+    SIGNED_IN = "signed_in", "signed in"
+    SIGNED_OUT = "signed_out", "signed out"
+    SIGN_IN_FAILED = "sign_in_failed", "sign-in failed"
+    DOWNLOADED = "downloaded", "downloaded"

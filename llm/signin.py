@@ -29,6 +29,8 @@ from django.utils.crypto import salted_hmac
 
 from llm import metrics
 from llm.models import SignInCount
+from llm.trail.actor import Actor
+from llm.trail.events import record_failed_sign_in, summarize_failed_sign_ins
 from llmproject.clientaddress import client_address
 from llmproject.holdback import hold_back
 from llmproject.quietlogs import Seldom
@@ -110,7 +112,15 @@ def try_password(request: HttpRequest, username: str, check: Callable[[], _T | N
     metrics.count_sign_in("failed" if found is None else "ok")
     if found is not None:
         _take_back(attempt)
+    else:
+        record_failed_sign_in("", actor=_known(username, attempt.address))
     return found
+
+
+def _known(username: str, address: str) -> Actor:
+    """Only users that exist are named: a password may have been typed into the wrong field."""
+    user = User.objects.filter(username=username).only("pk", "username").first()
+    return Actor(address=address) if user is None else Actor(user.pk, user.get_username(), "admin", address)
 
 
 def address_of(request: HttpRequest) -> str:
@@ -137,7 +147,8 @@ def forget_sign_ins() -> None:
 
 
 def prune_sign_in_counts() -> int:
-    """Delete counts of windows that are over."""
+    """Delete counts of windows that are over; those of failed sign-ins move into the audit log."""
+    summarize_failed_sign_ins()
     return SignInCount.objects.filter(window_ends_at__lte=timezone.now()).delete()[0]
 
 

@@ -152,7 +152,7 @@ class ImagePart:
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """url: a data URL (`data:application/pdf;base64,...`). cache: as of a text."""
+    """url: a data URL (`data:application/pdf;base64,...`), or an https URL. cache: as of a text."""
 
     url: str
     filename: str = ""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from collections.abc import Sequence
 
 from django.core.management import execute_from_command_line
 from django.db import Error
 
+_SERVERS = frozenset({"serve", "up", "runserver", "test"})
+"""What these do for others isn't done by whoever started them."""
+
 
 def run_command(arguments: Sequence[str]) -> None:
     """With `--traceback`, Django's own option, exceptions are shown in full."""
+    _note_actor(arguments)
     try:
         execute_from_command_line(list(arguments))
     except KeyboardInterrupt:
@@ -21,6 +26,21 @@ def run_command(arguments: Sequence[str]) -> None:
         sys.stdout.flush()
         sys.stderr.write(f"{sentence}\n")
         sys.exit(1)
+
+
+def _note_actor(arguments: Sequence[str]) -> None:
+    """For the audit log: the user of this machine, and the command."""
+    if len(arguments) < 2 or arguments[1] in _SERVERS:
+        return
+    from llm.trail.actor import Actor, set_actor
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        # A container's user may have no name.
+        user = ""
+    actor = Actor(actor=user, via=f"manage.py {arguments[1]}")
+    set_actor(lambda: actor)
 
 
 def _sentence_for(error: Error) -> str | None:

@@ -31,10 +31,15 @@ class BackgroundTask(Task):
     max_starts: int | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Imported late: this module is loaded before Django's settings.
+        from llm.trail.actor import Actor, acting
+
         try:
-            return self._run_counted(*args, **kwargs)
+            if self.request.called_directly:
+                return self._run_counted(*args, **kwargs)
+            with acting(Actor(via=f"task {self.name}")):
+                return self._run_counted(*args, **kwargs)
         except Error as error:
-            # Imported late: this module is loaded before Django's settings.
             from llm.db.outages import Outage, outage_of
 
             outage = outage_of(error)

@@ -121,6 +121,11 @@ BILLING_SELLER = {
     "email": read.text("BILLING_SELLER_EMAIL"),
     "payment": "\n".join(part.strip() for part in read.text("BILLING_SELLER_PAYMENT").split("|")),
 }
+# Of invoices by mail; replies go to the seller if nothing else is set.
+BILLING_MAIL_FROM = read.text("BILLING_MAIL_FROM", DEFAULT_FROM_EMAIL)
+BILLING_MAIL_REPLY_TO = read.text("BILLING_MAIL_REPLY_TO", BILLING_SELLER["email"])
+# Days after the due date on which a reminder of what is outstanding is mailed; 0: never.
+BILLING_REMIND_AFTER_DAYS = read.whole("BILLING_REMIND_AFTER_DAYS", 0, maximum=365)
 # The zone whose days date documents and determine their series.
 BILLING_SELLER_TIME_ZONE = read.time_zone("BILLING_SELLER_TIME_ZONE", "UTC")
 BILLING_INVOICE_SERIES = read.text("BILLING_INVOICE_SERIES", "INV")
@@ -225,6 +230,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "llm.admin.trail.middleware.AuditMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",

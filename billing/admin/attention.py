@@ -10,7 +10,7 @@ from rest_framework.authtoken.models import Token
 from billing.admin.invoices.due import overdue
 from billing.admin.invoices.review_queue import with_flag
 from billing.enums import InvoiceState, JobState
-from billing.models import ExportJob, Invoice, MonthJob
+from billing.models import BooksJob, ExportJob, Invoice, MonthJob
 from billing.models.jobs import Job
 from billing.models.tokens import PLAIN_TOKENS_WORK_FOR
 from billing.staff.plain_tokens import plain_tokens_end_at
@@ -77,6 +77,10 @@ def _failed_month_jobs(now: datetime) -> Attention | None:
     return _failed(MonthJob, now, "month job", link="Month jobs")
 
 
+def _failed_books_jobs(now: datetime) -> Attention | None:
+    return _failed(BooksJob, now, "price or audit job", link="Jobs")
+
+
 def _failed(model: type[Job], now: datetime, thing: str, *, link: str) -> Attention | None:
     failed = model._default_manager.filter(state=JobState.FAILED, ended_at__gte=now - FAILED_WITHIN)
     number = counted(failed)
@@ -90,11 +94,11 @@ def _waiting_jobs(now: datetime) -> Attention | None:
     """Jobs that no worker has started: one does so within a minute."""
     waiting = {
         model: counted(model._default_manager.filter(state=JobState.WAITING, created_at__lt=now - STARTS_WITHIN))
-        for model in (MonthJob, ExportJob)
+        for model in (MonthJob, ExportJob, BooksJob)
     }
     if not (number := sum(waiting.values())):
         return None
-    model = MonthJob if waiting[MonthJob] else ExportJob
+    model = next(model for model, number_of_it in waiting.items() if number_of_it)
     url = f"{reverse(f'admin:billing_{model._meta.model_name}_changelist')}?state__exact={JobState.WAITING}"
     text = f"{things(number, 'job')} {'waits' if number == 1 else 'wait'} for a worker: check that Celery is running"
     return Attention(text, url, "Jobs")
@@ -122,5 +126,6 @@ look_too(_drafts, "billing.view_invoice")
 look_too(_blocked_invoices, "billing.view_invoice")
 look_too(_failed_exports, "billing.view_exportjob")
 look_too(_failed_month_jobs, "billing.view_invoice")
+look_too(_failed_books_jobs, "billing.view_booksjob")
 look_too(_waiting_jobs, "billing.view_invoice", "billing.view_exportjob")
 look_too(_plain_tokens, "billing.view_stafftoken")

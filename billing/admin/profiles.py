@@ -117,7 +117,7 @@ class BillingProfileAdmin(GatewayAdmin[BillingProfile]):
     search_help_text = "Search by legal name, account or email."
     autocomplete_fields = ("account",)
     fieldsets = (
-        (None, {"fields": ("account", "legal_name", "address", "country", "email", "po_number")}),
+        (None, {"fields": ("account", "legal_name", "address", "country", "email", "mails_invoices", "po_number")}),
         ("Tax", {"fields": ("tax_id", "tax_percent", "tax_note")}),
         ("Terms", {"fields": ("plan", "plan_from", "currency", "payment_days", "billed_from")}),
         ("Calendar", {"fields": (_ZONE,)}),

@@ -28,6 +28,9 @@ from billing.enums import TokenScope
 from billing.models import StaffToken
 from billing.staff.plain_tokens import PlainToken
 from llm.api.views import OneRenderer
+from llm.keys import Caller
+from llm.signin import address_of
+from llm.trail.actor import Actor, set_actor
 
 _READS_ONLY = "API keys have read-only access here. To start something, such as an export, contact the gateway's staff."
 
@@ -86,6 +89,11 @@ class ManagementView(GenericAPIView[Any]):
         account_id = self.viewer.account_id
         return rows if account_id is None else rows.filter(**{self.account_path: account_id})
 
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        actor = _actor(request)
+        set_actor(lambda: actor)
+
     def get_serializer_context(self) -> dict[str, Any]:
         return {**super().get_serializer_context(), "viewer": self.viewer}
 
@@ -99,6 +107,16 @@ class ManagementView(GenericAPIView[Any]):
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         return handle_exception
+
+
+def _actor(request: Request) -> Actor:
+    """For the audit log."""
+    address, via = address_of(request), "api"
+    if isinstance(request.auth, StaffToken):
+        via = f"API token {request.auth.masked}"
+    if isinstance(request.user, Caller):
+        return Actor(via=f"API key {request.user.key_id}", address=address)
+    return Actor(request.user.pk, request.user.get_username(), via, address)
 
 
 class NothingHereView(ManagementView):

@@ -27,7 +27,8 @@ from billing.api.invoice_serializers import (
     PaymentSerializer,
     ReasonSerializer,
 )
-from billing.documents import pdf_file_name, render_pdf
+from billing.documents import pdf_file_name
+from billing.documents.mails import pdf_of
 from billing.enums import CreditKind, TokenScope
 from billing.errors import BillingError
 from billing.invoices.crediting import credit, credit_and_bill_again
@@ -95,7 +96,7 @@ class InvoicePdfView(_InvoicesView):
     )
     def get(self, request: Request, pk: int) -> HttpResponse:
         invoice = self.get_object()
-        response = HttpResponse(render_pdf(invoice), content_type="application/pdf")
+        response = HttpResponse(pdf_of(invoice), content_type="application/pdf")
         response["Content-Disposition"] = f'attachment; filename="{pdf_file_name(invoice)}"'
         return response
 

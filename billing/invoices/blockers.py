@@ -189,6 +189,7 @@ def _unpriced_sentences(invoice: Invoice, period: BillingPeriod, unsettled: Unse
         why = f", some of them for {', '.join(words)}, which their price doesn't list" if words else ""
         which = "one with these rates" if words else "one"
         has = "has" if number == 1 else "have"
-        yield f"{_calls(number)} of {period} to {name} {has} no price{why}: set {which} and run “manage.py rerate”."
+        todo = f"set {which} and apply it to past calls, under Prices"
+        yield f"{_calls(number)} of {period} to {name} {has} no price{why}: {todo}."
     if (more := len(unsettled.unpriced) - MAX_NAMED) > 0:
         yield f"{plural(more, 'more model')} of {period} {'has' if more == 1 else 'have'} calls without a price."

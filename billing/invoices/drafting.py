@@ -130,8 +130,10 @@ def compute(invoice: Invoice, profile: BillingProfile, *, user: User | None) -> 
 
 def note_event(
     invoice: Invoice, action: InvoiceAction, from_state: str, *, user: User | None, reason: str = ""
-) -> None:
-    build_event(invoice, action, from_state, user=user, reason=reason).save(force_insert=True)
+) -> InvoiceEvent:
+    event = build_event(invoice, action, from_state, user=user, reason=reason)
+    event.save(force_insert=True)
+    return event
 
 
 def build_event(

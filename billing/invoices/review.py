@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -23,13 +23,14 @@ from billing.errors import InvoiceError
 from billing.invoices.blockers import find_blockers, require_ended, why_too_early
 from billing.invoices.credit_notes import require_covered, require_gives_back
 from billing.invoices.digests import content_digest
-from billing.invoices.drafting import compute, lock_profile, note_event
+from billing.invoices.drafting import build_event, compute, lock_profile, note_event
+from billing.invoices.messages import REMINDER_EVENT, address_of, queue_mail, queue_webhook
 from billing.invoices.numbering import next_number
 from billing.invoices.parties import bill_to_facts, bill_to_of, seller_facts
-from billing.invoices.payments import amount_to_record, balance_of, payments_to_undo
+from billing.invoices.payments import amount_to_record, balance_of, find_overdue, payments_to_undo
 from billing.invoices.reductions import compute_reduction, look_again
 from billing.invoices.taxes import set_taxes, taxes_of
-from billing.models import BillingProfile, Invoice, Payment
+from billing.models import BillingProfile, Invoice, InvoiceEvent, Payment
 from billing.models.invoices import CONTENT_VERSION, FINAL_STATES
 from billing.plans import lock_plans
 from billing.rollup import refresh
@@ -48,6 +49,7 @@ _PERMISSIONS = {
     InvoiceAction.ISSUE: "billing.issue_invoice",
     InvoiceAction.PAY: "billing.issue_invoice",
     InvoiceAction.UNPAY: "billing.issue_invoice",
+    InvoiceAction.MAIL: "billing.issue_invoice",
     InvoiceAction.VOID: "billing.issue_invoice",
     InvoiceAction.CREDIT: "billing.credit_invoice",
     InvoiceAction.BILL_AGAIN: "billing.credit_invoice",
@@ -214,6 +216,62 @@ def _is_settled(invoice: Invoice) -> bool:
     return left >= 0 if invoice.total < 0 else left <= 0
 
 
+def mail(invoice_id: int, *, user: User, reason: str = "") -> Invoice:
+    """Queue an issued document for mail, to the profile's present address, whether it was mailed before or not."""
+    require_permission(user, InvoiceAction.MAIL)
+    account_id = Invoice.objects.values_list("account_id", flat=True).get(pk=invoice_id)
+    with transaction.atomic():
+        profile = lock_profile(account_id)
+        invoice = Invoice.objects.select_for_update().get(pk=invoice_id)
+        if invoice.state not in FINAL_STATES:
+            raise InvoiceError("Only issued documents are mailed.")
+        if not profile.email:
+            raise InvoiceError("The billing profile has no email address.")
+        _queue_mail(invoice, profile.email, user=user, reason=reason)
+    return invoice
+
+
+def _queue_mail(invoice: Invoice, address: str, *, user: User, reason: str = "") -> None:
+    said = f"to {address}" + (f": {reason}" if reason.strip() else "")
+    queue_mail(invoice, note_event(invoice, InvoiceAction.MAIL, invoice.state, user=user, reason=said), to=address)
+
+
+def remind_of_overdue(*, now: datetime | None = None) -> int:
+    """Queue reminders of overdue invoices that were mailed; returns how many. One every BILLING_REMIND_AFTER_DAYS."""
+    if not settings.BILLING_REMIND_AFTER_DAYS:
+        return 0
+    now = now or timezone.now()
+    overdue = [invoice for invoice in find_overdue(now=now) if _may_remind(invoice, now)]
+    return sum(_remind(invoice.pk, now) for invoice in overdue)
+
+
+def _may_remind(invoice: Invoice, now: datetime) -> bool:
+    """Whether it was mailed, and was due, or reminded of, long enough ago."""
+    steps = InvoiceEvent.objects.filter(invoice=invoice)
+    if invoice.due_on is None or not steps.filter(action=InvoiceAction.MAIL).exists():
+        return False
+    last = steps.filter(action=InvoiceAction.REMIND).order_by("-id").first()
+    since = invoice.due_on if last is None else sellers_date(last.at)
+    return sellers_date(now) - since >= timedelta(days=settings.BILLING_REMIND_AFTER_DAYS)
+
+
+def _remind(invoice_id: int, now: datetime) -> bool:
+    """Looks again under the account's lock: another run may have been faster, or a payment."""
+    account_id = Invoice.objects.values_list("account_id", flat=True).get(pk=invoice_id)
+    with transaction.atomic():
+        profile = lock_profile(account_id)
+        invoice = Invoice.objects.select_for_update().get(pk=invoice_id)
+        address = address_of(profile)
+        is_due = invoice.state == InvoiceState.ISSUED and balance_of(invoice).is_overdue(sellers_date(now))
+        if not (address and is_due and _may_remind(invoice, now)):
+            return False
+        step = build_event(invoice, InvoiceAction.REMIND, invoice.state, user=None, reason=f"to {address}")
+        step.at = now
+        step.save(force_insert=True)
+        queue_mail(invoice, step, to=address, event=REMINDER_EVENT)
+    return True
+
+
 def void(invoice_id: int, *, user: User, reason: str) -> Invoice:
     """Only before issue; what it would have billed is on the next invoice instead."""
     _require_reason(reason)
@@ -274,7 +332,10 @@ def _step(invoice_id: int, action: InvoiceAction, user: User, reason: str) -> It
         # A part of a payment leaves the invoice as it is, and issued ones aren't written.
         if invoice.state != former or former not in FINAL_STATES:
             invoice.save()
-        note_event(invoice, action, former, user=user, reason=reason)
+        step = note_event(invoice, action, former, user=user, reason=reason)
+        queue_webhook(invoice, step)
+        if action == InvoiceAction.ISSUE and (address := address_of(profile)):
+            _queue_mail(invoice, address, user=user)
         if invoice.kind == InvoiceKind.CREDIT_NOTE and not invoice.is_reduction:
             # What a credit note gives back affects reductions, and what it takes back is billed under other terms.
             look_again(account_id)

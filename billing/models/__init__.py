@@ -1,7 +1,8 @@
 """Billing's tables. Import models from here."""
 
+from billing.models.archive import ArchivedPdf
 from billing.models.invoices import BilledUsage, Invoice, InvoiceEvent, InvoiceLine, InvoiceSeries
-from billing.models.jobs import ExportJob, MonthJob
+from billing.models.jobs import BooksJob, ExportJob, MonthJob
 from billing.models.one_offs import OneOffLine
 from billing.models.payments import Payment
 from billing.models.plans import Plan, PlanRate, PlanVersion
@@ -13,8 +14,10 @@ from billing.models.tokens import PlainTokenGrace, StaffToken
 
 __all__ = (
     "AccountDay",
+    "ArchivedPdf",
     "BilledUsage",
     "BillingProfile",
+    "BooksJob",
     "CostImport",
     "DailyUsage",
     "ExchangeRate",

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.text import capfirst
 
-from billing.enums import JobState, MonthJobKind
+from billing.enums import BooksJobKind, JobState, MonthJobKind
 from billing.periods import BillingPeriod
 from llm.models import Account
 
@@ -97,6 +97,41 @@ class MonthJob(Job):
 
     def __str__(self) -> str:
         return f"{capfirst(self.get_kind_display())} for {self.period}{_whose(self.account)}"
+
+
+class BooksJob(Job):
+    """A job on prices or calls rather than on a month: what the commands of the same names do.
+
+    parameters: what it was started with. content: an uploaded file, until the job has ended. summary: its result in a
+    sentence. problems, findings: of a ledger audit.
+    """
+
+    period_start = None  # type: ignore[assignment]
+    kind = models.CharField(max_length=20, choices=BooksJobKind.choices)
+    parameters = models.JSONField(default=dict)
+    content = models.BinaryField(default=bytes, editable=False)
+    summary = models.CharField(max_length=500, blank=True, default="")
+    problems = models.PositiveIntegerField(default=0)
+    findings = models.JSONField(default=list)
+
+    class Meta(Job.Meta):
+        verbose_name = "price and audit job"
+        default_permissions = ("view",)
+        permissions = (
+            ("rerate_calls", "Can apply prices to past calls"),
+            ("import_prices", "Can import the price list"),
+            ("import_costs", "Can import providers' reports"),
+            ("audit_books", "Can start ledger audits"),
+        )
+        constraints = (
+            *Job.Meta.constraints,
+            models.CheckConstraint(condition=Q(kind__in=BooksJobKind.values), name="booksjob_kind_known"),
+        )
+
+    def __str__(self) -> str:
+        what = self.parameters.get("model") or self.parameters.get("file_name") or ""
+        tried = " (preview)" if self.parameters.get("is_dry") else ""
+        return f"{capfirst(self.get_kind_display())}{tried}{f' of {what}' if what else ''}"
 
 
 def _whose(account: Account | None) -> str:

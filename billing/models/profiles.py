@@ -66,6 +66,13 @@ class BillingProfile(models.Model):
         help_text="First day of the first month whose fee and minimum commitment are due. Empty: since the account was "
         "created. A change of plan sets it to the current month.",
     )
+    mails_invoices = models.BooleanField(
+        "invoices by mail",
+        default=False,
+        db_default=False,
+        help_text="Later invoices and credit notes are mailed to the address above when they are issued, with "
+        "reminders if they are overdue.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -76,6 +83,8 @@ class BillingProfile(models.Model):
         return self.legal_name
 
     def clean(self) -> None:
+        if self.mails_invoices and not self.email:
+            raise ValidationError({"mails_invoices": "Invoices can only be mailed to an address: give an email above."})
         if self.payment_days > MAX_PAYMENT_DAYS:
             raise ValidationError({"payment_days": f"Give at most {MAX_PAYMENT_DAYS} days."})
         if self.plan_id and self.plan.versions.exclude(currency=self.currency).exists():

@@ -50,10 +50,18 @@ GROUPS: Mapping[str, Rights] = {
         | _rights("billing", ["view", "add"], ["exchangerate"])
         | _rights("billing", ["view"], ["dailyusage", "costimport", "providercost"])
         | {("billing", "view_exportjob"), ("billing", "run_export")}
+        | {("billing", "view_booksjob"), ("billing", "import_costs"), ("billing", "audit_books")}
         | _SEES_CALLS
     ),
     "Billing approvers": Rights(
         _rights("billing", ["approve", "issue", "credit"], ["invoice"]) | _SEES_CALLS, views_all_of=("billing",)
+    ),
+    "Price managers": Rights(
+        _rights("llm", ["view", "add"], ["price"])
+        | _rights("llm", ["view"], ["reratingrun"])
+        | {("billing", codename) for codename in ("rerate_calls", "import_prices", "import_costs", "view_booksjob")}
+        | _rights("billing", ["view"], ["costimport", "providercost"])
+        | _SEES_CALLS
     ),
     "Auditors": Rights(frozenset(), views_all_of=("billing", "llm")),
 }

@@ -16,19 +16,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from django import forms
 from django.contrib import admin
-from django.contrib.admin.models import LogEntry
 from django.contrib.admin.options import TO_FIELD_VAR
 from django.contrib.admin.utils import flatten_fieldsets, unquote
-from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, OperationalError, models, transaction
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst, get_text_list
 
+from llm.admin.trail.describe import Names, describe_changes, model_of
 from llm.db.violations import is_lock_conflict, is_unique_violation
+from llm.enums import AuditAction
+from llm.models import AuditEntry
 
 _M = TypeVar("_M", bound=models.Model)
 
@@ -44,6 +46,9 @@ else:
 
 
 VERSION_FIELD = "form_version"
+MAX_ENTRIES_TOLD = 50
+MAX_CHANGES_TOLD = 10
+"""In the sentence of a refusal; the audit log has all of them."""
 _BUSY = "Someone else is changing this right now. Nothing was saved: try again in a moment."
 _REFUSAL = "_refusal_of_the_save"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -186,7 +191,11 @@ class ConcurrentEdits(_Base[_M]):
         changed = opened.differences(_version_of(form, tables.values()))
         if changed and self._changes_anything(request, obj, form_class):
             names = [self._label_of(name, form, tables) for name in changed]
-            raise ValidationError(_to_reload(request, self._told(request, obj, names, since=opened.opened_at)))
+            entries = _entries_since(opened.opened_at, obj, tables.values())
+            sentences: list[str] = [_to_reload(request, self._told(request, names, entries))]
+            if values := _values_in(entries):
+                sentences.append(f"Since then: {values}.")
+            raise ValidationError(sentences)
 
     def _find(self, request: HttpRequest, object_id: str | None) -> _M | None:
         if object_id is None or "_saveasnew" in request.POST:
@@ -222,18 +231,11 @@ class ConcurrentEdits(_Base[_M]):
         known = {field.name: field for field in self.opts.get_fields()}
         return str(capfirst(str(label or getattr(known.get(name), "verbose_name", name.replace("_", " ")))))
 
-    def _told(self, request: HttpRequest, obj: _M, names: Sequence[str], *, since: datetime) -> SafeString:
-        who = get_text_list(self._who_changed(request, obj, since), "and")
+    def _told(self, request: HttpRequest, names: Sequence[str], entries: Iterable[AuditEntry]) -> SafeString:
+        who = get_text_list(_authors(entries, request.user.pk), "and")
         what = get_text_list([f"“{name}”" for name in names], "and")
         told = f"{who} changed {what}" if who else f"{what} changed"
         return format_html("{} after you opened this page.", f"Y{told[1:]}" if told.startswith("you ") else told)
-
-    def _who_changed(self, request: HttpRequest, obj: _M, since: datetime) -> list[str]:
-        """According to the object's history: commands and scheduled tasks leave no entry there."""
-        kind = ContentType.objects.get_for_model(self.model, for_concrete_model=False)
-        entries = LogEntry.objects.filter(content_type=kind, object_id=str(obj.pk), action_time__gte=since)
-        users = {entry.user_id: str(entry.user) for entry in entries.select_related("user").order_by("action_time")}
-        return ["you" if user_id == request.user.pk else name for user_id, name in users.items()]
 
     def _sentence_on(self, error: IntegrityError) -> str:
         if is_unique_violation(error):
@@ -245,6 +247,46 @@ class ConcurrentEdits(_Base[_M]):
             "Something this depends on was changed or removed in the meantime, or these values don't fit together. "
             "Nothing was saved: check them and try again."
         )
+
+
+def _entries_since(since: datetime, obj: models.Model, tables: Iterable[Any]) -> list[AuditEntry]:
+    """What the audit log says of the object and of the rows that its page edits. tables: formsets."""
+    rows = {str(obj._meta.db_table): [str(obj.pk)]}
+    for each in tables:
+        rows[str(each.model._meta.db_table)] = [str(row.pk) for row in each.get_queryset()]
+    links = [str(field.m2m_db_table()) for field in obj._meta.many_to_many]
+    condition = Q(table_name__in=[*rows, *links], action=AuditAction.DELETED) | Q(table_name__in=links)
+    for table, ids in rows.items():
+        condition |= Q(table_name=table, row_id__in=ids)
+    # The log's clock is the database's, which has milliseconds on SQLite.
+    found = AuditEntry.objects.filter(condition, at__gte=since - timedelta(milliseconds=1)).order_by("id")
+    return [
+        entry
+        for entry in found[:MAX_ENTRIES_TOLD]
+        if entry.row_id in rows.get(entry.table_name, ()) or _refers_to(entry, obj)
+    ]
+
+
+def _refers_to(entry: AuditEntry, obj: models.Model) -> bool:
+    model = model_of(entry.table_name)
+    if model is None:
+        return False
+    columns = [field.column for field in model._meta.concrete_fields if field.related_model is type(obj)]
+    return any((entry.after or entry.before or {}).get(column) == str(obj.pk) for column in columns)
+
+
+def _authors(entries: Iterable[AuditEntry], own_id: Any) -> list[str]:
+    names = {
+        (entry.user_id, entry.actor or entry.via): "you" if entry.user_id == own_id else entry.actor or entry.via
+        for entry in entries
+    }
+    return [name for name in dict.fromkeys(names.values()) if name]
+
+
+def _values_in(entries: Sequence[AuditEntry]) -> str:
+    names = Names(entries)
+    changes = [str(change) for entry in entries for change in describe_changes(entry, names)]
+    return "; ".join(changes[:MAX_CHANGES_TOLD])
 
 
 def _to_reload(request: HttpRequest, why: str) -> SafeString:

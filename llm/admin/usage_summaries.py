@@ -108,6 +108,11 @@ class UnpricedModel:
     first_at: datetime
     last_at: datetime
 
+    @property
+    def first_day(self) -> date:
+        """No later than the first call's day, wherever its account is."""
+        return (self.first_at - timedelta(days=1)).date()
+
     def with_calls_of(self, other: UnpricedModel) -> UnpricedModel:
         """Sum of two entries of the same model."""
         return replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,9 +19,22 @@ NEVER = "never (lifetime limit)"
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    name: str
+    content: bytes
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Mail:
+    """to: None for the account's address for alerts. sender, reply_to: "" for the usual sender, and for none."""
+
     subject: str
     text: str
+    to: str | None = None
+    sender: str = ""
+    reply_to: str = ""
+    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,23 @@ def build_notice(event: str, account: Account | None, payload: Facts, *, shows_c
     if account is None:
         return _STAFF_EVENTS[event](payload)
     return _EVENTS[event](account, payload, shows_cost)
+
+
+Builder = Callable[[Account, Facts, bool], Notice]
+
+
+def add_events(builders: Mapping[str, Builder], *, staff: Collection[str] = (), mailed: Collection[str] = ()) -> None:
+    """Events of other apps. staff: those about which only staff are told: their payload is their facts. mailed: those
+    whose mails have an address of their own.
+    """
+    _EVENTS.update(builders)
+    _STAFF_EVENTS.update(dict.fromkeys(staff, _plain_notice))
+    MAILED.update(mailed)
+
+
+def _plain_notice(payload: Facts) -> Notice:
+    """Only sent as a webhook."""
+    return Notice(payload, Mail(subject="", text=""))
 
 
 def _provider_refuses_us(payload: Facts) -> Notice:
@@ -157,5 +187,7 @@ def _minute(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-_EVENTS: Mapping[str, Callable[[Account, Facts, bool], Notice]] = {"limit.threshold": _threshold}
-_STAFF_EVENTS: Mapping[str, Callable[[Facts], Notice]] = {"provider.refused": _provider_refuses_us}
+MAILED: set[str] = set()
+"""Events whose mails have an address of their own, and no other recipient."""
+_EVENTS: dict[str, Builder] = {"limit.threshold": _threshold}
+_STAFF_EVENTS: dict[str, Callable[[Facts], Notice]] = {"provider.refused": _provider_refuses_us}

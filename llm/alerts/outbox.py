@@ -24,7 +24,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from llm.alerts.messages import Notice, build_notice
+from llm.alerts.messages import MAILED, Notice, build_notice
 from llm.alerts.webhooks import WebhookError, ensure_webhook_secret, post_webhook
 from llm.enums import OutboxKind
 from llm.models import Account, Outbox
@@ -142,6 +142,11 @@ def _send(message: Outbox, now: datetime) -> str:
     """Returns its fate. Raises _NobodyError, or any error that prevents sending."""
     account = message.account
     is_mail = message.kind == OutboxKind.MAIL
+    if is_mail and message.event in MAILED:
+        notice = build_notice(message.event, account, message.payload)
+        if not notice.mail.to:
+            raise _NobodyError
+        return _send_mail(message, notice, notice.mail.to)
     own = "" if account is None else account.alert_email if is_mail else account.webhook_url
     address = own or (settings.LLM_ALERT_EMAIL if is_mail else settings.LLM_WEBHOOK_URL)
     if not address:
@@ -156,7 +161,18 @@ def _send_mail(message: Outbox, notice: Notice, address: str) -> str:
     """The same message id each time, so that mail programs can detect duplicates."""
     _, _, domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")
     headers = {"Message-ID": f"<{_digest(message)}@{domain or 'localhost'}>", "Auto-Submitted": "auto-generated"}
-    EmailMessage(notice.mail.subject, notice.mail.text, to=[address], headers=headers).send()
+    mail = notice.mail
+    email = EmailMessage(
+        mail.subject,
+        mail.text,
+        from_email=mail.sender or None,
+        to=[address],
+        reply_to=[mail.reply_to] if mail.reply_to else None,
+        headers=headers,
+    )
+    for each in mail.attachments:
+        email.attach(each.name, each.content, each.content_type)
+    email.send()
     return f"to {address}"
 
 

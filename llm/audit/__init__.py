@@ -10,7 +10,7 @@ An audit of what is recent continues where the previous one ended, and also read
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from uuid import UUID
@@ -59,9 +59,9 @@ class Findings:
             self.sentences.append(sentence)
 
 
-def verify() -> Findings:
-    """Audit everything and store the result for staff."""
-    return _verify(None)
+def verify(*, on_progress: Callable[[int, int], None] | None = None) -> Findings:
+    """Audit everything and store the result for staff. on_progress: called with (days read, days)."""
+    return _verify(None, on_progress)
 
 
 def verify_recent() -> Findings:
@@ -69,11 +69,11 @@ def verify_recent() -> Findings:
     return _verify(BooksCheck.objects.exclude(until=None).order_by("-id").first())
 
 
-def _verify(former: BooksCheck | None) -> Findings:
+def _verify(former: BooksCheck | None, on_progress: Callable[[int, int], None] | None = None) -> Findings:
     started_at = database_now()
     findings = Findings()
     verification = _Verification(findings, former)
-    verification.run()
+    verification.run(on_progress)
     with transaction.atomic():
         check = BooksCheck.objects.create(
             scope=CheckScope.ALL if former is None else CheckScope.RECENT,
@@ -111,12 +111,15 @@ class _Verification:
         self._calls = CallChecks()
         self._windows = WindowSums(self._since, {} if former is None else former.used)
 
-    def run(self) -> None:
+    def run(self, on_progress: Callable[[int, int], None] | None) -> None:
         for sentence in problems_of_protection():
             self._findings.add(sentence)
         marks = latest_days()
-        for day in _days_to_read(self._since, self.until, marks):
+        days = _days_to_read(self._since, self.until, marks)
+        for done, day in enumerate(days, start=1):
             self._read_day(day, marks.get(day))
+            if on_progress is not None:
+                on_progress(done, len(days))
         self._catch_up()
         self.used = self._used_and_going_on()
         with reading.snapshot():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from llm.books.adjusting import adjust, lock_call
 from llm.books.clock import database_now
@@ -37,14 +38,15 @@ class ReratingReport:
     cost.
     incomplete: those left unchanged, since an earlier release didn't record all that their price depends on.
 
-    before_pico, after_pico: the cost of the changed ones, in pico-units of USD. run: None for a dry run, and if nothing
-    changed.
+    tokens: of the changed ones, in and out. before_pico, after_pico: the cost of the changed ones, in pico-units of
+    USD. run: None for a dry run, and if nothing changed.
     """
 
     calls: int = 0
     changed: int = 0
     unpriced: int = 0
     incomplete: int = 0
+    tokens: int = 0
     before_pico: int = 0
     after_pico: int = 0
     run: ReratingRun | None = None
@@ -55,6 +57,7 @@ class ReratingReport:
         self.incomplete += not repriced.is_priceable
         if repriced.is_changed and repriced.cost is not None:
             self.changed += 1
+            self.tokens += repriced.figures.counts.total_tokens
             self.before_pico += repriced.figures.cost_pico or 0
             self.after_pico += repriced.cost.pico
 
@@ -98,14 +101,23 @@ def rerate(
     return report
 
 
-def _chunks(provider: str, model: str, first_day: date, last_day: date) -> Iterator[list[Usage]]:
-    calls = Usage.objects.filter(
+def count_calls(provider: str, model: str, first_day: date, last_day: date) -> int:
+    """How many calls `rerate` would examine."""
+    return _closed_calls(provider, model, first_day, last_day).count()
+
+
+def _closed_calls(provider: str, model: str, first_day: date, last_day: date) -> QuerySet[Usage]:
+    return Usage.objects.filter(
         provider=provider,
         **_named(model),
         local_day__gte=first_day,
         local_day__lte=last_day,
         status__in=(UsageStatus.SETTLED, UsageStatus.ESTIMATED),
-    ).order_by("id")
+    )
+
+
+def _chunks(provider: str, model: str, first_day: date, last_day: date) -> Iterator[list[Usage]]:
+    calls = _closed_calls(provider, model, first_day, last_day).order_by("id")
     last: UUID | None = None
     while rows := list((calls if last is None else calls.filter(id__gt=last))[:_CHUNK]):
         last = rows[-1].pk

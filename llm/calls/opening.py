@@ -11,6 +11,7 @@ from uuid import UUID
 
 from llm.books.operations import Claim, OpenCall, Refused, Repeated, Result, Stale, clean_service
 from llm.dialects.base import ParsedRequest, PassThrough, Translatable, WireFormat
+from llm.dialects.field_names import rename_field
 from llm.errors import (
     GatewayError,
     IdempotencyKeyReused,
@@ -19,6 +20,8 @@ from llm.errors import (
     InvalidKey,
     InvalidRequest,
     PermissionDenied,
+    RequestUnwritten,
+    UpstreamRejected,
 )
 from llm.ids import boot_id, uuid7
 from llm.keys import REFUSED_ACCOUNT, REFUSED_KEYS, Caller
@@ -26,7 +29,7 @@ from llm.limits.admission import Exceeded
 from llm.limits.refusals import build_refusal
 from llm.limits.reservation import estimate_reservation
 from llm.prices.catalog import Resolution, Target
-from llm.providers.base import BaseLLMProvider
+from llm.providers.base import BaseLLMProvider, ChecksRequests
 from llm.types import ChatRequest, clean_text
 
 
@@ -52,17 +55,42 @@ def choose_targets(
     """
     chosen: list[tuple[Target, ChatRequest | None]] = []
     translated: ChatRequest | InvalidRequest | None = None
+    refusals: list[InvalidRequest] = []
     for target in targets:
-        if request.dialect in getattr(provider_of(target.instance, target.credential), "dialects", ()):
+        provider = provider_of(target.instance, target.credential)
+        if request.dialect in getattr(provider, "dialects", ()):
             chosen.append((target, None))
             continue
         # Translated once for all of them: a request with many messages takes a while.
         translated = translated or _translated(request, wire, provider=target.provider)
-        if isinstance(translated, ChatRequest):
-            chosen.append((target, replace(translated, model=target.upstream_model)))
-    if not chosen and isinstance(translated, InvalidRequest):
-        raise translated
+        if isinstance(translated, InvalidRequest):
+            refusals.append(translated)
+            continue
+        chat = replace(translated, model=target.upstream_model)
+        if (refusal := _refusal_before_sending(provider, chat, request, wire)) is None:
+            chosen.append((target, chat))
+        else:
+            refusals.append(refusal)
+    if not chosen and refusals:
+        raise refusals[0]
     return chosen
+
+
+def _refusal_before_sending(
+    provider: BaseLLMProvider, chat: ChatRequest, request: ParsedRequest, wire: WireFormat
+) -> InvalidRequest | None:
+    """What this provider has no equivalent for, if it can say so without being asked."""
+    if not isinstance(provider, ChecksRequests):
+        return None
+    try:
+        provider.check_request(chat)
+    except RequestUnwritten:
+        # A fault of ours, which is recorded when the call fails by it.
+        return None
+    except UpstreamRejected as refusal:
+        rename_field(refusal, partial(cast("Translatable", wire).own_name, request=request))
+        return InvalidRequest(refusal.message, param=refusal.param)
+    return None
 
 
 def _translated(request: ParsedRequest, wire: WireFormat, *, provider: str) -> ChatRequest | InvalidRequest:

@@ -1,10 +1,10 @@
 """Changes to the books that the database itself refuses, from any client, psql included.
 
 A call is opened once, leaves the open ones only for the closed ones, and is never changed or deleted; corrections and
-prices are only ever added. Other apps add their own triggers with `keep`. Two more kinds follow from these: a table
-with such rows is never truncated (PostgreSQL), and no write replaces a row that may not be deleted (SQLite, see
-`llm.db.replacement`). The triggers are installed after each migration, and their names contain a digest of their
-definition, so that an old one is replaced.
+prices are only ever added. Other apps add their own triggers with `keep`; those that write the audit log come from
+`llm.db.audit_triggers`. Two more kinds follow: a table with such rows is never truncated (PostgreSQL), and no write
+replaces a row that may not be deleted (SQLite, see `llm.db.replacement`). The triggers are installed after each
+migration, and their names contain a digest of their definition, so that an old one is replaced.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
+from llm.db.audit_triggers import audit_triggers
 from llm.db.replacement import unique_keys
 
 _log = structlog.get_logger("llm.triggers")
@@ -45,6 +46,7 @@ _APPEND_ONLY = {
     "llm_redaction": "what was blanked is never changed",
     "llm_bookscheck": "what a check of the books has found is never changed",
     "llm_checkedday": "what a check of the books has found is never changed",
+    "llm_auditentry": "the audit log is never changed",
 }
 _TRUNCATED = "rows of the books are never removed"
 _REPLACED = "a row of the books is never replaced"
@@ -225,7 +227,7 @@ def _wanted(connection: BaseDatabaseWrapper) -> Mapping[str, Sequence[str]]:
     vendor = connection.vendor
     wanted = {trigger.name(vendor): trigger.create(vendor, trigger.name(vendor)) for trigger in kept}
     derived = _against_replacing(connection, kept) if vendor == "sqlite" else _against_truncating(kept)
-    for table, event, *statements in derived:
+    for table, event, *statements in (*derived, *audit_triggers(connection, tables)):
         name = _name(table, event, statements)
         wanted[name] = [statement.replace(" name ", f" {name} ", 1) for statement in statements]
     return wanted

@@ -10,17 +10,20 @@ from llm.models.outbox import Outbox
 from llm.models.processes import Process, ReaperState, ScheduledTask
 from llm.models.refusals import RefusedRequests
 from llm.models.signins import SignInCount
+from llm.models.trail import AuditEntry, FailedSignIns
 from llm.models.usage import OpenCall, Usage
 from llm.models.used_forms import UsedForm
 
 __all__ = (
     "Account",
     "ApiKey",
+    "AuditEntry",
     "BooksCheck",
     "CatalogVersion",
     "CheckedDay",
     "EndUser",
     "EndUserKey",
+    "FailedSignIns",
     "IdempotencyKey",
     "KeptReply",
     "Limit",

@@ -75,6 +75,10 @@ class AnthropicProvider:
     def count_tokens(self, messages: Sequence[ChatMessage], model: str) -> int:
         return count_message_tokens(messages)
 
+    def check_request(self, request: ChatRequest) -> None:
+        with before_sending(self.name):
+            request_body(request, is_stream=False)
+
     async def find_output_maximum(self, model: str) -> int | None:
         return stated_maximum(self.name, model) or await self._maxima.find_maximum(model)
 

@@ -138,6 +138,14 @@ class CountsPrompts(Protocol):
         """None if its server can't. Raises UpstreamError."""
 
 
+@runtime_checkable
+class ChecksRequests(Protocol):
+    """The optional seventh method: for a provider that knows, without asking, what it has no equivalent for."""
+
+    def check_request(self, request: ChatRequest) -> None:
+        """Raises UpstreamRejected. No I/O. Such a request isn't a call: it is neither recorded nor sent."""
+
+
 class Closing(Generic[Item]):
     """Like `aclosing`, for a provider's return value, which may be an iterator that can't be closed.
 

@@ -56,6 +56,9 @@ class OpenAIProvider:
         self._client.project = None
         self._client._custom_headers = {}
 
+    def check_request(self, request: ChatRequest) -> None:
+        openai_chat_client.check_request(request)
+
     async def chat(self, request: ChatRequest) -> ChatResponse:
         return openai_chat_client.read_reply(*await read_all(await self._post_chat(request, is_stream=False)))
 

@@ -13,6 +13,7 @@ import orjson
 from llm.dialects.anthropic_messages.request import request_body as claude_body
 from llm.dialects.anthropic_messages.wire import ANTHROPIC_MESSAGES
 from llm.dialects.base import ANY_SERVER, Translatable
+from llm.dialects.openai_chat.client import check_request
 from llm.dialects.openai_chat.client import request_body as chat_body
 from llm.dialects.openai_chat.wire import OPENAI_CHAT
 from llm.dialects.openai_responses.wire import OPENAI_RESPONSES
@@ -68,7 +69,12 @@ CHAT: Probes = {
 RESPONSES: Probes = {
     "`instructions`": {"instructions": "Be kind."},
     "images": {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": PNG}]}]},
-    "files": {"input": [{"role": "user", "content": [{"type": "input_file", "filename": "a", "file_data": PDF}]}]},
+    "files (PDF)": {
+        "input": [{"role": "user", "content": [{"type": "input_file", "filename": "a", "file_data": PDF}]}]
+    },
+    "files by their URL": {
+        "input": [{"role": "user", "content": [{"type": "input_file", "file_url": "https://example.com/a.pdf"}]}]
+    },
     "`max_output_tokens`": {"max_output_tokens": 9},
     "`temperature`": {"temperature": 0.5},
     "`top_p`": {"top_p": 0.5},
@@ -89,7 +95,22 @@ RESPONSES: Probes = {
 MESSAGES: Probes = {
     "`system`": {"system": "Be kind."},
     "images": _said({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}),
-    "documents": _said({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "x"}}),
+    "documents (PDF)": _said(
+        {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AAAA"}}
+    ),
+    "documents (text)": _said(
+        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "x"}}
+    ),
+    "documents by their URL": _said(
+        {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}}
+    ),
+    "citations of documents": _said(
+        {
+            "type": "document",
+            "source": {"type": "text", "media_type": "text/plain", "data": "x"},
+            "citations": {"enabled": True},
+        }
+    ),
     "`temperature`": {"temperature": 0.5},
     "`top_p`": {"top_p": 0.5},
     "`top_k`": {"top_k": 5},
@@ -113,6 +134,7 @@ def to_claude(chat: ChatRequest) -> bytes:
 
 
 def to_chat_server(chat: ChatRequest) -> bytes:
+    check_request(chat)
     return chat_body(chat, is_stream=False, server=ANY_SERVER)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from llm.enums import UsageSource
 from tests.books import closed_usage
-from tests.e2e.callers import Application, error_of, events_of
+from tests.e2e.callers import Application, assert_nothing_happened, error_of, events_of
 from tests.e2e.test_openai_sdk import WEATHER
 from tests.e2e.test_unpriced import make_route
 from tests.fakes import FakeUpstream, Script
@@ -203,9 +203,7 @@ def test_what_a_model_of_claudes_refuses_is_refused_by_name_before_it_is_sent(
     with pytest.raises(openai.BadRequestError) as refused:
         sdk.chat.completions.create(**asked)
     assert refused.value.param == param
-    assert not upstream.ledger.entries()
-    [row] = closed_usage(1)
-    assert (row.status, row.total_tokens) == ("void", 0)
+    assert_nothing_happened(upstream)
 
 
 def test_thinking_that_was_changed_is_the_providers_to_refuse(sdk: openai.OpenAI, upstream: FakeUpstream) -> None:

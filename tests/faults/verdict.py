@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _EXACT = ("reported", "drained")
 _REFUSED = 300
 _NOT_SENT = 503
-_SURELY_NOTHING = frozenset((400, 401, 403, 404, 413, 422, 429, 503, 529))
+_SURELY_NOTHING = frozenset((*range(300, 500), 503, 529))
 """With these an upstream says that it did nothing."""
 _PICO = 12
 
@@ -75,7 +75,7 @@ class Verdict:
 
 def compare(entries: Sequence[Entry], rows: Sequence[Usage], outcomes: Sequence[Outcome], *, held: int = 0) -> Verdict:
     """held: what is still put aside for calls under way, when there are none."""
-    verdict = Verdict(calls=len(outcomes), entries=len(entries), rows=len(rows))
+    verdict = Verdict(calls=len({outcome.model for outcome in outcomes}), entries=len(entries), rows=len(rows))
     entries_of, rows_of = _by_name(entries), _by_name(rows)
     for model in entries_of.keys() | rows_of.keys():
         _compare_name(verdict, entries_of[model], rows_of[model])

@@ -42,7 +42,8 @@ from billing.admin.invoices.steps import step_view
 from billing.admin.jobs.month_admin import close_view, verify_view
 from billing.admin.pages import user_of
 from billing.currencies import format_money
-from billing.documents import pdf_file_name, render_html, render_pdf
+from billing.documents import pdf_file_name, render_html
+from billing.documents.mails import pdf_of
 from billing.invoices.payments import NOTHING, Balance, balances
 from billing.models import Invoice
 from llm.admin.account_filter import AccountFilter
@@ -222,6 +223,6 @@ def _document_view(invoice_admin: InvoiceAdmin, request: HttpRequest, object_id:
 
 def _pdf_view(invoice_admin: InvoiceAdmin, request: HttpRequest, object_id: int) -> HttpResponse:
     invoice = _seen(invoice_admin, request, object_id)
-    response = HttpResponse(render_pdf(invoice), content_type="application/pdf")
+    response = HttpResponse(pdf_of(invoice), content_type="application/pdf")
     response["Content-Disposition"] = f'attachment; filename="{pdf_file_name(invoice)}"'
     return response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
@@ -24,19 +24,22 @@ from billing.admin.invoices.formatting import (
     state_badge,
     usage_change_text,
 )
+from billing.admin.invoices.review_queue import BY_ATTENTION
 from billing.admin.invoices.steps import Step, open_steps
 from billing.enums import InvoiceKind, InvoiceState, LineKind
 from billing.invoices.blockers import find_blockers, open_calls_note
 from billing.invoices.glyphs import missing_now, missing_sentence
 from billing.invoices.line_calls import has_calls
+from billing.invoices.messages import REMINDER_EVENT, find_mails
 from billing.invoices.parties import BillTo, bill_to_of
 from billing.invoices.payments import Balance, balance_of
 from billing.invoices.taxes import Tax, taxes_of
 from billing.models import DailyUsage, Invoice, InvoiceEvent, InvoiceLine, OneOffLine, Payment
 from billing.models.invoices import FINAL_STATES
 from billing.periods import BillingPeriod
+from llm.admin.format import badge
 from llm.fields import ExactSum
-from llm.models import ApiKey
+from llm.models import ApiKey, Outbox
 
 FLAG_MEANINGS = {
     "open": "Calls of the month are still in flight; their usage is billed as late usage on the next invoice.",
@@ -99,6 +102,27 @@ class Blocker:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The invoices before and after this one among those in the same state, in the queue's order. position: from 1."""
+
+    position: int = 0
+    number: int = 0
+    before: Invoice | None = None
+    after: Invoice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageMail:
+    """state: a badge. at: when it was sent, failed, or will be sent."""
+
+    message: Outbox
+    kind: str
+    to: str
+    state: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class InvoicePage:
     """days, keys: billable usage of the month as currently on the books; empty for credit notes.
 
@@ -120,10 +144,12 @@ class InvoicePage:
     balance: Balance
     overdue: str
     payments: Sequence[Payment]
+    mails: Sequence[PageMail]
     taxes: Sequence[Tax]
     days: Sequence[dict[str, Any]]
     keys: Sequence[KeyUsage]
     events: Sequence[InvoiceEvent]
+    neighbours: Neighbours
     credit_notes: Sequence[Invoice]
     bill_to: BillTo
 
@@ -150,10 +176,12 @@ def invoice_page(invoice: Invoice, user: User) -> InvoicePage:
         balance=balance,
         overdue=overdue_badge(balance),
         payments=list(Payment.objects.filter(invoice=invoice).select_related("recorded_by").order_by("-id")),
+        mails=[_mail(each) for each in find_mails(invoice)] if invoice.state in FINAL_STATES else [],
         taxes=taxes_of(invoice),
         days=_days(invoice, rows) if rows else [],
         keys=_keys(rows),
         events=list(invoice.events.select_related("user").order_by("-id")),
+        neighbours=_neighbours(invoice),
         credit_notes=list(invoice.credit_notes.select_related("account").order_by("credit_sequence")),
         bill_to=bill_to_of(invoice),
     )
@@ -192,6 +220,33 @@ def _one_offs(invoice: Invoice, groups: Sequence[LineGroup]) -> list[OneOffLine]
     rows = OneOffLine.objects.filter(account=invoice.account_id, period_start__in=starts).select_related("added_by")
     is_draft = invoice.state == InvoiceState.DRAFT
     return [each for each in rows if each.key in keys or (is_draft and each.removed_at is None)]
+
+
+_WAITING_STATES = (InvoiceState.DRAFT, InvoiceState.IN_REVIEW, InvoiceState.APPROVED)
+MAX_NEIGHBOURS = 5000
+
+
+def _neighbours(invoice: Invoice) -> Neighbours:
+    """None for what waits for nobody."""
+    if invoice.state not in _WAITING_STATES:
+        return Neighbours()
+    queue = Invoice.objects.filter(state=invoice.state).order_by(*BY_ATTENTION, "pk")
+    ids = list(queue.values_list("pk", flat=True)[:MAX_NEIGHBOURS])
+    if invoice.pk not in ids or len(ids) < 2:
+        return Neighbours()
+    place = ids.index(invoice.pk)
+    wanted = (*ids[max(place - 1, 0) : place], *ids[place + 1 : place + 2])
+    near = Invoice.objects.select_related("account").in_bulk(wanted)
+    before = near[ids[place - 1]] if place else None
+    after = near[ids[place + 1]] if place + 1 < len(ids) else None
+    return Neighbours(place + 1, len(ids), before, after)
+
+
+def _mail(message: Outbox) -> PageMail:
+    state = "sent" if message.sent_at else "failed" if message.given_up_at else "waiting"
+    kind = "Reminder" if message.event == REMINDER_EVENT else "Document"
+    at = message.sent_at or message.given_up_at or message.due_at
+    return PageMail(message, kind, str(message.payload.get("to", "")), badge(state), at)
 
 
 def _calls_url(invoice: Invoice, line: InvoiceLine) -> str:

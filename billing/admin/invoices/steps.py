@@ -56,6 +56,7 @@ CHANGED = "The invoice was changed since this page was opened. Nothing was done:
 class Step:
     """consequence: what the step leads to, in a sentence. perform: (invoice id, user=, reason=, details of the form).
 
+    joint: between the label and the invoice's name, in the page's title.
     confirms: returns the figures that the step's page shows and the user agrees to.
     """
 
@@ -67,6 +68,7 @@ class Step:
     is_main: bool = False
     is_dangerous: bool = False
     confirms: Callable[[Invoice], object] | None = None
+    joint: str = " "
 
     @property
     def name(self) -> str:
@@ -88,6 +90,11 @@ def _what_is_left(invoice: Invoice) -> object:
 def _payments(invoice: Invoice) -> object:
     """So that a form that is sent twice records one payment."""
     return list(Payment.objects.filter(invoice=invoice).values_list("pk", flat=True)), balance_of(invoice).outstanding
+
+
+def _mails(invoice: Invoice) -> object:
+    """So that a form that is sent twice sends one mail."""
+    return invoice.events.filter(action=InvoiceAction.MAIL).count()
 
 
 def _one_offs(invoice: Invoice) -> object:
@@ -138,6 +145,15 @@ STEPS: Sequence[Step] = (
         "For a payment recorded by mistake. Its reversal is recorded too, and the amount is outstanding again.",
         review.undo_payment,
         UndoPaymentForm,
+        joint=" on ",
+    ),
+    Step(
+        InvoiceAction.MAIL,
+        "Send by mail",
+        "Sends the PDF to the address in the billing profile, again if it was sent before. The bytes stay the same.",
+        review.mail,
+        confirms=_mails,
+        joint=": ",
     ),
     Step(
         InvoiceAction.RECOMPUTE,
@@ -153,6 +169,7 @@ STEPS: Sequence[Step] = (
         add_one_off,
         OneOffForm,
         confirms=_one_offs,
+        joint=" to ",
     ),
     Step(
         InvoiceAction.REMOVE_LINE,
@@ -160,6 +177,7 @@ STEPS: Sequence[Step] = (
         "Removes a one-off line from the draft, which is recalculated.",
         remove_one_off,
         RemoveOneOffForm,
+        joint=" from ",
     ),
     Step(
         InvoiceAction.SEND_BACK,
@@ -221,6 +239,8 @@ def open_steps(invoice: Invoice, user: User) -> list[Step]:
         actions.add(InvoiceAction.RECOMPUTE)
     if invoice.state in FINAL_STATES and not is_credit_note:
         actions |= {InvoiceAction.CREDIT, InvoiceAction.BILL_AGAIN}
+    if invoice.state in FINAL_STATES:
+        actions.add(InvoiceAction.MAIL)
     return [step for step in STEPS if step.action in actions and may(user, step)]
 
 
@@ -246,12 +266,13 @@ def step_view(invoice_admin: ReadOnlyAdmin[Invoice], request: HttpRequest, objec
     context = page_context(
         invoice_admin,
         request,
-        f"{step.label} {invoice}",
+        f"{step.label}{step.joint}{invoice}",
         invoice=invoice,
         step=step,
         form=form,
         is_open=step in open_steps(invoice, user),
         blockers=_blockers(step, invoice),
+        warnings=_warnings(step, invoice),
         seen_field=SEEN_FIELD,
         seen=step.figures_of(invoice),
     )
@@ -265,6 +286,14 @@ def _blockers(step: Step, invoice: Invoice) -> list[str]:
     if step.action == InvoiceAction.SUBMIT and invoice.state == InvoiceState.DRAFT:
         return [sentence] if (sentence := why_too_early(invoice)) else []
     return []
+
+
+def _warnings(step: Step, invoice: Invoice) -> list[str]:
+    """What will block issuing, before anyone reviews or signs amounts that must change."""
+    is_due = step.action == InvoiceAction.APPROVE and invoice.state == InvoiceState.IN_REVIEW
+    if step.action == InvoiceAction.SUBMIT and invoice.state == InvoiceState.DRAFT:
+        is_due = not why_too_early(invoice)
+    return find_blockers(invoice) if is_due else []
 
 
 def perform(step: Step, invoice: Invoice, *, user: User, reason: str, seen: str, **details: Any) -> Invoice:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.admin.pages import user_of
+from billing.admin.plans.estimate import estimate_view
 from billing.admin.plans.forms import RATE_FIELDS, PlanRateForm, PlanRateFormSet, PlanVersionForm, copied_terms
 from billing.models import Plan, PlanRate, PlanVersion
 from billing.plans import is_used, lock_plan, problems_of_version, why_unchangeable
@@ -187,6 +189,10 @@ class PlanVersionAdmin(_TermsColumns, GatewayAdmin[PlanVersion]):
         ("For the record", {"fields": ("note",)}),
     )
 
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(partial(estimate_view, self))
+        return [path("<int:version_id>/estimate/", view, name="billing_planversion_estimate"), *super().get_urls()]
+
     def why_unchangeable(self, obj: PlanVersion) -> str:
         return why_unchangeable(obj)
 
@@ -216,6 +222,9 @@ class PlanVersionAdmin(_TermsColumns, GatewayAdmin[PlanVersion]):
             may_add = self.has_add_permission(request)
             context["is_used"] = is_used(version)
             buttons = [ObjectButton("New version", _new_version_url(version.plan, version))] if may_add else []
+            if request.user.has_perm("billing.view_invoice"):
+                url = reverse("admin:billing_planversion_estimate", args=(version.pk,))
+                buttons = [ObjectButton("Try on a month", url), *buttons]
             context["object_buttons"] = buttons
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 

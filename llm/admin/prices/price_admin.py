@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, cast
+from urllib.parse import urlencode
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -152,6 +153,17 @@ class PriceAdmin(GatewayAdmin[Price]):
             raise ValidationError(str(error)) from error
         obj.pk, obj.source = written.pk, written.source
 
+    def response_add(self, request: HttpRequest, obj: Price, post_url_continue: str | None = None) -> HttpResponse:
+        """Leads on to past calls of the model that had no price, if there are any that this one covers."""
+        found = usage_summaries.unpriced_models() if may_rerate(request) else []
+        entry = next((each for each in found if (each.provider, each.model) == (obj.provider, obj.model)), None)
+        if entry is None or entry.last_at < obj.effective_from:
+            return super().response_add(request, obj, post_url_continue)
+        self.message_user(request, "The price was set. Past calls without a price can have it too.", messages.SUCCESS)
+        asked = {"provider": obj.provider, "model": obj.model, "first": str(entry.first_day)}
+        query = urlencode({**asked, "reason": "It had no price."})
+        return HttpResponseRedirect(f"{reverse('admin:billing_booksjob_rerate')}?{query}")
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -176,6 +188,7 @@ class PriceAdmin(GatewayAdmin[Price]):
             "priced_since": [(entry, price) for entry, price in found if price is not None],
             "looked_at": usage_summaries.UNPRICED_CALLS_LOOKED_AT,
             "may_set": self.has_add_permission(request),
+            "may_rerate": may_rerate(request),
         }
         return TemplateResponse(request, "admin/llm/price/unpriced.html", context)
 
@@ -202,6 +215,11 @@ class PriceAdmin(GatewayAdmin[Price]):
     @admin.display(description="Source", ordering="source")
     def set_by(self, price: Price) -> str:
         return str(price.created_by) if price.created_by else price.get_source_display()
+
+
+def may_rerate(request: HttpRequest) -> bool:
+    """Whether the pages of `billing` that apply prices to past calls are open to this user."""
+    return request.user.has_perms(("billing.rerate_calls", "billing.view_booksjob", "llm.view_price"))
 
 
 def standing_badges(price: Price, now: datetime) -> SafeString:

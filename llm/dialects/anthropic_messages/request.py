@@ -153,8 +153,12 @@ def _with_cache_hint(holder: dict[str, Any], hint: Mapping[str, Any] | None) -> 
 
 
 def _document_source(url: str) -> dict[str, str]:
+    if url[:8].lower() == "https://":
+        return {"type": "url", "url": url}
     if not url.lower().startswith(_PDF_URL):
-        raise UpstreamRejected("This model takes files as PDFs in base64, in a data URL.", param="messages")
+        raise UpstreamRejected(
+            "This model takes files as PDFs: in base64 in a data URL, or by an https URL.", param="messages"
+        )
     return {"type": "base64", "media_type": "application/pdf", "data": url[len(_PDF_URL) :]}
 
 

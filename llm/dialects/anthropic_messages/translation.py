@@ -22,7 +22,18 @@ from llm.dialects.request_fields import (
 )
 from llm.dialects.thinking import BLOCK_KINDS, read_blocks
 from llm.errors import InvalidRequest
-from llm.types import ChatMessage, ChatRequest, ContentPart, ImagePart, Role, TextPart, Tool, ToolCall, ToolChoice
+from llm.types import (
+    ChatMessage,
+    ChatRequest,
+    ContentPart,
+    FilePart,
+    ImagePart,
+    Role,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 
 # Field -> the values that request nothing.
 _UNTRANSLATABLE: dict[str, tuple[Any, ...]] = {
@@ -125,16 +136,16 @@ def _turn(role: Role, places: list[tuple[Any, str]]) -> list[ChatMessage]:
     parts: list[ContentPart] = []
     for block, path in places:
         if _kind_of(block, path) == "tool_result":
-            result, images = _tool_result(block, path)
+            result, others = _tool_result(block, path)
             results.append(result)
-            # A tool's message elsewhere can't contain images, so they follow it in a message of the caller's.
-            parts += images
+            # A tool's message elsewhere contains only text, so the rest follows it in a message of the caller's.
+            parts += others
         else:
             parts.append(_part(block, path))
     return [*results, ChatMessage(role, _content(parts))] if parts else results
 
 
-def _tool_result(block: Mapping[str, Any], path: str) -> tuple[ChatMessage, list[ImagePart]]:
+def _tool_result(block: Mapping[str, Any], path: str) -> tuple[ChatMessage, list[ContentPart]]:
     call_id, content = block.get("tool_use_id"), block.get("content")
     if not isinstance(call_id, str) or not call_id:
         refuse_type(f"{path}.tool_use_id", "the id of the call that it answers")
@@ -146,13 +157,33 @@ def _tool_result(block: Mapping[str, Any], path: str) -> tuple[ChatMessage, list
     text = "\n".join(part.text for part in parts if isinstance(part, TextPart))
     if block.get("is_error") is True and not text.lower().startswith("error"):
         text = f"Error: {text}"
-    return ChatMessage("tool", text, tool_call_id=call_id), [part for part in parts if isinstance(part, ImagePart)]
+    return ChatMessage("tool", text, tool_call_id=call_id), [part for part in parts if not isinstance(part, TextPart)]
 
 
 def _part(block: Any, path: str) -> ContentPart:
-    if _kind_of(block, path) == "image":
+    kind = _kind_of(block, path)
+    if kind == "image":
         return ImagePart(_image_url(block.get("source"), f"{path}.source"))
+    if kind == "document":
+        return _document(block, path)
     return TextPart(_text(block, path))
+
+
+def _document(block: Mapping[str, Any], path: str) -> ContentPart:
+    """A PDF is a file elsewhere, a text is a text; citations of them have no equivalent."""
+    if read_object(block, "citations").get("enabled"):
+        refuse_unsupported(f"{path}.citations")
+    title = read_string(block, "title") or ""
+    source = block.get("source")
+    fields = source if isinstance(source, dict) else {}
+    kind, data, url = (fields.get(name) for name in ("type", "data", "url"))
+    if kind == "text" and isinstance(data, str):
+        return TextPart("\n\n".join(filter(None, (title, read_string(block, "context"), data))))
+    if kind == "url" and isinstance(url, str) and url.startswith("https://"):
+        return FilePart(url, title)
+    if kind != "base64" or not isinstance(data, str) or fields.get("media_type") != "application/pdf":
+        refuse_type(f"{path}.source", "a text, or a PDF as base64 or by its https URL")
+    return FilePart(f"data:application/pdf;base64,{data}", title)
 
 
 def _text(block: Any, path: str) -> str:

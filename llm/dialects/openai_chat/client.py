@@ -15,7 +15,7 @@ from llm.dialects.openai_chat.rendering import tool_call_object
 from llm.dialects.openai_chat.usage import is_last_chunk, read_usage
 from llm.dialects.thinking import read_delta_thinking, read_reply_thinking
 from llm.dialects.usage_figures import merged_service, read_service
-from llm.errors import UpstreamFailed
+from llm.errors import UpstreamFailed, UpstreamRejected
 from llm.types import (
     ChatMessage,
     ChatRequest,
@@ -68,6 +68,16 @@ def request_body(request: ChatRequest, *, is_stream: bool, server: Server = ANY_
     if is_stream:
         body |= {"stream": True, "stream_options": {"include_usage": True} if server.takes_stream_options else None}
     return orjson.dumps({name: value for name, value in body.items() if value is not None})
+
+
+def check_request(request: ChatRequest) -> None:
+    """Raises UpstreamRejected for what chat completions have no form for."""
+    for message in request.messages:
+        for part in () if isinstance(message.content, str) else message.content:
+            if isinstance(part, FilePart) and not part.url.startswith("data:"):
+                raise UpstreamRejected(
+                    "This model takes no files by their address: send the content, in base64.", param="messages"
+                )
 
 
 def _sent_messages(messages: Iterable[ChatMessage], server: Server) -> list[dict[str, Any]]:

@@ -103,6 +103,8 @@ def _part(part: ContentPart) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"type": "input_text", "text": part.text}
     if isinstance(part, FilePart):
+        if not part.url.startswith("data:"):
+            return {"type": "input_file", "file_url": part.url}
         return {"type": "input_file", "filename": part.filename or "file.pdf", "file_data": part.url}
     return {"type": "input_image", "image_url": part.url, "detail": "auto"}
 

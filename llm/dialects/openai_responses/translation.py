@@ -27,7 +27,7 @@ from llm.dialects.request_fields import (
     refuse_unsupported,
 )
 from llm.errors import InvalidRequest
-from llm.types import ChatMessage, ChatRequest, ContentPart, Role, TextPart, Thinking, ToolCall, ToolChoice
+from llm.types import ChatMessage, ChatRequest, ContentPart, FilePart, Role, TextPart, Thinking, ToolCall, ToolChoice
 
 # Field -> the values that request nothing.
 _UNTRANSLATABLE: Mapping[str, tuple[Any, ...]] = {
@@ -151,7 +151,20 @@ def _part(part: Any, param: str) -> ContentPart:
         return TextPart(text)
     if kind == "input_image":
         return read_image({"url": part.get("image_url"), "detail": part.get("detail")}, f"{param}.image_url")
+    if kind == "input_file":
+        return _file(part, param)
     raise InvalidRequest(f"This model does not support content of type '{str(kind)[:40]}'.", param=f"{param}.type")
+
+
+def _file(part: Mapping[str, Any], param: str) -> FilePart:
+    """By its content, or by its address."""
+    name = "file_data" if part.get("file_data") is not None else "file_url"
+    url, filename, start = part.get(name), part.get("filename"), {"file_data": "data:", "file_url": "https://"}[name]
+    if url is None:
+        refuse_type(param, "a file with its 'file_data' or 'file_url'")
+    if not isinstance(url, str) or not url.startswith(start):
+        refuse_type(f"{param}.{name}", f"a URL that begins with {start}")
+    return FilePart(url, filename if isinstance(filename, str) else "")
 
 
 def _tool_choice(body: Mapping[str, Any]) -> ToolChoice | None:

@@ -36,19 +36,22 @@ PAGES = {
     "checks": "/admin/llm/bookscheck/",
     "prices": "/admin/llm/price/",
     "add price": "/admin/llm/price/add/",
+    "jobs": "/admin/billing/booksjob/",
     "users": "/admin/auth/user/",
 }
 OPEN = {
     "Key managers": {"usage", "keys", "add key", "limits", "add limit", "routes"},
     "Billing preparers": {
         *("queue", "close", "export", "exports", "profiles", "add profile", "rates", "add rate"),
-        *("plans", "add plan", "versions", "days", "imports", "usage", "keys"),
+        *("plans", "add plan", "versions", "days", "imports", "usage", "keys", "jobs"),
     },
     "Billing approvers": {
         *("queue", "exports", "profiles", "rates", "plans", "versions", "days", "imports", "usage", "keys"),
+        "jobs",
     },
+    "Price managers": {"imports", "usage", "keys", "prices", "add price", "jobs"},
     "Auditors": {
-        *("queue", "exports", "profiles", "rates", "plans", "versions", "days", "imports"),
+        *("jobs", "queue", "exports", "profiles", "rates", "plans", "versions", "days", "imports"),
         *("usage", "keys", "limits", "routes", "checks", "prices"),
     },
 }

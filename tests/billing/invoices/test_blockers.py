@@ -252,8 +252,8 @@ def test_a_tier_that_callers_chose_is_named_where_it_has_no_price(
 
     why = f", some of them for {words}, which their price doesn't list: set one with these rates"
     assert find_blockers(draft(account)) == [
-        f"1 call of 2026-10 to openai gpt-4o has no price{why} and run “manage.py rerate”.",
-        "1 call of 2026-10 to openai other has no price: set one and run “manage.py rerate”.",
+        f"1 call of 2026-10 to openai gpt-4o has no price{why} and apply it to past calls, under Prices.",
+        "1 call of 2026-10 to openai other has no price: set one and apply it to past calls, under Prices.",
     ]
 
 
@@ -288,7 +288,7 @@ def test_a_call_whose_cost_was_taken_back_holds_up_its_invoice_until_it_has_one(
     assert (invoice.subtotal, labels_of(invoice).count("unpriced calls")) == (Decimal(2), 1)
     why = "some of them for service_tier:priority, which their price doesn't list: set one with these rates"
     assert find_blockers(invoice) == [
-        f"1 call of 2026-10 to openai gpt-4o has no price, {why} and run “manage.py rerate”."
+        f"1 call of 2026-10 to openai gpt-4o has no price, {why} and apply it to past calls, under Prices."
     ]
     price_priority()
     invoice = draft(account)

@@ -201,4 +201,4 @@ def test_what_nobody_can_tell_is_an_error(payload: dict[str, Any], error: type[E
 def test_an_event_that_nobody_knows_is_an_error() -> None:
     account = an_account()
     with pytest.raises(KeyError):
-        build_notice("invoice.issued", account, PAYLOAD)
+        build_notice("invoice.eaten", account, PAYLOAD)

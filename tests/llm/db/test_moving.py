@@ -20,7 +20,7 @@ from tests.llm.books.making import a_close, a_key, an_open
 
 pytestmark = pytest.mark.django_db
 
-migration = import_module("llm.migrations.0030_two_tables")
+migration = import_module("llm.migrations.0031_two_tables")
 editor = SimpleNamespace(connection=connection)
 
 

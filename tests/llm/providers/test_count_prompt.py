@@ -101,7 +101,7 @@ async def test_a_server_without_the_endpoint_is_no_failure(upstream: FakeUpstrea
     await provider.aclose()
 
 
-@pytest.mark.parametrize("script", [Script(status=500), Script(status=429), Script(body=b'{"input_tokens": "9"}')])
+@pytest.mark.parametrize("script", [Script(status=500), Script(status=429), Script(body=b'{"input_tokens": "nine"}')])
 async def test_a_failure_is_never_a_number(upstream: FakeUpstream, script: Any) -> None:
     provider = openai_at(upstream, Dialect.OPENAI_RESPONSES)
     upstream.enqueue(script)

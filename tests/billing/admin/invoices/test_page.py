@@ -15,6 +15,7 @@ from billing.enums import InvoiceKind, InvoiceState
 from billing.invoices import review
 from billing.models import Invoice, InvoiceEvent
 from billing.periods import BillingPeriod
+from billing.rollup import refresh
 from llm.enums import CallOutcome, UsageSource, UsageStatus
 from llm.models import Account, Price
 from tests.billing.admin.pages import (
@@ -109,7 +110,7 @@ def test_buttons_are_what_one_may_do_now() -> None:
     assert buttons(preparer, issued) == []
     assert buttons(approver, draft) == ["Void"]
     assert buttons(approver, submitted) == ["Approve", "Send back", "Void"]
-    assert buttons(approver, issued) == ["Mark as paid", "Credit", "Credit and bill again"]
+    assert buttons(approver, issued) == ["Mark as paid", "Send by mail", "Credit", "Credit and bill again"]
     assert buttons(preparer, note) == ["Submit"]
     assert buttons(viewer, draft) == []
 
@@ -375,3 +376,29 @@ def test_a_one_off_line_is_added_once_and_removed() -> None:
     assert preparer.post(remove, {"one_off": one_off, "reason": "no longer"}).status_code == 302
     assert not draft.lines.filter(kind="one_off").exists()
     assert "Select a valid choice" in text_of(preparer.post(remove, {"one_off": one_off, "reason": "no longer"}))
+
+
+def test_reviewers_go_from_one_invoice_to_the_next(admin_client: Client) -> None:
+    first, second, third = (make_submitted(name) for name in ("Alpha", "Beta", "Gamma"))
+    make_draft("Draft")
+
+    page = text_of(admin_client.get(page_url(second)))
+
+    assert "2 of 3, in review" in page
+    assert f'href="{page_url(first)}" rel="prev"' in page
+    assert f'href="{page_url(third)}" rel="next"' in page
+    assert 'rel="next"' not in text_of(admin_client.get(page_url(third)))
+
+
+@pytest.mark.parametrize(("make", "step"), [(make_draft, "submit"), (make_submitted, "approve")])
+def test_what_blocks_issuing_is_said_before_it_is_submitted_or_approved(
+    admin_client: Client, make: Any, step: str
+) -> None:
+    invoice = make()
+    assert "issued yet" not in text_of(admin_client.get(step_url(invoice, step)))
+    make_call(invoice.account, model="nobody-knows", prompt_tokens=5)
+    refresh(account_ids=[invoice.account_id])
+
+    page = text_of(admin_client.get(step_url(invoice, step)))
+
+    assert "1 call of 2026-10 to openai nobody-knows has no price" in page

@@ -6,8 +6,10 @@ import orjson
 import pytest
 
 from llm.dialects.anthropic_messages.wire import ANTHROPIC_MESSAGES
-from llm.errors import InvalidRequest
-from llm.types import ChatMessage, ChatRequest, ImagePart, TextPart, Thinking, Tool, ToolCall, ToolChoice
+from llm.dialects.openai_chat.client import check_request
+from llm.dialects.openai_chat.client import request_body as chat_body
+from llm.errors import InvalidRequest, UpstreamRejected
+from llm.types import ChatMessage, ChatRequest, FilePart, ImagePart, TextPart, Thinking, Tool, ToolCall, ToolChoice
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOL = {"name": "weather", "description": "d", "input_schema": {"type": "object"}}
@@ -168,7 +170,11 @@ def _user(*blocks: Any) -> dict[str, Any]:
         ({"messages": "Hello"}, "messages"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
-        (_user({"type": "document", "source": {"type": "base64"}}), "messages[0].content[0].type"),
+        (_user({"type": "document", "source": {"type": "base64"}}), "messages[0].content[0].source"),
+        (
+            _user({"type": "document", "source": {"type": "text", "data": "x"}, "citations": {"enabled": True}}),
+            "messages[0].content[0].citations",
+        ),
         (_user({"type": "search_result"}), "messages[0].content[0].type"),
         (_user(7), "messages[0].content[0]"),
         (_user({"type": "text"}), "messages[0].content[0].text"),
@@ -176,7 +182,7 @@ def _user(*blocks: Any) -> dict[str, Any]:
         (_user({"type": "tool_result"}), "messages[0].content[0].tool_use_id"),
         (
             _user({"type": "tool_result", "tool_use_id": "t", "content": [{"type": "document"}]}),
-            "messages[0].content[0].content[0].type",
+            "messages[0].content[0].content[0].source",
         ),
         ({"system": 7}, "system"),
         ({"system": [IMAGE]}, "system[0].type"),
@@ -192,3 +198,24 @@ def test_what_cannot_be_carried_is_refused_by_name(fields: dict[str, Any], param
     with pytest.raises(InvalidRequest) as refusal:
         to_chat(**fields)
     assert refusal.value.param == param
+
+
+def test_documents_are_files_and_texts_elsewhere() -> None:
+    pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AAAA"}}
+    text = {"type": "document", "title": "T", "context": "C", "source": {"type": "text", "data": "D"}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "See."}, pdf]}
+    chat = to_chat(messages=[{"role": "user", "content": [result, {**pdf, "title": "a.pdf"}, text]}])
+    file = "data:application/pdf;base64,AAAA"
+    assert chat.messages == (
+        ChatMessage("tool", "See.", tool_call_id="t"),
+        ChatMessage("user", (FilePart(file), FilePart(file, "a.pdf"), TextPart("T\n\nC\n\nD"))),
+    )
+    sent = orjson.loads(chat_body(chat, is_stream=False))["messages"][1]["content"]
+    assert sent[1] == {"type": "file", "file": {"filename": "a.pdf", "file_data": file}}
+
+
+def test_a_chat_server_gets_no_file_by_its_address() -> None:
+    source = {"type": "url", "url": "https://example.com/a.pdf"}
+    chat = to_chat(messages=[{"role": "user", "content": [{"type": "document", "source": source}]}])
+    with pytest.raises(UpstreamRejected, match="by their address"):
+        check_request(chat)

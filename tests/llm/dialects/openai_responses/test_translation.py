@@ -7,6 +7,8 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from llm.dialects.anthropic_messages.request import request_body
+from llm.dialects.openai_responses.translation import to_chat as translate
 from llm.dialects.openai_responses.wire import OPENAI_RESPONSES
 from llm.errors import InvalidRequest
 from llm.types import (
@@ -157,7 +159,7 @@ def test_structured_output(sent: Any, expected: Any) -> None:
         ({"input": [{"role": "critic", "content": "x"}]}, "input[0].role"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "u"}]}]},
-            "input[0].content[0].type",
+            "input[0].content[0].file_url",
         ),
         ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].image_url"),
@@ -346,3 +348,28 @@ def test_a_text_after_redacted_thinking_is_an_item_of_its_own() -> None:
     assert [(len(item.summary), item.encrypted_content) for item in output] == [
         *((0, "llm-gateway.data:x"), (1, "llm-gateway.signature:"), (0, "llm-gateway.data:y")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        (
+            {"file_data": "data:application/pdf;base64,AAAA", "filename": "a.pdf"},
+            {"type": "base64", "media_type": "application/pdf", "data": "AAAA"},
+        ),
+        ({"file_url": "https://example.com/a.pdf"}, {"type": "url", "url": "https://example.com/a.pdf"}),
+    ],
+)
+def test_a_pdf_becomes_a_document_of_claudes(part: dict[str, Any], source: dict[str, str]) -> None:
+    chat = translate(
+        {"input": [{"role": "user", "content": [{"type": "input_file", **part}]}]}, model="claude-sonnet-4-6"
+    )
+    sent = orjson.loads(request_body(chat, is_stream=False))
+    title = {"title": part["filename"]} if "filename" in part else {}
+    assert sent["messages"][0]["content"] == [{"type": "document", "source": source, **title}]
+
+
+def test_a_file_without_its_content_is_refused_by_name() -> None:
+    with pytest.raises(InvalidRequest, match="file_data") as refused:
+        translate({"input": [{"role": "user", "content": [{"type": "input_file", "filename": "a"}]}]}, model="m")
+    assert refused.value.param == "input[0].content[0]"

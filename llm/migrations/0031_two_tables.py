@@ -55,7 +55,7 @@ def move_back(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ("llm", "0029_keys_say_whose_they_are"),
+        ("llm", "0030_audit_log"),
     ]
 
     operations = [

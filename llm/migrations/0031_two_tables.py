@@ -38,7 +38,8 @@ def refuse_beside_gateways(apps, schema_editor):
 
 
 def move_open_calls(apps, schema_editor):
-    with lifted("llm_usage", schema_editor.connection), schema_editor.connection.cursor() as cursor:
+    connection = schema_editor.connection
+    with lifted("llm_usage", connection), lifted("llm_opencall", connection), connection.cursor() as cursor:
         cursor.execute(f"INSERT INTO llm_opencall ({_MOVED}) SELECT {_MOVED} FROM llm_usage WHERE status = 'open'")
         cursor.execute("DELETE FROM llm_usage WHERE status = 'open'")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from django.db import connection, connections
@@ -16,7 +17,7 @@ from llm.db.prepared import prepare_statements_of_this_thread
 from llm.enums import CallOutcome, Dialect, UsageSource, UsageStatus
 from llm.ids import boot_id, uuid7
 from llm.models import ApiKey, CatalogVersion
-from llm.types import TokenCounts
+from llm.types import TOKEN_FIELDS, TokenCounts
 
 _WARM_UP = 8
 _LARGEST_BATCH = 500
@@ -38,7 +39,11 @@ class BatchThread:
 
     def open(self, calls: int) -> None:
         """They stay open."""
-        self._thread.submit(self._open, calls).result()
+        self._thread.submit(self._keep_open, calls).result()
+
+    def _keep_open(self, calls: int) -> None:
+        with nullcontext() if self._is_prepared else former_statements():
+            self._open(calls)
 
     def close(self) -> None:
         self._thread.submit(connections.close_all).result()
@@ -109,23 +114,64 @@ class BatchThread:
         )
 
 
+FORMER_TABLE = """
+CREATE TABLE former_usage (LIKE llm_usage INCLUDING ALL);
+CREATE INDEX former_usage_open ON former_usage (id) WHERE status = 'open';
+ALTER TABLE former_usage
+    ADD FOREIGN KEY (account_id) REFERENCES llm_account DEFERRABLE INITIALLY DEFERRED,
+    ADD FOREIGN KEY (api_key_id) REFERENCES llm_apikey DEFERRABLE INITIALLY DEFERRED,
+    ADD FOREIGN KEY (price_id) REFERENCES llm_price DEFERRABLE INITIALLY DEFERRED,
+    ADD FOREIGN KEY (rate_set_id) REFERENCES llm_rateset DEFERRABLE INITIALLY DEFERRED
+"""
+"""Open and closed calls in one table, as until version 0.1; its trigger is left out."""
+
+
 @contextmanager
 def former_statements() -> Iterator[None]:
-    """The statement that closes calls as it was before rows were found by key."""
+    """A call is inserted open, and updated when it is closed; its row is found as before rows were found by key."""
     columns = {**statements.CLOSE_COLUMNS, **statements._CLOSE_STAMPS}
     shape = ", ".join(f"{name} {kind}" for name, kind in {"id": "uuid", **columns}.items())
     assignments = ", ".join(f"{name} = v.{name}" for name in columns)
-    former = (
-        f"UPDATE llm_usage SET {assignments} FROM jsonb_to_recordset(%s::jsonb) AS v({shape}) "  # noqa: S608
-        # Its second parameter, the ids, is new; the comparison is folded away.
-        "WHERE llm_usage.id = v.id AND llm_usage.status = 'open' AND %s <> '' RETURNING llm_usage.id"
-    )
-    current = statements.update_sql
-    vars(statements)["update_sql"] = lambda _vendor: former
+    empty = {
+        **dict.fromkeys(("error_code", "reported_model", "upstream_response_id", "flags"), "''"),
+        **dict.fromkeys(TOKEN_FIELDS, "0"),
+        "status": "'open'",
+        "usage_source": "'none'",
+        "outcome": "'pending'",
+        "extra_meters": "'{}'",
+        "is_billable": "true",
+        "is_disputed": "false",
+        "recorded_at": "opened_at",
+    }
+    opened = ", ".join(statements.OPEN_COLUMNS)
+    opened_shape = ", ".join(f"{name} {kind}" for name, kind in statements.OPEN_COLUMNS.items())
+    former = {
+        "rows_touched_sql": (
+            f"SELECT {statements._TOUCHED} FROM former_usage WHERE id = ANY(%s::uuid[]) AND status = 'open' "  # noqa: S608
+            "ORDER BY id FOR UPDATE"
+        ),
+        "insert_open_sql": (
+            f"INSERT INTO former_usage ({opened}, {', '.join(empty)}) SELECT {opened}, {', '.join(empty.values())} "  # noqa: S608
+            f"FROM jsonb_to_recordset(%s::jsonb) AS v({opened_shape}) ORDER BY v.id"
+        ),
+        "insert_closed_sql": (
+            f"UPDATE former_usage SET {assignments} FROM jsonb_to_recordset(%s::jsonb) AS v({shape}) "  # noqa: S608
+            # Its second parameter, the ids, is new; the comparison is folded away.
+            "WHERE former_usage.id = v.id AND former_usage.status = 'open' AND %s <> '' RETURNING former_usage.id"
+        ),
+        # Nothing was deleted.
+        "delete_open_sql": "SELECT 1 WHERE %s = ''",
+    }
+    current = {name: vars(statements)[name] for name in former}
+    vars(statements).update({name: partial(_given, sql) for name, sql in former.items()})
     try:
         yield
     finally:
-        vars(statements)["update_sql"] = current
+        vars(statements).update(current)
+
+
+def _given(sql: str, _vendor: str) -> str:
+    return sql
 
 
 def _commit(operations: Sequence[Operation], expected: type) -> None:

@@ -47,19 +47,22 @@ def _compare(turns: int, calls: int) -> None:
     django.setup()
     call_command("migrate", verbosity=0)
 
-    from benchmarks.batches import BatchThread
+    from benchmarks.batches import FORMER_TABLE, BatchThread
     from llm.keys import create_key, get_or_create_account
 
     key, _ = create_key(get_or_create_account("bench"), name="bench")
+    with connection.cursor() as cursor:
+        cursor.execute(FORMER_TABLE)
     former, current = BatchThread(key, is_prepared=False), BatchThread(key, is_prepared=True)
     try:
         for in_flight in IN_FLIGHT:
             current.open(in_flight)
+            former.open(in_flight)
             for batch in BATCHES:
                 costs: Sequence[tuple[float, float]] = []
                 for _ in range(turns):
                     with connection.cursor() as cursor:
-                        cursor.execute("VACUUM ANALYZE llm_usage")
+                        cursor.execute("VACUUM ANALYZE llm_usage, llm_opencall, former_usage")
                     costs = [*costs, (former.cpu_ms_per_call(calls, batch), current.cpu_ms_per_call(calls, batch))]
                 before, now = (median(each) for each in zip(*costs, strict=True))
                 print(f"{in_flight:>9}  {batch:>5}  {before:>14.2f}  {now:>6.2f}  {now / before:>5.2f}", flush=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, cast
 
 from django.contrib.auth.models import User
-from django.db.models import OuterRef, Subquery
-from django.shortcuts import get_object_or_404
+from django.db.models import OuterRef, QuerySet, Subquery
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.generics import ListAPIView, RetrieveAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,12 +17,14 @@ from rest_framework.reverse import reverse
 from billing.api.base import ManagementView
 from billing.api.fields import ExactField, RequestSerializer, ViewedSerializer
 from billing.api.filters import CallFilters
+from billing.api.pagination import AllCalls
 from billing.enums import TokenScope
 from llm.books.adjusting import decide_call
 from llm.books.figures import EffectiveUsage, compute_figures
 from llm.dialects.usage_figures import EXTRA_METERS, MAX_TOKENS, AbsurdFigureError, refuse_parts_above_totals
 from llm.enums import AdjustmentSource, CallOutcome, UsageSource, UsageStatus
-from llm.models import EndUser, Usage, UsageAdjustment
+from llm.models import EndUser, OpenCall, Usage, UsageAdjustment
+from llm.models.usage import find_call
 from llm.money import format_usd, pico_to_usd
 from llm.types import TOKEN_FIELDS, Service, TokenCounts
 
@@ -212,10 +213,24 @@ class _CallsView(ManagementView):
     def get_queryset(self) -> Any:
         return self.of_viewer(super().get_queryset())
 
+    def get_open_calls(self) -> QuerySet[OpenCall]:
+        opened = OpenCall.objects.select_related("api_key")
+        return self.of_viewer(opened.annotate(end_user_name=Subquery(_NAME_OF_END_USER.values("name"))))
+
+    def get_object(self) -> Usage:
+        call = find_call(self.kwargs["pk"], closed=self.get_queryset(), opened=self.get_open_calls())
+        if call is None:
+            raise NotFound
+        return call
+
 
 class CallsView(_CallsView, ListAPIView[Usage]):
     filterset_class = CallFilters
     serializer_class = CallSerializer
+
+    def filter_queryset(self, queryset: QuerySet[Usage]) -> AllCalls:  # type: ignore[override]  # for IdPagination
+        closed = super().filter_queryset(queryset)
+        return AllCalls(super().filter_queryset(self.get_open_calls()), closed)
 
     @extend_schema(operation_id="calls_list", summary="Calls, newest first", tags=["management"])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -247,7 +262,7 @@ class CallDecisionView(_CallsView):
         tags=["management"],
     )
     def post(self, request: Request, pk: Any) -> Response:
-        call = get_object_or_404(self.get_queryset(), pk=pk)
+        call = self.get_object()
         asked = DecisionSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         decision = asked.validated_data
@@ -263,6 +278,6 @@ class CallDecisionView(_CallsView):
             )
         except ValueError as error:
             raise ValidationError(str(error)) from error
-        answer = self.get_serializer(get_object_or_404(self.get_queryset(), pk=pk)).data
+        answer = self.get_serializer(self.get_object()).data
         location = reverse("call", kwargs={"pk": pk}, request=request)
         return Response(answer, status=status.HTTP_201_CREATED, headers={"Location": location})

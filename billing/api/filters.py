@@ -21,8 +21,8 @@ from billing.models.invoices import FINAL_STATES
 from billing.periods import BillingPeriod
 from llm.endusers import find_hashes
 from llm.enums import LimitMetric, UsageStatus
-from llm.models import Account, ApiKey
-from llm.models.usage import UsageQuerySet
+from llm.models import Account, ApiKey, OpenCall
+from llm.models.usage import CallQuerySet
 from llm.types import MAX_END_USER_CHARACTERS, MAX_TAG_KEY_CHARACTERS, MAX_TAG_VALUE_CHARACTERS
 
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2999, 12, 31)
@@ -204,7 +204,7 @@ class UsageFilters(DaysFilterSet):
 
 
 class CallFilters(DaysFilterSet):
-    status = filters.ChoiceFilter(choices=UsageStatus.choices)
+    status = filters.ChoiceFilter(choices=UsageStatus.choices, method="with_status")
     request_id = filters.UUIDFilter(help_text="All attempts of one request.")
     provider = filters.CharFilter(max_length=50, help_text="The provider's name.")
     provider_instance = filters.CharFilter(
@@ -221,18 +221,25 @@ class CallFilters(DaysFilterSet):
         help_text=f"A tag such as team:search, for one account and at most {MAX_DAYS_OF_CALLS} days.",
     )
 
-    def leave(self, rows: UsageQuerySet, name: str, value: object) -> UsageQuerySet:
+    def with_status(self, rows: CallQuerySet[Any], name: str, value: str) -> CallQuerySet[Any]:
+        """Calls in flight have no such column."""
+        if rows.model is OpenCall:
+            return rows if value == UsageStatus.OPEN else rows.none()
+        return rows.filter(status=value)
+
+    def leave(self, rows: CallQuerySet[Any], name: str, value: object) -> CallQuerySet[Any]:
         """Does nothing: this needs more than one parameter."""
         return rows
 
-    def by_instance(self, rows: UsageQuerySet, name: str, value: str) -> UsageQuerySet:
+    def by_instance(self, rows: CallQuerySet[Any], name: str, value: str) -> CallQuerySet[Any]:
         """Raises ValidationError for customers, who aren't shown instances either."""
         if not viewer_of(self.request).is_staff:
             raise ValidationError({name: "Only staff may filter by this."})
         return rows.filter(provider_instance=value)
 
-    def filter_queryset(self, queryset: UsageQuerySet) -> UsageQuerySet:
-        narrowed: UsageQuerySet = super().filter_queryset(queryset)
+    def filter_queryset(self, queryset: CallQuerySet[Any]) -> CallQuerySet[Any]:
+        """Of open or of closed calls."""
+        narrowed: CallQuerySet[Any] = super().filter_queryset(queryset)
         asked = self.form.cleaned_data
         account_id = account_asked_for(self.form, self.request)
         if name := asked["end_user"]:

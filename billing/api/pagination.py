@@ -12,7 +12,30 @@ from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from llm.models import OpenCall, Usage
+from llm.models.usage import merge_calls
+
 MAX_A_PAGE = 1000
+
+
+class AllCalls:
+    """Open and closed calls as one list: as much of a queryset as `IdPagination` needs."""
+
+    model = Usage
+
+    def __init__(self, opened: QuerySet[OpenCall], closed: QuerySet[Usage]) -> None:
+        self._opened, self._closed = opened, closed
+
+    def order_by(self, *names: str) -> AllCalls:
+        return AllCalls(self._opened.order_by(*names), self._closed.order_by(*names))
+
+    def filter(self, **conditions: Any) -> AllCalls:
+        return AllCalls(self._opened.filter(**conditions), self._closed.filter(**conditions))
+
+    def __getitem__(self, page: slice) -> list[Usage]:
+        opened = list(self._opened[: page.stop])
+        newest_first = self._closed.query.order_by == ("-id",)
+        return merge_calls(opened, self._closed[: page.stop], newest_first=newest_first)[page]
 
 
 class IdPagination(CursorPagination):
@@ -23,12 +46,12 @@ class IdPagination(CursorPagination):
     page_size_query_description = f"Rows per page, at most {MAX_A_PAGE}."
 
     def paginate_queryset(
-        self, queryset: QuerySet[Any] | Sequence[Any], request: Request, view: APIView | None = None
+        self, queryset: QuerySet[Any] | AllCalls | Sequence[Any], request: Request, view: APIView | None = None
     ) -> list[Any] | None:
-        if not isinstance(queryset, QuerySet):
+        if not isinstance(queryset, QuerySet | AllCalls):
             raise TypeError("only querysets can be paginated")
         self._primary_key = queryset.model._meta.pk
-        return super().paginate_queryset(queryset, request, view)
+        return super().paginate_queryset(queryset, request, view)  # type: ignore[arg-type]  # AllCalls is like one
 
     def decode_cursor(self, request: Request) -> Cursor | None:
         """Raises ValidationError for anything but a cursor of ours, however it fails to decode."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Prefetch, QuerySet
+from django.db.models import Count, Prefetch, Q, QuerySet
 from django.utils import timezone
 
 from billing.calendar import is_over, local_date
@@ -20,7 +20,7 @@ from billing.periods import BillingPeriod
 from billing.rollup import usage_sums
 from billing.types import UsageSum
 from llm.books.figures import TOOLS_UNREPORTED, compute_figures
-from llm.models import Usage, UsageAdjustment
+from llm.models import OpenCall, Usage, UsageAdjustment
 from llm.models.usage import UsageQuerySet
 from llm.money import plural
 from llm.prices.pricing import unusual_words
@@ -55,9 +55,9 @@ def count_unsettled(account_id: int, period: BillingPeriod) -> Unsettled:
 
 def unsettled_calls(usage: Mapping[int, Iterable[UsageSum]], period: BillingPeriod) -> dict[int, Unsettled]:
     """By account. usage: the period's, by account; calls that aren't usage yet are found by their own indexes."""
-    calls = Usage.objects.filter(account__in=usage, local_day__gte=period.start, local_day__lt=period.end)
-    open_calls = _count(calls.open(), "account_id")
-    undecided = _count(calls.undecided(), "account_id", "is_disputed")
+    which = Q(account__in=usage, local_day__gte=period.start, local_day__lt=period.end)
+    open_calls = _count(OpenCall.objects.filter(which), "account_id")
+    undecided = _count(Usage.objects.filter(which).undecided(), "account_id", "is_disputed")
     return {
         account_id: Unsettled(
             open_calls[account_id,], undecided[account_id, False], undecided[account_id, True], _unpriced(sums)
@@ -66,7 +66,7 @@ def unsettled_calls(usage: Mapping[int, Iterable[UsageSum]], period: BillingPeri
     }
 
 
-def _count(calls: QuerySet[Usage], *group: str) -> Counter[tuple[Any, ...]]:
+def _count(calls: QuerySet[Any], *group: str) -> Counter[tuple[Any, ...]]:
     counted = calls.order_by().values_list(*group).annotate(number=Count("id"))
     return Counter({tuple(key): number for *key, number in counted})
 

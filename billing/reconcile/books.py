@@ -22,7 +22,7 @@ from llm.books.figures import compute_figures
 from llm.enums import AdjustmentSource, UsageSource, UsageStatus
 from llm.fields import ExactSum
 from llm.ids import first_id_at
-from llm.models import Usage, UsageAdjustment
+from llm.models import OpenCall, Usage, UsageAdjustment
 from llm.money import pico_to_usd
 
 CLOCK_SKEW = timedelta(hours=1)
@@ -66,13 +66,13 @@ class _Sums:
         self.cache_write_tokens += (row["sum_cache_write_5m_tokens"] or 0) + (row["sum_cache_write_1h_tokens"] or 0)
         self.cost = total_of((self.cost, row["sum_cost"])) or Decimal(0)
         self.calls += row.get("calls", 0)
-        self.open_calls += row.get("open_calls", 0)
         self.unpriced_calls += sign * row["unpriced_calls"]
         self.estimated_calls += sign * row["estimated_calls"]
 
 
 def books_of_day(provider: str, day: date) -> dict[str, Books]:
     """By the provider's name for the model, or else the name that we requested."""
+    opened = _count_open_calls(provider, day)
     calls = list(_sums_of_calls(provider, day))
     names = _names_of(calls)
     sums: dict[str, _Sums] = defaultdict(_Sums)
@@ -84,18 +84,30 @@ def books_of_day(provider: str, day: date) -> dict[str, Books]:
         sums[name].add(row, sign=-1)
     for (asked, reported), cost_pico in _costs_beside_tokens(provider, day).items():
         sums[names.get((asked, reported), reported or asked)].beside_tokens_pico += cost_pico
+    for asked, number in opened:
+        sums[names.get((asked, ""), asked)].open_calls += number
     return {name: _as_books(figures) for name, figures in sums.items()}
 
 
 def _calls_of(provider: str, day: date) -> QuerySet[Usage]:
+    return Usage.objects.filter(_is_of(provider, day)).exclude(status=UsageStatus.VOID)
+
+
+def _count_open_calls(provider: str, day: date) -> list[tuple[str, int]]:
+    """By the name that we requested."""
+    opened = OpenCall.objects.filter(_is_of(provider, day)).order_by()
+    return list(opened.values_list("upstream_model").annotate(Count("pk")))
+
+
+def _is_of(provider: str, day: date) -> Q:
     starts_at, ends_at = _bounds(day)
-    return Usage.objects.filter(
+    return Q(
         id__gte=first_id_at(starts_at - CLOCK_SKEW),
         id__lt=first_id_at(ends_at + CLOCK_SKEW),
         opened_at__gte=starts_at,
         opened_at__lt=ends_at,
         provider=provider,
-    ).exclude(status=UsageStatus.VOID)
+    )
 
 
 def _costs_beside_tokens(provider: str, day: date) -> dict[tuple[str, str], int]:
@@ -122,7 +134,6 @@ def _sums_of_calls(provider: str, day: date) -> Iterable[Mapping[str, Any]]:
         .values(asked=F("upstream_model"), reported=F("reported_model"))
         .annotate(
             calls=Count("pk", filter=closed),
-            open_calls=Count("pk", filter=~closed),
             unpriced_calls=Count("pk", filter=closed & Q(cost=None) & _USED_TOKENS),
             estimated_calls=Count("pk", filter=Q(usage_source=UsageSource.ESTIMATED)),
             **_SUMS,

@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 
 from llm.admin.base import ReadOnlyAdmin
 from llm.admin.format import badge, milliseconds, moment
-from llm.models import BooksCheck, Process, Redaction, RefusedWrite, ScheduledTask, Usage
+from llm.models import BooksCheck, OpenCall, Process, Redaction, RefusedWrite, ScheduledTask, Usage
 from llm.money import plural
 
 _R = TypeVar("_R", RefusedWrite, Redaction)
@@ -44,7 +44,9 @@ class RefusedWriteAdmin(ReadOnlyAdmin[RefusedWrite]):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         refused = self.get_object(request, object_id)
-        is_on_books = refused is not None and Usage.objects.filter(pk=refused.usage_id).exists()
+        is_on_books = refused is not None and any(
+            model._default_manager.filter(pk=refused.usage_id).exists() for model in (OpenCall, Usage)
+        )
         context = {"title": "Rejected ledger entry", "subtitle": None, "is_on_books": is_on_books}
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 

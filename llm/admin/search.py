@@ -20,7 +20,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from llm.admin.secrets import reduce_secrets, without_secrets
-from llm.models import Account, ApiKey, ModelRoute, Usage
+from llm.models import Account, ApiKey, ModelRoute, OpenCall, Usage
 
 MAX_SHOWN = 8
 """Of each kind."""
@@ -98,9 +98,11 @@ def _keys(text: str) -> Iterator[Hit]:
 
 def _calls(text: str) -> Iterator[Hit]:
     """By the id of a call, a request or a reply; the first two by their beginning too."""
-    found: list[Usage] = []
+    found: list[Usage | OpenCall] = []
     if (bounds := _bounds_of_id(text)) is not None:
         for name in ("id", "request_id"):
+            # Open ones first: one that is closed meanwhile is found twice, not missed.
+            found += OpenCall.objects.filter(**{f"{name}__range": bounds}).order_by(name)[:MAX_SHOWN]
             found += Usage.objects.filter(**{f"{name}__range": bounds}).order_by(name)[:MAX_SHOWN]
     else:
         found += Usage.objects.filter(Q(upstream_response_id=text) & ~Q(upstream_response_id=""))[:MAX_SHOWN]

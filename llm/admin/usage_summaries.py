@@ -13,15 +13,16 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.core.cache import cache
-from django.db.models import Count, Max, Min, Q, Sum
+from django.db.models import Count, Max, Min, OuterRef, Q, Subquery, Sum
 
 from llm.enums import FAILED_OUTCOMES, AccountStatus, UsageStatus
 from llm.fields import ExactSum
-from llm.models import Account, ApiKey, Usage
-from llm.models.usage import UsageQuerySet
+from llm.models import Account, ApiKey, OpenCall, Usage
+from llm.models.usage import UsageQuerySet, merge_calls
 
 MAX_OPEN_CALLS = 1000
 UNPRICED_CALLS_LOOKED_AT = 20_000
@@ -150,11 +151,28 @@ def daily_figures(first: date, today: DayReport) -> list[DayTotals]:
 
 def open_calls(*, limit: int = MAX_OPEN_CALLS) -> int:
     """Calls in flight, counted up to `limit` and one more, which means "more than that"."""
-    return Usage.objects.open().order_by()[: limit + 1].count()
+    return OpenCall.objects.order_by()[: limit + 1].count()
+
+
+def latest_calls(field: str) -> dict[str, Subquery]:
+    """Annotations for `latest_call`, of rows to which the calls' `field` points."""
+    return {
+        name: Subquery(model._default_manager.filter(**{field: OuterRef("pk")}).order_by("-id").values("id")[:1])
+        for name, model in (("latest_open", OpenCall), ("latest_closed", Usage))
+    }
+
+
+def latest_call(row: Account | ApiKey) -> UUID | None:
+    """Its latest call, open or closed; None if there is none, or the row has no `latest_calls`."""
+    found = (getattr(row, name, None) for name in ("latest_open", "latest_closed"))
+    return max((call_id for call_id in found if call_id is not None), default=None)
 
 
 def recent_calls(number: int) -> list[Usage]:
-    return list(Usage.objects.select_related("account", "api_key").order_by("-id")[:number])
+    """The latest, open ones included; newest first."""
+    opened = list(OpenCall.objects.select_related("account", "api_key").order_by("-id")[:number])
+    closed = Usage.objects.select_related("account", "api_key").order_by("-id")[:number]
+    return merge_calls(opened, closed)[:number]
 
 
 def keys_expiring(now: datetime, *, within: timedelta) -> list[ApiKey]:
@@ -196,10 +214,13 @@ def busiest(groups: Iterable[tuple[str, UsageTotals]]) -> tuple[NamedTotals, ...
 
 
 def _read_day(day: date) -> DayReport:
-    calls = Usage.objects.filter(local_day=day).order_by()
-    rows: list[dict[str, Any]] = list(calls.values("account_id", "model").annotate(**_SUMS))  # type: ignore[arg-type]
-    names = Account.objects.in_bulk({row["account_id"] for row in rows})
-    groups = [(names[row["account_id"]].name, row["model"], _figures(row)) for row in rows]
+    by = ("account_id", "model")
+    opened = OpenCall.objects.filter(local_day=day).order_by().values_list(*by).annotate(number=Count("pk"))
+    found = [(account_id, model, UsageTotals(calls=number)) for account_id, model, number in opened]
+    rows: Iterable[dict[str, Any]] = Usage.objects.filter(local_day=day).order_by().values(*by).annotate(**_SUMS)
+    found += [(row["account_id"], row["model"], _figures(row)) for row in rows]
+    names = Account.objects.in_bulk({account_id for account_id, _, _ in found})
+    groups = [(names[account_id].name, model, figures) for account_id, model, figures in found]
     return DayReport(
         day=day,
         total=sum((figures for _, _, figures in groups), UsageTotals()),

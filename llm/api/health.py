@@ -24,7 +24,7 @@ from llm.api.views import AsyncAPIView
 from llm.calls.runtime import runtime
 from llm.db.connection_budget import ServerLimits, connection_budget, read_server_limits
 from llm.errors import BooksUnavailable, InvalidKey
-from llm.models import Usage
+from llm.models import OpenCall
 
 _PATIENCE_S = 3.0
 _MAX_COUNTED = 100_000
@@ -128,7 +128,7 @@ async def _open_rows() -> int | None:
 
 
 def _count_open_rows() -> int:
-    return Usage.objects.open().order_by()[:_MAX_COUNTED].count()
+    return OpenCall.objects.order_by()[:_MAX_COUNTED].count()
 
 
 def _exposition(open_rows: int | None) -> bytes:

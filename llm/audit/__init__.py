@@ -19,13 +19,21 @@ from django.db import transaction
 
 from llm.audit import reading
 from llm.audit.calls import CallChecks
-from llm.audit.history import DayTally, day_of, days_on_books, latest_days, marks_to_keep, problems_of_history
+from llm.audit.history import (
+    DayTally,
+    day_of,
+    days_on_books,
+    latest_days,
+    marks_to_keep,
+    open_calls_of_day,
+    problems_of_history,
+)
 from llm.audit.limit_windows import LATER, WindowSums, going_on_at
 from llm.books.clock import database_now, take_cutoff
 from llm.db.triggers import problems_of_triggers
-from llm.enums import CheckScope, UsageStatus
+from llm.enums import CheckScope
 from llm.ids import first_id_at
-from llm.models import BooksCheck, CheckedDay, LimitWindow, Usage, UsageAdjustment
+from llm.models import BooksCheck, CheckedDay, LimitWindow, OpenCall, Usage, UsageAdjustment
 
 MAX_FINDINGS = 1000
 """How many are listed; all are counted."""
@@ -126,12 +134,12 @@ class _Verification:
             self._findings.add(sentence)
 
     def _read_day(self, day: date, former: CheckedDay | None) -> None:
-        tally = DayTally(day, self.until, former)
+        tally = DayTally(day, self.until, former, opened=open_calls_of_day(day).values_list("id", flat=True))
         problems = self._findings.problems
         for rows in reading.chunks_of_day(day):
             adjustments = reading.load_adjustments(rows)
             tally.add(rows, adjustments)
-            closed = [row for row in rows if row.status != UsageStatus.OPEN and row.recorded_at <= self.until]
+            closed = [row for row in rows if row.recorded_at <= self.until]
             self._findings.rows += len(closed)
             self._read_closed(closed, adjustments, self._since, self.until)
         self._add(tally.problems())
@@ -168,9 +176,9 @@ class _Verification:
         self._windows.add_closed(rows, adjustments, since, until)
 
     def _read_open(self) -> None:
-        for rows in reading.read_chunks(Usage.objects.open()):
+        for rows in reading.read_chunks(OpenCall.objects.all()):
             self._findings.rows += len(rows)
-            self._add(self._calls.problems(rows, reading.load_adjustments(rows)))
+            self._add(self._calls.problems_of_open(rows))
             self._windows.add_open(rows)
 
     def _used_and_going_on(self) -> dict[str, int]:

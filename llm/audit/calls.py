@@ -8,19 +8,19 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count
 
 from llm.books.adjusting import DECLARED_FREE, last_rerating
 from llm.books.clock import database_now
 from llm.books.figures import compute_figures, is_in_doubt
 from llm.enums import AdjustmentSource, CallOutcome, UsageStatus
-from llm.models import ApiKey, Process, RateSet, Usage, UsageAdjustment
+from llm.models import ApiKey, OpenCall, Process, RateSet, Usage, UsageAdjustment
 from llm.money import usd_to_pico
 from llm.prices.pricing import PriceSnapshot, known_cost
 from llm.prices.snapshots import load_snapshots
 from llm.types import TOKEN_FIELDS, TokenCounts
 
 _FORGOTTEN_AFTER = timedelta(hours=1)
+_ATTEMPT = ("request_id", "attempt")
 
 
 class CallChecks:
@@ -44,40 +44,52 @@ class CallChecks:
             yield from (f"Call {row.pk}: {problem}." for problem in self._find_all(row, adjustments.get(row.pk, ())))
         yield from self._problems_of_attempts(rows)
 
+    def problems_of_open(self, rows: Sequence[OpenCall]) -> Iterator[str]:
+        """A sentence on each problem of calls in flight."""
+        self._load_accounts(rows)
+        closed = set(Usage.objects.filter(pk__in=[row.pk for row in rows]).values_list("pk", flat=True))
+        for row in rows:
+            problems = self._problems_of_open(row, is_closed=row.pk in closed)
+            yield from (f"Call {row.pk}: {problem}." for problem in problems)
+        yield from self._problems_of_attempts(rows)
+
     def _find_all(self, row: Usage, adjustments: Sequence[UsageAdjustment]) -> Iterator[str]:
         yield from self._find_problems(row)
         yield from _problems_of_adjustments(row, adjustments)
         yield from self._problems_of_corrected_cost(row, adjustments)
 
-    def _load_accounts(self, rows: Sequence[Usage]) -> None:
+    def _load_accounts(self, rows: Sequence[Usage] | Sequence[OpenCall]) -> None:
         if unknown := {row.api_key_id for row in rows} - set(self._accounts):
             self._accounts |= dict(ApiKey.objects.filter(pk__in=unknown).values_list("id", "account_id"))
 
-    def _problems_of_attempts(self, rows: Sequence[Usage]) -> Iterator[str]:
+    def _problems_of_attempts(self, rows: Sequence[Usage] | Sequence[OpenCall]) -> Iterator[str]:
         requests = {row.request_id for row in rows}
-        attempts = Usage.objects.filter(request_id__in=requests).order_by().values_list("request_id", "attempt")
-        for request_id, attempt, calls in attempts.annotate(calls=Count("id")).filter(calls__gt=1):
-            if (request_id, attempt) not in self._doubled:
+        calls: dict[UUID, tuple[UUID, int]] = {}
+        # By id, since a call may be closed between the two statements. Open ones first.
+        for model in (OpenCall, Usage):
+            found = model._default_manager.filter(request_id__in=requests).order_by()
+            calls |= {pk: (request_id, attempt) for pk, request_id, attempt in found.values_list("pk", *_ATTEMPT)}
+        for (request_id, attempt), number in Counter(calls.values()).items():
+            if number > 1 and (request_id, attempt) not in self._doubled:
                 self._doubled.add((request_id, attempt))
-                yield f"Request {request_id}: attempt {attempt} is on the books {calls} times."
+                yield f"Request {request_id}: attempt {attempt} is on the books {number} times."
 
     def _find_problems(self, row: Usage) -> Iterator[str]:
         if self._accounts.get(row.api_key_id) != row.account_id:
             yield "its key belongs to another account"
-        if row.status == UsageStatus.OPEN:
-            yield from self._problems_of_open(row)
-            return
         if row.closed_at is None or row.closed_at < row.opened_at or row.recorded_at < row.closed_at:
             yield "it was closed before it was opened, or recorded before it was closed"
-        if row.outcome == CallOutcome.PENDING:
+        if row.outcome == CallOutcome.PENDING or row.status == UsageStatus.OPEN:
             yield "it is closed but has no outcome"
         if not row.is_as_written:
             yield "its digest does not match its values: they were changed, or written outside the gateway"
         yield from self._problems_of_cost(row)
 
-    def _problems_of_open(self, row: Usage) -> Iterator[str]:
-        if row.cost is not None or row.closed_at is not None or _counts_of(row).total_tokens:
-            yield "it is open but has the figures of a closed call"
+    def _problems_of_open(self, row: OpenCall, *, is_closed: bool) -> Iterator[str]:
+        if self._accounts.get(row.api_key_id) != row.account_id:
+            yield "its key belongs to another account"
+        if is_closed:
+            yield "it is closed and still holds what it had reserved as an open call"
         age = self._now - row.opened_at
         is_old = age > _FORGOTTEN_AFTER + timedelta(seconds=settings.LLM_TOTAL_TIMEOUT_SECONDS)
         if is_old and row.process_id not in self._alive:
@@ -150,7 +162,7 @@ class CallChecks:
 def _problems_of_adjustments(row: Usage, adjustments: Sequence[UsageAdjustment]) -> Iterator[str]:
     if not adjustments:
         return
-    if row.status in (UsageStatus.OPEN, UsageStatus.VOID):
+    if row.status == UsageStatus.VOID:
         yield f"it is {row.status} but has adjustments"
     for adjustment in adjustments:
         if not adjustment.is_as_written:

@@ -9,19 +9,18 @@ made whenever an audit has read it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.apps import apps
-from django.db.models import Max, Model, QuerySet
+from django.db.models import Max, Model, Q, QuerySet
 
 from llm.db.triggers import tables_only_added_to, tables_that_lose_no_row
 from llm.digests import DIGEST_FIELDS, digest_hex
-from llm.enums import UsageStatus
 from llm.ids import first_id_at
-from llm.models import BooksCheck, CheckedDay, Usage, UsageAdjustment
+from llm.models import BooksCheck, CheckedDay, OpenCall, Usage, UsageAdjustment
 from llm.models.digested import Digested
 
 Mark = Mapping[str, Any]
@@ -35,7 +34,8 @@ _DAY, _DAY_MS = timedelta(days=1), 86_400_000
 def problems_of_history() -> Iterator[str]:
     """A sentence on each table that lost or changed rows since earlier audits, and on each day that lost calls."""
     for day, day_mark in sorted(latest_days().items(), key=lambda item: item[0]):
-        if (rows := calls_of_day(day).count()) < day_mark.rows:
+        # Open ones first: a call that is closed between the two statements is in both, not in neither.
+        if (rows := open_calls_of_day(day).count() + calls_of_day(day).count()) < day_mark.rows:
             yield f"Calls of {day}: there are {rows:,}, but there were {day_mark.rows:,} at an earlier check."
     for table, mark in _latest_marks().items():
         if (model := _models().get(table)) is not None and (problem := _problem(model, mark)):
@@ -57,20 +57,23 @@ def marks_to_keep() -> dict[str, Mark]:
 
 
 class DayTally:
-    """Sums up a day's calls while they are read. until: what is recorded later isn't in the digest."""
+    """Sums up a day's calls while they are read. until: what is recorded later isn't in the digest.
 
-    def __init__(self, day: date, until: datetime, former: CheckedDay | None) -> None:
-        self._day, self._until, self._former = day, until, former
-        self._rows = 0
+    opened: those in flight, read before the closed ones; one that is closed in between is counted once.
+    """
+
+    def __init__(self, day: date, until: datetime, former: CheckedDay | None, *, opened: Iterable[UUID] = ()) -> None:
+        self._day, self._until, self._former, self._opened = day, until, former, set(opened)
+        self._closed = 0
         self._words = [0] * len(DIGEST_FIELDS)
         self._former_words = [0] * len(DIGEST_FIELDS)
 
     def add(self, rows: Sequence[Usage], adjustments: Mapping[UUID, Sequence[UsageAdjustment]]) -> None:
-        """rows: including open and later ones."""
-        self._rows += len(rows)
+        """rows: closed calls, including later ones."""
+        self._closed += len(rows)
+        self._opened.difference_update(row.pk for row in rows)
         for row in rows:
-            if row.status != UsageStatus.OPEN:
-                self._add(row)
+            self._add(row)
         for corrected in adjustments.values():
             for adjustment in corrected:
                 self._add(adjustment)
@@ -91,13 +94,13 @@ class DayTally:
 
     def mark(self, *, problems: int) -> CheckedDay:
         """Unsaved. problems: all that this audit found in the day."""
-        former = self._former
-        if former is not None and self._rows < former.rows:
+        former, found = self._former, self._closed + len(self._opened)
+        if former is not None and found < former.rows:
             problems += 1
         if former is not None and problems:
             until, rows, digest = former.until, former.rows, former.digest
         else:
-            until, rows, digest = self._until, self._rows, digest_hex(self._words)
+            until, rows, digest = self._until, found, digest_hex(self._words)
         return CheckedDay(day=self._day, until=until, rows=rows, digest=digest, problems=problems)
 
 
@@ -124,9 +127,17 @@ def day_of(usage_id: UUID) -> date:
 
 
 def calls_of_day(day: date) -> QuerySet[Usage]:
-    """Every call has exactly one such day, whatever its id."""
-    calls = Usage.objects.filter(id__gte=first_id_at(_midnight(day)))
-    return calls if day == _LAST_DAY else calls.filter(id__lt=first_id_at(_midnight(day + _DAY)))
+    """The closed ones. Every call has exactly one such day, whatever its id."""
+    return Usage.objects.filter(_has_day(day))
+
+
+def open_calls_of_day(day: date) -> QuerySet[OpenCall]:
+    return OpenCall.objects.filter(_has_day(day))
+
+
+def _has_day(day: date) -> Q:
+    begins = Q(id__gte=first_id_at(_midnight(day)))
+    return begins if day == _LAST_DAY else begins & Q(id__lt=first_id_at(_midnight(day + _DAY)))
 
 
 def _midnight(day: date) -> datetime:

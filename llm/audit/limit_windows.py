@@ -14,7 +14,7 @@ from llm.audit.reading import CHUNK
 from llm.books.figures import compute_figures
 from llm.enums import LimitPer
 from llm.limits.changes import LONGEST_PERIODS
-from llm.models import LimitWindow, Usage, UsageAdjustment
+from llm.models import LimitWindow, OpenCall, Usage, UsageAdjustment
 
 LATER = datetime(9999, 1, 1, tzinfo=UTC)
 """After everything recorded."""
@@ -45,7 +45,7 @@ class WindowSums:
             if row.holds:
                 self._add(row, adjustments.get(row.pk, ()), since, until)
 
-    def add_open(self, rows: Sequence[Usage]) -> None:
+    def add_open(self, rows: Sequence[OpenCall]) -> None:
         for row in rows:
             for window_id, held in row.holds or ():
                 self._held[window_id] += held

@@ -6,14 +6,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 from django.db import connection
 from django.db.models import QuerySet
 
 from llm.audit.history import calls_of_day
-from llm.enums import UsageStatus
-from llm.models import Usage, UsageAdjustment
+from llm.models import OpenCall, Usage, UsageAdjustment
+
+_Call = TypeVar("_Call", Usage, OpenCall)
 
 CHUNK = 2000
 """Calls in memory at a time."""
@@ -27,7 +29,7 @@ def chunks_of_day(day: date) -> Iterator[list[Usage]]:
     return read_chunks(calls_of_day(day))
 
 
-def read_chunks(calls: QuerySet[Usage]) -> Iterator[list[Usage]]:
+def read_chunks(calls: QuerySet[_Call]) -> Iterator[list[_Call]]:
     """By id, a bounded number at a time."""
     calls = calls.order_by("id")
     last: UUID | None = None
@@ -66,7 +68,7 @@ def recorded_between(since: datetime, until: datetime) -> Iterator[tuple[datetim
 def _ids_recorded(since: datetime, until: datetime) -> set[UUID]:
     """May be more than CHUNK only for the shortest possible time."""
     limit = CHUNK + 1 if until - since > _SHORTEST_STEP else None
-    closed = Usage.objects.filter(recorded_at__gt=since, recorded_at__lte=until).exclude(status=UsageStatus.OPEN)
+    closed = Usage.objects.filter(recorded_at__gt=since, recorded_at__lte=until)
     adjusted = UsageAdjustment.objects.filter(recorded_at__gt=since, recorded_at__lte=until)
     return {
         *closed.order_by().values_list("id", flat=True)[:limit],

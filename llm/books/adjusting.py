@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 DECLARED_FREE = Cost(0, None)
 
+_LOCK = 0x6C6C6D6B
+"""The advisory locks of calls that are being corrected; two calls may share one."""
+
 
 @dataclass(frozen=True, slots=True)
 class LockedCall:
@@ -49,9 +53,16 @@ class LockedCall:
 
 
 def lock_call(usage_id: UUID) -> LockedCall:
-    """Inside a transaction. In the usual order of locks: the books, then the row; its windows come after it."""
+    """Inside a transaction. In the usual order of locks: the books, then the call; its windows come after it.
+
+    An advisory lock: the row never changes, so nobody needs the right to change it, which a lock on it would require.
+    Raises Usage.DoesNotExist while the call is open.
+    """
     now = lock_books()
-    row = Usage.objects.select_for_update().get(pk=usage_id)
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK, zlib.crc32(usage_id.bytes) - 2**31])
+    row = Usage.objects.get(pk=usage_id)
     return LockedCall(row, list(row.adjustments.order_by("id")), now)
 
 
@@ -74,11 +85,11 @@ def adjust(
     cost_pico: None if no price is known for this usage. A known cost is then taken back, and the flags mark it as
     unknown: otherwise it would be billed for usage that it doesn't cover.
     Its limits' windows follow, with alerts for soft thresholds that are crossed. rate_set_id: the rates behind the
-    cost, if they differ from those before. Raises ValueError if the row is open or void, or was already adjusted by
-    this source, or this re-rating.
+    cost, if they differ from those before. Raises ValueError if the row is void, or was already adjusted by this
+    source, or this re-rating.
     """
     row, earlier, before = call.row, call.adjustments, call.figures
-    if row.status in (UsageStatus.OPEN, UsageStatus.VOID):
+    if row.status == UsageStatus.VOID:
         raise ValueError(f"This call is {row.get_status_display()}: there is nothing to correct.")
     rerating_id = None if rerating is None else rerating.pk
     if any((each.source, each.rerating_id) == (source, rerating_id) for each in earlier):
@@ -136,7 +147,10 @@ def decide_call(
     if not reason.strip():
         raise ValueError("Give a reason.")
     # Locked first: a late settlement, which knows better, may arrive at any moment.
-    call = lock_call(usage_id)
+    try:
+        call = lock_call(usage_id)
+    except Usage.DoesNotExist as error:
+        raise ValueError("This call is still in flight: its usage is not yet known.") from error
     figures = call.figures
     if figures.is_known:
         raise ValueError("The usage of this call is already known.")

@@ -17,10 +17,10 @@ from uuid import UUID
 import orjson
 from django.conf import settings
 
+from llm import models
 from llm.books.operations import OpenCall
 from llm.db.json_rows import Statement, id_list, moment_text, rows_sql
-from llm.enums import UsageStatus
-from llm.models import IdempotencyKey, Usage
+from llm.models import IdempotencyKey
 
 TABLE = "llm_idempotencykey"
 PRUNED_AT_ONCE = 1000
@@ -38,11 +38,11 @@ _COLUMNS = {
     "claimed_at": "timestamptz",
 }
 
-# The second condition deliberately differs from the index of open rows: see `llm.books.statements`.
+# The claiming call may be closed, and a later one of its request open.
 _IS_IN_FLIGHT = (
-    "EXISTS (SELECT 1 FROM llm_usage u WHERE u.request_id = "  # noqa: S608
-    "(SELECT o.request_id FROM llm_usage o WHERE o.id = c.call_id) "
-    f"AND (u.status || '') = '{UsageStatus.OPEN.value}')"
+    "EXISTS (SELECT 1 FROM llm_opencall o WHERE o.request_id = coalesce("
+    "(SELECT u.request_id FROM llm_usage u WHERE u.id = c.call_id), "
+    "(SELECT x.request_id FROM llm_opencall x WHERE x.id = c.call_id)))"
 )
 
 LOCK_POSTGRESQL = f"SELECT pg_advisory_xact_lock({_LOCK}, number) FROM unnest(%s::integer[]) AS number"  # noqa: S608
@@ -123,8 +123,10 @@ def _among(kind: str, vendor: str) -> str:
 def prune_claims(*, now: datetime) -> int:
     """Delete claims that count as absent; returns how many. now: the database's clock, by which they were made."""
     old = IdempotencyKey.objects.filter(claimed_at__lt=now - lifetime())
-    in_flight = Usage.objects.filter(request_id__in=Usage.objects.open().order_by().values("request_id"))
-    old = old.exclude(call_id__in=set(in_flight.order_by().values_list("pk", flat=True)))
+    # The claiming call may be closed, and a later one of its request open. Open ones first: they become closed ones.
+    in_flight = dict(models.OpenCall.objects.values_list("pk", "request_id"))
+    closed = models.Usage.objects.filter(request_id__in=set(in_flight.values())).order_by()
+    old = old.exclude(call_id__in={*in_flight, *closed.values_list("pk", flat=True)})
     deleted = 0
     while ids := list(old.order_by("claimed_at").values_list("pk", flat=True)[:PRUNED_AT_ONCE]):
         deleted += IdempotencyKey.objects.filter(pk__in=ids).delete()[0]

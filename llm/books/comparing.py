@@ -14,7 +14,7 @@ from llm.books import statements
 from llm.books.adjusting import LockedCall, adjust, cost_in_force, lock_call, other_rate_set
 from llm.books.operations import CloseCall, Closed, Conflict, Indeterminate, Result, flags_text
 from llm.enums import AdjustmentSource, CallOutcome, UsageStatus
-from llm.models import Usage
+from llm.models import OpenCall, Usage
 from llm.money import usd_to_pico
 from llm.prices.pricing import Cost
 
@@ -28,10 +28,16 @@ def compare(closes: Sequence[CloseCall]) -> dict[int, Result]:
     The rest of the batch is already written: a failure here must not look like a failure of the batch.
     """
     try:
-        rows = Usage.objects.in_bulk([close.id for close in closes])
+        ids = [close.id for close in closes]
+        opened = set(OpenCall.objects.filter(pk__in=ids).values_list("pk", flat=True))
+        rows = Usage.objects.in_bulk(ids)
     except (OperationalError, InterfaceError):
         return {id(close): Indeterminate() for close in closes}
-    return {id(close): _safe_result(close, rows) for close in closes}
+    # A call that is open now wasn't when the batch looked for it. It can be closed next time.
+    return {
+        id(close): Indeterminate() if close.id in opened - rows.keys() else _safe_result(close, rows)
+        for close in closes
+    }
 
 
 def _safe_result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
@@ -51,9 +57,6 @@ def _result(close: CloseCall, rows: Mapping[UUID, Usage]) -> Result:
         return Conflict("this call was never opened")
     if _values_of(row) == _plain(statements.close_values(close)):
         return Closed(is_new=False)
-    if row.status == UsageStatus.OPEN:
-        # The row is still open although it should have been closed; whatever prevented that is over next time.
-        return Indeterminate()
     if row.outcome == CallOutcome.LOST:
         return _correct(close)
     return Conflict(f"this call is {row.status} with different figures")

@@ -20,7 +20,7 @@ from llm.books.heartbeat import MISSED_BEATS, beat_interval_s
 from llm.books.operations import CloseCall
 from llm.books.spool.replay import commit_again, commit_by_account, replay_abandoned
 from llm.enums import CallOutcome, UsageSource, UsageStatus
-from llm.models import Process, ReaperState, Usage
+from llm.models import OpenCall, Process, ReaperState
 from llm.prices.pricing import PriceSnapshot, known_cost, unusual_words
 from llm.prices.snapshots import load_snapshots
 from llm.types import TokenCounts
@@ -82,7 +82,7 @@ def _steady_since(now: datetime) -> datetime:
 def _reap_rows(now: datetime, *, silence: timedelta, age: timedelta) -> tuple[int, int]:
     """How many rows were closed, and how many had to be left."""
     alive = Process.objects.filter(seen_at__gte=now - silence, ended_at=None).values("id")
-    dead = Usage.objects.open().filter(opened_at__lt=now - age).exclude(process_id__in=alive).order_by("id")
+    dead = OpenCall.objects.filter(opened_at__lt=now - age).exclude(process_id__in=alive).order_by("id")
     reaped = left = 0
     last_id = None
     while rows := list((dead if last_id is None else dead.filter(id__gt=last_id))[:_CHUNK]):
@@ -96,12 +96,12 @@ def _reap_rows(now: datetime, *, silence: timedelta, age: timedelta) -> tuple[in
     return reaped, left
 
 
-def _closes(rows: Sequence[Usage]) -> list[CloseCall]:
+def _closes(rows: Sequence[OpenCall]) -> list[CloseCall]:
     prices = load_snapshots(row.price_id for row in rows if row.price_id is not None)
     return [_close(row, None if row.price_id is None else prices[row.price_id]) for row in rows]
 
 
-def _close(row: Usage, price: PriceSnapshot | None) -> CloseCall:
+def _close(row: OpenCall, price: PriceSnapshot | None) -> CloseCall:
     counts = TokenCounts(prompt_tokens=row.request_bytes // BYTES_A_TOKEN)
     cost = known_cost(counts, price, row.service)
     return CloseCall(

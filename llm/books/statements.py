@@ -1,5 +1,8 @@
 """The SQL of the books: one statement for any number of rows, passed as one JSON document.
 
+A call is inserted into the table of open calls; its close inserts it into `llm_usage` and deletes it there, in one
+transaction (docs/decisions/0037-two-tables.md).
+
 PostgreSQL and SQLite differ in how a JSON document becomes rows and in a few types; the rest is the same text.
 """
 
@@ -15,13 +18,21 @@ from zoneinfo import ZoneInfo
 from llm.books.operations import CloseCall, OpenCall, flags_text
 from llm.db.json_rows import json_value, moment_text, rows_sql
 from llm.digests import DIGEST_FIELDS, VERSION, ClosedFacts, OpenedFacts, digest_words, usage_text
-from llm.enums import CallOutcome, UsageSource, UsageStatus
 from llm.types import TOKEN_FIELDS
 
 BOOKS_LOCK = 0x6C6C6D62
 """The advisory lock that every writer shares and that a cutoff takes alone."""
 
-TABLES = ("llm_account", "llm_apikey", "llm_catalogversion", "llm_limit", "llm_limitwindow", "llm_outbox", "llm_usage")
+TABLES = (
+    "llm_account",
+    "llm_apikey",
+    "llm_catalogversion",
+    "llm_limit",
+    "llm_limitwindow",
+    "llm_opencall",
+    "llm_outbox",
+    "llm_usage",
+)
 """All tables that a batch reads or writes."""
 
 KEYS = "k.id, k.account_id, k.revoked_at, k.expires_at, k.allowed_models, a.status, a.time_zone"
@@ -58,7 +69,6 @@ OPEN_COLUMNS: Mapping[str, str] = {
     "request_bytes": "integer",
     "holds": "jsonb",
     "opened_at": "timestamptz",
-    "recorded_at": "timestamptz",
     "local_day": "date",
 }
 
@@ -92,32 +102,13 @@ _CLOSE_STAMPS: Mapping[str, str] = {
     **dict.fromkeys(DIGEST_FIELDS, "integer"),
 }
 _CLOSE_JSON = tuple(name for name, kind in CLOSE_COLUMNS.items() if kind == "jsonb")
-_TOUCHED = ", ".join(("status", "holds", *OpenedFacts._fields))
+_TOUCHED = ", ".join(("holds", *OpenedFacts._fields))
 _closed_facts = itemgetter(*ClosedFacts._fields)
-
-# Deliberately not the index of open rows: the planner would read all of it, and streams in flight are many.
-_IS_OPEN = f"(llm_usage.status || '') = '{UsageStatus.OPEN.value}'"
-
-# The values of an open row in columns that only a close fills.
-_OPEN_CONSTANTS: Mapping[str, object] = {
-    "status": UsageStatus.OPEN.value,
-    "usage_source": UsageSource.NONE.value,
-    "outcome": CallOutcome.PENDING.value,
-    "error_code": "",
-    "reported_model": "",
-    "upstream_response_id": "",
-    "flags": "",
-    **dict.fromkeys(TOKEN_FIELDS, 0),
-    "extra_meters": "{}",
-    "is_billable": True,
-    "is_disputed": False,
-}
 
 
 def open_row(
     operation: OpenCall, *, holds: Sequence[tuple[int, int]], now: datetime, time_zone: str, vendor: str
 ) -> dict[str, Any]:
-    moment = moment_text(now, vendor)
     return {
         "id": operation.id.hex,
         "request_id": operation.request_id.hex,
@@ -138,8 +129,7 @@ def open_row(
         "price_id": operation.price_id,
         "request_bytes": operation.request_bytes,
         "holds": json_value(holds or None, vendor),
-        "opened_at": moment,
-        "recorded_at": moment,
+        "opened_at": moment_text(now, vendor),
         "local_day": _local_day(now, time_zone).isoformat(),
     }
 
@@ -208,9 +198,13 @@ def close_values(operation: CloseCall) -> dict[str, Any]:
 
 @cache
 def rows_touched_sql(vendor: str) -> str:
-    """The rows of these ids that exist, locked in the order of all such locks."""
+    """The open calls of these ids, locked in the order of all such locks.
+
+    One that another transaction is closing is waited for, and isn't found then: its usage row is seen by later
+    statements only.
+    """
     lock = "" if vendor == "sqlite" else "ORDER BY id FOR UPDATE"
-    return f"SELECT {_TOUCHED} FROM llm_usage WHERE id {_among(vendor)} {lock}"  # noqa: S608
+    return f"SELECT {_TOUCHED} FROM llm_opencall WHERE id {_among(vendor)} {lock}"  # noqa: S608
 
 
 def _among(vendor: str) -> str:
@@ -227,30 +221,30 @@ def _zone(name: str) -> ZoneInfo:
 
 
 @cache
-def insert_sql(vendor: str) -> str:
-    columns = ", ".join((*OPEN_COLUMNS, *_OPEN_CONSTANTS))
-    constants = ", ".join(_literal(value, name, vendor) for name, value in _OPEN_CONSTANTS.items())
+def insert_open_sql(vendor: str) -> str:
+    """Open calls. The table's trigger refuses one that is closed already, however late the statement arrives."""
     picked = ", ".join(f"v.{name}" for name in OPEN_COLUMNS)
     return (
-        f"INSERT INTO llm_usage ({columns}) SELECT {picked}, {constants} FROM {rows_sql(OPEN_COLUMNS, vendor)} "  # noqa: S608
+        f"INSERT INTO llm_opencall ({', '.join(OPEN_COLUMNS)}) SELECT {picked} FROM {rows_sql(OPEN_COLUMNS, vendor)} "  # noqa: S608
         "WHERE true ORDER BY v.id"
     )
 
 
 @cache
-def update_sql(vendor: str) -> str:
-    """Two parameters: a document of the rows, and their ids, by which the planner finds them."""
-    columns = {**CLOSE_COLUMNS, **_CLOSE_STAMPS}
-    assignments = ", ".join(f"{name} = v.{name}" for name in columns)
+def insert_closed_sql(vendor: str) -> str:
+    """The usage rows of open calls. Two parameters: a document of what the closes say, and their ids, by which the
+    planner finds the calls.
+    """
+    closed = {**CLOSE_COLUMNS, **_CLOSE_STAMPS}
+    opened = [name for name in OPEN_COLUMNS if name not in closed]
+    picked = ", ".join((*(f"o.{name}" for name in opened), *(f"v.{name}" for name in closed)))
     return (
-        f"UPDATE llm_usage SET {assignments} FROM {rows_sql({'id': 'uuid', **columns}, vendor)} "  # noqa: S608
-        f"WHERE llm_usage.id = v.id AND llm_usage.id {_among(vendor)} AND {_IS_OPEN}"
+        f"INSERT INTO llm_usage ({', '.join((*opened, *closed))}) SELECT {picked} FROM llm_opencall o "  # noqa: S608
+        f"JOIN {rows_sql({'id': 'uuid', **closed}, vendor)} ON v.id = o.id WHERE o.id {_among(vendor)} ORDER BY o.id"
     )
 
 
-def _literal(value: object, name: str, vendor: str) -> str:
-    if isinstance(value, bool):
-        return ("1" if value else "0") if vendor == "sqlite" else str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    return f"'{value}'::jsonb" if name == "extra_meters" and vendor != "sqlite" else f"'{value}'"
+@cache
+def delete_open_sql(vendor: str) -> str:
+    """After `insert_closed_sql`, in the same transaction. The table's trigger refuses a call without a usage row."""
+    return f"DELETE FROM llm_opencall WHERE id {_among(vendor)}"  # noqa: S608

@@ -1,10 +1,10 @@
 """Changes to the books that the database itself refuses, from any client, psql included.
 
-A call may be closed once and never changed or deleted; corrections and prices are only ever added. Other apps add their
-own triggers with `keep`; those that write the audit log come from `llm.db.audit_triggers`. Two more kinds
-follow: a table with such rows is never truncated (PostgreSQL), and no write replaces a row that may not be deleted
-(SQLite, see `llm.db.replacement`). The triggers are installed after each migration, and their names contain a digest of
-their definition, so that an old one is replaced.
+A call is opened once, leaves the open ones only for the closed ones, and is never changed or deleted; corrections and
+prices are only ever added. Other apps add their own triggers with `keep`; those that write the audit log come from
+`llm.db.audit_triggers`. Two more kinds follow: a table with such rows is never truncated (PostgreSQL), and no write
+replaces a row that may not be deleted (SQLite, see `llm.db.replacement`). The triggers are installed after each
+migration, and their names contain a digest of their definition, so that an old one is replaced.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from django.db import connections
@@ -37,12 +37,8 @@ BEGIN
 END """
 _CREATE_FUNCTION = f"\nCREATE OR REPLACE FUNCTION {{name}}() RETURNS trigger LANGUAGE plpgsql AS $${_BODY}$$\n"
 
-_FROZEN_AT_OPEN = (
-    *("id", "request_id", "attempt", "account_id", "api_key_id", "process_id", "dialect", "provider", "model"),
-    *("upstream_model", "is_stream", "request_bytes", "holds", "opened_at", "local_day", "price_id"),
-    *("provider_instance", "end_user", "tags", "credential"),
-)
 _APPEND_ONLY = {
+    "llm_usage": "a closed call is never changed or deleted: add an adjustment",
     "llm_usageadjustment": "an adjustment is never changed: add another",
     "llm_price": "a price is never changed: set a new one",
     "llm_rateset": "the rates of a price are never changed: set a new price",
@@ -65,7 +61,7 @@ class Trigger:
     """Refuses an event on a table.
 
     condition: over OLD and NEW, with {is_not} as the NULL-safe comparison. lookup: such a condition that also queries
-    other tables, which PostgreSQL allows only in a function.
+    other tables, which PostgreSQL allows only in a function. moment: when the event is looked at.
     """
 
     table: str
@@ -73,13 +69,14 @@ class Trigger:
     message: str
     condition: str = ""
     lookup: str = ""
+    moment: Literal["BEFORE", "AFTER"] = "BEFORE"
 
     def create(self, vendor: str, name: str) -> list[str]:
         """The statements that create it."""
         conditions = [self.condition, self.lookup] if vendor == "sqlite" else [self.condition]
         is_not = "IS NOT" if vendor == "sqlite" else "IS DISTINCT FROM"
         when = " AND ".join(f"({each.format(is_not=is_not)})" for each in conditions if each)
-        start = f"CREATE TRIGGER {name} BEFORE {self.event} ON {self.table} FOR EACH ROW"
+        start = f"CREATE TRIGGER {name} {self.moment} {self.event} ON {self.table} FOR EACH ROW"
         if when:
             start = f"{start} WHEN ({when})"
         if vendor == "sqlite":
@@ -109,16 +106,23 @@ def _name(table: str, event: str, statements: Sequence[str]) -> str:
     return f"{PREFIX}{table.removeprefix('llm_')}_{event.lower()}_{digest}"
 
 
-_OPENED_ONCE = " OR ".join(f"OLD.{name} {{is_not}} NEW.{name}" for name in _FROZEN_AT_OPEN)
-
 _kept: list[Trigger] = [
+    Trigger("llm_usage", "INSERT", "a call in flight has no place among closed ones", "NEW.status = 'open'"),
+    # Afterwards: an insert may wait for the transaction that closes the same call, and only a later statement sees it.
     Trigger(
-        "llm_usage",
-        "UPDATE",
-        "a call is closed once, and what it was opened with stays: add an adjustment",
-        f"OLD.status <> 'open' OR NEW.status = 'open' OR {_OPENED_ONCE}",
+        "llm_opencall",
+        "INSERT",
+        "a closed call is never opened again",
+        lookup="EXISTS (SELECT 1 FROM llm_usage u WHERE u.id = NEW.id)",
+        moment="AFTER",
     ),
-    Trigger("llm_usage", "DELETE", "a call is never deleted"),
+    Trigger("llm_opencall", "UPDATE", "what a call was opened with stays"),
+    Trigger(
+        "llm_opencall",
+        "DELETE",
+        "a call in flight is never deleted: close it",
+        lookup="NOT EXISTS (SELECT 1 FROM llm_usage u WHERE u.id = OLD.id)",
+    ),
     *(Trigger(table, event, text) for table, text in _APPEND_ONLY.items() for event in ("UPDATE", "DELETE")),
 ]
 

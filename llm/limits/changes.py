@@ -14,7 +14,7 @@ from django.db.models import Max, Q
 from django.utils import timezone
 
 from llm.enums import LimitMetric, LimitPer
-from llm.models import Account, ApiKey, Limit, LimitWindow, Usage
+from llm.models import Account, ApiKey, Limit, LimitWindow, OpenCall
 
 SHORT_PERIODS = (LimitPer.MINUTE, LimitPer.HOUR)
 LONGEST_SHORT_PERIOD = timedelta(hours=1)
@@ -128,5 +128,5 @@ def _prune(which: Q, began_before: datetime, *, longest: timedelta) -> int:
 
 def _windows_of_open_calls(opened_before: datetime) -> set[int]:
     """Of calls that were opened that long ago, which hardly ever are any."""
-    opened = Usage.objects.open().filter(opened_at__lt=opened_before)
+    opened = OpenCall.objects.filter(opened_at__lt=opened_before)
     return {window_id for holds in opened.values_list("holds", flat=True) for window_id, _ in holds or ()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 from llm.db.json_rows import rows_sql
-from llm.enums import UsageStatus
 
 LIMIT_COLUMNS = "l.id, l.account_id, l.api_key_id, l.metric, l.per, l.amount, l.soft_percent, l.is_per_end_user"
 _OF_KEYS = (
@@ -46,12 +45,10 @@ def windows_sql(vendor: str, *, has_end_users: bool = False) -> str:
 @cache
 def windows_of_calls_sql(*, has_end_users: bool = False) -> str:
     """PostgreSQL: as `windows_sql`, of the windows that these open calls hold instead of those with these ids."""
-    # By id, whatever the planner thinks of the index of open rows: those of streams in flight are many.
-    calls = "SELECT status, holds FROM llm_usage WHERE id = ANY(%s::uuid[]) OFFSET 0"
     held = (
-        f"SELECT (hold ->> 0)::bigint FROM ({calls}) AS u CROSS JOIN LATERAL "  # noqa: S608
-        "jsonb_array_elements(CASE jsonb_typeof(u.holds) WHEN 'array' THEN u.holds END) AS h(hold) "
-        f"WHERE u.status = '{UsageStatus.OPEN.value}'"
+        "SELECT (hold ->> 0)::bigint FROM llm_opencall o CROSS JOIN LATERAL "
+        "jsonb_array_elements(CASE jsonb_typeof(o.holds) WHEN 'array' THEN o.holds END) AS h(hold) "
+        "WHERE o.id = ANY(%s::uuid[])"
     )
     return _locked(f"{held} UNION ALL {_ids_by_key('postgresql', has_end_users=has_end_users)}")
 

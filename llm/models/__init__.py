@@ -12,7 +12,7 @@ from llm.models.refusals import RefusedRequests
 from llm.models.second_factor import SecondFactorGroup
 from llm.models.signins import SignInCount
 from llm.models.trail import AuditEntry, FailedSignIns
-from llm.models.usage import Usage
+from llm.models.usage import OpenCall, Usage
 from llm.models.used_forms import UsedForm
 
 __all__ = (
@@ -30,6 +30,7 @@ __all__ = (
     "Limit",
     "LimitWindow",
     "ModelRoute",
+    "OpenCall",
     "Outbox",
     "Price",
     "Process",

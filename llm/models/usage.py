@@ -1,11 +1,13 @@
-"""The books: one row per call."""
+"""The books: one row per call, in one of two tables. A call is in `OpenCall` until it is closed, then in `Usage`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from operator import attrgetter
+from typing import Any, Self, TypeVar
+from uuid import UUID
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -30,6 +32,8 @@ IN_DOUBT = Q(outcome=CallOutcome.LOST) | Q(is_disputed=True)
 
 _CLOSED = ~Q(status=UsageStatus.OPEN)
 
+_M = TypeVar("_M", bound=models.Model)
+
 # Somewhere on Earth a day begins 14 hours before it does in UTC, and ends 12 hours after; ids use the gateways' clocks,
 # days the database's.
 _DAY_BEGINS = timedelta(hours=14, minutes=15)
@@ -53,11 +57,10 @@ class TagValue(models.Func):
         return self.as_sql(compiler, connection, template=template, arg_joiner=") WHERE key = ", **context)
 
 
-class UsageQuerySet(models.QuerySet["Usage"]):
-    def open(self) -> UsageQuerySet:
-        return self.filter(status=UsageStatus.OPEN)
+class CallQuerySet(models.QuerySet[_M]):
+    """What open and closed calls can both be looked for by."""
 
-    def near_days(self, first: date | None, last: date | None) -> UsageQuerySet:
+    def near_days(self, first: date | None, last: date | None) -> Self:
         """Bounds of the ids of all calls of those local days, in any time zone, so that an index finds them.
 
         Both days are inclusive, and within 2000 to 2999; None is no bound.
@@ -69,14 +72,16 @@ class UsageQuerySet(models.QuerySet["Usage"]):
             calls = calls.filter(id__lt=first_id_at(_midnight(last) + timedelta(days=1) + _DAY_ENDS))
         return calls
 
-    def by_end_users(self, hashes: Collection[str]) -> UsageQuerySet:
+    def by_end_users(self, hashes: Collection[str]) -> Self:
         """Calls of these end users, by their index; hashes: from `llm.endusers.find_hashes`."""
         return self.filter(is_by_end_users(hashes))
 
-    def tagged(self, key: str, value: str) -> UsageQuerySet:
+    def tagged(self, key: str, value: str) -> Self:
         """Calls with this tag. No index finds them: narrow them down by account and days."""
         return self.filter(is_tagged(key, value))
 
+
+class UsageQuerySet(CallQuerySet["Usage"]):
     def unpriced(self) -> UsageQuerySet:
         """Calls that used tokens without a known price: staff set a price or declare them free, and re-rate them.
 
@@ -141,9 +146,10 @@ def _adjustments() -> Any:
 class Usage(Digested):
     """One upstream call of one request: who, what, how many tokens, at what cost, and how we know.
 
-    Opened durably before anything is sent, closed before the caller's last byte; closed rows never change.
+    Written when the call is closed, before the caller's last byte, and never changed; until then it is an `OpenCall`.
     id is a uuid7, so ids sort by time. A retry or fallback is another row with the same `request_id`.
-    cost: pico-units of USD, what the provider charges us; NULL while open and when unpriced.
+    cost: pico-units of USD, what the provider charges us; NULL if unpriced.
+    status: `open` is only that of an `OpenCall` shown as such a row.
     """
 
     id = models.UUIDField(primary_key=True)
@@ -247,7 +253,6 @@ class Usage(Digested):
             models.Index(fields=["model", "-id"], name="usage_model"),
             models.Index(fields=["local_day", "account"], name="usage_day"),
             models.Index(fields=["request_id"], name="usage_request"),
-            models.Index(fields=["id"], condition=Q(status=UsageStatus.OPEN), name="usage_open"),
             models.Index(
                 fields=["id"], condition=Q(status__in=["settled", "estimated"], cost=None), name="usage_unpriced"
             ),
@@ -328,6 +333,84 @@ class Usage(Digested):
     def is_unpriced(self) -> bool:
         closed: tuple[Any, ...] = (UsageStatus.SETTLED, UsageStatus.ESTIMATED)
         return self.status in closed and self.cost is None
+
+
+class OpenCall(models.Model):
+    """A call in flight: written durably before anything is sent, deleted in the transaction that writes its `Usage`.
+
+    Exactly what is known at open, and named as there. service_tier, speed, inference_geo: as requested.
+    What a closed call's table would refuse is refused here already, since a close must not fail.
+    """
+
+    id = models.UUIDField(primary_key=True)
+    request_id = models.UUIDField()
+    attempt = models.PositiveSmallIntegerField(default=1)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="open_calls", db_index=False)
+    api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="open_calls", db_index=False)
+    process_id = models.UUIDField()
+    dialect = models.CharField(max_length=20, choices=Dialect.choices)
+    provider = models.CharField(max_length=50)
+    provider_instance = models.CharField(max_length=50, blank=True, default="")
+    credential = models.CharField(max_length=20, blank=True, default="")
+    model = models.CharField(max_length=200)
+    upstream_model = models.CharField(max_length=200)
+    service_tier = models.CharField(max_length=50, blank=True, default="")
+    speed = models.CharField(max_length=20, blank=True, default="")
+    inference_geo = models.CharField(max_length=20, blank=True, default="")
+    end_user = models.CharField(max_length=END_USER_LENGTH, blank=True, default="")
+    tags = models.JSONField(default=dict, blank=True)
+    is_stream = models.BooleanField(default=False)
+    request_bytes = models.PositiveIntegerField(default=0)
+    holds = models.JSONField(null=True, blank=True)
+    price = models.ForeignKey(Price, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="+")
+    opened_at = models.DateTimeField()
+    local_day = models.DateField()
+
+    objects = CallQuerySet["OpenCall"].as_manager()
+
+    class Meta:
+        verbose_name = "call in flight"
+        verbose_name_plural = "calls in flight"
+        ordering = ("-id",)
+        default_permissions = ()
+        # Rows live for seconds: whoever looks for some of them reads all. Only whether a request is in progress is
+        # asked too often for that.
+        indexes = (models.Index(fields=["request_id"], name="opencall_request"),)
+        constraints = (models.CheckConstraint(condition=Q(dialect__in=Dialect.values), name="opencall_dialect_known"),)
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    @property
+    def service(self) -> Service:
+        """As requested."""
+        return Service(self.service_tier, self.speed, self.inference_geo)
+
+    def as_usage(self) -> Usage:
+        """As a row whose figures are still empty, for what shows calls. The database refuses to store it."""
+        facts = {field.attname: getattr(self, field.attname) for field in self._meta.concrete_fields}
+        row = Usage(**facts, status=UsageStatus.OPEN, recorded_at=self.opened_at)
+        row._state.adding, row._state.db = False, self._state.db
+        row._state.fields_cache.update(self._state.fields_cache)
+        # What a query has annotated.
+        row.__dict__.update({name: value for name, value in vars(self).items() if name not in {*facts, "_state"}})
+        row._prefetched_objects_cache = {"adjustments": _adjustments().none()}  # type: ignore[attr-defined]  # Django's
+        return row
+
+
+def find_call(call_id: UUID, *, closed: models.QuerySet[Usage], opened: models.QuerySet[OpenCall]) -> Usage | None:
+    """The call, whether it is open or closed; an open one as `OpenCall.as_usage` shows it.
+
+    Open calls are looked at first: a call moves from there to the closed ones, so it can't be missed in both.
+    """
+    found = opened.filter(pk=call_id).first()
+    return closed.filter(pk=call_id).first() if found is None else found.as_usage()
+
+
+def merge_calls(opened: Iterable[OpenCall], closed: Iterable[Usage], *, newest_first: bool = True) -> list[Usage]:
+    """By id. opened: read before `closed`, which wins if a call was closed in between."""
+    calls = {call.pk: call.as_usage() for call in opened} | {call.pk: call for call in closed}
+    return sorted(calls.values(), key=attrgetter("pk"), reverse=newest_first)
 
 
 def _pico(amount: Decimal | None) -> int | None:

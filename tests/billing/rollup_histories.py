@@ -14,7 +14,7 @@ from llm.books.clock import database_now
 from llm.books.figures import DECIDING, compute_figures
 from llm.digests import DIGEST_FIELDS
 from llm.enums import FAILED_OUTCOMES, AdjustmentSource, CallOutcome, UsageSource, UsageStatus
-from llm.models import ApiKey, Price, Rate, RateSet, ReratingRun, Usage
+from llm.models import ApiKey, OpenCall, Price, Rate, RateSet, ReratingRun, Usage
 from llm.money import pico_to_usd
 from llm.types import TOKEN_FIELDS, TokenCounts
 from tests.llm.admin.factories import make_account, make_key, open_row, save, usage_row
@@ -65,7 +65,7 @@ class Historian:
         for row in self.random.choices(closed, k=corrections if closed else 0):
             self._correct(row)
 
-    def _call(self, key: ApiKey) -> Usage:
+    def _call(self, key: ApiKey) -> Usage | OpenCall:
         opened_at = database_now() - timedelta(seconds=self.random.randrange(1000))
         values: dict[str, Any] = {
             "opened_at": opened_at,

@@ -30,7 +30,7 @@ from billing.models import Invoice, Plan, PlanRate, PlanVersion
 from billing.periods import BillingPeriod
 from billing.verification import verify_month
 from llm.keys import create_key
-from llm.models import Account, Usage
+from llm.models import Account, OpenCall, Usage
 from tests.billing.calls import make_price
 from tests.billing.factories import make_account, make_profile
 from tests.billing.people import make_approver, make_preparer
@@ -150,7 +150,7 @@ def test_every_figure_is_the_providers_ledger_times_price_and_plan(
 def wait_until_closed() -> None:
     """Callers that hung up are read on for."""
     deadline = time.monotonic() + 30
-    while Usage.objects.count() < CALLS or Usage.objects.open().exists():
+    while Usage.objects.count() < CALLS or OpenCall.objects.exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

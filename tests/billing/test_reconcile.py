@@ -634,7 +634,7 @@ def test_the_books_of_a_day_are_found_by_the_primary_key(key: ApiKey, django_ass
     from billing.reconcile.books import _sums_of_calls
 
     save(call(key))
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):
         reconciliation("openai", DAY, DAY)
 
     plan = str(_sums_of_calls("openai", DAY).explain())  # type: ignore[attr-defined]

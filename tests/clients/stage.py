@@ -26,7 +26,7 @@ MODELS = {"openai": "gpt-4o", "claude": "claude-sonnet-4-5", "compatible": "llam
 
 
 _BOOKED = """
-    SELECT coalesce(sum(status = 'open'), 0),
+    SELECT (SELECT count(*) FROM llm_opencall),
         coalesce(sum(CASE WHEN outcome = 'ok' THEN prompt_tokens END), 0),
         coalesce(sum(CASE WHEN outcome = 'ok' THEN completion_tokens END), 0)
     FROM llm_usage

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import httpx2
 import orjson
 
-from llm.models import Usage
 from llm.providers.counting import count_message_tokens, count_text_tokens
 from llm.types import ChatMessage
+from tests.books import all_calls
 from tests.fakes import FakeUpstream
 from tests.gateway_process import Gateway
 
@@ -171,6 +171,6 @@ def estimated(completion: str, *, prompt: str = HELLO[0]["content"]) -> tuple[in
 
 def assert_nothing_happened(upstream: FakeUpstream) -> None:
     """No row was written and no byte sent."""
-    assert Usage.objects.count() == 0
+    assert all_calls() == []
     assert upstream.ledger.entries() == ()
     assert upstream.ledger.open_calls == 0

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from llm.models import Usage
-from tests.books import closed_usage
+from tests.books import all_calls, closed_usage
 from tests.e2e.callers import CHAT, Answer, Application, assert_nothing_happened, error_of, hello, native_error_of
 from tests.e2e.test_unpriced import set_price
 from tests.fakes import FakeUpstream
@@ -346,4 +346,4 @@ def test_a_base_url_without_its_v1_is_told_so_in_the_sdks_own_words(gateway: Gat
     client = openai.OpenAI(api_key=api_key, base_url=gateway.url, max_retries=0)
     with client, pytest.raises(openai.NotFoundError, match="ends in /v1"):
         client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "hello"}])
-    assert not Usage.objects.exists()
+    assert all_calls() == []

@@ -20,7 +20,7 @@ from django.utils import timezone
 from llm.books.reaper import reap
 from llm.keys import create_key
 from llm.models import Account, IdempotencyKey, ModelRoute, Process, Usage
-from tests.books import closed_usage
+from tests.books import all_calls, closed_usage
 from tests.e2e.callers import (
     CHAT,
     HELLO,
@@ -137,7 +137,7 @@ def test_a_repeat_while_the_first_is_in_flight_says_so(application: Application,
     )
     read_until(stream, b'"word0 "')
     repeat = application.send("POST", CHAT, body=body, headers=KEY)
-    [row] = Usage.objects.all()
+    [row] = all_calls()
     assert_refused(repeat, 409, str(row.pk), words="still in progress")
     read_until(stream, b"data: [DONE]")
     stream.close()
@@ -357,7 +357,7 @@ def test_a_key_stays_claimed_by_a_call_whose_process_was_killed(own: Any, upstre
     application.gateway.process.wait()
     read_to_end(caller)
     caller.close()
-    [row] = Usage.objects.all()
+    [row] = all_calls()
     another = own()
     assert_refused(another.send("POST", CHAT, body=body, headers=KEY), 409, str(row.pk), words="still in progress")
     Process.objects.filter(pk=row.process_id).update(seen_at=timezone.now() - timedelta(hours=1))

@@ -17,7 +17,7 @@ from django.core.management import call_command
 from django.test import Client
 
 from llm.models import Account, LimitWindow, Usage
-from tests.books import all_closed_usage, closed_usage
+from tests.books import all_calls, all_closed_usage, closed_usage
 from tests.e2e.callers import HELLO, Application, error_of, native_error_of, read_answer
 from tests.e2e.test_unpriced import make_route, set_price
 from tests.fakes import FakeUpstream, Script
@@ -80,7 +80,7 @@ def test_the_sdk_does_not_try_again_what_a_spent_quota_refuses(
         sdk.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "hi"}])
     assert caught.value.code == "insufficient_quota"
     assert "x-ratelimit-reset-requests" not in caught.value.response.headers
-    assert Usage.objects.count() == 0
+    assert all_calls() == []
 
 
 def test_a_limit_that_resets_soon_says_when(application: Application, limit: Callable[..., None]) -> None:
@@ -435,4 +435,4 @@ def test_a_type_that_is_no_text_is_refused_as_what_has_no_bound(
     refused = application.chat(**fields)
     assert refused.status_code == 400
     assert error_of(refused)["code"] == "limit_not_applicable"
-    assert Usage.objects.count() == 0
+    assert all_calls() == []

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from llm.models import Usage
+from llm.models import OpenCall
 from tests.books import closed_usage
 from tests.e2e.callers import Application, hello
 from tests.fakes import FakeUpstream, Script
@@ -46,7 +46,7 @@ def test_many_streams_at_once_are_all_served_and_all_on_the_books(
     entries = upstream.ledger.entries()
     assert {row.upstream_response_id for row in rows} == {entry.response_id for entry in entries}
     assert len(entries) == STREAMS
-    assert Usage.objects.open().count() == 0
+    assert OpenCall.objects.count() == 0
 
 
 async def stream_many(application: Application) -> list[bytes]:

@@ -16,8 +16,8 @@ from django.core.management import call_command
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from llm.enums import CallOutcome, UsageSource, UsageStatus
-from llm.models import ApiKey, Price, Usage
-from tests.books import closed_usage
+from llm.models import ApiKey, Price
+from tests.books import all_calls, closed_usage
 from tests.e2e.callers import Application, events_of, hello, text_of
 from tests.e2e.ledgers import assert_books_equal_ledger
 from tests.fakes import FakeUpstream, Script
@@ -333,7 +333,7 @@ def test_a_wrong_key_is_refused_and_nothing_is_sent(sdk: openai.OpenAI, upstream
         sdk.with_options(api_key="llm_wrong").chat.completions.create(model="gpt-4o", messages=HELLO)
     assert refusal.value.code == "invalid_api_key"
     assert upstream.ledger.entries() == ()
-    assert Usage.objects.count() == 0
+    assert all_calls() == []
 
 
 @pytest.mark.parametrize(

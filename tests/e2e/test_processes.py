@@ -13,8 +13,8 @@ import pytest
 from django.db import connection
 
 from llm.keys import revoke_key
-from llm.models import ApiKey, Usage
-from tests.books import closed_usage
+from llm.models import ApiKey, OpenCall, Usage
+from tests.books import all_calls, closed_usage
 from tests.e2e.callers import Application, hello, read_to_end, read_until
 from tests.e2e.test_endings import Ending, ending_of
 from tests.fakes import FakeUpstream, Script
@@ -82,7 +82,7 @@ def test_a_server_that_is_asked_to_stop_ends_its_streams_first(
     # What was still served in the moment before the signal arrived is on the books too.
     rows = [row for row in Usage.objects.all() if row.is_stream]
     assert [ending_of(row) for row in rows] == [Ending("settled", "reported", "ok", (9, 20))]
-    assert Usage.objects.open().count() == 0
+    assert OpenCall.objects.count() == 0
 
 
 def test_a_server_that_is_asked_to_stop_again_and_again_still_ends_its_streams_first(
@@ -166,7 +166,7 @@ def test_a_worker_that_is_killed_leaves_its_open_row_and_another_serves_on(
     caller.close()
     assert len(application.gateway.workers()) == workers
     assert not {worker.pid for worker in killed} & {worker.pid for worker in application.gateway.workers()}
-    rows = list(Usage.objects.order_by("id"))
+    rows = all_calls()
     assert [row.status for row in rows] == ["settled", "open", "settled"]
     assert (rows[1].usage_source, rows[1].cost, rows[1].closed_at) == ("none", None, None)
 
@@ -185,9 +185,9 @@ def test_a_main_process_that_is_killed_leaves_no_worker_behind_and_the_next_star
     _, alive = psutil.wait_procs(orphans, timeout=5)
     assert alive == []
     caller.close()
-    assert [row.status for row in Usage.objects.all()] == ["open"]
+    assert [row.status for row in all_calls()] == ["open"]
     assert is_served(start_own(workers=workers))
-    assert sorted(row.status for row in Usage.objects.all()) == ["open", "settled"]
+    assert sorted(row.status for row in all_calls()) == ["open", "settled"]
 
 
 # --- Several workers --------------------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ from django.test import override_settings
 
 from llm.calls.runtime import close_runtime, runtime
 from llm.errors import UpstreamFailed
-from llm.models import ModelRoute, Usage
+from llm.models import ModelRoute
 from llm.providers.counting import count_text_tokens
 from llm.service import LLMService
 from llm.types import ChatMessage
-from tests.books import closed_usage
+from tests.books import all_calls, closed_usage
 from tests.e2e.callers import (
     HELLO,
     Application,
@@ -361,14 +361,14 @@ def test_a_stream_from_within_that_breaks_off_raises(within: Within) -> None:
 def test_a_whole_call_from_within_that_is_not_tracked_leaves_no_row(within: Within, upstream: FakeUpstream) -> None:
     assert within(LLMService().chat(MESSAGES, model="gpt-4o", track_tokens=False)).reply == SAID
     assert len(upstream.ledger.entries()) == 1
-    assert not Usage.objects.exists()
+    assert all_calls() == []
 
 
 def test_a_stream_from_within_that_is_not_tracked_leaves_no_row(within: Within, upstream: FakeUpstream) -> None:
     texts = within(texts_of(LLMService().chat(MESSAGES, model="gpt-4o", stream=True, track_tokens=False)))
     assert texts == ["You ", "said: ", "hello ", "there"]
     assert len(upstream.ledger.entries()) == 1
-    assert not Usage.objects.exists()
+    assert all_calls() == []
 
 
 def test_a_call_from_within_that_fails_raises_our_error(within: Within, upstream: FakeUpstream) -> None:

@@ -257,14 +257,14 @@ def _break(goal: Goal, stage: Stage, clock: _Clock) -> None:
 
 def _come_to_rest(stage: Stage) -> None:
     """Until every gateway is back, and what can still be written is written: drained calls and closes kept back."""
-    from llm.models import Usage
+    from llm.models import OpenCall
 
     for site in stage.sites:
         site.settle()
     deadline = time.monotonic() + _REST_S
     last_change, count = time.monotonic(), -1
     while time.monotonic() < deadline and time.monotonic() - last_change < 4:
-        now_open = Usage.objects.open().count() + stage.upstream.ledger.open_calls
+        now_open = OpenCall.objects.count() + stage.upstream.ledger.open_calls
         if now_open != count:
             last_change, count = time.monotonic(), now_open
         time.sleep(_POLL_S)

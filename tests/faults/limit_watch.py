@@ -14,7 +14,7 @@ from typing import Self
 from django.db import connection
 
 from llm.audit.reading import snapshot
-from llm.models import Limit, LimitWindow, Usage
+from llm.models import Limit, LimitWindow, OpenCall, Usage
 from tests.faults.budgets import units_used
 
 _PAUSE_S = 0.1
@@ -60,14 +60,18 @@ class LimitWatch:
         with snapshot():
             limits = Limit.objects.in_bulk()
             windows = LimitWindow.objects.in_bulk()
+            opened = list(OpenCall.objects.values_list("holds", flat=True))
             rows = list(
                 Usage.objects.only("holds", "status", "prompt_tokens", "completion_tokens", "cost", "is_billable")
             )
         taken: Counter[int] = Counter()
+        for holds in opened:
+            for window_id, held in holds or ():
+                taken[window_id] += held
         for row in rows:
             for window_id, held in row.holds or ():
                 metric = limits[windows[window_id].limit_id].metric
-                taken[window_id] += held if row.status == "open" else units_used(row, metric, held)
+                taken[window_id] += units_used(row, metric, held)
         for window in windows.values():
             amount = limits[window.limit_id].amount
             if window.taken > amount or taken[window.pk] != window.taken:

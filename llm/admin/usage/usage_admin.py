@@ -34,7 +34,8 @@ from llm.admin.usage.paginator import (
     read_totals,
 )
 from llm.enums import UsageSource, UsageStatus
-from llm.models import EndUser, Usage
+from llm.models import EndUser, OpenCall, Usage
+from llm.models.usage import find_call, merge_calls
 
 CURSOR_NAMES = ("before", "after")
 MAX_ATTEMPTS = 50
@@ -80,7 +81,8 @@ class UsageChangeList(ChangeList):
         if self.order:
             return self._read_sorted(request, narrowing)
         cursor = Cursor(before=_uuid(request.GET.get("before")), after=_uuid(request.GET.get("after")))
-        return read_page(narrowing.indexed, narrowing.condition, cursor, size=self.list_per_page)
+        opened = narrowing.opened.select_related("account", "api_key")
+        return read_page(narrowing.indexed, narrowing.condition, cursor, size=self.list_per_page, opened=opened)
 
     def _read_sorted(self, request: HttpRequest, narrowing: Narrowing) -> UsagePage:
         text = request.GET.get("from", "")
@@ -170,6 +172,13 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
         calls = super().get_queryset(request).select_related("account", "api_key")
         return calls.prefetch_related(WITH_CORRECTIONS)
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Usage | None:
+        """Also of a call in flight."""
+        if (call_id := _uuid(object_id)) is None:
+            return None
+        opened = OpenCall.objects.select_related("account", "api_key", "price")
+        return find_call(call_id, closed=self.get_queryset(request), opened=opened)
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -192,7 +201,8 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
 
     def _details(self, request: HttpRequest, usage: Usage) -> dict[str, Any]:
         known = call_figures(usage)
-        attempts = Usage.objects.filter(request_id=usage.request_id).order_by("id")
+        opened = list(OpenCall.objects.filter(request_id=usage.request_id).order_by("id")[:MAX_ATTEMPTS])
+        closed = Usage.objects.filter(request_id=usage.request_id).order_by("id")[:MAX_ATTEMPTS]
         return {
             "title": "Call",
             "subtitle": None,
@@ -200,7 +210,7 @@ class UsageAdmin(ReadOnlyAdmin[Usage]):
             "state": state_badges(usage, known),
             "may_decide": may_decide(request),
             "end_user_name": _name_of_end_user(usage),
-            "attempts": list(attempts[:MAX_ATTEMPTS]),
+            "attempts": merge_calls(opened, closed, newest_first=False)[:MAX_ATTEMPTS],
             "applied_rates": rate_table(usage.rate_set) if usage.rate_set else None,
             "cost_terms": cost_terms(known),
         }

@@ -1,8 +1,8 @@
 """One batch of operations, one transaction: the synchronous core of the books.
 
-Every batch can be replayed blindly: an open inserts its row or finds it, a close updates an open row or finds it closed
-with exactly the same values. What a batch decides (is the key valid, is the price still in force, does the call fit
-into the limits) is based on what it reads in its own transaction.
+Every batch can be replayed blindly: an open inserts its row or finds it, a close moves an open call to the closed ones
+or finds it there with exactly the same values. What a batch decides (is the key valid, is the price still in force,
+does the call fit into the limits) is based on what it reads in its own transaction.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import orjson
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
 
+from llm import models
 from llm.books import statements
 from llm.books.batches.decisions import BatchDecisions, holds_of
 from llm.books.batches.foresight import UnforeseenWindowsError, WindowForesight, WindowKey
@@ -24,10 +25,8 @@ from llm.books.comparing import compare
 from llm.books.operations import CloseCall, Closed, Failed, OpenCall, Opened, Operation, Result
 from llm.db.json_rows import Statement, id_list
 from llm.digests import OpenedFacts
-from llm.enums import UsageStatus
 from llm.limits.end_user_windows import choose_labels
 from llm.limits.rows import window_statements
-from llm.models import Usage
 
 _foresight = WindowForesight()
 
@@ -135,12 +134,7 @@ def _lock_windows(
         if judgement.missing_windows(wanted):
             raise UnforeseenWindowsError
         return
-    held = {
-        window_id
-        for row in situation.touched.values()
-        if row.status == UsageStatus.OPEN
-        for window_id, _ in holds_of(row.holds)
-    }
+    held = {window_id for row in situation.touched.values() for window_id, _ in holds_of(row.holds)}
     if held or wanted:
         judgement.take_windows(session.lock_windows(held, wanted, named_by=judgement.named_by()))
 
@@ -150,7 +144,7 @@ def _release(judgement: BatchDecisions, situation: BatchSnapshot, closes: Sequen
     closing: dict[UUID, Closing] = {}
     for close in closes:
         row = situation.touched.get(close.id)
-        if row is not None and row.status == UsageStatus.OPEN and close.id not in closing:
+        if row is not None and close.id not in closing:
             closing[close.id] = (close, row.opened)
             judgement.release(close, holds_of(row.holds))
     return list(closing.values())
@@ -184,10 +178,11 @@ def _statements(judgement: BatchDecisions, opens: Sequence[OpenCall], closing: S
     close_rows = [statements.close_row(close, opened, now=now, vendor=vendor) for close, opened in closing]
     written: list[Statement] = []
     if open_rows:
-        written.append((statements.insert_sql(vendor), (orjson.dumps(open_rows).decode(),)))
+        written.append((statements.insert_open_sql(vendor), (orjson.dumps(open_rows).decode(),)))
     if close_rows:
         ids = id_list((row["id"] for row in close_rows), vendor)
-        written.append((statements.update_sql(vendor), (orjson.dumps(close_rows).decode(), ids)))
+        written.append((statements.insert_closed_sql(vendor), (orjson.dumps(close_rows).decode(), ids)))
+        written.append((statements.delete_open_sql(vendor), (ids,)))
     # A call opened and released in one batch never claimed anything.
     claiming = [each for each in opens if key_of(each) is not None and each.id not in judgement.dropped_claims]
     written += claim_statements(claiming, judgement.dropped_claims, now=now, vendor=vendor)
@@ -195,9 +190,11 @@ def _statements(judgement: BatchDecisions, opens: Sequence[OpenCall], closing: S
 
 
 def _after_refusal(operation: Operation, error: Exception) -> Result:
-    """An open whose row exists was written before, by a commit whose confirmation was lost."""
+    """An open whose row exists was written before, by a commit whose confirmation was lost. One that is closed by now
+    has failed: whoever asks again must not send it.
+    """
     if isinstance(operation, OpenCall) and isinstance(error, IntegrityError):
-        row = Usage.objects.filter(id=operation.id, request_id=operation.request_id).first()
+        row = models.OpenCall.objects.filter(id=operation.id, request_id=operation.request_id).first()
         # The row doesn't record whether a limit lowered the call's output maximum.
         if row is not None and not row.holds:
             return Opened(row.opened_at)

@@ -5,7 +5,7 @@ begin and read, one to lock windows (only if limits apply that weren't foreseen)
 another transaction (a Celery task's, a test's), and on SQLite, where a trip is a function call, the same statements run
 one by one in Django's own transaction.
 
-Locks are taken in one order everywhere: the books' advisory lock, usage rows by id, idempotency keys, the naming of end
+Locks are taken in one order everywhere: the books' advisory lock, open calls by id, idempotency keys, the naming of end
 users by key, windows by id.
 """
 
@@ -43,9 +43,8 @@ _LOCK_TABLES_AND_CLAIMS = f"LOCK TABLE {', '.join((*statements.TABLES, claim_sta
 
 @dataclass(frozen=True, slots=True)
 class TouchedRow:
-    """A usage row as found by a batch. holds: as raw SQL returns them, a list or its JSON text."""
+    """An open call as found by a batch. holds: as raw SQL returns them, a list or its JSON text."""
 
-    status: str
     holds: Any
     opened: OpenedFacts
 
@@ -54,13 +53,13 @@ class TouchedRow:
         """SQLite stores ids as hex digits, moments without a zone, and JSON as text; Django does so with JSON on
         PostgreSQL too.
         """
-        opened = OpenedFacts._make(row[2:])
+        opened = OpenedFacts._make(row[1:])
         tags: Any = opened.tags
         if isinstance(tags, str):
             opened = opened._replace(tags=orjson.loads(tags))
         if vendor == "sqlite":
-            opened = opened._replace(id=UUID(row[2]), request_id=UUID(row[3]), opened_at=moment_of(opened.opened_at))
-        return cls(row[0], row[1], opened)
+            opened = opened._replace(id=UUID(row[1]), request_id=UUID(row[2]), opened_at=moment_of(opened.opened_at))
+        return cls(row[0], opened)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +81,9 @@ class HeldClaim:
 class BatchSnapshot:
     """What a batch reads. now: the database's clock, read under the books' lock.
 
-    key_rows: see `statements.KEYS`. limit_rows: see `limit_statements.LIMIT_COLUMNS`. touched: the requested usage rows
-    that exist, by id, locked. claims: existing claims of the requested idempotency keys, which are locked.
+    key_rows: see `statements.KEYS`. limit_rows: see `limit_statements.LIMIT_COLUMNS`. touched: those of the
+    requested calls that are open, by id, locked. claims: existing claims of the requested idempotency keys, which are
+    locked.
     """
 
     now: datetime

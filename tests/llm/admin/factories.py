@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from django.contrib.auth.models import Permission, User
@@ -20,10 +20,12 @@ from llm.ids import uuid7
 from llm.keys import create_key
 from llm.limits.periods import period_of
 from llm.limits.rows import window_of, window_statements
-from llm.models import Account, ApiKey, Limit, Outbox, Usage
+from llm.models import Account, ApiKey, Limit, OpenCall, Outbox, Usage
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 PROCESS = UUID(int=1)
+
+_Row = TypeVar("_Row", bound=OpenCall | Usage)
 
 
 def make_account(name: str = "Acme", **values: Any) -> Account:
@@ -66,26 +68,19 @@ def usage_row(key: ApiKey, **values: Any) -> Usage:
         "cost": Decimal("0.0003"),
         "duration_ms": 1500,
     }
-    row = Usage(**{**defaults, **values})
-    return row if row.status == UsageStatus.OPEN else row.stamp_digest()
+    return Usage(**{**defaults, **values}).stamp_digest()
 
 
-def open_row(key: ApiKey, **values: Any) -> Usage:
-    unfinished = {
-        "status": UsageStatus.OPEN,
-        "usage_source": UsageSource.NONE,
-        "outcome": CallOutcome.PENDING,
-        "closed_at": None,
-        "cost": None,
-        "prompt_tokens": 0,
-        "completion_tokens": 0,
-        "duration_ms": None,
-    }
-    return usage_row(key, **{**unfinished, **values})
+def open_row(key: ApiKey, **values: Any) -> OpenCall:
+    """A call in flight, not saved yet."""
+    like = usage_row(key, **values)
+    return OpenCall(**{field.attname: getattr(like, field.attname) for field in OpenCall._meta.concrete_fields})
 
 
-def save(*rows: Usage) -> list[Usage]:
-    return Usage.objects.bulk_create(rows)
+def save(*rows: _Row) -> list[_Row]:
+    Usage.objects.bulk_create(row for row in rows if isinstance(row, Usage))
+    OpenCall.objects.bulk_create(row for row in rows if isinstance(row, OpenCall))
+    return list(rows)
 
 
 def lost_row(key: ApiKey, **values: Any) -> Usage:

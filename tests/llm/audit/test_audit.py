@@ -31,6 +31,7 @@ from llm.limits.changes import set_limit
 from llm.models import ApiKey, BooksCheck, CatalogVersion, LimitWindow, Price, Process, Usage, UsageAdjustment
 from llm.prices.staff import set_price
 from llm.types import TokenCounts
+from tests.books import all_calls, get_call
 from tests.llm.books.making import a_close, a_key, adjust_now, an_open
 
 pytestmark = pytest.mark.django_db
@@ -71,7 +72,7 @@ def opened(key: ApiKey) -> OpenCall:
 @pytest.fixture
 def closed(key: ApiKey) -> Usage:
     operation = opened(key)
-    price = Usage.objects.get(pk=operation.id).price
+    price = get_call(operation.id).price
     assert price is not None
     rates = price.rate_sets.get()
     commit_batch([a_close(operation.id, counts=COUNTS, cost_pico=COST_PICO, rate_set_id=rates.pk)])
@@ -312,7 +313,7 @@ def test_what_happens_meanwhile_is_not_taken_for_an_error(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(reading, "snapshot", snapshot_with_company)
     assert complaints() == []
-    assert Usage.objects.count() == 2
+    assert len(all_calls()) == 2
 
 
 def told() -> str:

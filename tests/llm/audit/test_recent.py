@@ -24,7 +24,7 @@ from llm.enums import AdjustmentSource, LimitMetric, LimitPer
 from llm.ids import first_id_at
 from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import set_limit
-from llm.models import ApiKey, BooksCheck, CheckedDay, LimitWindow, Usage, UsageAdjustment
+from llm.models import ApiKey, BooksCheck, CheckedDay, LimitWindow, OpenCall, Usage, UsageAdjustment
 from llm.types import TokenCounts
 from tests.llm.books.making import a_close, a_key, adjust_now, an_open
 
@@ -165,7 +165,7 @@ def test_an_open_call_that_is_gone_is_missed(key: ApiKey) -> None:
     open_call(key, id_of_day(1, 7))
     verify()
     LimitWindow.objects.all().delete()
-    Usage.objects.filter(pk=id_of_day(1, 7)).delete()
+    OpenCall.objects.filter(pk=id_of_day(1, 7)).delete()
     told = f"Calls of {FIRST_DAY + timedelta(days=1)}: there are 1, but there were 2 at an earlier check."
     assert sentences(verify()) == sentences(verify_recent()) == [told]
 

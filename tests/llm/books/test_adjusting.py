@@ -34,6 +34,7 @@ from llm.models import (
 from llm.models.usage import is_priced
 from llm.prices.staff import set_price
 from llm.types import Service, TokenCounts
+from tests.books import get_call
 from tests.llm.books.making import a_close, a_key, adjust_now, an_open
 
 pytestmark = pytest.mark.django_db
@@ -144,8 +145,8 @@ def test_a_disputed_call_is_decided_once(key: ApiKey) -> None:
 
 def test_a_call_that_nobody_doubts_is_not_decided(key: ApiKey) -> None:
     operation = opened(key)
-    with pytest.raises(ValueError, match="already known"):
-        decide(Usage.objects.get())
+    with pytest.raises(ValueError, match="still in flight"):
+        decide(get_call(operation.id))
     commit_batch([a_close(operation.id)])
     with pytest.raises(ValueError, match="already known"):
         decide(Usage.objects.get())

@@ -22,11 +22,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from llm import models
 from llm.audit import verify
 from llm.books.adjusting import decide_call
 from llm.books.batches.commit import commit_batch
 from llm.books.figures import compute_figures
-from llm.books.operations import CloseCall, Closed, Conflict, OpenCall, Opened, Refused, Result, void_close
+from llm.books.operations import CloseCall, Closed, Conflict, Failed, OpenCall, Opened, Refused, Result, void_close
 from llm.books.spool.files import SUFFIX, SpoolFile
 from llm.books.spool.replay import Replay
 from llm.enums import CallOutcome, LimitMetric, LimitPer, UsageSource, UsageStatus
@@ -35,6 +36,7 @@ from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import set_limit
 from llm.models import LimitWindow, Usage
 from llm.types import TokenCounts
+from tests.books import all_calls
 from tests.llm.books.making import a_close, a_key, an_open
 
 pytestmark = pytest.mark.slow
@@ -51,6 +53,7 @@ class Call:
     """
 
     held: int
+    operation: OpenCall
     status: str = "open"
     is_lost: bool = False
     doubt: TokenCounts | None = None
@@ -120,7 +123,7 @@ class Books(RuleBasedStateMachine):
             requests, taken = self._taken()
             if requests + 1 <= REQUESTS and taken + held <= TOKENS:
                 assert isinstance(result, Opened)
-                self._model[operation.id] = Call(held)
+                self._model[operation.id] = Call(held, operation)
             else:
                 assert isinstance(result, Refused)
         return operations[0].id
@@ -131,7 +134,7 @@ class Books(RuleBasedStateMachine):
         close = self._close(operation.id, UsageStatus(source), tokens)
         opened, closed = commit_batch([operation, close])
         if isinstance(opened, Opened):
-            self._model[operation.id] = Call(tokens)
+            self._model[operation.id] = Call(tokens, operation)
             self._expect(close, closed)
         else:
             assert isinstance(closed, Conflict)
@@ -180,7 +183,7 @@ class Books(RuleBasedStateMachine):
             call.final = call.doubt if counts is None else counts
             self._has_decided = True
         elif call is not None:
-            with pytest.raises(ValueError, match="already known"):
+            with pytest.raises(ValueError, match="still in flight" if call.status == "open" else "already known"):
                 decide_call(call_id, counts=counts, is_billable=True, reason="because", user=None)
 
     @rule(
@@ -216,7 +219,23 @@ class Books(RuleBasedStateMachine):
             commit_batch([operation])
         stillborn = replace(operation, is_stillborn=True, ask=None)
         assert [type(result) for result in commit_batch([stillborn, void_close(stillborn)])] == [Opened, Closed]
-        self._model[operation.id] = Call(tokens, status="void", closes=[void_close(stillborn)])
+        self._model[operation.id] = Call(tokens, operation, status="void", closes=[void_close(stillborn)])
+
+    @rule(call_id=calls)
+    def open_again(self, call_id: UUID) -> None:
+        """As by a batch whose answer was lost, and that is written once more."""
+        if (call := self._model.get(call_id)) is not None:
+            [result] = commit_batch([call.operation])
+            assert isinstance(result, Failed | Refused), result
+
+    @rule(call_id=calls)
+    def doubt_an_open_too_late(self, call_id: UUID) -> None:
+        """Whatever has become of the call meanwhile."""
+        if (call := self._model.get(call_id)) is not None:
+            stillborn = replace(call.operation, is_stillborn=True, ask=None)
+            void = void_close(stillborn)
+            _, closed = commit_batch([stillborn, void])
+            self._expect(void, closed)
 
     # --- What must hold -----------------------------------------------------------------------------------------------
 
@@ -233,7 +252,8 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def rows_are_the_models(self) -> None:
-        rows = Usage.objects.in_bulk()
+        rows = {call.pk: call for call in all_calls()}
+        assert len(rows) == Usage.objects.count() + models.OpenCall.objects.count()
         assert {pk: row.status for pk, row in rows.items()} == {pk: call.status for pk, call in self._model.items()}
         for pk, call in self._model.items():
             if call.final is not None:

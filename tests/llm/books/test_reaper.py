@@ -15,6 +15,7 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
+from llm import models
 from llm.books import reaper
 from llm.books.batches.commit import commit_batch
 from llm.books.figures import compute_figures
@@ -29,6 +30,7 @@ from llm.limits.changes import set_limit
 from llm.models import ApiKey, CatalogVersion, LimitWindow, Process, RateSet, Usage
 from llm.prices.staff import set_price
 from llm.types import Service
+from tests.books import get_call
 from tests.databases import only_on_postgresql
 from tests.llm.books.making import a_close, a_key, an_open
 
@@ -85,7 +87,7 @@ def alive(process: UUID, *, seen_s: float) -> None:
 
 
 def status_of(operation: OpenCall) -> str:
-    return Usage.objects.get(pk=operation.id).status
+    return get_call(operation.id).status
 
 
 def spooled(folder: Path, *closes: object) -> Path:
@@ -121,7 +123,7 @@ def test_a_lost_call_keeps_the_service_that_it_asked_for(
         meter=Meter.INPUT, amount=Decimal(2), per_units=1_000_000
     )
     operation = opened(price_id=price.pk, catalog_version=CatalogVersion.current(), service=service)
-    assert Usage.objects.get(pk=operation.id).service == service
+    assert get_call(operation.id).service == service
     assert run_steadily(later, LONG_AGO_S).reaped == 1
     row = Usage.objects.get(pk=operation.id)
     assert (row.status, row.service, row.cost, row.flags) == ("estimated", service, cost_usd, flags)
@@ -240,7 +242,7 @@ def test_many_calls_are_closed_in_pieces(later: Later, monkeypatch: pytest.Monke
     keys = [a_key("one"), a_key("two")]
     commit_batch([an_open(keys[number % 2], id=uuid7(), process_id=DEAD) for number in range(8)])
     assert run_steadily(later, LONG_AGO_S).reaped == 8
-    assert not Usage.objects.open().exists()
+    assert not models.OpenCall.objects.exists()
 
 
 def test_processes_that_ended_long_ago_are_forgotten(later: Later) -> None:
@@ -282,7 +284,7 @@ def test_an_account_whose_rows_somebody_has_locked_keeps_nobody_else_waiting(lat
     config = connection.get_connection_params()
     keywords = {name: config[name] for name in ("dbname", "user", "password", "host", "port") if config.get(name)}
     with psycopg.connect(**keywords) as other:
-        other.execute("SELECT 1 FROM llm_usage WHERE id = %s FOR UPDATE", [locked.id])
+        other.execute("SELECT 1 FROM llm_opencall WHERE id = %s FOR UPDATE", [locked.id])
         assert run_steadily(later, LONG_AGO_S) == ReapReport(replayed=0, reaped=1, left=1)
     assert (status_of(locked), status_of(free)) == (UsageStatus.OPEN, UsageStatus.ESTIMATED)
     assert reap_at(later, LONG_AGO_S + 1).reaped == 1

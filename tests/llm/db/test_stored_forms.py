@@ -271,20 +271,17 @@ def test_two_windows_of_one_period_become_one_with_the_calls_of_both(whole_secon
     set_limit(key.account, None, LimitMetric.TOKENS, LimitPer.MONTH, 200, None)
     open_and_close(key, prompt_tokens=70, completion_tokens=10)
     first, second = an_open(key, ask=ask), an_open(key, ask=ask)
-    commit_batch([first])
+    closes = [a_close(each.id, cost_pico=None, counts=TokenCounts(prompt_tokens=1)) for each in (first, second)]
+    commit_batch([first, closes[0]])
     age()
-    commit_batch([second])
+    commit_batch([second, closes[1]])
     assert LimitWindow.objects.count() == 2
 
     run_migrations()
 
     window = LimitWindow.objects.get()
-    assert (window.used, window.held) == (80, 120)
-    assert {json.dumps(holds) for holds in Usage.objects.values_list("holds", flat=True)} == {f"[[{window.pk}, 60]]"}
-    counts = TokenCounts(prompt_tokens=1)
-    commit_batch([a_close(each.id, cost_pico=None, counts=counts) for each in (first, second)])
-    window = LimitWindow.objects.get()
     assert (window.used, window.held) == (82, 0)
+    assert {json.dumps(holds) for holds in Usage.objects.values_list("holds", flat=True)} == {f"[[{window.pk}, 60]]"}
     assert verify().sentences == []
 
 

@@ -21,6 +21,7 @@ from llm.limits.admission import ReservationEstimate
 from llm.limits.amounts import MAX_UNITS, amount_digits, describe_limit, format_limit_amount, parse_amount
 from llm.limits.changes import archive_limit, limit_in_force, prune_windows, set_limit
 from llm.models import ApiKey, Limit, LimitWindow, Usage
+from tests.books import get_call
 from tests.databases import only_on_postgresql
 from tests.llm.books.making import a_close, a_key, an_open
 
@@ -375,7 +376,7 @@ def test_a_window_that_an_open_call_names_stays_even_where_it_holds_nothing_ther
     commit_batch([a_close(first.id), retry])
     window = LimitWindow.objects.get()
     assert (window.used, window.held) == (1, 0)
-    assert Usage.objects.get(pk=retry.id).holds == [[window.pk, 0]]
+    assert get_call(retry.id).holds == [[window.pk, 0]]
     later = timezone.now() + 2 * WEEK
 
     assert prune_windows(now=later) == 0

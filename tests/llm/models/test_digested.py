@@ -65,7 +65,6 @@ def test_a_row_closed_after_its_open_is_what_its_digest_says(
 ) -> None:
     operation = an_open(key, **opening)
     commit_batch([operation])
-    assert Usage.objects.get().digest == (None,) * 8
     assert commit_batch([a_close(operation.id, **closing)]) == [Closed()]
     row = Usage.objects.get()
     assert row.digest == row.computed_digest()
@@ -251,8 +250,9 @@ def sums(**narrowing: Any) -> list[int]:
 
 
 def test_the_database_sums_the_digests_of_any_set(key: ApiKey) -> None:
-    rows = save(*(usage_row(key, model=f"m{number % 3}", prompt_tokens=number) for number in range(300)), open_row(key))
-    expected = [sum(words) for words in zip(*(row.computed_digest() for row in rows[:300]), strict=True)]
+    rows = save(*(usage_row(key, model=f"m{number % 3}", prompt_tokens=number) for number in range(300)))
+    save(open_row(key))
+    expected = [sum(words) for words in zip(*(row.computed_digest() for row in rows), strict=True)]
     assert sums() == expected
     parts = [sums(model=f"m{number}") for number in range(3)]
     assert [sum(words) for words in zip(*parts, strict=True)] == expected

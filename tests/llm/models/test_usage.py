@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db import IntegrityError, connection, transaction
@@ -14,55 +15,45 @@ from llm.db.json_rows import moment_text
 from llm.db.triggers import drop_triggers
 from llm.digests import DIGEST_FIELDS
 from llm.enums import CallOutcome, UsageStatus
-from llm.models import ApiKey, Usage
+from llm.models import ApiKey, OpenCall, Usage
+from llm.models.usage import find_call, merge_calls
 from llm.types import TOKEN_FIELDS
 from tests.llm.admin.factories import NOON, lost_row, make_account, make_key, open_row, save, usage_row
 
 pytestmark = pytest.mark.django_db
 
-SETTLED, OPEN = "settled", "open"
-CENT = Decimal("0.01")
 
-# (which row, what is changed of it, which constraint refuses that)
+# (what is changed of a settled call, which constraint refuses that)
 PARTS = "usage_parts_within_totals"
-IMPOSSIBLE: list[tuple[str, dict[str, Any], str]] = [
-    (SETTLED, {"status": "paid"}, "usage_status_known"),
-    (SETTLED, {"status": ""}, "usage_status_known"),
-    (SETTLED, {"usage_source": "guess"}, "usage_source_known"),
-    *((SETTLED, {name: -1}, "usage_tokens_not_negative") for name in TOKEN_FIELDS),
-    (SETTLED, {"cache_read_tokens": 101}, "usage_parts_within_totals"),
-    (SETTLED, {"audio_input_tokens": 101}, "usage_parts_within_totals"),
-    (SETTLED, {"reasoning_tokens": 21}, "usage_parts_within_totals"),
-    (SETTLED, {"audio_output_tokens": 21}, "usage_parts_within_totals"),
-    (SETTLED, {"cost": Decimal("-0.000000000001")}, "usage_cost_not_negative"),
-    (SETTLED, {"is_disputed": True}, "usage_in_doubt_not_billable"),
-    (SETTLED, {"outcome": "lost"}, "usage_in_doubt_not_billable"),
-    (SETTLED, {"closed_at": None}, "usage_open_or_closed"),
-    (SETTLED, {"outcome": "pending"}, "usage_open_or_closed"),
-    (SETTLED, {"status": "open"}, "usage_open_or_closed"),
-    (OPEN, {"closed_at": NOON}, "usage_open_or_closed"),
-    (OPEN, {"cost": CENT}, "usage_open_or_closed"),
-    (OPEN, {"cost": Decimal(0)}, "usage_open_or_closed"),
-    (OPEN, {"outcome": "ok"}, "usage_open_or_closed"),
-    (OPEN, {"prompt_tokens": 1}, "usage_open_or_closed"),
-    (SETTLED, {"outcome": "fine"}, "usage_outcome_known"),
-    (SETTLED, {"dialect": "klingon"}, "usage_dialect_known"),
-    (SETTLED, {"cache_read_tokens": 60, "cache_write_5m_tokens": 30, "cache_write_1h_tokens": 20}, PARTS),
-    (SETTLED, {"status": "void", "prompt_tokens": 0, "completion_tokens": 0}, "usage_void_is_empty"),
-    (OPEN, {"status": "settled"}, "usage_open_or_closed"),
-    (SETTLED, {"status": "void"}, "usage_void_is_empty"),
-    (SETTLED, {"status": "void", "prompt_tokens": 0}, "usage_void_is_empty"),
-    (SETTLED, {"status": "void", "completion_tokens": 0}, "usage_void_is_empty"),
-    *((SETTLED, {name: None}, "usage_with_digest_once_closed") for name in DIGEST_FIELDS),
-    *((OPEN, {name: 7}, "usage_with_digest_once_closed") for name in DIGEST_FIELDS),
-    (SETTLED, dict.fromkeys(DIGEST_FIELDS), "usage_with_digest_once_closed"),
-    (OPEN, dict.fromkeys(DIGEST_FIELDS, 7), "usage_with_digest_once_closed"),
-    (OPEN, {"status": "settled", "outcome": "ok", "closed_at": NOON}, "usage_with_digest_once_closed"),
+IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    ({"status": "paid"}, "usage_status_known"),
+    ({"status": ""}, "usage_status_known"),
+    ({"usage_source": "guess"}, "usage_source_known"),
+    *(({name: -1}, "usage_tokens_not_negative") for name in TOKEN_FIELDS),
+    ({"cache_read_tokens": 101}, "usage_parts_within_totals"),
+    ({"audio_input_tokens": 101}, "usage_parts_within_totals"),
+    ({"reasoning_tokens": 21}, "usage_parts_within_totals"),
+    ({"audio_output_tokens": 21}, "usage_parts_within_totals"),
+    ({"cost": Decimal("-0.000000000001")}, "usage_cost_not_negative"),
+    ({"is_disputed": True}, "usage_in_doubt_not_billable"),
+    ({"outcome": "lost"}, "usage_in_doubt_not_billable"),
+    ({"closed_at": None}, "usage_open_or_closed"),
+    ({"outcome": "pending"}, "usage_open_or_closed"),
+    ({"status": "open"}, "usage_open_or_closed"),
+    ({"outcome": "fine"}, "usage_outcome_known"),
+    ({"dialect": "klingon"}, "usage_dialect_known"),
+    ({"cache_read_tokens": 60, "cache_write_5m_tokens": 30, "cache_write_1h_tokens": 20}, PARTS),
+    ({"status": "void", "prompt_tokens": 0, "completion_tokens": 0}, "usage_void_is_empty"),
+    ({"status": "void"}, "usage_void_is_empty"),
+    ({"status": "void", "prompt_tokens": 0}, "usage_void_is_empty"),
+    ({"status": "void", "completion_tokens": 0}, "usage_void_is_empty"),
+    *(({name: None}, "usage_with_digest_once_closed") for name in DIGEST_FIELDS),
+    (dict.fromkeys(DIGEST_FIELDS), "usage_with_digest_once_closed"),
 ]
 EACH_IMPOSSIBLE = pytest.mark.parametrize(
-    ("kind", "changes", "constraint"),
+    ("changes", "constraint"),
     IMPOSSIBLE,
-    ids=[f"{kind}-{'-'.join(f'{name}={value}' for name, value in changes.items())}" for kind, changes, _ in IMPOSSIBLE],
+    ids=["-".join(f"{name}={value}" for name, value in changes.items()) for changes, _ in IMPOSSIBLE],
 )
 
 
@@ -71,8 +62,8 @@ def key() -> ApiKey:
     return make_key(make_account())
 
 
-def row_of(kind: str, key: ApiKey, **changes: Any) -> Usage:
-    row = (open_row if kind == OPEN else usage_row)(key)
+def row_of(key: ApiKey, **changes: Any) -> Usage:
+    row = usage_row(key)
     for name, value in changes.items():
         setattr(row, name, value)
     return row
@@ -98,21 +89,20 @@ def stored(value: Any) -> Any:
 
 
 @EACH_IMPOSSIBLE
-def test_what_is_impossible_is_not_inserted(key: ApiKey, kind: str, changes: dict[str, Any], constraint: str) -> None:
+def test_what_is_impossible_is_not_inserted(key: ApiKey, changes: dict[str, Any], constraint: str) -> None:
+    drop_triggers(connection)
     with pytest.raises(IntegrityError) as refusal, transaction.atomic():
-        row_of(kind, key, **changes).save(force_insert=True)
+        row_of(key, **changes).save(force_insert=True)
     assert refused_by(refusal) in names_of(constraint, changes)
     assert Usage.objects.count() == 0
 
 
 @pytest.mark.slow
 @EACH_IMPOSSIBLE
-def test_what_is_impossible_is_not_made_by_sql(
-    key: ApiKey, kind: str, changes: dict[str, Any], constraint: str
-) -> None:
+def test_what_is_impossible_is_not_made_by_sql(key: ApiKey, changes: dict[str, Any], constraint: str) -> None:
     # They refuse most of it too, but here the constraints are asked.
     drop_triggers(connection)
-    save(row_of(kind, key))
+    save(row_of(key))
     before = Usage.objects.values().get()
     assignments = ", ".join(f"{name} = %s" for name in changes)
     with pytest.raises(IntegrityError) as refusal, transaction.atomic(), connection.cursor() as cursor:
@@ -122,23 +112,76 @@ def test_what_is_impossible_is_not_made_by_sql(
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes"),
+    "changes",
     [
-        (OPEN, {}),
-        (SETTLED, {}),
-        (SETTLED, {"cost": None}),
-        (SETTLED, {"cost": Decimal(0), "prompt_tokens": 0, "completion_tokens": 0}),
-        (SETTLED, {"status": "estimated", "usage_source": "estimated", "outcome": "client_gone"}),
-        (SETTLED, {"status": "void", "prompt_tokens": 0, "completion_tokens": 0, "cost": Decimal(0)}),
-        (SETTLED, {"cache_read_tokens": 100, "audio_input_tokens": 100, "reasoning_tokens": 20}),
-        (SETTLED, {**dict.fromkeys(TOKEN_FIELDS, 2**62), "cache_write_5m_tokens": 0, "cache_write_1h_tokens": 0}),
-        (SETTLED, {"cache_read_tokens": 50, "cache_write_5m_tokens": 30, "cache_write_1h_tokens": 20}),
-        (SETTLED, {"cost": Decimal("9223372.036854775807")}),
+        {},
+        {"cost": None},
+        {"cost": Decimal(0), "prompt_tokens": 0, "completion_tokens": 0},
+        {"status": "estimated", "usage_source": "estimated", "outcome": "client_gone"},
+        {"status": "void", "prompt_tokens": 0, "completion_tokens": 0, "cost": Decimal(0)},
+        {"cache_read_tokens": 100, "audio_input_tokens": 100, "reasoning_tokens": 20},
+        {**dict.fromkeys(TOKEN_FIELDS, 2**62), "cache_write_5m_tokens": 0, "cache_write_1h_tokens": 0},
+        {"cache_read_tokens": 50, "cache_write_5m_tokens": 30, "cache_write_1h_tokens": 20},
+        {"cost": Decimal("9223372.036854775807")},
     ],
 )
-def test_what_is_possible_is_kept_as_it_is(key: ApiKey, kind: str, changes: dict[str, Any]) -> None:
-    save(row_of(kind, key, **changes))
+def test_what_is_possible_is_kept_as_it_is(key: ApiKey, changes: dict[str, Any]) -> None:
+    save(row_of(key, **changes))
     assert {name: value for name, value in Usage.objects.values().get().items() if name in changes} == changes
+
+
+def test_an_unknown_dialect_is_refused_at_open_since_the_close_would_be(key: ApiKey) -> None:
+    with pytest.raises(IntegrityError) as refusal, transaction.atomic():
+        save(open_row(key, dialect="klingon"))
+    assert refused_by(refusal) == "opencall_dialect_known"
+
+
+def test_whatever_an_open_call_holds_fits_into_the_row_of_the_closed_one() -> None:
+    """A close that the database rejects would lose the usage."""
+    closed = {field.attname: field for field in Usage._meta.concrete_fields}
+    for field in OpenCall._meta.concrete_fields:
+        same = closed[field.attname]
+        assert (type(same), same.max_length, same.null) == (type(field), field.max_length, field.null)
+
+
+def test_an_open_call_is_shown_as_a_row_without_figures(key: ApiKey) -> None:
+    [call] = save(open_row(key, tags={"team": "search"}, request_bytes=7))
+    row = call.as_usage()
+    assert (row.pk, row.status, row.outcome, row.total_tokens, row.cost) == (call.pk, "open", "pending", 0, None)
+    assert (row.tags, row.request_bytes, row.account, list(row.adjustments.all())) == (
+        {"team": "search"},
+        7,
+        key.account,
+        [],
+    )
+    with pytest.raises(IntegrityError), transaction.atomic():
+        row.save(force_insert=True)
+    assert Usage.objects.count() == 0
+
+
+def test_a_call_is_found_whether_it_is_open_or_closed(key: ApiKey) -> None:
+    opened, closed = save(open_row(key), usage_row(key))
+    found = [
+        find_call(pk, closed=Usage.objects.all(), opened=OpenCall.objects.all())
+        for pk in (opened.pk, closed.pk, uuid4())
+    ]
+    assert [None if call is None else (call.pk, call.status) for call in found] == [
+        (opened.pk, "open"),
+        (closed.pk, "settled"),
+        None,
+    ]
+
+
+def test_calls_of_both_tables_are_one_list_even_if_one_is_closed_meanwhile(key: ApiKey) -> None:
+    rows = save(*(usage_row(key, opened_at=NOON.replace(minute=minute)) for minute in (1, 5)))
+    [opened] = save(open_row(key, opened_at=NOON.replace(minute=3)))
+    twice = open_row(key, id=rows[1].id)
+    merged = merge_calls([opened, twice], rows)
+    assert [(call.pk, call.status) for call in merged] == [
+        (rows[1].pk, "settled"),
+        (opened.pk, "open"),
+        (rows[0].pk, "settled"),
+    ]
 
 
 def test_a_call_is_on_the_books_once(key: ApiKey) -> None:
@@ -155,7 +198,6 @@ def test_a_call_is_on_the_books_once(key: ApiKey) -> None:
 def ledger(key: ApiKey) -> dict[str, Usage]:
     nothing = {"prompt_tokens": 0, "completion_tokens": 0}
     rows = {
-        "open": open_row(key),
         "priced": usage_row(key),
         "free": usage_row(key, cost=Decimal(0)),
         "unpriced": usage_row(key, cost=None),
@@ -164,10 +206,6 @@ def ledger(key: ApiKey) -> dict[str, Usage]:
     }
     save(*rows.values())
     return rows
-
-
-def test_open_rows_are_those_without_an_end(ledger: dict[str, Usage]) -> None:
-    assert list(Usage.objects.open()) == [ledger["open"]]
 
 
 def test_unpriced_rows_are_closed_ones_that_used_something_of_unknown_price(ledger: dict[str, Usage]) -> None:
@@ -188,7 +226,7 @@ def test_the_newest_call_comes_first(key: ApiKey) -> None:
 def many(key: ApiKey) -> None:
     """Many closed and priced calls, and three of each kind that is searched for."""
     save(*(usage_row(key) for _ in range(3000)))
-    save(*(open_row(key) for _ in range(3)), *(usage_row(key, cost=None) for _ in range(3)))
+    save(*(usage_row(key, cost=None) for _ in range(3)))
     save(*(lost_row(key) for _ in range(2)), usage_row(key, is_disputed=True, is_billable=False))
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE llm_usage")
@@ -199,12 +237,10 @@ def many(key: ApiKey) -> None:
 @pytest.mark.parametrize(
     ("rows", "index"),
     [
-        (Usage.objects.open(), "usage_open"),
-        (Usage.objects.open().order_by("id"), "usage_open"),
         (Usage.objects.never_priced(), "usage_unpriced"),
         (Usage.objects.undecided(), "usage_in_doubt"),
     ],
-    ids=["open", "oldest open", "unpriced", "undecided"],
+    ids=["unpriced", "undecided"],
 )
 def test_the_few_rows_that_need_somebody_are_found_without_reading_the_others(
     rows: QuerySet[Usage], index: str

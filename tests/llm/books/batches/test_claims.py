@@ -40,6 +40,7 @@ from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import set_limit
 from llm.models import ApiKey, CatalogVersion, IdempotencyKey, LimitWindow, Usage
 from llm.types import TokenCounts
+from tests.books import all_calls
 from tests.databases import only_on_postgresql
 from tests.llm.books.making import a_close, a_key, an_open
 from tests.threads import to_thread
@@ -81,7 +82,7 @@ def test_a_claim_is_written_with_its_call() -> None:
     key = a_key()
     opened = a_claiming_open(key)
     assert isinstance(commit(opened), Opened)
-    [claim], [row] = IdempotencyKey.objects.all(), Usage.objects.all()
+    [claim], [row] = IdempotencyKey.objects.all(), all_calls()
     assert (claim.api_key_id, claim.key_hash, claim.content_hash) == (key.pk, SAME.key_hash, SAME.content_hash)
     assert (claim.call_id, claim.claimed_at) == (row.pk, row.opened_at)
 
@@ -94,7 +95,7 @@ def test_a_repeat_opens_nothing_while_the_first_call_is_in_flight_and_after_it()
     commit(a_close(first.id))
     assert commit(a_claiming_open(key)) == Repeated(first.id, is_same=True, is_in_flight=False)
     assert claimed_by() == [first.id]
-    assert Usage.objects.count() == 1
+    assert len(all_calls()) == 1
 
 
 def test_another_body_with_the_same_key_is_told_from_a_repeat() -> None:
@@ -103,7 +104,7 @@ def test_another_body_with_the_same_key_is_told_from_a_repeat() -> None:
     commit(first)
     other = replace(SAME, content_hash="d" * 64)
     assert commit(a_claiming_open(key, other)) == Repeated(first.id, is_same=False, is_in_flight=True)
-    assert Usage.objects.count() == 1
+    assert len(all_calls()) == 1
 
 
 def test_other_keys_are_others() -> None:
@@ -368,7 +369,7 @@ def test_of_many_at_once_one_is_opened(is_prepared: bool) -> None:
     by_thread = asyncio.run(run())
     for results in zip(*by_thread, strict=True):
         assert sorted(type(each).__name__ for each in results) == ["Opened"] + ["Repeated"] * (threads - 1)
-    assert Usage.objects.count() == IdempotencyKey.objects.count() == rounds
+    assert len(all_calls()) == IdempotencyKey.objects.count() == rounds
 
 
 @only_on_postgresql("SQLite has one writer at a time")

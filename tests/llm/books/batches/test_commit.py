@@ -14,6 +14,7 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from llm import models
 from llm.books import comparing
 from llm.books.batches.commit import commit_batch
 from llm.books.operations import (
@@ -34,6 +35,7 @@ from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import set_limit
 from llm.models import CatalogVersion, Limit, LimitWindow, Usage, UsageAdjustment
 from llm.types import TokenCounts, clean_text
+from tests.books import all_calls, get_call
 from tests.databases import only_on_postgresql
 from tests.llm.books.making import a_close, a_key, an_open
 
@@ -44,7 +46,7 @@ def test_an_open_row_holds_who_and_what_and_no_figures() -> None:
     key = a_key()
     operation = an_open(key, is_stream=True)
     [result] = commit_batch([operation])
-    row = Usage.objects.get()
+    row = get_call(operation.id)
     assert result == Opened(row.opened_at)
     assert (row.id, row.request_id, row.attempt) == (operation.id, operation.request_id, 1)
     assert (row.account_id, row.api_key_id, row.process_id) == (key.account_id, key.pk, operation.process_id)
@@ -94,9 +96,8 @@ def test_replaying_a_batch_changes_nothing() -> None:
     batch: list[Operation] = [operation, a_close(operation.id)]
     commit_batch(batch)
     before = Usage.objects.values().get()
-    results = commit_batch(batch)
-    assert isinstance(results[0], Opened)
-    assert results[1] == Closed(is_new=False)
+    # Whoever asks again must not send it: the call is over.
+    assert commit_batch(batch) == [Failed("IntegrityError"), Closed(is_new=False)]
     assert Usage.objects.values().get() == before
 
 
@@ -111,7 +112,7 @@ def test_a_different_close_is_refused_and_changes_nothing() -> None:
 
 def test_a_close_without_an_open_is_refused() -> None:
     assert commit_batch([a_close(uuid7())]) == [Conflict("this call was never opened")]
-    assert Usage.objects.count() == 0
+    assert all_calls() == []
 
 
 def test_results_stand_in_the_order_of_the_operations() -> None:
@@ -134,7 +135,7 @@ def test_only_the_operation_whose_data_is_impossible_fails(counts: TokenCounts, 
     results = commit_batch(closes)
     assert results[5] == Failed(reason)
     assert [result for index, result in enumerate(results) if index != 5] == [Closed()] * 8
-    assert list(Usage.objects.open().values_list("id", flat=True)) == [opens[5].id]
+    assert list(models.OpenCall.objects.values_list("id", flat=True)) == [opens[5].id]
 
 
 def test_a_figure_that_no_integer_holds_fails_alone() -> None:
@@ -148,20 +149,20 @@ def test_a_figure_that_no_integer_holds_fails_alone() -> None:
 def test_an_unknown_key_is_refused() -> None:
     key = a_key()
     assert commit_batch([an_open(key, key_id=key.pk + 1000)]) == [Refused("unknown")]
-    assert Usage.objects.count() == 0
+    assert all_calls() == []
 
 
 def test_a_key_of_another_account_is_refused() -> None:
     key, other = a_key(), a_key("other")
     assert commit_batch([an_open(key, account_id=other.account_id)]) == [Refused("unknown")]
-    assert Usage.objects.count() == 0
+    assert all_calls() == []
 
 
 def test_a_revoked_key_is_refused() -> None:
     key = a_key()
     revoke_key(key)
     assert commit_batch([an_open(key)]) == [Refused("revoked")]
-    assert Usage.objects.count() == 0
+    assert all_calls() == []
 
 
 def test_a_key_that_will_be_revoked_later_works_until_then() -> None:
@@ -184,7 +185,7 @@ def test_keys_of_an_account_that_is_not_active_are_refused(status: AccountStatus
     key.account.status = status
     key.account.save()
     assert commit_batch([an_open(key)]) == [Refused("account")]
-    assert Usage.objects.count() == 0
+    assert all_calls() == []
 
 
 def test_a_model_outside_the_keys_list_is_refused() -> None:
@@ -201,7 +202,7 @@ def test_a_call_resolved_under_an_older_catalog_is_sent_back() -> None:
     [result] = commit_batch([operation])
     assert isinstance(result, Stale)
     assert result.version == CatalogVersion.current()
-    assert Usage.objects.count() == 0
+    assert all_calls() == []
 
 
 def test_a_price_that_is_not_in_force_at_the_databases_clock_is_sent_back() -> None:
@@ -210,7 +211,7 @@ def test_a_price_that_is_not_in_force_at_the_databases_clock_is_sent_back() -> N
     late = an_open(key, price_from=now + timedelta(hours=1))
     early = an_open(key, price_until=now - timedelta(hours=1))
     assert [type(result) for result in commit_batch([late, early])] == [Stale, Stale]
-    assert Usage.objects.count() == 0
+    assert all_calls() == []
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/New_York", "Asia/Kathmandu"])
@@ -219,7 +220,7 @@ def test_the_local_day_is_the_accounts_own(zone: str) -> None:
     key.account.time_zone = zone
     key.account.save()
     commit_batch([an_open(key)])
-    row = Usage.objects.get()
+    [row] = all_calls()
     assert row.local_day == row.opened_at.astimezone(ZoneInfo(zone)).date()
 
 
@@ -263,7 +264,7 @@ def test_an_operation_of_which_no_row_can_be_made_fails_alone() -> None:
     good = an_open(key, ask=lambda: ReservationEstimate(requests=1, input_tokens=1, output_tokens=1))
     results = commit_batch([good, an_open(key, ask=broken)])
     assert [type(result) for result in results] == [Opened, Failed]
-    assert Usage.objects.get().id == good.id
+    assert [call.id for call in all_calls()] == [good.id]
     assert LimitWindow.objects.get().held == 1
 
 

@@ -10,6 +10,7 @@ import time_machine
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from llm import models
 from llm.books.batches import commit
 from llm.books.batches.commit import commit_batch
 from llm.books.batches.foresight import WantedWindow, WindowForesight
@@ -17,7 +18,7 @@ from llm.books.operations import Closed, OpenCall, Opened, Refused, Result
 from llm.enums import LimitMetric, LimitPer
 from llm.limits.admission import ReservationEstimate
 from llm.limits.changes import archive_limit, set_limit
-from llm.models import ApiKey, Limit, LimitWindow, Outbox, Usage
+from llm.models import ApiKey, Limit, LimitWindow, Outbox
 from tests.databases import only_on_postgresql
 from tests.llm.books.making import a_close, a_key, an_open
 
@@ -206,13 +207,13 @@ def test_holds_that_say_nothing_hold_nothing(holds: str) -> None:
     set_limit(key.account, None, LimitMetric.REQUESTS, LimitPer.MONTH, 10, None)
     call(key)
     odd = opening(key)
-    names = [field.attname for field in Usage._meta.concrete_fields if field.name not in ("id", "holds")]
+    names = [field.attname for field in models.OpenCall._meta.concrete_fields if field.name not in ("id", "holds")]
     open_row = opening(key)
     commit_batch([open_row])
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO llm_usage (id, holds, {', '.join(names)}) "  # noqa: S608
-            f"SELECT %s, %s::jsonb, {', '.join(names)} FROM llm_usage WHERE id = %s",
+            f"INSERT INTO llm_opencall (id, holds, {', '.join(names)}) "  # noqa: S608
+            f"SELECT %s, %s::jsonb, {', '.join(names)} FROM llm_opencall WHERE id = %s",
             [odd.id, holds, open_row.id],
         )
 

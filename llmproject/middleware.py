@@ -6,9 +6,7 @@ import time
 
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY, logout
-from django.contrib.auth.signals import user_logged_in
 from django.db import DataError
-from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
 
@@ -18,8 +16,6 @@ from llmproject.proofs import note_proof
 from llmproject.refusals import UNREADABLE, is_for_people, refusal
 
 _NUL = "\x00"
-_SIGNED_IN_AT = "signed_in_at"
-_SEEN_AT = "seen_at"
 
 
 class RefuseNulMiddleware(MiddlewareMixin):
@@ -49,18 +45,12 @@ class SessionLimitsMiddleware(MiddlewareMixin):
         if settings.SESSION_COOKIE_NAME not in request.COOKIES or SESSION_KEY not in request.session:
             return
         now = time.time()
-        signed_in, seen = request.session.get(_SIGNED_IN_AT), request.session.get(_SEEN_AT)
+        signed_in, seen = request.session.get(sessions.SIGNED_IN_AT), request.session.get(sessions.SEEN_AT)
         is_over = signed_in is None or now - signed_in > settings.LLM_SESSION_HOURS * 3600
         if is_over or seen is None or now - seen > settings.LLM_SESSION_IDLE_MINUTES * 60:
             logout(request)
         elif now - seen > min(60, settings.LLM_SESSION_IDLE_MINUTES * 6):
-            request.session[_SEEN_AT] = now
-
-
-@receiver(user_logged_in)
-def _note_sign_in(request: HttpRequest | None, **_signal: object) -> None:
-    if request is not None:
-        request.session[_SIGNED_IN_AT] = request.session[_SEEN_AT] = time.time()
+            request.session[sessions.SEEN_AT] = now
 
 
 class NoteSessionMiddleware(MiddlewareMixin):

@@ -6,12 +6,18 @@ A key is 28 random characters + 12 of their HMAC, which together fill the column
 from __future__ import annotations
 
 import string
+import time
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.dispatch import receiver
+from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare, get_random_string, salted_hmac
 
+SIGNED_IN_AT = "signed_in_at"
+SEEN_AT = "seen_at"
 _ALPHABET = string.ascii_lowercase + string.digits
 _RANDOM_CHARACTERS = 28
 _CHECKSUM_CHARACTERS = 12
@@ -55,6 +61,12 @@ class SessionStore(DatabaseStore):
             session_key = _new_key()
             if not await self.aexists(session_key):
                 return session_key
+
+
+@receiver(user_logged_in)
+def _note_sign_in(request: HttpRequest | None, **_signal: object) -> None:
+    if request is not None:
+        request.session[SIGNED_IN_AT] = request.session[SEEN_AT] = time.time()
 
 
 def _new_key() -> str:

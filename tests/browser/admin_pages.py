@@ -10,8 +10,18 @@ from django.contrib import admin
 from django.db.models import Model
 from django.urls import NoReverseMatch, URLPattern, URLResolver, reverse
 
-# Not pages: files, data for scripts, and what ends the session.
-_LEFT_OUT = ("jsi18n", "autocomplete", "logout", "view_on_site", "pdf", "document", "download", "history_file")
+# Not pages: files, data for scripts, what ends the session, and the form of rows that are only summed up.
+_LEFT_OUT = (
+    "dailyusage_change",
+    "jsi18n",
+    "autocomplete",
+    "logout",
+    "view_on_site",
+    "pdf",
+    "document",
+    "download",
+    "history_file",
+)
 _OWN_VALUES = {"app_label": "llm", "position": 1}
 
 

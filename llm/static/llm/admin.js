@@ -101,3 +101,15 @@ if (document.querySelector(".admin-autocomplete")) {
   new MutationObserver(namePickers).observe(document.body, { childList: true, subtree: true });
   namePickers();
 }
+
+/* Fields in rows of a table are named by their column. */
+function nameCells() {
+  for (const field of document.querySelectorAll(".tabular td :is(input:not([type=hidden]), select, textarea):not([aria-label])")) {
+    const heading = field.closest("table").querySelectorAll("thead th")[field.closest("td").cellIndex];
+    const text = heading?.firstChild?.textContent.trim();
+    if (text && !field.labels?.length) field.setAttribute("aria-label", text);
+  }
+}
+
+nameCells();
+document.addEventListener("formset:added", nameCells);

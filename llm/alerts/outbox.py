@@ -154,7 +154,7 @@ def compose(message: Outbox) -> tuple[str, Notice]:
     is_mail = message.kind == OutboxKind.MAIL
     if is_mail and message.event in MAILED:
         notice = build_notice(message.event, account, message.payload)
-        return notice.mail.to, notice
+        return notice.mail.to or "", notice
     own = "" if account is None else account.alert_email if is_mail else account.webhook_url
     address = own or (settings.LLM_ALERT_EMAIL if is_mail else settings.LLM_WEBHOOK_URL)
     # What is sent to an account's own address is for its people; what is sent to ours is for staff.

@@ -40,7 +40,7 @@ def admit(sociallogin: Any) -> User:
     if user is not None:
         user = apply_groups(user.pk, groups)
     if not groups:
-        raise NotAllowed("None of your groups at the identity provider may use this admin. Ask whoever manages it.")
+        raise NotAllowed("None of your groups at the identity provider may use this admin. Ask its administrators.")
     if user is None:
         with transaction.atomic():
             user = apply_groups(_make_user(sociallogin.account.uid, claims).pk, groups)

@@ -10,6 +10,7 @@ plain number.
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal, InvalidOperation
 from sqlite3 import Connection as SQLiteConnection
 from types import GenericAlias
@@ -24,6 +25,14 @@ from django.db.models.expressions import Combinable
 from django.db.models.sql.compiler import SQLCompiler
 
 from llm.money import PICO_DECIMALS, PRICE_DECIMALS, format_usd, from_units, to_units
+
+
+class CompactJSONEncoder(json.JSONEncoder):
+    """As SQLite writes JSON: no spaces, and characters as they are."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "ensure_ascii": False, "separators": (",", ":")})
+
 
 _MAX_BIGINT = 2**63 - 1
 _SUM_DIGITS = 38

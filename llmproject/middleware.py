@@ -42,7 +42,7 @@ class SessionLimitsMiddleware(MiddlewareMixin):
     """Sign out after a time without a request, and after a time at all. Sessions from before there was one, too."""
 
     def process_request(self, request: HttpRequest) -> None:
-        if settings.SESSION_COOKIE_NAME not in request.COOKIES or SESSION_KEY not in request.session:
+        if not sessions.names_session(request) or SESSION_KEY not in request.session:
             return
         now = time.time()
         signed_in, seen = request.session.get(sessions.SIGNED_IN_AT), request.session.get(sessions.SEEN_AT)

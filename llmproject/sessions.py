@@ -18,6 +18,7 @@ from django.utils.crypto import constant_time_compare, get_random_string, salted
 
 SIGNED_IN_AT = "signed_in_at"
 SEEN_AT = "seen_at"
+_FOR_ALL = ("/api/v1/schema/", "/docs/")
 _ALPHABET = string.ascii_lowercase + string.digits
 _RANDOM_CHARACTERS = 28
 _CHECKSUM_CHARACTERS = 12
@@ -30,6 +31,11 @@ def is_plausible(session_key: str) -> bool:
     body, checksum = session_key[:_RANDOM_CHARACTERS], session_key[_RANDOM_CHARACTERS:]
     secrets = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
     return any(constant_time_compare(_checksum(body, secret), checksum) for secret in secrets)
+
+
+def names_session(request: HttpRequest) -> bool:
+    """Whether the request comes with a session. The API's description is the same for all: it asks for none."""
+    return settings.SESSION_COOKIE_NAME in request.COOKIES and not request.path.startswith(_FOR_ALL)
 
 
 class SessionStore(DatabaseStore):

@@ -48,6 +48,11 @@ BEGIN
     RETURN NULL;
 END $$
 """  # noqa: S608
+# As Django writes moments: with six digits, or none for whole seconds.
+_SQLITE_NOW = (
+    "CASE WHEN strftime('%f', 'now') LIKE '%.000' THEN strftime('%Y-%m-%d %H:%M:%S', 'now') "
+    "ELSE strftime('%Y-%m-%d %H:%M:%f', 'now') || '000' END"
+)
 _SQLITE_EVENTS = {"INSERT": "created", "UPDATE": "changed", "DELETE": "deleted"}
 
 
@@ -85,7 +90,7 @@ def _for_sqlite(watched: Watched, columns: Collection[str]) -> Iterator[tuple[st
         create = (
             f"CREATE TRIGGER name AFTER {event} ON {watched.table} FOR EACH ROW{when} BEGIN "  # noqa: S608
             f"INSERT INTO {LOG} (at, action, table_name, row_id, before, after, user_id, actor, via, address, detail, "
-            f"occurrences) VALUES (strftime('%Y-%m-%d %H:%M:%f', 'now'), '{action}', '{watched.table}', "
+            f"occurrences) VALUES ({_SQLITE_NOW}, '{action}', '{watched.table}', "
             f"CAST({row}.id AS TEXT), {was}, {became}, {actor}, '', 1); END"
         )
         yield watched.table, f"AUDIT_{event}", create

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 
 from llm.enums import AuditAction
+from llm.fields import CompactJSONEncoder
 
 
 class AuditEntry(models.Model):
@@ -21,8 +22,8 @@ class AuditEntry(models.Model):
     action = models.CharField(max_length=20, choices=AuditAction.choices)
     table_name = models.CharField(max_length=63, blank=True, default="")
     row_id = models.CharField(max_length=64, blank=True, default="")
-    before = models.JSONField(null=True)
-    after = models.JSONField(null=True)
+    before = models.JSONField(null=True, encoder=CompactJSONEncoder)
+    after = models.JSONField(null=True, encoder=CompactJSONEncoder)
     user_id = models.BigIntegerField(null=True, db_index=True)
     actor = models.CharField(max_length=150, blank=True, default="")
     via = models.CharField(max_length=100, blank=True, default="")

@@ -100,6 +100,7 @@ PROTECTED = {
         "llm_checkedday",
     ),
     "llm_auditentry",
+    "llm_opencall",
     *("llm_price", "llm_rate", "llm_rateset", "llm_redaction", "llm_usage", "llm_usageadjustment"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import date
+from hashlib import sha256
 
 import pytest
 from django.db import IntegrityError, connection, models, transaction
@@ -12,7 +13,7 @@ from django.utils import timezone
 
 from billing.enums import InvoiceKind, InvoiceState
 from billing.invoices.numbering import next_number
-from billing.models import Invoice, InvoiceLine, PlanVersion
+from billing.models import ArchivedPdf, Invoice, InvoiceLine, PlanVersion
 from llm.audit import verify_recent
 from llm.db.triggers import install_triggers, make_way_for_migrations, missing_triggers, tables_that_lose_no_row
 from llm.models import Redaction, Usage
@@ -30,6 +31,8 @@ only_postgresql = only_on_postgresql("SQLite has no TRUNCATE")
 def _books() -> None:
     make_october()
     verify_recent()
+    issued = Invoice.objects.filter(state=InvoiceState.ISSUED)[0]
+    ArchivedPdf.objects.create(invoice=issued, content=b"%PDF", digest=sha256(b"%PDF").hexdigest())
     Redaction.objects.create(usage_id=Usage.objects.values_list("pk")[0][0], field="error", redacted_at=timezone.now())
 
 

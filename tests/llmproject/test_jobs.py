@@ -79,7 +79,7 @@ def test_tasks_whose_work_has_no_attempts_of_its_own_are_counted() -> None:
     import_module("billing.tasks")
     counted = {name for name, task in app.tasks.items() if getattr(task, "max_starts", None) is not None}
     beat = {str(entry["task"]) for entry in app.conf.beat_schedule.values()}
-    jobs_of_people = {f"billing.tasks.run_waiting_{kind}" for kind in ("exports", "month_jobs")}
+    jobs_of_people = {f"billing.tasks.run_waiting_{kind}" for kind in ("exports", "month_jobs", "books_jobs")}
     of_their_own = {"llm.tasks.send_outbox"} | jobs_of_people
     assert counted == beat - of_their_own
 

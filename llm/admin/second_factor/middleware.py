@@ -17,6 +17,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.html import format_html
 
 from llm.signin import has_second_factor, must_enrol, second_factor_due_at
+from llmproject.sessions import names_session
 
 _MISSING = "second_factor_missing"
 PAGES = "/admin/second-factor/"
@@ -27,7 +28,7 @@ class SecondFactorMiddleware(MiddlewareMixin):
     """Only sessions that began without one are looked at: for all others, a page costs no query more."""
 
     def process_view(self, request: HttpRequest, *_view: object) -> HttpResponse | None:
-        if not _has_session(request) or (due := request.session.get(_MISSING)) is None:
+        if not names_session(request) or (due := request.session.get(_MISSING)) is None:
             return None
         if not request.user.is_authenticated or timezone.now() < datetime.fromisoformat(due):
             return None
@@ -39,10 +40,6 @@ class SecondFactorMiddleware(MiddlewareMixin):
         if not request.path.startswith("/admin/"):
             raise PermissionDenied("Set up a second factor in the admin first.")
         return HttpResponseRedirect(reverse("mfa_index"))
-
-
-def _has_session(request: HttpRequest) -> bool:
-    return settings.SESSION_COOKIE_NAME in request.COOKIES
 
 
 @receiver(user_logged_in)

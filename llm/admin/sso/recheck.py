@@ -18,6 +18,7 @@ from django.utils.deprecation import MiddlewareMixin
 
 from llm.admin.sso.membership import is_member
 from llm.secretstore import SecretUnavailable, seal, unseal
+from llmproject.sessions import names_session
 
 _KEY = "sso"
 UNREACHABLE_FACTOR = 3
@@ -43,7 +44,7 @@ class SsoMiddleware(MiddlewareMixin):
     """Fails closed: a session whose user can't be checked for a while ends. Local users aren't affected."""
 
     def process_view(self, request: HttpRequest, *_view: object) -> HttpResponse | None:
-        if settings.SESSION_COOKIE_NAME not in request.COOKIES:
+        if not names_session(request):
             return None
         state = request.session.get(_KEY)
         if state is None or not request.user.is_authenticated:

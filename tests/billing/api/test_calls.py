@@ -106,10 +106,10 @@ def test_staff_see_which_instance_was_called_and_find_its_calls(staff: Asker) ->
         usage_row(key, provider="anthropic", provider_instance="west"),
     )
     assert sorted(row["provider_instance"] for row in staff.results("calls/")) == ["", "east", "west"]
-    assert ids(staff.results("calls/", {"provider": "openai"})) == [str(east.id), str(plain.id)]
+    assert set(ids(staff.results("calls/", {"provider": "openai"}))) == {str(east.id), str(plain.id)}
     assert ids(staff.results("calls/", {"provider_instance": "east"})) == [str(east.id)]
     assert staff.results("calls/", {"provider_instance": "east", "provider": "anthropic"}) == []
-    assert ids(asker.results("calls/", {"provider": "openai"})) == [str(east.id), str(plain.id)]
+    assert set(ids(asker.results("calls/", {"provider": "openai"}))) == {str(east.id), str(plain.id)}
     assert "provider_instance" not in asker.results("calls/")[0]
     assert "Only staff" in asker.refusal("calls/", {"provider_instance": "east"})
 

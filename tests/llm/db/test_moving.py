@@ -45,6 +45,8 @@ def test_open_calls_are_moved_back_and_forth_and_closed_ones_stay() -> None:
 
 
 def test_it_refuses_to_run_beside_a_gateway() -> None:
+    # Those of gateways that other tests have started.
+    Process.objects.all().delete()
     now = timezone.now()
     process = Process.objects.create(id=boot_id(), host="here", pid=1, started_at=now, seen_at=now)
     with pytest.raises(CommandError, match=r"1 gateway process is still running\. Stop the gateway on all hosts"):

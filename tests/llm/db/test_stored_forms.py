@@ -124,7 +124,9 @@ def is_found_by_django(model: AnyModel, row: models.Model, field: models.Field[A
 
 
 def is_found_by_sql(model: AnyModel, row: models.Model, field: models.Field[Any, Any]) -> bool:
-    """Joined to a document of rows, as the books write and ask."""
+    """Joined to a document of rows, as the books write and ask; never the JSON that triggers write."""
+    if getattr(field, "encoder", None) is not None:
+        return True
     fields: list[models.Field[Any, Any]] = [model._meta.pk, field] if not field.primary_key else [field]
     columns = columns_of(fields, connection)
     same = "IS" if connection.vendor == "sqlite" else "IS NOT DISTINCT FROM"

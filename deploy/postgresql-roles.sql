@@ -88,6 +88,15 @@ BEGIN
     END LOOP;
 END $$;
 
+-- An open call is locked before it is closed, and a lock takes the right to update some column. A trigger refuses the
+-- update itself.
+DO $$
+BEGIN
+    IF to_regclass('public.llm_opencall') IS NOT NULL THEN
+        GRANT UPDATE (id) ON llm_opencall TO llm_app;
+    END IF;
+END $$;
+
 -- Only the owner writes Django's record of migrations.
 DO $$
 BEGIN
@@ -106,7 +115,7 @@ BEGIN
         SELECT attrelid::regclass AS name, string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS columns
         FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v') AND attnum > 0 AND NOT attisdropped
-            AND (relname LIKE 'llm\_%' OR relname LIKE 'billing\_%') AND relname !~ '(token|session|sign_?in|outbox|end_?user|usedform|auditentry|refusedwrite|idempotency|keptreply)'
+            AND (relname LIKE 'llm\_%' OR relname LIKE 'billing\_%') AND relname !~ '(token|session|sign_?in|secondfactor|outbox|end_?user|usedform|auditentry|refusedwrite|idempotency|keptreply)'
             AND attname !~ '(^|_)(secret|secrets|password|digest|token)$'
         GROUP BY attrelid
     LOOP

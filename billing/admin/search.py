@@ -47,7 +47,7 @@ search_too(_plans, "billing.view_plan")
 
 place("Usage", "billing.dailyusage")
 place("Accounts & keys", "billing.billingprofile")
-place("Models & prices", "billing.costimport", "billing.providercost")
+place("Models & prices", "billing.booksjob", "billing.costimport", "billing.providercost")
 place("Invoices", "billing.invoice", "billing.monthjob", "billing.exportjob", "billing.exchangerate")
 place("Plans", "billing.plan", "billing.planversion")
 place("System", "billing.stafftoken")

@@ -69,7 +69,7 @@ def by_jobs(original: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     return get_app_list
 
 
-place("Usage", "llm.usage")
+place("Usage", "llm.usage", "llm.refusedrequests")
 place("Accounts & keys", "llm.account", "llm.apikey")
 place("Limits", "llm.limit")
 place(
@@ -79,5 +79,5 @@ place(
     MenuPage("Models without a price", "llm_price_unpriced", ("llm.view_price", "llm.view_usage")),
     "llm.reratingrun",
 )
-place("Audit", "llm.bookscheck", "llm.refusedwrite", "llm.redaction")
+place("Audit", "llm.auditentry", "llm.bookscheck", "llm.refusedwrite", "llm.redaction")
 place("System", "llm.outbox", "llm.process", "llm.scheduledtask", "auth.user", "auth.group")

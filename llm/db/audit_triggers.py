@@ -84,9 +84,8 @@ def _for_sqlite(watched: Watched, columns: Collection[str]) -> Iterator[tuple[st
         became = "NULL" if event == "DELETE" else _as_json("NEW", watched, columns, event)
         row = "OLD" if event == "DELETE" else "NEW"
         when = f" WHEN {differs}" if event == "UPDATE" else ""
-        actor = ", ".join(
-            f"json_extract({SQLITE_FUNCTION}(), '$.{name}')" for name in ("user_id", "actor", "via", "address")
-        )
+        texts = (f"coalesce(json_extract({SQLITE_FUNCTION}(), '$.{name}'), '')" for name in ("actor", "via", "address"))
+        actor = ", ".join((f"json_extract({SQLITE_FUNCTION}(), '$.user_id')", *texts))
         create = (
             f"CREATE TRIGGER name AFTER {event} ON {watched.table} FOR EACH ROW{when} BEGIN "  # noqa: S608
             f"INSERT INTO {LOG} (at, action, table_name, row_id, before, after, user_id, actor, via, address, detail, "

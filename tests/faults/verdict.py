@@ -81,10 +81,14 @@ def compare(entries: Sequence[Entry], rows: Sequence[Usage], outcomes: Sequence[
         _compare_name(verdict, entries_of[model], rows_of[model])
     for model in {outcome.model for outcome in outcomes if outcome.has_key}:
         _check_repeats(verdict, model, entries_of[model])
+    answers_of: defaultdict[str, set[int | None]] = defaultdict(set)
+    for outcome in outcomes:
+        # A repeat of a request that was broken off can't tell what became of that.
+        answers_of[outcome.model].add(outcome.status)
     for outcome in outcomes:
         if outcome.is_unexplained:
             verdict.blame("unexplained_500s", f"{outcome.model} was answered {outcome.status}")
-        if outcome.status == _NOT_SENT and not entries_of[outcome.model]:
+        if answers_of[outcome.model] == {_NOT_SENT} and not entries_of[outcome.model]:
             _check_unsent(verdict, outcome, rows_of[outcome.model])
         if outcome.is_complete:
             verdict.complete += 1

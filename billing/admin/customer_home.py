@@ -1,4 +1,4 @@
-"""What an account's page and a key's page begin with: what it used, costs and pays, and what stands in its way.
+"""What an account's page and a key's page begin with: its usage, its cost, its charge, and its limits.
 
 The figures are those of the usage explorer, live; each page asks it once. Our cost is shown to people who may see calls
 or the explorer, charges and margins to those who may see invoices.

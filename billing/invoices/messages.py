@@ -35,7 +35,7 @@ STAFF_EVENTS: Mapping[InvoiceAction, str] = {
 
 
 def queue_webhook(invoice: Invoice, step: InvoiceEvent) -> None:
-    """Nothing if nobody listens. step: an entry of the invoice's history, saved."""
+    """Nothing is queued if no webhook is configured. step: an entry of the invoice's history, saved."""
     action = InvoiceAction(step.action)
     if action in STAFF_EVENTS:
         if settings.LLM_WEBHOOK_URL:

@@ -166,7 +166,7 @@ def _corrected_sql(scope: str) -> str:
 
 
 def _bucket(milliseconds: str) -> str:
-    """The number of its bucket; NULL where nobody measured."""
+    """The number of its bucket; NULL if it wasn't measured."""
     edges = " ".join(f"WHEN {milliseconds} <= {edge} THEN {number}" for number, edge in enumerate(EDGES_MS))
     return f"CASE WHEN {milliseconds} IS NULL THEN NULL {edges} ELSE {len(EDGES_MS)} END"
 

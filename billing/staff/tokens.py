@@ -92,7 +92,7 @@ def revoke_token(token: StaffToken) -> bool:
 class EndTokensWithPassword:
     """A validator of passwords that allows all: Django tells validators when a user's password has changed.
 
-    A hash that is only renewed, by a sign-in, is no such change.
+    A hash that is only renewed at a sign-in doesn't count.
     """
 
     def validate(self, password: str, user: object = None) -> None:

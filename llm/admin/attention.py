@@ -107,7 +107,7 @@ def _unfinished_tasks(now: datetime) -> Attention | None:
 
 
 def _no_worker(now: datetime) -> Attention | None:
-    """Some of the tasks are due every minute: if none has started for long, nobody starts them."""
+    """Some of the tasks are due every minute: if none has started for long, Celery beat isn't running."""
     latest = ScheduledTask.objects.aggregate(at=Max("started_at"))["at"]
     if latest is None or latest > now - WORKER_SILENT_FOR:
         return None

@@ -116,7 +116,7 @@ def _is_per_end_user(payload: Facts) -> bool:
 
 
 def _name_of_end_user(account: Account, payload: Facts) -> str | None:
-    """None if nobody is named, or the name was deleted."""
+    """None if the call named no end user, or the name was deleted."""
     return (
         EndUser.objects.filter(account=account, end_user=payload["end_user"] or "")
         .values_list("name", flat=True)

@@ -55,7 +55,7 @@ class RefusedRequests(models.Model):
 
     account_id, api_key_id: 0 for requests without a key that is known; all of those are together. limit_id: 0 where no
     limit was the reason. They have no foreign keys: a count must not fail, nor wait, for another row.
-    model: as requested; empty where nobody knows. code: of `GatewayError`. last_message: what the caller was told.
+    model: as requested; empty if unknown. code: of `GatewayError`. last_message: what the caller was told.
     """
 
     minute = models.DateTimeField(help_text="Clock of the gateway process.")

@@ -137,7 +137,7 @@ def added_by_hand(question: UsageQuestion) -> dict[str, Totals]:
 
 
 def _some(totals: Totals) -> Totals:
-    """Without those of void calls alone that nobody measured."""
+    """Without days that have only void calls, which aren't measured."""
     return {name: figures for name, figures in totals.items() if any(figures)}
 
 

@@ -10,6 +10,8 @@ from django.core.cache import cache
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
+from tests.browser.signing_in import fill_sign_in
+
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 PASSWORD = "a password of tests"
@@ -57,10 +59,7 @@ def sign_in(browser: Browser, live_server: LiveServer, complaints: list[str]) ->
         page.on("console", listen)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto("/admin/")
-        page.get_by_label("Username").fill(name)
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name="Log in").click()
-        page.wait_for_load_state()
+        fill_sign_in(page, name, PASSWORD)
         return page
 
     yield sign_in

@@ -22,6 +22,8 @@ from urllib.request import urlopen
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.browser.signing_in import fill_sign_in
+
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "docs" / "img"
 CHROMIUM = "/usr/bin/chromium"
@@ -134,10 +136,7 @@ def take(browser: Browser, picture: Picture) -> None:
 
 def sign_in(page: Page) -> None:
     page.goto("/admin/login/")
-    page.get_by_label("Username").fill(USER)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
-    page.wait_for_load_state()
+    fill_sign_in(page, USER, PASSWORD)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from billing.management.demo.cast import CUSTOMERS
 from llm.models import Account, ApiKey, Outbox, Usage
 from tests.browser.admin_pages import all_pages
 from tests.browser.conftest import PASSWORD
+from tests.browser.signing_in import fill_sign_in
 from tests.llm.admin.factories import make_limit, make_message
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -90,10 +91,7 @@ def open_as(browser: Browser, live_server: LiveServer, complaints: list[str]) ->
         page.on("console", lambda message: _listen(message, complaints))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto("/admin/login/")
-        page.get_by_label("Username").fill(name)
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name="Log in").click()
-        page.wait_for_load_state()
+        fill_sign_in(page, name, PASSWORD)
         return page
 
     yield open_as

@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 
 from llm.models import Account, AuditEntry
 from tests.browser.conftest import PASSWORD
+from tests.browser.signing_in import fill_sign_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("browser")]
 
@@ -48,9 +49,7 @@ def test_a_passkey_is_added_and_signs_in(sign_in: Callable[[str], Page], complai
 
     page.get_by_role("button", name="Log out").click()
     page.goto(f"{base}/admin/")
-    page.get_by_label("Username").fill("ada")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
+    fill_sign_in(page, "ada", PASSWORD)
     shoot(page, "authenticate")
     page.get_by_role("button", name="Use a passkey").click()
     expect(page.get_by_role("heading", name="Accounts today")).to_be_visible()

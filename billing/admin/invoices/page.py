@@ -227,7 +227,7 @@ MAX_NEIGHBOURS = 5000
 
 
 def _neighbours(invoice: Invoice) -> Neighbours:
-    """None for what waits for nobody."""
+    """There are none unless the invoice waits for a step."""
     if invoice.state not in _WAITING_STATES:
         return Neighbours()
     queue = Invoice.objects.filter(state=invoice.state).order_by(*BY_ATTENTION, "pk")

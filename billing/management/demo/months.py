@@ -30,7 +30,7 @@ _LATE_PAYERS = 5
 
 
 def write_staff() -> tuple[User, User]:
-    """The preparer and the approver; nobody can sign in as one of them until a password is set."""
+    """The preparer and the approver; they can't sign in until a password is set."""
     for name, group in STAFF:
         user, is_new = User.objects.get_or_create(username=name, defaults={"is_staff": True})
         if is_new:

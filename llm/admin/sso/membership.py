@@ -1,4 +1,4 @@
-"""What the provider's claims make of a user: staff in the mapped groups, or nobody."""
+"""What the provider's claims make of a user: staff in the mapped groups, or not staff at all."""
 
 from __future__ import annotations
 
